@@ -1,0 +1,333 @@
+//! Typed settings, their defaults and their validation.
+//!
+//! Guarantees: a [`Config`] that was loaded is complete and consistent in itself. It says nothing about the servers
+//! it names; `jetcopy check` does.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+/// All settings of one daemon.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the streams are.
+    #[serde(default)]
+    pub nats: Nats,
+    /// Where the tables are.
+    #[serde(default)]
+    pub postgres: Postgres,
+    /// Where metrics, health and status are served.
+    #[serde(default)]
+    pub http: Http,
+    /// How the daemon logs.
+    #[serde(default)]
+    pub log: Log,
+    /// What goes where; one entry a pipeline.
+    #[serde(default, rename = "pipeline")]
+    pub pipelines: Vec<Pipeline>,
+}
+
+/// `[nats]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nats {
+    /// Server addresses, comma-separated.
+    pub url: String,
+    /// A `.creds` file (JWT and seed).
+    pub credentials_file: Option<PathBuf>,
+    /// A file that holds an nkey seed.
+    pub nkey_file: Option<PathBuf>,
+    /// A file that holds a token.
+    pub token_file: Option<PathBuf>,
+    /// User name; goes with `password_file`.
+    pub user: Option<String>,
+    /// A file that holds the user's password.
+    pub password_file: Option<PathBuf>,
+    /// TLS; its presence requires TLS.
+    pub tls: Option<Tls>,
+}
+
+/// `[postgres]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Postgres {
+    /// Connection URL or key-value string; several hosts may be named.
+    pub url: String,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// How long a connection attempt may take, per host.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long one step of a transaction (BEGIN, COPY, COMMIT) may take before the connection is given up.
+    #[serde(with = "humantime_serde")]
+    pub step_timeout: Duration,
+    /// TLS; whether it is used is `sslmode`'s choice in the URL.
+    pub tls: Option<Tls>,
+}
+
+/// `[nats.tls]` and `[postgres.tls]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Certificate authorities in PEM; without it, the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain in PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Client key in PEM.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address and port to serve on.
+    pub listen: std::net::SocketAddr,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A `tracing` filter: `info`, `jetcopy=debug`.
+    pub level: String,
+    /// Lines for people or objects for machines.
+    pub format: LogFormat,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line an event.
+    Text,
+    /// A JSON object an event.
+    Json,
+}
+
+/// `[[pipeline]]`: one stream into one or more tables.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Unique name: the checkpoint's shard, the label on every metric.
+    pub name: String,
+    /// The JetStream stream to read.
+    pub stream: String,
+    /// Subjects that narrow the stream; empty reads all of it, which is cheapest for the server.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+    /// Durable consumer's name; by default `jetcopy-` and the pipeline's name.
+    pub durable: Option<String>,
+    /// How payloads are written.
+    #[serde(default)]
+    pub format: Format,
+    /// When a batch is closed.
+    #[serde(default)]
+    pub batch: BatchLimits,
+    /// What to do when the stream no longer holds what the checkpoint needs.
+    #[serde(default)]
+    pub on_loss: OnLoss,
+    /// Upper bound of message and row bytes held in memory.
+    #[serde(default = "Pipeline::default_max_buffered_bytes")]
+    pub max_buffered_bytes: ByteSize,
+    /// What NaN and infinities become.
+    #[serde(default)]
+    pub non_finite: NonFinite,
+    /// How many dead letters are normal.
+    #[serde(default)]
+    pub poison: PoisonLimits,
+    /// Tables that one message fills.
+    #[serde(default, rename = "table")]
+    pub tables: Vec<Table>,
+}
+
+/// How payloads are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// By the message's `Content-Type` header (`application/msgpack`, `application/json`), else by its first byte.
+    #[default]
+    Auto,
+    /// MessagePack.
+    Msgpack,
+    /// JSON.
+    Json,
+}
+
+/// `batch = { … }`: the first limit reached closes the batch.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchLimits {
+    /// Rows over all tables.
+    pub max_rows: usize,
+    /// Encoded bytes over all tables.
+    pub max_bytes: ByteSize,
+    /// Age of the oldest message in the batch.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+}
+
+/// What to do about loss that cannot be prevented.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLoss {
+    /// Record it and halt the pipeline.
+    #[default]
+    Halt,
+    /// Record it and go on with what is there.
+    Continue,
+}
+
+/// What NaN and infinities become in float, numeric and json columns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NonFinite {
+    /// Stored as they are (in json: the strings `NaN`, `Infinity`, `-Infinity`).
+    #[default]
+    Keep,
+    /// NULL.
+    Null,
+    /// The message is a dead letter.
+    Refuse,
+}
+
+/// `poison = { … }`: beyond these a pipeline pauses instead of filling the dead-letter table.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoisonLimits {
+    /// Dead letters in one batch.
+    pub max_per_batch: usize,
+    /// Dead letters in any minute.
+    pub max_per_minute: usize,
+}
+
+/// `[[pipeline.table]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Table name, schema-qualified where needed.
+    pub name: String,
+    /// Path of an array in the message: one row an element.
+    pub for_each: Option<String>,
+    /// What to do about rows that are already there.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// Columns of the unique key that `on_conflict` goes by.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// Column → source; what is not named takes the field of its own name.
+    #[serde(default)]
+    pub columns: BTreeMap<String, ColumnSource>,
+}
+
+/// `on_conflict`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// A row that is already there is poison.
+    #[default]
+    Error,
+    /// The row that is there stays.
+    Ignore,
+    /// The row with the highest sequence wins.
+    Update,
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum ColumnSource {
+    /// A path or `$source`.
+    From(String),
+    /// The same with options, or a constant.
+    Detailed(DetailedSource),
+}
+
+/// `{ from = …, unit = …, default = … }` or `{ constant = … }`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetailedSource {
+    /// A path or `$source`; by default the column's own name.
+    pub from: Option<String>,
+    /// Unit of a numeric time.
+    pub unit: Option<TimeUnit>,
+    /// Value for an absent or null field.
+    pub default: Option<figment::value::Value>,
+    /// The same value in every row.
+    pub constant: Option<figment::value::Value>,
+}
+
+/// Unit of a numeric time; fractions are allowed in floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeUnit {
+    /// Seconds since the Unix epoch.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+impl Pipeline {
+    fn default_max_buffered_bytes() -> ByteSize {
+        // Three batches in flight and two pulls, each a quarter; see ARCHITECTURE.md.
+        ByteSize::mib(64)
+    }
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".into(),
+            credentials_file: None,
+            nkey_file: None,
+            token_file: None,
+            user: None,
+            password_file: None,
+            tls: None,
+        }
+    }
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            url: "postgres://jetcopy@127.0.0.1:5432/metadata".into(),
+            password_file: None,
+            connect_timeout: Duration::from_secs(5),
+            step_timeout: Duration::from_secs(60),
+            tls: None,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: ([127, 0, 0, 1], 9464).into() }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { max_rows: 10_000, max_bytes: ByteSize::mib(4), max_age: Duration::from_millis(20) }
+    }
+}
+
+impl Default for PoisonLimits {
+    fn default() -> Self {
+        Self { max_per_batch: 100, max_per_minute: 1_000 }
+    }
+}

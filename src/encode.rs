@@ -1,0 +1,3 @@
+//! PostgreSQL's binary encodings and the frame of a binary `COPY`.
+
+pub mod types;

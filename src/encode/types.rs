@@ -1,0 +1,52 @@
+//! The column types that jetcopy writes.
+
+/// A column type, as introspection found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Type {
+    /// `boolean`
+    Bool,
+    /// `smallint`
+    Int2,
+    /// `integer`
+    Int4,
+    /// `bigint`
+    Int8,
+    /// `real`
+    Float4,
+    /// `double precision`
+    Float8,
+    /// `numeric`
+    Numeric,
+    /// `text`, `varchar`, `char(n)`, enums and other types whose binary form is their text
+    Text,
+    /// `bytea`
+    Bytea,
+    /// `uuid`
+    Uuid,
+    /// `timestamp with time zone`
+    Timestamptz,
+    /// `timestamp without time zone`
+    Timestamp,
+    /// `date`
+    Date,
+    /// `time without time zone`
+    Time,
+    /// `interval`
+    Interval,
+    /// `json`
+    Json,
+    /// `jsonb`
+    Jsonb,
+    /// `inet` and `cidr`
+    Inet {
+        /// Whether it is `cidr`.
+        cidr: bool,
+    },
+    /// An array of a scalar type above.
+    Array {
+        /// Type of the elements.
+        element: Box<Type>,
+        /// OID of the elements' type, which the binary form carries.
+        element_oid: u32,
+    },
+}

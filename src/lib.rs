@@ -1,0 +1,22 @@
+//! jetcopy carries messages from NATS JetStream into PostgreSQL and TimescaleDB.
+//!
+//! It pulls messages in stream order, decodes them straight into binary `COPY` bytes, commits the rows together
+//! with its position in the stream, and only then acknowledges.
+//!
+//! # Layout
+//!
+//! In the order in which data moves:
+//!
+//! - [`config`]: typed settings, their defaults and their validation.
+//! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
+//! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
+//! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
+//! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
+//! - [`cli`]: the commands, one file each.
+
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod decode;
+pub mod encode;
+pub mod postgres;
