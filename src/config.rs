@@ -302,7 +302,7 @@ impl Default for Postgres {
             url: "postgres://jetcopy@127.0.0.1:5432/metadata".into(),
             password_file: None,
             connect_timeout: Duration::from_secs(5),
-            step_timeout: Duration::from_secs(60),
+            step_timeout: Duration::from_mins(1),
             tls: None,
         }
     }

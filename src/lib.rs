@@ -12,6 +12,8 @@
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
 //! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
+//! - [`metrics`]: every metric's name, labels and handles.
+//! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`cli`]: the commands, one file each.
 
 pub mod batch;
@@ -19,4 +21,6 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod encode;
+pub mod metrics;
 pub mod postgres;
+pub mod status;

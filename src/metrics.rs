@@ -1,0 +1,300 @@
+//! Every metric: its name, its help text and its labels, and the handles that the stages count with.
+//!
+//! Guarantees: a handle is resolved once, so that counting an event is one atomic addition; asking twice for the same
+//! pipeline and shard gives the same handles, so that a new generation goes on counting where the last one ended; no
+//! label carries an error's text. It does not measure anything by itself: a gauge holds what a stage last put there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+pub mod names;
+
+use names::Family;
+
+/// Buckets of `jetcopy_batch_rows`: powers of four, with the default `max_rows` as a bound of its own.
+const ROWS_BUCKETS: &[f64] =
+    &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 10_000.0, 16_384.0, 65_536.0, 262_144.0];
+
+/// Buckets of `jetcopy_commit_seconds`: a small batch commits within 2 ms, a step is given up after a minute.
+const COMMIT_BUCKETS: &[f64] =
+    &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Buckets of `jetcopy_publish_to_commit_seconds`: 1 ms to 10 min, dense around the goals of 50 and 100 ms.
+const LATENCY_BUCKETS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
+    10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
+
+/// All metrics of one daemon; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    /// Handles by pipeline and shard.
+    pipelines: Mutex<BTreeMap<(String, String), PipelineMetrics>>,
+}
+
+impl Metrics {
+    /// An empty registry with `jetcopy_build_info` and the process's start time.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let build = Labelled::new(&registry, &[]);
+        build
+            .gauges(names::BUILD_INFO, names::VERSION)
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        build.float_gauge(names::PROCESS_START).set(since_epoch.as_secs_f64());
+        Self { inner: Arc::new(Inner { registry, pipelines: Mutex::default() }) }
+    }
+
+    /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration.
+    #[must_use]
+    pub fn pipeline(&self, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> PipelineMetrics {
+        let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        pipelines
+            .entry((pipeline.to_owned(), shard.to_owned()))
+            .or_insert_with(|| PipelineMetrics::new(&self.inner.registry, pipeline, shard, stream, tables))
+            .clone()
+    }
+
+    /// All metrics in Prometheus's text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.inner.registry.gather())
+            .expect("the families in a registry always have a name and a type")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A count or position as a gauge holds it.
+#[must_use]
+pub fn gauge_value(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The handles of one shard of a pipeline; clones share them. What each counts stands in [`names`].
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is the family of its name in `names`, documented there")]
+pub struct PipelineMetrics {
+    pub messages: IntCounter,
+    /// One counter a table, in the order of the configuration.
+    pub rows: Vec<IntCounter>,
+    pub bytes: IntCounter,
+    pub batches: BatchesClosed,
+    pub commits: Commits,
+    pub batch_rows: Histogram,
+    pub commit_seconds: Histogram,
+    /// For a whole batch: `local()` once a batch, `observe` each message, `flush`; one lock-free pass, no atomics
+    /// per message.
+    pub publish_to_commit_seconds: Histogram,
+    pub pending_messages: IntGauge,
+    pub ack_pending_messages: IntGauge,
+    pub stream_first_sequence: IntGauge,
+    pub stream_last_sequence: IntGauge,
+    pub checkpoint_sequence: IntGauge,
+    pub behind_seconds: Gauge,
+    pub headroom_sequences: IntGauge,
+    pub duplicates_skipped: IntCounter,
+    pub losses: IntCounter,
+    pub lost_messages: IntCounter,
+    pub ack_failures: IntCounter,
+    pub database_up: IntGauge,
+    pub nats_up: IntGauge,
+    pub buffered_bytes: IntGauge,
+    resyncs: IntCounterVec,
+    dead_letters: IntCounterVec,
+    state: IntGaugeVec,
+}
+
+/// Batches by the limit that closed them.
+#[derive(Debug, Clone)]
+pub struct BatchesClosed {
+    /// `max_rows` was reached.
+    pub rows: IntCounter,
+    /// `max_bytes` was reached.
+    pub bytes: IntCounter,
+    /// `max_age` was reached.
+    pub age: IntCounter,
+    /// The daemon stops.
+    pub shutdown: IntCounter,
+}
+
+/// Transactions by how they ended.
+#[derive(Debug, Clone)]
+pub struct Commits {
+    /// All rows are in.
+    pub committed: IntCounter,
+    /// The good rows are in, the others are dead letters.
+    pub poison: IntCounter,
+    /// Nothing is in; the batch is replayed.
+    pub failed: IntCounter,
+    /// The connection ended during COMMIT; resync settles it.
+    pub in_doubt: IntCounter,
+    /// Another writer owns the shard.
+    pub lost_epoch: IntCounter,
+}
+
+impl PipelineMetrics {
+    fn new(registry: &Registry, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> Self {
+        let labels = [(names::PIPELINE, pipeline), (names::SHARD, shard), (names::STREAM, stream)];
+        let labelled = Labelled::new(registry, &labels);
+        let rows = labelled.counters(names::ROWS, names::TABLE);
+        let batches = labelled.counters(names::BATCHES, names::REASON);
+        let commits = labelled.counters(names::COMMITS, names::OUTCOME);
+        Self {
+            messages: labelled.counter(names::MESSAGES),
+            rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
+            bytes: labelled.counter(names::BYTES),
+            batches: BatchesClosed {
+                rows: batches.with_label_values(&["rows"]),
+                bytes: batches.with_label_values(&["bytes"]),
+                age: batches.with_label_values(&["age"]),
+                shutdown: batches.with_label_values(&["shutdown"]),
+            },
+            commits: Commits {
+                committed: commits.with_label_values(&["committed"]),
+                poison: commits.with_label_values(&["poison"]),
+                failed: commits.with_label_values(&["failed"]),
+                in_doubt: commits.with_label_values(&["in_doubt"]),
+                lost_epoch: commits.with_label_values(&["lost_epoch"]),
+            },
+            batch_rows: labelled.histogram(names::BATCH_ROWS, ROWS_BUCKETS),
+            commit_seconds: labelled.histogram(names::COMMIT_SECONDS, COMMIT_BUCKETS),
+            publish_to_commit_seconds: labelled.histogram(names::PUBLISH_TO_COMMIT_SECONDS, LATENCY_BUCKETS),
+            pending_messages: labelled.gauge(names::PENDING_MESSAGES),
+            ack_pending_messages: labelled.gauge(names::ACK_PENDING_MESSAGES),
+            stream_first_sequence: labelled.gauge(names::STREAM_FIRST_SEQUENCE),
+            stream_last_sequence: labelled.gauge(names::STREAM_LAST_SEQUENCE),
+            checkpoint_sequence: labelled.gauge(names::CHECKPOINT_SEQUENCE),
+            behind_seconds: labelled.float_gauge(names::BEHIND_SECONDS),
+            headroom_sequences: labelled.gauge(names::HEADROOM_SEQUENCES),
+            duplicates_skipped: labelled.counter(names::DUPLICATES_SKIPPED),
+            losses: labelled.counter(names::LOSSES),
+            lost_messages: labelled.counter(names::LOST_MESSAGES),
+            ack_failures: labelled.counter(names::ACK_FAILURES),
+            database_up: labelled.gauge(names::DATABASE_UP),
+            nats_up: labelled.gauge(names::NATS_UP),
+            buffered_bytes: labelled.gauge(names::BUFFERED_BYTES),
+            resyncs: labelled.counters(names::RESYNCS, names::CAUSE),
+            dead_letters: labelled.counters(names::DEAD_LETTERS, names::KIND),
+            state: labelled.gauges(names::PIPELINE_STATE, names::STATE),
+        }
+    }
+
+    /// The counter of resyncs of one cause. Looks a label up: for rare events.
+    #[must_use]
+    pub fn resyncs(&self, cause: &'static str) -> IntCounter {
+        self.resyncs.with_label_values(&[cause])
+    }
+
+    /// The counter of dead letters of one kind. Looks a label up: for rare events.
+    #[must_use]
+    pub fn dead_letters(&self, kind: &'static str) -> IntCounter {
+        self.dead_letters.with_label_values(&[kind])
+    }
+
+    /// Dead letters of all kinds.
+    #[must_use]
+    pub fn dead_letters_sum(&self) -> u64 {
+        sum(&self.dead_letters)
+    }
+
+    /// Resyncs of all causes.
+    #[must_use]
+    pub fn resyncs_sum(&self) -> u64 {
+        sum(&self.resyncs)
+    }
+
+    /// Sets `current` among `all` states to 1 and the others to 0.
+    pub(crate) fn set_state(&self, current: &'static str, all: &[&'static str]) {
+        for state in all {
+            self.state.with_label_values(&[state]).set(i64::from(*state == current));
+        }
+    }
+}
+
+/// Sum over the label of a family of counters.
+fn sum(counters: &IntCounterVec) -> u64 {
+    use prometheus::core::Collector;
+    let values = counters
+        .collect()
+        .iter()
+        .flat_map(prometheus::proto::MetricFamily::get_metric)
+        .map(|metric| metric.get_counter().get_value())
+        .sum::<f64>();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of whole counts")]
+    let values = values as u64;
+    values
+}
+
+/// Makes and registers metrics that share their constant labels.
+struct Labelled<'a> {
+    registry: &'a Registry,
+    labels: &'a [(&'static str, &'a str)],
+}
+
+impl<'a> Labelled<'a> {
+    fn new(registry: &'a Registry, labels: &'a [(&'static str, &'a str)]) -> Self {
+        Self { registry, labels }
+    }
+
+    fn opts(&self, family: Family) -> Opts {
+        self.labels
+            .iter()
+            .fold(Opts::new(family.name, family.help), |opts, (name, value)| opts.const_label(*name, *value))
+    }
+
+    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("names and labels are constants that a test makes once");
+        self.registry
+            .register(Box::new(metric.clone()))
+            .expect("each pipeline and shard is registered once, with the same label names");
+        metric
+    }
+
+    fn counter(&self, family: Family) -> IntCounter {
+        self.register(IntCounter::with_opts(self.opts(family)))
+    }
+
+    fn counters(&self, family: Family, label: &str) -> IntCounterVec {
+        self.register(IntCounterVec::new(self.opts(family), &[label]))
+    }
+
+    fn gauge(&self, family: Family) -> IntGauge {
+        self.register(IntGauge::with_opts(self.opts(family)))
+    }
+
+    fn gauges(&self, family: Family, label: &str) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(self.opts(family), &[label]))
+    }
+
+    fn float_gauge(&self, family: Family) -> Gauge {
+        self.register(Gauge::with_opts(self.opts(family)))
+    }
+
+    fn histogram(&self, family: Family, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts { common_opts: self.opts(family), buckets: buckets.to_vec() };
+        self.register(Histogram::with_opts(opts))
+    }
+}
+
+#[cfg(test)]
+mod tests;

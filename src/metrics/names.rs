@@ -1,0 +1,75 @@
+//! The names, help texts and labels of all metrics, in data order.
+//!
+//! Guarantees: names carry their base unit, counters end in `_total`; every family of a pipeline has the labels
+//! [`PIPELINE`], [`SHARD`] and [`STREAM`], so that they can be joined.
+
+/// The pipeline's name.
+pub const PIPELINE: &str = "pipeline";
+/// The shard: the key of its checkpoint; the pipeline's name where there is one shard.
+pub const SHARD: &str = "shard";
+/// The JetStream stream.
+pub const STREAM: &str = "stream";
+/// A target table as configured.
+pub const TABLE: &str = "table";
+/// The limit that closed a batch.
+pub const REASON: &str = "reason";
+/// How a transaction ended.
+pub const OUTCOME: &str = "outcome";
+/// Why a resync began.
+pub const CAUSE: &str = "cause";
+/// What is wrong with a dead letter.
+pub const KIND: &str = "kind";
+/// The state of a pipeline.
+pub const STATE: &str = "state";
+/// The daemon's version.
+pub const VERSION: &str = "version";
+
+/// A family of metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// Its help text.
+    pub help: &'static str,
+}
+
+/// Declares families and lists them in `ALL`; the help text is the documentation too.
+macro_rules! families {
+    ($($constant:ident = $name:literal, $help:literal;)*) => {
+        $(#[doc = concat!("`", $name, "`: ", $help)]
+        pub const $constant: Family = Family { name: $name, help: $help };)*
+
+        /// All families.
+        pub const ALL: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    MESSAGES = "jetcopy_messages_total", "Messages taken from the stream, in order and once a generation.";
+    BYTES = "jetcopy_bytes_total", "Payload bytes of the messages taken from the stream.";
+    DUPLICATES_SKIPPED = "jetcopy_duplicates_skipped_total", "Messages delivered again although their rows were committed, and skipped.";
+    BUFFERED_BYTES = "jetcopy_buffered_bytes", "Bytes of messages and encoded rows held in memory.";
+    BATCHES = "jetcopy_batches_total", "Batches closed, by the limit that closed them.";
+    BATCH_ROWS = "jetcopy_batch_rows", "Rows of a batch over all its tables.";
+    COMMIT_SECONDS = "jetcopy_commit_seconds", "Time of a batch's transaction, from BEGIN to the answer to COMMIT.";
+    COMMITS = "jetcopy_commits_total", "Transactions by how they ended.";
+    ROWS = "jetcopy_rows_total", "Rows committed.";
+    DEAD_LETTERS = "jetcopy_dead_letters_total", "Messages committed to jetcopy.dead_letters, by what is wrong with them.";
+    PUBLISH_TO_COMMIT_SECONDS = "jetcopy_publish_to_commit_seconds", "Time from the stream's storing of a message to the commit of its rows.";
+    CHECKPOINT_SEQUENCE = "jetcopy_checkpoint_sequence", "Last stream sequence whose rows are committed.";
+    ACK_FAILURES = "jetcopy_ack_failures_total", "Acks that could not be sent; harmless, since the checkpoint holds and the next ack covers them.";
+    STREAM_FIRST_SEQUENCE = "jetcopy_stream_first_sequence", "First sequence that the stream still holds.";
+    STREAM_LAST_SEQUENCE = "jetcopy_stream_last_sequence", "Last sequence of the stream.";
+    PENDING_MESSAGES = "jetcopy_pending_messages", "Messages in the stream that were not yet delivered to the consumer.";
+    ACK_PENDING_MESSAGES = "jetcopy_ack_pending_messages", "Messages delivered to the consumer and not yet acknowledged.";
+    BEHIND_SECONDS = "jetcopy_behind_seconds", "Age of the oldest message that is not yet committed; 0 when there is none.";
+    HEADROOM_SEQUENCES = "jetcopy_headroom_sequences", "Sequences that the stream can still drop before it drops uncommitted ones; falls only while the stream is at its limits.";
+    RESYNCS = "jetcopy_resyncs_total", "Restarts from the checkpoint, by cause.";
+    LOSSES = "jetcopy_losses_total", "Times that the stream no longer held what the checkpoint needs.";
+    LOST_MESSAGES = "jetcopy_lost_messages_total", "Stream sequences that were gone before they could be committed.";
+    DATABASE_UP = "jetcopy_database_up", "Whether the pipeline has a connection to a writable database.";
+    NATS_UP = "jetcopy_nats_up", "Whether the pipeline has a connection to NATS.";
+    PIPELINE_STATE = "jetcopy_pipeline_state", "1 for the pipeline's present state, 0 for the others.";
+    BUILD_INFO = "jetcopy_build_info", "Always 1; the label is the daemon's version.";
+    PROCESS_START = "process_start_time_seconds", "Start of the process in seconds since the Unix epoch.";
+}

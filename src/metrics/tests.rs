@@ -1,0 +1,110 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn filled() -> (Metrics, PipelineMetrics) {
+    let metrics = Metrics::new();
+    let pipeline = metrics.pipeline("frames", "frames-0", "FRAMES", &["frame_metadata", "detection_events"]);
+    pipeline.rows[1].inc_by(7);
+    pipeline.resyncs("start").inc();
+    pipeline.dead_letters("malformed").inc_by(2);
+    pipeline.dead_letters("range").inc();
+    pipeline.set_state("running", &["starting", "running"]);
+    (metrics, pipeline)
+}
+
+#[test]
+fn every_family_is_rendered_once_with_its_help() {
+    let (metrics, _) = filled();
+    let text = metrics.render();
+    for family in names::ALL {
+        let help = format!("# HELP {} {}\n", family.name, family.help);
+        assert_eq!(text.matches(&help).count(), 1, "{}", family.name);
+    }
+    let helps = text.lines().filter(|line| line.starts_with("# HELP")).count();
+    assert_eq!(helps, names::ALL.len());
+}
+
+#[test]
+fn a_pipeline_that_counted_nothing_renders() {
+    let metrics = Metrics::new();
+    let _handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    assert!(metrics.render().contains("jetcopy_messages_total"));
+}
+
+#[test]
+fn names_follow_the_conventions_of_promtool() {
+    let (metrics, _) = filled();
+    let text = metrics.render();
+    let mut seen = BTreeSet::new();
+    for family in names::ALL {
+        assert!(seen.insert(family.name), "{} is declared twice", family.name);
+        let is_counter = text.contains(&format!("# TYPE {} counter", family.name));
+        assert_eq!(family.name.ends_with("_total"), is_counter, "{}", family.name);
+        for unit in ["_ms", "_millis", "_kib", "_minutes", "_percent", "_count", "_sum", "_bucket"] {
+            assert!(!family.name.contains(unit), "{} does not use a base unit", family.name);
+        }
+    }
+}
+
+#[test]
+fn a_series_carries_pipeline_shard_and_stream() {
+    let (metrics, _) = filled();
+    assert!(metrics.render().contains(
+        r#"jetcopy_rows_total{pipeline="frames",shard="frames-0",stream="FRAMES",table="detection_events"} 7"#
+    ));
+}
+
+#[test]
+fn asking_twice_for_a_shard_gives_the_same_counters() {
+    let (metrics, first) = filled();
+    let second = metrics.pipeline("frames", "frames-0", "FRAMES", &["frame_metadata", "detection_events"]);
+    first.messages.inc();
+    second.messages.inc();
+    assert_eq!(first.messages.get(), 2);
+}
+
+#[test]
+fn two_shards_of_a_pipeline_count_apart() {
+    let (metrics, first) = filled();
+    let second = metrics.pipeline("frames", "frames-1", "FRAMES-1", &["frame_metadata"]);
+    second.messages.inc_by(5);
+    assert_eq!(first.messages.get(), 0);
+    assert!(
+        metrics
+            .render()
+            .contains(r#"jetcopy_messages_total{pipeline="frames",shard="frames-1",stream="FRAMES-1"} 5"#)
+    );
+}
+
+#[test]
+fn sums_run_over_all_kinds() {
+    let (_, pipeline) = filled();
+    assert_eq!(pipeline.dead_letters_sum(), 3);
+    assert_eq!(pipeline.resyncs_sum(), 1);
+}
+
+#[test]
+fn exactly_one_state_is_set() {
+    let (metrics, pipeline) = filled();
+    pipeline.set_state("starting", &["starting", "running"]);
+    let text = metrics.render();
+    let set: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("jetcopy_pipeline_state{") && line.ends_with(" 1"))
+        .collect();
+    assert_eq!(set.len(), 1);
+    assert!(set[0].contains(r#"state="starting""#));
+}
+
+#[test]
+fn a_batch_of_latencies_arrives_with_its_flush() {
+    let (_, pipeline) = filled();
+    let batch = pipeline.publish_to_commit_seconds.local();
+    for _ in 0..1_000 {
+        batch.observe(0.02);
+    }
+    assert_eq!(pipeline.publish_to_commit_seconds.get_sample_count(), 0);
+    batch.flush();
+    assert_eq!(pipeline.publish_to_commit_seconds.get_sample_count(), 1_000);
+}

@@ -1,0 +1,448 @@
+//! What each pipeline is doing, and why it does not do more.
+//!
+//! Guarantees: a change of state is seen by the log, by `jetcopy_pipeline_state` and by `/status` alike, since
+//! [`PipelineStatus::set_state`] is the only way to make one. The numbers of a snapshot are read from the metrics'
+//! own handles, so the two cannot differ. It decides nothing: `supervise` does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::metrics::PipelineMetrics;
+
+/// The state of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// Connects and resyncs.
+    Starting,
+    /// Takes messages and commits them.
+    Running,
+    /// Another daemon holds the lease.
+    Waiting {
+        /// Who holds it.
+        reason: String,
+    },
+    /// A generation failed; the next one starts by itself.
+    BackingOff {
+        /// What failed.
+        reason: String,
+        /// How long until the next attempt.
+        #[serde(rename = "retry_in_seconds", serialize_with = "as_seconds")]
+        retry_in: Duration,
+    },
+    /// Something that only a person can mend; it is tried again from time to time.
+    Paused {
+        /// What is wrong.
+        reason: String,
+        /// What would mend it.
+        remedy: String,
+    },
+    /// Stopped so as not to pass over lost messages; a person decides.
+    Halted {
+        /// What is wrong.
+        reason: String,
+        /// What would mend it.
+        remedy: String,
+    },
+    /// Commits what is buffered.
+    Stopping,
+    /// Has ended.
+    Stopped,
+}
+
+fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+impl State {
+    /// The labels of all states.
+    pub const LABELS: [&'static str; 8] =
+        ["starting", "running", "waiting", "backing_off", "paused", "halted", "stopping", "stopped"];
+
+    /// The state as a metric's label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting { .. } => "waiting",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Paused { .. } => "paused",
+            Self::Halted { .. } => "halted",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// Why it is in this state, where that is not plain.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Waiting { reason }
+            | Self::BackingOff { reason, .. }
+            | Self::Paused { reason, .. }
+            | Self::Halted { reason, .. } => Some(reason),
+            Self::Starting | Self::Running | Self::Stopping | Self::Stopped => None,
+        }
+    }
+
+    /// The reason, where the state is a trouble.
+    fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::BackingOff { reason, .. } | Self::Paused { reason, .. } | Self::Halted { reason, .. } => {
+                Some(reason)
+            }
+            Self::Starting | Self::Running | Self::Waiting { .. } | Self::Stopping | Self::Stopped => None,
+        }
+    }
+}
+
+/// The pipelines of a daemon; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    pipelines: Arc<Mutex<Vec<Arc<PipelineStatus>>>>,
+}
+
+impl Registry {
+    /// The status of one shard of a pipeline; made at the first call, in state [`State::Starting`].
+    #[must_use]
+    pub fn add(
+        &self,
+        name: &str,
+        shard: &str,
+        stream: &str,
+        metrics: PipelineMetrics,
+    ) -> Arc<PipelineStatus> {
+        let mut pipelines = lock(&self.pipelines);
+        if let Some(known) = pipelines.iter().find(|known| known.name == name && known.shard == shard) {
+            return Arc::clone(known);
+        }
+        let status = Arc::new(PipelineStatus::new(name, shard, stream, metrics));
+        pipelines.push(Arc::clone(&status));
+        status
+    }
+
+    /// All pipelines as they are now, in the order in which they were added.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        lock(&self.pipelines).iter().map(|status| status.snapshot()).collect()
+    }
+}
+
+/// The status of one shard of a pipeline.
+#[derive(Debug)]
+pub struct PipelineStatus {
+    name: String,
+    shard: String,
+    stream: String,
+    metrics: PipelineMetrics,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    state: State,
+    since: Timestamp,
+    last_error: Option<LastError>,
+    /// The trouble that the log already told of since the pipeline last ran.
+    told: Option<String>,
+}
+
+/// The last trouble of a pipeline, also when it is over.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastError {
+    /// What it was.
+    pub message: String,
+    /// When it was seen last, in RFC 3339.
+    #[serde(serialize_with = "as_text")]
+    pub at: Timestamp,
+}
+
+fn as_text<S: serde::Serializer>(timestamp: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(timestamp)
+}
+
+impl PipelineStatus {
+    fn new(name: &str, shard: &str, stream: &str, metrics: PipelineMetrics) -> Self {
+        metrics.set_state(State::Starting.label(), &State::LABELS);
+        Self {
+            name: name.to_owned(),
+            shard: shard.to_owned(),
+            stream: stream.to_owned(),
+            metrics,
+            current: Mutex::new(Current {
+                state: State::Starting,
+                since: Timestamp::now(),
+                last_error: None,
+                told: None,
+            }),
+        }
+    }
+
+    /// The pipeline's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The shard.
+    #[must_use]
+    pub fn shard(&self) -> &str {
+        &self.shard
+    }
+
+    /// The state as it is now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        lock(&self.current).state.clone()
+    }
+
+    /// Enters `state`: sets the metric and logs one line.
+    ///
+    /// A trouble that repeats itself (retries during a long outage) is logged once, then at debug level until the
+    /// pipeline has run again.
+    pub fn set_state(&self, state: State) {
+        let mut current = lock(&self.current);
+        let now = Timestamp::now();
+        if let Some(message) = state.trouble() {
+            current.last_error = Some(LastError { message: message.to_owned(), at: now });
+        }
+        if current.state == state {
+            return;
+        }
+        let repeated = match state.trouble() {
+            Some(reason) => current.told.as_deref() == Some(reason),
+            None => current.told.is_some() && state == State::Starting,
+        };
+        if let Some(reason) = state.trouble() {
+            current.told = Some(reason.to_owned());
+        } else if state == State::Running {
+            current.told = None;
+        }
+        self.metrics.set_state(state.label(), &State::LABELS);
+        self.log(&state, repeated);
+        if current.state.label() != state.label() {
+            current.since = now;
+        }
+        current.state = state;
+    }
+
+    fn log(&self, state: &State, repeated: bool) {
+        let (pipeline, shard) = (self.name.as_str(), self.shard.as_str());
+        match state {
+            State::Starting if repeated => tracing::debug!(pipeline, shard, "pipeline starts again"),
+            State::Starting => tracing::info!(pipeline, shard, "pipeline starts"),
+            State::Running => tracing::info!(pipeline, shard, "pipeline is running"),
+            State::Waiting { reason } => tracing::info!(pipeline, shard, reason, "pipeline waits"),
+            State::BackingOff { reason, retry_in } if repeated => {
+                tracing::debug!(pipeline, shard, reason, ?retry_in, "pipeline failed again and backs off");
+            }
+            State::BackingOff { reason, retry_in } => {
+                tracing::warn!(pipeline, shard, reason, ?retry_in, "pipeline failed and backs off");
+            }
+            State::Paused { reason, remedy } if repeated => {
+                tracing::debug!(pipeline, shard, reason, remedy, "pipeline is still paused");
+            }
+            State::Paused { reason, remedy } => {
+                tracing::error!(pipeline, shard, reason, remedy, "pipeline is paused");
+            }
+            State::Halted { reason, remedy } => {
+                tracing::error!(pipeline, shard, reason, remedy, "pipeline is halted");
+            }
+            State::Stopping => tracing::info!(pipeline, shard, "pipeline stops"),
+            State::Stopped => tracing::info!(pipeline, shard, "pipeline has stopped"),
+        }
+    }
+
+    /// The pipeline as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let current = lock(&self.current);
+        Snapshot {
+            pipeline: self.name.clone(),
+            shard: self.shard.clone(),
+            stream: self.stream.clone(),
+            state: current.state.clone(),
+            since: current.since,
+            last_error: current.last_error.clone(),
+            numbers: Numbers::read(&self.metrics),
+        }
+    }
+}
+
+/// A pipeline at one moment, as `/status` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The shard.
+    pub shard: String,
+    /// The stream.
+    pub stream: String,
+    /// The state with its reason and remedy.
+    #[serde(flatten)]
+    pub state: State,
+    /// When the state was entered, in RFC 3339.
+    #[serde(serialize_with = "as_text")]
+    pub since: Timestamp,
+    /// The last trouble, also when it is over.
+    pub last_error: Option<LastError>,
+    /// Counts and positions.
+    #[serde(flatten)]
+    pub numbers: Numbers,
+}
+
+/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`].
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "each field is the family of its name in `metrics::names`, documented there")]
+pub struct Numbers {
+    pub messages: u64,
+    /// Over all tables.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Transactions that committed, with or without dead letters.
+    pub commits: u64,
+    pub dead_letters: u64,
+    pub resyncs: u64,
+    pub losses: u64,
+    pub lost_messages: u64,
+    pub pending_messages: i64,
+    pub ack_pending_messages: i64,
+    pub stream_first_sequence: i64,
+    pub stream_last_sequence: i64,
+    pub checkpoint_sequence: i64,
+    pub behind_seconds: f64,
+    pub headroom_sequences: i64,
+    pub buffered_bytes: i64,
+    pub database_up: bool,
+    pub nats_up: bool,
+}
+
+impl Numbers {
+    fn read(metrics: &PipelineMetrics) -> Self {
+        Self {
+            messages: metrics.messages.get(),
+            rows: metrics.rows.iter().map(prometheus::IntCounter::get).sum(),
+            bytes: metrics.bytes.get(),
+            commits: metrics.commits.committed.get() + metrics.commits.poison.get(),
+            dead_letters: metrics.dead_letters_sum(),
+            resyncs: metrics.resyncs_sum(),
+            losses: metrics.losses.get(),
+            lost_messages: metrics.lost_messages.get(),
+            pending_messages: metrics.pending_messages.get(),
+            ack_pending_messages: metrics.ack_pending_messages.get(),
+            stream_first_sequence: metrics.stream_first_sequence.get(),
+            stream_last_sequence: metrics.stream_last_sequence.get(),
+            checkpoint_sequence: metrics.checkpoint_sequence.get(),
+            behind_seconds: metrics.behind_seconds.get(),
+            headroom_sequences: metrics.headroom_sequences.get(),
+            buffered_bytes: metrics.buffered_bytes.get(),
+            database_up: metrics.database_up.get() == 1,
+            nats_up: metrics.nats_up.get() == 1,
+        }
+    }
+}
+
+/// A status is plain data: one that a panicking thread left behind is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn status() -> (Metrics, Registry, Arc<PipelineStatus>) {
+        let metrics = Metrics::new();
+        let registry = Registry::default();
+        let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+        let status = registry.add("frames", "frames", "FRAMES", handles);
+        (metrics, registry, status)
+    }
+
+    fn backing_off(seconds: u64) -> State {
+        State::BackingOff { reason: "database is away".into(), retry_in: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn the_metric_follows_the_state() {
+        let (metrics, _, status) = status();
+        let is_set = |state: &str| {
+            let series = format!(
+                r#"jetcopy_pipeline_state{{pipeline="frames",shard="frames",state="{state}",stream="FRAMES"}} 1"#
+            );
+            metrics.render().contains(&series)
+        };
+        assert!(is_set("starting"));
+        status.set_state(State::Running);
+        assert!(is_set("running") && !is_set("starting"));
+        status.set_state(backing_off(1));
+        assert!(is_set("backing_off") && !is_set("running"));
+    }
+
+    #[test]
+    fn the_last_error_outlives_its_state() {
+        let (_, registry, status) = status();
+        status.set_state(backing_off(1));
+        status.set_state(State::Running);
+        let snapshot = registry.snapshots().remove(0);
+        assert_eq!(snapshot.state, State::Running);
+        assert_eq!(snapshot.last_error.unwrap().message, "database is away");
+    }
+
+    #[test]
+    fn since_is_when_the_state_was_entered_and_not_its_last_retry() {
+        let (_, _, status) = status();
+        status.set_state(backing_off(1));
+        let entered = status.snapshot().since;
+        status.set_state(backing_off(2));
+        assert_eq!(status.snapshot().since, entered);
+        status.set_state(State::Running);
+        assert!(status.snapshot().since >= entered);
+    }
+
+    #[test]
+    fn a_snapshot_shows_the_numbers_of_the_metrics() {
+        let (_, registry, status) = status();
+        status.metrics.rows[0].inc_by(12);
+        status.metrics.checkpoint_sequence.set(34);
+        status.set_state(State::Paused { reason: "no table".into(), remedy: "jetcopy migrate".into() });
+        let json = serde_json::to_value(registry.snapshots()).unwrap();
+        assert_eq!(json[0]["rows"], 12);
+        assert_eq!(json[0]["checkpoint_sequence"], 34);
+        assert_eq!(json[0]["state"], "paused");
+        assert_eq!(json[0]["remedy"], "jetcopy migrate");
+    }
+
+    #[test]
+    fn the_label_of_a_state_is_its_name_in_json() {
+        let states = [
+            State::Starting,
+            State::Running,
+            State::Waiting { reason: String::new() },
+            backing_off(1),
+            State::Paused { reason: String::new(), remedy: String::new() },
+            State::Halted { reason: String::new(), remedy: String::new() },
+            State::Stopping,
+            State::Stopped,
+        ];
+        assert_eq!(states.each_ref().map(State::label), State::LABELS);
+        for state in states {
+            assert_eq!(serde_json::to_value(&state).unwrap()["state"], state.label());
+        }
+    }
+
+    #[test]
+    fn adding_a_pipeline_again_keeps_its_status() {
+        let (metrics, registry, status) = status();
+        status.set_state(State::Running);
+        let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+        let again = registry.add("frames", "frames", "FRAMES", handles);
+        assert_eq!(again.state(), State::Running);
+        assert_eq!(registry.snapshots().len(), 1);
+    }
+}
