@@ -15,6 +15,7 @@
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`cli`]: the commands, one file each.
+//! - [`private`]: private servers for tests, benches and the demo.
 
 pub mod batch;
 pub mod cli;
@@ -23,4 +24,5 @@ pub mod decode;
 pub mod encode;
 pub mod metrics;
 pub mod postgres;
+pub mod private;
 pub mod status;

@@ -1,0 +1,64 @@
+//! Private NATS and PostgreSQL servers for tests, benches and `jetcopy demo`.
+//!
+//! Guarantees: a server listens on loopback only, on a port of its own that it keeps over restarts, with its data in
+//! a directory of its own; it has answered before `start` returns; it ends when its value is dropped, also by a
+//! panic, and at the latest with this process, however that dies. A panicking test prints the end of the server's log.
+//! Directories of processes that were killed are swept by the next start.
+//!
+//! It does not guard its servers: whoever can reach loopback may connect without a password.
+//!
+//! Every call that starts or stops a server blocks for up to some seconds; in async code other than tests, call it
+//! from `spawn_blocking`.
+
+mod directory;
+mod nats;
+mod postgres;
+mod process;
+mod programs;
+
+use std::path::PathBuf;
+
+pub use nats::{NatsOptions, PrivateNats};
+pub use postgres::{PostgresOptions, PrivatePostgres, connect};
+pub use process::{Stop, spawn_tied};
+
+/// Why a private server cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server's program is not on this machine.
+    #[error("{program} was not found: run `make setup`, or set {variable} to where it is")]
+    Missing {
+        /// The program that was looked for.
+        program: &'static str,
+        /// The environment variable that names its place.
+        variable: &'static str,
+    },
+    /// The program ran and ended, or did not get ready in time.
+    #[error("{program} did not start; its log ends:\n{tail}")]
+    NotReady {
+        /// The program that was started.
+        program: &'static str,
+        /// The last lines of its log.
+        tail: String,
+    },
+    /// A file or a process could not be handled.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system answered.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The private PostgreSQL refused a statement.
+    #[error("the private PostgreSQL refused a statement")]
+    Postgres(#[from] tokio_postgres::Error),
+}
+
+/// Names the action and the path of an input or output error.
+fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { action, path, source }
+}

@@ -1,0 +1,349 @@
+//! A private PostgreSQL, with TimescaleDB where the server offers it.
+//!
+//! `initdb` takes a second or more: it runs once a version, and every start copies what it made.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, User};
+use tokio_postgres::{Client, NoTls};
+
+use super::process::{Program, Server, Stop, as_user, log_to, spawn_tied};
+use super::{Error, directory, io as io_error, programs};
+
+/// The line of `postmaster.pid` that holds the server's state (`LOCK_FILE_LINE_PM_STATUS` in `pidfile.h`).
+const STATUS_LINE: usize = 8;
+
+/// What a private PostgreSQL is started with.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Whether commits survive the machine, as they must in a bench; tests only kill the server, and that they survive
+    /// either way.
+    pub durable: bool,
+    /// Whether TimescaleDB is loaded when the server has it.
+    pub timescaledb: bool,
+    /// `max_connections`
+    pub max_connections: u32,
+    /// More settings, as `postgresql.conf` takes them; they win over those above.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { durable: false, timescaledb: true, max_connections: 200, settings: Vec::new() }
+    }
+}
+
+/// A PostgreSQL of one's own. Its superuser is `postgres`.
+#[derive(Debug)]
+pub struct PrivatePostgres {
+    server: Server,
+    program: Postgres,
+    databases: AtomicUsize,
+    has_timescaledb: bool,
+}
+
+#[derive(Debug)]
+struct Postgres {
+    bin: PathBuf,
+    user: Option<User>,
+}
+
+impl PrivatePostgres {
+    /// Starts a server and waits until it answers.
+    pub fn start(options: &PostgresOptions) -> Result<Self, Error> {
+        let program = Postgres { bin: programs::postgres_bin()?, user: server_user() };
+        let has_timescaledb = options.timescaledb && program.offers_timescaledb();
+        let directory = directory::create()?;
+        program.give(directory.path())?;
+        let data = directory.path().join("data");
+        directory::copy_tree(&program.template()?, &data)?;
+        configure(&data, options, has_timescaledb)?;
+        let mut server = Server::new("postgres", directory);
+        server.start_on_free_port(&program)?;
+        Ok(Self { server, program, databases: AtomicUsize::new(0), has_timescaledb })
+    }
+
+    /// The server that the tests of this process share, each in a database of its own. It ends with its last user.
+    pub fn shared() -> Result<Arc<Self>, Error> {
+        static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Ok(server);
+        }
+        let server = Arc::new(Self::start(&PostgresOptions::default())?);
+        *shared = Arc::downgrade(&server);
+        Ok(server)
+    }
+
+    /// The address of the maintenance database `postgres`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.database_url("postgres")
+    }
+
+    /// The address of a database.
+    #[must_use]
+    pub fn database_url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.server.port)
+    }
+
+    /// The port it listens on, also while it is stopped.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// Its log file.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.server.log
+    }
+
+    /// The postmaster's process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
+    /// Whether TimescaleDB is loaded. The extension is yet to be created in each database that wants it.
+    #[must_use]
+    pub fn has_timescaledb(&self) -> bool {
+        self.has_timescaledb
+    }
+
+    /// A directory that the server can read and write, for `COPY` from and to files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.server.directory.path()
+    }
+
+    /// Creates an empty database and returns its address.
+    pub async fn create_database(&self) -> Result<String, Error> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let client = connect(&self.url()).await?;
+        // template0, for TimescaleDB's launcher may be connected to template1, and then it cannot be copied.
+        client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
+        Ok(self.database_url(&name))
+    }
+
+    /// Stops it and waits until it is gone. Its data and its port stay.
+    pub fn stop(&mut self, stop: Stop) {
+        self.server.stop(&self.program, stop);
+    }
+
+    /// Starts it again on the same port and data; returns when it has recovered and accepts connections.
+    ///
+    /// # Panics
+    ///
+    /// When it is running.
+    pub fn start_again(&mut self) -> Result<(), Error> {
+        self.server.start(&self.program)
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        self.server.end(&self.program);
+    }
+}
+
+/// Connects to a private PostgreSQL. The connection ends with its client.
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(async move {
+        // How the connection ended is told to whoever uses the client.
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+/// Who the server runs as: PostgreSQL refuses root, so then its packages' own user, or else nobody.
+fn server_user() -> Option<User> {
+    if !Uid::effective().is_root() {
+        return None;
+    }
+    ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten())
+}
+
+fn configure(data: &Path, options: &PostgresOptions, timescaledb: bool) -> Result<(), Error> {
+    let mut settings = vec![
+        ("listen_addresses", "127.0.0.1".to_owned()),
+        ("unix_socket_directories", String::new()),
+        ("max_connections", options.max_connections.to_string()),
+    ];
+    if !options.durable {
+        settings.extend([("fsync", "off".to_owned()), ("full_page_writes", "off".to_owned())]);
+    }
+    if timescaledb {
+        settings.extend([
+            ("shared_preload_libraries", "timescaledb".to_owned()),
+            ("timescaledb.telemetry_level", "off".to_owned()),
+            // Each database with the extension holds a worker for its scheduler, and tests make many databases.
+            ("timescaledb.max_background_workers", "64".to_owned()),
+            ("max_worker_processes", "80".to_owned()),
+        ]);
+    }
+    settings.extend(options.settings.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    // Of several lines for one setting the last wins.
+    let lines: Vec<String> =
+        settings.iter().map(|(name, value)| format!("{name} = '{}'", value.replace('\'', "''"))).collect();
+    let path = data.join("postgresql.conf");
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .and_then(|mut file| writeln!(file, "\n{}", lines.join("\n")))
+        .map_err(io_error("write", path))
+}
+
+impl Postgres {
+    fn user(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| user.name.as_str())
+    }
+
+    /// Makes the server's user the owner of a directory.
+    fn give(&self, directory: &Path) -> Result<(), Error> {
+        let Some(user) = &self.user else { return Ok(()) };
+        std::os::unix::fs::chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .map_err(io_error("change the owner of", directory))
+    }
+
+    fn offers_timescaledb(&self) -> bool {
+        let Ok(output) = Command::new(self.bin.join("pg_config")).arg("--sharedir").output() else {
+            return false;
+        };
+        let share = String::from_utf8_lossy(&output.stdout);
+        Path::new(share.trim()).join("extension/timescaledb.control").is_file()
+    }
+
+    /// A data directory fresh from `initdb`, made once for each version and user.
+    fn template(&self) -> Result<PathBuf, Error> {
+        let version = Command::new(self.bin.join("postgres"))
+            .arg("--version")
+            .output()
+            .map_err(io_error("run", self.bin.join("postgres")))?;
+        // "postgres (PostgreSQL) 15.20 (Debian …)"
+        let version = String::from_utf8_lossy(&version.stdout);
+        let version = version.split_whitespace().nth(2).unwrap_or("unknown");
+        let uid = self.user.as_ref().map_or_else(Uid::effective, |user| user.uid);
+        let template = std::env::temp_dir().join(format!("jetcopy-postgres-{version}-{uid}"));
+        if is_template(&template, uid) {
+            return Ok(template);
+        }
+        let directory = directory::create()?;
+        self.give(directory.path())?;
+        let fresh = directory.path().join("data");
+        let output = as_user(&self.bin.join("initdb"), self.user(), None)
+            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"])
+            .arg("--pgdata")
+            .arg(&fresh)
+            .current_dir(directory.path())
+            .output()
+            .map_err(io_error("run setpriv for", self.bin.join("initdb")))?;
+        if !output.status.success() {
+            let tail = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(Error::NotReady { program: "initdb", tail });
+        }
+        match std::fs::rename(&fresh, &template) {
+            // Another process was quicker.
+            Err(_) if is_template(&template, uid) => Ok(template),
+            Err(source) => Err(Error::Io { action: "create", path: template, source }),
+            Ok(()) => Ok(template),
+        }
+    }
+}
+
+/// Whether it is a whole data directory, and not one that another user put in its place: the name can be guessed.
+fn is_template(path: &Path, owner: Uid) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == owner.as_raw())
+        && path.join("PG_VERSION").is_file()
+}
+
+impl Program for Postgres {
+    fn spawn(&self, server: &Server, log: File) -> io::Result<Child> {
+        let directory = server.directory.path();
+        let mut logged = Ok(());
+        // SIGQUIT is the immediate mode: the server ends its backends and gives its shared memory back.
+        let child = spawn_tied(&self.bin.join("postgres"), self.user(), Signal::SIGQUIT, |command| {
+            command.arg("-D").arg(directory.join("data")).arg("-p").arg(server.port.to_string());
+            command.current_dir(directory);
+            logged = log_to(command, &log);
+        });
+        logged.and(child)
+    }
+
+    fn is_ready(&self, server: &Server) -> bool {
+        let Ok(text) = std::fs::read_to_string(server.directory.path().join("data/postmaster.pid")) else {
+            return false;
+        };
+        let mut lines = text.lines();
+        let ours = lines.next().and_then(|pid| pid.trim().parse().ok()) == server.pid();
+        ours && lines.nth(STATUS_LINE - 2).is_some_and(|status| status.trim() == "ready")
+    }
+
+    fn signal(&self, stop: Stop) -> Signal {
+        match stop {
+            Stop::Fast => Signal::SIGINT,
+            Stop::Immediate => Signal::SIGQUIT,
+            Stop::Kill => Signal::SIGKILL,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_killed_postgres_comes_back_on_its_port_with_what_it_had_committed() {
+        let mut postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+        let url = postgres.create_database().await.unwrap();
+        let client = connect(&url).await.unwrap();
+        client.batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+        postgres.stop(Stop::Kill);
+        assert!(connect(&url).await.is_err());
+        postgres.start_again().unwrap();
+        let client = connect(&url).await.unwrap();
+        let n: i32 = client.query_one("SELECT n FROM t", &[]).await.unwrap().get(0);
+        assert_eq!(n, 7);
+    }
+
+    #[test]
+    fn a_dropped_postgres_is_gone_with_its_directory() {
+        let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+        let (port, directory) = (postgres.port(), postgres.directory().to_path_buf());
+        drop(postgres);
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_postgres_outlives_the_thread_that_started_it() {
+        let postgres = std::thread::spawn(|| PrivatePostgres::start(&PostgresOptions::default()).unwrap());
+        let mut postgres = postgres.join().unwrap();
+        let pid = postgres.pid().unwrap();
+        // Were it signalled, the state in its pid file would have changed to "stopping" by the time it had restarted.
+        postgres.stop(Stop::Fast);
+        let log = std::fs::read_to_string(postgres.log()).unwrap();
+        assert!(log.contains("received fast shutdown request"), "{log}");
+        assert!(!log.contains("received immediate shutdown request"), "{log}");
+        assert!(pid > 0);
+    }
+
+    #[tokio::test]
+    async fn extra_settings_win_over_the_built_in_ones() {
+        let settings = vec![("max_connections".to_owned(), "17".to_owned())];
+        let postgres = PrivatePostgres::start(&PostgresOptions { settings, ..Default::default() }).unwrap();
+        let client = connect(&postgres.url()).await.unwrap();
+        let value: String = client.query_one("SHOW max_connections", &[]).await.unwrap().get(0);
+        assert_eq!(value, "17");
+    }
+}

@@ -1,0 +1,67 @@
+//! Where the servers' programs are.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// Where `make setup` puts what it installs, relative to the package.
+const TOOLS: &str = ".tools/venv/bin";
+/// Where Debian's packages put each major version of PostgreSQL.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// The `nats-server` program: `$JETCOPY_NATS_SERVER`, else from `PATH`, else what `make setup` installed.
+pub(super) fn nats_server() -> Result<PathBuf, Error> {
+    const VARIABLE: &str = "JETCOPY_NATS_SERVER";
+    if let Some(path) = std::env::var_os(VARIABLE) {
+        return Some(PathBuf::from(path))
+            .filter(|path| path.is_file())
+            .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE });
+    }
+    on_path("nats-server")
+        .or_else(|| tools().map(|dir| dir.join("nats-server")))
+        .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE })
+}
+
+/// The directory with `initdb` and `postgres`: `$JETCOPY_POSTGRES_BIN`, else from `PATH`, else Debian's newest.
+pub(super) fn postgres_bin() -> Result<PathBuf, Error> {
+    const VARIABLE: &str = "JETCOPY_POSTGRES_BIN";
+    let has_both = |dir: &Path| dir.join("initdb").is_file() && dir.join("postgres").is_file();
+    let found = match std::env::var_os(VARIABLE) {
+        Some(path) => Some(PathBuf::from(path)).filter(|dir| has_both(dir)),
+        None => on_path("initdb")
+            .and_then(|initdb| initdb.parent().map(Path::to_path_buf))
+            .filter(|dir| has_both(dir))
+            .or_else(|| newest_debian(has_both)),
+    };
+    found.ok_or(Error::Missing { program: "PostgreSQL", variable: VARIABLE })
+}
+
+fn newest_debian(has_both: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    std::fs::read_dir(DEBIAN)
+        .ok()?
+        .flatten()
+        .filter_map(|entry| {
+            let major: u32 = entry.file_name().to_str()?.parse().ok()?;
+            Some((major, entry.path().join("bin")))
+        })
+        .filter(|(_, dir)| has_both(dir))
+        .max()
+        .map(|(_, dir)| dir)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_absolute() && path.is_file())
+}
+
+/// The tools directory in or above the working directory or this program's own.
+fn tools() -> Option<PathBuf> {
+    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
+    starts
+        .iter()
+        .flatten()
+        .flat_map(|start| start.ancestors())
+        .map(|dir| dir.join(TOOLS))
+        .find(|dir| dir.join("nats-server").is_file())
+}
