@@ -9,7 +9,7 @@ const TOOLS: &str = ".tools/venv/bin";
 /// Where Debian's packages put each major version of PostgreSQL.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The `nats-server` program: `$JETCOPY_NATS_SERVER`, else from `PATH`, else what `make setup` installed.
+/// The `nats-server` program: `$JETCOPY_NATS_SERVER`, else what `make setup` installed, else from `PATH`.
 pub(super) fn nats_server() -> Result<PathBuf, Error> {
     const VARIABLE: &str = "JETCOPY_NATS_SERVER";
     if let Some(path) = std::env::var_os(VARIABLE) {
@@ -17,8 +17,9 @@ pub(super) fn nats_server() -> Result<PathBuf, Error> {
             .filter(|path| path.is_file())
             .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE });
     }
-    on_path("nats-server")
-        .or_else(|| tools().map(|dir| dir.join("nats-server")))
+    tools()
+        .map(|dir| dir.join("nats-server"))
+        .or_else(|| on_path("nats-server"))
         .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE })
 }
 

