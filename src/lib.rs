@@ -12,6 +12,7 @@
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
 //! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
+//! - [`migrate`]: the schema of the database, step by step.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`cli`]: the commands, one file each.
@@ -23,6 +24,7 @@ pub mod config;
 pub mod decode;
 pub mod encode;
 pub mod metrics;
+pub mod migrate;
 pub mod postgres;
 pub mod private;
 pub mod status;

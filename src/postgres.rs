@@ -1,3 +1,6 @@
 //! Everything that knows PostgreSQL's catalog, its errors and how to reach it.
 
+pub mod connect;
 pub mod introspect;
+pub mod sqlstate;
+pub mod tls;

@@ -1,0 +1,246 @@
+//! Brings the database to the schema that this version of jetcopy expects.
+//!
+//! Guarantees: either all pending migrations are applied or none is; of two migrators at a time the second waits and
+//! finds nothing left to do; running it again changes nothing; a migration that was applied and edited later is an
+//! error, not a surprise. It works through a transaction pooler: all happens in one transaction.
+//!
+//! It creates neither database nor role, and a target table that is there already stays as it is.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::config;
+use crate::postgres::connect::{self, ConnectError};
+
+/// Every migration, in the order of application. What was released is never edited, only followed by another.
+const MIGRATIONS: [Migration; 3] = [
+    Migration { version: 1, name: "jetcopy", sql: include_str!("../migrations/V1__jetcopy.sql") },
+    Migration {
+        version: 2,
+        name: "frame_metadata",
+        sql: include_str!("../migrations/V2__frame_metadata.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "detection_events",
+        sql: include_str!("../migrations/V3__detection_events.sql"),
+    },
+];
+
+/// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "jetcopy migrate";
+
+/// Opens the transaction. The advisory lock lets one migrator in at a time, its number being `jetcopy\0` in ASCII. A
+/// migration that waits longer than a minute for a table holds up everyone who queues behind it, so it gives up.
+const BEGIN: &str =
+    "BEGIN; SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(x'6a6574636f707900'::bigint)";
+
+/// Creates the history. Each step looks first: `IF NOT EXISTS` asks for the privilege to create what exists.
+const CREATE_HISTORY: &str = "DO $$ BEGIN
+    IF to_regnamespace('jetcopy') IS NULL THEN
+        CREATE SCHEMA jetcopy;
+    END IF;
+    IF to_regclass('jetcopy.schema_history') IS NULL THEN
+        CREATE TABLE jetcopy.schema_history (
+            version integer PRIMARY KEY,
+            name text NOT NULL,
+            checksum text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now()
+        );
+    END IF;
+END $$";
+
+/// The checksums are the server's work, on both sides of the comparison.
+const RECORD: &str = "INSERT INTO jetcopy.schema_history (version, name, checksum)
+    VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'))";
+
+/// What stands in the history, beside what this version would write there.
+const HISTORY: &str = "SELECT coalesce(h.version, m.version), coalesce(h.name, m.name),
+        to_char(h.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+        m.version IS NULL,
+        h.checksum IS DISTINCT FROM encode(sha256(convert_to(m.sql, 'UTF8')), 'hex')
+    FROM jetcopy.schema_history h
+    FULL JOIN unnest($1::int[], $2::text[], $3::text[]) AS m (version, name, sql) USING (version)
+    ORDER BY 1";
+
+#[derive(Debug)]
+struct Migration {
+    version: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// One migration and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub version: i32,
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub state: State,
+}
+
+/// How a migration stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Applied at this time, in UTC.
+    Applied(String),
+    /// Not applied yet.
+    Pending,
+    /// Applied, but its text was another then.
+    Changed,
+    /// Applied by a later version of jetcopy; this one does not know it.
+    Unknown,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, name, state } = self;
+        match state {
+            State::Applied(at) => write!(f, "V{version} {name}: applied {at} UTC"),
+            State::Pending => write!(f, "V{version} {name}: pending"),
+            State::Changed => write!(f, "V{version} {name}: applied, but with another text"),
+            State::Unknown => write!(f, "V{version} {name}: applied by a later version of jetcopy"),
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The migrations that this run applied; empty where nothing was pending.
+    pub applied: Vec<Entry>,
+    /// Version of the TimescaleDB extension in the database; without it the store tables are plain tables.
+    pub timescaledb: Option<String>,
+}
+
+/// Why a run changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// No session.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The history and this program do not belong together.
+    #[error("{0}; run the version of jetcopy that fits the database (nothing was changed)")]
+    Diverged(Entry),
+    /// The server refused a statement.
+    #[error("migration V{version} {name} failed and nothing was changed")]
+    Migration {
+        /// Number of the migration.
+        version: i32,
+        /// Its name.
+        name: &'static str,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The history could not be read or written.
+    #[error(
+        "the history of migrations (jetcopy.schema_history) cannot be read or written, and nothing was changed"
+    )]
+    History(#[source] tokio_postgres::Error),
+}
+
+/// Applies what is pending.
+pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
+    let session = connect::connect(config, APPLICATION_NAME).await?;
+    let report = apply(&session.client).await;
+    // Closing the connection rolls back what was not committed.
+    session.close().await;
+    report
+}
+
+/// Lists every migration, known or found in the database, and changes nothing. A standby will do.
+pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateError> {
+    let session = connect::connect_any(config, APPLICATION_NAME).await?;
+    let entries = async {
+        session.client.batch_execute("BEGIN READ ONLY").await?;
+        let exists = "SELECT to_regclass('jetcopy.schema_history') IS NOT NULL";
+        let exists: bool = session.client.query_typed_one(exists, &[]).await?.try_get(0)?;
+        let entries = if exists { history(&session.client).await? } else { all_pending() };
+        session.client.batch_execute("COMMIT").await?;
+        Ok(entries)
+    }
+    .await
+    .map_err(MigrateError::History);
+    session.close().await;
+    entries
+}
+
+async fn apply(client: &Client) -> Result<Report, MigrateError> {
+    client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
+    client.batch_execute(CREATE_HISTORY).await.map_err(MigrateError::History)?;
+    let mut pending = Vec::new();
+    for entry in history(client).await.map_err(MigrateError::History)? {
+        match entry.state {
+            State::Applied(_) => {}
+            State::Pending => pending.push(entry),
+            State::Changed | State::Unknown => return Err(MigrateError::Diverged(entry)),
+        }
+    }
+    for migration in
+        MIGRATIONS.iter().filter(|known| pending.iter().any(|entry| entry.version == known.version))
+    {
+        let &Migration { version, name, sql } = migration;
+        client.batch_execute(sql).await.map_err(|source| MigrateError::Migration {
+            version,
+            name,
+            source,
+        })?;
+        client
+            .execute_typed(RECORD, &[(&version, Type::INT4), (&name, Type::TEXT), (&sql, Type::TEXT)])
+            .await
+            .map_err(MigrateError::History)?;
+        tracing::info!(version, name, "migration applied");
+    }
+    let timescaledb = client
+        .query_typed_opt("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", &[])
+        .await
+        .and_then(|row| row.map(|row| row.try_get(0)).transpose())
+        .map_err(MigrateError::History)?;
+    client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
+    Ok(Report { applied: pending, timescaledb })
+}
+
+async fn history(client: &Client) -> Result<Vec<Entry>, tokio_postgres::Error> {
+    let versions: Vec<i32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    let names: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.name).collect();
+    let texts: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+    let rows = client
+        .query_typed(
+            HISTORY,
+            &[(&versions, Type::INT4_ARRAY), (&names, Type::TEXT_ARRAY), (&texts, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let applied: Option<String> = row.try_get(2)?;
+            let unknown: bool = row.try_get(3)?;
+            let changed: bool = row.try_get(4)?;
+            let state = match applied {
+                None => State::Pending,
+                Some(_) if unknown => State::Unknown,
+                Some(_) if changed => State::Changed,
+                Some(at) => State::Applied(at),
+            };
+            Ok(Entry { version: row.try_get(0)?, name: row.try_get(1)?, state })
+        })
+        .collect()
+}
+
+fn all_pending() -> Vec<Entry> {
+    MIGRATIONS
+        .iter()
+        .map(|migration| Entry {
+            version: migration.version,
+            name: migration.name.to_owned(),
+            state: State::Pending,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The one table that turns database errors into decisions.
+//!
+//! Guarantees: every error has a decision, every class of SQLSTATE in PostgreSQL's appendix A is named here, and no
+//! error of a person's making (missing table, privilege, password) is retried in a tight loop or thrown away.
+//!
+//! It looks at an error and the step that met it, nothing else: caps, back-off times and the state of a pipeline are
+//! the caller's.
+
+use tokio_postgres::Error;
+use tokio_postgres::error::{DbError, Severity};
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Roll back and run the same batch again on the same connection.
+    Retry,
+    /// Discard the connection and resync: what was committed is unknown, or the server is not what it was.
+    Reconnect,
+    /// As [`Self::Reconnect`], but the server is short of something: wait longer before the next attempt.
+    BackOff,
+    /// One row of the batch is refused and always will be: find it, store it as a dead letter, commit the others.
+    PoisonRow,
+    /// A row is there already and the table has `on_conflict`: go through the temporary table.
+    Merge,
+    /// A person must act, see [`remedy`]: keep everything, tell them, look again slowly.
+    Pause,
+}
+
+/// What was being done when the error came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Connecting and logging in.
+    Connect,
+    /// `BEGIN`, the checkpoint's compare-and-set, dead letters: statements on jetcopy's own tables.
+    Own,
+    /// The start of a `COPY` into a target table, before any row. Discard the connection, whatever the decision.
+    CopyStart,
+    /// Sending and finishing a `COPY`.
+    CopyData {
+        /// Whether the table has `on_conflict`, so that a row that is there already is no fault.
+        mergeable: bool,
+    },
+    /// `INSERT … ON CONFLICT` out of the temporary table.
+    Merge,
+    /// `COMMIT`.
+    Commit,
+}
+
+impl Step {
+    /// Whether rows of the batch were before the server, so that one of them can be at fault. At `COMMIT` that is a
+    /// deferred constraint.
+    fn judges_rows(self) -> bool {
+        match self {
+            Self::CopyData { .. } | Self::Merge | Self::Commit => true,
+            Self::Connect | Self::Own | Self::CopyStart => false,
+        }
+    }
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(error: &Error, step: Step) -> Decision {
+    match error.as_db_error() {
+        Some(error) => decide_db(error, step),
+        // Closed, broken, timed out, or out of step with the protocol: in no case can this connection be trusted
+        // again, and whether the server heard the last request is open.
+        None => Decision::Reconnect,
+    }
+}
+
+#[expect(clippy::match_same_arms, reason = "the table is read class by class, each with its own reason")]
+fn decide_db(error: &DbError, step: Step) -> Decision {
+    let code = error.code().code();
+    let fatal = match error.parsed_severity() {
+        Some(Severity::Fatal | Severity::Panic) => true,
+        Some(
+            Severity::Error
+            | Severity::Warning
+            | Severity::Notice
+            | Severity::Debug
+            | Severity::Info
+            | Severity::Log,
+        ) => false,
+        // Servers before 9.6 and some poolers do not send it; theirs is in English.
+        None => matches!(error.severity(), "FATAL" | "PANIC"),
+    };
+    // Only an error that left the session alive and names the `COPY` can speak of a row.
+    let of_a_row = matches!(step, Step::CopyData { .. }) && !fatal && copy_context(error).is_some();
+    let row_or = |otherwise| if of_a_row { Decision::PoisonRow } else { otherwise };
+    let data_or_pause = if step.judges_rows() { Decision::PoisonRow } else { Decision::Pause };
+
+    match class(code) {
+        // Success and "no data" are no errors; a server that sends one as such is out of step.
+        Class::Completion => Decision::Reconnect,
+        // 08P01 is also what a value that is too short raises.
+        Class::Connection => row_or(Decision::Reconnect),
+        // A cursor, savepoint, statement or transaction is not where it was thought to be: the session is not ours
+        // alone (a pooler) or was left in the middle. 25006 is a primary that became a standby. 42P05 is of class 42.
+        Class::SessionState => Decision::Reconnect,
+        Class::Unsupported | Class::Privilege | Class::Catalog | Class::Configuration => Decision::Pause,
+        Class::Data => match code {
+            // The frame of the COPY, not a value in it: no row is at fault.
+            "22P04" => Decision::Pause,
+            _ => data_or_pause,
+        },
+        Class::Integrity => match (code, step) {
+            ("23505", Step::CopyData { mergeable: true }) => Decision::Merge,
+            _ => data_or_pause,
+        },
+        // A trigger or a routine of the table's owner raised it. With a row at hand it speaks of that row.
+        Class::Routine => match step {
+            Step::Merge | Step::Commit => Decision::PoisonRow,
+            Step::Connect | Step::Own | Step::CopyStart | Step::CopyData { .. } => row_or(Decision::Pause),
+        },
+        Class::Rollback => match code {
+            // Whether the statement completed is unknown.
+            "40003" => Decision::Reconnect,
+            _ => Decision::Retry,
+        },
+        Class::Syntax => match code {
+            // Someone else's prepared statement behind a pooler.
+            "42P05" => Decision::Reconnect,
+            // An array whose elements are of another type than the column's.
+            "42804" => row_or(Decision::Pause),
+            _ => Decision::Pause,
+        },
+        // Disk, memory, connections, a configured limit.
+        Class::Resources => Decision::BackOff,
+        // Nesting and sizes: of the value, where there is a row.
+        Class::Limits => row_or(Decision::Pause),
+        Class::State => match code {
+            // Locked, or in use: it passes.
+            "55P03" | "55006" => Decision::Retry,
+            _ => Decision::Pause,
+        },
+        Class::Intervention => match code {
+            "57014" => Decision::Retry,
+            // Too many cooks at the server rather than a lost connection.
+            "57000" => Decision::BackOff,
+            _ => Decision::Reconnect,
+        },
+        Class::System => match code {
+            // A file that a person must put there: an extension's library, as a rule.
+            "58P01" | "58P02" | "58P03" => Decision::Pause,
+            _ => Decision::BackOff,
+        },
+        Class::Snapshot => Decision::Retry,
+        // The other side of a foreign table: as any server that is not there.
+        Class::Foreign => Decision::BackOff,
+        Class::Internal => match code {
+            // Damaged data or index: nothing may be written until a person looked at it.
+            "XX001" | "XX002" => Decision::Pause,
+            // Such as a jsonb of an unknown version. Without a row: mostly concurrent changes to the catalog.
+            _ => row_or(Decision::Reconnect),
+        },
+        // Not PostgreSQL's own: an extension's, or a trigger's `RAISE … USING ERRCODE`.
+        Class::Custom => row_or(Decision::Pause),
+    }
+}
+
+/// Groups of SQLSTATE classes that are treated alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// 00, 01, 02, 03
+    Completion,
+    /// 08
+    Connection,
+    /// 0B, 24, 25, 26, 2D, 34, 3B
+    SessionState,
+    /// 0A
+    Unsupported,
+    /// 0L, 0P, 28, 2B
+    Privilege,
+    /// 3D, 3F
+    Catalog,
+    /// 21, F0
+    Configuration,
+    /// 22
+    Data,
+    /// 23, 44
+    Integrity,
+    /// 09, 0F, 0Z, 10, 20, 27, 2F, 38, 39, P0
+    Routine,
+    /// 40
+    Rollback,
+    /// 42
+    Syntax,
+    /// 53
+    Resources,
+    /// 54
+    Limits,
+    /// 55
+    State,
+    /// 57
+    Intervention,
+    /// 58
+    System,
+    /// 72
+    Snapshot,
+    /// HV
+    Foreign,
+    /// XX
+    Internal,
+    /// Everything that is not in PostgreSQL's appendix A.
+    Custom,
+}
+
+fn class(code: &str) -> Class {
+    match code.get(..2).unwrap_or_default() {
+        "00" | "01" | "02" | "03" => Class::Completion,
+        "08" => Class::Connection,
+        "0A" => Class::Unsupported,
+        "0B" | "24" | "25" | "26" | "2D" | "34" | "3B" => Class::SessionState,
+        "0L" | "0P" | "28" | "2B" => Class::Privilege,
+        "3D" | "3F" => Class::Catalog,
+        "21" | "F0" => Class::Configuration,
+        "22" => Class::Data,
+        "23" | "44" => Class::Integrity,
+        "09" | "0F" | "0Z" | "10" | "20" | "27" | "2F" | "38" | "39" | "P0" => Class::Routine,
+        "40" => Class::Rollback,
+        "42" => Class::Syntax,
+        "53" => Class::Resources,
+        "54" => Class::Limits,
+        "55" => Class::State,
+        "57" => Class::Intervention,
+        "58" => Class::System,
+        "72" => Class::Snapshot,
+        "HV" => Class::Foreign,
+        "XX" => Class::Internal,
+        _ => Class::Custom,
+    }
+}
+
+/// The line of the error's context that speaks of the `COPY`: the last one, since contexts go from the inside out and
+/// a trigger's statement may come before it.
+fn copy_context(error: &DbError) -> Option<&str> {
+    error.where_()?.lines().rev().find(|line| line.contains("COPY"))
+}
+
+/// The row that the server refused, counted from 1 in the order sent, where its context says so.
+///
+/// The context is `COPY table, line N` or `COPY table, line N, column c`, in the server's language. What is looked for
+/// is therefore `, word N`, and it must be there once: in a language with another order, or with a table or column
+/// whose name looks like it, this is `None`, and the row is found by bisection.
+#[must_use]
+pub fn copy_line(error: &Error) -> Option<u64> {
+    line_in(copy_context(error.as_db_error()?)?)
+}
+
+fn line_in(context: &str) -> Option<u64> {
+    let rest = context.strip_prefix("COPY ")?;
+    let mut lines = rest.split(", ").skip(1).filter_map(|part| {
+        let (word, number) = part.split_once(' ')?;
+        (!word.is_empty()).then(|| number.parse::<u64>().ok())?
+    });
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => Some(line),
+        _ => None,
+    }
+}
+
+/// What a person can do about an error that pauses a pipeline.
+#[must_use]
+pub fn remedy(error: &Error) -> String {
+    let Some(error) = error.as_db_error() else {
+        return "check that the server runs and can be reached".to_owned();
+    };
+    let text = match error.code().code() {
+        "42P01" => {
+            "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name in the configuration"
+        }
+        "42703" => "add the column to the table, or take it out of the mapping",
+        "42501" => "grant the role INSERT on the target tables, and ALL on the tables of schema jetcopy",
+        "3F000" => "create the schema; `jetcopy migrate` creates schema jetcopy",
+        "3D000" => "create the database, or correct its name in [postgres] url",
+        "28P01" => "correct the password (password_file) of the role in [postgres] url",
+        "28000" => "create the role, allow it to log in, and add a line for it to pg_hba.conf",
+        "0A000" => "the target must be a table that takes COPY: a view or a foreign table may not",
+        "22P04" => "restart the pipeline; if it stays, the encoding is at fault: report it",
+        "55000" => "the target does not take rows in its present state; see the server's message",
+        "58P01" => "install what the server misses, an extension's library as a rule",
+        "XX001" | "XX002" => "the server reports damaged data: have it checked before anything is written",
+        code => match class(code) {
+            Class::Privilege => "grant the role what the server's message names",
+            Class::Routine | Class::Custom => {
+                "a trigger or an extension refuses the write; see the server's message"
+            }
+            Class::Data | Class::Integrity => {
+                "jetcopy's own tables were changed by hand; compare them with `jetcopy migrate --status`"
+            }
+            Class::Limits => "the statement is beyond a limit of the server; name fewer columns",
+            Class::Syntax | Class::Unsupported | Class::Catalog | Class::Configuration | Class::State => {
+                "the table is not what the configuration expects; run `jetcopy check`"
+            }
+            Class::Completion
+            | Class::Connection
+            | Class::SessionState
+            | Class::Rollback
+            | Class::Resources
+            | Class::Intervention
+            | Class::System
+            | Class::Snapshot
+            | Class::Foreign
+            | Class::Internal => "see the server's message and its log",
+        },
+    };
+    format!("{text} (server: {}, SQLSTATE {})", error.message(), error.code().code())
+}
