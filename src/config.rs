@@ -4,14 +4,22 @@
 //! it names; `jetcopy check` does.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+mod load;
+mod redact;
+mod validate;
+
+pub use load::{ConfigError, Overrides, Problem};
+pub use redact::{read_secret, redact_url};
+
 /// All settings of one daemon.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the streams are.
@@ -32,7 +40,7 @@ pub struct Config {
 }
 
 /// `[nats]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Nats {
     /// Server addresses, comma-separated.
@@ -52,7 +60,7 @@ pub struct Nats {
 }
 
 /// `[postgres]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postgres {
     /// Connection URL or key-value string; several hosts may be named.
@@ -238,8 +246,7 @@ pub enum OnConflict {
 }
 
 /// Where a column's value comes from.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone)]
 pub enum ColumnSource {
     /// A path or `$source`.
     From(String),
@@ -275,7 +282,71 @@ pub enum TimeUnit {
     Ns,
 }
 
+/// By hand and not `untagged`, so that an unknown key in the detailed form is named.
+impl<'de> Deserialize<'de> for ColumnSource {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = ColumnSource;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a path such as \"a.b[0]\", or { from, unit, default } or { constant }")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<Self::Value, E> {
+                Ok(ColumnSource::From(path.to_owned()))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let map = serde::de::value::MapAccessDeserializer::new(map);
+                DetailedSource::deserialize(map).map(ColumnSource::Detailed)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// By hand, so that a password in the URL is not shown.
+impl fmt::Debug for Nats {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, credentials_file, nkey_file, token_file, user, password_file, tls } = self;
+        formatter
+            .debug_struct("Nats")
+            .field("url", &redact_url(url))
+            .field("credentials_file", credentials_file)
+            .field("nkey_file", nkey_file)
+            .field("token_file", token_file)
+            .field("user", user)
+            .field("password_file", password_file)
+            .field("tls", tls)
+            .finish()
+    }
+}
+
+/// By hand, so that a password in the URL is not shown.
+impl fmt::Debug for Postgres {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, password_file, connect_timeout, step_timeout, tls } = self;
+        formatter
+            .debug_struct("Postgres")
+            .field("url", &redact_url(url))
+            .field("password_file", password_file)
+            .field("connect_timeout", connect_timeout)
+            .field("step_timeout", step_timeout)
+            .field("tls", tls)
+            .finish()
+    }
+}
+
 impl Pipeline {
+    /// Name of the durable consumer.
+    #[must_use]
+    pub fn durable_name(&self) -> String {
+        self.durable.clone().unwrap_or_else(|| format!("jetcopy-{}", self.name))
+    }
+
     fn default_max_buffered_bytes() -> ByteSize {
         // Three batches in flight and two pulls, each a quarter; see ARCHITECTURE.md.
         ByteSize::mib(64)
@@ -331,3 +402,6 @@ impl Default for PoisonLimits {
         Self { max_per_batch: 100, max_per_minute: 1_000 }
     }
 }
+
+#[cfg(test)]
+mod tests;

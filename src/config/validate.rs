@@ -1,0 +1,230 @@
+//! The rules that a type cannot express.
+//!
+//! Guarantees: all problems are found at once, each with its key and what would be right. It looks at no server and
+//! at no file.
+
+use std::collections::BTreeSet;
+use std::str::FromStr as _;
+
+use super::{ColumnSource, Config, Nats, OnConflict, Pipeline, Postgres, Problem, Table, Tls};
+
+/// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
+/// and a shard.
+const MAX_NAME: usize = 40;
+
+/// Largest batch: offsets into a table's rows are 32 bits wide, and a batch may pass its limit by one message.
+const MAX_BATCH_BYTES: u64 = 1 << 30;
+
+/// How many batches the buffer must hold: one fills, one waits and one is written, and messages on their way are
+/// counted as much again.
+const MIN_BUFFERED_BATCHES: u64 = 4;
+
+impl Config {
+    /// Everything that is wrong with these settings.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Problems::default();
+        nats(&self.nats, &mut found);
+        postgres(&self.postgres, &mut found);
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            found.add("log.level", format!("{error}; try `info` or `jetcopy=debug`"));
+        }
+        for (index, pipeline) in self.pipelines.iter().enumerate() {
+            let at = |key: &str| format!("pipeline[{index}].{key}");
+            check_pipeline(pipeline, &at, &mut found);
+            let before = &self.pipelines[..index];
+            if before.iter().any(|other| other.name == pipeline.name) {
+                found.add(at("name"), format!("`{}` is taken by an earlier pipeline", pipeline.name));
+            } else if before.iter().any(|other| {
+                other.stream == pipeline.stream && other.durable_name() == pipeline.durable_name()
+            }) {
+                found.add(
+                    at("durable"),
+                    "an earlier pipeline reads the same stream by the same durable consumer",
+                );
+            }
+        }
+        found.0
+    }
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Problem { place: None, key: key.into(), text: text.into() });
+    }
+}
+
+fn nats(nats: &Nats, found: &mut Problems) {
+    for server in nats.url.split(',') {
+        if server.trim().is_empty() {
+            found.add("nats.url", "a server address is empty");
+        } else if async_nats::ServerAddr::from_str(server.trim()).is_err() {
+            // The parser's own message may quote the address, and with it a password.
+            found.add("nats.url", "not a server address; it looks like nats://host:4222");
+        }
+    }
+    let ways = [
+        ("credentials_file", nats.credentials_file.is_some()),
+        ("nkey_file", nats.nkey_file.is_some()),
+        ("token_file", nats.token_file.is_some()),
+        ("user", nats.user.is_some()),
+    ];
+    let given: Vec<_> = ways.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+    if given.len() > 1 {
+        found.add("nats", format!("{} exclude each other; keep one", given.join(" and ")));
+    }
+    if nats.user.is_some() != nats.password_file.is_some() {
+        found.add("nats", "user and password_file go together");
+    }
+    tls("nats.tls", nats.tls.as_ref(), found);
+}
+
+fn postgres(postgres: &Postgres, found: &mut Problems) {
+    match tokio_postgres::Config::from_str(&postgres.url) {
+        // The parser names keys and positions, never values.
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            found.add("postgres.url", format!("{why}; it looks like postgres://user@host:5432/database"));
+        }
+        Ok(url) if url.get_hosts().is_empty() && url.get_hostaddrs().is_empty() => {
+            found.add("postgres.url", "names no host");
+        }
+        Ok(_) => {}
+    }
+    for (key, value) in
+        [("connect_timeout", postgres.connect_timeout), ("step_timeout", postgres.step_timeout)]
+    {
+        if value.is_zero() {
+            found.add(format!("postgres.{key}"), "must be more than 0");
+        }
+    }
+    tls("postgres.tls", postgres.tls.as_ref(), found);
+}
+
+fn tls(key: &str, tls: Option<&Tls>, found: &mut Problems) {
+    if tls.is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
+        found.add(key, "cert_file and key_file go together");
+    }
+}
+
+fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    if let Some(why) = unsafe_name(&pipeline.name) {
+        found.add(at("name"), why);
+    } else if pipeline.name.len() > MAX_NAME {
+        found.add(at("name"), format!("longer than {MAX_NAME} characters"));
+    }
+    if !is_nats_name(&pipeline.stream) {
+        found.add(at("stream"), "a stream's name is not empty and has no spaces, `.`, `*`, `>` or slashes");
+    }
+    if pipeline.durable.as_deref().is_some_and(|durable| !is_nats_name(durable)) {
+        found
+            .add(at("durable"), "a consumer's name is not empty and has no spaces, `.`, `*`, `>` or slashes");
+    }
+    let mut subjects = BTreeSet::new();
+    for subject in &pipeline.subjects {
+        if !is_subject(subject) {
+            found.add(at("subjects"), format!("`{subject}` is not a subject; it looks like `frames.*.meta`"));
+        }
+        if !subjects.insert(subject) {
+            found.add(at("subjects"), format!("`{subject}` is there twice"));
+        }
+    }
+    batch(pipeline, at, found);
+    if pipeline.tables.is_empty() {
+        found.add(at("table"), "a pipeline needs at least one [[pipeline.table]]");
+    }
+    for (index, table) in pipeline.tables.iter().enumerate() {
+        check_table(table, &|key| at(&format!("table[{index}].{key}")), found);
+    }
+}
+
+fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    let batch = &pipeline.batch;
+    if batch.max_rows == 0 || u32::try_from(batch.max_rows).is_err() {
+        found.add(at("batch.max_rows"), format!("must be from 1 to {}", u32::MAX));
+    }
+    if batch.max_age.is_zero() {
+        found.add(at("batch.max_age"), "must be more than 0");
+    }
+    let max_bytes = batch.max_bytes.as_u64();
+    if max_bytes == 0 || max_bytes > MAX_BATCH_BYTES {
+        found.add(at("batch.max_bytes"), "must be from 1 B to 1 GiB");
+    } else if pipeline.max_buffered_bytes.as_u64() < MIN_BUFFERED_BATCHES * max_bytes {
+        let least = bytesize::ByteSize(MIN_BUFFERED_BATCHES * max_bytes);
+        found.add(
+            at("max_buffered_bytes"),
+            format!("must hold {MIN_BUFFERED_BATCHES} batches: at least {least}, or lower batch.max_bytes"),
+        );
+    }
+}
+
+fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    if table.name.trim().is_empty() {
+        found.add(at("name"), "a table needs a name");
+    }
+    if table.for_each.as_deref().is_some_and(|path| path.trim().is_empty()) {
+        found.add(at("for_each"), "names the array to make rows of, or is left out");
+    }
+    let keys: BTreeSet<_> = table.key.iter().collect();
+    if keys.len() < table.key.len() {
+        found.add(at("key"), "names a column twice");
+    }
+    match table.on_conflict {
+        OnConflict::Update if table.key.is_empty() => {
+            found.add(at("key"), "on_conflict = \"update\" needs the columns of the unique key");
+        }
+        OnConflict::Error if !table.key.is_empty() => {
+            found.add(at("key"), "has no effect without on_conflict = \"ignore\" or \"update\"");
+        }
+        OnConflict::Error | OnConflict::Ignore | OnConflict::Update => {}
+    }
+    for (column, source) in &table.columns {
+        let key = at(&format!("columns.{column}"));
+        match source {
+            ColumnSource::From(path) if path.trim().is_empty() => found.add(key, "the path is empty"),
+            ColumnSource::Detailed(source)
+                if source.constant.is_some()
+                    && (source.from.is_some() || source.unit.is_some() || source.default.is_some()) =>
+            {
+                found.add(key, "a constant takes no from, unit or default");
+            }
+            ColumnSource::From(_) | ColumnSource::Detailed(_) => {}
+        }
+    }
+}
+
+/// Why a name cannot stand in a shard, a consumer's name, a metric's label and `application_name` alike.
+fn unsafe_name(name: &str) -> Option<&'static str> {
+    let safe = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    if name.is_empty() {
+        Some("a pipeline needs a name")
+    } else if name.chars().all(safe) {
+        None
+    } else {
+        Some("only letters, digits, `-` and `_` are allowed")
+    }
+}
+
+/// Whether the server takes `name` for a stream or a consumer.
+fn is_nats_name(name: &str) -> bool {
+    let bad = |character: char| {
+        character.is_whitespace()
+            || character.is_control()
+            || matches!(character, '.' | '*' | '>' | '/' | '\\')
+    };
+    !name.is_empty() && !name.chars().any(bad)
+}
+
+/// Whether `subject` is a subject, with or without wildcards.
+fn is_subject(subject: &str) -> bool {
+    let tokens: Vec<_> = subject.split('.').collect();
+    let last = tokens.len() - 1;
+    tokens.iter().enumerate().all(|(index, token)| {
+        !token.is_empty()
+            && !token.chars().any(|character| character.is_whitespace() || character.is_control())
+            && (*token != ">" || index == last)
+    })
+}
