@@ -1,16 +1,29 @@
 //! What a target table looks like, read from `pg_catalog`.
+//!
+//! Guarantees: the name is resolved as the server would resolve it in a statement (search path, case folding, quotes),
+//! and everything in [`Table`] is what a `COPY` that names columns meets. Each question is one unnamed, typed
+//! statement, so that it works through a transaction pooler, inside a transaction or outside.
+//!
+//! It takes no lock: a table that is altered later is met again when a `COPY` fails and the pipeline resyncs.
+
+use tokio_postgres::types::Type as WireType;
+use tokio_postgres::{Client, Row};
 
 use crate::encode::types::Type;
 
 /// A target table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Table {
     /// Schema and name, quoted for SQL: `public.frame_metadata`.
     pub qualified: String,
-    /// Columns in table order, without dropped and generated ones.
+    /// Columns in table order, without dropped and generated ones and those in `unsupported`.
     pub columns: Vec<Column>,
+    /// Columns of a type that jetcopy does not write. The server fills each by itself, with its default or NULL.
+    pub unsupported: Vec<Unsupported>,
     /// The column that rows are sorted by: a hypertable's time dimension, else the first timestamp or date column.
     pub time_column: Option<String>,
+    /// Columns of each unique key that `ON CONFLICT` can name: neither partial, nor deferrable, nor of expressions.
+    pub unique_keys: Vec<Vec<String>>,
 }
 
 /// A column of a target table.
@@ -25,3 +38,214 @@ pub struct Column {
     /// Whether the server fills the column when a `COPY` does not name it (default or identity).
     pub has_default: bool,
 }
+
+/// A column that no mapping may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Its name.
+    pub name: String,
+    /// Its type as SQL writes it.
+    pub type_name: String,
+}
+
+/// Why a table cannot be a target.
+#[derive(Debug, thiserror::Error)]
+pub enum IntrospectError {
+    /// There is no such table.
+    #[error(
+        "table {name} does not exist: create it (`jetcopy migrate` creates jetcopy's own), or correct its name"
+    )]
+    Missing {
+        /// Name as configured.
+        name: String,
+    },
+    /// It is a view or the like.
+    #[error("{name} is no table: rows can be copied into ordinary, partitioned and foreign tables only")]
+    NotATable {
+        /// Name as configured.
+        name: String,
+    },
+    /// A column must be given a value and cannot be.
+    #[error(
+        "table {table}, column {column}: type {type_name} is not supported; allow NULL, give it a default, or change its type"
+    )]
+    Unsupported {
+        /// Qualified name.
+        table: String,
+        /// Name of the column.
+        column: String,
+        /// Its type as SQL writes it.
+        type_name: String,
+    },
+    /// The server did not answer the question.
+    #[error("the catalog could not be asked about table {name}")]
+    Query {
+        /// Name as configured.
+        name: String,
+        /// What the server or the driver said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+const RESOLVE: &str =
+    "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind IN ('r', 'p', 'f')
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass($1)";
+
+/// Each column's type is followed down: out of a domain to its base, out of an array to its elements. What is neither
+/// is the leaf that decides, with the number of arrays passed and the type of the last array's elements, which is the
+/// one that the binary form carries. Only domains around the column itself, not around elements, speak for the column.
+const COLUMNS: &str = "WITH RECURSIVE
+    parts (attnum, oid, arrays, element, not_null, filled) AS (
+        SELECT attnum, atttypid, 0, 0::oid, attnotnull, atthasdef OR attidentity <> ''
+        FROM pg_attribute
+        WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    UNION ALL
+        SELECT p.attnum,
+            CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE e.oid END,
+            CASE WHEN t.typtype = 'd' THEN p.arrays ELSE p.arrays + 1 END,
+            CASE WHEN t.typtype = 'd' THEN p.element ELSE e.oid END,
+            p.not_null OR (p.arrays = 0 AND t.typtype = 'd' AND t.typnotnull),
+            p.filled OR (p.arrays = 0 AND t.typtype = 'd' AND t.typdefault IS NOT NULL)
+        FROM parts p
+        JOIN pg_type t ON t.oid = p.oid
+        LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
+        WHERE t.typtype = 'd' OR e.oid IS NOT NULL
+    )
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), p.not_null, p.filled, p.arrays, p.element,
+        CASE WHEN t.typtype = 'e' THEN 'enum'
+             WHEN t.typnamespace = 'pg_catalog'::regnamespace OR t.typname = 'citext' THEN t.typname::text
+             ELSE '' END
+    FROM parts p
+    JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = p.attnum
+    JOIN pg_type t ON t.oid = p.oid
+    WHERE t.typtype <> 'd' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
+    ORDER BY p.attnum";
+
+const UNIQUE_KEYS: &str = "SELECT array_agg(a.attname::text ORDER BY k.place)
+    FROM pg_index i
+    CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
+    GROUP BY i.indexrelid, i.indisprimary
+    ORDER BY i.indisprimary DESC, i.indexrelid";
+
+const HAS_DIMENSIONS: &str = "SELECT to_regclass('timescaledb_information.dimensions') IS NOT NULL";
+
+const TIME_DIMENSION: &str = "SELECT d.column_name::text
+    FROM timescaledb_information.dimensions d
+    JOIN pg_class c ON c.relname = d.hypertable_name
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.hypertable_schema
+    WHERE c.oid = $1 AND d.dimension_type = 'Time'
+    ORDER BY d.dimension_number
+    LIMIT 1";
+
+/// Looks at table `name`, schema-qualified and quoted where needed.
+pub async fn introspect(client: &Client, name: &str) -> Result<Table, IntrospectError> {
+    let failed = |source| IntrospectError::Query { name: name.to_owned(), source };
+    let resolved = client.query_typed_opt(RESOLVE, &[(&name, WireType::TEXT)]).await.map_err(failed)?;
+    let Some(row) = resolved else {
+        return Err(IntrospectError::Missing { name: name.to_owned() });
+    };
+    let (oid, qualified, is_table) = relation(&row).map_err(failed)?;
+    if !is_table {
+        return Err(IntrospectError::NotATable { name: name.to_owned() });
+    }
+    let mut table = Table { qualified, ..Table::default() };
+    for row in client.query_typed(COLUMNS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
+        match column(&row).map_err(failed)? {
+            Found::Column(column) => table.columns.push(column),
+            Found::Unsupported(column) => table.unsupported.push(column),
+            Found::Impossible(Unsupported { name: column, type_name }) => {
+                return Err(IntrospectError::Unsupported { table: table.qualified, column, type_name });
+            }
+        }
+    }
+    for row in client.query_typed(UNIQUE_KEYS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
+        table.unique_keys.push(row.try_get(0).map_err(failed)?);
+    }
+    table.time_column = match time_dimension(client, oid).await.map_err(failed)? {
+        Some(column) => Some(column),
+        None => first_time_column(&table.columns),
+    };
+    Ok(table)
+}
+
+fn relation(row: &Row) -> Result<(u32, String, bool), tokio_postgres::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+}
+
+enum Found {
+    Column(Column),
+    /// Nobody has to fill it.
+    Unsupported(Unsupported),
+    /// Somebody has to fill it, and cannot.
+    Impossible(Unsupported),
+}
+
+fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
+    let name: String = row.try_get(0)?;
+    let (not_null, has_default): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
+    let (arrays, element_oid): (i32, u32) = (row.try_get(4)?, row.try_get(5)?);
+    let leaf: &str = row.try_get(6)?;
+    let ty = match (scalar(leaf), arrays) {
+        (Some(ty), 0) => Some(ty),
+        (Some(ty), 1) => Some(Type::Array { element: Box::new(ty), element_oid }),
+        // An array of a domain over an array nests in a way that no message does.
+        (Some(_) | None, _) => None,
+    };
+    let Some(ty) = ty else {
+        let column = Unsupported { name, type_name: row.try_get(1)? };
+        return Ok(if not_null && !has_default {
+            Found::Impossible(column)
+        } else {
+            Found::Unsupported(column)
+        });
+    };
+    Ok(Found::Column(Column { name, ty, not_null, has_default }))
+}
+
+/// The type that a name in `pg_catalog` stands for; `enum` and `citext` are the two from elsewhere.
+fn scalar(name: &str) -> Option<Type> {
+    Some(match name {
+        "bool" => Type::Bool,
+        "int2" => Type::Int2,
+        "int4" => Type::Int4,
+        "int8" => Type::Int8,
+        "float4" => Type::Float4,
+        "float8" => Type::Float8,
+        "numeric" => Type::Numeric,
+        "text" | "varchar" | "bpchar" | "name" | "enum" | "citext" => Type::Text,
+        "bytea" => Type::Bytea,
+        "uuid" => Type::Uuid,
+        "timestamptz" => Type::Timestamptz,
+        "timestamp" => Type::Timestamp,
+        "date" => Type::Date,
+        "time" => Type::Time,
+        "interval" => Type::Interval,
+        "json" => Type::Json,
+        "jsonb" => Type::Jsonb,
+        "inet" => Type::Inet { cidr: false },
+        "cidr" => Type::Inet { cidr: true },
+        _ => return None,
+    })
+}
+
+async fn time_dimension(client: &Client, oid: u32) -> Result<Option<String>, tokio_postgres::Error> {
+    let offered: bool = client.query_typed_one(HAS_DIMENSIONS, &[]).await?.try_get(0)?;
+    if !offered {
+        return Ok(None);
+    }
+    let row = client.query_typed_opt(TIME_DIMENSION, &[(&oid, WireType::OID)]).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+fn first_time_column(columns: &[Column]) -> Option<String> {
+    let is_time = |column: &&Column| matches!(column.ty, Type::Timestamptz | Type::Timestamp | Type::Date);
+    columns.iter().find(is_time).map(|column| column.name.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+use super::*;
+use crate::private::{PrivatePostgres, connect};
+
+async fn with(sql: &str) -> (std::sync::Arc<PrivatePostgres>, Client) {
+    let server = PrivatePostgres::shared().unwrap();
+    let client = connect(&server.create_database().await.unwrap()).await.unwrap();
+    client.batch_execute(sql).await.unwrap();
+    (server, client)
+}
+
+fn names(table: &Table) -> Vec<&str> {
+    table.columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn every_supported_type_is_known_by_name() {
+    let types: [(&str, Type); 28] = [
+        ("boolean", Type::Bool),
+        ("smallint", Type::Int2),
+        ("integer", Type::Int4),
+        ("bigint", Type::Int8),
+        ("real", Type::Float4),
+        ("double precision", Type::Float8),
+        ("numeric(10,2)", Type::Numeric),
+        ("text", Type::Text),
+        ("varchar(9)", Type::Text),
+        ("char(3)", Type::Text),
+        ("name", Type::Text),
+        ("mood", Type::Text),
+        ("bytea", Type::Bytea),
+        ("uuid", Type::Uuid),
+        ("timestamptz(3)", Type::Timestamptz),
+        ("timestamp", Type::Timestamp),
+        ("date", Type::Date),
+        ("time", Type::Time),
+        ("interval", Type::Interval),
+        ("json", Type::Json),
+        ("jsonb", Type::Jsonb),
+        ("inet", Type::Inet { cidr: false }),
+        ("cidr", Type::Inet { cidr: true }),
+        ("positive", Type::Int4),
+        ("very_positive", Type::Int4),
+        ("real[]", Type::Array { element: Box::new(Type::Float4), element_oid: WireType::FLOAT4.oid() }),
+        ("text[][]", Type::Array { element: Box::new(Type::Text), element_oid: WireType::TEXT.oid() }),
+        ("pair", Type::Array { element: Box::new(Type::Int8), element_oid: WireType::INT8.oid() }),
+    ];
+    let columns: Vec<String> = types.iter().enumerate().map(|(n, (ty, _))| format!("c{n} {ty}")).collect();
+    let (_server, client) = with(&format!(
+        "CREATE TYPE mood AS ENUM ('fine');
+         CREATE DOMAIN positive AS integer CHECK (value > 0);
+         CREATE DOMAIN very_positive AS positive CHECK (value > 9);
+         CREATE DOMAIN pair AS bigint[] CHECK (array_length(value, 1) = 2);
+         CREATE TABLE t ({})",
+        columns.join(", ")
+    ))
+    .await;
+    let table = introspect(&client, "t").await.unwrap();
+    assert_eq!(table.unsupported, []);
+    for ((sql, expected), column) in types.iter().zip(&table.columns) {
+        assert_eq!(&column.ty, expected, "{sql}");
+    }
+    assert_eq!(table.columns.len(), types.len());
+}
+
+#[tokio::test]
+async fn an_array_of_a_domain_or_enum_carries_the_oid_that_the_server_compares() {
+    let (_server, client) = with(
+        "CREATE TYPE mood AS ENUM ('fine'); CREATE DOMAIN positive AS integer;
+         CREATE TABLE t (moods mood[], numbers positive[])",
+    )
+    .await;
+    let table = introspect(&client, "t").await.unwrap();
+    let row = client.query_one("SELECT 'mood'::regtype::oid, 'positive'::regtype::oid", &[]).await.unwrap();
+    let array = |element, oid| Type::Array { element: Box::new(element), element_oid: row.get(oid) };
+    assert_eq!(table.columns[0].ty, array(Type::Text, 0));
+    assert_eq!(table.columns[1].ty, array(Type::Int4, 1));
+}
+
+#[tokio::test]
+async fn dropped_and_generated_columns_are_left_out_and_defaults_are_seen() {
+    let (_server, client) = with(
+        "CREATE DOMAIN stamped AS timestamptz NOT NULL DEFAULT now();
+         CREATE TABLE t (gone int, id bigint GENERATED ALWAYS AS IDENTITY, a int NOT NULL, b int DEFAULT 1,
+                         twice int GENERATED ALWAYS AS (a * 2) STORED, at stamped, free text);
+         ALTER TABLE t DROP COLUMN gone",
+    )
+    .await;
+    let table = introspect(&client, "t").await.unwrap();
+    let seen: Vec<(&str, bool, bool)> = table
+        .columns
+        .iter()
+        .map(|column| (column.name.as_str(), column.not_null, column.has_default))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("id", true, true),
+            ("a", true, false),
+            ("b", false, true),
+            ("at", true, true),
+            ("free", false, false)
+        ]
+    );
+    assert_eq!(table.time_column.as_deref(), Some("at"));
+}
+
+#[tokio::test]
+async fn names_resolve_as_the_server_would_resolve_them() {
+    let (_server, client) = with(
+        r#"CREATE SCHEMA "Odd.Schema"; CREATE TABLE "Odd.Schema"."select" ("a""b" int); CREATE TABLE plain (a int)"#,
+    )
+    .await;
+    let odd = introspect(&client, r#""Odd.Schema"."select""#).await.unwrap();
+    assert_eq!(odd.qualified, r#""Odd.Schema"."select""#);
+    assert_eq!(names(&odd), [r#"a"b"#]);
+    for name in ["plain", "PLAIN", "public.plain", r#""plain""#] {
+        assert_eq!(introspect(&client, name).await.unwrap().qualified, "public.plain", "{name}");
+    }
+    for name in [r#""PLAIN""#, "other.plain", "absent"] {
+        let error = introspect(&client, name).await.unwrap_err();
+        assert!(matches!(error, IntrospectError::Missing { .. }), "{name}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsupported_column_counts_only_where_it_must_be_filled() {
+    let (_server, client) = with(
+        "CREATE TABLE fine (a int, area polygon, doc xml NOT NULL DEFAULT '<a/>');
+         CREATE TABLE bad (a int, area polygon NOT NULL); CREATE VIEW seen AS SELECT 1 AS a",
+    )
+    .await;
+    let fine = introspect(&client, "fine").await.unwrap();
+    assert_eq!(names(&fine), ["a"]);
+    let unsupported: Vec<(&str, &str)> =
+        fine.unsupported.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect();
+    assert_eq!(unsupported, [("area", "polygon"), ("doc", "xml")]);
+
+    let error = introspect(&client, "bad").await.unwrap_err().to_string();
+    assert!(error.contains("public.bad") && error.contains("area") && error.contains("polygon"), "{error}");
+    let error = introspect(&client, "seen").await.unwrap_err();
+    assert!(matches!(error, IntrospectError::NotATable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn only_keys_that_on_conflict_can_name_are_listed_the_primary_key_first() {
+    let (_server, client) = with(
+        "CREATE TABLE t (a int, b int, c int, d int, e int UNIQUE DEFERRABLE, PRIMARY KEY (b, a));
+         CREATE UNIQUE INDEX ON t (c) INCLUDE (d); CREATE UNIQUE INDEX ON t (d) WHERE d > 0;
+         CREATE UNIQUE INDEX ON t ((a + b)); CREATE INDEX ON t (d)",
+    )
+    .await;
+    let table = introspect(&client, "t").await.unwrap();
+    assert_eq!(table.unique_keys, [vec!["b", "a"], vec!["c"]]);
+}
+
+#[tokio::test]
+async fn a_hypertable_is_sorted_by_its_dimension_and_a_plain_table_by_its_first_time() {
+    let (server, client) = with("CREATE TABLE t (made date, at timestamptz NOT NULL, a int)").await;
+    assert_eq!(introspect(&client, "t").await.unwrap().time_column.as_deref(), Some("made"));
+    if !server.has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return;
+    }
+    client.batch_execute("CREATE EXTENSION timescaledb; SELECT create_hypertable('t', 'at')").await.unwrap();
+    assert_eq!(introspect(&client, "t").await.unwrap().time_column.as_deref(), Some("at"));
+}
