@@ -11,6 +11,7 @@
 //! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
+//! - [`dead_letter`]: poison messages, stored in the transaction that moves the checkpoint past them.
 //! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
 //! - [`migrate`]: the schema of the database, step by step.
 //! - [`metrics`]: every metric's name, labels and handles.
@@ -21,6 +22,7 @@
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod dead_letter;
 pub mod decode;
 pub mod encode;
 pub mod metrics;

@@ -38,7 +38,14 @@ const BEGIN: &str =
     "BEGIN; SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(x'6a6574636f707900'::bigint)";
 
 /// Creates the history. Each step looks first: `IF NOT EXISTS` asks for the privilege to create what exists.
+///
+/// Texts come from anywhere in the world, and a dead letter must never be refused: an encoding that lacks characters is
+/// refused here instead.
 const CREATE_HISTORY: &str = "DO $$ BEGIN
+    IF current_setting('server_encoding') NOT IN ('UTF8', 'SQL_ASCII') THEN
+        RAISE EXCEPTION 'this database has encoding %, which cannot hold every text: create one with ENCODING ''UTF8''',
+            current_setting('server_encoding');
+    END IF;
     IF to_regnamespace('jetcopy') IS NULL THEN
         CREATE SCHEMA jetcopy;
     END IF;

@@ -175,3 +175,16 @@ async fn checkpoint_updates_stay_heap_only_on_one_page() {
         client.query_one("SELECT pg_relation_size('jetcopy.checkpoints')", &[]).await.unwrap().get(0);
     assert_eq!(bytes, 8192);
 }
+
+#[tokio::test]
+async fn a_database_that_cannot_hold_every_text_is_refused() {
+    let server = PrivatePostgres::shared().unwrap();
+    let client = connect(&server.url()).await.unwrap();
+    client
+        .batch_execute("CREATE DATABASE narrow TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+        .await
+        .unwrap();
+    let error = migrate(&settings(&server.database_url("narrow"))).await.unwrap_err();
+    let MigrateError::History(error) = error else { panic!("{error:?}") };
+    assert!(error.as_db_error().unwrap().message().contains("LATIN1"), "{error:?}");
+}

@@ -1,0 +1,124 @@
+//! Poison messages, stored in the transaction that moves the checkpoint past them.
+//!
+//! Guarantees: nothing in a message (subject, headers, payload) or in the reason it was refused can make the server
+//! refuse the dead letter. Where text holds what PostgreSQL's text cannot, NUL, the replacement character U+FFFD stands
+//! in its place; the payload is stored byte for byte.
+//!
+//! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It sends one statement
+//! a letter, which is right for the hundred or fewer that a batch may hold, and holds no copy of a payload.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use async_nats::HeaderMap;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+/// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
+/// payload holds them anyway.
+const MAX_MESSAGE: usize = 4096;
+
+/// The headers come as text and are cast, so that no client-side JSON type is needed.
+const INSERT: &str = "INSERT INTO jetcopy.dead_letters
+        (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12)";
+
+/// Where messages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Its shard.
+    pub shard: String,
+    /// Name of the stream.
+    pub stream: String,
+}
+
+/// A message that can never become rows, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Sequence in the stream.
+    pub sequence: u64,
+    /// Full subject.
+    pub subject: String,
+    /// Headers, where there were any.
+    pub headers: Option<Headers>,
+    /// Payload as published.
+    pub payload: Vec<u8>,
+    /// What kind of fault, one of a few: also the metric's label.
+    pub kind: &'static str,
+    /// What the server said, where it was the server.
+    pub sqlstate: Option<String>,
+    /// The reason, for a person.
+    pub message: String,
+    /// Table whose row could not be made, where one was at hand.
+    pub table: Option<String>,
+    /// Column whose value could not be made, where one was at hand.
+    pub column: Option<String>,
+}
+
+/// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers(String);
+
+impl From<&HeaderMap> for Headers {
+    fn from(headers: &HeaderMap) -> Self {
+        let mut object: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
+        for (name, values) in headers.iter() {
+            // Two names can become one by the replacement of NUL; no value is lost by it.
+            let entry = object.entry(storable(name.as_ref())).or_default();
+            entry.extend(values.iter().map(|value| storable(value.as_str())));
+        }
+        Self(serde_json::json!(object).to_string())
+    }
+}
+
+impl DeadLetter {
+    /// The reason as it is stored.
+    fn reason(&self) -> Cow<'_, str> {
+        if self.message.len() <= MAX_MESSAGE {
+            return storable(&self.message);
+        }
+        storable(&self.message[..self.message.floor_char_boundary(MAX_MESSAGE)])
+    }
+}
+
+/// `text` without what no PostgreSQL text can hold.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
+}
+
+/// Stores `letters` in the transaction that is open on `client`.
+pub async fn store(
+    client: &Client,
+    place: &Place,
+    letters: &[DeadLetter],
+) -> Result<(), tokio_postgres::Error> {
+    for letter in letters {
+        // A stream that counts past what bigint holds would have taken a million messages a second for 292,000 years.
+        let sequence = i64::try_from(letter.sequence).unwrap_or(i64::MAX);
+        client
+            .execute_typed(
+                INSERT,
+                &[
+                    (&place.pipeline, Type::TEXT),
+                    (&place.shard, Type::TEXT),
+                    (&place.stream, Type::TEXT),
+                    (&sequence, Type::INT8),
+                    (&storable(&letter.subject), Type::TEXT),
+                    (&letter.headers.as_ref().map(|headers| headers.0.as_str()), Type::TEXT),
+                    (&letter.payload, Type::BYTEA),
+                    (&letter.kind, Type::TEXT),
+                    (&letter.sqlstate, Type::TEXT),
+                    (&letter.reason(), Type::TEXT),
+                    (&letter.table.as_deref().map(storable), Type::TEXT),
+                    (&letter.column.as_deref().map(storable), Type::TEXT),
+                ],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
