@@ -17,6 +17,7 @@
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`cli`]: the commands, one file each.
+//! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`private`]: private servers for tests, benches and the demo.
 
 pub mod batch;
@@ -29,4 +30,5 @@ pub mod metrics;
 pub mod migrate;
 pub mod postgres;
 pub mod private;
+pub mod publish;
 pub mod status;
