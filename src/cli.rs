@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+pub mod migrate;
+
 use std::process::ExitCode;
 
 /// Runs the program with the process's own arguments.
