@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod migrate;
+pub mod publish;
 
 use std::process::ExitCode;
 
