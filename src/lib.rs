@@ -30,6 +30,8 @@
 //! - [`migrate`]: the schema of the database, step by step.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
+//! - [`http`]: metrics, health and status for scrapers and people.
+//! - [`logging`]: where log lines go and how they look.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`private`]: private servers for tests, benches and the demo.
@@ -43,7 +45,9 @@ pub mod copy;
 pub mod dead_letter;
 pub mod decode;
 pub mod encode;
+pub mod http;
 pub mod lag;
+pub mod logging;
 pub mod metrics;
 pub mod migrate;
 pub mod nats;
