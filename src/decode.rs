@@ -1,13 +1,31 @@
 //! Payload → rows.
 //!
 //! Guarantees: a message becomes rows in every table it fills, or a [`Poison`] and no row at all. Whatever the bytes
-//! are, decoding neither panics nor recurses without bound.
+//! are, decoding neither panics nor recurses without bound, and once its buffers have grown it allocates nothing.
+//!
+//! A message is one map, in MessagePack or JSON. It is read once from front to back ([`walk`]), which leaves the wanted
+//! values in slots; then each table's row is encoded from the slots, column by column ([`row`]). A key that a column takes
+//! may stand only once in its map; `$rest` and whole copies keep repeated keys as they are. A field that is null is as good
+//! as absent: it takes the column's default, else NULL.
+
+pub(crate) mod json;
+pub(crate) mod msgpack;
+mod path;
+mod plan;
+mod row;
+pub(crate) mod value;
+mod walk;
 
 use async_nats::HeaderMap;
 
-use crate::batch::Rows;
+use crate::batch::{Mark, Rows};
 use crate::config;
+use crate::encode::Encoder;
 use crate::postgres::introspect;
+
+use plan::Plan;
+use row::Rows as RowWriter;
+use value::{Malformed, Reader, Value};
 
 /// A message as the decoder sees it.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +83,21 @@ impl PoisonKind {
 
 /// Turns messages into rows, by a plan made once per generation.
 #[derive(Debug)]
-pub struct Decoder {}
+pub struct Decoder {
+    format: config::Format,
+    plan: Plan,
+    buffers: Buffers,
+    mark: Mark,
+}
+
+/// What is reused from message to message.
+#[derive(Debug)]
+struct Buffers {
+    encoder: Encoder,
+    message: Vec<Option<Value<'static>>>,
+    element: Vec<Option<Value<'static>>>,
+    key: String,
+}
 
 /// Why a mapping and a table do not go together.
 #[derive(Debug, thiserror::Error)]
@@ -81,18 +113,121 @@ pub struct PlanError {
 
 impl Decoder {
     /// Compiles the mapping of `pipeline` against its introspected `tables` (same order).
-    pub fn new(_pipeline: &config::Pipeline, _tables: &[introspect::Table]) -> Result<Self, PlanError> {
-        Ok(Self {})
+    pub fn new(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Result<Self, PlanError> {
+        let mut encoder = Encoder::new(pipeline.non_finite);
+        let plan = Plan::new(pipeline, tables, &mut encoder)?;
+        let buffers = Buffers { encoder, message: Vec::new(), element: Vec::new(), key: String::new() };
+        Ok(Self { format: pipeline.format, plan, buffers, mark: Mark::default() })
     }
 
     /// Columns that a `COPY` into table `table` (index in the configuration) names, in tuple order.
     #[must_use]
-    pub fn columns(&self, _table: usize) -> &[String] {
-        &[]
+    pub fn columns(&self, table: usize) -> &[String] {
+        &self.plan.tables[table].names
     }
 
     /// Appends the rows of `message`, the `index`th of its batch; on an error nothing stays appended.
-    pub fn decode(&mut self, _message: &Message<'_>, _index: u32, _rows: &mut Rows) -> Result<(), Poison> {
-        Ok(())
+    pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
+        rows.mark(&mut self.mark);
+        let decoded = match self.format(message) {
+            Form::Msgpack => self.decode_as(message, msgpack::Reader::new(message.payload), index, rows),
+            Form::Json => match str::from_utf8(message.payload) {
+                Ok(text) => self.decode_as(message, json::Reader::new(text), index, rows),
+                Err(error) => {
+                    Err(malformed("JSON", Malformed { what: "not UTF-8", at: error.valid_up_to() }))
+                }
+            },
+        };
+        if decoded.is_err() {
+            rows.rollback(&self.mark);
+        }
+        decoded
+    }
+
+    /// How the payload is written: as configured, else by its `Content-Type`, else by its first byte.
+    fn format(&self, message: &Message<'_>) -> Form {
+        match self.format {
+            config::Format::Msgpack => Form::Msgpack,
+            config::Format::Json => Form::Json,
+            config::Format::Auto => {
+                let declared = message.headers.and_then(|headers| header(headers, "Content-Type"));
+                match declared {
+                    Some(declared) if declared.contains("json") => Form::Json,
+                    Some(declared) if declared.contains("msgpack") => Form::Msgpack,
+                    _ => match message.payload.first() {
+                        // In MessagePack these are small integers, and a message is a map.
+                        Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => Form::Json,
+                        _ => Form::Msgpack,
+                    },
+                }
+            }
+        }
+    }
+
+    fn decode_as<'a, R: Reader<'a>>(
+        &mut self,
+        message: &Message<'a>,
+        mut reader: R,
+        index: u32,
+        rows: &mut Rows,
+    ) -> Result<(), Poison> {
+        if message.payload.is_empty() {
+            return Err(malformed(R::NAME, Malformed { what: "the payload is empty", at: 0 }));
+        }
+        let buffers = &mut self.buffers;
+        let mut slots = reuse(std::mem::take(&mut buffers.message));
+        let read = self
+            .plan
+            .message
+            .walk(&mut reader, &mut slots, &mut buffers.key, 0)
+            .and_then(|()| reader.end())
+            .map_err(|fault| malformed(R::NAME, fault));
+        let decoded = read.and_then(|()| match slots[walk::ROOT] {
+            Some(Value::Map(raw)) => {
+                let mut writer = RowWriter { buffers, message, raw, slots: &slots, index };
+                self.plan
+                    .tables
+                    .iter_mut()
+                    .zip(&mut rows.tables)
+                    .try_for_each(|(table, rows)| writer.table(table, rows))
+            }
+            _ => Err(malformed(R::NAME, Malformed { what: "a message is a map of fields", at: 0 })),
+        });
+        self.buffers.message = reuse(slots);
+        decoded
     }
 }
+
+/// The two ways to write a payload.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Msgpack,
+    Json,
+}
+
+/// The first value of a header, whatever the case of its name.
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let (_, values) =
+        headers.iter().find(|(known, _)| AsRef::<str>::as_ref(known).eq_ignore_ascii_case(name))?;
+    values.first().map(async_nats::HeaderValue::as_str)
+}
+
+/// Empties `slots` for values of another lifetime. Collecting an emptied vector keeps its allocation, which the
+/// allocation test watches.
+fn reuse<'b>(mut slots: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
+    slots.clear();
+    slots.into_iter().map(|_| None).collect()
+}
+
+#[cold]
+fn malformed(format: &str, fault: Malformed) -> Poison {
+    Poison {
+        kind: PoisonKind::Malformed,
+        message: format!("not a message in {format}: {} (at byte {})", fault.what, fault.at),
+        table: None,
+        column: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

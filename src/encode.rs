@@ -1,4 +1,289 @@
-//! PostgreSQL's binary encodings and the frame of a binary `COPY`.
+//! Values → PostgreSQL's binary encodings.
+//!
+//! Guarantees: [`Encoder::field`] appends one well-formed field of the column's type, or says why the value does not fit
+//! ([`Fault`]); it allocates nothing once its scratch buffers have grown. What only the server's schema knows (enum
+//! labels, the length of a `varchar`, the precision of a `numeric`) it leaves to the server, since that may change while
+//! the daemon runs.
+//!
+//! What becomes what, where it is not plain:
+//!
+//! - `bool` also takes 0, 1 and the texts `true` and `false`; integers take whole floats and numbers in text; floats and
+//!   `numeric` take numbers in text. A decimal is never cut to fit an integer.
+//! - Times take RFC 3339 text, MessagePack timestamps, `infinity`, and numbers with a `unit`; what is finer than a
+//!   microsecond is rounded to the nearest. A `timestamptz` wants an offset; `timestamp`, `date` and `time` are in UTC where
+//!   the text has one.
+//! - `text` takes every value: what is no text becomes its JSON, bytes become base64.
+//! - `bytea` takes bytes, or text as base64.
+//! - `json` and `jsonb` take every value; bytes become base64, timestamps RFC 3339, keys text.
 
+pub mod array;
 pub mod copy_frame;
+pub mod json;
+pub mod net;
+pub mod number;
+pub mod time;
 pub mod types;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+
+use crate::config::{NonFinite, TimeUnit};
+use crate::decode::PoisonKind;
+use crate::decode::value::Value;
+use copy_frame::TooLong;
+use types::Type;
+
+/// Why a value is no field of its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of fault.
+    pub kind: PoisonKind,
+    /// What was expected, or what is wrong.
+    pub what: &'static str,
+}
+
+/// What a field turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// A value
+    Value,
+    /// NULL
+    Null,
+}
+
+/// Encodes fields; keeps the buffers that this takes.
+#[derive(Debug)]
+pub struct Encoder {
+    non_finite: NonFinite,
+    /// Text as it is put together.
+    text: String,
+    /// Text whose escapes have been resolved.
+    unescaped: String,
+}
+
+/// Base64 as RFC 4648 has it; on the way in, padding may be left out.
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+impl Fault {
+    #[cold]
+    pub(crate) fn ty(what: &'static str) -> Self {
+        Self { kind: PoisonKind::Type, what }
+    }
+
+    #[cold]
+    pub(crate) fn range(what: &'static str) -> Self {
+        Self { kind: PoisonKind::Range, what }
+    }
+
+    #[cold]
+    pub(crate) fn malformed(what: &'static str) -> Self {
+        Self { kind: PoisonKind::Malformed, what }
+    }
+}
+
+impl From<TooLong> for Fault {
+    fn from(_: TooLong) -> Self {
+        Self::range("the value is longer than PostgreSQL's limit of 1 GiB for a field")
+    }
+}
+
+impl Encoder {
+    /// An encoder that treats NaN and infinities by `non_finite`.
+    #[must_use]
+    pub fn new(non_finite: NonFinite) -> Self {
+        Self { non_finite, text: String::new(), unescaped: String::new() }
+    }
+
+    /// What NaN and infinities become.
+    pub(crate) fn non_finite(&self) -> NonFinite {
+        self.non_finite
+    }
+
+    /// Appends `value` as a field of type `ty`; numbers in a column of times count in `unit`. On a fault, what was
+    /// appended is of no use.
+    pub fn field(
+        &mut self,
+        out: &mut Vec<u8>,
+        ty: &Type,
+        unit: Option<TimeUnit>,
+        value: Value<'_>,
+    ) -> Result<Written, Fault> {
+        match value {
+            Value::Null => {
+                copy_frame::null(out);
+                return Ok(Written::Null);
+            }
+            Value::NotText(_) => return Err(Fault::malformed("text that is not UTF-8")),
+            Value::Escaped(escaped) if !matches!(ty, Type::Json | Type::Jsonb) => {
+                return self.escaped(out, ty, unit, escaped);
+            }
+            _ => {}
+        }
+        match ty {
+            Type::Bool => copy_frame::bool(out, number::boolean(value)?),
+            Type::Int2 => {
+                let value = number::integer(value)?.try_into();
+                copy_frame::int2(out, value.map_err(|_| Fault::range("smallint holds -32768 to 32767"))?);
+            }
+            Type::Int4 => {
+                let value = number::integer(value)?.try_into();
+                copy_frame::int4(
+                    out,
+                    value.map_err(|_| Fault::range("integer holds -2147483648 to 2147483647"))?,
+                );
+            }
+            Type::Int8 => copy_frame::int8(out, number::integer(value)?),
+            Type::Float4 => {
+                let number = number::float4(value)?;
+                if !number.is_finite() && self.is_null()? {
+                    return Ok(null(out));
+                }
+                copy_frame::int4(out, number.to_bits().cast_signed());
+            }
+            Type::Float8 => {
+                let number = number::float8(value)?;
+                if !number.is_finite() && self.is_null()? {
+                    return Ok(null(out));
+                }
+                copy_frame::int8(out, number.to_bits().cast_signed());
+            }
+            Type::Numeric => {
+                let special = number::special(value);
+                if special.is_some() && self.is_null()? {
+                    return Ok(null(out));
+                }
+                number::numeric(out, value, special, &mut self.text)?;
+            }
+            Type::Text => self.text(out, value)?,
+            Type::Bytea => bytea(out, value)?,
+            Type::Uuid => uuid(out, value)?,
+            Type::Timestamptz => copy_frame::int8(out, time::timestamp(value, unit, true)?),
+            Type::Timestamp => copy_frame::int8(out, time::timestamp(value, unit, false)?),
+            Type::Date => copy_frame::int4(out, time::date(value, unit)?),
+            Type::Time => copy_frame::int8(out, time::time(value, unit)?),
+            Type::Interval => {
+                let interval = time::interval(value, unit)?;
+                copy_frame::sized(out, |out| -> Result<(), TooLong> {
+                    out.extend_from_slice(&interval.micros.to_be_bytes());
+                    out.extend_from_slice(&interval.days.to_be_bytes());
+                    out.extend_from_slice(&interval.months.to_be_bytes());
+                    Ok(())
+                })?;
+            }
+            Type::Json => return self.json(out, value, false),
+            Type::Jsonb => return self.json(out, value, true),
+            Type::Inet { cidr } => net::inet(out, value, *cidr)?,
+            Type::Array { element, element_oid } => {
+                array::array(self, out, element, *element_oid, unit, value)?;
+            }
+        }
+        Ok(Written::Value)
+    }
+
+    /// What a NaN or an infinity becomes: NULL, or what it is.
+    #[cold]
+    fn is_null(&self) -> Result<bool, Fault> {
+        match self.non_finite {
+            NonFinite::Keep => Ok(false),
+            NonFinite::Null => Ok(true),
+            NonFinite::Refuse => Err(Fault::range(json::NON_FINITE)),
+        }
+    }
+
+    /// Resolves the escapes of JSON's text and goes on with what it stands for.
+    #[cold]
+    fn escaped(
+        &mut self,
+        out: &mut Vec<u8>,
+        ty: &Type,
+        unit: Option<TimeUnit>,
+        escaped: &str,
+    ) -> Result<Written, Fault> {
+        let mut text = std::mem::take(&mut self.unescaped);
+        text.clear();
+        let written = match crate::decode::json::unescape(escaped, &mut text) {
+            Ok(()) => self.field(out, ty, unit, Value::Str(&text)),
+            Err(crate::decode::json::LoneSurrogate) => Err(Fault::malformed(json::LONE_SURROGATE)),
+        };
+        self.unescaped = text;
+        written
+    }
+
+    fn text(&mut self, out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
+        match value {
+            Value::Str(text) => {
+                if memchr::memchr(0, text.as_bytes()).is_some() {
+                    return Err(Fault::range("text in PostgreSQL cannot hold the character NUL"));
+                }
+                copy_frame::text(out, text)?;
+            }
+            Value::Bytes(bytes) => copy_frame::sized(out, |out| json::base64(out, bytes))?,
+            Value::Timestamp { seconds, nanos } => {
+                copy_frame::sized(out, |out| json::timestamp(out, seconds, nanos))?;
+            }
+            // Not a column of numbers: NaN is its name, whatever the setting says.
+            Value::Float(number) if !number.is_finite() => {
+                copy_frame::text(out, json::name_of(number))?;
+            }
+            Value::Float32(number) if !number.is_finite() => {
+                copy_frame::text(out, json::name_of(number.into()))?;
+            }
+            _ => copy_frame::sized(out, |out| json::write(out, value, self.non_finite, json::Nul::Keep))?,
+        }
+        Ok(())
+    }
+
+    fn json(&mut self, out: &mut Vec<u8>, value: Value<'_>, binary: bool) -> Result<Written, Fault> {
+        if number::special(value).is_some()
+            && !matches!(value, Value::Str(_) | Value::Decimal(_))
+            && self.is_null()?
+        {
+            return Ok(null(out));
+        }
+        let nul = if binary { json::Nul::Refuse } else { json::Nul::Keep };
+        copy_frame::sized(out, |out| {
+            if binary {
+                out.push(copy_frame::JSONB_VERSION);
+            }
+            json::write(out, value, self.non_finite, nul)
+        })?;
+        Ok(Written::Value)
+    }
+}
+
+fn null(out: &mut Vec<u8>) -> Written {
+    copy_frame::null(out);
+    Written::Null
+}
+
+fn bytea(out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
+    match value {
+        Value::Bytes(bytes) => copy_frame::bytes(out, bytes)?,
+        Value::Str(text) => copy_frame::sized(out, |out| {
+            let start = out.len();
+            out.resize(start + base64::decoded_len_estimate(text.len()), 0);
+            let written = BASE64
+                .decode_slice(text, &mut out[start..])
+                .map_err(|_| Fault::ty("bytea takes bytes, or text in base64"))?;
+            out.truncate(start + written);
+            Ok::<_, Fault>(())
+        })?,
+        _ => return Err(Fault::ty("bytea takes bytes, or text in base64")),
+    }
+    Ok(())
+}
+
+fn uuid(out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
+    let parsed = match value {
+        Value::Str(text) => uuid::Uuid::try_parse(text).ok(),
+        Value::Bytes(bytes) => uuid::Uuid::from_slice(bytes).ok(),
+        _ => None,
+    };
+    let uuid = parsed.ok_or_else(|| Fault::ty("uuid takes its text form or 16 bytes"))?;
+    copy_frame::bytes(out, uuid.as_bytes())?;
+    Ok(())
+}

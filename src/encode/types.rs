@@ -50,3 +50,27 @@ pub enum Type {
         element_oid: u32,
     },
 }
+
+impl Type {
+    /// Whether it holds times, which numbers become by a unit.
+    #[must_use]
+    pub fn is_time(&self) -> bool {
+        match self {
+            Self::Timestamptz | Self::Timestamp | Self::Date | Self::Time | Self::Interval => true,
+            Self::Array { element, .. } => element.is_time(),
+            Self::Bool
+            | Self::Int2
+            | Self::Int4
+            | Self::Int8
+            | Self::Float4
+            | Self::Float8
+            | Self::Numeric
+            | Self::Text
+            | Self::Bytea
+            | Self::Uuid
+            | Self::Json
+            | Self::Jsonb
+            | Self::Inet { .. } => false,
+        }
+    }
+}

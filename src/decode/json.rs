@@ -1,0 +1,383 @@
+//! Reads JSON in place.
+//!
+//! Guarantees: it accepts exactly the texts of RFC 8259 that nest no deeper than [`MAX_DEPTH`]; no input makes it panic,
+//! recurse or allocate. It does not look into escapes beyond their form: whether `\ud800` is text is asked when a
+//! column takes it ([`unescape`]), since the `json` type takes it.
+
+use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Value};
+
+/// A place in a JSON message.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// Why escaped text is no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoneSurrogate;
+
+/// Every byte of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// The top bit of every byte of a word.
+const TOPS: u64 = 0x8080_8080_8080_8080;
+
+impl<'a> Reader<'a> {
+    /// Starts at the front of `text`.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    #[cold]
+    fn malformed(&self, what: &'static str) -> Malformed {
+        let what = if self.at >= self.text.len() { "cut short" } else { what };
+        Malformed { what, at: self.at }
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Passes over white space.
+    #[inline]
+    pub fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// The text from `start` to here; both lie beside an ASCII character.
+    #[inline]
+    fn since(&self, start: usize) -> &'a str {
+        &self.text[start..self.at]
+    }
+
+    /// Reads a string, its opening quote already passed: what stands between the quotes, and whether it has escapes.
+    #[inline]
+    fn string(&mut self) -> Result<(&'a str, bool), Malformed> {
+        let bytes = self.text.as_bytes();
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            // Eight bytes at a time while none of them is a quote, a backslash or a control character.
+            while let Some(chunk) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+                let word = u64::from_le_bytes(*chunk);
+                let quote = word ^ (ONES * u64::from(b'"'));
+                let backslash = word ^ (ONES * u64::from(b'\\'));
+                let hit = (quote.wrapping_sub(ONES) & !quote)
+                    | (backslash.wrapping_sub(ONES) & !backslash)
+                    | (word.wrapping_sub(ONES * 0x20) & !word);
+                let hit = hit & TOPS;
+                if hit != 0 {
+                    self.at += (hit.trailing_zeros() / 8) as usize;
+                    break;
+                }
+                self.at += 8;
+            }
+            match self.peek() {
+                Some(b'"') => {
+                    let inside = self.since(start);
+                    self.at += 1;
+                    return Ok((inside, escaped));
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.at += 1;
+                    self.escape()?;
+                }
+                Some(byte) if byte >= 0x20 => self.at += 1,
+                _ => return Err(self.malformed("a control character in a string")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let length = match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 1,
+            Some(b'u') => {
+                let digits = self.text.as_bytes().get(self.at + 1..self.at + 5);
+                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    return Err(self.malformed("a \\u without four hexadecimal digits"));
+                }
+                5
+            }
+            _ => return Err(self.malformed("an escape that JSON does not know")),
+        };
+        self.at += length;
+        Ok(())
+    }
+
+    fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Malformed> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.malformed("not a JSON value"));
+        }
+        self.at += word.len();
+        Ok(value)
+    }
+
+    /// Passes over digits and adds them to `value`; `None` once it does not fit.
+    #[inline]
+    fn digits(&mut self) -> Result<Option<u64>, Malformed> {
+        let start = self.at;
+        let mut value = Some(0_u64);
+        while let Some(byte @ b'0'..=b'9') = self.peek() {
+            value = value.and_then(|value| value.checked_mul(10)?.checked_add(u64::from(byte - b'0')));
+            self.at += 1;
+        }
+        if self.at == start {
+            return Err(self.malformed("a number without digits"));
+        }
+        Ok(value)
+    }
+
+    #[inline]
+    fn number(&mut self) -> Result<Value<'a>, Malformed> {
+        let start = self.at;
+        let negative = self.peek() == Some(b'-');
+        self.at += usize::from(negative);
+        let first = self.at;
+        let integer = self.digits()?;
+        if self.at - first > 1 && self.text.as_bytes()[first] == b'0' {
+            self.at = first;
+            return Err(self.malformed("a number with a leading zero"));
+        }
+        let mut whole = true;
+        if self.peek() == Some(b'.') {
+            whole = false;
+            self.at += 1;
+            while let Some(b'0'..=b'9') = self.peek() {
+                self.at += 1;
+            }
+            if self.text.as_bytes()[self.at - 1] == b'.' {
+                return Err(self.malformed("a number without digits"));
+            }
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            whole = false;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let decimal = Value::Decimal(self.since(start));
+        Ok(match integer {
+            // The sign of -0 lives on as text only.
+            Some(value) if whole && (value > 0 || !negative) => {
+                if negative {
+                    0_i64.checked_sub_unsigned(value).map_or(decimal, Value::Int)
+                } else {
+                    i64::try_from(value).map_or(Value::Uint(value), Value::Int)
+                }
+            }
+            _ => decimal,
+        })
+    }
+
+    /// A value without parts; brackets are the caller's.
+    #[inline]
+    fn scalar(&mut self, byte: u8) -> Result<Value<'a>, Malformed> {
+        match byte {
+            b'"' => {
+                self.at += 1;
+                let (inside, escaped) = self.string()?;
+                Ok(if escaped { Value::Escaped(inside) } else { Value::Str(inside) })
+            }
+            b'-' | b'0'..=b'9' => self.number(),
+            b't' => self.word("true", Value::Bool(true)),
+            b'f' => self.word("false", Value::Bool(false)),
+            b'n' => self.word("null", Value::Null),
+            _ => Err(self.malformed("not a JSON value")),
+        }
+    }
+
+    /// Passes over the rest of the array or map that was just entered at `depth`.
+    fn skip(&mut self, map: bool, depth: usize) -> Result<(), Malformed> {
+        // One bit a level, the innermost lowest: whether it is a map.
+        let mut levels = u128::from(map);
+        let mut level = depth;
+        let mut open = Open { remaining: 0, first: true };
+        if depth >= MAX_DEPTH {
+            return Err(self.malformed(value::TOO_DEEP));
+        }
+        loop {
+            let more = if levels & 1 == 1 {
+                value::Reader::key(self, &mut open)?.is_some()
+            } else {
+                value::Reader::element(self, &mut open)?
+            };
+            if !more {
+                if level == depth {
+                    return Ok(());
+                }
+                level -= 1;
+                levels >>= 1;
+                // What was left is an entry of the level now reached.
+                open.first = false;
+                continue;
+            }
+            self.space();
+            match self.peek() {
+                Some(bracket @ (b'[' | b'{')) => {
+                    self.at += 1;
+                    level += 1;
+                    if level >= MAX_DEPTH {
+                        return Err(self.malformed(value::TOO_DEEP));
+                    }
+                    levels = levels << 1 | u128::from(bracket == b'{');
+                    open.first = true;
+                }
+                Some(byte) => {
+                    self.scalar(byte)?;
+                }
+                None => return Err(self.malformed("cut short")),
+            }
+        }
+    }
+
+    /// Whether a bracket closes here, or else the separator that must stand before the next entry is passed.
+    #[inline]
+    fn ends(&mut self, open: &mut Open, bracket: u8) -> Result<bool, Malformed> {
+        self.space();
+        let byte = self.peek();
+        if byte == Some(bracket) {
+            self.at += 1;
+            return Ok(true);
+        }
+        if open.first {
+            open.first = false;
+        } else if byte == Some(b',') {
+            self.at += 1;
+            self.space();
+        } else {
+            return Err(self.malformed("no comma between two entries"));
+        }
+        Ok(false)
+    }
+}
+
+impl<'a> value::Reader<'a> for Reader<'a> {
+    const NAME: &'static str = "JSON";
+
+    #[inline]
+    fn open(&mut self) -> Result<Next<'a>, Malformed> {
+        self.space();
+        let open = Open { remaining: 0, first: true };
+        match self.peek() {
+            Some(b'{') => {
+                self.at += 1;
+                Ok(Next::Map(open))
+            }
+            Some(b'[') => {
+                self.at += 1;
+                Ok(Next::Array(open))
+            }
+            Some(byte) => self.scalar(byte).map(Next::Scalar),
+            None => Err(self.malformed("cut short")),
+        }
+    }
+
+    #[inline]
+    fn key(&mut self, map: &mut Open) -> Result<Option<Key<'a>>, Malformed> {
+        if self.ends(map, b'}')? {
+            return Ok(None);
+        }
+        if self.peek() != Some(b'"') {
+            return Err(self.malformed("a key that is no string"));
+        }
+        self.at += 1;
+        let (inside, escaped) = self.string()?;
+        self.space();
+        if self.peek() != Some(b':') {
+            return Err(self.malformed("no colon after a key"));
+        }
+        self.at += 1;
+        Ok(Some(if escaped { Key::Escaped(inside) } else { Key::Plain(inside.as_bytes()) }))
+    }
+
+    #[inline]
+    fn element(&mut self, array: &mut Open) -> Result<bool, Malformed> {
+        Ok(!self.ends(array, b']')?)
+    }
+
+    #[inline]
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, Malformed> {
+        self.space();
+        let start = self.at;
+        match self.peek() {
+            Some(bracket @ (b'{' | b'[')) => {
+                self.at += 1;
+                let map = bracket == b'{';
+                self.skip(map, depth)?;
+                Ok(if map { Value::Map(self.raw(start)) } else { Value::Array(self.raw(start)) })
+            }
+            Some(byte) => self.scalar(byte),
+            None => Err(self.malformed("cut short")),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Malformed> {
+        self.space();
+        if self.at < self.text.len() {
+            return Err(self.malformed(value::TRAILING));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn position(&self) -> usize {
+        self.at
+    }
+
+    #[inline]
+    fn raw(&self, start: usize) -> Raw<'a> {
+        Raw::Json(self.since(start).trim_ascii_start())
+    }
+}
+
+/// Appends to `out` what `escaped` stands for; its form has been checked.
+pub(crate) fn unescape(escaped: &str, out: &mut String) -> Result<(), LoneSurrogate> {
+    let mut rest = escaped;
+    while let Some(backslash) = rest.find('\\') {
+        out.push_str(&rest[..backslash]);
+        let (character, length) = unescape_one(&rest[backslash + 1..])?;
+        out.push(character);
+        rest = &rest[backslash + 1 + length..];
+    }
+    out.push_str(rest);
+    Ok(())
+}
+
+/// Reads what stands after a backslash: the character meant, and the length of what it was read from.
+pub(crate) fn unescape_one(text: &str) -> Result<(char, usize), LoneSurrogate> {
+    let character = match text.as_bytes().first() {
+        Some(b'u') => return unicode(text),
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(itself) => char::from(*itself),
+        None => return Err(LoneSurrogate),
+    };
+    Ok((character, 1))
+}
+
+/// Reads `uXXXX`, or `uXXXX\uXXXX` of a surrogate pair; the character and the length of what it was read from.
+fn unicode(text: &str) -> Result<(char, usize), LoneSurrogate> {
+    let unit = |at: usize| text.get(at..at + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let first = unit(1).ok_or(LoneSurrogate)?;
+    if let Some(character) = char::from_u32(first) {
+        return Ok((character, 5));
+    }
+    let second = if text.get(5..7) == Some("\\u") { unit(7) } else { None };
+    match second {
+        Some(low @ 0xdc00..=0xdfff) if first < 0xdc00 => {
+            let code = 0x1_0000 + ((first - 0xd800) << 10) + (low - 0xdc00);
+            char::from_u32(code).map(|character| (character, 11)).ok_or(LoneSurrogate)
+        }
+        _ => Err(LoneSurrogate),
+    }
+}

@@ -1,0 +1,346 @@
+//! Reads MessagePack in place.
+//!
+//! Guarantees: no input makes it panic, recurse or allocate; what it passes over is checked for form (markers, lengths,
+//! depth) but not for UTF-8. A timestamp extension (type −1) is a [`Value::Timestamp`]; any other extension is its bytes.
+
+use rmp::Marker;
+
+use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Value};
+
+/// The extension type of a timestamp, from the specification.
+const TIMESTAMP: i8 = -1;
+
+/// A place in a MessagePack message.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// What a marker announces.
+enum Head<'a> {
+    Scalar(Value<'a>),
+    Array(u32),
+    Map(u32),
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the front of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    #[cold]
+    fn malformed(&self, what: &'static str) -> Malformed {
+        Malformed { what, at: self.at }
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        match self.bytes.get(self.at..).and_then(|rest| rest.get(..length)) {
+            Some(taken) => {
+                self.at += length;
+                Ok(taken)
+            }
+            None => Err(self.malformed("cut short")),
+        }
+    }
+
+    #[inline]
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        match self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()) {
+            Some(taken) => {
+                self.at += N;
+                Ok(*taken)
+            }
+            None => Err(self.malformed("cut short")),
+        }
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.fixed().map(u8::from_be_bytes)
+    }
+
+    #[inline]
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        self.fixed().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.fixed().map(u32::from_be_bytes)
+    }
+
+    #[inline]
+    fn string(&mut self, length: u32) -> Result<Head<'a>, Malformed> {
+        let bytes = self.take(length as usize)?;
+        Ok(Head::Scalar(match str::from_utf8(bytes) {
+            Ok(text) => Value::Str(text),
+            Err(_) => Value::NotText(bytes),
+        }))
+    }
+
+    fn binary(&mut self, length: u32) -> Result<Head<'a>, Malformed> {
+        Ok(Head::Scalar(Value::Bytes(self.take(length as usize)?)))
+    }
+
+    fn extension(&mut self, length: u32) -> Result<Head<'a>, Malformed> {
+        let kind = self.fixed().map(i8::from_be_bytes)?;
+        let bytes = self.take(length as usize)?;
+        if kind != TIMESTAMP {
+            return Ok(Head::Scalar(Value::Bytes(bytes)));
+        }
+        timestamp(bytes).map(Head::Scalar).ok_or_else(|| self.malformed("a timestamp of a wrong form"))
+    }
+
+    #[inline]
+    fn head(&mut self) -> Result<Head<'a>, Malformed> {
+        let value = match Marker::from_u8(self.u8()?) {
+            Marker::FixPos(value) => Value::Int(value.into()),
+            Marker::FixNeg(value) => Value::Int(value.into()),
+            Marker::FixStr(length) => return self.string(length.into()),
+            Marker::FixMap(entries) => return Ok(Head::Map(entries.into())),
+            Marker::FixArray(elements) => return Ok(Head::Array(elements.into())),
+            Marker::Null => Value::Null,
+            Marker::False => Value::Bool(false),
+            Marker::True => Value::Bool(true),
+            Marker::U8 => Value::Int(self.u8()?.into()),
+            Marker::U16 => Value::Int(self.u16()?.into()),
+            Marker::U32 => Value::Int(self.u32()?.into()),
+            Marker::U64 => {
+                let value = self.fixed().map(u64::from_be_bytes)?;
+                i64::try_from(value).map_or(Value::Uint(value), Value::Int)
+            }
+            Marker::I8 => Value::Int(self.fixed().map(i8::from_be_bytes)?.into()),
+            Marker::I16 => Value::Int(self.fixed().map(i16::from_be_bytes)?.into()),
+            Marker::I32 => Value::Int(self.fixed().map(i32::from_be_bytes)?.into()),
+            Marker::I64 => Value::Int(self.fixed().map(i64::from_be_bytes)?),
+            Marker::F32 => Value::Float32(self.fixed().map(f32::from_be_bytes)?),
+            Marker::F64 => Value::Float(self.fixed().map(f64::from_be_bytes)?),
+            Marker::Str8 => {
+                let length = self.u8()?;
+                return self.string(length.into());
+            }
+            Marker::Str16 => {
+                let length = self.u16()?;
+                return self.string(length.into());
+            }
+            Marker::Str32 => {
+                let length = self.u32()?;
+                return self.string(length);
+            }
+            Marker::Array16 => return Ok(Head::Array(self.u16()?.into())),
+            Marker::Array32 => return Ok(Head::Array(self.u32()?)),
+            Marker::Map16 => return Ok(Head::Map(self.u16()?.into())),
+            Marker::Map32 => return Ok(Head::Map(self.u32()?)),
+            marker => return self.opaque(marker),
+        };
+        Ok(Head::Scalar(value))
+    }
+
+    /// Bytes and extensions: the rarer markers, kept out of the way of the others.
+    #[cold]
+    fn opaque(&mut self, marker: Marker) -> Result<Head<'a>, Malformed> {
+        match marker {
+            Marker::Bin8 => {
+                let length = self.u8()?;
+                self.binary(length.into())
+            }
+            Marker::Bin16 => {
+                let length = self.u16()?;
+                self.binary(length.into())
+            }
+            Marker::Bin32 => {
+                let length = self.u32()?;
+                self.binary(length)
+            }
+            Marker::FixExt1 => self.extension(1),
+            Marker::FixExt2 => self.extension(2),
+            Marker::FixExt4 => self.extension(4),
+            Marker::FixExt8 => self.extension(8),
+            Marker::FixExt16 => self.extension(16),
+            Marker::Ext8 => {
+                let length = self.u8()?;
+                self.extension(length.into())
+            }
+            Marker::Ext16 => {
+                let length = self.u16()?;
+                self.extension(length.into())
+            }
+            Marker::Ext32 => {
+                let length = self.u32()?;
+                self.extension(length)
+            }
+            _ => Err(self.malformed("a marker that MessagePack does not use")),
+        }
+    }
+
+    /// Passes over the `values` values of an array or a map (twice its entries) at `depth`.
+    #[inline]
+    fn skip(&mut self, values: u64, depth: usize) -> Result<(), Malformed> {
+        if depth >= MAX_DEPTH {
+            return Err(self.malformed(value::TOO_DEEP));
+        }
+        let mut left = values;
+        while left > 0 {
+            left -= 1;
+            match self.pass()? {
+                Head::Scalar(_) => {}
+                Head::Array(elements) => return self.skip_nested(left, elements.into(), depth),
+                Head::Map(entries) => return self.skip_nested(left, 2 * u64::from(entries), depth),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same once something nested was met: `inside` values in it, and then `left` values around it.
+    fn skip_nested(&mut self, left: u64, inside: u64, depth: usize) -> Result<(), Malformed> {
+        // Values still to come on each level. It takes a kilobyte to clear, which a flat array or map need not pay.
+        let mut levels = [0_u64; MAX_DEPTH];
+        let mut level = depth;
+        levels[level] = left;
+        let mut entered = Some(inside);
+        loop {
+            if let Some(values) = entered.take() {
+                level += 1;
+                *levels.get_mut(level).ok_or_else(|| self.malformed(value::TOO_DEEP))? = values;
+            }
+            if levels[level] == 0 {
+                if level == depth {
+                    return Ok(());
+                }
+                level -= 1;
+                continue;
+            }
+            levels[level] -= 1;
+            entered = match self.pass()? {
+                Head::Scalar(_) => None,
+                Head::Array(elements) => Some(elements.into()),
+                Head::Map(entries) => Some(2 * u64::from(entries)),
+            };
+        }
+    }
+
+    /// Like [`Reader::head`], for a value that nobody looks at: strings stay unchecked.
+    #[inline]
+    fn pass(&mut self) -> Result<Head<'a>, Malformed> {
+        let length = match self.bytes.get(self.at).copied().map(Marker::from_u8) {
+            Some(Marker::FixStr(length)) => {
+                self.at += 1;
+                u32::from(length)
+            }
+            Some(Marker::Str8) => {
+                self.at += 1;
+                self.u8()?.into()
+            }
+            Some(Marker::Str16) => {
+                self.at += 1;
+                self.u16()?.into()
+            }
+            Some(Marker::Str32) => {
+                self.at += 1;
+                self.u32()?
+            }
+            _ => return self.head(),
+        };
+        self.take(length as usize)?;
+        Ok(Head::Scalar(Value::Null))
+    }
+}
+
+impl<'a> value::Reader<'a> for Reader<'a> {
+    const NAME: &'static str = "MessagePack";
+
+    #[inline]
+    fn open(&mut self) -> Result<Next<'a>, Malformed> {
+        Ok(match self.head()? {
+            Head::Scalar(value) => Next::Scalar(value),
+            Head::Array(remaining) => Next::Array(Open { remaining, first: true }),
+            Head::Map(remaining) => Next::Map(Open { remaining, first: true }),
+        })
+    }
+
+    #[inline]
+    fn key(&mut self, map: &mut Open) -> Result<Option<Key<'a>>, Malformed> {
+        if map.remaining == 0 {
+            return Ok(None);
+        }
+        map.remaining -= 1;
+        let length = match self.bytes.get(self.at).copied().map(Marker::from_u8) {
+            Some(Marker::FixStr(length)) => {
+                self.at += 1;
+                u32::from(length)
+            }
+            Some(Marker::Str8) => {
+                self.at += 1;
+                self.u8()?.into()
+            }
+            _ => {
+                return Ok(Some(match self.value(1)? {
+                    Value::Str(text) => Key::Plain(text.as_bytes()),
+                    other => Key::Other(other),
+                }));
+            }
+        };
+        self.take(length as usize).map(|key| Some(Key::Plain(key)))
+    }
+
+    #[inline]
+    fn element(&mut self, array: &mut Open) -> Result<bool, Malformed> {
+        let more = array.remaining > 0;
+        array.remaining = array.remaining.saturating_sub(1);
+        Ok(more)
+    }
+
+    #[inline]
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, Malformed> {
+        let start = self.at;
+        match self.head()? {
+            Head::Scalar(value) => Ok(value),
+            Head::Array(elements) => {
+                self.skip(elements.into(), depth)?;
+                Ok(Value::Array(self.raw(start)))
+            }
+            Head::Map(entries) => {
+                self.skip(2 * u64::from(entries), depth)?;
+                Ok(Value::Map(self.raw(start)))
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Malformed> {
+        if self.at < self.bytes.len() {
+            return Err(self.malformed(value::TRAILING));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn position(&self) -> usize {
+        self.at
+    }
+
+    #[inline]
+    fn raw(&self, start: usize) -> Raw<'a> {
+        Raw::Msgpack(&self.bytes[start..self.at])
+    }
+}
+
+/// The three forms of a timestamp: 32, 64 and 96 bits.
+fn timestamp(bytes: &[u8]) -> Option<Value<'static>> {
+    let (seconds, nanos) = match bytes.len() {
+        4 => (i64::from(u32::from_be_bytes(*bytes.first_chunk()?)), 0),
+        8 => {
+            let both = u64::from_be_bytes(*bytes.first_chunk()?);
+            (i64::try_from(both & ((1 << 34) - 1)).ok()?, u32::try_from(both >> 34).ok()?)
+        }
+        12 => {
+            let (nanos, seconds) = bytes.split_first_chunk()?;
+            (i64::from_be_bytes(*seconds.first_chunk()?), u32::from_be_bytes(*nanos))
+        }
+        _ => return None,
+    };
+    (nanos < 1_000_000_000).then_some(Value::Timestamp { seconds, nanos })
+}

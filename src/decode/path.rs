@@ -1,0 +1,150 @@
+//! How a mapping names a value: `a.b[0].c`, `^name`, `$subject[1]`.
+//!
+//! Guarantees: a [`Source`] was read whole; an error says what is wrong with the text, and what is meant to stand there.
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A field of the message, or of the element under `for_each`.
+    Field(Vec<Step>),
+    /// `^…`: a field of the message around the element.
+    Outer(Vec<Step>),
+    /// `$subject`
+    Subject,
+    /// `$subject[n]`: the `n`th token, from 0.
+    SubjectToken(usize),
+    /// `$sequence`
+    Sequence,
+    /// `$timestamp`
+    Timestamp,
+    /// `$header.NAME`
+    Header(String),
+    /// `$payload`
+    Payload,
+    /// `$rest`
+    Rest,
+}
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Into the value of a key.
+    Key(String),
+    /// Into an element of an array, from 0.
+    Index(u32),
+}
+
+/// What the sources are, for error messages.
+const SOURCES: &str = "$subject, $subject[n], $sequence, $timestamp, $header.NAME, $payload or $rest";
+
+/// Reads a source.
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    if let Some(path) = text.strip_prefix('^') {
+        return Ok(Source::Outer(path_of(path)?));
+    }
+    let Some(name) = text.strip_prefix('$') else {
+        return Ok(Source::Field(path_of(text)?));
+    };
+    match name {
+        "subject" => Ok(Source::Subject),
+        "sequence" => Ok(Source::Sequence),
+        "timestamp" => Ok(Source::Timestamp),
+        "payload" => Ok(Source::Payload),
+        "rest" => Ok(Source::Rest),
+        _ => {
+            if let Some(header) = name.strip_prefix("header.").filter(|header| !header.is_empty()) {
+                return Ok(Source::Header(header.to_owned()));
+            }
+            if let Some(token) = name.strip_prefix("subject[").and_then(|rest| rest.strip_suffix(']')) {
+                return token.parse().map(Source::SubjectToken).map_err(|_| {
+                    format!("`{text}` counts the tokens of the subject from 0: write $subject[0]")
+                });
+            }
+            Err(format!(
+                "`{text}` is not a source; there is {SOURCES} (a field whose name starts with $ is written \"{text}\" in \
+                 double quotes)"
+            ))
+        }
+    }
+}
+
+/// Reads a path: keys between dots, indexes in brackets, odd keys in double quotes.
+pub(super) fn path_of(text: &str) -> Result<Vec<Step>, String> {
+    let mut steps = Vec::new();
+    let mut rest = text;
+    let wrong = |why: &str| format!("`{text}` is not a path: {why} (as in a.b[0].c, or \"odd.key\".c)");
+    loop {
+        if let Some(index) = rest.strip_prefix('[') {
+            let (digits, after) = index.split_once(']').ok_or_else(|| wrong("a bracket is not closed"))?;
+            steps.push(Step::Index(digits.parse().map_err(|_| wrong("an index is a number from 0"))?));
+            rest = after;
+        } else if let Some(quoted) = rest.strip_prefix('"') {
+            let (key, after) = quoted.split_once('"').ok_or_else(|| wrong("a double quote is not closed"))?;
+            steps.push(Step::Key(key.to_owned()));
+            rest = after;
+        } else {
+            let end = rest.find(['.', '[', ']', '"']).unwrap_or(rest.len());
+            let (key, after) = rest.split_at(end);
+            if key.is_empty() {
+                return Err(wrong("a name is missing"));
+            }
+            steps.push(Step::Key(key.to_owned()));
+            rest = after;
+        }
+        if rest.is_empty() {
+            return Ok(steps);
+        }
+        match rest.strip_prefix('.') {
+            Some(after) => rest = after,
+            None if rest.starts_with('[') => {}
+            None => return Err(wrong("a dot is missing")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Step {
+        Step::Key(name.to_owned())
+    }
+
+    #[test]
+    fn a_path_has_keys_indexes_and_quoted_keys() {
+        assert_eq!(path_of("a.b[0].c"), Ok(vec![key("a"), key("b"), Step::Index(0), key("c")]));
+        assert_eq!(
+            path_of("\"a.b\".c[1][2]"),
+            Ok(vec![key("a.b"), key("c"), Step::Index(1), Step::Index(2)])
+        );
+        assert_eq!(path_of("[3]"), Ok(vec![Step::Index(3)]));
+        assert_eq!(path_of("größe"), Ok(vec![key("größe")]));
+    }
+
+    #[test]
+    fn a_broken_path_is_refused() {
+        for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "\"a", "a]b", "a\"b\"", "a[0]b"] {
+            assert!(path_of(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_source_of_the_documentation_is_read() {
+        assert_eq!(source("$subject"), Ok(Source::Subject));
+        assert_eq!(source("$subject[2]"), Ok(Source::SubjectToken(2)));
+        assert_eq!(source("$sequence"), Ok(Source::Sequence));
+        assert_eq!(source("$timestamp"), Ok(Source::Timestamp));
+        assert_eq!(source("$header.Nats-Msg-Id"), Ok(Source::Header("Nats-Msg-Id".into())));
+        assert_eq!(source("$payload"), Ok(Source::Payload));
+        assert_eq!(source("$rest"), Ok(Source::Rest));
+        assert_eq!(source("^time"), Ok(Source::Outer(vec![key("time")])));
+        assert_eq!(source("\"$rest\""), Ok(Source::Field(vec![key("$rest")])));
+    }
+
+    #[test]
+    fn an_unknown_source_is_refused_with_the_known_ones() {
+        for text in ["$sequense", "$", "$header.", "$subject[x]", "$subject["] {
+            assert!(source(text).unwrap_err().contains('$'), "{text}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Slots → tuples of a binary `COPY`.
+
+use crate::batch::{Row, TableRows};
+use crate::config::NonFinite;
+use crate::encode::json::LONE_SURROGATE;
+use crate::encode::types::Type;
+use crate::encode::{Fault, Written, copy_frame, json as json_text};
+
+use super::plan::{Column, Each, From, Table};
+use super::value::{Key, Next, Raw, Reader, Value};
+use super::walk::{ROOT, Slots};
+use super::{Buffers, Message, Poison, PoisonKind, header, json, msgpack, reuse};
+
+/// Writes the rows of one message.
+pub(super) struct Rows<'d, 'a> {
+    pub(super) buffers: &'d mut Buffers,
+    pub(super) message: &'d Message<'a>,
+    /// The message as a whole.
+    pub(super) raw: Raw<'a>,
+    pub(super) slots: &'d [Option<Value<'a>>],
+    /// Index of the message in its batch.
+    pub(super) index: u32,
+}
+
+/// The longest excerpt of a value in an error message, in characters.
+const EXCERPT: usize = 40;
+
+impl<'a> Rows<'_, 'a> {
+    /// Appends the message's rows of one table.
+    #[inline]
+    pub(super) fn table(&mut self, table: &mut Table, rows: &mut TableRows) -> Result<(), Poison> {
+        let Some(mut each) = table.each.take() else {
+            return self.row(table, rows, &[], self.raw);
+        };
+        let mut slots = reuse(std::mem::take(&mut self.buffers.element));
+        let done = match self.slots[each.slot] {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::Array(Raw::Msgpack(bytes))) => {
+                self.elements(table, rows, &mut each, &mut slots, msgpack::Reader::new(bytes))
+            }
+            Some(Value::Array(Raw::Json(text))) => {
+                self.elements(table, rows, &mut each, &mut slots, json::Reader::new(text))
+            }
+            Some(other) => Err(for_each(table, &each, other)),
+        };
+        self.buffers.element = reuse(slots);
+        table.each = Some(each);
+        done
+    }
+
+    fn elements<R: Reader<'a>>(
+        &mut self,
+        table: &Table,
+        rows: &mut TableRows,
+        each: &mut Each,
+        slots: &mut Slots<'a>,
+        mut reader: R,
+    ) -> Result<(), Poison> {
+        let malformed = |fault| poison(table, None, Fault::from(fault), None);
+        let Ok(Next::Array(mut array)) = reader.open() else { return Ok(()) };
+        while reader.element(&mut array).map_err(malformed)? {
+            each.element.walk(&mut reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
+            match slots[ROOT] {
+                Some(Value::Map(raw) | Value::Array(raw)) => self.row(table, rows, slots, raw)?,
+                Some(other) => return Err(for_each(table, each, other)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends one row; `raw` is the element, or the message where the table has no `for_each`.
+    #[inline]
+    fn row(
+        &mut self,
+        table: &Table,
+        rows: &mut TableRows,
+        element: &[Option<Value<'a>>],
+        raw: Raw<'a>,
+    ) -> Result<(), Poison> {
+        let out = &mut rows.data;
+        let start = u32::try_from(out.len()).map_err(|_| {
+            poison(table, None, Fault::range("the rows of a batch are longer than 4 GiB"), None)
+        })?;
+        copy_frame::tuple(out, table.width);
+        let mut time = 0;
+        for (position, column) in table.columns.iter().enumerate() {
+            let field = out.len();
+            let value = match &column.from {
+                From::Message(slot) => self.slots[*slot],
+                From::Element(slot) => element[*slot],
+                From::Constant(field) => {
+                    out.extend_from_slice(field);
+                    if table.time == Some(position) {
+                        time = time_of(field);
+                    }
+                    continue;
+                }
+                From::Rest => {
+                    self.rest(out, table, column, raw)
+                        .map_err(|fault| poison(table, Some(position), fault, None))?;
+                    continue;
+                }
+                other => self.about_message(other, &column.ty),
+            };
+            let written = match value {
+                None | Some(Value::Null) => Written::Null,
+                Some(value) => self
+                    .buffers
+                    .encoder
+                    .field(out, &column.ty, column.unit, value)
+                    .map_err(|fault| poison(table, Some(position), fault, Some(value)))?,
+            };
+            if written == Written::Null {
+                out.truncate(field);
+                match &column.default {
+                    Some(default) => out.extend_from_slice(default),
+                    None if column.not_null => return Err(missing(table, position, value)),
+                    None => copy_frame::null(out),
+                }
+            }
+            if table.time == Some(position) {
+                time = time_of(&out[field..]);
+            }
+        }
+        rows.rows.push(Row { start, message: self.index, time });
+        Ok(())
+    }
+
+    /// What the broker says about the message.
+    fn about_message(&self, from: &From, ty: &Type) -> Option<Value<'a>> {
+        let message = self.message;
+        match from {
+            From::Message(_) | From::Element(_) | From::Rest | From::Constant(_) => None,
+            From::Subject => Some(Value::Str(message.subject)),
+            From::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
+            From::Sequence => {
+                Some(i64::try_from(message.sequence).map_or(Value::Uint(message.sequence), Value::Int))
+            }
+            From::Timestamp => {
+                let (seconds, nanos) = (
+                    message.timestamp_ns.div_euclid(1_000_000_000),
+                    message.timestamp_ns.rem_euclid(1_000_000_000),
+                );
+                Some(Value::Timestamp { seconds, nanos: u32::try_from(nanos).unwrap_or(0) })
+            }
+            From::Header(name) => message.headers.and_then(|headers| header(headers, name)).map(Value::Str),
+            From::Payload if *ty == Type::Bytea => Some(Value::Bytes(message.payload)),
+            From::Payload => Some(Value::Map(self.raw)),
+        }
+    }
+
+    /// Appends `$rest` as an object, which is empty where everything was taken.
+    fn rest(&mut self, out: &mut Vec<u8>, table: &Table, column: &Column, raw: Raw<'a>) -> Result<(), Fault> {
+        copy_frame::sized(out, |out| {
+            let nul = if column.ty == Type::Jsonb {
+                out.push(copy_frame::JSONB_VERSION);
+                json_text::Nul::Refuse
+            } else {
+                json_text::Nul::Keep
+            };
+            let non_finite = self.buffers.encoder.non_finite();
+            match raw {
+                Raw::Msgpack(bytes) => rest_of(
+                    out,
+                    msgpack::Reader::new(bytes),
+                    &table.taken,
+                    &mut self.buffers.key,
+                    non_finite,
+                    nul,
+                ),
+                Raw::Json(text) => rest_of(
+                    out,
+                    json::Reader::new(text),
+                    &table.taken,
+                    &mut self.buffers.key,
+                    non_finite,
+                    nul,
+                ),
+            }
+        })
+    }
+}
+
+/// Appends the entries of a map whose keys are not `taken`.
+fn rest_of<'a, R: Reader<'a>>(
+    out: &mut Vec<u8>,
+    mut reader: R,
+    taken: &[Box<[u8]>],
+    scratch: &mut String,
+    non_finite: NonFinite,
+    nul: json_text::Nul,
+) -> Result<(), Fault> {
+    out.push(b'{');
+    let Next::Map(mut map) = reader.open()? else {
+        // An element that is an array has no fields.
+        out.push(b'}');
+        return Ok(());
+    };
+    let mut separator = false;
+    while let Some(key) = reader.key(&mut map)? {
+        let value = reader.value(1)?;
+        let name = match key {
+            Key::Plain(name) => name,
+            Key::Escaped(name) => {
+                scratch.clear();
+                json::unescape(name, scratch)
+                    .map_err(|json::LoneSurrogate| Fault::malformed(LONE_SURROGATE))?;
+                scratch.as_bytes()
+            }
+            Key::Other(_) => &[],
+        };
+        if !matches!(key, Key::Other(_)) && taken.iter().any(|taken| **taken == *name) {
+            continue;
+        }
+        if std::mem::replace(&mut separator, true) {
+            out.push(b',');
+        }
+        json_text::key(out, key, non_finite, nul)?;
+        json_text::write(out, value, non_finite, nul)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// The value of an encoded time or date, 0 for NULL.
+fn time_of(field: &[u8]) -> i64 {
+    match field {
+        [0, 0, 0, 8, value @ ..] => value.first_chunk().map_or(0, |value| i64::from_be_bytes(*value)),
+        [0, 0, 0, 4, value @ ..] => value.first_chunk().map_or(0, |value| i32::from_be_bytes(*value).into()),
+        _ => 0,
+    }
+}
+
+#[cold]
+fn poison(table: &Table, column: Option<usize>, fault: Fault, value: Option<Value<'_>>) -> Poison {
+    let message = match (column, value) {
+        (Some(column), Some(value)) => {
+            format!("{}; `{}` is {}", fault.what, table.columns[column].source, describe(value))
+        }
+        _ => fault.what.to_owned(),
+    };
+    Poison {
+        kind: fault.kind,
+        message,
+        table: Some(table.name.clone()),
+        column: column.map(|column| table.names[column].clone()),
+    }
+}
+
+#[cold]
+fn missing(table: &Table, column: usize, value: Option<Value<'_>>) -> Poison {
+    let source = &table.columns[column].source;
+    let message = match value {
+        None => format!("the column is NOT NULL and `{source}` is absent; map it, or give it a default"),
+        Some(Value::Null) => format!("the column is NOT NULL and `{source}` is null; give it a default"),
+        Some(value) => format!(
+            "the column is NOT NULL and `{source}` is {}, which the setting `non_finite` makes NULL",
+            describe(value)
+        ),
+    };
+    Poison {
+        kind: PoisonKind::Missing,
+        message,
+        table: Some(table.name.clone()),
+        column: Some(table.names[column].clone()),
+    }
+}
+
+#[cold]
+fn for_each(table: &Table, each: &Each, found: Value<'_>) -> Poison {
+    let what = Fault::ty("for_each takes an array of maps");
+    let mut poison = poison(table, None, what, None);
+    poison.message = format!("{}; in `{}` there is {}", what.what, each.path, describe(found));
+    poison
+}
+
+/// A value for people, cut short.
+fn describe(value: Value<'_>) -> String {
+    let quote = |text: &str| {
+        let short: String = text.chars().take(EXCERPT).flat_map(char::escape_debug).collect();
+        let dots = if text.chars().nth(EXCERPT).is_some() { "…" } else { "" };
+        format!("the text \"{short}{dots}\"")
+    };
+    let short = |text: &str| text.chars().take(EXCERPT).collect::<String>();
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Uint(value) => value.to_string(),
+        Value::Float32(value) => format!("{value:?}"),
+        Value::Float(value) => format!("{value:?}"),
+        Value::Decimal(digits) => short(digits),
+        Value::Str(text) | Value::Escaped(text) => quote(text),
+        Value::NotText(bytes) => format!("{} bytes", bytes.len()),
+        Value::Bytes(bytes) => format!("{} bytes of binary", bytes.len()),
+        Value::Timestamp { seconds, nanos } => format!("the timestamp {seconds}.{nanos:09}"),
+        Value::Array(_) => "an array".into(),
+        Value::Map(_) => "a map".into(),
+    }
+}

@@ -1,0 +1,7 @@
+//! Messages in, rows out, without a server.
+
+mod bad_input;
+mod plans;
+mod sources;
+#[expect(clippy::unnecessary_wraps, reason = "fields are compared with what may be NULL")]
+mod support;

@@ -1,0 +1,319 @@
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use super::support::{
+    column, int8, jsonb, mapped, message, msgpack, not_null, pipeline, plain, poison, row, rows_of, table,
+    text,
+};
+use crate::batch::Rows;
+use crate::decode::{Decoder, PoisonKind};
+use crate::encode::types::Type;
+
+/// A decoder that looks at a little of everything.
+fn decoder() -> Decoder {
+    mapped(
+        "deep = 'x.y[1]'\nrest = '$rest'",
+        vec![
+            column("a", Type::Int8),
+            column("t", Type::Text),
+            column("deep", Type::Float8),
+            column("rest", Type::Jsonb),
+        ],
+    )
+}
+
+const JSON: &str = r#"{"a":1,"t":"text","x":{"y":[1.5,2.5]},"more":{"k":[null,true,"v",-3,1e9]}}"#;
+
+#[test]
+fn a_message_cut_short_anywhere_is_malformed() {
+    let mut decoder = decoder();
+    for payload in [JSON.as_bytes().to_vec(), msgpack(JSON)] {
+        rows_of(&mut decoder, &message(&payload)).unwrap();
+        for length in 0..payload.len() {
+            let poison = poison(&mut decoder, &payload[..length]);
+            assert_eq!(poison.kind, PoisonKind::Malformed, "{length}: {}", poison.message);
+        }
+    }
+}
+
+#[test]
+fn an_empty_payload_is_malformed_and_says_so() {
+    let poison = poison(&mut decoder(), b"");
+    assert_eq!(poison.kind, PoisonKind::Malformed);
+    assert!(poison.message.contains("the payload is empty"), "{}", poison.message);
+}
+
+#[test]
+fn a_message_that_is_no_map_is_malformed() {
+    for json in ["[]", "[1,2]", " [{\"a\":1}]"] {
+        for payload in [json.as_bytes().to_vec(), msgpack(json)] {
+            assert_eq!(poison(&mut decoder(), &payload).kind, PoisonKind::Malformed, "{json}");
+        }
+    }
+    assert_eq!(poison(&mut decoder(), &msgpack("1")).kind, PoisonKind::Malformed);
+}
+
+#[test]
+fn bytes_after_the_message_are_malformed() {
+    for payload in
+        [b"{\"a\":1} {}".to_vec(), b"{\"a\":1}\0".to_vec(), [msgpack("{}"), msgpack("{}")].concat()]
+    {
+        let poison = poison(&mut decoder(), &payload);
+        assert_eq!(poison.kind, PoisonKind::Malformed);
+        assert!(poison.message.contains("follows"), "{}", poison.message);
+    }
+}
+
+#[test]
+fn a_taken_key_that_stands_twice_is_malformed_and_another_is_not() {
+    let mut decoder = plain(vec![column("a", Type::Int8)]);
+    let twice = |key: &[u8]| {
+        let entry = [&[0xa1], key, &[1]].concat();
+        [&[0x82], &entry[..], &entry[..]].concat()
+    };
+    for payload in [b"{\"a\":1,\"a\":1}".to_vec(), b"{\"a\":null,\"\\u0061\":1}".to_vec(), twice(b"a")] {
+        let poison = poison(&mut decoder, &payload);
+        assert_eq!(poison.kind, PoisonKind::Malformed);
+        assert!(poison.message.contains("twice"), "{}", poison.message);
+    }
+    assert_eq!(row(&mut decoder, b"{\"b\":1,\"b\":1}"), [None]);
+    assert_eq!(row(&mut decoder, &twice(b"b")), [None]);
+}
+
+/// `levels` arrays in one another, under the key `more`.
+fn nested(levels: usize) -> [Vec<u8>; 2] {
+    let json = format!("{{\"more\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+    let mut packed = vec![0x81, 0xa4];
+    packed.extend_from_slice(b"more");
+    packed.extend(std::iter::repeat_n(0x91, levels - 1));
+    packed.push(0x90);
+    [json.into_bytes(), packed]
+}
+
+#[test]
+fn nesting_is_limited_wherever_it_stands() {
+    let mut rest = decoder();
+    let mut taken = mapped("more = 'more[0][0]'", vec![column("more", Type::Jsonb)]);
+    for decoder in [&mut rest, &mut taken] {
+        for payload in nested(127) {
+            rows_of(decoder, &message(&payload)).unwrap();
+        }
+        for levels in [128, 129, 10_000] {
+            for payload in nested(levels) {
+                let poison = poison(decoder, &payload);
+                assert_eq!(poison.kind, PoisonKind::Malformed);
+                assert!(poison.message.contains("nested deeper"), "{}", poison.message);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_string_is_a_row() {
+    let long = "x".repeat(1 << 20);
+    let json = format!("{{\"t\":\"{long}\"}}");
+    for payload in [json.as_bytes().to_vec(), msgpack(&json)] {
+        assert_eq!(row(&mut decoder(), &payload)[1], text(&long));
+    }
+}
+
+#[test]
+fn text_that_is_no_text_is_poison_that_names_its_column() {
+    let mut decoder = plain(vec![column("t", Type::Text), column("j", Type::Jsonb), column("k", Type::Json)]);
+    let packed =
+        |key: u8, text: &[u8]| [&[0x81, 0xa1, key, 0xa0 | u8::try_from(text.len()).unwrap()], text].concat();
+    for (payload, kind, column) in [
+        (b"{\"t\":\"a\\u0000b\"}".to_vec(), PoisonKind::Range, "t"),
+        (b"{\"j\":\"a\\u0000b\"}".to_vec(), PoisonKind::Range, "j"),
+        (b"{\"j\":{\"a\\u0000\":1}}".to_vec(), PoisonKind::Range, "j"),
+        (b"{\"t\":\"\\ud800\"}".to_vec(), PoisonKind::Malformed, "t"),
+        (b"{\"t\":\"\\udc00\\ud800\"}".to_vec(), PoisonKind::Malformed, "t"),
+        (b"{\"j\":[\"\\ud800x\"]}".to_vec(), PoisonKind::Malformed, "j"),
+        (packed(b't', b"a\0b"), PoisonKind::Range, "t"),
+        (packed(b't', b"\xff"), PoisonKind::Malformed, "t"),
+        (packed(b'j', b"a\0b"), PoisonKind::Range, "j"),
+        (packed(b'j', b"\xff"), PoisonKind::Malformed, "j"),
+        (packed(b'k', b"\xed\xa0\x80"), PoisonKind::Malformed, "k"),
+    ] {
+        let poison = poison(&mut decoder, &payload);
+        assert_eq!((poison.kind, poison.column.as_deref()), (kind, Some(column)), "{}", poison.message);
+        assert_eq!(poison.table.as_deref(), Some("t"));
+        assert!(!poison.message.contains('\0'), "{:?}", poison.message);
+    }
+    // The type json keeps what is only valid in form.
+    assert_eq!(row(&mut decoder, b"{\"k\":\"\\ud800\\u0000\"}")[2], text("\"\\ud800\\u0000\""));
+    assert_eq!(
+        row(&mut decoder, b"{\"j\":\"\\\\u0000 \\ud83d\\ude00\"}")[1],
+        jsonb("\"\\\\u0000 \\ud83d\\ude00\"")
+    );
+    assert_eq!(row(&mut decoder, b"{\"t\":\"\\ud83d\\ude00\\n\\/\"}")[0], text("😀\n/"));
+    assert_eq!(poison(&mut decoder, b"{\"t\":\"\xff\"}").kind, PoisonKind::Malformed);
+}
+
+#[test]
+fn a_null_or_absent_field_of_a_required_column_is_missing() {
+    let mut decoder = plain(vec![not_null("a", Type::Int8), column("b", Type::Int8)]);
+    for json in ["{}", r#"{"a":null}"#] {
+        for payload in [json.as_bytes().to_vec(), msgpack(json)] {
+            let poison = poison(&mut decoder, &payload);
+            assert_eq!((poison.kind, poison.column.as_deref()), (PoisonKind::Missing, Some("a")));
+        }
+    }
+}
+
+#[test]
+fn poison_in_the_last_row_takes_the_rows_before_it_along() {
+    let pipeline = pipeline("[[table]]\nname = 't'\n[[table]]\nname = 'd'\nfor_each = 'd'\n");
+    let tables = [table(vec![column("a", Type::Int8)]), table(vec![column("b", Type::Int8)])];
+    let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
+    let mut rows = Rows::new(2);
+    decoder.decode(&message(br#"{"a":1,"d":[{"b":1}]}"#), 0, &mut rows).unwrap();
+    let sizes = |rows: &Rows| {
+        rows.tables.iter().map(|table| (table.data.len(), table.rows.len())).collect::<Vec<_>>()
+    };
+    let before = sizes(&rows);
+    decoder.decode(&message(br#"{"a":1,"d":[{"b":1},{"b":"x"}]}"#), 1, &mut rows).unwrap_err();
+    assert_eq!(sizes(&rows), before);
+    decoder.decode(&message(br#"{"a":2,"d":[]}"#), 2, &mut rows).unwrap();
+    assert_eq!(rows.tables[0].rows[1].message, 2);
+}
+
+#[test]
+fn a_message_after_poison_is_a_row() {
+    let mut decoder = decoder();
+    for bad in [&b"{"[..], b"\xc1", b"{\"a\":\"x\"}", b"{\"a\":1,\"a\":2}", b"\x81\xa1a\xc4"] {
+        poison(&mut decoder, bad);
+        assert_eq!(row(&mut decoder, b"{\"a\":1}")[0], int8(1));
+    }
+}
+
+#[test]
+fn a_poison_message_holds_an_excerpt_only() {
+    let poison = poison(&mut decoder(), format!("{{\"a\":\"{}\"}}", "y".repeat(5_000)).as_bytes());
+    assert_eq!(poison.kind, PoisonKind::Type);
+    assert!(poison.message.len() < 200 && poison.message.contains("yyy…"), "{}", poison.message);
+}
+
+#[test]
+fn json_that_is_nearly_right_is_malformed() {
+    for text in [
+        "{a:1}",
+        "{'a':1}",
+        "{\"a\":01}",
+        "{\"a\":1.}",
+        "{\"a\":.5}",
+        "{\"a\":+1}",
+        "{\"a\":1e}",
+        "{\"a\":-}",
+        "{\"a\":NaN}",
+        "{\"a\":Infinity}",
+        "{\"a\":1,}",
+        "{,\"a\":1}",
+        "{\"a\" 1}",
+        "{\"a\":1 \"b\":2}",
+        "{\"a\":tru}",
+        "{\"a\":\"\\x\"}",
+        "{\"a\":\"\\u12g4\"}",
+        "{\"a\":\"\t\"}",
+        "{\"a\":[1,]}",
+        "{\"a\":[,1]}",
+        "{\"a\":[1 2]}",
+        "{\"a\":[1}}",
+        "{\"a\":{]}",
+        "{\"a\":1}}",
+        "\u{feff}{\"a\":1}",
+        "{\"a\":--1}",
+        "{\"a\":00}",
+        "{\"a\":1.e5}",
+    ] {
+        let mut decoder = Decoder::new(
+            &pipeline("format = 'json'\n[[table]]\nname = 't'"),
+            &[table(vec![column("b", Type::Int8)])],
+        )
+        .unwrap();
+        assert_eq!(poison(&mut decoder, text.as_bytes()).kind, PoisonKind::Malformed, "{text}");
+    }
+}
+
+/// JSON and near-JSON: pieces that often fit together.
+fn jsonish() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("{"),
+        Just("}"),
+        Just("["),
+        Just("]"),
+        Just(","),
+        Just(":"),
+        Just("\"a\""),
+        Just("\"\\u0041\""),
+        Just("1"),
+        Just("-0"),
+        Just("1.5e-3"),
+        Just("01"),
+        Just("null"),
+        Just("true"),
+        Just("\"\\ud800\""),
+        Just(" "),
+        Just("\"é\""),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| format!("{{\"x\":{}}}", pieces.concat()))
+}
+
+fn json_value() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<u64>().prop_map(Json::from),
+        // Eighths, since serde_json by default reads other fractions a little off.
+        any::<i32>().prop_map(|number| Json::from(f64::from(number) / 8.0)),
+        "[^\u{0}]{0,12}".prop_map(Json::from),
+    ];
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Json::from),
+            proptest::collection::btree_map("[^\u{0}]{0,8}", inner, 0..6)
+                .prop_map(|map| Json::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = rows_of(&mut decoder(), &message(&bytes));
+        let map = [&[0x84, 0xa1, b'a'], &bytes[..]].concat();
+        let _ = rows_of(&mut decoder(), &message(&map));
+    }
+
+    #[test]
+    fn a_flipped_byte_never_panics(at in 0_usize..70, byte in any::<u8>()) {
+        for mut payload in [JSON.as_bytes().to_vec(), msgpack(JSON)] {
+            if let Some(place) = payload.get_mut(at) {
+                *place = byte;
+            }
+            let _ = rows_of(&mut decoder(), &message(&payload));
+        }
+    }
+
+    #[test]
+    fn json_is_accepted_exactly_where_serde_json_accepts_it(text in jsonish()) {
+        // An array of raw values checks the form and nothing else, as the reader does.
+        let expected = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+        let mut decoder = plain(vec![column("none", Type::Int8)]);
+        prop_assert_eq!(rows_of(&mut decoder, &message(text.as_bytes())).is_ok(), expected);
+    }
+
+    #[test]
+    fn msgpack_becomes_the_json_that_it_stands_for(value in json_value()) {
+        let mut decoder = plain(vec![column("v", Type::Json)]);
+        let packed = rmp_serde::to_vec(&serde_json::json!({ "v": value })).unwrap();
+        let found = row(&mut decoder, &packed).remove(0);
+        if value.is_null() {
+            prop_assert_eq!(found, None);
+        } else {
+            let found: Json = serde_json::from_slice(&found.unwrap()).unwrap();
+            prop_assert_eq!(found, value);
+        }
+    }
+}

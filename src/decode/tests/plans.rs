@@ -1,0 +1,54 @@
+use super::support::{column, mapped, not_null, plain, table, try_decoder};
+use crate::encode::types::Type;
+use crate::postgres::introspect::Column;
+
+/// The problem of a mapping that must be refused, and the column it names.
+fn refused(mapping: &str, columns: Vec<Column>) -> (String, String) {
+    let toml = format!("[[table]]\nname = \"t\"\n[table.columns]\n{mapping}\n");
+    let error = try_decoder(&toml, &[table(columns)]).expect_err("this mapping must be refused");
+    (error.column, error.problem)
+}
+
+#[test]
+fn a_mapping_that_cannot_work_is_refused_with_its_column_and_a_remedy() {
+    for (mapping, ty, column_name, says) in [
+        ("camera = 'x'", Type::Text, "camera", "did you mean `camera_id`"),
+        ("zzz = 'x'", Type::Text, "zzz", "remove it from the mapping"),
+        ("camera_id = 'a..b'", Type::Text, "camera_id", "not a path"),
+        ("camera_id = '$sequense'", Type::Text, "camera_id", "$sequence"),
+        ("camera_id = '^a'", Type::Text, "camera_id", "for_each"),
+        ("camera_id = '$sequence'", Type::Uuid, "camera_id", "uuid"),
+        ("camera_id = '$timestamp'", Type::Int8, "camera_id", "whole numbers"),
+        ("camera_id = '$payload'", Type::Int8, "camera_id", "jsonb"),
+        ("camera_id = '$rest'", Type::Bytea, "camera_id", "jsonb"),
+        ("camera_id = { unit = 'us' }", Type::Int8, "camera_id", "remove it"),
+        ("camera_id = { constant = 'x' }", Type::Int8, "camera_id", "constant"),
+        ("camera_id = { default = 40000 }", Type::Int2, "camera_id", "smallint holds"),
+        ("camera_id = { constant = 1, from = 'x' }", Type::Int2, "camera_id", "stands alone"),
+        ("camera_id = { default = 5 }", Type::Timestamptz, "camera_id", "unit"),
+    ] {
+        let (column, problem) = refused(mapping, vec![column("camera_id", ty)]);
+        assert_eq!(column, column_name, "{mapping}");
+        assert!(problem.contains(says), "{mapping}: {problem}");
+    }
+}
+
+#[test]
+fn a_column_with_a_server_default_is_left_to_the_server_unless_it_is_named() {
+    let columns = || {
+        vec![
+            Column { has_default: true, ..not_null("id", Type::Int8) },
+            column("a", Type::Int8),
+            Column { has_default: true, ..column("inserted_at", Type::Timestamptz) },
+        ]
+    };
+    assert_eq!(plain(columns()).columns(0), ["a"]);
+    assert_eq!(mapped("id = 'id'", columns()).columns(0), ["id", "a"]);
+}
+
+#[test]
+fn a_table_without_a_column_to_fill_is_refused() {
+    let columns = vec![Column { has_default: true, ..column("id", Type::Int8) }];
+    let error = try_decoder("[[table]]\nname = \"t\"\n", &[table(columns)]).unwrap_err();
+    assert!(error.problem.contains("no column"), "{error}");
+}

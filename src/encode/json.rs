@@ -1,0 +1,240 @@
+//! JSON text for `json`, `jsonb` and `text` columns.
+//!
+//! Guarantees: what is written is valid JSON; a JSON message's own text is copied as it stands. With [`Nul::Refuse`] it
+//! holds no `\u0000` and no lone surrogate, neither of which a `jsonb` takes.
+
+use std::io::Write as _;
+
+use base64::Engine as _;
+use memchr::memchr;
+
+use super::{BASE64, Fault};
+use crate::config::NonFinite;
+use crate::decode::json::{LoneSurrogate, unescape_one};
+use crate::decode::msgpack;
+use crate::decode::value::{Key, Malformed, Next, Raw, Reader, Value};
+
+/// Shared wording.
+pub(super) const NON_FINITE: &str = "NaN and infinities are refused by the setting `non_finite`";
+pub(crate) const LONE_SURROGATE: &str =
+    "half of a surrogate pair (\\ud800 to \\udfff alone), which is no text";
+const NUL: &str = "jsonb cannot hold the character NUL (\\u0000)";
+
+/// What to do about the character NUL in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nul {
+    /// Write it as `\u0000`.
+    Keep,
+    /// Refuse it, and with it half surrogates in text that is copied.
+    Refuse,
+}
+
+/// Appends `value`.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    value: Value<'_>,
+    non_finite: NonFinite,
+    nul: Nul,
+) -> Result<(), Fault> {
+    match value {
+        Value::Array(Raw::Json(text)) | Value::Map(Raw::Json(text)) => copy(out, text, nul),
+        Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => {
+            next(out, &mut msgpack::Reader::new(bytes), non_finite, nul)
+        }
+        scalar => self::scalar(out, scalar, non_finite, nul),
+    }
+}
+
+/// Appends `key` and a colon.
+pub(crate) fn key(out: &mut Vec<u8>, key: Key<'_>, non_finite: NonFinite, nul: Nul) -> Result<(), Fault> {
+    match key {
+        Key::Plain(text) => {
+            let text = str::from_utf8(text).map_err(|_| Fault::malformed("a key that is not UTF-8"))?;
+            string(out, text, nul)?;
+        }
+        Key::Escaped(text) => scalar(out, Value::Escaped(text), non_finite, nul)?,
+        Key::Other(value @ (Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Null)) => {
+            out.push(b'"');
+            scalar(out, value, non_finite, nul)?;
+            out.push(b'"');
+        }
+        Key::Other(
+            value @ (Value::Str(_) | Value::Bytes(_) | Value::Timestamp { .. } | Value::NotText(_)),
+        ) => {
+            scalar(out, value, non_finite, nul)?;
+        }
+        Key::Other(_) => {
+            return Err(Fault::ty(
+                "a key in JSON is text; this map has a key that is a fraction, an array or a map",
+            ));
+        }
+    }
+    out.push(b':');
+    Ok(())
+}
+
+/// Appends what comes next. It recurses as deep as the value nests, which its first reading has limited.
+fn next(
+    out: &mut Vec<u8>,
+    reader: &mut msgpack::Reader<'_>,
+    non_finite: NonFinite,
+    nul: Nul,
+) -> Result<(), Fault> {
+    match reader.open()? {
+        Next::Scalar(value) => scalar(out, value, non_finite, nul)?,
+        Next::Array(mut array) => {
+            out.push(b'[');
+            let mut separator = false;
+            while reader.element(&mut array)? {
+                if std::mem::replace(&mut separator, true) {
+                    out.push(b',');
+                }
+                next(out, reader, non_finite, nul)?;
+            }
+            out.push(b']');
+        }
+        Next::Map(mut map) => {
+            out.push(b'{');
+            let mut separator = false;
+            while let Some(key) = reader.key(&mut map)? {
+                if std::mem::replace(&mut separator, true) {
+                    out.push(b',');
+                }
+                self::key(out, key, non_finite, nul)?;
+                next(out, reader, non_finite, nul)?;
+            }
+            out.push(b'}');
+        }
+    }
+    Ok(())
+}
+
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Self {
+        Self::malformed(malformed.what)
+    }
+}
+
+#[inline]
+fn scalar(out: &mut Vec<u8>, value: Value<'_>, non_finite: NonFinite, nul: Nul) -> Result<(), Fault> {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        Value::Uint(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        Value::Float(number) if number.is_finite() => {
+            out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+        }
+        Value::Float32(number) if number.is_finite() => {
+            out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+        }
+        Value::Float(number) => not_finite(out, number, non_finite)?,
+        Value::Float32(number) => not_finite(out, number.into(), non_finite)?,
+        Value::Decimal(digits) => out.extend_from_slice(digits.as_bytes()),
+        Value::Str(text) => string(out, text, nul)?,
+        Value::Escaped(text) => {
+            out.push(b'"');
+            copy(out, text, nul)?;
+            out.push(b'"');
+        }
+        Value::NotText(_) => return Err(Fault::malformed("text that is not UTF-8")),
+        Value::Bytes(bytes) => {
+            out.push(b'"');
+            base64(out, bytes)?;
+            out.push(b'"');
+        }
+        Value::Timestamp { seconds, nanos } => {
+            out.push(b'"');
+            timestamp(out, seconds, nanos)?;
+            out.push(b'"');
+        }
+        Value::Array(_) | Value::Map(_) => write(out, value, non_finite, nul)?,
+    }
+    Ok(())
+}
+
+#[cold]
+fn not_finite(out: &mut Vec<u8>, number: f64, non_finite: NonFinite) -> Result<(), Fault> {
+    match non_finite {
+        NonFinite::Keep => {
+            out.push(b'"');
+            out.extend_from_slice(name_of(number).as_bytes());
+            out.push(b'"');
+        }
+        NonFinite::Null => out.extend_from_slice(b"null"),
+        NonFinite::Refuse => return Err(Fault::range(NON_FINITE)),
+    }
+    Ok(())
+}
+
+/// The name of a NaN or an infinity, as PostgreSQL writes it.
+pub(super) fn name_of(number: f64) -> &'static str {
+    if number.is_nan() {
+        "NaN"
+    } else if number > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
+    }
+}
+
+/// Appends bytes as base64.
+pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Fault> {
+    let too_long = || Fault::from(super::TooLong);
+    let length = base64::encoded_len(bytes.len(), true).ok_or_else(too_long)?;
+    let start = out.len();
+    out.resize(start + length, 0);
+    BASE64.encode_slice(bytes, &mut out[start..]).map_err(|_| too_long())?;
+    Ok(())
+}
+
+/// Appends a point in time in RFC 3339.
+pub(super) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) -> Result<(), Fault> {
+    let range = || Fault::range("a timestamp in text lies between the years -9999 and 9999");
+    let nanos = i32::try_from(nanos).map_err(|_| range())?;
+    let timestamp = jiff::Timestamp::new(seconds, nanos).map_err(|_| range())?;
+    write!(out, "{timestamp}").map_err(|_| range())
+}
+
+/// Appends JSON text as it stands.
+fn copy(out: &mut Vec<u8>, text: &str, nul: Nul) -> Result<(), Fault> {
+    if nul == Nul::Refuse {
+        let mut rest = text;
+        while let Some(backslash) = memchr(b'\\', rest.as_bytes()) {
+            let (character, length) = unescape_one(&rest[backslash + 1..])
+                .map_err(|LoneSurrogate| Fault::malformed(LONE_SURROGATE))?;
+            if character == '\0' {
+                return Err(Fault::range(NUL));
+            }
+            rest = &rest[backslash + 1 + length..];
+        }
+    }
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// Appends text between quotes.
+#[inline]
+fn string(out: &mut Vec<u8>, text: &str, nul: Nul) -> Result<(), Fault> {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            0 if nul == Nul::Refuse => return Err(Fault::range(NUL)),
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            byte => {
+                let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! Times: `timestamptz`, `timestamp`, `date`, `time`, `interval`.
+//!
+//! Guarantees: whole numbers in a unit are converted exactly; what is finer than a microsecond is rounded to the nearest.
+//! A number without a unit is refused: a guess that is wrong by a thousand shows only much later.
+
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::Offset;
+use jiff::{Span, Timestamp};
+
+use super::Fault;
+use super::copy_frame::EPOCH_US;
+use super::number::Decimal;
+use crate::config::TimeUnit;
+use crate::decode::value::Value;
+
+/// Microseconds of a day.
+const DAY_US: i64 = 86_400_000_000;
+/// The first microsecond that a timestamp holds: 4714-11-24 BC, from 2000.
+const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
+/// The first microsecond beyond a timestamp: the year 294277, from 2000.
+const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
+
+/// Shared wording.
+const UNIT: &str =
+    "a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
+const TIMESTAMP_RANGE: &str = "a timestamp lies between 4714 BC and 294276 AD";
+
+/// An `interval`: its three parts do not add up to one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Interval {
+    pub(super) micros: i64,
+    pub(super) days: i32,
+    pub(super) months: i32,
+}
+
+/// Microseconds since 2000; a text must carry its offset where it is `zoned`.
+#[inline]
+pub(super) fn timestamp(value: Value<'_>, unit: Option<TimeUnit>, zoned: bool) -> Result<i64, Fault> {
+    let micros = match value {
+        Value::Int(value) if unit == Some(TimeUnit::Us) => i128::from(value),
+        Value::Str("infinity") => return Ok(i64::MAX),
+        Value::Str("-infinity") => return Ok(i64::MIN),
+        Value::Str(text) => text_micros(text, zoned)?,
+        Value::Timestamp { seconds, nanos } => moment(seconds, nanos),
+        value => {
+            amount(value, unit, "a column of times takes RFC 3339 text, a timestamp or a number with a unit")?
+        }
+    };
+    match i64::try_from(micros - i128::from(EPOCH_US)) {
+        Ok(since_2000) if (MIN_TIMESTAMP..END_TIMESTAMP).contains(&since_2000) => Ok(since_2000),
+        _ => Err(Fault::range(TIMESTAMP_RANGE)),
+    }
+}
+
+/// Days since 2000.
+pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Fault> {
+    match value {
+        Value::Str("infinity") => return Ok(i32::MAX),
+        Value::Str("-infinity") => return Ok(i32::MIN),
+        _ => {}
+    }
+    let micros = match value {
+        Value::Str(text) => match text.parse::<Date>() {
+            // The parser of dates also takes a date and a time and drops the latter.
+            Ok(date) if text.len() <= DATE_LENGTH => civil_micros(date.to_datetime(Time::midnight()))?,
+            _ => text_micros(text, false)?,
+        },
+        value => i128::from(timestamp(value, unit, false)?) + i128::from(EPOCH_US),
+    };
+    let days = (micros - i128::from(EPOCH_US)).div_euclid(i128::from(DAY_US));
+    i32::try_from(days).map_err(|_| Fault::range("a date lies between 4714 BC and 5874897 AD"))
+}
+
+/// `2024-01-31`
+const DATE_LENGTH: usize = 10;
+
+/// Microseconds since midnight.
+pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Fault> {
+    let expected = "time takes text such as 12:34:56.789, or a number with a unit, counted from midnight";
+    let micros = match value {
+        Value::Str(text) => {
+            let time = match text.parse::<Time>() {
+                Ok(time) if !text.contains(['T', 't', ' ']) => time,
+                _ => return Err(Fault::ty(expected)),
+            };
+            nanos_to_micros(time.duration_since(Time::midnight()).as_nanos())
+        }
+        Value::Timestamp { seconds, nanos } => moment(seconds, nanos).rem_euclid(DAY_US.into()),
+        value => amount(value, unit, expected)?,
+    };
+    match i64::try_from(micros) {
+        // 24:00:00 is a time of day of its own.
+        Ok(micros) if (0..=DAY_US).contains(&micros) => Ok(micros),
+        _ => Err(Fault::range("a time of day lies between 00:00:00 and 24:00:00")),
+    }
+}
+
+/// An ISO 8601 duration, or a number with a unit.
+pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Interval, Fault> {
+    let expected = "interval takes an ISO 8601 duration such as P1DT2H, or a number with a unit";
+    let range = |_| Fault::range("the interval is out of range");
+    if let Value::Str(text) = value {
+        let span: Span = text.parse().map_err(|_| Fault::ty(expected))?;
+        let nanos = i128::from(span.get_hours()) * 3_600_000_000_000
+            + i128::from(span.get_minutes()) * 60_000_000_000
+            + i128::from(span.get_seconds()) * 1_000_000_000
+            + i128::from(span.get_milliseconds()) * 1_000_000
+            + i128::from(span.get_microseconds()) * 1_000
+            + i128::from(span.get_nanoseconds());
+        return Ok(Interval {
+            micros: nanos_to_micros(nanos).try_into().map_err(range)?,
+            days: span.get_weeks() * 7 + span.get_days(),
+            months: i32::from(span.get_years()) * 12 + span.get_months(),
+        });
+    }
+    let micros = amount(value, unit, expected)?.try_into().map_err(range)?;
+    Ok(Interval { micros, days: 0, months: 0 })
+}
+
+/// A number of units, in microseconds.
+fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: &'static str) -> Result<i128, Fault> {
+    if !matches!(
+        value,
+        Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::Float32(_) | Value::Decimal(_)
+    ) {
+        return Err(Fault::ty(expected));
+    }
+    let unit = unit.ok_or_else(|| Fault::ty(UNIT))?;
+    match value {
+        Value::Int(value) => Ok(whole(value.into(), unit)),
+        Value::Uint(value) => Ok(whole(value.into(), unit)),
+        Value::Float32(value) => fraction(value.into(), unit),
+        Value::Float(value) => fraction(value, unit),
+        Value::Decimal(text) => {
+            let power = match unit {
+                TimeUnit::S => 6,
+                TimeUnit::Ms => 3,
+                TimeUnit::Us => 0,
+                TimeUnit::Ns => -3,
+            };
+            let decimal = Decimal::parse(text).ok_or_else(|| Fault::ty(expected))?;
+            let (micros, _) = decimal.scaled(power).ok_or_else(|| Fault::range(TIMESTAMP_RANGE))?;
+            Ok(micros)
+        }
+        _ => Err(Fault::ty(expected)),
+    }
+}
+
+fn whole(value: i128, unit: TimeUnit) -> i128 {
+    match unit {
+        TimeUnit::S => value * 1_000_000,
+        TimeUnit::Ms => value * 1_000,
+        TimeUnit::Us => value,
+        TimeUnit::Ns => nanos_to_micros(value),
+    }
+}
+
+fn fraction(value: f64, unit: TimeUnit) -> Result<i128, Fault> {
+    let micros = match unit {
+        TimeUnit::S => value * 1e6,
+        TimeUnit::Ms => value * 1e3,
+        TimeUnit::Us => value,
+        TimeUnit::Ns => value / 1e3,
+    };
+    if !micros.is_finite() {
+        return Err(Fault::range("NaN and infinities are no times"));
+    }
+    // Whatever saturates here is far out of every type's range.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded; saturates")]
+    let micros = micros.round() as i128;
+    Ok(micros)
+}
+
+/// Half a microsecond is rounded up.
+fn nanos_to_micros(nanos: i128) -> i128 {
+    (nanos + 500).div_euclid(1_000)
+}
+
+fn moment(seconds: i64, nanos: u32) -> i128 {
+    i128::from(seconds) * 1_000_000 + nanos_to_micros(nanos.into())
+}
+
+/// Microseconds since the Unix epoch of a date and time in text.
+fn text_micros(text: &str, zoned: bool) -> Result<i128, Fault> {
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Ok(nanos_to_micros(timestamp.as_nanosecond()));
+    }
+    match text.parse::<DateTime>() {
+        Ok(_) if zoned => {
+            Err(Fault::ty("a timestamptz takes RFC 3339 text with an offset, such as a Z at its end"))
+        }
+        Ok(civil) => civil_micros(civil),
+        Err(_) => Err(Fault::ty("a column of times takes RFC 3339 text such as 2024-01-31T12:34:56.789Z")),
+    }
+}
+
+fn civil_micros(civil: DateTime) -> Result<i128, Fault> {
+    let timestamp = Offset::UTC.to_timestamp(civil).map_err(|_| Fault::range(TIMESTAMP_RANGE))?;
+    Ok(nanos_to_micros(timestamp.as_nanosecond()))
+}
