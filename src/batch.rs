@@ -1,7 +1,68 @@
-//! Rows on their way to the database, and the range of stream sequences they came from.
+//! Rows on their way to the database, and the stretch of the stream they came from.
 //!
-//! Guarantees: the rows of one message are added whole or not at all ([`Rows::mark`], [`Rows::rollback`]), and every
-//! row knows the message it came from. It does no input or output and reads no clock.
+//! Guarantees: the rows of one message are added whole or not at all ([`Rows::mark`], [`Rows::rollback`]); every row
+//! knows the message it came from; every message of the batch is either represented by its rows or listed as
+//! [`Refused`]. It does no input or output and reads no clock.
+
+use std::collections::BTreeSet;
+
+use async_nats::HeaderMap;
+
+use crate::config;
+use crate::decode::Poison;
+
+/// Everything that one transaction writes: the messages of one contiguous stretch of the stream.
+#[derive(Debug)]
+pub struct Batch {
+    /// Encoded rows, table by table.
+    pub rows: Rows,
+    /// The messages, in stream order.
+    pub messages: Vec<Message>,
+    /// Messages that the decoder refused, in stream order.
+    pub refused: Vec<Refused>,
+    /// Where an ack of the whole batch goes: the reply subject of its last message.
+    pub reply: String,
+    /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
+    /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
+    originals: Vec<u8>,
+    mark: Mark,
+}
+
+/// One message of a batch.
+#[derive(Debug)]
+pub struct Message {
+    /// Sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it: nanoseconds since the Unix epoch.
+    pub timestamp_ns: i64,
+    /// Headers, where it had any.
+    pub headers: Option<HeaderMap>,
+    subject_start: usize,
+    payload_start: usize,
+    payload_end: usize,
+}
+
+/// A message that does not become rows.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Index of the message in [`Batch::messages`].
+    pub message: u32,
+    /// Why.
+    pub poison: Poison,
+}
+
+/// Which limit closed a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// `max_rows`.
+    Rows,
+    /// `max_bytes`.
+    Bytes,
+    /// `max_age`.
+    Age,
+    /// The pipeline stops.
+    Shutdown,
+}
 
 /// The rows of one batch, table by table in the order of the configuration.
 #[derive(Debug, Default)]
@@ -35,6 +96,136 @@ pub struct Row {
 #[derive(Debug, Clone, Default)]
 pub struct Mark(Vec<(usize, usize)>);
 
+impl Batch {
+    /// An empty batch for `tables` tables.
+    #[must_use]
+    pub fn new(tables: usize) -> Self {
+        Self {
+            rows: Rows::new(tables),
+            messages: Vec::new(),
+            refused: Vec::new(),
+            reply: String::new(),
+            originals: Vec::new(),
+            mark: Mark::default(),
+        }
+    }
+
+    /// Empties the batch and keeps its allocations.
+    pub fn clear(&mut self) {
+        for table in &mut self.rows.tables {
+            table.data.clear();
+            table.rows.clear();
+        }
+        self.messages.clear();
+        self.refused.clear();
+        self.reply.clear();
+        self.originals.clear();
+    }
+
+    /// Adds one message: `decode` appends its rows, given its index, or says why it has none.
+    pub fn push(
+        &mut self,
+        delivered: Incoming<'_>,
+        decode: impl FnOnce(&Incoming<'_>, u32, &mut Rows) -> Result<(), Poison>,
+    ) {
+        let index = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
+        self.rows.mark(&mut self.mark);
+        if let Err(poison) = decode(&delivered, index, &mut self.rows) {
+            self.rows.rollback(&self.mark);
+            self.refused.push(Refused { message: index, poison });
+        }
+        let subject_start = self.originals.len();
+        self.originals.extend_from_slice(delivered.subject.as_bytes());
+        let payload_start = self.originals.len();
+        self.originals.extend_from_slice(delivered.payload);
+        self.messages.push(Message {
+            sequence: delivered.sequence,
+            timestamp_ns: delivered.timestamp_ns,
+            headers: delivered.headers,
+            subject_start,
+            payload_start,
+            payload_end: self.originals.len(),
+        });
+    }
+
+    /// Whether no message has been added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Rows over all tables.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.rows.tables.iter().map(|table| table.rows.len()).sum()
+    }
+
+    /// Bytes held: encoded rows and the messages they came from.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.originals.len() + self.rows.tables.iter().map(|table| table.data.len()).sum::<usize>()
+    }
+
+    /// Subject and payload bytes of the messages.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.originals.len()
+    }
+
+    /// The limit by count or size that the batch has reached, if any. A message without rows counts as a row, so
+    /// that a stream of them closes batches too.
+    #[must_use]
+    pub fn reached(&self, limits: &config::BatchLimits) -> Option<Closed> {
+        if self.row_count().max(self.messages.len()) >= limits.max_rows {
+            return Some(Closed::Rows);
+        }
+        let encoded: usize = self.rows.tables.iter().map(|table| table.data.len()).sum();
+        let bytes = encoded.max(self.originals.len());
+        (bytes as u64 >= limits.max_bytes.as_u64()).then_some(Closed::Bytes)
+    }
+
+    /// Subject of a message of this batch.
+    #[must_use]
+    pub fn subject(&self, message: &Message) -> &str {
+        // A subject enters as `&str`, so this never falls back.
+        std::str::from_utf8(&self.originals[message.subject_start..message.payload_start]).unwrap_or_default()
+    }
+
+    /// Payload of a message of this batch.
+    #[must_use]
+    pub fn payload(&self, message: &Message) -> &[u8] {
+        &self.originals[message.payload_start..message.payload_end]
+    }
+}
+
+/// A message on its way into a batch.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// Sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it: nanoseconds since the Unix epoch.
+    pub timestamp_ns: i64,
+    /// Full subject.
+    pub subject: &'a str,
+    /// Payload as published.
+    pub payload: &'a [u8],
+    /// Headers, where it has any.
+    pub headers: Option<HeaderMap>,
+}
+
+impl Closed {
+    /// Label value of metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+            Self::Age => "age",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 impl Rows {
     /// Empty rows for `tables` tables.
     #[must_use]
@@ -56,5 +247,138 @@ impl Rows {
             table.data.truncate(data);
             table.rows.truncate(rows);
         }
+    }
+}
+
+impl TableRows {
+    /// The rows to send, in the order to send them: sorted by time (stable, so rows of one time stay in stream
+    /// order) unless `in_stream_order`, without those of `excluded` messages and only of messages `within` the
+    /// range. `None` stands for all of `data` as it lies, which is the common case.
+    #[must_use]
+    pub fn selection(
+        &self,
+        in_stream_order: bool,
+        excluded: &BTreeSet<u32>,
+        within: std::ops::Range<u32>,
+    ) -> Option<Vec<u32>> {
+        let sorted = in_stream_order || self.rows.is_sorted_by_key(|row| row.time);
+        let whole = self.rows.first().is_none_or(|row| row.message >= within.start)
+            && self.rows.last().is_none_or(|row| row.message < within.end);
+        if sorted && whole && excluded.is_empty() {
+            return None;
+        }
+        let mut selected: Vec<u32> = (0u32..)
+            .zip(&self.rows)
+            .filter(|(_, row)| within.contains(&row.message) && !excluded.contains(&row.message))
+            .map(|(index, _)| index)
+            .collect();
+        if !sorted {
+            selected.sort_by_key(|&index| self.rows[index as usize].time);
+        }
+        Some(selected)
+    }
+
+    /// Bytes of the `index`th tuple.
+    #[must_use]
+    pub fn range(&self, index: u32) -> std::ops::Range<usize> {
+        let index = index as usize;
+        let start = self.rows[index].start as usize;
+        let end = self.rows.get(index + 1).map_or(self.data.len(), |row| row.start as usize);
+        start..end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+
+    use super::*;
+    use crate::decode::PoisonKind;
+
+    fn incoming(sequence: u64, payload: &[u8]) -> Incoming<'_> {
+        Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None }
+    }
+
+    fn push_row(batch: &mut Batch, sequence: u64, time: i64) {
+        batch.push(incoming(sequence, b"payload"), |_, message, rows| {
+            let table = &mut rows.tables[0];
+            let start = u32::try_from(table.data.len()).unwrap();
+            table.data.extend_from_slice(b"tuple");
+            table.rows.push(Row { start, message, time });
+            Ok(())
+        });
+    }
+
+    fn limits(max_rows: usize, max_bytes: u64) -> config::BatchLimits {
+        config::BatchLimits { max_rows, max_bytes: ByteSize::b(max_bytes), ..Default::default() }
+    }
+
+    #[test]
+    fn a_refused_message_leaves_no_row_and_keeps_its_original() {
+        let mut batch = Batch::new(1);
+        push_row(&mut batch, 7, 0);
+        batch.push(incoming(8, b"bad"), |_, message, rows| {
+            rows.tables[0].data.extend_from_slice(b"half a tu");
+            rows.tables[0].rows.push(Row { start: 5, message, time: 0 });
+            Err(Poison {
+                kind: PoisonKind::Malformed,
+                message: "cut short".into(),
+                table: None,
+                column: None,
+            })
+        });
+        assert_eq!(batch.row_count(), 1);
+        assert_eq!(batch.rows.tables[0].data, b"tuple");
+        assert_eq!(batch.refused.len(), 1);
+        let message = &batch.messages[batch.refused[0].message as usize];
+        assert_eq!((batch.subject(message), batch.payload(message)), ("frames.a", &b"bad"[..]));
+    }
+
+    #[test]
+    fn a_batch_is_full_at_its_rows_or_at_its_bytes() {
+        let mut batch = Batch::new(1);
+        push_row(&mut batch, 1, 0);
+        assert_eq!(batch.reached(&limits(2, 1_000)), None);
+        push_row(&mut batch, 2, 0);
+        assert_eq!(batch.reached(&limits(2, 1_000)), Some(Closed::Rows));
+        assert_eq!(batch.reached(&limits(3, 10)), Some(Closed::Bytes));
+    }
+
+    #[test]
+    fn messages_without_rows_fill_a_batch_too() {
+        let mut batch = Batch::new(1);
+        batch.push(incoming(1, b""), |_, _, _| Ok(()));
+        assert_eq!(batch.reached(&limits(1, 1_000)), Some(Closed::Rows));
+    }
+
+    #[test]
+    fn rows_in_time_order_are_sent_as_they_lie() {
+        let mut batch = Batch::new(1);
+        push_row(&mut batch, 1, 10);
+        push_row(&mut batch, 2, 10);
+        push_row(&mut batch, 3, 11);
+        assert_eq!(batch.rows.tables[0].selection(false, &BTreeSet::new(), 0..u32::MAX), None);
+    }
+
+    #[test]
+    fn shuffled_rows_are_sorted_by_time_and_stay_in_stream_order_within_it() {
+        let mut batch = Batch::new(1);
+        for (sequence, time) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
+            push_row(&mut batch, sequence, time);
+        }
+        let table = &batch.rows.tables[0];
+        assert_eq!(table.selection(false, &BTreeSet::new(), 0..u32::MAX), Some(vec![1, 3, 2, 0]));
+        assert_eq!(table.selection(true, &BTreeSet::new(), 0..u32::MAX), None);
+    }
+
+    #[test]
+    fn excluded_messages_and_messages_outside_the_range_are_left_out() {
+        let mut batch = Batch::new(1);
+        for sequence in 1..=5 {
+            push_row(&mut batch, sequence, 0);
+        }
+        let table = &batch.rows.tables[0];
+        assert_eq!(table.selection(false, &BTreeSet::from([2]), 1..4), Some(vec![1, 3]));
+        assert_eq!(table.range(4), 20..25);
     }
 }

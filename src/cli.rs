@@ -1,9 +1,205 @@
-//! The commands, one file each.
+//! The commands, one file each, and what they share: settings, failures and exit codes.
+//!
+//! Guarantees: what goes wrong is said once, on standard error, with its causes; the exit code tells a wrong
+//! configuration from a failure.
 
+use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::{Config, ConfigError, Overrides};
+use crate::logging;
+
+pub mod check;
+pub mod migrate;
+pub mod run;
+pub mod signals;
+
+/// What `--help` ends with.
+const AFTER_HELP: &str = "\
+Examples:
+  jetcopy migrate --config jetcopy.toml   create jetcopy's own schema and the store tables
+  jetcopy check --config jetcopy.toml     say what would go wrong, before it does
+  jetcopy run --config jetcopy.toml       carry messages until SIGTERM or Ctrl-C
+
+Settings come from the file, then the environment (JETCOPY_POSTGRES__URL: two underscores nest), then flags.
+
+Exit codes:
+  0    done; for run: stopped by a signal, with what was taken committed as far as the deadline allowed
+  1    failed: a server refused or was away, or check found an error
+  2    wrong arguments or configuration; nothing was tried
+  130  ended at once by a second Ctrl-C (143: by a second SIGTERM); nothing is lost, the next run goes on
+       from the checkpoint";
+
+/// Exit code of a failure.
+const FAILED: u8 = 1;
+
+/// Exit code of wrong arguments (clap's own) and of a wrong configuration.
+const WRONG_CONFIG: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "jetcopy",
+    version,
+    about = "Carries messages from NATS JetStream into PostgreSQL and TimescaleDB.",
+    long_about = "Carries messages from NATS JetStream into PostgreSQL and TimescaleDB: pulls them in order, decodes \
+                  them straight into binary COPY, commits the rows with the position in the stream in one \
+                  transaction, and acknowledges after that. Every message is in its tables once, or in \
+                  jetcopy.dead_letters once.",
+    after_help = AFTER_HELP,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Carry messages until SIGTERM or Ctrl-C.
+    Run {
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Say what would go wrong with this configuration and these servers, before it does.
+    Check {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: check::Args,
+    },
+    /// Bring the database to the schema that this version expects.
+    Migrate {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: migrate::Args,
+    },
+}
+
+/// Where the settings come from; part of each command that has any.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// Configuration file (TOML).
+    #[arg(short, long, value_name = "FILE", env = "JETCOPY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// NATS servers, comma-separated [overrides nats.url].
+    #[arg(long, value_name = "URL")]
+    pub nats_url: Option<String>,
+    /// Database, without its password, since every user sees flags [overrides postgres.url].
+    #[arg(long, value_name = "URL")]
+    pub postgres_url: Option<String>,
+    /// Filter such as `debug` or `info,jetcopy::postgres=trace` [overrides log.level].
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+    /// `text` or `json` [overrides log.format].
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl Settings {
+    /// Loads the configuration that these flags and the environment give.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let flags = Overrides::default()
+            .with("--nats-url", "nats.url", self.nats_url.clone())
+            .with("--postgres-url", "postgres.url", self.postgres_url.clone())
+            .with("--log-level", "log.level", self.log_level.clone())
+            .with("--log-format", "log.format", self.log_format.clone());
+        Config::load(self.config.as_deref(), &flags)
+    }
+
+    /// The same for a command that answers and ends: the log is only for trouble, unless a flag asks for more.
+    pub fn load_quietly(&self) -> Result<Config, ConfigError> {
+        let mut config = self.load()?;
+        if self.log_level.is_none() {
+            "warn".clone_into(&mut config.log.level);
+        }
+        Ok(config)
+    }
+}
+
+/// Why a command did not do what it was asked to: one variant an exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Something failed.
+    #[error(transparent)]
+    Failed(Box<dyn Error + Send + Sync>),
+    /// Something failed, and the command has said what.
+    #[error("failed")]
+    Told,
+}
+
+impl Failure {
+    /// A failure with its cause.
+    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(error.into())
+    }
+}
 
 /// Runs the program with the process's own arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match start(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Config(error)) => {
+            tell(&error);
+            ExitCode::from(WRONG_CONFIG)
+        }
+        Err(Failure::Failed(error)) => {
+            tell(error.as_ref());
+            ExitCode::from(FAILED)
+        }
+        Err(Failure::Told) => ExitCode::from(FAILED),
+    }
+}
+
+fn start(command: Command) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    runtime.block_on(dispatch(command))
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run { settings } => run::run(&settings).await,
+        Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
+        Command::Migrate { settings, args } => {
+            migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
+        }
+    }
+}
+
+/// The configuration of a command that answers and ends, with its log set up for trouble only.
+fn quiet(settings: &Settings) -> Result<Config, Failure> {
+    let config = settings.load_quietly()?;
+    logging::init(&config.log).map_err(Failure::failed)?;
+    Ok(config)
+}
+
+/// Says what went wrong, each cause on a line of its own.
+fn tell(error: &(dyn Error + 'static)) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -14,6 +14,8 @@ use async_nats::HeaderMap;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::checkpoint::Place;
+
 /// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
 /// payload holds them anyway.
 const MAX_MESSAGE: usize = 4096;
@@ -22,17 +24,6 @@ const MAX_MESSAGE: usize = 4096;
 const INSERT: &str = "INSERT INTO jetcopy.dead_letters
         (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name)
     VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12)";
-
-/// Where messages come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Name of the pipeline.
-    pub pipeline: String,
-    /// Its shard.
-    pub shard: String,
-    /// Name of the stream.
-    pub stream: String,
-}
 
 /// A message that can never become rows, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

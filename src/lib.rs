@@ -8,27 +8,59 @@
 //! In the order in which data moves:
 //!
 //! - [`config`]: typed settings, their defaults and their validation.
+//! - [`supervise`]: generations of every pipeline, back-off, the stop.
+//! - [`pipeline`]: one generation; the only file that sees all stages.
+//! - [`resync`]: checkpoint, stream identity, cursor: how every generation starts.
+//! - [`nats`]: connecting to NATS.
+//! - [`subscribe`]: the durable consumer and contiguous deliveries.
+//! - [`read`]: the first stage: deliveries into batches.
 //! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
 //! - [`dead_letter`]: poison messages, stored in the transaction that moves the checkpoint past them.
+//! - [`write`]: the second stage: a batch into one transaction, the refused rows found.
+//! - [`copy`]: rows into an open transaction.
+//! - [`checkpoint`]: the claim of a shard, compare-and-set, COMMIT → `Committed`.
+//! - [`ack`]: the last stage: `Committed` → one ack.
+//! - [`lag`]: probes: how far behind, and whether it stands still unknowingly.
+//! - [`recovery`]: the failure of a generation → a decision.
+//! - [`poison`]: how many dead letters are normal.
+//! - [`retry`]: how long to wait before the next attempt.
 //! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
 //! - [`migrate`]: the schema of the database, step by step.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
+//! - [`http`]: metrics, health and status for scrapers and people.
+//! - [`logging`]: where log lines go and how they look.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`private`]: private servers for tests, benches and the demo.
 
+pub mod ack;
 pub mod batch;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod copy;
 pub mod dead_letter;
 pub mod decode;
 pub mod encode;
+pub mod http;
+pub mod lag;
+pub mod logging;
 pub mod metrics;
 pub mod migrate;
+pub mod nats;
+pub mod pipeline;
+pub mod poison;
 pub mod postgres;
 pub mod private;
 pub mod publish;
+pub mod read;
+pub mod recovery;
+pub mod resync;
+pub mod retry;
 pub mod status;
+pub mod subscribe;
+pub mod supervise;
+pub mod write;

@@ -184,13 +184,11 @@ async fn apply(client: &Client) -> Result<Report, MigrateError> {
     for entry in history(client).await.map_err(MigrateError::History)? {
         match entry.state {
             State::Applied(_) => {}
-            State::Pending => pending.push(entry),
+            State::Pending => pending.push(entry.version),
             State::Changed | State::Unknown => return Err(MigrateError::Diverged(entry)),
         }
     }
-    for migration in
-        MIGRATIONS.iter().filter(|known| pending.iter().any(|entry| entry.version == known.version))
-    {
+    for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;
         client.batch_execute(sql).await.map_err(|source| MigrateError::Migration {
             version,
@@ -203,13 +201,15 @@ async fn apply(client: &Client) -> Result<Report, MigrateError> {
             .map_err(MigrateError::History)?;
         tracing::info!(version, name, "migration applied");
     }
+    let mut applied = history(client).await.map_err(MigrateError::History)?;
+    applied.retain(|entry| pending.contains(&entry.version));
     let timescaledb = client
         .query_typed_opt("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", &[])
         .await
         .and_then(|row| row.map(|row| row.try_get(0)).transpose())
         .map_err(MigrateError::History)?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
-    Ok(Report { applied: pending, timescaledb })
+    Ok(Report { applied, timescaledb })
 }
 
 async fn history(client: &Client) -> Result<Vec<Entry>, tokio_postgres::Error> {

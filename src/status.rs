@@ -89,6 +89,20 @@ impl State {
         }
     }
 
+    /// What would mend it, where only a person can.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::Paused { remedy, .. } | Self::Halted { remedy, .. } => Some(remedy),
+            Self::Starting
+            | Self::Running
+            | Self::Waiting { .. }
+            | Self::BackingOff { .. }
+            | Self::Stopping
+            | Self::Stopped => None,
+        }
+    }
+
     /// The reason, where the state is a trouble.
     fn trouble(&self) -> Option<&str> {
         match self {

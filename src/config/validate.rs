@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
-use super::{ColumnSource, Config, Nats, OnConflict, Pipeline, Postgres, Problem, Table, Tls};
+use super::{ColumnSource, Config, ConfigError, Nats, OnConflict, Pipeline, Postgres, Problem, Table, Tls};
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
 /// and a shard.
@@ -46,6 +46,15 @@ impl Config {
         }
         found.0
     }
+
+    /// Refuses settings without a pipeline, for the commands that need one.
+    pub fn require_pipelines(&self) -> Result<(), ConfigError> {
+        if !self.pipelines.is_empty() {
+            return Ok(());
+        }
+        let text = "there is no [[pipeline]]; give a file with --config, config/jetcopy.toml shows how";
+        Err(ConfigError::Invalid(vec![Problem { place: None, key: String::new(), text: text.into() }]))
+    }
 }
 
 #[derive(Default)]
@@ -84,11 +93,12 @@ fn nats(nats: &Nats, found: &mut Problems) {
 
 fn postgres(postgres: &Postgres, found: &mut Problems) {
     match tokio_postgres::Config::from_str(&postgres.url) {
-        // The parser names keys and positions, never values.
-        Err(error) => {
-            let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            found.add("postgres.url", format!("{why}; it looks like postgres://user@host:5432/database"));
-        }
+        // The parser's own message may quote a piece of a password that was not escaped.
+        Err(_) => found.add(
+            "postgres.url",
+            "not a connection string; it looks like postgres://user@host:5432/database, with special characters \
+             percent-encoded",
+        ),
         Ok(url) if url.get_hosts().is_empty() && url.get_hostaddrs().is_empty() => {
             found.add("postgres.url", "names no host");
         }

@@ -87,8 +87,7 @@ async fn nothing_in_a_message_can_make_its_dead_letter_poison() {
     client.batch_execute("COMMIT").await.unwrap();
     let row = client
         .query_one(
-            "SELECT subject, octet_length(replace(message, chr(65533), ' ')), headers->>'Quote\"\\',
-                    headers->'Quote\"\\'->>0, column_name
+            "SELECT subject, octet_length(replace(message, chr(65533), ' ')), headers->'Quote\"\\'->>0, column_name
              FROM jetcopy.dead_letters",
             &[],
         )
@@ -97,8 +96,8 @@ async fn nothing_in_a_message_can_make_its_dead_letter_poison() {
     assert_eq!(row.get::<_, &str>(0), "frames.\u{FFFD}.\u{202E}");
     // Cut between characters: 1365 pairs of three bytes fit.
     assert_eq!(row.get::<_, i32>(1), 4095);
-    assert_eq!(row.get::<_, &str>(3), "a\\u0000 \u{1} \u{FFFF} \u{2028} 🦀 \"");
-    assert_eq!(row.get::<_, &str>(4), "\u{FFFD}");
+    assert_eq!(row.get::<_, &str>(2), "a\\u0000 \u{1} \u{FFFF} \u{2028} 🦀 \"");
+    assert_eq!(row.get::<_, &str>(3), "\u{FFFD}");
 }
 
 #[test]

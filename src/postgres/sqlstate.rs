@@ -306,3 +306,6 @@ pub fn remedy(error: &Error) -> String {
     };
     format!("{text} (server: {}, SQLSTATE {})", error.message(), error.code().code())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! One ack for everything up to a committed checkpoint.
+//!
+//! Guarantees: only what is [`Committed`] is acknowledged. It does not promise that an ack arrives: the checkpoint
+//! holds without it, and the next ack covers what this one did not.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::checkpoint::Committed;
+use crate::metrics::PipelineMetrics;
+
+/// An ack only enters the client's queue; when that takes longer, the connection is stuck.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A committed batch and where its ack goes.
+#[derive(Debug)]
+pub struct Ack {
+    /// Proof of the commit.
+    pub committed: Committed,
+    /// Reply subject of the batch's last message.
+    pub reply: String,
+}
+
+/// Acknowledges until the writer is done. Of several waiting acks only the last is sent, since it covers the others.
+pub async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metrics: PipelineMetrics) {
+    while let Some(mut ack) = acks.recv().await {
+        while let Ok(newer) = acks.try_recv() {
+            ack = newer;
+        }
+        let last_sequence = ack.committed.last_sequence();
+        let sent = timeout(ACK_TIMEOUT, async {
+            client.publish(ack.reply, "+ACK".into()).await?;
+            Ok::<_, async_nats::Error>(client.flush().await?)
+        });
+        match sent.await {
+            Ok(Ok(())) => tracing::trace!(last_sequence, "acknowledged"),
+            Ok(Err(error)) => {
+                metrics.ack_failures.inc();
+                tracing::debug!(last_sequence, %error, "cannot acknowledge; the checkpoint holds");
+            }
+            Err(_) => {
+                metrics.ack_failures.inc();
+                tracing::debug!(last_sequence, "the ack was not sent in time; the checkpoint holds");
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A shard's position in the database: claiming it, and moving it in the transaction that writes the rows.
+//!
+//! Guarantees:
+//!
+//! - The checkpoint moves by compare-and-set on (shard, epoch, last sequence), in the same transaction as the rows.
+//!   A writer whose epoch was taken, or that is behind or ahead of what the database holds, writes nothing.
+//! - A [`Committed`] exists only for a transaction whose COMMIT the server answered without a warning. It is the
+//!   only thing that can be acknowledged.
+//!
+//! It does not promise that one daemon alone is alive: the lease keeps a second one waiting, the compare-and-set
+//! makes it harmless.
+//!
+//! Everything runs as simple queries inside explicit transactions, so it works behind a transaction pooler.
+
+use std::time::Duration;
+
+use postgres_protocol::escape::escape_literal;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::postgres::connect::Session;
+
+/// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once, since its
+/// backends are gone; this is what a frozen or cut-off one costs.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// How long to wait for a lock before the transaction is given up and tried again: longer than any sane DDL or
+/// VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// PostgreSQL keeps this many bytes of an application name.
+const APPLICATION_NAME_MAX: usize = 63;
+
+/// Where messages come from and whose position moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Pipeline's name.
+    pub pipeline: String,
+    /// Shard's name; of a pipeline with a single shard, the pipeline's.
+    pub shard: String,
+    /// Stream's name.
+    pub stream: String,
+}
+
+/// A shard that this process may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Fences every earlier claim.
+    pub epoch: i64,
+    /// Rows of this sequence and of all below are in the database.
+    pub last_sequence: u64,
+    /// When the stream that the checkpoint counts in was created, in nanoseconds since the Unix epoch; `None` for a
+    /// new checkpoint.
+    pub stream_created_ns: Option<i64>,
+    /// When the stream stored the message at `last_sequence`, in microseconds since the Unix epoch.
+    pub last_timestamp_us: Option<i64>,
+}
+
+/// What a transaction moves the checkpoint to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// Stream sequence of the batch's last message.
+    pub last_sequence: u64,
+    /// When the stream stored it, in nanoseconds since the Unix epoch.
+    pub last_timestamp_ns: i64,
+}
+
+/// A position that the server has committed. Only [`Open::commit`] makes one.
+#[derive(Debug)]
+pub struct Committed {
+    last_sequence: u64,
+}
+
+impl Committed {
+    /// The checkpoint that was committed.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+}
+
+/// Why a shard could not be claimed or a transaction not be opened or committed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another daemon writes this shard.
+    #[error("shard is held by {owner}")]
+    Held {
+        /// The other daemon, as in `jetcopy.checkpoints.owner`.
+        owner: String,
+    },
+    /// The compare-and-set matched no row: another writer took the shard or moved its checkpoint.
+    #[error("the checkpoint was moved by another writer")]
+    LostEpoch,
+    /// COMMIT was answered, but the wait for a synchronous standby had been cancelled.
+    #[error("the wait for a synchronous standby was cancelled, the commit may not survive a failover")]
+    SyncWaitCancelled,
+    /// The server refused a statement or the connection broke.
+    #[error("cannot {action} the checkpoint")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// A row of `jetcopy.checkpoints` does not read as this version writes it.
+    #[error("jetcopy.checkpoints holds an unreadable {column}; is the schema of another version?")]
+    Unreadable {
+        /// The column.
+        column: &'static str,
+    },
+}
+
+/// The name under which this process owns a shard, and under which its backends appear in `pg_stat_activity`.
+///
+/// It fits an application name whole, so that one can be compared with the other.
+#[must_use]
+pub fn owner_name(shard: &str, instance: &str) -> String {
+    let room = APPLICATION_NAME_MAX - "jetcopy//".len() - instance.len().min(16);
+    let shard: String = shard.chars().filter(char::is_ascii).take(room).collect();
+    let instance: String = instance.chars().take(16).collect();
+    format!("jetcopy/{shard}/{instance}")
+}
+
+/// Claims the shard for `owner`: ends leftover backends of its own and of the owner before, and takes a new epoch.
+///
+/// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then seen.
+/// A checkpoint that does not exist yet is created at sequence 0 without a stream.
+pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Claim, Error> {
+    let shard = escape_literal(&place.shard);
+    let database = |action| move |source| Error::Database { action, source };
+
+    let create = format!(
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
+         VALUES ({shard}, {}, {}, 0, 0) ON CONFLICT (shard) DO NOTHING",
+        escape_literal(&place.pipeline),
+        escape_literal(&place.stream),
+    );
+    session.client.simple_query(&create).await.map_err(database("create"))?;
+
+    let look = format!(
+        "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
+           SELECT FROM pg_stat_activity WHERE application_name = owner) \
+         FROM jetcopy.checkpoints WHERE shard = {shard}"
+    );
+    let rows = session.client.simple_query(&look).await.map_err(database("read"))?;
+    let before = text(&rows, 0).unwrap_or_default();
+    if text(&rows, 1).as_deref() == Some("t") && before != owner {
+        return Err(Error::Held { owner: before });
+    }
+
+    let end_leftovers = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+         AND usename = current_user AND application_name <> '' AND application_name IN ({}, {})",
+        escape_literal(owner),
+        escape_literal(&before),
+    );
+    session.client.simple_query(&end_leftovers).await.map_err(database("end leftover backends of"))?;
+
+    let take = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+         SELECT FROM jetcopy.checkpoints WHERE shard = {shard} FOR UPDATE; \
+         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, lease_until = now() + interval '{} ms', \
+           updated_at = now() \
+         WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) \
+         RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
+           (extract(epoch FROM last_timestamp) * 1000000)::bigint; \
+         COMMIT",
+        LOCK_TIMEOUT.as_millis(),
+        escape_literal(owner),
+        LEASE.as_millis(),
+        escape_literal(owner),
+        escape_literal(&before),
+    );
+    let rows = match session.client.simple_query(&take).await {
+        Ok(rows) => rows,
+        Err(source) => {
+            // The connection may be used for nothing else: the caller ends the generation on any error.
+            return Err(Error::Database { action: "claim", source });
+        }
+    };
+    // No row: another daemon claimed the shard between the look and the update.
+    let Some(epoch) = text(&rows, 0) else { return Err(Error::LostEpoch) };
+    let number = |column, name| match text(&rows, column) {
+        Some(value) => value.parse::<i64>().map(Some).map_err(|_| Error::Unreadable { column: name }),
+        None => Ok(None),
+    };
+    Ok(Claim {
+        epoch: epoch.parse().map_err(|_| Error::Unreadable { column: "epoch" })?,
+        last_sequence: number(1, "last_sequence")?
+            .and_then(|sequence| u64::try_from(sequence).ok())
+            .ok_or(Error::Unreadable { column: "last_sequence" })?,
+        stream_created_ns: number(2, "stream_created")?.map(|us| us.saturating_mul(1_000)),
+        last_timestamp_us: number(3, "last_timestamp")?,
+    })
+}
+
+/// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted in
+/// yet, or past what was lost. `record` is SQL that runs in the same transaction, empty for none.
+pub async fn relocate(
+    session: &Session,
+    place: &Place,
+    claim: &Claim,
+    last_sequence: u64,
+    stream_created_ns: i64,
+    record: &str,
+) -> Result<Claim, Error> {
+    let to = Advance { last_sequence, last_timestamp_ns: 0 };
+    let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to).await?;
+    // The time of a message that this daemon did not carry is not known.
+    let sql = format!(
+        "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL WHERE shard = {}; {record}",
+        escape_literal(&place.stream),
+        timestamp(stream_created_ns),
+        escape_literal(&place.shard),
+    );
+    affected(session, &sql, "relocate").await?;
+    open.commit().await?;
+    Ok(Claim {
+        epoch: claim.epoch,
+        last_sequence,
+        stream_created_ns: Some(stream_created_ns),
+        last_timestamp_us: None,
+    })
+}
+
+/// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours.
+pub async fn renew(session: &Session, place: &Place, epoch: i64) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' WHERE shard = {} AND epoch = {epoch}",
+        LEASE.as_millis(),
+        escape_literal(&place.shard),
+    );
+    match affected(session, &sql, "renew the lease of").await? {
+        0 => Err(Error::LostEpoch),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the shard up, so that another daemon need not wait for the lease to end.
+pub async fn release(session: &Session, place: &Place, epoch: i64) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE jetcopy.checkpoints SET owner = NULL, lease_until = NULL WHERE shard = {} AND epoch = {epoch}",
+        escape_literal(&place.shard),
+    );
+    affected(session, &sql, "release").await.map(drop)
+}
+
+/// A transaction in which the checkpoint has been moved and nothing is committed yet.
+#[derive(Debug)]
+#[must_use = "a transaction that is neither committed nor rolled back blocks the shard"]
+pub struct Open<'s> {
+    session: &'s Session,
+    last_sequence: u64,
+}
+
+impl<'s> Open<'s> {
+    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round trip.
+    pub async fn begin(
+        session: &'s Session,
+        place: &Place,
+        epoch: i64,
+        from: u64,
+        to: &Advance,
+    ) -> Result<Self, Error> {
+        let sql = format!(
+            "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+             UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
+               lease_until = now() + interval '{} ms', updated_at = now() \
+             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from}",
+            LOCK_TIMEOUT.as_millis(),
+            to.last_sequence,
+            timestamp(to.last_timestamp_ns),
+            LEASE.as_millis(),
+            escape_literal(&place.shard),
+        );
+        match affected(session, &sql, "advance").await? {
+            0 => {
+                rollback(session).await?;
+                Err(Error::LostEpoch)
+            }
+            _ => Ok(Self { session, last_sequence: to.last_sequence }),
+        }
+    }
+
+    /// The session that the transaction is open on.
+    #[must_use]
+    pub fn session(&self) -> &'s Session {
+        self.session
+    }
+
+    /// Commits. Call it only when every step was Ok: the server answers COMMIT of an aborted transaction without
+    /// an error.
+    pub async fn commit(self) -> Result<Committed, Error> {
+        // A warning left over from before this COMMIT must not be taken for its own.
+        let _ = self.session.take_sync_wait_cancelled();
+        self.session
+            .client
+            .simple_query("COMMIT")
+            .await
+            .map_err(|source| Error::Database { action: "commit", source })?;
+        if self.session.take_sync_wait_cancelled() {
+            return Err(Error::SyncWaitCancelled);
+        }
+        Ok(Committed { last_sequence: self.last_sequence })
+    }
+
+    /// Undoes everything.
+    pub async fn rollback(self) -> Result<(), Error> {
+        rollback(self.session).await
+    }
+}
+
+/// Ends the transaction that is open on `session`.
+pub async fn rollback(session: &Session) -> Result<(), Error> {
+    session
+        .client
+        .simple_query("ROLLBACK")
+        .await
+        .map(drop)
+        .map_err(|source| Error::Database { action: "roll back", source })
+}
+
+/// SQL for a time given in nanoseconds since the Unix epoch; the server keeps microseconds.
+#[must_use]
+pub fn timestamp(ns: i64) -> String {
+    format!("timestamptz 'epoch' + {} * interval '1 microsecond'", ns.div_euclid(1_000))
+}
+
+/// Rows that the last statement of `sql` affected.
+async fn affected(session: &Session, sql: &str, action: &'static str) -> Result<u64, Error> {
+    let messages =
+        session.client.simple_query(sql).await.map_err(|source| Error::Database { action, source })?;
+    let last = messages.iter().rev().find_map(|message| match message {
+        SimpleQueryMessage::CommandComplete(count) => Some(*count),
+        _ => None,
+    });
+    Ok(last.unwrap_or(0))
+}
+
+/// A column of the first row that a simple query returned.
+fn text(messages: &[SimpleQueryMessage], column: usize) -> Option<String> {
+    messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) if !row.is_empty() => row.get(column).map(str::to_owned),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_fits_an_application_name_and_keeps_its_instance() {
+        let owner = owner_name(&"x".repeat(200), "0123456789abcdef");
+        assert_eq!(owner.len(), APPLICATION_NAME_MAX);
+        assert!(owner.ends_with("/0123456789abcdef"), "{owner}");
+    }
+
+    #[test]
+    fn a_time_before_the_epoch_rounds_down() {
+        assert_eq!(timestamp(-1), "timestamptz 'epoch' + -1 * interval '1 microsecond'");
+        assert_eq!(timestamp(1_999), "timestamptz 'epoch' + 1 * interval '1 microsecond'");
+    }
+}

@@ -1,0 +1,373 @@
+//! The database's side of a check: reachable, writable, migrated, and every table as its pipeline needs it.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Row};
+
+use super::report::Report;
+use super::{CLIENT_NAME, chain};
+use crate::config::{Config, OnConflict, Pipeline, Table};
+use crate::decode::Decoder;
+use crate::migrate::{self, State};
+use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::introspect::{self, introspect};
+
+/// Oldest server that jetcopy is meant for: the oldest on which TimescaleDB's releases of the last years run.
+const OLDEST_VERSION: i32 = 12;
+
+/// What the daemon does with its own tables.
+const OWN_PRIVILEGES: [(&str, &str); 6] = [
+    ("jetcopy.checkpoints", "SELECT"),
+    ("jetcopy.checkpoints", "INSERT"),
+    ("jetcopy.checkpoints", "UPDATE"),
+    ("jetcopy.dead_letters", "INSERT"),
+    ("jetcopy.losses", "SELECT"),
+    ("jetcopy.losses", "INSERT"),
+];
+
+/// Place of what concerns the database as a whole.
+const DATABASE: &str = "database";
+
+/// Looks at the database and at every table that a pipeline names.
+pub(super) async fn look(config: &Config, report: &mut Report) {
+    let session = match connect::connect(&config.postgres, CLIENT_NAME).await {
+        Ok(session) => session,
+        Err(error) => return unreachable(&error, report),
+    };
+    let facts = match Facts::read(&session.client).await {
+        Ok(facts) => facts,
+        Err(error) => return report.failure(DATABASE, &error),
+    };
+    facts.judge(session.host(), report);
+    pooler(config, &facts, report).await;
+    if migrations(config, report).await {
+        own_tables(&session.client, report).await;
+    }
+    for pipeline in &config.pipelines {
+        look_at_pipeline(&session.client, pipeline, &facts, report).await;
+    }
+    session.close().await;
+}
+
+fn unreachable(error: &ConnectError, report: &mut Report) {
+    match error {
+        ConnectError::Config { .. } | ConnectError::Tls { .. } | ConnectError::Refused { .. } => {
+            report.failure(DATABASE, error);
+        }
+        ConnectError::NotWritable { .. } => {
+            report.error(DATABASE, chain(error), "name the primary in postgres.url, or promote a standby");
+        }
+        ConnectError::Unreachable { .. } => {
+            report.error(DATABASE, chain(error), "start the server, or correct postgres.url");
+        }
+    }
+}
+
+/// What is asked of the server once.
+struct Facts {
+    version: String,
+    version_number: i32,
+    read_only: bool,
+    encoding: String,
+    timescaledb: Option<String>,
+    may_create_temporary: bool,
+    backend: i32,
+}
+
+impl Facts {
+    async fn read(client: &Client) -> Result<Self, Error> {
+        let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int, \
+                   current_setting('transaction_read_only')::bool, getdatabaseencoding()::text, \
+                   (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), \
+                   has_database_privilege(current_database(), 'TEMP'), pg_backend_pid()";
+        let row = client.query_typed_one(sql, &[]).await?;
+        Ok(Self {
+            version: row.try_get(0)?,
+            version_number: row.try_get(1)?,
+            read_only: row.try_get(2)?,
+            encoding: row.try_get(3)?,
+            timescaledb: row.try_get(4)?,
+            may_create_temporary: row.try_get(5)?,
+            backend: row.try_get(6)?,
+        })
+    }
+
+    fn judge(&self, host: &str, report: &mut Report) {
+        let timescaledb = match &self.timescaledb {
+            Some(version) => format!("TimescaleDB {version}"),
+            None => "without TimescaleDB".into(),
+        };
+        report.ok(DATABASE, format!("PostgreSQL {} at {host}, {timescaledb}", self.version));
+        // The number of version 12.3 is 120003.
+        if self.version_number < OLDEST_VERSION * 10_000 {
+            report.error(
+                DATABASE,
+                format!("PostgreSQL {} is too old", self.version),
+                format!("use PostgreSQL {OLDEST_VERSION} or later"),
+            );
+        }
+        if self.read_only {
+            report.error(
+                DATABASE,
+                format!("{host} takes no writes"),
+                "name the primary in postgres.url and leave target_session_attrs out of it, or set \
+                 default_transaction_read_only to off",
+            );
+        }
+        if self.encoding != "UTF8" {
+            report.warn(
+                DATABASE,
+                format!(
+                    "its encoding is {}: messages with other characters become dead letters",
+                    self.encoding
+                ),
+                "use a database whose encoding is UTF8",
+            );
+        }
+    }
+}
+
+/// A second session on the same backend as the first, which is still open, gives a pooler away.
+async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
+    let second = match connect::connect(&config.postgres, CLIENT_NAME).await {
+        Ok(second) => second,
+        Err(error) => {
+            return report.error(
+                DATABASE,
+                format!("a second connection failed: {}", chain(&error)),
+                "each pipeline needs a connection of its own: raise max_connections or the role's limit",
+            );
+        }
+    };
+    match Facts::read(&second.client).await {
+        Ok(second) if second.backend == facts.backend => report.warn(
+            DATABASE,
+            "a pooler in transaction mode lies between: it works, but temporary tables are made anew for each merge, \
+             and a transaction left open by a lost connection ends when the pooler notices",
+            "connect to the server itself, or to a pool in session mode",
+        ),
+        Ok(_) => {}
+        Err(error) => report.failure(DATABASE, &error),
+    }
+    if let Err(error) = second.client.batch_execute("BEGIN").await {
+        report.error(
+            DATABASE,
+            format!("it takes no transactions: {}", chain(&error)),
+            "set the pooler's pool_mode to transaction or session",
+        );
+    }
+    second.close().await;
+}
+
+/// Whether all migrations are applied.
+async fn migrations(config: &Config, report: &mut Report) -> bool {
+    let entries = match migrate::status(&config.postgres).await {
+        Ok(entries) => entries,
+        Err(error) => {
+            report.failure("schema jetcopy", &error);
+            return false;
+        }
+    };
+    let mut pending = Vec::new();
+    for entry in &entries {
+        match entry.state {
+            State::Applied(_) => {}
+            State::Pending => pending.push(format!("V{} {}", entry.version, entry.name)),
+            State::Changed | State::Unknown => {
+                report.warn("schema jetcopy", entry.to_string(), "run the version of jetcopy that made it");
+            }
+        }
+    }
+    if pending.is_empty() {
+        report.ok("schema jetcopy", "all migrations are applied");
+        return true;
+    }
+    report.error(
+        "schema jetcopy",
+        format!("migrations are pending: {}", pending.join(", ")),
+        "run `jetcopy migrate`",
+    );
+    false
+}
+
+async fn own_tables(client: &Client, report: &mut Report) {
+    for (table, privilege) in OWN_PRIVILEGES {
+        let sql = "SELECT coalesce(has_table_privilege(to_regclass($1), $2), false)";
+        let allowed = client
+            .query_typed_one(sql, &[(&table, Type::TEXT), (&privilege, Type::TEXT)])
+            .await
+            .and_then(|row| row.try_get::<_, bool>(0));
+        match allowed {
+            Ok(true) => {}
+            Ok(false) => report.error(table, format!("no {privilege} privilege"), grant(privilege, table)),
+            Err(error) => {
+                report.error(
+                    table,
+                    chain(&error),
+                    "GRANT USAGE ON SCHEMA jetcopy TO the role in postgres.url",
+                );
+            }
+        }
+    }
+}
+
+fn grant(privilege: &str, table: &str) -> String {
+    format!("GRANT {privilege} ON {table} TO the role in postgres.url")
+}
+
+async fn look_at_pipeline(client: &Client, pipeline: &Pipeline, facts: &Facts, report: &mut Report) {
+    let mut found = Vec::new();
+    for table in &pipeline.tables {
+        match introspect(client, &table.name).await {
+            Ok(table) => found.push(table),
+            Err(error) => report.failure(place(pipeline, &table.name), &error),
+        }
+    }
+    if found.len() < pipeline.tables.len() {
+        return;
+    }
+    let decoder = match Decoder::new(pipeline, &found) {
+        Ok(decoder) => decoder,
+        Err(error) => return report.failure(format!("pipeline {}", pipeline.name), &error),
+    };
+    for (index, (table, found)) in pipeline.tables.iter().zip(&found).enumerate() {
+        let place = place(pipeline, &table.name);
+        conflict_key(&place, table, found, report);
+        match Privileges::read(client, found, decoder.columns(index)).await {
+            Ok(privileges) => privileges.judge(&place, table, found, facts, report),
+            Err(error) => report.failure(&place, &error),
+        }
+        describe(client, &place, found, facts, report).await;
+    }
+}
+
+fn place(pipeline: &Pipeline, table: &str) -> String {
+    format!("pipeline {}, table {table}", pipeline.name)
+}
+
+/// Says what kind of table it is.
+async fn describe(
+    client: &Client,
+    place: &str,
+    found: &introspect::Table,
+    facts: &Facts,
+    report: &mut Report,
+) {
+    let mut kind = "table";
+    if facts.timescaledb.is_some() {
+        let sql = "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables \
+                   WHERE to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) = to_regclass($1))";
+        let hypertable = client
+            .query_typed_one(sql, &[(&found.qualified, Type::TEXT)])
+            .await
+            .and_then(|row| row.try_get::<_, bool>(0));
+        match hypertable {
+            Ok(true) => kind = "hypertable",
+            Ok(false) => kind = "table, no hypertable",
+            Err(error) => report.failure(place, &error),
+        }
+    }
+    let mut text = format!("{kind} with {} columns", found.columns.len());
+    if let Some(time) = &found.time_column {
+        text = text + ", rows sorted by " + time;
+    }
+    for column in &found.unsupported {
+        text = text + ", " + &column.name + " (" + &column.type_name + ") left to the server";
+    }
+    report.ok(place, text);
+}
+
+/// `ON CONFLICT` needs a unique index on exactly its columns.
+fn conflict_key(place: &str, table: &Table, found: &introspect::Table, report: &mut Report) {
+    let sorted = |key: &[String]| {
+        let mut key = key.to_vec();
+        key.sort();
+        key
+    };
+    let key = sorted(&table.key);
+    match table.on_conflict {
+        OnConflict::Error => {}
+        OnConflict::Ignore | OnConflict::Update if !key.is_empty() => {
+            if !found.unique_keys.iter().any(|unique| sorted(unique) == key) {
+                let columns = table.key.join(", ");
+                report.error(
+                    place,
+                    format!("no unique index on ({columns}) that on_conflict can go by"),
+                    format!("CREATE UNIQUE INDEX ON {} ({columns}), or correct key", found.qualified),
+                );
+            }
+        }
+        OnConflict::Ignore | OnConflict::Update => {
+            if found.unique_keys.is_empty() {
+                report.warn(
+                    place,
+                    "on_conflict has no effect: the table has no unique index",
+                    "leave on_conflict out, or create the index",
+                );
+            }
+        }
+    }
+}
+
+/// What the role may do with a table.
+#[expect(clippy::struct_excessive_bools, reason = "each is the server's answer to a question of its own")]
+struct Privileges {
+    insert: bool,
+    select: bool,
+    update: bool,
+    /// COPY is refused where policies apply to the role.
+    row_security: bool,
+}
+
+impl Privileges {
+    async fn read(client: &Client, table: &introspect::Table, columns: &[String]) -> Result<Self, Error> {
+        let sql = "SELECT has_table_privilege(t, 'INSERT') OR coalesce((SELECT bool_and(has_column_privilege(t, c, \
+                   'INSERT')) FROM unnest($2) c), false), has_table_privilege(t, 'SELECT'), \
+                   has_table_privilege(t, 'UPDATE'), row_security_active(t) \
+                   FROM (SELECT to_regclass($1)::oid) AS x (t)";
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(&table.qualified, Type::TEXT), (&columns, Type::TEXT_ARRAY)];
+        let row: Row = client.query_typed_one(sql, &parameters).await?;
+        Ok(Self {
+            insert: row.try_get(0)?,
+            select: row.try_get(1)?,
+            update: row.try_get(2)?,
+            row_security: row.try_get(3)?,
+        })
+    }
+
+    fn judge(
+        &self,
+        place: &str,
+        table: &Table,
+        found: &introspect::Table,
+        facts: &Facts,
+        report: &mut Report,
+    ) {
+        let merges = table.on_conflict != OnConflict::Error;
+        let updates = table.on_conflict == OnConflict::Update;
+        for (privilege, held, needed) in
+            [("INSERT", self.insert, true), ("SELECT", self.select, merges), ("UPDATE", self.update, updates)]
+        {
+            if needed && !held {
+                report.error(place, format!("no {privilege} privilege"), grant(privilege, &found.qualified));
+            }
+        }
+        if merges && !facts.may_create_temporary {
+            report.error(
+                place,
+                "on_conflict needs temporary tables, and the role may not create any",
+                "GRANT TEMPORARY ON the database TO the role in postgres.url",
+            );
+        }
+        if self.row_security {
+            report.error(
+                place,
+                "row-level security applies to the role, and COPY is refused then",
+                "give the role BYPASSRLS",
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

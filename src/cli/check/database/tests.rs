@@ -1,0 +1,143 @@
+use super::*;
+use crate::config;
+use crate::private::{PrivatePostgres, connect};
+
+/// A database with a role of its own, `owner`'s migrations applied unless said otherwise.
+struct World {
+    server: std::sync::Arc<PrivatePostgres>,
+    url: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let server = PrivatePostgres::shared().unwrap();
+        let url = server.create_database().await.unwrap();
+        Self { server, url }
+    }
+
+    async fn migrated() -> Self {
+        let world = Self::new().await;
+        migrate::migrate(&world.config("").postgres).await.unwrap();
+        world
+    }
+
+    async fn execute(&self, sql: &str) {
+        connect(&self.url).await.unwrap().batch_execute(sql).await.unwrap();
+    }
+
+    /// Settings with one pipeline whose tables are `tables`.
+    fn config(&self, tables: &str) -> Config {
+        let text = format!("name = \"frames\"\nstream = \"FRAMES\"\n{tables}");
+        let pipeline: Pipeline = figment::Figment::new()
+            .merge(<figment::providers::Toml as figment::providers::Format>::string(&text))
+            .extract()
+            .unwrap();
+        let postgres = config::Postgres { url: self.url.clone(), ..config::Postgres::default() };
+        Config { postgres, pipelines: vec![pipeline], ..Config::default() }
+    }
+
+    /// What a check with these tables says, without the lines that say ok.
+    async fn troubles(&self, tables: &str) -> Vec<String> {
+        troubles(&self.config(tables)).await
+    }
+}
+
+async fn troubles(config: &Config) -> Vec<String> {
+    let mut report = Report::default();
+    look(config, &mut report).await;
+    report.text(false).lines().filter(|line| !line.starts_with("ok ")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_database_as_it_should_be_gives_no_trouble() {
+    let world = World::migrated().await;
+    let mut report = Report::default();
+    look(&world.config("[[table]]\nname = \"frame_metadata\"\n"), &mut report).await;
+    let text = report.text(false);
+    assert!(text.ends_with("no errors, no warnings\n"), "{text}");
+    assert!(text.contains("ok    schema jetcopy: all migrations are applied\n"), "{text}");
+    let kind = if world.server.has_timescaledb() { "hypertable" } else { "table" };
+    assert!(text.contains(&format!("ok    pipeline frames, table frame_metadata: {kind} with ")), "{text}");
+}
+
+#[tokio::test]
+async fn an_unmigrated_database_and_a_missing_table_are_errors_with_their_remedies() {
+    let world = World::new().await;
+    let troubles = world.troubles("[[table]]\nname = \"absent\"\n").await;
+    assert!(
+        troubles[0].starts_with("error schema jetcopy: migrations are pending: V1 jetcopy"),
+        "{troubles:?}"
+    );
+    assert_eq!(troubles[1], "      -> run `jetcopy migrate`");
+    assert!(troubles[2].starts_with("error pipeline frames, table absent: "), "{troubles:?}");
+    assert_eq!(troubles.last().unwrap(), "2 errors, no warnings");
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_one_error() {
+    let postgres = config::Postgres {
+        url: "postgres://jetcopy@127.0.0.1:1/metadata".into(),
+        ..config::Postgres::default()
+    };
+    let troubles = troubles(&Config { postgres, ..Config::default() }).await;
+    assert!(troubles[0].starts_with("error database: "), "{troubles:?}");
+    assert_eq!(troubles[1], "      -> start the server, or correct postgres.url");
+    assert_eq!(troubles[2], "1 error, no warnings");
+}
+
+#[tokio::test]
+async fn a_key_without_a_unique_index_is_an_error() {
+    let world = World::migrated().await;
+    world.execute("CREATE TABLE t (a int, b int); CREATE UNIQUE INDEX ON t (b, a)").await;
+    let table = |key: &str| format!("[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = {key}\n");
+    assert_eq!(world.troubles(&table("[\"a\", \"b\"]")).await, ["no errors, no warnings"]);
+    assert_eq!(
+        world.troubles(&table("[\"a\"]")).await,
+        [
+            "error pipeline frames, table t: no unique index on (a) that on_conflict can go by",
+            "      -> CREATE UNIQUE INDEX ON public.t (a), or correct key",
+            "1 error, no warnings"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn on_conflict_without_any_unique_index_is_a_warning() {
+    let world = World::migrated().await;
+    world.execute("CREATE TABLE t (a int)").await;
+    let troubles = world.troubles("[[table]]\nname = \"t\"\non_conflict = \"ignore\"\n").await;
+    assert_eq!(
+        troubles[0],
+        "warn  pipeline frames, table t: on_conflict has no effect: the table has no unique index"
+    );
+}
+
+#[tokio::test]
+async fn missing_privileges_are_errors_that_say_what_to_grant() {
+    let world = World::migrated().await;
+    let role = format!("guest_{}", world.url.rsplit('/').next().unwrap());
+    world
+        .execute(&format!(
+            "CREATE TABLE t (a int UNIQUE); CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
+             REVOKE UPDATE ON jetcopy.checkpoints FROM {role}; \
+             DO $$ BEGIN EXECUTE 'REVOKE TEMPORARY ON DATABASE ' || current_database() || ' FROM public'; END $$"
+        ))
+        .await;
+    let mut config = world.config("[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = [\"a\"]\n");
+    let (scheme, rest) = config.postgres.url.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    config.postgres.url = format!("{scheme}://{role}@{host}");
+    let errors: Vec<_> =
+        troubles(&config).await.into_iter().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(
+        errors,
+        [
+            "error jetcopy.checkpoints: no UPDATE privilege",
+            "error pipeline frames, table t: no INSERT privilege",
+            "error pipeline frames, table t: no SELECT privilege",
+            "error pipeline frames, table t: no UPDATE privilege",
+            "error pipeline frames, table t: on_conflict needs temporary tables, and the role may not create any",
+        ]
+    );
+}

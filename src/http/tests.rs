@@ -1,0 +1,105 @@
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::status::PipelineStatus;
+
+/// A server on a free port with one pipeline, unless `empty`.
+struct Running {
+    address: SocketAddr,
+    metrics: Metrics,
+    registry: Registry,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), HttpError>>,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let metrics = Metrics::new();
+        let registry = Registry::default();
+        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.serve(metrics.clone(), registry.clone(), async {
+            stopped.await.unwrap();
+        }));
+        Self { address, metrics, registry, stop, task }
+    }
+
+    fn add(&self, name: &str, shard: &str) -> Arc<PipelineStatus> {
+        let handles = self.metrics.pipeline(name, shard, "FRAMES", &["frame_metadata"]);
+        self.registry.add(name, shard, "FRAMES", handles)
+    }
+
+    /// Status code, headers and body of the answer to a GET.
+    async fn get(&self, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: jetcopy\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, head.to_owned(), body.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn readiness_needs_every_pipeline_running_and_says_what_is_not() {
+    let server = Running::start().await;
+    assert_eq!(server.get("/readyz").await.0, 503);
+    let frames = server.add("frames", "frames");
+    frames.set_state(State::Running);
+    let (code, _, body) = server.get("/readyz").await;
+    assert_eq!((code, body.as_str()), (200, "frames: running\n"));
+    let events = server.add("events", "events-1");
+    events.set_state(State::Paused { reason: "no such table".into(), remedy: "run jetcopy migrate".into() });
+    let (code, _, body) = server.get("/readyz").await;
+    assert_eq!(code, 503);
+    assert_eq!(
+        body,
+        "frames: running\nevents (shard events-1): paused: no such table; run jetcopy migrate\n"
+    );
+    assert_eq!(server.get("/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn metrics_and_status_show_the_same_numbers() {
+    let server = Running::start().await;
+    let handles = server.metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    server.add("frames", "frames");
+    handles.messages.inc_by(41);
+    let (code, head, body) = server.get("/metrics").await;
+    assert_eq!(code, 200);
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains(r#"jetcopy_messages_total{pipeline="frames",shard="frames",stream="FRAMES"} 41"#));
+    let (code, _, body) = server.get("/status").await;
+    assert_eq!(code, 200);
+    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["pipelines"][0]["messages"], 41);
+    assert_eq!(status["pipelines"][0]["state"], "starting");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named_with_its_setting() {
+    let server = Running::start().await;
+    let error = Server::bind(server.address).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("cannot listen on {}; choose another address with http.listen", server.address)
+    );
+}
+
+#[tokio::test]
+async fn shutdown_ends_the_server_and_frees_its_address() {
+    let server = Running::start().await;
+    assert_eq!(server.get("/healthz").await.0, 200);
+    server.stop.send(()).unwrap();
+    server.task.await.unwrap().unwrap();
+    assert!(Server::bind(server.address).await.is_ok());
+}

@@ -1,0 +1,29 @@
+//! Where log lines go and how they look: text or JSON, to standard error, so that standard output is a command's own.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// `log.level` is not a filter; a loaded configuration has been checked for that.
+    #[error("log.level is not a filter")]
+    Level(#[source] tracing_subscriber::filter::ParseError),
+    /// Another log was set up before.
+    #[error("the log is set up already")]
+    Taken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sets up the process's log.
+pub fn init(log: &Log) -> Result<(), LoggingError> {
+    let filter = EnvFilter::try_new(&log.level).map_err(LoggingError::Level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+    }
+    .map_err(LoggingError::Taken)
+}

@@ -1,0 +1,147 @@
+//! Connecting to NATS, and knowing at once when a connection is no longer what it was.
+//!
+//! Guarantees: a [`Connection`] that met anything which may have cost deliveries (a disconnect, a slow consumer, a
+//! closed connection) says so through [`Connection::broken`], and keeps saying so. It does not reconnect on behalf of
+//! a pipeline: the client's own reconnect is left to it, but a pipeline starts anew with a fresh connection.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, Event};
+use tokio::sync::watch;
+
+use crate::config;
+
+/// How long one connection attempt may take: a handshake on a healthy network takes milliseconds, so this only
+/// bounds how long an unreachable server holds up the next attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the server is pinged. Two missed replies end the connection, so a half-open one is seen after at most
+/// three intervals; the pull heartbeat usually sees it earlier.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Messages that the client may hold for one subscription before it drops them. Pull requests bound what is on the
+/// way by count and by bytes, so this only has to exceed what two requests may bring.
+const SUBSCRIPTION_CAPACITY: usize = 256 * 1024;
+
+/// A connection to NATS.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The client.
+    pub client: async_nats::Client,
+    trouble: watch::Receiver<Option<Trouble>>,
+}
+
+/// What may have cost deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The connection was lost.
+    Disconnected,
+    /// The client dropped messages because nobody read them in time.
+    SlowConsumer,
+    /// The client gave up.
+    Closed,
+}
+
+/// Why no connection could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file that the settings name could not be read.
+    #[error("cannot read {}, named by nats.{setting}", path.display())]
+    File {
+        /// Setting that names the file.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server could not be reached or refused the connection.
+    #[error("cannot connect to NATS at {url}")]
+    Connect {
+        /// Addresses, without credentials.
+        url: String,
+        /// What the client said.
+        source: async_nats::ConnectError,
+    },
+}
+
+impl Connection {
+    /// Connects under the client name `name`.
+    pub async fn open(config: &config::Nats, name: &str) -> Result<Self, ConnectError> {
+        let (report, trouble) = watch::channel(None);
+        let mut options = ConnectOptions::new()
+            .name(name)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            .event_callback(move |event| {
+                if let Some(trouble) = Trouble::from_event(&event) {
+                    report.send_if_modified(|seen| seen.is_none() && seen.replace(trouble).is_none());
+                }
+                async {}
+            });
+        if let Some(path) = &config.credentials_file {
+            options = options.credentials_file(path).await.map_err(|source| ConnectError::File {
+                setting: "credentials_file",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        if let Some(path) = &config.nkey_file {
+            options = options.nkey(secret("nkey_file", path)?);
+        }
+        if let Some(path) = &config.token_file {
+            options = options.token(secret("token_file", path)?);
+        }
+        if let (Some(user), Some(path)) = (&config.user, &config.password_file) {
+            options = options.user_and_password(user.clone(), secret("password_file", path)?);
+        }
+        if let Some(tls) = &config.tls {
+            options = options.require_tls(true);
+            if let Some(ca) = &tls.ca_file {
+                options = options.add_root_certificates(ca.clone());
+            }
+            if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+                options = options.add_client_certificate(cert.clone(), key.clone());
+            }
+        }
+        let addresses: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
+        let client = options
+            .connect(addresses.as_slice())
+            .await
+            .map_err(|source| ConnectError::Connect { url: config::redact_url(&config.url), source })?;
+        Ok(Self { client, trouble })
+    }
+
+    /// Resolves once anything may have cost deliveries.
+    pub async fn broken(&self) -> Trouble {
+        let mut trouble = self.trouble.clone();
+        match trouble.wait_for(Option::is_some).await {
+            Ok(seen) => (*seen).unwrap_or(Trouble::Closed),
+            // The sender lives in the client's task; that it is gone means that the client is.
+            Err(_) => Trouble::Closed,
+        }
+    }
+}
+
+impl Trouble {
+    fn from_event(event: &Event) -> Option<Self> {
+        match event {
+            Event::Disconnected => Some(Self::Disconnected),
+            Event::SlowConsumer(_) => Some(Self::SlowConsumer),
+            Event::Closed => Some(Self::Closed),
+            // A server in lame-duck mode still serves; the disconnect that follows is what ends the connection.
+            Event::Connected
+            | Event::LameDuckMode
+            | Event::Draining
+            | Event::ServerError(_)
+            | Event::ClientError(_) => None,
+        }
+    }
+}
+
+fn secret(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
+    config::read_secret(path).map_err(|source| ConnectError::File { setting, path: path.to_owned(), source })
+}

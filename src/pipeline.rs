@@ -1,0 +1,173 @@
+//! One generation of a pipeline: from a resync to the first failure or the stop.
+//!
+//! The stages and their edges, each a bounded channel:
+//!
+//! ```text
+//! subscription ─► read (decode, batch) ─[1]─► write (copy, commit) ─[4]─► ack
+//!                      ▲                              │
+//!                      └────────[2]── emptied ────────┘
+//! ```
+//!
+//! Guarantees: when any stage fails, all of them end, and the failure of that stage is what the generation returns.
+//! On a stop they end in the order of the data: nothing more is pulled, what was taken is committed and acknowledged.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::ack;
+use crate::checkpoint::Place;
+use crate::config::{self, Config};
+use crate::copy::Target;
+use crate::lag::{self, Progress};
+use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::nats::Trouble;
+use crate::poison::Window;
+use crate::read::Reader;
+use crate::resync::{self, Ready, resync};
+use crate::status::{PipelineStatus, State};
+use crate::subscribe::{self, Placement, Subscription};
+use crate::write::{self, Writer};
+
+/// Batches between reader and writer: with the one being filled and the one being written, three are in memory.
+const BATCHES: usize = 1;
+
+/// Acks that may wait. Each covers those before it, so a full channel only ever means a stuck connection.
+const ACKS: usize = 4;
+
+/// Emptied batches that wait to be filled again: no more than can be in flight.
+const EMPTIED: usize = 2;
+
+/// What stays the same over the generations of a pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// All settings.
+    pub settings: Arc<Config>,
+    /// This pipeline's.
+    pub pipeline: config::Pipeline,
+    /// Its shard.
+    pub place: Place,
+    /// Under which name this process owns the shard.
+    pub owner: String,
+    /// How much poison there was lately.
+    pub poison: Arc<Mutex<Window>>,
+    /// What it counts with.
+    pub metrics: PipelineMetrics,
+    /// Where it says how it is.
+    pub status: Arc<PipelineStatus>,
+}
+
+/// Why a generation ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It could not start.
+    #[error(transparent)]
+    Resync(#[from] resync::Error),
+    /// The subscription failed.
+    #[error(transparent)]
+    Read(#[from] subscribe::Error),
+    /// A batch could not be written.
+    #[error(transparent)]
+    Write(#[from] write::Error),
+    /// A probe found something wrong.
+    #[error(transparent)]
+    Lag(#[from] lag::Error),
+    /// The connection to NATS may have cost deliveries.
+    #[error("the connection to NATS had trouble: {0:?}")]
+    Nats(Trouble),
+    /// A stage panicked, which is a defect in jetcopy.
+    #[error("a stage of the pipeline panicked")]
+    Panicked(#[source] JoinError),
+}
+
+/// Which stage ended.
+enum Stage {
+    /// One that others follow.
+    Inner,
+    /// The last one: the generation is over.
+    Last,
+}
+
+impl Pipeline {
+    /// Runs one generation until it fails or `stop` says so.
+    pub async fn generation(&self, placement: Placement, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+        let mut stopped = stop.clone();
+        let ready = tokio::select! {
+            ready = resync(&self.settings, &self.pipeline, &self.place, &self.owner, placement) => ready?,
+            _ = stopped.wait_for(|&stop| stop) => return Ok(()),
+        };
+        self.metrics.database_up.set(1);
+        self.metrics.nats_up.set(1);
+        self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
+        let mut stages = self.start(ready, stop).await?;
+        self.status.set_state(State::Running);
+        // Dropping the set aborts what still runs.
+        loop {
+            match stages.join_next().await {
+                Some(Ok(Ok(Stage::Inner))) => {}
+                Some(Ok(Ok(Stage::Last))) | None => return Ok(()),
+                Some(Ok(Err(failure))) => return Err(failure),
+                Some(Err(error)) => return Err(Failure::Panicked(error)),
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        ready: Ready,
+        stop: watch::Receiver<bool>,
+    ) -> Result<JoinSet<Result<Stage, Failure>>, Failure> {
+        let Ready { session, nats, stream, consumer, claim, decoder, tables } = ready;
+        let (batches, batches_in) = mpsc::channel(BATCHES);
+        let (acks, acks_in) = mpsc::channel(ACKS);
+        let (emptied, emptied_in) = mpsc::channel(EMPTIED);
+        let progress = Arc::new(Progress::default());
+        let client = nats.client.clone();
+
+        let targets = self
+            .pipeline
+            .tables
+            .iter()
+            .zip(&tables)
+            .enumerate()
+            .map(|(index, (settings, table))| Target::new(settings, table, decoder.columns(index)))
+            .collect();
+        let writer = Writer {
+            session,
+            place: self.place.clone(),
+            epoch: claim.epoch,
+            checkpoint: claim.last_sequence,
+            targets,
+            poison: Arc::clone(&self.poison),
+            step_timeout: self.settings.postgres.step_timeout,
+            progress: Arc::clone(&progress),
+            metrics: self.metrics.clone(),
+        };
+        let pull_bytes = subscribe::pull_bytes(
+            self.pipeline.max_buffered_bytes.as_u64(),
+            client.server_info().max_payload,
+        );
+        let reader = Reader {
+            subscription: Subscription::start(&consumer, claim.last_sequence, pull_bytes).await?,
+            decoder,
+            limits: self.pipeline.batch,
+            tables: tables.len(),
+            progress: Arc::clone(&progress),
+            metrics: self.metrics.clone(),
+        };
+
+        let mut stages = JoinSet::new();
+        stages.spawn(async move { Ok(reader.run(batches, emptied_in, stop).await.map(|()| Stage::Inner)?) });
+        stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Stage::Inner)?) });
+        let metrics = self.metrics.clone();
+        stages.spawn(async move {
+            ack::run(client, acks_in, metrics).await;
+            Ok(Stage::Last)
+        });
+        stages.spawn(async move { Err(Failure::Nats(nats.broken().await)) });
+        let probe = lag::run(consumer, stream, self.pipeline.clone(), progress, self.metrics.clone());
+        stages.spawn(async move { Err(probe.await.into()) });
+        Ok(stages)
+    }
+}

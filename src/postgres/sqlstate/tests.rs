@@ -1,0 +1,295 @@
+//! Every error here comes from a real server.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt;
+use tokio_postgres::{Client, CopyInSink};
+
+use super::*;
+use crate::private::{PostgresOptions, PrivatePostgres, connect};
+
+const COPY: Step = Step::CopyData { mergeable: false };
+const MERGEABLE: Step = Step::CopyData { mergeable: true };
+
+async fn with(sql: &str) -> (std::sync::Arc<PrivatePostgres>, Client) {
+    let server = PrivatePostgres::shared().unwrap();
+    let client = connect(&server.create_database().await.unwrap()).await.unwrap();
+    client.batch_execute(sql).await.unwrap();
+    (server, client)
+}
+
+/// Copies rows of binary fields into `table` and returns the error that must come of it.
+async fn copy(client: &Client, table: &str, rows: &[&[Option<&[u8]>]]) -> Error {
+    let mut data = BytesMut::new();
+    data.put_slice(b"PGCOPY\n\xff\r\n\0");
+    data.put_slice(&[0; 8]);
+    for row in rows {
+        data.put_i16(i16::try_from(row.len()).unwrap());
+        for field in *row {
+            match field {
+                Some(bytes) => {
+                    data.put_i32(i32::try_from(bytes.len()).unwrap());
+                    data.put_slice(bytes);
+                }
+                None => data.put_i32(-1),
+            }
+        }
+    }
+    data.put_i16(-1);
+    let sink: CopyInSink<Bytes> =
+        client.copy_in(&format!("COPY {table} FROM STDIN (FORMAT binary)")).await.unwrap();
+    let mut sink = std::pin::pin!(sink);
+    sink.send(data.freeze()).await.unwrap();
+    sink.as_mut().finish().await.unwrap_err()
+}
+
+fn code(error: &Error) -> &str {
+    error.code().unwrap().code()
+}
+
+#[tokio::test]
+async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
+    let (_server, client) = with("CREATE TYPE mood AS ENUM ('fine');
+         CREATE TABLE texts (v text); CREATE TABLE jsonbs (v jsonb); CREATE TABLE jsons (v json);
+         CREATE TABLE moods (v mood); CREATE TABLE numbers (v int); CREATE TABLE lists (v int[]);
+         CREATE TABLE times (v timestamptz); CREATE TABLE shorts (v varchar(3)); CREATE TABLE prices (v numeric(3,1));
+         CREATE TABLE parts (v int) PARTITION BY RANGE (v); CREATE TABLE checks (v int CHECK (v > 0));
+         CREATE TABLE required (v int NOT NULL)")
+    .await;
+    let one = 1_i32.to_be_bytes();
+    let list_of_text =
+        [&1_i32.to_be_bytes()[..], &[0; 4], &25_i32.to_be_bytes(), &one, &one, &one, b"a"].concat();
+    let thousand = [0, 1, 0, 0, 0, 0, 0, 0, 0x03, 0xE8];
+    let deep = [b"\x01", "[".repeat(100_000).as_bytes()].concat();
+    let cases: [(&str, &str, &[u8], &[u8]); 15] = [
+        ("texts", "22021", b"a", b"\xff"),
+        ("texts", "22021", b"a", b"a\0"),
+        ("jsonbs", "22P05", b"\x01[]", b"\x01\"\\u0000\""),
+        ("jsonbs", "22P02", b"\x01[]", b"\x01\"\\ud800\""),
+        ("jsons", "22P02", b"[]", b"{\n\n\"a\": }"),
+        ("jsonbs", "XX000", b"\x01[]", b"\x09[]"),
+        ("jsonbs", "54001", b"\x01[]", &deep),
+        ("moods", "22P02", b"fine", b"COPY moods, line 9"),
+        ("numbers", "08P01", &one, b"\0"),
+        ("lists", "42804", &[0; 12], &list_of_text),
+        ("times", "22008", &[0; 8], &(i64::MAX - 1).to_be_bytes()),
+        ("shorts", "22001", b"abc", b"abcd"),
+        ("prices", "22003", &[0; 8], &thousand),
+        ("checks", "23514", &one, &[0; 4]),
+        ("numbers", "22P03", &one, &[0; 5]),
+    ];
+    // The element's OID is part of an empty array too.
+    let empty_list = [&[0; 8][..], &23_i32.to_be_bytes()].concat();
+    for (table, expected, good, bad) in cases {
+        let good = if table == "lists" { &empty_list } else { good };
+        let error = copy(&client, table, &[&[Some(good)], &[Some(good)], &[Some(bad)], &[Some(good)]]).await;
+        assert_eq!(code(&error), expected, "{table}: {error:?}");
+        assert_eq!(decide(&error, COPY), Decision::PoisonRow, "{table}: {error:?}");
+        assert_eq!(copy_line(&error), Some(3), "{table}: {error:?}");
+    }
+    let error = copy(&client, "required", &[&[Some(&one)], &[None]]).await;
+    assert_eq!(
+        (code(&error), copy_line(&error), decide(&error, COPY)),
+        ("23502", Some(2), Decision::PoisonRow)
+    );
+    let error = copy(&client, "parts", &[&[Some(&one)]]).await;
+    assert_eq!(
+        (code(&error), copy_line(&error), decide(&error, COPY)),
+        ("23514", Some(1), Decision::PoisonRow)
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_is_there_is_merged_only_where_the_table_has_on_conflict() {
+    let (_server, client) = with("CREATE TABLE t (v int PRIMARY KEY)").await;
+    let one = 1_i32.to_be_bytes();
+    let error = copy(&client, "t", &[&[Some(&one)], &[Some(&one)]]).await;
+    assert_eq!((code(&error), copy_line(&error)), ("23505", Some(2)));
+    assert_eq!(decide(&error, COPY), Decision::PoisonRow);
+    assert_eq!(decide(&error, MERGEABLE), Decision::Merge);
+    // Another key than the one that ON CONFLICT names.
+    assert_eq!(decide(&error, Step::Merge), Decision::PoisonRow);
+    // jetcopy's own tables have been tampered with.
+    assert_eq!(decide(&error, Step::Own), Decision::Pause);
+}
+
+#[tokio::test]
+async fn a_foreign_key_names_no_line_and_a_deferred_one_speaks_at_commit() {
+    let (_server, client) = with(
+        "CREATE TABLE cameras (id int PRIMARY KEY);
+         CREATE TABLE now (v int REFERENCES cameras);
+         CREATE TABLE later (v int REFERENCES cameras DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .await;
+    let error = copy(&client, "now", &[&[Some(&[0; 4])]]).await;
+    assert_eq!((code(&error), copy_line(&error), decide(&error, COPY)), ("23503", None, Decision::PoisonRow));
+    client.batch_execute("BEGIN; INSERT INTO later VALUES (1)").await.unwrap();
+    let error = client.batch_execute("COMMIT").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::Commit)), ("23503", Decision::PoisonRow));
+}
+
+#[tokio::test]
+async fn a_trigger_that_refuses_a_row_makes_it_poison() {
+    let (_server, client) = with(
+        "CREATE TABLE t (v int);
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.v = 0 THEN
+                 RAISE 'no' USING ERRCODE = 'JC001';
+             END IF;
+             IF NEW.v = 1 THEN
+                 RAISE E'COPY t, line 77\\nCOPY t, line 78';
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    for (value, expected) in [(0_i32, "JC001"), (1, "P0001")] {
+        let error = copy(&client, "t", &[&[Some(&9_i32.to_be_bytes())], &[Some(&value.to_be_bytes())]]).await;
+        assert_eq!((code(&error), copy_line(&error)), (expected, Some(2)), "{error:?}");
+        assert_eq!(decide(&error, COPY), Decision::PoisonRow);
+        assert_eq!(decide(&error, Step::Own), Decision::Pause);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_looks_like_a_line_is_left_to_bisection() {
+    let (_server, client) = with(
+        r#"CREATE TABLE "t, line 7" (v text); CREATE TABLE "COPY t" (", line 5" text);
+        CREATE TABLE "a, b" (v text)"#,
+    )
+    .await;
+    let bad: &[&[Option<&[u8]>]] = &[&[Some(b"\0")]];
+    assert_eq!(copy_line(&copy(&client, r#""t, line 7""#, bad).await), None);
+    assert_eq!(copy_line(&copy(&client, r#""COPY t""#, bad).await), None);
+    assert_eq!(copy_line(&copy(&client, r#""a, b""#, bad).await), Some(1));
+}
+
+#[test]
+fn the_line_is_found_in_other_languages_where_their_order_is_the_same() {
+    assert_eq!(line_in("COPY t, Zeile 12, Spalte v"), Some(12));
+    assert_eq!(line_in("COPY t, ligne 12, colonne v"), Some(12));
+    assert_eq!(line_in("COPY t, строка 12"), Some(12));
+    assert_eq!(line_in("tのCOPY、行番号 12"), None);
+    assert_eq!(line_in("COPY t"), None);
+}
+
+#[tokio::test]
+async fn what_a_person_must_mend_pauses_and_says_what_to_do() {
+    let (server, client) =
+        with("CREATE TABLE t (v int); CREATE ROLE nobody_may LOGIN; CREATE VIEW w AS SELECT 1 AS v").await;
+    let cases = [
+        ("COPY absent FROM STDIN (FORMAT binary)", "42P01", "jetcopy migrate"),
+        ("COPY t (absent) FROM STDIN (FORMAT binary)", "42703", "mapping"),
+        ("SET ROLE nobody_may; COPY t FROM STDIN (FORMAT binary)", "42501", "grant"),
+        ("COPY nowhere.t FROM STDIN (FORMAT binary)", "3F000", "schema"),
+    ];
+    for (sql, expected, remedy_has) in cases {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), expected, "{sql}");
+        assert_eq!(decide(&error, Step::CopyStart), Decision::Pause, "{sql}");
+        assert!(remedy(&error).contains(remedy_has), "{sql}: {}", remedy(&error));
+    }
+    client.batch_execute("RESET ROLE").await.unwrap();
+    let error = copy(&client, "w", &[]).await;
+    assert_eq!((code(&error), decide(&error, COPY)), ("42809", Decision::Pause));
+    let error = connect(&server.database_url("absent")).await.err().unwrap();
+    assert_eq!((code(&error), decide(&error, Step::Connect)), ("3D000", Decision::Pause));
+    let error = connect(&server.url().replace("postgres@", "stranger@")).await.err().unwrap();
+    assert_eq!((code(&error), decide(&error, Step::Connect)), ("28000", Decision::Pause));
+}
+
+#[tokio::test]
+async fn what_passes_by_itself_is_retried() {
+    let (server, client) = with("CREATE TABLE t (v int PRIMARY KEY); INSERT INTO t VALUES (1), (2)").await;
+    let name: String = client.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    let other = connect(&server.database_url(&name)).await.unwrap();
+
+    other.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
+    let error = client.batch_execute("SET lock_timeout = '10ms'; SELECT FROM t").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::CopyStart)), ("55P03", Decision::Retry));
+    let error =
+        client.batch_execute("SET statement_timeout = '10ms'; SELECT pg_sleep(60)").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, COPY)), ("57014", Decision::Retry));
+    client.batch_execute("RESET ALL").await.unwrap();
+
+    other.batch_execute("ROLLBACK; BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT FROM t").await.unwrap();
+    client.batch_execute("UPDATE t SET v = 3 WHERE v = 1").await.unwrap();
+    let error = other.batch_execute("UPDATE t SET v = 4 WHERE v = 1").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::Own)), ("40001", Decision::Retry));
+
+    other
+        .batch_execute("ROLLBACK; BEGIN; SET deadlock_timeout = '10ms'; UPDATE t SET v = 20 WHERE v = 2")
+        .await
+        .unwrap();
+    client
+        .batch_execute("BEGIN; SET deadlock_timeout = '1min'; UPDATE t SET v = 30 WHERE v = 3")
+        .await
+        .unwrap();
+    let waiting = client.batch_execute("UPDATE t SET v = 21 WHERE v = 2");
+    let (_, error) = tokio::join!(waiting, other.batch_execute("UPDATE t SET v = 31 WHERE v = 3"));
+    let error = error.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::Own)), ("40P01", Decision::Retry));
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_what_it_was_is_replaced() {
+    let (server, client) = with("CREATE TABLE t (v int)").await;
+    let error = client.batch_execute("PREPARE s AS SELECT 1; PREPARE s AS SELECT 1").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::CopyStart)), ("42P05", Decision::Reconnect));
+    let error = client.batch_execute("EXECUTE absent").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::CopyStart)), ("26000", Decision::Reconnect));
+    let error = client.batch_execute("BEGIN READ ONLY; INSERT INTO t VALUES (1)").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::Own)), ("25006", Decision::Reconnect));
+    let error = client.batch_execute("SELECT 1").await.unwrap_err();
+    assert_eq!((code(&error), decide(&error, Step::Own)), ("25P02", Decision::Reconnect));
+    client.batch_execute("ROLLBACK").await.unwrap();
+
+    let name: String = client.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    let other = connect(&server.database_url(&name)).await.unwrap();
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let sleeping = client.batch_execute("SELECT pg_sleep(60)");
+    let ending = async {
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+        while other.query_one(asleep, &[&pid]).await.unwrap().get::<_, i64>(0) == 0 {}
+        other.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap()
+    };
+    let (error, _) = tokio::join!(sleeping, ending);
+    let error = error.unwrap_err();
+    assert_eq!((code(&error), decide(&error, COPY)), ("57P01", Decision::Reconnect));
+    let error = client.batch_execute("SELECT 1").await.unwrap_err();
+    assert!(error.is_closed());
+    assert_eq!(decide(&error, COPY), Decision::Reconnect);
+}
+
+#[tokio::test]
+async fn a_full_server_and_one_that_starts_are_waited_for() {
+    let options = PostgresOptions {
+        timescaledb: false,
+        max_connections: 4,
+        settings: vec![("superuser_reserved_connections".into(), "0".into())],
+        ..PostgresOptions::default()
+    };
+    let server = PrivatePostgres::start(&options).unwrap();
+    let mut held = Vec::new();
+    let error = loop {
+        match connect(&server.url()).await {
+            Ok(client) => held.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((code(&error), decide(&error, Step::Connect)), ("53300", Decision::BackOff));
+}
+
+#[test]
+fn every_class_of_the_appendix_has_a_group_of_its_own() {
+    let classes = [
+        "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23",
+        "24", "25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44",
+        "53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX",
+    ];
+    for code in classes {
+        assert_ne!(class(&format!("{code}000")), Class::Custom, "{code}");
+    }
+    assert_eq!(class("TS001"), Class::Custom);
+    assert_eq!(class(""), Class::Custom);
+}

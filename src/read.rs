@@ -1,0 +1,133 @@
+//! Subscription → decode → batches.
+//!
+//! Guarantees: batches leave in stream order, each covering the stretch of the stream right after the one before.
+//! One batch fills while the ones before it are queued and written; a batch whose time has come keeps growing, up to
+//! its limits, for as long as the writer has no room. Memory is bounded by that: when the batch is full and the
+//! writer busy, nothing more is taken from the subscription.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Sleep, sleep};
+
+use crate::batch::{Batch, Closed, Incoming};
+use crate::config;
+use crate::decode::{self, Decoder};
+use crate::lag::Progress;
+use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::subscribe::{self, Delivery, Subscription};
+
+/// Takes deliveries and makes batches of them.
+pub struct Reader {
+    /// Where deliveries come from.
+    pub subscription: Subscription,
+    /// What turns them into rows.
+    pub decoder: Decoder,
+    /// When a batch is closed.
+    pub limits: config::BatchLimits,
+    /// Tables that a message fills.
+    pub tables: usize,
+    /// Told of every delivery.
+    pub progress: Arc<Progress>,
+    /// Counts messages and bytes.
+    pub metrics: PipelineMetrics,
+}
+
+/// Deliveries that are taken in a row before timers and the writer are looked at again: a look costs about as much
+/// as decoding a message, so this makes it negligible, and a hundred messages take well under a millisecond.
+const TAKEN_IN_A_ROW: usize = 64;
+
+impl Reader {
+    /// Reads until `stop` says so, the writer is gone, or the subscription fails. On a stop, what was taken is sent.
+    pub async fn run(
+        mut self,
+        batches: mpsc::Sender<Batch>,
+        mut emptied: mpsc::Receiver<Batch>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), subscribe::Error> {
+        let mut age = pin!(sleep(self.limits.max_age));
+        let mut batch = Batch::new(self.tables);
+        let mut due = None;
+        loop {
+            let room = due.is_none_or(|closed| closed == Closed::Age);
+            tokio::select! {
+                // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
+                // its age stays near its limit.
+                biased;
+                _ = stop.wait_for(|&stop| stop) => break,
+                permit = batches.reserve(), if due.is_some() => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
+                    self.count(&batch, due.take().unwrap_or(Closed::Age));
+                    permit.send(std::mem::replace(&mut batch, next));
+                }
+                () = &mut age, if due.is_none() && !batch.is_empty() => due = Some(Closed::Age),
+                delivery = self.subscription.next(), if room => {
+                    if batch.is_empty() {
+                        restart(age.as_mut(), self.limits);
+                    }
+                    self.push(&mut batch, delivery?);
+                    let mut taken = 1;
+                    while taken < TAKEN_IN_A_ROW && batch.reached(&self.limits).is_none() {
+                        let Some(delivery) = self.subscription.next_ready() else { break };
+                        self.push(&mut batch, delivery?);
+                        taken += 1;
+                    }
+                    due = batch.reached(&self.limits).or(due);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.count(&batch, Closed::Shutdown);
+            // A writer that is gone has said why; what was not written is replayed.
+            batches.send(batch).await.ok();
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, batch: &mut Batch, delivery: Delivery) {
+        self.progress.delivered(delivery.consumer_sequence);
+        let message = delivery.message;
+        batch.reply.clear();
+        if let Some(reply) = &message.reply {
+            batch.reply.push_str(reply);
+        }
+        let incoming = Incoming {
+            sequence: delivery.sequence,
+            timestamp_ns: delivery.timestamp_ns,
+            subject: &message.subject,
+            payload: &message.payload,
+            headers: message.headers,
+        };
+        let decoder = &mut self.decoder;
+        batch.push(incoming, |incoming, index, rows| {
+            let message = decode::Message {
+                subject: incoming.subject,
+                headers: incoming.headers.as_ref(),
+                payload: incoming.payload,
+                sequence: incoming.sequence,
+                timestamp_ns: incoming.timestamp_ns,
+            };
+            decoder.decode(&message, index, rows)
+        });
+    }
+
+    fn count(&self, batch: &Batch, closed: Closed) {
+        let metrics = &self.metrics;
+        metrics.messages.inc_by(batch.messages.len() as u64);
+        metrics.bytes.inc_by(batch.message_bytes() as u64);
+        metrics.buffered_bytes.set(gauge_value(batch.bytes() as u64));
+        match closed {
+            Closed::Rows => metrics.batches.rows.inc(),
+            Closed::Bytes => metrics.batches.bytes.inc(),
+            Closed::Age => metrics.batches.age.inc(),
+            Closed::Shutdown => metrics.batches.shutdown.inc(),
+        }
+    }
+}
+
+fn restart(age: std::pin::Pin<&mut Sleep>, limits: config::BatchLimits) {
+    age.reset((Instant::now() + limits.max_age).into());
+}

@@ -1,0 +1,234 @@
+//! The one place where the failure of a generation becomes a decision.
+//!
+//! Guarantees: every failure has a decision, without a wildcard arm; what a person must mend is never retried in a
+//! tight loop, and what the next attempt may mend never waits for a person.
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+
+use async_nats::jetstream::consumer::pull::MessagesErrorKind;
+use async_nats::jetstream::context::GetStreamErrorKind;
+
+use crate::checkpoint;
+use crate::lag;
+use crate::nats::{self, Trouble};
+use crate::pipeline::Failure;
+use crate::postgres::connect::ConnectError;
+use crate::postgres::introspect::IntrospectError;
+use crate::postgres::sqlstate::{self, Decision, Step, decide};
+use crate::resync;
+use crate::subscribe;
+use crate::write;
+
+/// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Label of the metric: why the next resync begins.
+    pub cause: &'static str,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do after a generation failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start the next generation after a pause.
+    Again,
+    /// The same, and create the durable anew instead of moving it.
+    Recreate,
+    /// Another daemon has the shard: look again when its lease may have ended.
+    Wait,
+    /// A person must mend something outside; look again from time to time.
+    Pause {
+        /// What would mend it.
+        remedy: String,
+    },
+    /// A person must decide; nothing is tried until the daemon is started again.
+    Halt {
+        /// What would mend it.
+        remedy: String,
+    },
+    /// As [`Self::Halt`], for a pipeline that has too much poison.
+    PauseForGood {
+        /// What would mend it.
+        remedy: String,
+    },
+}
+
+impl Recovery {
+    fn again(cause: &'static str) -> Self {
+        Self { cause, action: Action::Again }
+    }
+
+    fn pause(cause: &'static str, remedy: impl Into<String>) -> Self {
+        Self { cause, action: Action::Pause { remedy: remedy.into() } }
+    }
+}
+
+/// Decides.
+#[must_use]
+pub fn recovery(failure: &Failure) -> Recovery {
+    match failure {
+        Failure::Resync(error) => of_resync(error),
+        Failure::Read(error) => of_subscription(error),
+        Failure::Write(error) => of_write(error),
+        Failure::Lag(error) => match error {
+            lag::Error::Undelivered { .. } => Recovery::again("undelivered"),
+            lag::Error::NoPull => Recovery::again("no_pull"),
+            lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
+            lag::Error::Consumer(_) | lag::Error::Stream(_) | lag::Error::Timeout => {
+                Recovery::again("jetstream")
+            }
+        },
+        Failure::Nats(Trouble::Disconnected | Trouble::Closed) => Recovery::again("nats"),
+        Failure::Nats(Trouble::SlowConsumer) => Recovery::again("slow_consumer"),
+        Failure::Panicked(_) => Recovery::again("panic"),
+    }
+}
+
+fn of_resync(error: &resync::Error) -> Recovery {
+    match error {
+        resync::Error::Postgres(error) => match error {
+            ConnectError::Config { .. } => {
+                Recovery::pause("database", "correct the [postgres] settings and start jetcopy again")
+            }
+            ConnectError::Tls { .. } => Recovery::pause(
+                "database",
+                "correct [postgres.tls], sslmode in the URL, or the server's certificate",
+            ),
+            ConnectError::Refused { remedy, .. } => Recovery::pause("database", remedy),
+            ConnectError::NotWritable { .. } | ConnectError::Unreachable { .. } => {
+                Recovery::again("database")
+            }
+        },
+        resync::Error::Nats(error) => match error {
+            nats::ConnectError::File { .. } => Recovery::pause("nats", "make the file readable for jetcopy"),
+            nats::ConnectError::Connect { source, .. } => match source.kind() {
+                async_nats::ConnectErrorKind::Authentication
+                | async_nats::ConnectErrorKind::AuthorizationViolation => {
+                    Recovery::pause("nats", "correct the credentials in [nats]")
+                }
+                async_nats::ConnectErrorKind::ServerParse => Recovery::pause("nats", "correct nats.url"),
+                async_nats::ConnectErrorKind::Tls => {
+                    Recovery::pause("nats", "correct [nats.tls] or the server's certificate")
+                }
+                async_nats::ConnectErrorKind::Dns
+                | async_nats::ConnectErrorKind::TimedOut
+                | async_nats::ConnectErrorKind::Io
+                | async_nats::ConnectErrorKind::MaxReconnects => Recovery::again("nats"),
+            },
+        },
+        resync::Error::Checkpoint(error) => of_checkpoint(error),
+        resync::Error::Introspect(error) => match error {
+            IntrospectError::Query { source, .. } => of_database(source, Step::Own),
+            IntrospectError::Missing { .. }
+            | IntrospectError::NotATable { .. }
+            | IntrospectError::Unsupported { .. } => {
+                Recovery::pause("table", "mend the table or the configuration; jetcopy looks again by itself")
+            }
+        },
+        resync::Error::Plan(_) => {
+            Recovery::pause("mapping", "mend the mapping in the configuration, or the table")
+        }
+        resync::Error::Stream { source, .. } => match source.kind() {
+            GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
+                Recovery::pause("stream", "correct the stream's name in the configuration")
+            }
+            GetStreamErrorKind::JetStream(_) => Recovery::pause(
+                "stream",
+                "create the stream, or correct its name or the permissions of jetcopy's user",
+            ),
+            GetStreamErrorKind::Request => Recovery::again("jetstream"),
+        },
+        resync::Error::Retention { .. } => Recovery::pause(
+            "stream",
+            "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",
+        ),
+        resync::Error::Loss(loss) => Recovery {
+            cause: "loss",
+            action: Action::Halt {
+                remedy: format!(
+                    "see jetcopy.losses; to go on after sequence {}, start jetcopy with on_loss = \"continue\" for this pipeline",
+                    loss.resume_after
+                ),
+            },
+        },
+        resync::Error::Place(error) => of_subscription(error),
+    }
+}
+
+fn of_subscription(error: &subscribe::Error) -> Recovery {
+    match error {
+        // Another client may be pulling from the durable: creating it anew ends its requests.
+        subscribe::Error::Breach(_) | subscribe::Error::Foreign => {
+            Recovery { cause: "contiguity", action: Action::Recreate }
+        }
+        subscribe::Error::Pull(error) => match error.kind() {
+            MessagesErrorKind::MissingHeartbeat => Recovery::again("heartbeat"),
+            MessagesErrorKind::ConsumerDeleted => Recovery::again("consumer_deleted"),
+            MessagesErrorKind::NoResponders => Recovery::again("no_responders"),
+            MessagesErrorKind::PushBasedConsumer | MessagesErrorKind::RequestLimitExceeded => {
+                Recovery { cause: "consumer_changed", action: Action::Recreate }
+            }
+            MessagesErrorKind::Pull | MessagesErrorKind::Other => Recovery::again("jetstream"),
+        },
+        subscribe::Error::Start(_) | subscribe::Error::Ended | subscribe::Error::Consumer { .. } => {
+            Recovery::again("jetstream")
+        }
+    }
+}
+
+fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
+    match error {
+        checkpoint::Error::Held { .. } => Recovery { cause: "held", action: Action::Wait },
+        checkpoint::Error::LostEpoch => Recovery::again("lost_epoch"),
+        checkpoint::Error::SyncWaitCancelled => Recovery::again("sync_wait_cancelled"),
+        checkpoint::Error::Database { source, .. } => of_database(source, Step::Own),
+        checkpoint::Error::Unreadable { .. } => {
+            Recovery::pause("checkpoint", "run `jetcopy migrate` of this version, or mend the row by hand")
+        }
+    }
+}
+
+fn of_write(error: &write::Error) -> Recovery {
+    match error {
+        write::Error::Checkpoint(error) => of_checkpoint(error),
+        write::Error::Copy { source, .. } => of_database(&source.source, source.step),
+        write::Error::DeadLetters(error) | write::Error::Trial(error) => of_database(error, Step::Own),
+        write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),
+        write::Error::Flood(_) => Recovery {
+            cause: "poison",
+            action: Action::PauseForGood {
+                remedy: "look at the newest rows of jetcopy.dead_letters and at the log; mend the mapping, the table or \
+                         the publisher, or raise the poison limits, then start jetcopy again"
+                    .to_owned(),
+            },
+        },
+    }
+}
+
+fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
+    match decide(error, step) {
+        Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::PoisonRow | Decision::Merge => {
+            Recovery::again("database")
+        }
+        Decision::Pause => Recovery::pause("database", sqlstate::remedy(error)),
+    }
+}
+
+/// An error and all that caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Transparent variants say the same as their source.
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ": {said}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,495 @@
+//! Batch → one transaction → [`Ack`].
+//!
+//! Guarantees:
+//!
+//! - Rows, dead letters and the checkpoint of a batch are committed together or not at all, and COMMIT is called only
+//!   when every step before it was Ok.
+//! - A row that the server refuses is pinned to its message by the error's `COPY` line, else by bisection; that message
+//!   becomes a dead letter as a whole, and all others of the batch are committed by `COPY`.
+//! - Every wait has a deadline, except the one for the next batch.
+//!
+//! Any error that is not about one row ends the generation; resync settles what became of the transaction.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, timeout};
+
+use crate::ack::Ack;
+use crate::batch::{Batch, Message};
+use crate::checkpoint::{self, Advance, Committed, Open, Place};
+use crate::copy::{CopyError, Selection, Target};
+use crate::dead_letter::{self, DeadLetter, Headers};
+use crate::lag::Progress;
+use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::poison::{Flood, Window};
+use crate::postgres::connect::Session;
+use crate::postgres::sqlstate::{Decision, Step, decide};
+
+/// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
+const RETRIES: u32 = 5;
+
+/// Pause before such a retry, times the attempt: long enough for the other transaction to end.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// After a row was there already, so many batches go through the merge path before the direct way is tried again:
+/// duplicates come in stretches, and each failed attempt costs a batch's `COPY`.
+const MERGE_BATCHES: u32 = 16;
+
+/// Why no more batches can be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint could not be moved or committed.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// Rows were not taken, and no single row is at fault.
+    #[error("cannot write to table {table}")]
+    Copy {
+        /// Table as configured.
+        table: String,
+        /// Where and why.
+        source: CopyError,
+    },
+    /// Dead letters could not be stored.
+    #[error("cannot store dead letters")]
+    DeadLetters(#[source] tokio_postgres::Error),
+    /// A trial that looks for the refused row failed for another reason.
+    #[error("cannot look for the refused row")]
+    Trial(#[source] tokio_postgres::Error),
+    /// The server did not answer in time.
+    #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
+    Timeout {
+        /// What was to be done.
+        action: &'static str,
+        /// How long was waited: `postgres.step_timeout`.
+        after: Duration,
+    },
+    /// More poison than is normal.
+    #[error(transparent)]
+    Flood(#[from] Flood),
+    /// The connection is gone.
+    #[error("the database connection was lost")]
+    Closed,
+}
+
+/// Writes the batches of one generation.
+#[derive(Debug)]
+pub struct Writer {
+    /// The session that the shard is claimed on.
+    pub session: Session,
+    /// The shard.
+    pub place: Place,
+    /// Epoch of the claim.
+    pub epoch: i64,
+    /// What is committed: the first batch follows right after it.
+    pub checkpoint: u64,
+    /// The tables, in the order of the configuration.
+    pub targets: Vec<Target>,
+    /// How much poison there was lately.
+    pub poison: Arc<Mutex<Window>>,
+    /// How long one step of a transaction may take.
+    pub step_timeout: Duration,
+    /// Told of every commit.
+    pub progress: Arc<Progress>,
+    /// Counts all there is to count about commits.
+    pub metrics: PipelineMetrics,
+}
+
+/// What one attempt to write a batch came to.
+enum Attempt {
+    Committed(Committed),
+    /// The server refused a row of table `table`; all is rolled back.
+    Refused {
+        table: usize,
+        error: CopyError,
+    },
+    /// A deferred constraint refused a row; all is rolled back.
+    RefusedAtCommit(tokio_postgres::Error),
+    /// A row of this table is there already; all is rolled back.
+    Conflict {
+        table: usize,
+    },
+    /// Another transaction was in the way; all is rolled back.
+    Again(Error),
+}
+
+/// Messages of a batch that do not become rows, and what is kept of them.
+#[derive(Default)]
+struct Poisoned {
+    messages: BTreeSet<u32>,
+    letters: Vec<DeadLetter>,
+}
+
+impl Writer {
+    /// Writes batches until their sender is gone; then gives the shard up.
+    pub async fn run(
+        mut self,
+        mut batches: mpsc::Receiver<Batch>,
+        acks: mpsc::Sender<Ack>,
+        emptied: mpsc::Sender<Batch>,
+    ) -> Result<(), Error> {
+        let mut closed = pin!(self.session.closed());
+        let mut renewal = tokio::time::interval(checkpoint::LEASE / 3);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renewal.reset();
+        loop {
+            tokio::select! {
+                // A lost connection is told at once, also while nothing is to be written.
+                biased;
+                () = &mut closed => return Err(Error::Closed),
+                batch = batches.recv() => {
+                    let Some(mut batch) = batch else { break };
+                    let committed = self.write(&mut batch).await?;
+                    // Whoever acknowledges is gone only when the generation ends; the checkpoint holds without it.
+                    acks.send(Ack { committed, reply: std::mem::take(&mut batch.reply) }).await.ok();
+                    batch.clear();
+                    // Nobody waits for an emptied batch: it is only spared an allocation.
+                    emptied.try_send(batch).ok();
+                    renewal.reset();
+                }
+                _ = renewal.tick() => {
+                    let renew = checkpoint::renew(&self.session, &self.place, self.epoch);
+                    within(self.step_timeout, "renew the lease", renew).await?;
+                }
+            }
+        }
+        let release = checkpoint::release(&self.session, &self.place, self.epoch);
+        within(self.step_timeout, "release the shard", release).await?;
+        self.session.close().await;
+        Ok(())
+    }
+
+    /// Writes one batch, whatever of it is poison.
+    async fn write(&mut self, batch: &mut Batch) -> Result<Committed, Error> {
+        let started = Instant::now();
+        let mut poisoned = self.refused_by_decoder(batch)?;
+        let mut retries = 0;
+        let committed = loop {
+            match self.attempt(batch, &poisoned).await? {
+                Attempt::Committed(committed) => break committed,
+                Attempt::Conflict { table } => self.targets[table].merging = MERGE_BATCHES,
+                Attempt::Refused { table, error } => {
+                    let message = match self.pinned(batch, table, &error, &poisoned) {
+                        Some(message) => Some(message),
+                        None => self.bisect(batch, &poisoned).await?,
+                    };
+                    if let Some(message) = message {
+                        self.add_refused(&mut poisoned, batch, message, Some(table), &error.source)?;
+                    }
+                }
+                Attempt::RefusedAtCommit(error) => {
+                    if let Some(message) = self.bisect(batch, &poisoned).await? {
+                        self.add_refused(&mut poisoned, batch, message, None, &error)?;
+                    }
+                }
+                Attempt::Again(error) if retries == RETRIES => return Err(error),
+                Attempt::Again(error) => {
+                    retries += 1;
+                    tracing::debug!(retries, %error, "trying the transaction again");
+                    tokio::time::sleep(RETRY_PAUSE * retries).await;
+                }
+            }
+        };
+        self.checkpoint = committed.last_sequence();
+        self.count(batch, &poisoned, started);
+        Ok(committed)
+    }
+
+    /// One transaction, from BEGIN to COMMIT or ROLLBACK.
+    async fn attempt(&mut self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Attempt, Error> {
+        let Some(last) = batch.messages.last() else { unreachable!("an empty batch is never sent") };
+        let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
+        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to);
+        let open = match within(self.step_timeout, "begin", begin).await {
+            Ok(open) => open,
+            Err(error) => {
+                if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
+                    self.metrics.commits.lost_epoch.inc();
+                }
+                return self.try_again(error).await;
+            }
+        };
+        let selection = Selection { excluded: &poisoned.messages, within: 0..u32::MAX };
+        let copied = self.copy_all(batch, &selection).await?;
+        if let Err((table, error)) = copied {
+            self.metrics.commits.failed.inc();
+            let decision = decide(&error.source, error.step);
+            if error.step == Step::CopyStart {
+                // The driver's replies are off by one after this: the connection is not used again.
+                return Err(Error::Copy { table: self.targets[table].name.clone(), source: error });
+            }
+            return match decision {
+                Decision::PoisonRow => {
+                    within(self.step_timeout, "roll back", open.rollback()).await?;
+                    Ok(Attempt::Refused { table, error })
+                }
+                Decision::Merge => {
+                    within(self.step_timeout, "roll back", open.rollback()).await?;
+                    Ok(Attempt::Conflict { table })
+                }
+                Decision::Retry => {
+                    within(self.step_timeout, "roll back", open.rollback()).await?;
+                    Ok(Attempt::Again(Error::Copy { table: self.targets[table].name.clone(), source: error }))
+                }
+                Decision::Reconnect | Decision::BackOff | Decision::Pause => {
+                    Err(Error::Copy { table: self.targets[table].name.clone(), source: error })
+                }
+            };
+        }
+        if !poisoned.letters.is_empty() {
+            let stored = dead_letter::store(&self.session.client, &self.place, &poisoned.letters);
+            timeout(self.step_timeout, stored)
+                .await
+                .map_err(|_| Error::Timeout { action: "store dead letters", after: self.step_timeout })?
+                .map_err(Error::DeadLetters)?;
+        }
+        match within(self.step_timeout, "commit", open.commit()).await {
+            Ok(committed) => {
+                self.metrics.duplicates_skipped.inc_by(copied.unwrap_or_default());
+                Ok(Attempt::Committed(committed))
+            }
+            Err(Error::Checkpoint(checkpoint::Error::Database { source, .. }))
+                if decide(&source, Step::Commit) == Decision::PoisonRow =>
+            {
+                self.metrics.commits.failed.inc();
+                Ok(Attempt::RefusedAtCommit(source))
+            }
+            Err(Error::Checkpoint(checkpoint::Error::Database { action, source }))
+                if decide(&source, Step::Commit) == Decision::Retry =>
+            {
+                // A serialization failure at COMMIT: the server has rolled back already.
+                self.metrics.commits.failed.inc();
+                Ok(Attempt::Again(checkpoint::Error::Database { action, source }.into()))
+            }
+            Err(error) => {
+                self.metrics.commits.in_doubt.inc();
+                Err(error)
+            }
+        }
+    }
+
+    /// After an error on jetcopy's own table: rolls back and tries again where that helps.
+    async fn try_again(&self, error: Error) -> Result<Attempt, Error> {
+        let Error::Checkpoint(checkpoint::Error::Database { source, .. }) = &error else { return Err(error) };
+        if decide(source, Step::Own) != Decision::Retry {
+            return Err(error);
+        }
+        self.metrics.commits.failed.inc();
+        within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+        Ok(Attempt::Again(error))
+    }
+
+    /// Copies the selected rows of every table into the open transaction; how many the merge path skipped.
+    async fn copy_all(
+        &self,
+        batch: &mut Batch,
+        selection: &Selection<'_>,
+    ) -> Result<Result<u64, (usize, CopyError)>, Error> {
+        let mut skipped = 0;
+        for (table, (target, rows)) in self.targets.iter().zip(&mut batch.rows.tables).enumerate() {
+            if rows.rows.is_empty() {
+                continue;
+            }
+            match timeout(self.step_timeout, target.write(&self.session, rows, selection)).await {
+                Ok(Ok(count)) => skipped += count,
+                Ok(Err(error)) => return Ok(Err((table, error))),
+                Err(_) => return Err(Error::Timeout { action: "copy", after: self.step_timeout }),
+            }
+        }
+        Ok(Ok(skipped))
+    }
+
+    /// The message whose row the server named.
+    fn pinned(&self, batch: &Batch, table: usize, error: &CopyError, poisoned: &Poisoned) -> Option<u32> {
+        let selection = Selection { excluded: &poisoned.messages, within: 0..u32::MAX };
+        self.targets[table].message_of(&batch.rows.tables[table], &selection, error.row?)
+    }
+
+    /// Finds the first message without which the batch would pass so far, by trials that are rolled back. `None` when
+    /// the batch passes now.
+    async fn bisect(&self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Option<u32>, Error> {
+        let all = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
+        if self.passes(batch, poisoned, all).await? {
+            return Ok(None);
+        }
+        let (mut passes, mut fails) = (0, all);
+        while fails - passes > 1 {
+            let middle = passes + (fails - passes) / 2;
+            if self.passes(batch, poisoned, middle).await? {
+                passes = middle;
+            } else {
+                fails = middle;
+            }
+        }
+        Ok(Some(passes))
+    }
+
+    /// Whether the server takes the rows of the first `messages` messages.
+    async fn passes(&self, batch: &mut Batch, poisoned: &Poisoned, messages: u32) -> Result<bool, Error> {
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", checkpoint::LOCK_TIMEOUT.as_millis());
+        self.statement(&begin).await?.map_err(Error::Trial)?;
+        let selection = Selection { excluded: &poisoned.messages, within: 0..messages };
+        let outcome = match self.copy_all(batch, &selection).await? {
+            Ok(_) => self.statement("SET CONSTRAINTS ALL IMMEDIATE").await?.map_err(|e| (e, Step::Commit)),
+            Err((table, error)) if error.step == Step::CopyStart => {
+                return Err(Error::Copy { table: self.targets[table].name.clone(), source: error });
+            }
+            Err((_, error)) => Err((error.source, error.step)),
+        };
+        let passes = match outcome {
+            Ok(()) => true,
+            Err((error, step)) => match decide(&error, step) {
+                Decision::PoisonRow => false,
+                Decision::Retry
+                | Decision::Reconnect
+                | Decision::BackOff
+                | Decision::Merge
+                | Decision::Pause => return Err(Error::Trial(error)),
+            },
+        };
+        within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+        Ok(passes)
+    }
+
+    async fn statement(&self, sql: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
+        timeout(self.step_timeout, self.session.client.batch_execute(sql))
+            .await
+            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })
+    }
+
+    fn refused_by_decoder(&self, batch: &Batch) -> Result<Poisoned, Error> {
+        let mut poisoned = Poisoned::default();
+        self.admit(batch.refused.len())?;
+        for refused in &batch.refused {
+            let message = &batch.messages[refused.message as usize];
+            let poison = &refused.poison;
+            poisoned.messages.insert(refused.message);
+            poisoned.letters.push(DeadLetter {
+                kind: poison.kind.as_str(),
+                sqlstate: None,
+                message: poison.message.clone(),
+                table: poison.table.clone(),
+                column: poison.column.clone(),
+                ..original(batch, message)
+            });
+        }
+        Ok(poisoned)
+    }
+
+    fn add_refused(
+        &self,
+        poisoned: &mut Poisoned,
+        batch: &Batch,
+        message: u32,
+        table: Option<usize>,
+        error: &tokio_postgres::Error,
+    ) -> Result<(), Error> {
+        self.admit(poisoned.letters.len() + 1)?;
+        poisoned.messages.insert(message);
+        poisoned.letters.push(refused_letter(
+            original(batch, &batch.messages[message as usize]),
+            table.map(|table| self.targets[table].name.clone()),
+            error,
+        ));
+        Ok(())
+    }
+
+    fn admit(&self, letters: usize) -> Result<(), Error> {
+        let mut window = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(window.admit(letters, Instant::now())?)
+    }
+
+    fn count(&mut self, batch: &Batch, poisoned: &Poisoned, started: Instant) {
+        let metrics = &self.metrics;
+        let commits =
+            if poisoned.letters.is_empty() { &metrics.commits.committed } else { &metrics.commits.poison };
+        commits.inc();
+        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a count of rows in memory")]
+        metrics.batch_rows.observe(batch.row_count() as f64);
+        for (counter, table) in metrics.rows.iter().zip(&batch.rows.tables) {
+            let refused = table.rows.iter().filter(|row| poisoned.messages.contains(&row.message)).count();
+            counter.inc_by((table.rows.len() - refused) as u64);
+        }
+        for letter in &poisoned.letters {
+            metrics.dead_letters(letter.kind).inc();
+            tracing::warn!(
+                pipeline = self.place.pipeline,
+                sequence = letter.sequence,
+                kind = letter.kind,
+                sqlstate = letter.sqlstate,
+                table = letter.table,
+                column = letter.column,
+                "a message became a dead letter"
+            );
+        }
+        self.poison
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stored(poisoned.letters.len(), Instant::now());
+        for target in &mut self.targets {
+            target.merging = target.merging.saturating_sub(1);
+        }
+        let latency = metrics.publish_to_commit_seconds.local();
+        let now = jiff::Timestamp::now().as_nanosecond();
+        for message in &batch.messages {
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a latency")]
+            latency.observe((now - i128::from(message.timestamp_ns)).max(0) as f64 / 1e9);
+        }
+        latency.flush();
+        metrics.checkpoint_sequence.set(gauge_value(self.checkpoint));
+        if let Some(last) = batch.messages.last() {
+            self.progress.committed(last.timestamp_ns);
+        }
+    }
+}
+
+/// Runs one step under its deadline.
+async fn within<T>(
+    limit: Duration,
+    action: &'static str,
+    step: impl Future<Output = Result<T, checkpoint::Error>>,
+) -> Result<T, Error> {
+    match timeout(limit, step).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(Error::Timeout { action, after: limit }),
+    }
+}
+
+/// What is kept of a message, without a reason yet.
+fn original(batch: &Batch, message: &Message) -> DeadLetter {
+    DeadLetter {
+        sequence: message.sequence,
+        subject: batch.subject(message).to_owned(),
+        headers: message.headers.as_ref().map(Headers::from),
+        payload: batch.payload(message).to_vec(),
+        kind: "",
+        sqlstate: None,
+        message: String::new(),
+        table: None,
+        column: None,
+    }
+}
+
+/// The letter of a message with a row that the server refused.
+fn refused_letter(original: DeadLetter, table: Option<String>, error: &tokio_postgres::Error) -> DeadLetter {
+    let mut letter = DeadLetter { kind: "refused", table, ..original };
+    match error.as_db_error() {
+        Some(refusal) => {
+            letter.sqlstate = Some(refusal.code().code().to_owned());
+            refusal.message().clone_into(&mut letter.message);
+            if let Some(detail) = refusal.detail() {
+                // Writing to a string cannot fail.
+                let _ = write!(letter.message, " ({detail})");
+            }
+            letter.column = refusal.column().map(str::to_owned);
+        }
+        None => letter.message = error.to_string(),
+    }
+    letter
+}
