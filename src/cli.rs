@@ -9,29 +9,39 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Log, Overrides};
 use crate::logging;
 
 pub mod check;
 pub mod migrate;
+pub mod publish;
 pub mod run;
 pub mod signals;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
 Examples:
-  jetcopy migrate --config jetcopy.toml   create jetcopy's own schema and the store tables
-  jetcopy check --config jetcopy.toml     say what would go wrong, before it does
-  jetcopy run --config jetcopy.toml       carry messages until SIGTERM or Ctrl-C
+  jetcopy migrate --config jetcopy.toml
+      create jetcopy's own schema and the store tables
+  jetcopy check --config jetcopy.toml
+      say what would go wrong, before it does
+  jetcopy run --config jetcopy.toml
+      carry messages until SIGTERM or Ctrl-C
+  jetcopy publish 'frames.{camera_id}' frames.ndjson
+      publish one message a line
 
-Settings come from the file, then the environment (JETCOPY_POSTGRES__URL: two underscores nest), then flags.
+Settings come from the file, then the environment, then flags. In the environment two
+underscores nest: JETCOPY_POSTGRES__URL.
 
 Exit codes:
-  0    done; for run: stopped by a signal, with what was taken committed as far as the deadline allowed
+  0    done; run: stopped in order
   1    failed: a server refused or was away, or check found an error
   2    wrong arguments or configuration; nothing was tried
-  130  ended at once by a second Ctrl-C (143: by a second SIGTERM); nothing is lost, the next run goes on
+  130  ended at once by a second Ctrl-C (143: SIGTERM); nothing is lost, the next run goes on
        from the checkpoint";
+
+/// `log.level` of a command that answers and ends: its answer is on standard output, the log is for trouble.
+const QUIET: &str = "warn";
 
 /// Exit code of a failure.
 const FAILED: u8 = 1;
@@ -77,6 +87,8 @@ enum Command {
         #[command(flatten)]
         args: migrate::Args,
     },
+    /// Publish records from NDJSON or CSV into a stream.
+    Publish(Box<publish::PublishArgs>),
 }
 
 /// Where the settings come from; part of each command that has any.
@@ -115,7 +127,7 @@ impl Settings {
     pub fn load_quietly(&self) -> Result<Config, ConfigError> {
         let mut config = self.load()?;
         if self.log_level.is_none() {
-            "warn".clone_into(&mut config.log.level);
+            QUIET.clone_into(&mut config.log.level);
         }
         Ok(config)
     }
@@ -171,6 +183,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Migrate { settings, args } => {
             migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
+        }
+        Command::Publish(args) => {
+            logging::init(&Log { level: QUIET.into(), ..Log::default() }).map_err(Failure::failed)?;
+            publish::run(*args).await.map(drop).map_err(Failure::failed)
         }
     }
 }
