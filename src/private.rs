@@ -1,4 +1,4 @@
-//! Private NATS and PostgreSQL servers for tests, benches and `jetcopy demo`.
+//! Private NATS, PostgreSQL and PgBouncer servers for tests, benches and `jetcopy demo`.
 //!
 //! Guarantees: a server listens on loopback only, on a port of its own that it keeps over restarts, with its data in
 //! a directory of its own; it has answered before `start` returns; it ends when its value is dropped, also by a
@@ -12,6 +12,7 @@
 
 mod directory;
 mod nats;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod programs;
@@ -19,6 +20,7 @@ mod programs;
 use std::path::PathBuf;
 
 pub use nats::{NatsOptions, PrivateNats};
+pub use pgbouncer::PrivatePgBouncer;
 pub use postgres::{PostgresOptions, PrivatePostgres, connect};
 pub use process::{Stop, spawn_tied};
 

@@ -476,3 +476,6 @@ fn is_cancelled_sync_wait(notice: &DbError) -> bool {
         && (notice.routine() == Some(SYNC_WAIT_ROUTINE)
             || notice.message().contains("wait for synchronous replication"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,7 +165,7 @@ pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
 }
 
 /// Who the server runs as: PostgreSQL refuses root, so then its packages' own user, or else nobody.
-fn server_user() -> Option<User> {
+pub(super) fn server_user() -> Option<User> {
     if !Uid::effective().is_root() {
         return None;
     }

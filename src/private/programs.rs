@@ -37,6 +37,18 @@ pub(super) fn postgres_bin() -> Result<PathBuf, Error> {
     found.ok_or(Error::Missing { program: "PostgreSQL", variable: VARIABLE })
 }
 
+/// The `pgbouncer` program: `$JETCOPY_PGBOUNCER`, else from `PATH`, else where Debian puts it. No setup installs it:
+/// tests that want it are skipped where it is missing.
+pub(super) fn pgbouncer() -> Result<PathBuf, Error> {
+    const VARIABLE: &str = "JETCOPY_PGBOUNCER";
+    std::env::var_os(VARIABLE)
+        .map(PathBuf::from)
+        .or_else(|| on_path("pgbouncer"))
+        .or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")))
+        .filter(|path| path.is_file())
+        .ok_or(Error::Missing { program: "pgbouncer", variable: VARIABLE })
+}
+
 fn newest_debian(has_both: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     std::fs::read_dir(DEBIAN)
         .ok()?

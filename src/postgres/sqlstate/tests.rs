@@ -1,5 +1,7 @@
 //! Every error here comes from a real server.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink};
@@ -96,6 +98,14 @@ async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
         (code(&error), copy_line(&error), decide(&error, COPY)),
         ("23514", Some(1), Decision::PoisonRow)
     );
+}
+
+#[tokio::test]
+async fn a_broken_frame_is_no_rows_fault() {
+    let (_server, client) = with("CREATE TABLE t (v int)").await;
+    let one = 1_i32.to_be_bytes();
+    let error = copy(&client, "t", &[&[Some(&one)], &[Some(&one), Some(&one)]]).await;
+    assert_eq!((code(&error), decide(&error, COPY)), ("22P04", Decision::Pause));
 }
 
 #[tokio::test]
@@ -253,8 +263,8 @@ async fn a_session_that_is_not_what_it_was_is_replaced() {
         while other.query_one(asleep, &[&pid]).await.unwrap().get::<_, i64>(0) == 0 {}
         other.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap()
     };
-    let (error, _) = tokio::join!(sleeping, ending);
-    let error = error.unwrap_err();
+    let both = async { tokio::join!(sleeping, ending).0 };
+    let error = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap().unwrap_err();
     assert_eq!((code(&error), decide(&error, COPY)), ("57P01", Decision::Reconnect));
     let error = client.batch_execute("SELECT 1").await.unwrap_err();
     assert!(error.is_closed());
@@ -262,7 +272,7 @@ async fn a_session_that_is_not_what_it_was_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_full_server_and_one_that_starts_are_waited_for() {
+async fn a_full_server_is_waited_for() {
     let options = PostgresOptions {
         timescaledb: false,
         max_connections: 4,

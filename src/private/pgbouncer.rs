@@ -1,0 +1,102 @@
+//! A private PgBouncer in transaction pooling in front of a private PostgreSQL.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
+use std::process::Child;
+
+use nix::sys::signal::Signal;
+use nix::unistd::User;
+
+use super::postgres::server_user;
+use super::process::{Program, Server, Stop, log_to, spawn_tied};
+use super::{Error, PrivatePostgres, directory, io as io_error, programs};
+
+/// Server connections a database: fewer than the clients of any test that means to see them shared, and more than one,
+/// so that two transactions of one client can meet two server sessions.
+const POOL_SIZE: u32 = 2;
+
+/// A PgBouncer of one's own.
+#[derive(Debug)]
+pub struct PrivatePgBouncer {
+    server: Server,
+    program: PgBouncer,
+}
+
+#[derive(Debug)]
+struct PgBouncer {
+    path: PathBuf,
+    user: Option<User>,
+    postgres_port: u16,
+}
+
+impl PrivatePgBouncer {
+    /// Starts a pooler in front of `postgres` and waits until it answers.
+    pub fn start(postgres: &PrivatePostgres) -> Result<Self, Error> {
+        let program =
+            PgBouncer { path: programs::pgbouncer()?, user: server_user(), postgres_port: postgres.port() };
+        let directory = directory::create()?;
+        if let Some(user) = &program.user {
+            chown(directory.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .map_err(io_error("change the owner of", directory.path()))?;
+        }
+        let mut server = Server::new("pgbouncer", directory);
+        server.start_on_free_port(&program)?;
+        Ok(Self { server, program })
+    }
+
+    /// The address, through the pooler, of the database that `url` names at the server.
+    #[must_use]
+    pub fn url(&self, url: &str) -> String {
+        url.replace(&format!(":{}/", self.program.postgres_port), &format!(":{}/", self.server.port))
+    }
+}
+
+impl Drop for PrivatePgBouncer {
+    fn drop(&mut self) {
+        self.server.end(&self.program);
+    }
+}
+
+impl Program for PgBouncer {
+    fn spawn(&self, server: &Server, log: File) -> io::Result<Child> {
+        let directory = server.directory.path();
+        let at = |name: &str| directory.join(name).display().to_string();
+        std::fs::write(at("users.txt"), "\"postgres\" \"\"\n")?;
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\n\
+             auth_type = trust\nauth_file = {}\npidfile = {}\n\
+             pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\n",
+            self.postgres_port,
+            server.port,
+            at("users.txt"),
+            at("pgbouncer.pid"),
+        );
+        std::fs::write(at("pgbouncer.ini"), text)?;
+        let user = self.user.as_ref().map(|user| user.name.as_str());
+        let mut logged = Ok(());
+        let child = spawn_tied(&self.path, user, Signal::SIGTERM, |command| {
+            command.arg("pgbouncer.ini").current_dir(directory);
+            logged = log_to(command, &log);
+        });
+        logged.and(child)
+    }
+
+    fn is_ready(&self, server: &Server) -> bool {
+        // It writes its process id only once it listens.
+        let ours = std::fs::read_to_string(server.directory.path().join("pgbouncer.pid"))
+            .is_ok_and(|text| text.trim().parse().ok() == server.pid());
+        ours && TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).is_ok()
+    }
+
+    fn signal(&self, stop: Stop) -> Signal {
+        match stop {
+            Stop::Fast => Signal::SIGINT,
+            Stop::Immediate => Signal::SIGTERM,
+            Stop::Kill => Signal::SIGKILL,
+        }
+    }
+}
