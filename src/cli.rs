@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{Config, ConfigError, Log, Overrides};
+use crate::config::{Config, ConfigError, Overrides};
 use crate::logging;
 
 pub mod check;
@@ -88,7 +88,12 @@ enum Command {
         args: migrate::Args,
     },
     /// Publish records from NDJSON or CSV into a stream.
-    Publish(Box<publish::PublishArgs>),
+    Publish {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: publish::Args,
+    },
 }
 
 /// Where the settings come from; part of each command that has any.
@@ -184,9 +189,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Migrate { settings, args } => {
             migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
-        Command::Publish(args) => {
-            logging::init(&Log { level: QUIET.into(), ..Log::default() }).map_err(Failure::failed)?;
-            publish::run(*args).await.map(drop).map_err(Failure::failed)
+        Command::Publish { settings, args } => {
+            publish::run(&quiet(&settings)?.nats, &args).await.map(drop).map_err(Failure::failed)
         }
     }
 }

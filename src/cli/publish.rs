@@ -14,13 +14,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_nats::header::{HeaderName, HeaderValue, NATS_MESSAGE_ID};
-use async_nats::{ConnectOptions, HeaderMap, Subject};
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use futures_util::{Stream, StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config;
+use crate::nats::{self, Connection};
 use crate::publish::{self, Outgoing, Published, paced};
 use record::{BadRecord, Record, Records};
 use template::Template;
@@ -32,8 +34,8 @@ const READ_AHEAD: usize = 1_024;
 ///
 /// NDJSON is one JSON object a line. CSV has a header row with the field names; in its fields numbers and true/false
 /// are told from text, and an empty field is null.
-#[derive(Debug, Args)]
-pub struct PublishArgs {
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
     /// Subject to publish to; `{field}` is replaced by the record's field, as in `frames.{camera_id}`.
     subject: String,
     /// File to read; `-` or nothing is standard input.
@@ -44,12 +46,6 @@ pub struct PublishArgs {
     /// What the messages are written in.
     #[arg(long, value_enum, default_value_t = Payload::Msgpack)]
     format: Payload,
-    /// NATS servers, comma-separated.
-    #[arg(long, env = "JETCOPY_NATS__URL", hide_env_values = true, default_value = "nats://127.0.0.1:4222")]
-    nats: String,
-    /// A .creds file to authenticate with.
-    #[arg(long, env = "JETCOPY_NATS__CREDENTIALS_FILE")]
-    credentials_file: Option<PathBuf>,
     /// Messages a second; without it, as fast as the stream acknowledges.
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
@@ -115,18 +111,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The credentials cannot be read.
-    #[error("cannot read the credentials in {}", .path.display())]
-    Credentials {
-        /// Their path.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: std::io::Error,
-    },
     /// The server cannot be reached.
-    #[error("cannot connect to NATS: check --nats")]
-    Connect(#[from] async_nats::ConnectError),
+    #[error(transparent)]
+    Connect(#[from] nats::ConnectError),
     /// A record cannot be published.
     #[error("{name}:{line}: {reason} ({published} messages before it are published; --skip-bad goes on)", line = .bad.line, reason = .bad.reason)]
     Record {
@@ -158,42 +145,33 @@ pub enum Error {
 }
 
 /// Runs the command and prints its final line.
-pub async fn run(args: PublishArgs) -> Result<Summary, Error> {
+pub async fn run(settings: &config::Nats, args: &Args) -> Result<Summary, Error> {
     let start = Instant::now();
     let template = Template::parse(&args.subject)
         .map_err(|reason| Error::Template { subject: args.subject.clone(), reason })?;
-    let mut options = ConnectOptions::new();
-    if let Some(path) = &args.credentials_file {
-        options = options
-            .credentials_file(path)
-            .await
-            .map_err(|source| Error::Credentials { path: path.clone(), source })?;
-    }
-    let servers: Vec<&str> = args.nats.split(',').map(str::trim).collect();
     let path = args.file.clone().filter(|path| path.as_os_str() != "-");
     let name = path.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let (reader, progress) = open(path.as_ref())?;
     let is_csv = path.as_ref().and_then(|path| path.extension()).is_some_and(|ending| ending == "csv");
     let input = args.input.unwrap_or(if is_csv { Input::Csv } else { Input::Ndjson });
-    let client = options.connect(servers).await?;
+    let connection = Connection::open(settings, "jetcopy-publish").await?;
 
-    let rate = args.rate;
+    let thread_args = args.clone();
     let max_in_flight = usize::try_from(args.max_in_flight).unwrap_or(usize::MAX);
-    let skip_bad = args.skip_bad;
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     let (outcome, read) = oneshot::channel();
     // Reading blocks, and from standard input it may do so for ever: a thread that nobody has to wait for.
     std::thread::spawn(move || {
-        let stopped = read_all(&args, &template, Records::new(input, reader), &sender);
+        let stopped = read_all(&thread_args, &template, Records::new(input, reader), &sender);
         // Nobody listens when publishing has failed first, which is then the error to report.
         let _ = outcome.send(stopped);
     });
     let mut acked = 0;
-    let messages = match rate {
+    let messages = match args.rate {
         Some(rate) => paced(from_channel(receiver), rate).left_stream(),
         None => from_channel(receiver).right_stream(),
     };
-    let published = publish::publish(&client, messages, max_in_flight, |_| {
+    let published = publish::publish(&connection.client, messages, max_in_flight, |_| {
         acked += 1;
         progress.set_message(acked.to_string());
     })
@@ -207,7 +185,7 @@ pub async fn run(args: PublishArgs) -> Result<Summary, Error> {
         Err(gone) => return Err(Error::Read { name, source: std::io::Error::other(gone) }),
     };
     let summary = Summary { published, skipped };
-    println!("{}", summary.line(start.elapsed(), skip_bad));
+    println!("{}", summary.line(start.elapsed(), args.skip_bad));
     Ok(summary)
 }
 
@@ -219,7 +197,7 @@ enum Stopped {
 
 /// Turns records into messages until they or the listeners end. Returns how many bad ones it passed over.
 fn read_all(
-    args: &PublishArgs,
+    args: &Args,
     template: &Template,
     records: Records<impl Read>,
     sender: &mpsc::Sender<Outgoing>,
@@ -309,12 +287,7 @@ fn random() -> u128 {
     half() << 64 | half()
 }
 
-fn outgoing(
-    args: &PublishArgs,
-    template: &Template,
-    ids: &mut Ids,
-    record: &Record,
-) -> Result<Outgoing, BadRecord> {
+fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) -> Result<Outgoing, BadRecord> {
     let subject = template.render(record).map_err(|reason| record.bad(reason))?;
     let id = ids.next(record)?;
     let (payload, content_type) = match args.format {

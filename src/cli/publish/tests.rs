@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use async_nats::jetstream;
-use clap::{FromArgMatches, Parser};
+use clap::Parser;
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -16,32 +16,26 @@ async fn stream_of(nats: &PrivateNats, name: &str) -> jetstream::stream::Stream 
     jetstream::new(async_nats::connect(nats.url()).await.unwrap()).create_stream(config).await.unwrap()
 }
 
-fn args(nats: &PrivateNats, file: &NamedTempFile, subject: &str, more: &[&str]) -> PublishArgs {
+async fn publish(nats: &PrivateNats, subject: &str, input: &str, flags: &[&str]) -> Result<Summary, Error> {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
-        args: PublishArgs,
+        args: Args,
     }
-    let url = nats.url();
-    let path = file.path().to_str().unwrap();
-    let words = ["publish", "--nats", &url, subject, path];
-    let matches = <Cli as clap::CommandFactory>::command().get_matches_from(words.iter().chain(more));
-    Cli::from_arg_matches(&matches).unwrap().args
-}
-
-fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    file
+    file.write_all(input.as_bytes()).unwrap();
+    let words = ["publish", subject, file.path().to_str().unwrap()];
+    let settings = config::Nats { url: nats.url(), ..Default::default() };
+    run(&settings, &Cli::parse_from(words.iter().chain(flags)).args).await
 }
 
 #[tokio::test]
 async fn records_become_messages_with_subject_headers_and_id() {
     let nats = PrivateNats::shared().unwrap();
     let stream = stream_of(&nats, "CLI").await;
-    let input = file("camera,n,note\ngate,1,\nyard,2,wet\n");
-    let more = ["--input", "csv", "--format", "json", "--header", "X-Site=north", "--msg-id-field", "n"];
-    let summary = run(args(&nats, &input, "CLI.{camera}.frames", &more)).await.unwrap();
+    let flags = ["--input", "csv", "--format", "json", "--header", "X-Site=north", "--msg-id-field", "n"];
+    let summary =
+        publish(&nats, "CLI.{camera}.frames", "camera,n,note\ngate,1,\nyard,2,wet\n", &flags).await.unwrap();
     assert_eq!(summary, Summary { published: Published { messages: 2, duplicates: 0 }, skipped: 0 });
     let message = stream.get_raw_message(2).await.unwrap();
     assert_eq!(message.subject.as_str(), "CLI.yard.frames");
@@ -57,8 +51,8 @@ async fn records_become_messages_with_subject_headers_and_id() {
 async fn a_bad_record_stops_the_run_by_its_line_after_what_came_before_it() {
     let nats = PrivateNats::shared().unwrap();
     let mut stream = stream_of(&nats, "STOP").await;
-    let input = file("{\"n\":1}\n{\"n\":2}\nnot json\n{\"n\":4}\n");
-    let error = run(args(&nats, &input, "STOP.a", &[])).await.unwrap_err();
+    let input = "{\"n\":1}\n{\"n\":2}\nnot json\n{\"n\":4}\n";
+    let error = publish(&nats, "STOP.a", input, &[]).await.unwrap_err();
     assert!(matches!(&error, Error::Record { bad, published: 2, .. } if bad.line == 3), "{error:?}");
     assert_eq!(stream.info().await.unwrap().state.messages, 2);
 }
@@ -67,8 +61,8 @@ async fn a_bad_record_stops_the_run_by_its_line_after_what_came_before_it() {
 async fn skip_bad_publishes_the_rest_and_counts_what_it_skipped() {
     let nats = PrivateNats::shared().unwrap();
     let stream = stream_of(&nats, "SKIP").await;
-    let input = file("{\"n\":1}\nnot json\n{\"m\":3}\n{\"n\":4}\n");
-    let summary = run(args(&nats, &input, "SKIP.{n}", &["--skip-bad"])).await.unwrap();
+    let input = "{\"n\":1}\nnot json\n{\"m\":3}\n{\"n\":4}\n";
+    let summary = publish(&nats, "SKIP.{n}", input, &["--skip-bad"]).await.unwrap();
     assert_eq!((summary.published.messages, summary.skipped), (2, 2));
     let payload = stream.get_raw_message(2).await.unwrap().payload;
     let value: serde_json::Value = rmp_serde::from_slice(&payload).unwrap();
