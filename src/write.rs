@@ -170,9 +170,12 @@ impl Writer {
         let mut poisoned = self.refused_by_decoder(batch)?;
         let mut retries = 0;
         let committed = loop {
-            match self.attempt(batch, &poisoned).await? {
+            let again = match self.attempt(batch, &poisoned).await? {
                 Attempt::Committed(committed) => break committed,
-                Attempt::Conflict { table } => self.targets[table].merging = MERGE_BATCHES,
+                Attempt::Conflict { table } => {
+                    self.targets[table].merging = MERGE_BATCHES;
+                    continue;
+                }
                 Attempt::Refused { table, error } => {
                     let message = match self.pinned(batch, table, &error, &poisoned) {
                         Some(message) => Some(message),
@@ -180,20 +183,26 @@ impl Writer {
                     };
                     if let Some(message) = message {
                         self.add_refused(&mut poisoned, batch, message, Some(table), &error.source)?;
+                        continue;
                     }
+                    Error::Copy { table: self.targets[table].name.clone(), source: error }
                 }
-                Attempt::RefusedAtCommit(error) => {
+                Attempt::RefusedAtCommit(source) => {
                     if let Some(message) = self.bisect(batch, &poisoned).await? {
-                        self.add_refused(&mut poisoned, batch, message, None, &error)?;
+                        self.add_refused(&mut poisoned, batch, message, None, &source)?;
+                        continue;
                     }
+                    checkpoint::Error::Database { action: "commit", source }.into()
                 }
-                Attempt::Again(error) if retries == RETRIES => return Err(error),
-                Attempt::Again(error) => {
-                    retries += 1;
-                    tracing::debug!(retries, %error, "trying the transaction again");
-                    tokio::time::sleep(RETRY_PAUSE * retries).await;
-                }
+                Attempt::Again(error) => error,
+            };
+            // Another transaction was in the way, or what refused a row is gone.
+            if retries == RETRIES {
+                return Err(again);
             }
+            retries += 1;
+            tracing::debug!(retries, error = %again, "trying the transaction again");
+            tokio::time::sleep(RETRY_PAUSE * retries).await;
         };
         self.checkpoint = committed.last_sequence();
         self.count(batch, &poisoned, started);

@@ -1,0 +1,212 @@
+use std::sync::Arc;
+
+use async_nats::jetstream::stream::Config;
+use futures_util::stream;
+
+use super::*;
+
+use crate::private::PrivateNats;
+use crate::publish::{Outgoing, publish};
+
+#[test]
+fn deliveries_in_order_pass_and_may_leave_gaps_in_the_stream() {
+    let mut order = Contiguity::after(40);
+    assert_eq!(order.check(1, 41), Ok(()));
+    assert_eq!(order.check(2, 45), Ok(()));
+    assert_eq!(order.check(3, 46), Ok(()));
+}
+
+#[test]
+fn a_missing_delivery_is_a_breach() {
+    let mut order = Contiguity::after(0);
+    assert_eq!(order.check(1, 1), Ok(()));
+    assert_eq!(order.check(3, 3), Err(Breach::Consumer { expected: 2, got: 3 }));
+}
+
+#[test]
+fn a_first_delivery_that_is_not_number_one_is_a_breach() {
+    assert_eq!(Contiguity::after(7).check(2, 9), Err(Breach::Consumer { expected: 1, got: 2 }));
+}
+
+#[test]
+fn a_message_at_or_below_the_checkpoint_is_a_breach() {
+    assert_eq!(Contiguity::after(7).check(1, 7), Err(Breach::Stream { after: 7, got: 7 }));
+}
+
+#[test]
+fn both_forms_of_the_ack_subject_are_read() {
+    assert_eq!(
+        ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.1700000000000000000.5"),
+        Some([20, 3, 1_700_000_000_000_000_000])
+    );
+    let long = "$JS.ACK.hub.ACCHASH.FRAMES.jetcopy.1.20.3.1700000000000000000.5.token";
+    assert_eq!(ack_numbers(long), Some([20, 3, 1_700_000_000_000_000_000]));
+    assert_eq!(ack_numbers("_INBOX.x"), None);
+    assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1"), None);
+}
+
+#[test]
+fn a_pull_request_always_fits_the_largest_message() {
+    assert_eq!(pull_bytes(64 << 20, 1 << 20), 16 << 20);
+    assert_eq!(pull_bytes(1 << 20, 1 << 20), (1 << 20) + PULL_BYTES_MARGIN);
+}
+
+fn pipeline(name: &str) -> config::Pipeline {
+    use figment::Figment;
+    use figment::providers::{Format, Toml};
+    let text = format!("name = \"{name}\"\nstream = \"{name}\"");
+    Figment::from(Toml::string(&text)).extract().unwrap()
+}
+
+struct World {
+    client: async_nats::Client,
+    stream: Stream,
+    _nats: Arc<PrivateNats>,
+}
+
+async fn stream_with(name: &str, messages: usize, bytes: usize) -> World {
+    let nats = PrivateNats::shared().unwrap();
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let config = Config { name: name.into(), subjects: vec![format!("{name}.>")], ..Default::default() };
+    let stream = jetstream::new(client.clone()).create_stream(config).await.unwrap();
+    add(&client, name, messages, bytes).await;
+    World { client, stream, _nats: nats }
+}
+
+async fn add(client: &async_nats::Client, name: &str, messages: usize, bytes: usize) {
+    let subject = async_nats::Subject::from(format!("{name}.a"));
+    let outgoing = (0..messages).map(move |_| Outgoing {
+        subject: subject.clone(),
+        headers: None,
+        payload: vec![b'x'; bytes].into(),
+    });
+    publish(client, stream::iter(outgoing), 100, |_| {}).await.unwrap();
+}
+
+/// Stream sequences of the next `count` deliveries after `checkpoint`.
+async fn read(
+    world: &World,
+    pipeline: &config::Pipeline,
+    checkpoint: u64,
+    placement: Placement,
+    pull_bytes: usize,
+    count: usize,
+) -> Vec<u64> {
+    let consumer = place(&world.client, &world.stream, pipeline, checkpoint, placement).await.unwrap();
+    let mut subscription = Subscription::start(&consumer, checkpoint, pull_bytes).await.unwrap();
+    let mut sequences = Vec::new();
+    for _ in 0..count {
+        let delivery = tokio::time::timeout(Duration::from_secs(10), subscription.next());
+        sequences.push(delivery.await.expect("a delivery is due").unwrap().sequence);
+    }
+    sequences
+}
+
+const ROOMY: usize = 16 << 20;
+
+#[tokio::test]
+async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_elsewhere() {
+    let (world, pipeline) = (stream_with("PLACE", 20, 10).await, pipeline("PLACE"));
+    for (placement, checkpoint) in [
+        (Placement::Reset, 0),
+        (Placement::Reset, 15),
+        (Placement::Reset, 3),
+        (Placement::Recreate, 7),
+        (Placement::Reset, 12),
+    ] {
+        let sequences = read(&world, &pipeline, checkpoint, placement, ROOMY, 5).await;
+        assert_eq!(sequences, (checkpoint + 1..=checkpoint + 5).collect::<Vec<_>>(), "{placement:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
+    let (world, pipeline) = (stream_with("END", 5, 10).await, pipeline("END"));
+    let consumer = place(&world.client, &world.stream, &pipeline, 5, Placement::Reset).await.unwrap();
+    let mut subscription = Subscription::start(&consumer, 5, ROOMY).await.unwrap();
+    assert!(subscription.next_ready().is_none());
+    add(&world.client, "END", 1, 10).await;
+    assert_eq!(subscription.next().await.unwrap().sequence, 6);
+}
+
+#[tokio::test]
+async fn a_pull_request_of_another_client_takes_nothing_away() {
+    let (world, pipeline) = (stream_with("ZOMBIE", 0, 10).await, pipeline("ZOMBIE"));
+    let consumer = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
+    let mut zombie = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
+    assert!(zombie.next().now_or_never().is_none());
+    // Its pull request has reached the server.
+    while consumer.get_info().await.unwrap().num_waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    let placed = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
+    let mut subscription = Subscription::start(&placed, 0, ROOMY).await.unwrap();
+    assert!(subscription.next_ready().is_none());
+    add(&world.client, "ZOMBIE", 20, 10).await;
+    for sequence in 1..=20 {
+        assert_eq!(subscription.next().await.unwrap().sequence, sequence);
+    }
+}
+
+#[tokio::test]
+async fn a_second_puller_on_the_durable_is_a_breach() {
+    let (world, pipeline) = (stream_with("SECOND", 0, 10).await, pipeline("SECOND"));
+    let consumer = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
+    let mut subscription = Subscription::start(&consumer, 0, ROOMY).await.unwrap();
+    assert!(subscription.next_ready().is_none());
+    let mut second = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
+    assert!(second.next().now_or_never().is_none());
+    while consumer.get_info().await.unwrap().num_waiting < 2 {
+        tokio::task::yield_now().await;
+    }
+    add(&world.client, "SECOND", 100, 10).await;
+    let breach = loop {
+        match subscription.next().await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(breach, Error::Breach(Breach::Consumer { .. })), "{breach:?}");
+}
+
+#[tokio::test]
+async fn a_durable_that_an_operator_changed_is_created_anew() {
+    let (world, pipeline) = (stream_with("CHANGED", 5, 10).await, pipeline("CHANGED"));
+    let mut changed = consumer_config(&pipeline, DeliverPolicy::All);
+    changed.ack_policy = AckPolicy::Explicit;
+    changed.max_ack_pending = 7;
+    world.stream.create_consumer(changed).await.unwrap();
+    assert_eq!(read(&world, &pipeline, 0, Placement::Reset, ROOMY, 5).await, [1, 2, 3, 4, 5]);
+    let info = world.stream.consumer_info(durable_name(&pipeline)).await.unwrap();
+    assert!(matches(&info.config, &consumer_config(&pipeline, DeliverPolicy::All)));
+}
+
+#[tokio::test]
+async fn messages_of_the_largest_size_arrive_through_the_smallest_pull_request() {
+    let max_payload = 1 << 20;
+    let (world, pipeline) = (stream_with("LARGE", 40, max_payload).await, pipeline("LARGE"));
+    let pull_bytes = pull_bytes(0, max_payload);
+    let sequences = read(&world, &pipeline, 0, Placement::Reset, pull_bytes, 40).await;
+    assert_eq!(sequences, (1..=40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn small_and_large_messages_mixed_arrive_through_byte_bounded_pull_requests() {
+    let max_payload = 1 << 20;
+    let (world, pipeline) = (stream_with("MIXED", 3_000, 100).await, pipeline("MIXED"));
+    add(&world.client, "MIXED", 10, max_payload).await;
+    add(&world.client, "MIXED", 12_000, 100).await;
+    let pull_bytes = pull_bytes(0, max_payload);
+    let sequences = read(&world, &pipeline, 0, Placement::Reset, pull_bytes, 15_010).await;
+    assert_eq!(sequences, (1..=15_010).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn subjects_narrow_what_is_read() {
+    let world = stream_with("NARROW", 4, 10).await;
+    let subject = async_nats::Subject::from("NARROW.b");
+    let wanted = Outgoing { subject, headers: None, payload: "b".into() };
+    publish(&world.client, stream::iter([wanted]), 1, |_| {}).await.unwrap();
+    let narrow = config::Pipeline { subjects: vec!["NARROW.b".into()], ..pipeline("NARROW") };
+    assert_eq!(read(&world, &narrow, 0, Placement::Reset, ROOMY, 1).await, [5]);
+}
