@@ -41,19 +41,18 @@ CREATE TABLE jetcopy.dead_letters (
 
 CREATE INDEX dead_letters_pipeline_sequence ON jetcopy.dead_letters (pipeline, sequence);
 
--- Ranges of a stream that were gone before they were read.
+-- Ranges of a stream that were gone before they were read. A pipeline that halts finds the same loss at each start and
+-- records it once.
 CREATE TABLE jetcopy.losses (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     pipeline text NOT NULL,
     shard text NOT NULL,
     stream text NOT NULL,
+    -- Of the stream that was found: it can be another than the one that the checkpoint counted in.
     stream_created timestamptz NOT NULL,
     first_sequence bigint NOT NULL,
-    last_sequence bigint NOT NULL,
+    -- NULL where it cannot be known: nobody has counted what a stream held that is gone.
+    last_sequence bigint,
     cause text NOT NULL,
-    detected_at timestamptz NOT NULL DEFAULT now(),
-    -- Whether the pipeline went on without it: by its setting, or because a person said so.
-    accepted boolean NOT NULL DEFAULT false,
-    -- A pipeline that halts finds the same loss at each start: it is recorded once.
-    UNIQUE (shard, stream_created, first_sequence, last_sequence, cause)
+    detected_at timestamptz NOT NULL DEFAULT now()
 );

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - [`connect`] hands out a session on a writable server or says why there is none. Each address has
-//!   `connect_timeout` for the whole attempt: name, TCP, TLS, password and the question whether it takes writes.
+//!   `connect_timeout` (the URL's, else the setting's) for the whole attempt: name, TCP, TLS, password and the question
+//!   whether it takes writes.
 //! - A warning that a synchronous commit was cut short is seen before the reply of that `COMMIT`
 //!   ([`Session::take_sync_wait_cancelled`]).
 //! - No password reaches an error or a log.
@@ -211,9 +212,10 @@ async fn connect_first(
 ) -> Result<Session, ConnectError> {
     let connector =
         MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), driver_config.get_ssl_mode())?);
+    let timeout = driver_config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     let mut failure: Option<ConnectError> = None;
     for target in targets(driver_config)? {
-        match connect_target(&target, driver_config, &connector, config.connect_timeout).await {
+        match connect_target(&target, driver_config, &connector, timeout).await {
             Ok(session) => {
                 tracing::debug!(host = session.host, "connected to the database");
                 return Ok(session);

@@ -42,27 +42,35 @@ async fn mute() -> (TcpListener, u16) {
 }
 
 /// A server that wants a SCRAM password of role `guarded`, and offers TLS when `tls` holds a certificate and key.
-async fn guarded(tls: Option<(&str, &str)>) -> PrivatePostgres {
+///
+/// `client_ca` goes one further: over TLS, `guarded` then needs a certificate in place of the password.
+async fn guarded(tls: Option<(&str, &str)>, client_ca: Option<&str>) -> PrivatePostgres {
     let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
     let server = PrivatePostgres::start(&options).unwrap();
     let client = private::connect(&server.url()).await.unwrap();
     client.batch_execute(&format!("CREATE ROLE guarded LOGIN PASSWORD '{SECRET}'")).await.unwrap();
-    let write = async |file: &str, mask: &str, text: &str| {
+    let write = async |file: &str, text: &str| {
         // The server writes its own files, so that they are its own.
         let text = text.replace('\n', "\\n");
         client
             .batch_execute(&format!(
-                "COPY (SELECT 1) TO PROGRAM 'umask {mask}; printf %b \"{text}\" > {file}'"
+                "COPY (SELECT 1) TO PROGRAM 'umask 077; cat > /dev/null; printf %b \"{text}\" > {file}'"
             ))
             .await
             .unwrap();
     };
     if let Some((certificate, key)) = tls {
-        write("server.crt", "077", certificate).await;
-        write("server.key", "077", key).await;
+        write("server.crt", certificate).await;
+        write("server.key", key).await;
         client.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
     }
-    write("pg_hba.conf", "077", "host all guarded all scram-sha-256\nhost all all all trust\n").await;
+    let mut hba = "host all guarded all scram-sha-256\nhost all all all trust\n".to_owned();
+    if let Some(certificate) = client_ca {
+        write("client.crt", certificate).await;
+        client.batch_execute("ALTER SYSTEM SET ssl_ca_file = 'client.crt'").await.unwrap();
+        hba.insert_str(0, "hostssl all guarded all cert\n");
+    }
+    write("pg_hba.conf", &hba).await;
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     // The postmaster reads the files in its own time.
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -72,6 +80,14 @@ async fn guarded(tls: Option<(&str, &str)>) -> PrivatePostgres {
         assert!(Instant::now() < deadline, "the new configuration is not taken up");
     }
     server
+}
+
+/// A self-signed certificate that the role `guarded` can log in with.
+fn client_certificate() -> (String, String) {
+    let mut params = rcgen::CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "guarded");
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
 fn certificate() -> rcgen::CertifiedKey<rcgen::KeyPair> {
@@ -99,8 +115,10 @@ async fn a_host_that_never_answers_costs_one_timeout_and_the_next_one_serves() {
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
     assert!(told(&error).contains("300ms"), "{}", told(&error));
 
-    config.url = format!("postgres://postgres@127.0.0.1:{port},127.0.0.1:{}/postgres", server.port());
-    config.connect_timeout = Duration::from_secs(2);
+    config.url = format!(
+        "postgres://postgres@127.0.0.1:{port},127.0.0.1:{}/postgres?connect_timeout=1",
+        server.port()
+    );
     let session = connect(&config, "test").await.unwrap();
     assert_eq!(session.host(), format!("127.0.0.1:{}", server.port()));
 }
@@ -142,7 +160,7 @@ async fn a_server_that_takes_no_writes_is_passed_over_unless_the_url_asks_for_it
 
 #[tokio::test]
 async fn a_wrong_login_names_its_remedy_and_never_the_password() {
-    let server = guarded(None).await;
+    let server = guarded(None, None).await;
     let url =
         |user: &str, database: &str| format!("postgres://{user}@127.0.0.1:{}/{database}", server.port());
     let right = format!("guarded:{SECRET_IN_URL}");
@@ -162,7 +180,7 @@ async fn a_wrong_login_names_its_remedy_and_never_the_password() {
 
 #[tokio::test]
 async fn the_password_file_wins_over_the_url() {
-    let server = guarded(None).await;
+    let server = guarded(None, None).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
     let mut config = settings(&format!("postgres://guarded:s3cr@127.0.0.1:{}/postgres", server.port()));
@@ -191,7 +209,7 @@ async fn a_url_that_cannot_be_read_shows_nothing_of_itself() {
 #[tokio::test]
 async fn tls_is_verified_where_required_and_binds_the_password_to_the_certificate() {
     let own = certificate();
-    let server = guarded(Some((&own.cert.pem(), &own.signing_key.serialize_pem()))).await;
+    let server = guarded(Some((&own.cert.pem(), &own.signing_key.serialize_pem())), None).await;
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), own.cert.pem()).unwrap();
     let url = |host: &str, options: &str| {
@@ -232,6 +250,47 @@ async fn tls_is_verified_where_required_and_binds_the_password_to_the_certificat
     let empty = tempfile::NamedTempFile::new().unwrap();
     let error = refused(&with_ca(url("127.0.0.1", "sslmode=require"), empty.path())).await;
     assert!(matches!(error, ConnectError::Config { setting: "tls.ca_file", .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_logs_in() {
+    let own = certificate();
+    let (certificate, key) = client_certificate();
+    let server = guarded(Some((&own.cert.pem(), &own.signing_key.serialize_pem())), Some(&certificate)).await;
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let mut config = settings(&format!("postgres://guarded@127.0.0.1:{}/postgres", server.port()));
+    let error = refused(&config).await;
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+    config.tls = Some(Tls {
+        ca_file: None,
+        cert_file: file("client.crt", &certificate),
+        key_file: file("client.key", &key),
+    });
+    connect(&config, "test").await.unwrap();
+    config.tls = Some(Tls { cert_file: None, ..config.tls.unwrap() });
+    let error = refused(&config).await;
+    assert!(matches!(error, ConnectError::Config { setting: "tls.cert_file", .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_too() {
+    // The server runs as another user where this is run as root.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let path = directory.path().to_str().unwrap();
+    let options = PostgresOptions {
+        timescaledb: false,
+        settings: vec![("unix_socket_directories".into(), path.into())],
+        ..PostgresOptions::default()
+    };
+    let server = PrivatePostgres::start(&options).unwrap();
+    let config = settings(&format!("host={path} port={} user=postgres dbname=postgres", server.port()));
+    connect(&config, "test").await.unwrap();
 }
 
 #[tokio::test]

@@ -123,6 +123,34 @@ async fn a_row_that_is_there_is_merged_only_where_the_table_has_on_conflict() {
 }
 
 #[tokio::test]
+async fn on_a_hypertable_the_line_is_as_exact_as_on_a_plain_table() {
+    let (server, client) = with("CREATE TABLE t (at bigint NOT NULL, v text, UNIQUE (at, v))").await;
+    if !server.has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return;
+    }
+    client
+        .batch_execute(
+            "CREATE EXTENSION timescaledb; SELECT create_hypertable('t', 'at', chunk_time_interval => 10)",
+        )
+        .await
+        .unwrap();
+    // A chunk of its own for each row.
+    let at = |n: i64| (n * 10).to_be_bytes();
+    let rows =
+        |last: i64, v: &'static [u8]| [(at(1), &b"a"[..]), (at(2), b"a"), (at(3), b"a"), (at(last), v)];
+    for (rows, expected, line, decision) in
+        [(rows(4, b"\0"), "22021", 4, Decision::PoisonRow), (rows(2, b"a"), "23505", 4, Decision::Merge)]
+    {
+        let rows = rows.each_ref().map(|(at, v)| [Some(at.as_slice()), Some(*v)]);
+        let rows = rows.each_ref().map(<[_; 2]>::as_slice);
+        let error = copy(&client, "t", &rows).await;
+        assert_eq!((code(&error), copy_line(&error)), (expected, Some(line)), "{error:?}");
+        assert_eq!(decide(&error, MERGEABLE), decision);
+    }
+}
+
+#[tokio::test]
 async fn a_foreign_key_names_no_line_and_a_deferred_one_speaks_at_commit() {
     let (_server, client) = with(
         "CREATE TABLE cameras (id int PRIMARY KEY);
