@@ -90,9 +90,9 @@ enum Command {
     /// Publish records from NDJSON or CSV into a stream.
     Publish {
         #[command(flatten)]
-        settings: Settings,
-        #[command(flatten)]
         args: publish::Args,
+        #[command(flatten)]
+        settings: Settings,
     },
 }
 

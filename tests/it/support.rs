@@ -1,0 +1,146 @@
+//! What the tests stand on: a world of servers and a stream, the daemon in it, and the oracle that judges it.
+
+mod daemon;
+mod oracle;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use jetcopy::private::{PrivateNats, PrivatePostgres, connect};
+use jetcopy::publish::{Outgoing, publish};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+pub(crate) use daemon::Daemon;
+pub(crate) use oracle::oracle;
+
+/// How long a condition may take to hold: healthy, all of them hold within a second; a loaded machine takes longer.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A database of its own with jetcopy's schema, a stream of its own, and a directory for files.
+pub(crate) struct World {
+    pub(crate) database: Client,
+    pub(crate) database_url: String,
+    pub(crate) nats: async_nats::Client,
+    pub(crate) nats_url: String,
+    pub(crate) jetstream: jetstream::Context,
+    /// The stream; it takes the subjects below its own name.
+    pub(crate) stream: String,
+    pub(crate) directory: TempDir,
+    /// The servers of this process, where they are shared: they end with the last world.
+    shared: Option<(Arc<PrivateNats>, Arc<PrivatePostgres>)>,
+}
+
+impl World {
+    /// On the servers that the tests of this process share.
+    pub(crate) async fn new() -> Self {
+        let (nats, postgres) = (PrivateNats::shared().unwrap(), PrivatePostgres::shared().unwrap());
+        let mut world = Self::on(&nats, &postgres).await;
+        world.shared = Some((nats, postgres));
+        world
+    }
+
+    /// On servers of the test's own, which it may stop and kill.
+    pub(crate) async fn on(nats: &PrivateNats, postgres: &PrivatePostgres) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let stream = format!("STREAM{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let database_url = postgres.create_database().await.unwrap();
+        let settings = jetcopy::config::Postgres { url: database_url.clone(), ..Default::default() };
+        jetcopy::migrate::migrate(&settings).await.unwrap();
+        let nats_url = nats.url();
+        let nats = async_nats::connect(&nats_url).await.unwrap();
+        let jetstream = jetstream::new(nats.clone());
+        let config = jetstream::stream::Config {
+            name: stream.clone(),
+            subjects: vec![format!("{stream}.>")],
+            ..Default::default()
+        };
+        jetstream.create_stream(config).await.unwrap();
+        Self {
+            database: connect(&database_url).await.unwrap(),
+            database_url,
+            nats,
+            nats_url,
+            jetstream,
+            stream,
+            directory: tempfile::tempdir().unwrap(),
+            shared: None,
+        }
+    }
+
+    /// Writes a configuration file for these servers; `rest` is its pipelines, where `STREAM` stands for the stream.
+    pub(crate) fn config(&self, rest: &str) -> PathBuf {
+        let path = self.directory.path().join("jetcopy.toml");
+        let text = format!(
+            "[nats]\nurl = \"{}\"\n[postgres]\nurl = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{}",
+            self.nats_url,
+            self.database_url,
+            rest.replace("STREAM", &self.stream)
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Publishes `payloads` to a subject below the stream's name, and waits for all acks.
+    pub(crate) async fn publish<P: Into<Vec<u8>>>(&self, token: &str, payloads: impl IntoIterator<Item = P>) {
+        let subject = async_nats::Subject::from(format!("{}.{token}", self.stream));
+        let messages = payloads.into_iter().map(|payload| Outgoing {
+            subject: subject.clone(),
+            headers: None,
+            payload: payload.into().into(),
+        });
+        publish(&self.nats, futures_util::stream::iter(messages), 1_000, |_| {}).await.unwrap();
+    }
+
+    /// The stream's last sequence.
+    pub(crate) async fn last_sequence(&self) -> u64 {
+        self.jetstream.get_stream(&self.stream).await.unwrap().cached_info().state.last_sequence
+    }
+
+    /// The checkpoint of a shard; 0 before the first.
+    pub(crate) async fn checkpoint(&self, shard: &str) -> u64 {
+        let sql = "SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = $1";
+        let row = self.database.query_opt(sql, &[&shard]).await.unwrap();
+        row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap())
+    }
+
+    /// A single number from the database.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        self.database.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// Waits until everything in the stream is committed.
+    pub(crate) async fn drained(&self, shard: &str, daemon: &Daemon) {
+        let last = self.last_sequence().await;
+        eventually(&format!("checkpoint {last}"), || async {
+            assert!(daemon.is_running(), "the daemon has ended; its log:\n{}", daemon.log());
+            self.checkpoint(shard).await == last
+        })
+        .await;
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Real input that lies beside the package on the developers' machines and is no part of it.
+pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(path);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}

@@ -1,0 +1,80 @@
+//! The daemon as a child process that cannot outlive its test.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use jetcopy::private::spawn_tied;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::eventually;
+
+/// A running `jetcopy run`. It is killed when the value is dropped; a panicking test prints its log.
+pub(crate) struct Daemon {
+    child: Mutex<Child>,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts the daemon; its log goes beside the configuration and starts anew.
+    pub(crate) fn start(config: &Path) -> Self {
+        let log = config.with_extension("log");
+        let output = File::create(&log).unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
+        let child = spawn_tied(program, None, Signal::SIGKILL, |command| {
+            command.arg("run").arg("--config").arg(config).stdin(Stdio::null());
+            command.stdout(output.try_clone().unwrap()).stderr(output);
+        });
+        Self { child: Mutex::new(child.unwrap()), log }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.child.lock().unwrap().try_wait(), Ok(None))
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until the log says `text`.
+    pub(crate) async fn says(&self, text: &str) {
+        eventually(&format!("the log to say {text:?}"), || async { self.log().contains(text) }).await;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Waits for its end, and says how long that took.
+    pub(crate) async fn ended(&self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let mut status = None;
+        eventually("the daemon to end", || {
+            status = self.child.lock().unwrap().try_wait().unwrap();
+            let ended = status.is_some();
+            async move { ended }
+        })
+        .await;
+        (status.unwrap(), start.elapsed())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log:\n{}\n---", self.log());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What must be true after any fault.
+
+use async_nats::jetstream::consumer::{Consumer, pull};
+
+use super::{Daemon, World, eventually};
+
+/// Differences that are printed; the first ones tell the pattern.
+const SHOWN: usize = 10;
+
+/// Checks that each of the stream's messages is once in `table` or once in the dead letters and nothing else is, that
+/// checkpoint and ack floor stand at the stream's end, and that `fresh`, a good message, becomes a row.
+///
+/// The pipeline has the name of its durable without `jetcopy-`; `table` has a column `sequence` from `$sequence`.
+pub(crate) async fn oracle(world: &World, daemon: &Daemon, pipeline: &str, table: &str, fresh: Vec<u8>) {
+    world.drained(pipeline, daemon).await;
+    each_message_once(world, pipeline, table).await;
+    acked_to_the_end(world, pipeline).await;
+
+    let rows = world.count(&format!("SELECT count(*) FROM {table}")).await;
+    world.publish("fresh", [fresh]).await;
+    world.drained(pipeline, daemon).await;
+    let after = world.count(&format!("SELECT count(*) FROM {table}")).await;
+    assert_eq!(after, rows + 1, "a fresh message becomes a row");
+    each_message_once(world, pipeline, table).await;
+    acked_to_the_end(world, pipeline).await;
+}
+
+async fn each_message_once(world: &World, pipeline: &str, table: &str) {
+    let differences = differences(world, pipeline, table).await;
+    let shown: Vec<&str> = differences.iter().take(SHOWN).map(String::as_str).collect();
+    assert!(
+        differences.is_empty(),
+        "{} messages are not there exactly once:\n{}",
+        differences.len(),
+        shown.join("\n")
+    );
+}
+
+/// A line for each sequence that is not in its place once.
+async fn differences(world: &World, pipeline: &str, table: &str) -> Vec<String> {
+    let state = world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.clone();
+    // Nothing is ever deleted from these streams: each sequence between the first and the last is a message.
+    assert_eq!(state.messages, state.last_sequence + 1 - state.first_sequence);
+    let sql = format!(
+        "WITH seen AS (
+             SELECT sequence, 'row' AS place FROM {table}
+             UNION ALL SELECT sequence, 'dead letter' FROM jetcopy.dead_letters WHERE pipeline = $1
+         ), found AS (SELECT sequence, count(*) AS times, string_agg(place, ', ' ORDER BY place DESC) AS places FROM seen GROUP BY 1),
+         published AS (SELECT generate_series($2::int8, $3::int8) AS sequence)
+         SELECT sequence, coalesce(times, 0), coalesce(places, 'nowhere'), published.sequence IS NOT NULL
+         FROM found FULL JOIN published USING (sequence)
+         WHERE times IS DISTINCT FROM 1 OR published.sequence IS NULL ORDER BY 1"
+    );
+    let bounds = [state.first_sequence, state.last_sequence].map(|sequence| i64::try_from(sequence).unwrap());
+    let differences = world.database.query(&sql, &[&pipeline, &bounds[0], &bounds[1]]).await.unwrap();
+    differences
+        .iter()
+        .map(|row| {
+            let (sequence, times, places): (i64, i64, String) = (row.get(0), row.get(1), row.get(2));
+            let published = if row.get(3) { "published" } else { "never published" };
+            format!("sequence {sequence}, {published}: {times} times ({places})")
+        })
+        .collect()
+}
+
+async fn acked_to_the_end(world: &World, pipeline: &str) {
+    let last = world.last_sequence().await;
+    assert_eq!(world.checkpoint(pipeline).await, last);
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    let durable = format!("jetcopy-{pipeline}");
+    // The ack follows the commit, so it may still be on its way.
+    eventually(&format!("ack floor {last}"), || async {
+        let mut consumer: Consumer<pull::Config> = stream.get_consumer(&durable).await.unwrap();
+        let floor = consumer.info().await.unwrap().ack_floor.stream_sequence;
+        assert!(floor <= last, "the ack floor {floor} lies beyond the stream's end {last}");
+        floor == last
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_oracle_names_what_is_lost_doubled_in_both_places_or_made_up() {
+    let world = World::new().await;
+    world.publish("a", (1..=5).map(|_| "{}")).await;
+    let dead = "INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, message)
+                VALUES ('events', 'events', 's', $1, 'a', '', 'malformed', '')";
+    world
+        .database
+        .batch_execute("CREATE TABLE events AS SELECT unnest(ARRAY[1,2,3]::int8[]) AS sequence")
+        .await
+        .unwrap();
+    for sequence in [4_i64, 5] {
+        world.database.execute(dead, &[&sequence]).await.unwrap();
+    }
+    assert_eq!(differences(&world, "events", "events").await, [""; 0]);
+
+    world.database.batch_execute("UPDATE events SET sequence = 2 WHERE sequence = 3").await.unwrap();
+    world.database.batch_execute("INSERT INTO events VALUES (5), (6)").await.unwrap();
+    assert_eq!(
+        differences(&world, "events", "events").await,
+        [
+            "sequence 2, published: 2 times (row, row)",
+            "sequence 3, published: 0 times (nowhere)",
+            "sequence 5, published: 2 times (row, dead letter)",
+            "sequence 6, never published: 1 times (row)",
+        ]
+    );
+}
