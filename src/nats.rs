@@ -8,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event};
+use async_nats::{ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
 use crate::config;
@@ -82,6 +83,13 @@ impl Connection {
                 }
                 async {}
             });
+        // The client leaves what stands in an address aside, so it is handed over here; a file's goes before it.
+        if let Some((user, password)) = in_address(&config.url) {
+            options = match password {
+                Some(password) => options.user_and_password(user, password),
+                None => options.token(user),
+            };
+        }
         if let Some(path) = &config.credentials_file {
             options = options.credentials_file(path).await.map_err(|source| ConnectError::File {
                 setting: "credentials_file",
@@ -126,6 +134,15 @@ impl Connection {
     }
 }
 
+/// User and password, or a token, of the first address that holds any: `nats://user:password@host`.
+fn in_address(url: &str) -> Option<(String, Option<String>)> {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    url.split(',').find_map(|address| {
+        let address = address.trim().parse::<ServerAddr>().ok()?;
+        Some((decode(address.username()?), address.password().map(decode)))
+    })
+}
+
 impl Trouble {
     fn from_event(event: &Event) -> Option<Self> {
         match event {
@@ -144,4 +161,17 @@ impl Trouble {
 
 fn secret(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
     config::read_secret(path).map_err(|source| ConnectError::File { setting, path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_hold_a_user_or_a_token() {
+        let pair = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+        assert_eq!(in_address("nats://a:4222,b:4222"), None);
+        assert_eq!(in_address("nats://me:h%40sh@a:4222,nats://b"), pair("me", Some("h@sh")));
+        assert_eq!(in_address("nats://a, nats://token@b"), pair("token", None));
+    }
 }

@@ -10,7 +10,9 @@ use crate::config::Config;
 use report::Report;
 
 mod database;
+mod jetstream;
 mod report;
+mod subject;
 
 /// How the servers know the sessions of a check.
 const CLIENT_NAME: &str = "jetcopy check";
@@ -28,6 +30,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     let mut report = Report::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
+    jetstream::look(config, &mut report).await;
     database::look(config, &mut report).await;
     let mut out = io::stdout().lock();
     let text = if args.json { report.json() } else { report.text(out.is_terminal()) };

@@ -97,6 +97,11 @@ impl Report {
         self.count(Level::Error)
     }
 
+    /// How many errors and warnings there are.
+    pub(super) fn troubles(&self) -> usize {
+        self.errors() + self.count(Level::Warn)
+    }
+
     /// A line a finding, its remedy below it, and a line that counts them.
     pub(super) fn text(&self, coloured: bool) -> String {
         let mut text = String::new();

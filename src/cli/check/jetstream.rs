@@ -1,0 +1,296 @@
+//! JetStream's side of a check: reachable, permitted, and every stream as its pipeline needs it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{
+    Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
+};
+use async_nats::jetstream::{self, ErrorCode, consumer};
+
+use super::report::Report;
+use super::{CLIENT_NAME, chain};
+use crate::config::{Config, Pipeline};
+use crate::nats::{ConnectError, Connection};
+use crate::subscribe;
+use permissions::Permissions;
+
+mod permissions;
+
+/// How long one question may take: without permission for it, the server lets it go unanswered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Shortest age limit that lets a person see to an outage before the stream drops what was not read.
+const SHORT_AGE: Duration = Duration::from_hours(1);
+
+/// The part of a stream's messages (one of so many) that is little headroom.
+const LITTLE_HEADROOM: u64 = 10;
+
+/// Place of what concerns the server as a whole.
+const NATS: &str = "nats";
+
+/// Looks at the server and at every stream that a pipeline names.
+pub(super) async fn look(config: &Config, report: &mut Report) {
+    let connection = match Connection::open(&config.nats, CLIENT_NAME).await {
+        Ok(connection) => connection,
+        Err(error @ ConnectError::File { .. }) => {
+            return report.error(
+                NATS,
+                chain(&error),
+                "correct the path, or let jetcopy's user read the file",
+            );
+        }
+        Err(error @ ConnectError::Connect { .. }) => {
+            return report.error(
+                NATS,
+                chain(&error),
+                "start the server, or correct the addresses and the credentials in [nats]",
+            );
+        }
+    };
+    let client = connection.client;
+    let server = client.server_info();
+    report.ok(NATS, format!("NATS server {} at {}:{}", server.version, server.host, server.port));
+    let permissions = Permissions::ask(&client, ANSWER_TIMEOUT).await;
+    let mut context = jetstream::new(client);
+    context.set_timeout(ANSWER_TIMEOUT);
+    for pipeline in &config.pipelines {
+        let place = format!("pipeline {}, stream {}", pipeline.name, pipeline.stream);
+        if let Some(permissions) = &permissions {
+            for missing in permissions.missing(pipeline) {
+                report.error(&place, format!("no permission to {missing}"), "grant it to the user in [nats]");
+            }
+        }
+        match context.get_stream(&pipeline.stream).await {
+            Ok(stream) => {
+                judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
+                durable(&place, pipeline, &stream, report).await;
+            }
+            Err(error) => no_stream(&place, pipeline, &error.kind(), &chain(&error), report),
+        }
+    }
+}
+
+fn no_stream(place: &str, pipeline: &Pipeline, kind: &GetStreamErrorKind, text: &str, report: &mut Report) {
+    let stream = &pipeline.stream;
+    match kind {
+        GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            report.error(
+                place,
+                "the stream does not exist",
+                format!("nats stream add {stream} --retention limits --subjects …, or correct the name"),
+            );
+        }
+        GetStreamErrorKind::JetStream(_) => {
+            report.error(place, text, "enable JetStream on the server and for the account");
+        }
+        GetStreamErrorKind::Request => report.error(
+            place,
+            format!("the question about the stream was not answered: {text}"),
+            format!(
+                "enable JetStream, and allow the user to publish to $JS.API.STREAM.INFO.{stream} and to subscribe \
+                 to _INBOX.>"
+            ),
+        ),
+        GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
+            report.error(place, text, "correct the stream's name");
+        }
+    }
+}
+
+/// What the stream's own settings and state say.
+fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, report: &mut Report) {
+    let config = &info.config;
+    let before = report.troubles();
+    match config.retention {
+        RetentionPolicy::Limits => {}
+        RetentionPolicy::Interest | RetentionPolicy::WorkQueue => report.error(
+            place,
+            "its retention removes messages once they are acknowledged, so that they could not be replayed after a \
+             failover of the database",
+            "use a stream with retention limits, filled from this one by a source where need be",
+        ),
+    }
+    subjects(place, pipeline, config, report);
+    message_size(place, pipeline, config, max_payload, report);
+    limits(place, config, report);
+    let wanted = wanted_ack_pending(pipeline);
+    let allowed = config.consumer_limits.as_ref().map_or(0, |limits| limits.max_ack_pending);
+    if allowed > 0 && allowed < wanted {
+        report.error(
+            place,
+            format!("its consumers may have {allowed} messages unacknowledged at most, and jetcopy asks for {wanted}"),
+            "raise the stream's consumer_limits.max_ack_pending, or lower batch.max_rows",
+        );
+    }
+    if report.troubles() == before {
+        let state = &info.state;
+        report.ok(
+            place,
+            format!("{} messages, {} to {}", state.messages, state.first_sequence, state.last_sequence),
+        );
+    }
+}
+
+fn wanted_ack_pending(pipeline: &Pipeline) -> i64 {
+    subscribe::consumer_config(pipeline, consumer::DeliverPolicy::All).max_ack_pending
+}
+
+fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Report) {
+    // A mirror and a sourced stream hold subjects that their own configuration does not name.
+    if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
+        return;
+    }
+    for wanted in &pipeline.subjects {
+        if !config.subjects.iter().any(|taken| super::subject::overlap(taken, wanted)) {
+            report.error(
+                place,
+                format!("it takes no message for {wanted}; its subjects are {}", config.subjects.join(", ")),
+                "correct subjects, or leave them out to read the whole stream",
+            );
+        }
+    }
+    for (index, one) in pipeline.subjects.iter().enumerate() {
+        for other in &pipeline.subjects[index + 1..] {
+            if super::subject::overlap(one, other) {
+                report.error(
+                    place,
+                    format!("the subjects {one} and {other} overlap, which the server refuses"),
+                    "leave the narrower one out",
+                );
+            }
+        }
+    }
+}
+
+fn message_size(
+    place: &str,
+    pipeline: &Pipeline,
+    config: &StreamConfig,
+    max_payload: usize,
+    report: &mut Report,
+) {
+    let of_stream = u64::try_from(config.max_message_size).ok().filter(|&size| size > 0);
+    let of_server = max_payload as u64;
+    let largest = of_stream.map_or(of_server, |size| size.min(of_server));
+    let shown = bytesize::ByteSize(largest);
+    if largest > pipeline.batch.max_bytes.as_u64() {
+        report.warn(
+            place,
+            format!("a message may have {shown}, and batch.max_bytes is {}", pipeline.batch.max_bytes),
+            "raise batch.max_bytes, or lower the stream's max_msg_size: such a message is a batch by itself",
+        );
+    }
+    // Two pull requests on the way share half of the buffer.
+    if largest > pipeline.max_buffered_bytes.as_u64() / 4 {
+        report.warn(
+            place,
+            format!(
+                "messages of {shown}, which it may hold, can take more memory than max_buffered_bytes ({})",
+                pipeline.max_buffered_bytes
+            ),
+            "raise max_buffered_bytes to four times the largest message, or lower the stream's max_msg_size",
+        );
+    }
+}
+
+/// Limits by which the stream drops messages that were not read.
+fn limits(place: &str, config: &StreamConfig, report: &mut Report) {
+    if !config.max_age.is_zero() && config.max_age < SHORT_AGE {
+        report.warn(
+            place,
+            format!(
+                "it drops messages after {}: an outage that lasts longer loses them",
+                humantime::format_duration(config.max_age)
+            ),
+            "raise the stream's max_age above the longest outage to bridge",
+        );
+    }
+    if config.max_messages_per_subject > 0 && config.discard == DiscardPolicy::Old {
+        report.warn(
+            place,
+            format!(
+                "it keeps {} messages a subject: older ones are dropped whether they were read or not",
+                config.max_messages_per_subject
+            ),
+            "use a stream without max_msgs_per_subject, unless only the newest of a subject matters",
+        );
+    }
+    if config.storage == StorageType::Memory {
+        report.warn(
+            place,
+            "it is kept in memory: a restart of the server loses what was not read",
+            "use file storage",
+        );
+    }
+}
+
+/// What the durable consumer says, if there is one already.
+async fn durable(place: &str, pipeline: &Pipeline, stream: &jetstream::stream::Stream, report: &mut Report) {
+    let name = pipeline.durable_name();
+    let info = match stream.consumer_info(&name).await {
+        Ok(info) => info,
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
+            return report.ok(place, format!("the durable consumer {name} will be created"));
+        }
+        Err(error) => {
+            return report.error(
+                place,
+                format!("the question about the durable consumer {name} was not answered: {}", chain(&error)),
+                format!("allow the user to publish to $JS.API.CONSUMER.INFO.{}.{name}", pipeline.stream),
+            );
+        }
+    };
+    let wanted = subscribe::consumer_config(pipeline, consumer::DeliverPolicy::All);
+    let batch = i64::try_from(pipeline.batch.max_rows).unwrap_or(i64::MAX);
+    let found = &info.config;
+    if found.max_ack_pending > 0 && found.max_ack_pending < batch {
+        report.warn(
+            place,
+            format!(
+                "the durable consumer {name} allows {} unacknowledged messages, fewer than batch.max_rows ({batch})",
+                found.max_ack_pending
+            ),
+            "nothing to do, unless something else sets it again: jetcopy creates it anew when it starts",
+        );
+    } else if !subscribe::matches(found, &wanted) {
+        report.warn(
+            place,
+            format!("the durable consumer {name} is not configured as jetcopy does it"),
+            "nothing to do, unless another program owns it: jetcopy creates it anew when it starts",
+        );
+    } else {
+        report.ok(
+            place,
+            format!(
+                "the durable consumer {name} has {} messages undelivered, {} unacknowledged",
+                info.num_pending, info.num_ack_pending
+            ),
+        );
+    }
+    headroom(place, stream.cached_info(), info.ack_floor.stream_sequence, report);
+}
+
+/// Warns when a stream at its limits is about to drop what was not read.
+fn headroom(place: &str, info: &Info, acknowledged: u64, report: &mut Report) {
+    let (config, state) = (&info.config, &info.state);
+    let at_limit =
+        |limit: i64, value: u64| u64::try_from(limit).is_ok_and(|limit| limit > 0 && value >= limit);
+    let full = at_limit(config.max_messages, state.messages)
+        // A stream never fills its bytes exactly: a tenth below is as good as full.
+        || at_limit(config.max_bytes, state.bytes.saturating_add(state.bytes / LITTLE_HEADROOM));
+    if !full || config.discard != DiscardPolicy::Old || state.last_sequence <= acknowledged {
+        return;
+    }
+    let left = (acknowledged + 1).saturating_sub(state.first_sequence);
+    if left < state.messages / LITTLE_HEADROOM {
+        report.warn(
+            place,
+            format!("it is at its limits, and {left} more messages drop the first one that was not read"),
+            "raise the stream's max_msgs or max_bytes until jetcopy has caught up",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

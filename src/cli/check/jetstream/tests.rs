@@ -1,0 +1,227 @@
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+
+use super::*;
+use crate::config;
+use crate::private::{NatsOptions, PrivateNats};
+
+/// A private server with the stream FRAMES, and settings with one pipeline that reads it.
+struct World {
+    _server: PrivateNats,
+    context: jetstream::Context,
+    config: Config,
+}
+
+impl World {
+    async fn new(stream: StreamConfig, options: &NatsOptions) -> Self {
+        let server = PrivateNats::start(options).unwrap();
+        let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        context.create_stream(stream).await.unwrap();
+        let config = settings(&server.url(), "");
+        Self { _server: server, context, config }
+    }
+
+    async fn with(stream: StreamConfig) -> Self {
+        Self::new(stream, &NatsOptions::default()).await
+    }
+
+    /// What a check says, without the lines that say ok.
+    async fn troubles(&self) -> Vec<String> {
+        troubles(&self.config).await
+    }
+}
+
+fn settings(url: &str, lines: &str) -> Config {
+    let text = format!("name = \"frames\"\nstream = \"FRAMES\"\n{lines}");
+    let pipeline: Pipeline = figment::Figment::new()
+        .merge(<figment::providers::Toml as figment::providers::Format>::string(&text))
+        .extract()
+        .unwrap();
+    let nats = config::Nats { url: url.to_owned(), ..config::Nats::default() };
+    Config { nats, pipelines: vec![pipeline], ..Config::default() }
+}
+
+async fn text(config: &Config) -> String {
+    let mut report = Report::default();
+    look(config, &mut report).await;
+    report.text(false)
+}
+
+async fn troubles(config: &Config) -> Vec<String> {
+    text(config).await.lines().filter(|line| !line.starts_with("ok ")).map(str::to_owned).collect()
+}
+
+fn frames() -> StreamConfig {
+    StreamConfig { name: "FRAMES".into(), subjects: vec!["frames.>".into()], ..StreamConfig::default() }
+}
+
+#[tokio::test]
+async fn a_stream_as_it_should_be_gives_no_trouble() {
+    let world = World::with(frames()).await;
+    let text = text(&world.config).await;
+    assert!(text.ends_with("no errors, no warnings\n"), "{text}");
+    assert!(text.contains("the durable consumer jetcopy-frames will be created"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_one_error_without_the_password() {
+    let troubles = troubles(&settings("nats://me:hush@127.0.0.1:1", "")).await;
+    assert!(troubles[0].starts_with("error nats: cannot connect to NATS at nats://me:***@"), "{troubles:?}");
+    assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
+}
+
+#[tokio::test]
+async fn a_missing_stream_is_an_error_that_says_how_to_make_it() {
+    let world = World::with(StreamConfig { name: "OTHER".into(), ..frames() }).await;
+    assert_eq!(
+        world.troubles().await,
+        [
+            "error pipeline frames, stream FRAMES: the stream does not exist",
+            "      -> nats stream add FRAMES --retention limits --subjects …, or correct the name",
+            "1 error, no warnings"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn retention_that_removes_what_was_acknowledged_is_an_error() {
+    for retention in [RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
+        let world = World::with(StreamConfig { retention, ..frames() }).await;
+        let troubles = world.troubles().await;
+        assert!(troubles[0].contains("its retention removes messages"), "{troubles:?}");
+        assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
+    }
+}
+
+#[tokio::test]
+async fn subjects_that_are_not_the_streams_are_errors() {
+    let mut world = World::with(frames()).await;
+    world.config.pipelines[0].subjects = vec!["frames.*".into(), "other.*".into(), "frames.a".into()];
+    let troubles = world.troubles().await;
+    assert_eq!(
+        troubles[0],
+        "error pipeline frames, stream FRAMES: it takes no message for other.*; its subjects are frames.>"
+    );
+    assert!(troubles[2].contains("the subjects frames.* and frames.a overlap"), "{troubles:?}");
+}
+
+#[tokio::test]
+async fn messages_larger_than_a_batch_and_than_the_buffer_are_warnings() {
+    let mut world = World::with(frames()).await;
+    world.config.pipelines[0].batch.max_bytes = bytesize::ByteSize::kib(64);
+    world.config.pipelines[0].max_buffered_bytes = bytesize::ByteSize::kib(256);
+    let troubles = world.troubles().await;
+    assert!(
+        troubles[0].contains("a message may have 1.0 MiB, and batch.max_bytes is 64.0 KiB"),
+        "{troubles:?}"
+    );
+    assert!(troubles[2].contains("more memory than max_buffered_bytes (256.0 KiB)"), "{troubles:?}");
+    let limited = StreamConfig { max_message_size: 1024, ..frames() };
+    world.context.update_stream(limited).await.unwrap();
+    assert_eq!(world.troubles().await, ["no errors, no warnings"]);
+}
+
+#[tokio::test]
+async fn limits_that_drop_unread_messages_are_warnings() {
+    let world = World::with(StreamConfig {
+        max_age: Duration::from_mins(10),
+        duplicate_window: Duration::from_mins(1),
+        max_messages_per_subject: 1,
+        storage: StorageType::Memory,
+        ..frames()
+    })
+    .await;
+    let troubles = world.troubles().await.join("\n");
+    for part in ["drops messages after 10m", "keeps 1 messages a subject", "kept in memory"] {
+        assert!(troubles.contains(part), "{troubles}");
+    }
+}
+
+#[tokio::test]
+async fn too_few_unacknowledged_messages_are_pointed_out() {
+    let limits =
+        jetstream::stream::ConsumerLimits { max_ack_pending: 100, inactive_threshold: Duration::ZERO };
+    let world = World::with(StreamConfig { consumer_limits: Some(limits), ..frames() }).await;
+    let troubles = world.troubles().await;
+    assert!(troubles[0].contains("may have 100 messages unacknowledged at most"), "{troubles:?}");
+
+    let world = World::with(frames()).await;
+    let stream = world.context.get_stream("FRAMES").await.unwrap();
+    let mut durable = pull::Config {
+        durable_name: Some("jetcopy-frames".into()),
+        ack_policy: AckPolicy::All,
+        max_ack_pending: 100,
+        ..pull::Config::default()
+    };
+    stream.create_consumer(durable.clone()).await.unwrap();
+    let troubles = world.troubles().await;
+    assert!(
+        troubles[0].contains("100 unacknowledged messages, fewer than batch.max_rows (10000)"),
+        "{troubles:?}"
+    );
+    durable.max_ack_pending = 20_000;
+    stream.create_consumer(durable).await.unwrap();
+    let troubles = world.troubles().await;
+    assert!(troubles[0].contains("is not configured as jetcopy does it"), "{troubles:?}");
+}
+
+#[tokio::test]
+async fn a_full_stream_with_unread_messages_is_a_warning() {
+    let world = World::with(StreamConfig { max_messages: 50, ..frames() }).await;
+    let stream = world.context.get_stream("FRAMES").await.unwrap();
+    let wanted = subscribe::consumer_config(&world.config.pipelines[0], consumer::DeliverPolicy::All);
+    stream.create_consumer(wanted).await.unwrap();
+    for _ in 0..50 {
+        world.context.publish("frames.a", "{}".into()).await.unwrap().await.unwrap();
+    }
+    let troubles = world.troubles().await;
+    assert!(troubles[0].contains("0 more messages drop the first one that was not read"), "{troubles:?}");
+}
+
+#[tokio::test]
+async fn each_missing_permission_is_an_error_that_names_its_subject() {
+    let options = NatsOptions {
+        config: r#"
+            authorization { users = [
+                { user: admin, password: admin },
+                { user: guest, password: guest, permissions: {
+                    publish: { allow: ["$JS.API.STREAM.INFO.FRAMES", "$JS.API.CONSUMER.>", "$SYS.REQ.USER.INFO"],
+                               deny: ["$JS.API.CONSUMER.DELETE.>"] }
+                    subscribe: ["_INBOX.>"] } }
+            ] }
+            no_auth_user: admin
+        "#
+        .into(),
+    };
+    let mut world = World::new(frames(), &options).await;
+    world.config.nats.url = world.config.nats.url.replace("nats://", "nats://guest:guest@");
+    let errors: Vec<_> =
+        world.troubles().await.into_iter().filter(|line| line.starts_with("error")).collect();
+    let place = "error pipeline frames, stream FRAMES: no permission to publish to";
+    assert_eq!(
+        errors,
+        [
+            format!("{place} $JS.API.STREAM.MSG.GET.FRAMES"),
+            format!("{place} $JS.API.CONSUMER.DELETE.FRAMES.jetcopy-frames"),
+            format!("{place} $JS.ACK.FRAMES.jetcopy-frames.>"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_ask_is_told_what_to_allow() {
+    let options = NatsOptions {
+        config: r#"
+            authorization { users = [
+                { user: admin, password: admin },
+                { user: guest, password: guest, permissions: { publish: ["nothing"], subscribe: ["_INBOX.>"] } }
+            ] }
+            no_auth_user: admin
+        "#
+        .into(),
+    };
+    let mut world = World::new(frames(), &options).await;
+    world.config.nats.url = world.config.nats.url.replace("nats://", "nats://guest:guest@");
+    let troubles = world.troubles().await;
+    assert!(troubles[0].contains("the question about the stream was not answered"), "{troubles:?}");
+    assert!(troubles[1].contains("publish to $JS.API.STREAM.INFO.FRAMES"), "{troubles:?}");
+}
