@@ -58,9 +58,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const SYNC_WAIT_ROUTINE: &str = "SyncRepWaitForLSN";
 
 /// The URL's options, for the error that says which there are.
-const URL_OPTIONS: &str = "user, password, dbname, host, hostaddr, port, sslmode (disable, prefer, or require, which \
-     verifies), sslnegotiation, channel_binding, target_session_attrs, application_name, options, connect_timeout, \
-     tcp_user_timeout, keepalives, keepalives_idle, keepalives_interval, keepalives_retries";
+const URL_OPTIONS: &str = "user, password, dbname, host, hostaddr, port, sslmode, sslnegotiation, channel_binding, \
+     target_session_attrs, application_name, options, connect_timeout, tcp_user_timeout, keepalives, keepalives_idle, \
+     keepalives_interval, keepalives_retries";
 
 /// A cause of any kind, kept as it came.
 type Cause = Box<dyn StdError + Send + Sync>;

@@ -84,9 +84,8 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         // Servers before 9.6 and some poolers do not send it; theirs is in English.
         None => matches!(error.severity(), "FATAL" | "PANIC"),
     };
-    // Only an error that left the session alive and has a context can speak of a row. What the context says is in the
-    // server's language, in some without the word COPY; but no other statement is under way at that step.
-    let of_a_row = matches!(step, Step::CopyData { .. }) && !fatal && error.where_().is_some();
+    // Only an error that left the session alive and names the `COPY` can speak of a row.
+    let of_a_row = matches!(step, Step::CopyData { .. }) && !fatal && copy_context(error).is_some();
     let row_or = |otherwise| if of_a_row { Decision::PoisonRow } else { otherwise };
     let data_or_pause = if step.judges_rows() { Decision::PoisonRow } else { Decision::Pause };
 
@@ -241,8 +240,8 @@ fn copy_context(error: &DbError) -> Option<&str> {
 /// The row that the server refused, counted from 1 in the order sent, where its context says so.
 ///
 /// The context is `COPY table, line N` or `COPY table, line N, column c`, in the server's language. What is looked for
-/// is therefore `, word N`, and it must be there once: in a language with another order (Japanese, Korean), or with a
-/// table or column whose name looks like it, this is `None`, and the row is found by bisection.
+/// is therefore `, word N`, and it must be there once: in a language with another order, or with a table or column
+/// whose name looks like it, this is `None`, and the row is found by bisection.
 #[must_use]
 pub fn copy_line(error: &Error) -> Option<u64> {
     line_in(copy_context(error.as_db_error()?)?)
@@ -251,8 +250,8 @@ pub fn copy_line(error: &Error) -> Option<u64> {
 fn line_in(context: &str) -> Option<u64> {
     let rest = context.strip_prefix("COPY ")?;
     let mut lines = rest.split(", ").skip(1).filter_map(|part| {
-        // Chinese has another word after the number.
-        part.split(' ').nth(1)?.parse::<u64>().ok()
+        let (word, number) = part.split_once(' ')?;
+        (!word.is_empty()).then(|| number.parse::<u64>().ok())?
     });
     match (lines.next(), lines.next()) {
         (Some(line), None) => Some(line),

@@ -3,8 +3,6 @@
 //! Guarantees: with `sslmode=require`, or with a `ca_file`, the server's certificate and name are verified. With
 //! `sslmode=prefer` (the default) and no `ca_file` the connection is encrypted where the server offers it, and nothing
 //! is verified, as libpq does it: whoever can forge a certificate there could as well answer that there is no TLS.
-//!
-//! A `ca_file` alone does not demand TLS: only `sslmode=require` refuses a server that offers none.
 
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};

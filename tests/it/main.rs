@@ -5,7 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
+mod conflict;
 mod crash;
 mod detections;
+mod isolation;
+mod poison;
 mod stop;
 mod support;

@@ -1,0 +1,75 @@
+//! Rows that are there already, by `on_conflict`.
+
+use serde_json::json;
+
+use crate::support::{Daemon, World};
+
+fn pipeline(on_conflict: &str) -> String {
+    let key = if on_conflict == "error" { "" } else { "key = [\"id\"]" };
+    format!(
+        r#"
+[[pipeline]]
+name = "items"
+stream = "STREAM"
+format = "json"
+batch = {{ max_rows = 100, max_age = "20ms" }}
+
+[[pipeline.table]]
+name = "items"
+on_conflict = "{on_conflict}"
+{key}
+"#
+    )
+}
+
+const TABLE: &str = "CREATE TABLE items (id integer PRIMARY KEY, value integer CHECK (value <> 13))";
+
+async fn carried(
+    on_conflict: &str,
+    messages: impl IntoIterator<Item = (i32, i32)>,
+) -> (World, Vec<(i32, i32)>) {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    world.database.batch_execute("INSERT INTO items VALUES (1, -1), (2, -2)").await.unwrap();
+    let messages = messages.into_iter().map(|(id, value)| json!({"id": id, "value": value}).to_string());
+    world.publish("a", messages).await;
+    let daemon = Daemon::start(&world.config(&pipeline(on_conflict)));
+    world.drained("items", &daemon).await;
+    let rows = world.database.query("SELECT id, value FROM items ORDER BY id", &[]).await.unwrap();
+    let rows = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    (world, rows)
+}
+
+#[tokio::test]
+async fn ignore_keeps_the_row_that_is_there_and_the_first_of_a_batch() {
+    let messages = [(1, 10), (3, 30), (3, 31), (4, 40), (2, 20)];
+    let (world, rows) = carried("ignore", messages).await;
+    assert_eq!(rows, [(1, -1), (2, -2), (3, 30), (4, 40)]);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn update_takes_the_highest_sequence_of_a_key_within_a_batch_and_over_batches() {
+    let rounds = (0..50).flat_map(|round| (1..=10).map(move |id| (id, round * 100 + id)));
+    let (_, rows) = carried("update", rounds).await;
+    assert_eq!(rows, (1..=10).map(|id| (id, 4_900 + id)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn error_makes_a_dead_letter_of_a_row_that_is_there() {
+    let (world, rows) = carried("error", [(1, 10), (3, 30), (3, 31)]).await;
+    assert_eq!(rows, [(1, -1), (2, -2), (3, 30)]);
+    let sql = "SELECT array_agg(sequence ORDER BY sequence)::text || ' ' || min(sqlstate) FROM jetcopy.dead_letters";
+    let found: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(found, "{1,3} 23505");
+}
+
+#[tokio::test]
+async fn a_row_that_the_merge_path_refuses_is_a_dead_letter_and_the_others_are_merged() {
+    for on_conflict in ["ignore", "update"] {
+        let (world, rows) = carried(on_conflict, [(1, 10), (3, 13), (4, 40)]).await;
+        let first = if on_conflict == "update" { 10 } else { -1 };
+        assert_eq!(rows, [(1, first), (2, -2), (4, 40)], "{on_conflict}");
+        assert_eq!(world.count("SELECT sequence FROM jetcopy.dead_letters").await, 2);
+    }
+}
