@@ -5,3 +5,4 @@ mod plans;
 mod sources;
 #[expect(clippy::unnecessary_wraps, reason = "fields are compared with what may be NULL")]
 mod support;
+mod types;

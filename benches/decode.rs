@@ -1,0 +1,89 @@
+//! How many rows a second one core decodes and encodes, in its CPU time: what else the machine does is not in it.
+
+#[path = "decode/frames.rs"]
+mod frames;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use jetcopy::batch::Rows;
+use jetcopy::decode::Decoder;
+
+/// Messages between two clearings of the rows, as in a batch.
+const BATCH: u32 = 1_000;
+
+/// Time that this thread was running.
+struct CpuTime;
+
+impl CpuTime {
+    fn now() -> Duration {
+        nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("every kernel has this clock").into()
+    }
+}
+
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        Self::now()
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        Self::now().saturating_sub(start)
+    }
+
+    fn add(&self, a: &Duration, b: &Duration) -> Duration {
+        WallTime.add(a, b)
+    }
+
+    fn zero(&self) -> Duration {
+        WallTime.zero()
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+fn decode(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("decode");
+    for (shape, frame, detections) in [("flat", frames::flat(), false), ("nested", frames::nested(), true)] {
+        let msgpack = rmp_serde::to_vec(&frame).expect("a frame is MessagePack");
+        let json = serde_json::to_vec(&frame).expect("a frame is JSON");
+        for (format, payload) in [("msgpack", msgpack), ("json", json)] {
+            let (pipeline, tables) = frames::pipeline(detections);
+            let mut decoder = Decoder::new(&pipeline, &tables).expect("the benchmark's own mapping is valid");
+            let mut rows = Rows::new(tables.len());
+            let per_message = if detections { 6 } else { 1 };
+            group.throughput(Throughput::Elements(u64::from(BATCH) * per_message));
+            group.bench_function(format!("{shape}/{format}/{} bytes", payload.len()), |bencher| {
+                bencher.iter(|| {
+                    for table in &mut rows.tables {
+                        table.data.clear();
+                        table.rows.clear();
+                    }
+                    for index in 0..BATCH {
+                        let message = frames::message(black_box(&payload));
+                        decoder.decode(&message, index, &mut rows).expect("a frame is no poison");
+                    }
+                    black_box(&rows);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = decode
+}
+criterion_main!(benches);

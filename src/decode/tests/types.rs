@@ -1,0 +1,158 @@
+use super::support::{
+    column, int8, jsonb, message, pipeline, plain, poison, row, rows_of, table, text, try_decoder,
+};
+use crate::decode::{Decoder, PoisonKind};
+use crate::encode::types::Type;
+
+/// A decoder for one column `v`, with options of its source and of the pipeline.
+fn decoder(ty: Type, source: &str, pipeline: &str) -> Decoder {
+    let toml = format!("{pipeline}\n[[table]]\nname = \"t\"\n[table.columns]\nv = {{ {source} }}\n");
+    try_decoder(&toml, &[table(vec![column("v", ty)])]).unwrap()
+}
+
+fn json(value: &str) -> Vec<u8> {
+    format!("{{\"v\":{value}}}").into_bytes()
+}
+
+/// `{"v": …}` around a value in MessagePack.
+fn packed(value: &[u8]) -> Vec<u8> {
+    [&[0x81, 0xa1, b'v'], value].concat()
+}
+
+#[test]
+fn what_does_not_fit_its_type_is_poison_of_the_right_kind() {
+    use PoisonKind::{Range, Type as Kind};
+    let array = || Type::Array { element: Box::new(Type::Int2), element_oid: 21 };
+    for (ty, source, value, kind, says) in [
+        (Type::Bool, "", "2", Kind, "boolean"),
+        (Type::Bool, "", "\"yes\"", Kind, "boolean"),
+        (Type::Int2, "", "32768", Range, "smallint"),
+        (Type::Int2, "", "-32769", Range, "smallint"),
+        (Type::Int4, "", "2147483648", Range, "integer"),
+        (Type::Int8, "", "9223372036854775808", Range, "bigint"),
+        (Type::Int8, "", "-9223372036854775809", Range, "bigint"),
+        (Type::Int8, "", "1e30", Range, "bigint"),
+        (Type::Int8, "", "1e999999999999", Range, "bigint"),
+        (Type::Int8, "", "1.5", Kind, "whole"),
+        (Type::Int8, "", "9007199254740993.5", Kind, "whole"),
+        (Type::Int8, "", "true", Kind, "whole"),
+        (Type::Int8, "", "\"\"", Kind, "whole"),
+        (Type::Int8, "", "\"1x\"", Kind, "whole"),
+        (Type::Int8, "", "[1]", Kind, "an array"),
+        (Type::Float4, "", "1e39", Range, "real"),
+        (Type::Float8, "", "1e400", Range, "double"),
+        (Type::Float8, "", "\"1,5\"", Kind, "numbers"),
+        (Type::Numeric, "", "1e200000", Range, "numeric"),
+        (Type::Numeric, "", "1e-20000", Range, "numeric"),
+        (Type::Numeric, "", "\"x\"", Kind, "numbers"),
+        (Type::Bytea, "", "\"*\"", Kind, "base64"),
+        (Type::Uuid, "", "\"a0eebc99\"", Kind, "uuid"),
+        (Type::Timestamptz, "", "1735689600", Kind, "`unit`"),
+        (Type::Timestamptz, "unit = 's'", "1e300", Range, "4714 BC"),
+        (Type::Timestamptz, "unit = 's'", "9223372036854775807", Range, "4714 BC"),
+        (Type::Timestamptz, "unit = 's'", "true", Kind, "RFC 3339"),
+        (Type::Timestamptz, "", "\"2025-01-01T00:00:00\"", Kind, "offset"),
+        (Type::Timestamptz, "", "\"2025-02-30T00:00:00Z\"", Kind, "RFC 3339"),
+        (Type::Timestamptz, "", "\"today\"", Kind, "RFC 3339"),
+        (Type::Date, "", "\"2025-13-01\"", Kind, "RFC 3339"),
+        (Type::Time, "", "\"25:00:00\"", Kind, "12:34"),
+        (Type::Time, "unit = 's'", "86401", Range, "24:00"),
+        (Type::Time, "unit = 's'", "-1", Range, "24:00"),
+        (Type::Interval, "", "\"soon\"", Kind, "ISO 8601"),
+        (Type::Interval, "", "5", Kind, "`unit`"),
+        (Type::Inet { cidr: false }, "", "\"10.0.0.1/33\"", Kind, "10.0.0.0/8"),
+        (Type::Inet { cidr: false }, "", "\"10.0.0.1/+8\"", Kind, "10.0.0.0/8"),
+        (Type::Inet { cidr: false }, "", "\"10.0.0\"", Kind, "10.0.0.0/8"),
+        (Type::Inet { cidr: true }, "", "\"10.0.0.1/8\"", Range, "prefix"),
+        (array(), "", "1", Kind, "array"),
+        (array(), "", "[[1]]", Kind, "dimension"),
+        (array(), "", "[1,70000]", Range, "smallint"),
+    ] {
+        let name = format!("{ty:?} from {value}");
+        let poison = poison(&mut decoder(ty, source, ""), &json(value));
+        assert_eq!(poison.kind, kind, "{name}: {}", poison.message);
+        assert!(poison.message.contains(says), "{name}: {}", poison.message);
+        assert_eq!((poison.table.as_deref(), poison.column.as_deref()), (Some("t"), Some("v")));
+    }
+}
+
+#[test]
+fn nan_and_infinities_follow_the_setting() {
+    let nan = packed(&[&[0xcb], &f64::NAN.to_be_bytes()[..]].concat());
+    let infinite = packed(&[&[0xca], &f32::INFINITY.to_be_bytes()[..]].concat());
+    let listed = packed(&[&[0x92, 0x01, 0xcb], &f64::NEG_INFINITY.to_be_bytes()[..]].concat());
+    for ty in [Type::Float4, Type::Float8, Type::Numeric, Type::Json] {
+        for payload in [&nan, &infinite] {
+            let field = |setting| rows_of(&mut decoder(ty.clone(), "", setting), &message(payload));
+            assert!(field("").unwrap()[0][0][0].is_some(), "{ty:?}");
+            assert_eq!(field("non_finite = 'null'").unwrap()[0][0], [None], "{ty:?}");
+            assert_eq!(field("non_finite = 'refuse'").unwrap_err().kind, PoisonKind::Range, "{ty:?}");
+        }
+    }
+    assert_eq!(row(&mut decoder(Type::Jsonb, "", ""), &nan), [jsonb("\"NaN\"")]);
+    assert_eq!(row(&mut decoder(Type::Jsonb, "", ""), &listed), [jsonb("[1,\"-Infinity\"]")]);
+    assert_eq!(row(&mut decoder(Type::Jsonb, "", "non_finite = 'null'"), &listed), [jsonb("[1,null]")]);
+    assert_eq!(
+        row(&mut decoder(Type::Float8, "default = 1", "non_finite = 'null'"), &nan),
+        [Some(1_f64.to_be_bytes().to_vec())]
+    );
+    let refused = poison(&mut decoder(Type::Int8, "", ""), &nan);
+    assert_eq!(refused.kind, PoisonKind::Type);
+    let refused = poison(&mut decoder(Type::Timestamptz, "unit = 's'", ""), &nan);
+    assert_eq!(refused.kind, PoisonKind::Range);
+}
+
+#[test]
+fn a_null_by_setting_in_a_required_column_says_why() {
+    let pipeline = pipeline("non_finite = 'null'\n[[table]]\nname = 't'");
+    let required = super::support::not_null("v", Type::Float8);
+    let mut decoder = Decoder::new(&pipeline, &[table(vec![required])]).unwrap();
+    let poison = poison(&mut decoder, &packed(&[&[0xcb], &f64::NAN.to_be_bytes()[..]].concat()));
+    assert_eq!(poison.kind, PoisonKind::Missing);
+    assert!(poison.message.contains("non_finite"), "{}", poison.message);
+}
+
+#[test]
+fn msgpack_values_without_a_json_twin_become_json_and_text() {
+    for (value, json) in [
+        (&[0xc4, 2, 0, 0xff][..], "\"AP8=\""),
+        (&[0xd6, 0xff, 0, 0, 0, 1], "\"1970-01-01T00:00:01Z\""),
+        (&[0x81, 0x05, 0xc3], "{\"5\":true}"),
+        (&[0x81, 0xc4, 1, 0xff, 0xc2], "{\"/w==\":false}"),
+        (&[0xca, 0x3d, 0xcc, 0xcc, 0xcd], "0.1"),
+        (&[0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "18446744073709551615"),
+    ] {
+        let mut decoder = plain(vec![column("v", Type::Jsonb)]);
+        assert_eq!(row(&mut decoder, &packed(value)), [jsonb(json)]);
+        let mut decoder = plain(vec![column("v", Type::Text)]);
+        assert_eq!(row(&mut decoder, &packed(value)), [text(json.trim_matches('"'))]);
+    }
+    let array_key = packed(&[0x81, 0x90, 0x01]);
+    assert_eq!(poison(&mut plain(vec![column("v", Type::Jsonb)]), &array_key).kind, PoisonKind::Type);
+}
+
+#[test]
+fn a_malformed_timestamp_extension_is_malformed() {
+    for value in [&[0xd5, 0xff, 0, 0][..], &[0xd7, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]] {
+        let poison = poison(&mut plain(vec![column("v", Type::Timestamptz)]), &packed(value));
+        assert_eq!(poison.kind, PoisonKind::Malformed);
+    }
+}
+
+#[test]
+fn fractions_of_a_unit_are_rounded_to_the_nearest_microsecond() {
+    const UNIX: i64 = 946_684_800;
+    let float = |value: f64| packed(&[&[0xcb], &value.to_be_bytes()[..]].concat());
+    for (unit, payload, micros) in [
+        ("s", float(946_684_800.000_002_4), 2),
+        ("ms", float(946_684_800_000.001_6), 2),
+        ("ns", json(&(UNIX * 1_000_000_000 + 1_499).to_string()), 1),
+        ("ns", json(&(UNIX * 1_000_000_000 + 1_500).to_string()), 2),
+        ("s", json("946684799.9999996"), 0),
+        ("s", json("9466848e2"), 0),
+        ("us", packed(&[0xd7, 0xff, 0, 0, 0x17, 0x70, 0x38, 0x6d, 0x43, 0x80]), 2),
+    ] {
+        let mut decoder = decoder(Type::Timestamptz, &format!("unit = '{unit}'"), "");
+        assert_eq!(row(&mut decoder, &payload), [int8(micros)], "{unit}");
+    }
+}

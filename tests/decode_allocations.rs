@@ -1,0 +1,40 @@
+//! Nothing on the way from payload to tuple allocates, once the buffers have grown.
+
+#[path = "../benches/decode/frames.rs"]
+mod frames;
+
+use std::alloc::System;
+
+use jetcopy::batch::Rows;
+use jetcopy::decode::Decoder;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+// The only test of its file: another's allocations would be counted too.
+#[test]
+fn decoding_allocates_nothing_in_steady_state() {
+    for (frame, detections) in [(frames::flat(), false), (frames::nested(), true)] {
+        let msgpack = rmp_serde::to_vec(&frame).unwrap();
+        let json = serde_json::to_vec(&frame).unwrap();
+        let (pipeline, tables) = frames::pipeline(detections);
+        let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
+        let mut rows = Rows::new(tables.len());
+        let mut batch = || {
+            for table in &mut rows.tables {
+                table.data.clear();
+                table.rows.clear();
+            }
+            for index in 0..100 {
+                let payload = if index % 2 == 0 { &msgpack } else { &json };
+                decoder.decode(&frames::message(payload), index, &mut rows).unwrap();
+            }
+        };
+        batch();
+        let region = Region::new(ALLOCATOR);
+        batch();
+        let used = region.change();
+        assert_eq!((used.allocations, used.reallocations), (0, 0), "{used:?}");
+    }
+}
