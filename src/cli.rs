@@ -9,10 +9,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Log, Overrides};
 use crate::logging;
 
 pub mod check;
+pub mod demo;
 pub mod migrate;
 pub mod publish;
 pub mod run;
@@ -94,6 +95,8 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Show everything at work on private servers, which end with it.
+    Demo(demo::Args),
 }
 
 /// Where the settings come from; part of each command that has any.
@@ -191,6 +194,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Publish { settings, args } => {
             publish::run(&quiet(&settings)?.nats, &args).await.map(drop).map_err(Failure::failed)
+        }
+        Command::Demo(args) => {
+            logging::init(&Log { level: QUIET.into(), ..Log::default() }).map_err(Failure::failed)?;
+            demo::run(&args).await.map(drop)
         }
     }
 }

@@ -124,13 +124,17 @@ impl PrivatePostgres {
         self.server.directory.path()
     }
 
-    /// Creates an empty database and returns its address.
+    /// Creates an empty database with a name of its own and returns its address.
     pub async fn create_database(&self) -> Result<String, Error> {
-        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.create_database_named(&format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed))).await
+    }
+
+    /// Creates an empty database and returns its address.
+    pub async fn create_database_named(&self, name: &str) -> Result<String, Error> {
         let client = connect(&self.url()).await?;
         // template0, for TimescaleDB's launcher may be connected to template1, and then it cannot be copied.
         client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
-        Ok(self.database_url(&name))
+        Ok(self.database_url(name))
     }
 
     /// Stops it and waits until it is gone. Its data and its port stay.

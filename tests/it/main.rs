@@ -7,6 +7,7 @@
 
 mod conflict;
 mod crash;
+mod demo;
 mod detections;
 mod isolation;
 mod poison;
