@@ -326,8 +326,19 @@ fn all_problems_are_told_at_once() {
     assert_eq!(said(load(&text)).len(), 2);
 }
 
+fn document(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
 fn reference() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/jetcopy.toml")).unwrap()
+    document("config/jetcopy.toml")
+}
+
+#[test]
+fn the_example_in_the_readme_is_taken() {
+    let readme = document("README.md");
+    let example = readme.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(load(example).unwrap().pipelines[0].tables.len(), 2);
 }
 
 #[test]
