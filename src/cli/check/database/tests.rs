@@ -1,6 +1,6 @@
 use super::*;
 use crate::config;
-use crate::private::{PrivatePostgres, connect};
+use crate::private::{self, PrivatePgBouncer, PrivatePostgres, connect};
 
 /// A database with a role of its own, `owner`'s migrations applied unless said otherwise.
 struct World {
@@ -40,6 +40,13 @@ impl World {
     async fn troubles(&self, tables: &str) -> Vec<String> {
         troubles(&self.config(tables)).await
     }
+}
+
+/// The same address for another user.
+fn as_role(url: &str, role: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{role}@{host}")
 }
 
 async fn troubles(config: &Config) -> Vec<String> {
@@ -125,9 +132,7 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
         ))
         .await;
     let mut config = world.config("[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = [\"a\"]\n");
-    let (scheme, rest) = config.postgres.url.split_once("://").unwrap();
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    config.postgres.url = format!("{scheme}://{role}@{host}");
+    config.postgres.url = as_role(&config.postgres.url, &role);
     let errors: Vec<_> =
         troubles(&config).await.into_iter().filter(|line| line.starts_with("error")).collect();
     assert_eq!(
@@ -140,4 +145,64 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
             "error pipeline frames, table t: on_conflict needs temporary tables, and the role may not create any",
         ]
     );
+}
+
+#[tokio::test]
+async fn a_pooler_in_transaction_mode_is_a_warning() {
+    let world = World::migrated().await;
+    let pooler = match PrivatePgBouncer::start(&world.server) {
+        Ok(pooler) => pooler,
+        Err(private::Error::Missing { .. }) => {
+            println!("skipped: PgBouncer is not installed here");
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
+    config.postgres.url = pooler.url(&config.postgres.url);
+    let troubles = troubles(&config).await;
+    assert!(troubles[0].starts_with("warn  database: a pooler in transaction mode"), "{troubles:?}");
+    assert_eq!(troubles.last().unwrap(), "no errors, 1 warning");
+}
+
+#[tokio::test]
+async fn a_column_that_no_field_can_fill_is_an_error_that_names_it() {
+    let world = World::migrated().await;
+    world.execute("CREATE TABLE t (a int, shape polygon NOT NULL)").await;
+    let troubles = world.troubles("[[table]]\nname = \"t\"\n").await;
+    assert!(troubles[0].contains("column shape: type polygon is not supported"), "{troubles:?}");
+    let troubles = world.troubles("[[table]]\nname = \"frame_metadata\"\ncolumns.fsp = \"fps\"\n").await;
+    assert!(
+        troubles[0].starts_with("error pipeline frames: ") && troubles[0].contains("fsp"),
+        "{troubles:?}"
+    );
+    assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
+}
+
+#[tokio::test]
+async fn row_level_security_that_applies_is_an_error() {
+    let world = World::migrated().await;
+    let role = format!("row_{}", world.url.rsplit('/').next().unwrap());
+    world
+        .execute(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
+             CREATE TABLE t (a int); GRANT INSERT ON t TO {role}; ALTER TABLE t ENABLE ROW LEVEL SECURITY"
+        ))
+        .await;
+    let mut config = world.config("[[table]]\nname = \"t\"\n");
+    config.postgres.url = as_role(&config.postgres.url, &role);
+    let troubles = troubles(&config).await;
+    assert!(troubles[0].contains("row-level security applies"), "{troubles:?}");
+    assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_is_an_error() {
+    let world = World::migrated().await;
+    let name = world.url.rsplit('/').next().unwrap();
+    world.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    let troubles = world.troubles("").await;
+    assert!(troubles[0].contains("takes no writes"), "{troubles:?}");
+    assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
 }
