@@ -18,7 +18,7 @@
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
 //! - [`dead_letter`]: poison messages, stored in the transaction that moves the checkpoint past them.
-//! - [`write`]: the second stage: a batch into one transaction, the refused rows found.
+//! - [`mod@write`]: the second stage: a batch into one transaction, the refused rows found.
 //! - [`copy`]: rows into an open transaction.
 //! - [`checkpoint`]: the claim of a shard, compare-and-set, COMMIT → `Committed`.
 //! - [`ack`]: the last stage: `Committed` → one ack.

@@ -1,7 +1,7 @@
 //! The frame of a binary `COPY` and the fields that jetcopy writes on its own account (dead letters, tests).
 //!
 //! Guarantees: what these functions append is a well-formed part of the stream
-//! [`HEADER`], tuples ([`tuple`] and as many fields), [`TRAILER`]. They do not check a text for NUL, which the server
+//! [`HEADER`], tuples ([`tuple()`] and as many fields), [`TRAILER`]. They do not check a text for NUL, which the server
 //! refuses.
 
 use std::fmt;
