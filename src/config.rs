@@ -348,7 +348,7 @@ impl Pipeline {
     }
 
     fn default_max_buffered_bytes() -> ByteSize {
-        // Three batches in flight and two pulls, each a quarter; see ARCHITECTURE.md.
+        // Two pulls of a quarter each, and three batches of 4 MiB with their messages; see ARCHITECTURE.md.
         ByteSize::mib(64)
     }
 }

@@ -4,6 +4,7 @@
 //! place and, unless all is well, a remedy. It cannot see what changes later, nor what only rows and messages bring.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use super::Failure;
 use crate::config::Config;
@@ -16,6 +17,9 @@ mod subject;
 
 /// How the servers know the sessions of a check.
 const CLIENT_NAME: &str = "jetcopy check";
+
+/// The bit of a file's mode that lets everybody read it.
+const READABLE_FOR_ALL: u32 = 0o004;
 
 /// Arguments of `jetcopy check`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +34,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     let mut report = Report::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
+    secrets(config, &mut report);
     jetstream::look(config, &mut report).await;
     database::look(config, &mut report).await;
     let mut out = io::stdout().lock();
@@ -42,6 +47,29 @@ fn names(config: &Config) -> String {
     config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
+/// Files with secrets that everybody on the machine may read. That they can be read at all, connecting shows.
+fn secrets(config: &Config, report: &mut Report) {
+    let (nats, postgres) = (&config.nats, &config.postgres);
+    for (key, path) in [
+        ("nats.credentials_file", &nats.credentials_file),
+        ("nats.nkey_file", &nats.nkey_file),
+        ("nats.token_file", &nats.token_file),
+        ("nats.password_file", &nats.password_file),
+        ("nats.tls.key_file", &nats.tls.as_ref().and_then(|tls| tls.key_file.clone())),
+        ("postgres.password_file", &postgres.password_file),
+        ("postgres.tls.key_file", &postgres.tls.as_ref().and_then(|tls| tls.key_file.clone())),
+    ] {
+        let Some(path) = path else { continue };
+        if std::fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_FOR_ALL != 0) {
+            report.warn(
+                key,
+                format!("{} is readable for every user of this machine", path.display()),
+                format!("chmod o-rwx {}", path.display()),
+            );
+        }
+    }
+}
+
 /// An error with its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -51,4 +79,26 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_everybody_may_read_is_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        std::fs::write(&path, "hush").unwrap();
+        let mut config = Config::default();
+        config.postgres.password_file = Some(path.clone());
+        for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut report = Report::default();
+            secrets(&config, &mut report);
+            assert_eq!(report.troubles(), warnings, "{mode:o}");
+        }
+    }
 }

@@ -261,8 +261,8 @@ fn limits_are_more_than_nothing_and_fit_their_types() {
         );
     }
     refuses(
-        "max_buffered_bytes = \"15MiB\"",
-        "file:5: pipeline[0].max_buffered_bytes: must hold 4 batches: at least 16.0 MiB, or lower batch.max_bytes",
+        "max_buffered_bytes = \"47MiB\"",
+        "file:5: pipeline[0].max_buffered_bytes: must be 12 times batch.max_bytes: at least 48.0 MiB",
     );
     let text = format!("postgres.step_timeout = \"0s\"\n{LEAST}");
     assert_eq!(said(load(&text)), ["file:1: postgres.step_timeout: must be more than 0"]);

@@ -15,9 +15,9 @@ const MAX_NAME: usize = 40;
 /// Largest batch: offsets into a table's rows are 32 bits wide, and a batch may pass its limit by one message.
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 
-/// How many batches the buffer must hold: one fills, one waits and one is written, and messages on their way are
-/// counted as much again.
-const MIN_BUFFERED_BATCHES: u64 = 4;
+/// How many times `batch.max_bytes` the buffer must hold. Half of it is for pull requests on the way; in the other half,
+/// one batch fills, one waits and one is written, each with its rows and with the messages that they came from.
+const MIN_BUFFERED_BATCHES: u64 = 12;
 
 impl Config {
     /// Everything that is wrong with these settings.
@@ -166,7 +166,7 @@ fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems)
         let least = bytesize::ByteSize(MIN_BUFFERED_BATCHES * max_bytes);
         found.add(
             at("max_buffered_bytes"),
-            format!("must hold {MIN_BUFFERED_BATCHES} batches: at least {least}, or lower batch.max_bytes"),
+            format!("must be {MIN_BUFFERED_BATCHES} times batch.max_bytes: at least {least}"),
         );
     }
 }
