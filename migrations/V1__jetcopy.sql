@@ -41,8 +41,8 @@ CREATE TABLE jetcopy.dead_letters (
 
 CREATE INDEX dead_letters_pipeline_sequence ON jetcopy.dead_letters (pipeline, sequence);
 
--- Ranges of a stream that were gone before they were read. A pipeline that halts finds the same loss at each start and
--- records it once.
+-- Ranges of a stream that were gone before they were read. A pipeline that halts finds the same loss at each look and
+-- records it once; it goes on when somebody accepted it (`jetcopy accept-loss`).
 CREATE TABLE jetcopy.losses (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     pipeline text NOT NULL,
@@ -54,5 +54,6 @@ CREATE TABLE jetcopy.losses (
     -- NULL where it cannot be known: nobody has counted what a stream held that is gone.
     last_sequence bigint,
     cause text NOT NULL,
-    detected_at timestamptz NOT NULL DEFAULT now()
+    detected_at timestamptz NOT NULL DEFAULT now(),
+    accepted_at timestamptz
 );

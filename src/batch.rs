@@ -25,7 +25,21 @@ pub struct Batch {
     /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
     /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
     originals: Vec<u8>,
+    gap: Option<Gap>,
     mark: Mark,
+}
+
+/// Sequences that the stream did not deliver, between two messages of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// First sequence that did not come.
+    pub from: u64,
+    /// Last sequence that did not come.
+    pub to: u64,
+    /// Messages of the batch before it.
+    messages: usize,
+    /// Where an ack of those goes.
+    reply: String,
 }
 
 /// One message of a batch.
@@ -106,6 +120,7 @@ impl Batch {
             refused: Vec::new(),
             reply: String::new(),
             originals: Vec::new(),
+            gap: None,
             mark: Mark::default(),
         }
     }
@@ -120,6 +135,38 @@ impl Batch {
         self.refused.clear();
         self.reply.clear();
         self.originals.clear();
+        self.gap = None;
+    }
+
+    /// Notes that the stream did not deliver `from` to `to` right before the message that is added next. Only the
+    /// first gap of a batch is kept: if the stream's front has passed any, it has passed the first.
+    pub fn note_gap(&mut self, from: u64, to: u64) {
+        if self.gap.is_none() {
+            self.gap = Some(Gap { from, to, messages: self.messages.len(), reply: self.reply.clone() });
+        }
+    }
+
+    /// The first gap.
+    #[must_use]
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_ref()
+    }
+
+    /// Drops the messages after the first gap, with their rows.
+    pub fn truncate_at_gap(&mut self) -> Option<Gap> {
+        let gap = self.gap.take()?;
+        let kept = |message: u32| (message as usize) < gap.messages;
+        for table in &mut self.rows.tables {
+            let rows = table.rows.partition_point(|row| kept(row.message));
+            let end = table.rows.get(rows).map_or(table.data.len(), |row| row.start as usize);
+            table.data.truncate(end);
+            table.rows.truncate(rows);
+        }
+        self.refused.retain(|refused| kept(refused.message));
+        self.messages.truncate(gap.messages);
+        self.originals.truncate(self.messages.last().map_or(0, |message| message.payload_end));
+        self.reply.clone_from(&gap.reply);
+        Some(gap)
     }
 
     /// Adds one message: `decode` appends its rows, given its index, or says why it has none.
@@ -349,6 +396,25 @@ mod tests {
         let mut batch = Batch::new(1);
         batch.push(incoming(1, b""), |_, _, _| Ok(()));
         assert_eq!(batch.reached(&limits(1, 1_000)), Some(Closed::Rows));
+    }
+
+    #[test]
+    fn what_came_after_the_first_gap_can_be_dropped() {
+        let mut batch = Batch::new(1);
+        batch.reply = "ack 2".into();
+        push_row(&mut batch, 1, 0);
+        push_row(&mut batch, 2, 0);
+        batch.note_gap(3, 4);
+        batch.reply = "ack 9".into();
+        push_row(&mut batch, 5, 0);
+        batch.note_gap(6, 8);
+        push_row(&mut batch, 9, 0);
+        let gap = batch.truncate_at_gap().unwrap();
+        assert_eq!((gap.from, gap.to), (3, 4));
+        assert_eq!(batch.messages.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((batch.row_count(), batch.rows.tables[0].data.len()), (2, 10));
+        assert_eq!((batch.reply.as_str(), batch.message_bytes()), ("ack 2", 30));
+        assert_eq!(batch.gap(), None);
     }
 
     #[test]

@@ -194,20 +194,19 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
 }
 
 /// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted in
-/// yet, or past what was lost. `record` is SQL that runs in the same transaction, empty for none.
+/// yet, or past what was lost.
 pub async fn relocate(
     session: &Session,
     place: &Place,
     claim: &Claim,
     last_sequence: u64,
     stream_created_ns: i64,
-    record: &str,
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
     let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to).await?;
     // The time of a message that this daemon did not carry is not known.
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL WHERE shard = {}; {record}",
+        "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL WHERE shard = {}",
         escape_literal(&place.stream),
         timestamp(stream_created_ns),
         escape_literal(&place.shard),

@@ -12,6 +12,7 @@ use clap::Parser;
 use crate::config::{Config, ConfigError, Log, Overrides};
 use crate::logging;
 
+pub mod accept_loss;
 pub mod check;
 pub mod demo;
 pub mod migrate;
@@ -87,6 +88,13 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: migrate::Args,
+    },
+    /// Let a pipeline go on that halted because messages were lost.
+    AcceptLoss {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: accept_loss::Args,
     },
     /// Publish records from NDJSON or CSV into a stream.
     Publish {
@@ -191,6 +199,9 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Migrate { settings, args } => {
             migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
+        }
+        Command::AcceptLoss { settings, args } => {
+            accept_loss::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
         Command::Publish { settings, args } => {
             publish::run(&quiet(&settings)?.nats, &args).await.map(drop).map_err(Failure::failed)

@@ -11,6 +11,7 @@
 //! - [`supervise`]: generations of every pipeline, back-off, the stop.
 //! - [`pipeline`]: one generation; the only file that sees all stages.
 //! - [`resync`]: checkpoint, stream identity, cursor: how every generation starts.
+//! - [`loss`]: what the stream no longer holds: noticed, recorded, passed over when accepted.
 //! - [`nats`]: connecting to NATS.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
 //! - [`read`]: the first stage: deliveries into batches.
@@ -48,6 +49,7 @@ pub mod encode;
 pub mod http;
 pub mod lag;
 pub mod logging;
+pub mod loss;
 pub mod metrics;
 pub mod migrate;
 pub mod nats;

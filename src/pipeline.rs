@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::ack;
+use crate::batch::Gap;
 use crate::checkpoint::Place;
 use crate::config::{self, Config};
 use crate::copy::Target;
@@ -24,7 +25,7 @@ use crate::lag::{self, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats::Trouble;
 use crate::poison::Window;
-use crate::read::Reader;
+use crate::read::{self, Ended, Reader};
 use crate::resync::{self, Ready, resync};
 use crate::status::{PipelineStatus, State};
 use crate::subscribe::{self, Placement, Subscription};
@@ -64,9 +65,15 @@ pub enum Failure {
     /// It could not start.
     #[error(transparent)]
     Resync(#[from] resync::Error),
-    /// The subscription failed.
+    /// Nothing more can be read.
     #[error(transparent)]
-    Read(#[from] subscribe::Error),
+    Read(#[from] read::Error),
+    /// Pulling could not be started.
+    #[error(transparent)]
+    Subscribe(#[from] subscribe::Error),
+    /// The stream dropped messages before they were delivered; all before them is committed.
+    #[error("the stream dropped sequences {} to {} before they were read", .0.from, .0.to)]
+    Dropped(Gap),
     /// A batch could not be written.
     #[error(transparent)]
     Write(#[from] write::Error),
@@ -85,6 +92,8 @@ pub enum Failure {
 enum Stage {
     /// One that others follow.
     Inner,
+    /// The same; when the others are done with what it sent, the generation has failed all the same.
+    Drained(Failure),
     /// The last one: the generation is over.
     Last,
 }
@@ -94,7 +103,7 @@ impl Pipeline {
     pub async fn generation(&self, placement: Placement, stop: watch::Receiver<bool>) -> Result<(), Failure> {
         let mut stopped = stop.clone();
         let ready = tokio::select! {
-            ready = resync(&self.settings, &self.pipeline, &self.place, &self.owner, placement) => ready?,
+            ready = resync(&self.settings, &self.pipeline, &self.place, &self.owner, placement, &self.metrics) => ready?,
             _ = stopped.wait_for(|&stop| stop) => return Ok(()),
         };
         self.metrics.database_up.set(1);
@@ -102,11 +111,13 @@ impl Pipeline {
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         let mut stages = self.start(ready, stop).await?;
         self.status.set_state(State::Running);
+        let mut outcome = Ok(());
         // Dropping the set aborts what still runs.
         loop {
             match stages.join_next().await {
                 Some(Ok(Ok(Stage::Inner))) => {}
-                Some(Ok(Ok(Stage::Last))) | None => return Ok(()),
+                Some(Ok(Ok(Stage::Drained(failure)))) => outcome = Err(failure),
+                Some(Ok(Ok(Stage::Last))) | None => return outcome,
                 Some(Ok(Err(failure))) => return Err(failure),
                 Some(Err(error)) => return Err(Failure::Panicked(error)),
             }
@@ -153,12 +164,19 @@ impl Pipeline {
             decoder,
             limits: self.pipeline.batch,
             tables: tables.len(),
+            stream: self.pipeline.subjects.is_empty().then(|| stream.clone()),
+            last_sequence: claim.last_sequence,
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),
         };
 
         let mut stages = JoinSet::new();
-        stages.spawn(async move { Ok(reader.run(batches, emptied_in, stop).await.map(|()| Stage::Inner)?) });
+        stages.spawn(async move {
+            Ok(match reader.run(batches, emptied_in, stop).await? {
+                Ended::Stopped => Stage::Inner,
+                Ended::Dropped(gap) => Stage::Drained(Failure::Dropped(gap)),
+            })
+        });
         stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Stage::Inner)?) });
         let metrics = self.metrics.clone();
         stages.spawn(async move {

@@ -3,16 +3,18 @@
 //! Guarantees: batches leave in stream order, each covering the stretch of the stream right after the one before.
 //! One batch fills while the ones before it are queued and written; a batch whose time has come keeps growing, up to
 //! its limits, for as long as the writer has no room. Memory is bounded by that: when the batch is full and the
-//! writer busy, nothing more is taken from the subscription.
+//! writer busy, nothing more is taken from the subscription. What the stream dropped before it was delivered is
+//! noticed before anything after it is sent on, where the whole stream is read; with `subjects`, a gap says nothing.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_nats::jetstream::stream::{self, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Sleep, sleep};
 
-use crate::batch::{Batch, Closed, Incoming};
+use crate::batch::{Batch, Closed, Gap, Incoming};
 use crate::config;
 use crate::decode::{self, Decoder};
 use crate::lag::Progress;
@@ -29,10 +31,34 @@ pub struct Reader {
     pub limits: config::BatchLimits,
     /// Tables that a message fills.
     pub tables: usize,
+    /// The stream, asked when its sequences have a gap; `None` when `subjects` narrow what is read.
+    pub stream: Option<Stream>,
+    /// Sequence of the last message taken; at first, the checkpoint.
+    pub last_sequence: u64,
     /// Told of every delivery.
     pub progress: Arc<Progress>,
     /// Counts messages and bytes.
     pub metrics: PipelineMetrics,
+}
+
+/// How reading ended without a failure.
+#[derive(Debug)]
+pub enum Ended {
+    /// A stop was asked for, or the writer is gone.
+    Stopped,
+    /// The stream dropped messages that were not delivered yet. What came before them has been sent.
+    Dropped(Gap),
+}
+
+/// Why reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The subscription failed.
+    #[error(transparent)]
+    Subscription(#[from] subscribe::Error),
+    /// The stream could not be asked about a gap.
+    #[error("cannot read the stream's state")]
+    Stream(#[from] stream::InfoError),
 }
 
 /// Deliveries that are taken in a row before timers and the writer are looked at again: a look costs about as much
@@ -46,7 +72,7 @@ impl Reader {
         batches: mpsc::Sender<Batch>,
         mut emptied: mpsc::Receiver<Batch>,
         mut stop: watch::Receiver<bool>,
-    ) -> Result<(), subscribe::Error> {
+    ) -> Result<Ended, Error> {
         let mut age = pin!(sleep(self.limits.max_age));
         let mut batch = Batch::new(self.tables);
         let mut due = None;
@@ -56,9 +82,13 @@ impl Reader {
                 // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
                 // its age stays near its limit.
                 biased;
-                _ = stop.wait_for(|&stop| stop) => break,
+                () = stopped(&mut stop) => break,
                 permit = batches.reserve(), if due.is_some() => {
-                    let Ok(permit) = permit else { return Ok(()) };
+                    let Ok(permit) = permit else { return Ok(Ended::Stopped) };
+                    if let Some(gap) = self.dropped(&mut batch).await? {
+                        self.finish(permit, batch);
+                        return Ok(Ended::Dropped(gap));
+                    }
                     let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
                     self.count(&batch, due.take().unwrap_or(Closed::Age));
                     permit.send(std::mem::replace(&mut batch, next));
@@ -79,16 +109,35 @@ impl Reader {
                 }
             }
         }
+        // A writer that is gone has said why; what was not written is replayed.
+        let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
+        let gap = self.dropped(&mut batch).await?;
+        self.finish(permit, batch);
+        Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
+    }
+
+    /// The first gap of `batch` if the front of the stream has passed it, so that its messages are lost rather than
+    /// deleted on purpose. The batch then ends before it.
+    async fn dropped(&self, batch: &mut Batch) -> Result<Option<Gap>, Error> {
+        let (Some(stream), Some(gap)) = (&self.stream, batch.gap()) else { return Ok(None) };
+        let first = stream.get_info().await?.state.first_sequence;
+        Ok(if first > gap.from { batch.truncate_at_gap() } else { None })
+    }
+
+    /// Sends the last batch.
+    fn finish(&self, permit: mpsc::Permit<'_, Batch>, batch: Batch) {
         if !batch.is_empty() {
             self.count(&batch, Closed::Shutdown);
-            // A writer that is gone has said why; what was not written is replayed.
-            batches.send(batch).await.ok();
+            permit.send(batch);
         }
-        Ok(())
     }
 
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) {
         self.progress.delivered(delivery.consumer_sequence);
+        if delivery.sequence != self.last_sequence + 1 {
+            batch.note_gap(self.last_sequence + 1, delivery.sequence - 1);
+        }
+        self.last_sequence = delivery.sequence;
         let message = delivery.message;
         batch.reply.clear();
         if let Some(reply) = &message.reply {
@@ -126,6 +175,11 @@ impl Reader {
             Closed::Shutdown => metrics.batches.shutdown.inc(),
         }
     }
+}
+
+/// Resolves once a stop is asked for, or nobody is left to ask for one.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|&stop| stop).await);
 }
 
 fn restart(age: std::pin::Pin<&mut Sleep>, limits: config::BatchLimits) {

@@ -16,6 +16,7 @@ use crate::pipeline::Failure;
 use crate::postgres::connect::ConnectError;
 use crate::postgres::introspect::IntrospectError;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
+use crate::read;
 use crate::resync;
 use crate::subscribe;
 use crate::write;
@@ -43,12 +44,12 @@ pub enum Action {
         /// What would mend it.
         remedy: String,
     },
-    /// A person must decide; nothing is tried until the daemon is started again.
+    /// A person must decide; look from time to time whether they have.
     Halt {
         /// What would mend it.
         remedy: String,
     },
-    /// As [`Self::Halt`], for a pipeline that has too much poison.
+    /// A person must mend something and start the daemon again: looking again would store more poison.
     PauseForGood {
         /// What would mend it.
         remedy: String,
@@ -70,7 +71,10 @@ impl Recovery {
 pub fn recovery(failure: &Failure) -> Recovery {
     match failure {
         Failure::Resync(error) => of_resync(error),
-        Failure::Read(error) => of_subscription(error),
+        Failure::Read(read::Error::Subscription(error)) | Failure::Subscribe(error) => of_subscription(error),
+        Failure::Read(read::Error::Stream(_)) => Recovery::again("jetstream"),
+        // Resync finds the loss, records it and decides.
+        Failure::Dropped(_) => Recovery::again("dropped"),
         Failure::Write(error) => of_write(error),
         Failure::Lag(error) => match error {
             lag::Error::Undelivered { .. } => Recovery::again("undelivered"),
@@ -148,7 +152,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             cause: "loss",
             action: Action::Halt {
                 remedy: format!(
-                    "see jetcopy.losses; to go on after sequence {}, start jetcopy with on_loss = \"continue\" for this pipeline",
+                    "look at jetcopy.losses; to go on after sequence {}, run `jetcopy accept-loss` for this pipeline",
                     loss.resume_after
                 ),
             },

@@ -119,7 +119,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
             }
             Action::Halt { remedy } => {
                 status.set_state(State::Halted { reason, remedy });
-                Duration::MAX
+                LOOK_AGAIN
             }
         };
         tokio::select! {

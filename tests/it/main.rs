@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod detections;
 mod isolation;
+mod loss;
 mod poison;
 mod stop;
 mod support;

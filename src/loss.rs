@@ -1,0 +1,279 @@
+//! Loss that jetcopy cannot prevent: noticed, recorded, and passed over only when somebody says so.
+//!
+//! Guarantees: what the stream no longer holds after the checkpoint, or a stream that is not the one the checkpoint
+//! counts in, is in `jetcopy.losses` before anything is read past it. It does not look for messages that were deleted
+//! in the middle of the stream: whoever deletes a message means it.
+
+use std::fmt;
+
+use postgres_protocol::escape::escape_literal;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::checkpoint::{self, Claim, Place};
+use crate::config::OnLoss;
+use crate::metrics::PipelineMetrics;
+use crate::postgres::connect::Session;
+
+/// What the stream says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamFacts {
+    /// When it was created, in nanoseconds since the Unix epoch.
+    pub created_ns: i64,
+    /// Sequence of the first message that it holds; above `last_sequence` when it holds none.
+    pub first_sequence: u64,
+    /// Sequence of the last message that it ever stored.
+    pub last_sequence: u64,
+    /// When it stored the message at the checkpoint, in microseconds since the Unix epoch, where it still has it.
+    pub checkpoint_timestamp_us: Option<i64>,
+}
+
+/// How stream and checkpoint stand to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The checkpoint is new: begin with the first message that the stream holds.
+    Fresh,
+    /// All that comes after the checkpoint is there.
+    Intact,
+    /// It is not.
+    Lost(Loss),
+}
+
+/// Loss that could not be prevented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// What happened to the stream.
+    pub cause: Cause,
+    /// First sequence concerned.
+    pub first_sequence: u64,
+    /// Last sequence concerned; `None` when it cannot be known.
+    pub last_sequence: Option<u64>,
+    /// Where reading can go on: the checkpoint that would pass over the loss.
+    pub resume_after: u64,
+}
+
+/// What happened to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Retention or a purge dropped messages before they were committed.
+    Dropped,
+    /// The stream is another one under the same name, and counts anew.
+    Recreated,
+    /// The stream's end lies before the checkpoint: it was restored or lost writes.
+    RolledBack,
+}
+
+impl Cause {
+    /// Value of `jetcopy.losses.cause`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Recreated => "recreated",
+            Self::RolledBack => "rolled_back",
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::Dropped => write!(
+                f,
+                "the stream dropped sequences {} to {} before they were committed",
+                self.first_sequence,
+                self.last_sequence.unwrap_or(self.resume_after)
+            ),
+            Cause::Recreated => write!(
+                f,
+                "the stream was recreated: what followed sequence {} of the former one and was not committed is lost",
+                self.first_sequence.saturating_sub(1)
+            ),
+            Cause::RolledBack => write!(
+                f,
+                "the stream ends at {} while the database holds up to {}: it was rolled back or purged",
+                self.resume_after,
+                self.last_sequence.unwrap_or(self.first_sequence)
+            ),
+        }
+    }
+}
+
+/// Compares the checkpoint with the stream.
+#[must_use]
+pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
+    let Some(created_ns) = claim.stream_created_ns else { return Verdict::Fresh };
+    // The database keeps microseconds.
+    let recreated = created_ns.div_euclid(1_000) != stream.created_ns.div_euclid(1_000);
+    let replaced = match (claim.last_timestamp_us, stream.checkpoint_timestamp_us) {
+        (Some(committed), Some(stored)) => committed != stored,
+        _ => false,
+    };
+    let checkpoint = claim.last_sequence;
+    if recreated || (replaced && stream.last_sequence >= checkpoint) {
+        return Verdict::Lost(Loss {
+            cause: Cause::Recreated,
+            first_sequence: checkpoint + 1,
+            last_sequence: None,
+            resume_after: stream.start(),
+        });
+    }
+    if stream.last_sequence < checkpoint {
+        return Verdict::Lost(Loss {
+            cause: Cause::RolledBack,
+            first_sequence: stream.last_sequence + 1,
+            last_sequence: Some(checkpoint),
+            resume_after: stream.last_sequence,
+        });
+    }
+    if stream.first_sequence > checkpoint + 1 {
+        return Verdict::Lost(Loss {
+            cause: Cause::Dropped,
+            first_sequence: checkpoint + 1,
+            last_sequence: Some(stream.first_sequence - 1),
+            resume_after: stream.first_sequence - 1,
+        });
+    }
+    Verdict::Intact
+}
+
+impl Loss {
+    /// Sequences from the first to `last`.
+    fn length_to(&self, last: u64) -> u64 {
+        (last + 1).saturating_sub(self.first_sequence)
+    }
+}
+
+impl StreamFacts {
+    /// The checkpoint right before the first message that the stream holds.
+    pub(crate) fn start(&self) -> u64 {
+        self.first_sequence.saturating_sub(1)
+    }
+}
+
+/// Records `loss`, and says whether to go past it: because `on_loss` does, or because somebody accepted it.
+///
+/// A loss that grows while the pipeline is halted stays one row.
+pub async fn settle(
+    session: &Session,
+    place: &Place,
+    loss: &Loss,
+    stream_created_ns: i64,
+    on_loss: OnLoss,
+    metrics: &PipelineMetrics,
+) -> Result<bool, checkpoint::Error> {
+    let rows = session
+        .client
+        .simple_query(&record(place, loss, stream_created_ns))
+        .await
+        .map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })?;
+    let known = rows.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((row.get(0).and_then(|last| last.parse().ok()), row.get(1))),
+        _ => None,
+    });
+    let counted: u64 = match known {
+        None => {
+            metrics.losses.inc();
+            0
+        }
+        Some((last, _)) => last.map_or(0, |last: u64| loss.length_to(last)),
+    };
+    let length = loss.last_sequence.map_or(0, |last| loss.length_to(last));
+    metrics.lost_messages.inc_by(length.saturating_sub(counted));
+    let accepted = known.is_some_and(|(_, accepted)| accepted == Some("t"));
+    Ok(accepted || on_loss == OnLoss::Continue)
+}
+
+/// SQL that records a loss, or how far a known one reaches now; returns what was known of it.
+fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
+    let last = loss.last_sequence.map_or_else(|| "NULL::bigint".to_owned(), |last| last.to_string());
+    let (pipeline, shard, stream) =
+        (escape_literal(&place.pipeline), escape_literal(&place.shard), escape_literal(&place.stream));
+    let created = checkpoint::timestamp(stream_created_ns);
+    let (first, cause) = (loss.first_sequence, loss.cause.as_str());
+    format!(
+        "WITH known AS (\
+           SELECT id, last_sequence, accepted_at FROM jetcopy.losses \
+           WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' AND stream_created = {created}), \
+         grown AS (\
+           UPDATE jetcopy.losses SET last_sequence = {last} WHERE id IN (SELECT id FROM known)), \
+         added AS (\
+           INSERT INTO jetcopy.losses \
+             (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause) \
+           SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, '{cause}' \
+           WHERE NOT EXISTS (SELECT FROM known)) \
+         SELECT last_sequence, accepted_at IS NOT NULL FROM known"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(last_sequence: u64) -> Claim {
+        Claim { epoch: 1, last_sequence, stream_created_ns: Some(5_000_000), last_timestamp_us: Some(900) }
+    }
+
+    fn stream(first_sequence: u64, last_sequence: u64) -> StreamFacts {
+        StreamFacts {
+            created_ns: 5_000_123,
+            first_sequence,
+            last_sequence,
+            checkpoint_timestamp_us: Some(900),
+        }
+    }
+
+    fn lost(verdict: Verdict) -> Loss {
+        match verdict {
+            Verdict::Lost(loss) => loss,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_new_checkpoint_starts_with_what_the_stream_holds() {
+        let claim = Claim { stream_created_ns: None, ..claim(0) };
+        assert_eq!(compare(&claim, &stream(1_000, 2_000)), Verdict::Fresh);
+        assert_eq!(stream(1_000, 2_000).start(), 999);
+        assert_eq!(stream(0, 0).start(), 0);
+    }
+
+    #[test]
+    fn a_stream_that_holds_all_after_the_checkpoint_is_intact() {
+        assert_eq!(compare(&claim(10), &stream(1, 10)), Verdict::Intact);
+        assert_eq!(compare(&claim(10), &stream(11, 20)), Verdict::Intact);
+        // Emptied after all of it was committed.
+        assert_eq!(compare(&claim(10), &stream(11, 10)), Verdict::Intact);
+    }
+
+    #[test]
+    fn what_retention_dropped_before_it_was_committed_is_lost() {
+        let loss = lost(compare(&claim(10), &stream(13, 20)));
+        assert_eq!(
+            (loss.cause, loss.first_sequence, loss.last_sequence, loss.resume_after),
+            (Cause::Dropped, 11, Some(12), 12)
+        );
+    }
+
+    #[test]
+    fn a_stream_that_ends_before_the_checkpoint_was_rolled_back() {
+        let facts = StreamFacts { checkpoint_timestamp_us: None, ..stream(1, 7) };
+        let loss = lost(compare(&claim(10), &facts));
+        assert_eq!(
+            (loss.cause, loss.first_sequence, loss.last_sequence, loss.resume_after),
+            (Cause::RolledBack, 8, Some(10), 7)
+        );
+    }
+
+    #[test]
+    fn another_creation_time_is_another_stream() {
+        let facts = StreamFacts { created_ns: 6_000_000, ..stream(1, 50) };
+        let loss = lost(compare(&claim(10), &facts));
+        assert_eq!((loss.cause, loss.last_sequence, loss.resume_after), (Cause::Recreated, None, 0));
+    }
+
+    #[test]
+    fn another_message_at_the_checkpoint_is_another_stream() {
+        let facts = StreamFacts { checkpoint_timestamp_us: Some(901), ..stream(1, 50) };
+        assert_eq!(lost(compare(&claim(10), &facts)).cause, Cause::Recreated);
+    }
+}

@@ -1,0 +1,159 @@
+//! Loss that nobody can prevent is recorded, halts the pipeline, and is passed over when somebody accepts it.
+
+use std::path::Path;
+use std::process::Command;
+
+use async_nats::jetstream::stream::Config;
+
+use crate::support::{Daemon, World, eventually};
+
+fn pipeline(rest: &str) -> String {
+    format!(
+        r#"
+[[pipeline]]
+name = "events"
+stream = "STREAM"
+format = "json"
+batch = {{ max_rows = 500, max_age = "5ms" }}
+{rest}
+
+[[pipeline.table]]
+name = "events"
+[pipeline.table.columns]
+sequence = "$sequence"
+"#
+    )
+}
+
+/// A world whose stream holds at most `max_messages`, with a table for its messages.
+async fn world_with_room_for(max_messages: i64) -> World {
+    let world = World::new().await;
+    world.database.batch_execute("CREATE TABLE events (sequence bigint NOT NULL, id bigint)").await.unwrap();
+    let config = Config {
+        name: world.stream.clone(),
+        subjects: vec![format!("{}.>", world.stream)],
+        max_messages,
+        ..Default::default()
+    };
+    world.jetstream.update_stream(config).await.unwrap();
+    world
+}
+
+async fn publish(world: &World, count: usize) {
+    world.publish("a", (0..count).map(|id| format!("{{\"id\": {id}}}"))).await;
+}
+
+/// First and last sequence and cause of each recorded loss.
+async fn losses(world: &World) -> Vec<(i64, Option<i64>, String)> {
+    let sql = "SELECT first_sequence, last_sequence, cause FROM jetcopy.losses ORDER BY id";
+    let rows = world.database.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+fn accept_loss(config: &Path, rest: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+    let output = command.arg("accept-loss").arg("--config").arg(config).args(rest).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// That the table holds the sequences from 1 to the stream's end once each, but for those from `first` to `last`.
+async fn all_but(world: &World, first: i64, last: i64) {
+    let end = i64::try_from(world.last_sequence().await).unwrap();
+    let rows = world.count("SELECT count(*) FROM events").await;
+    let distinct = world.count("SELECT count(DISTINCT sequence) FROM events").await;
+    let among_lost =
+        world.count(&format!("SELECT count(*) FROM events WHERE sequence BETWEEN {first} AND {last}")).await;
+    assert_eq!((rows, distinct, among_lost), (end - (last - first + 1), rows, 0));
+}
+
+#[tokio::test]
+async fn what_retention_dropped_during_an_outage_halts_the_pipeline_until_it_is_accepted() {
+    let world = world_with_room_for(300).await;
+    let config = world.config(&pipeline(""));
+    publish(&world, 100).await;
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    daemon.kill();
+    publish(&world, 1_000).await;
+
+    let daemon = Daemon::start(&config);
+    daemon.says("halted").await;
+    daemon.says("jetcopy accept-loss").await;
+    assert_eq!(losses(&world).await, [(101, Some(800), "dropped".to_owned())]);
+    assert_eq!(world.checkpoint("events").await, 100);
+    // The loss grows while nobody looks; it stays one row.
+    publish(&world, 50).await;
+
+    let shown = accept_loss(&config, &["--dry-run", "events"]);
+    assert!(shown.contains("sequences 101 to "), "{shown}");
+    let accepted = accept_loss(&config, &["events"]);
+    assert!(accepted.contains("accepted: stream"), "{accepted}");
+    world.drained("events", &daemon).await;
+    let recorded = losses(&world).await;
+    assert_eq!(recorded, [(101, Some(850), "dropped".to_owned())]);
+    all_but(&world, 101, 850).await;
+    assert!(accept_loss(&config, &["events"]).contains("no loss to accept"));
+}
+
+#[tokio::test]
+async fn what_the_stream_drops_while_the_pipeline_runs_is_recorded_exactly() {
+    let world = world_with_room_for(1_000).await;
+    let config = world.config(&pipeline(""));
+    publish(&world, 10).await;
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    // The writer waits, and the consumer delivers no more than 10,000 messages that are not acknowledged.
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    publish(&world, 1_000).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    eventually("messages to be delivered", || async {
+        stream.consumer_info("jetcopy-events").await.unwrap().num_pending == 0
+    })
+    .await;
+    publish(&world, 30_000).await;
+    let delivered = stream.consumer_info("jetcopy-events").await.unwrap();
+    let delivered = i64::try_from(delivered.delivered.stream_sequence).unwrap();
+    let kept = world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.first_sequence;
+    let kept = i64::try_from(kept).unwrap();
+    assert!(delivered + 1 < kept, "nothing was dropped: delivered {delivered}, kept from {kept}");
+    world.database.batch_execute("ROLLBACK").await.unwrap();
+
+    daemon.says("halted").await;
+    let recorded = losses(&world).await;
+    assert_eq!(recorded, [(delivered + 1, Some(kept - 1), "dropped".to_owned())]);
+    assert_eq!(i64::try_from(world.checkpoint("events").await).unwrap(), delivered);
+    accept_loss(&config, &["events"]);
+    world.drained("events", &daemon).await;
+    all_but(&world, delivered + 1, kept - 1).await;
+}
+
+#[tokio::test]
+async fn with_on_loss_continue_a_loss_is_recorded_and_the_pipeline_goes_on() {
+    let world = world_with_room_for(300).await;
+    let config = world.config(&pipeline("on_loss = \"continue\""));
+    publish(&world, 100).await;
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    daemon.kill();
+    publish(&world, 1_000).await;
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    assert_eq!(losses(&world).await, [(101, Some(800), "dropped".to_owned())]);
+    all_but(&world, 101, 800).await;
+}
+
+#[tokio::test]
+async fn messages_deleted_in_the_middle_are_no_loss() {
+    let world = world_with_room_for(-1).await;
+    publish(&world, 1_000).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    for sequence in [2, 3, 400, 999] {
+        stream.delete_message(sequence).await.unwrap();
+    }
+    let daemon = Daemon::start(&world.config(&pipeline("")));
+    world.drained("events", &daemon).await;
+    assert!(losses(&world).await.is_empty());
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 996);
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE sequence IN (2, 3, 400, 999)").await, 0);
+}
