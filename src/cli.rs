@@ -220,12 +220,17 @@ fn quiet(settings: &Settings) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Says what went wrong, each cause on a line of its own.
+/// Says what went wrong, each cause on a line of its own, unless the line before has said it.
 fn tell(error: &(dyn Error + 'static)) {
-    eprintln!("error: {error}");
+    let mut said = error.to_string();
+    eprintln!("error: {said}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        let text = error.to_string();
+        if !said.ends_with(&text) {
+            eprintln!("  because: {text}");
+        }
+        said = text;
         cause = error.source();
     }
 }

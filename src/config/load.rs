@@ -112,7 +112,10 @@ impl Config {
             return Ok(config);
         }
         for problem in &mut problems {
-            problem.place = file.as_ref().and_then(|file| file.place(&keys(&problem.key)));
+            problem.place = match figment.find_metadata(&problem.key).and_then(outside) {
+                Some(name) => Some(name.to_owned()),
+                None => file.as_ref().and_then(|file| file.place(&keys(&problem.key))),
+            };
         }
         Err(ConfigError::Invalid(problems))
     }
@@ -214,7 +217,13 @@ fn from_environment(
     for (name, value) in environment {
         let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
         let Some(key) = name.strip_prefix(PREFIX).map(str::to_ascii_lowercase) else { continue };
-        if key.contains(NEST) {
+        if key.starts_with("pipeline__") {
+            problems.push(Problem {
+                place: Some(name.to_string()),
+                key: String::new(),
+                text: "pipelines are set in a file, not in the environment".into(),
+            });
+        } else if key.contains(NEST) {
             let Ok(value) = value.parse::<Value>();
             layers.push(Layer::new(name, &key.replace(NEST, "."), value));
         } else if let Some((section, key)) = key.split_once('_')
@@ -241,6 +250,11 @@ fn is_key(key: &str) -> bool {
     }
 }
 
+/// The variable or flag that a value came from.
+fn outside(metadata: &Metadata) -> Option<&str> {
+    Some(metadata.name.as_ref()).filter(|name| name.starts_with(PREFIX) || name.starts_with("--"))
+}
+
 /// What figment found, in words for people and without values that may be secret.
 fn describe(error: &figment::Error, file: Option<&File>) -> Problem {
     let mut path = error.path.clone();
@@ -264,12 +278,7 @@ fn describe(error: &figment::Error, file: Option<&File>) -> Problem {
         | Kind::Unsupported(_)
         | Kind::UnsupportedKey(..) => error.kind.to_string(),
     };
-    let outside = error
-        .metadata
-        .as_ref()
-        .map(|metadata| metadata.name.as_ref())
-        .filter(|name| name.starts_with(PREFIX) || name.starts_with("--"));
-    let place = match outside {
+    let place = match error.metadata.as_ref().and_then(outside) {
         Some(name) => Some(name.to_owned()),
         None => file.and_then(|file| file.place(&path)),
     };

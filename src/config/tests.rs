@@ -122,6 +122,21 @@ fn a_setting_with_a_single_underscore_is_pointed_out() {
 }
 
 #[test]
+fn a_pipeline_in_the_environment_is_refused() {
+    let result = load_all(LEAST, &[("JETCOPY_PIPELINE__NAME", "x")], &Overrides::default());
+    assert_eq!(said(result), ["JETCOPY_PIPELINE__NAME: pipelines are set in a file, not in the environment"]);
+}
+
+#[test]
+fn a_rule_that_is_broken_is_named_with_the_place_that_won() {
+    let text = format!("log.level = \"info\"\npostgres.step_timeout = \"1s\"\n{LEAST}");
+    let flags = Overrides::default().with("--log-level", "log.level", Some("jetcopy=loud".into()));
+    let said = said(load_all(&text, &[("JETCOPY_POSTGRES__STEP_TIMEOUT", "0s")], &flags));
+    assert_eq!(said[0], "JETCOPY_POSTGRES__STEP_TIMEOUT: postgres.step_timeout: must be more than 0");
+    assert!(said[1].starts_with("--log-level: log.level: "), "{said:?}");
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
     refuses(
         "max_buffered_byte = 1",

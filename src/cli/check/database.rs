@@ -3,13 +3,14 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
+use super::CLIENT_NAME;
 use super::report::Report;
-use super::{CLIENT_NAME, chain};
 use crate::config::{Config, OnConflict, Pipeline, Table};
 use crate::decode::Decoder;
 use crate::migrate::{self, State};
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, introspect};
+use crate::recovery::chain;
 
 /// Oldest server that jetcopy is meant for: the oldest on which TimescaleDB's releases of the last years run.
 const OLDEST_VERSION: i32 = 12;

@@ -8,10 +8,11 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, ErrorCode, consumer};
 
+use super::CLIENT_NAME;
 use super::report::Report;
-use super::{CLIENT_NAME, chain};
 use crate::config::{Config, Pipeline};
 use crate::nats::{ConnectError, Connection};
+use crate::recovery::chain;
 use crate::subscribe;
 use permissions::Permissions;
 

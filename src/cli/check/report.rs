@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::recovery::chain;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,7 +77,7 @@ impl Report {
 
     /// An error whose text holds its remedy.
     pub(super) fn failure(&mut self, place: impl Into<String>, error: &dyn std::error::Error) {
-        self.add(Level::Error, place, super::chain(error), None);
+        self.add(Level::Error, place, chain(error), None);
     }
 
     fn add(
