@@ -25,6 +25,7 @@ test: setup ## Runs all tests on private servers
 	cargo test --no-fail-fast --lib --bins --tests
 
 bench: setup ## Measures against the server's own COPY; writes target/bench.json
+	cargo bench --bench decode
 	cargo bench --bench drain -- $(ARGS)
 
 lint: ## Checks format, lints, documentation and licences
