@@ -16,13 +16,14 @@ use crate::recovery::chain;
 const OLDEST_VERSION: i32 = 12;
 
 /// What the daemon does with its own tables.
-const OWN_PRIVILEGES: [(&str, &str); 6] = [
+const OWN_PRIVILEGES: [(&str, &str); 7] = [
     ("jetcopy.checkpoints", "SELECT"),
     ("jetcopy.checkpoints", "INSERT"),
     ("jetcopy.checkpoints", "UPDATE"),
     ("jetcopy.dead_letters", "INSERT"),
     ("jetcopy.losses", "SELECT"),
     ("jetcopy.losses", "INSERT"),
+    ("jetcopy.losses", "UPDATE"),
 ];
 
 /// Place of what concerns the database as a whole.
