@@ -61,21 +61,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            // Eight bytes at a time while none of them is a quote, a backslash or a control character.
-            while let Some(chunk) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
-                let word = u64::from_le_bytes(*chunk);
-                let quote = word ^ (ONES * u64::from(b'"'));
-                let backslash = word ^ (ONES * u64::from(b'\\'));
-                let hit = (quote.wrapping_sub(ONES) & !quote)
-                    | (backslash.wrapping_sub(ONES) & !backslash)
-                    | (word.wrapping_sub(ONES * 0x20) & !word);
-                let hit = hit & TOPS;
-                if hit != 0 {
-                    self.at += (hit.trailing_zeros() / 8) as usize;
-                    break;
-                }
-                self.at += 8;
-            }
+            self.at += plain_prefix(&bytes[self.at..]);
             match self.peek() {
                 Some(b'"') => {
                     let inside = self.since(start);
@@ -87,7 +73,6 @@ impl<'a> Reader<'a> {
                     self.at += 1;
                     self.escape()?;
                 }
-                Some(byte) if byte >= 0x20 => self.at += 1,
                 _ => return Err(self.malformed("a control character in a string")),
             }
         }
@@ -335,6 +320,29 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     fn raw(&self, start: usize) -> Raw<'a> {
         Raw::Json(self.since(start).trim_ascii_start())
     }
+}
+
+/// The length of what stands in front of the first quote, backslash or control character.
+#[inline]
+pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    // Eight bytes at a time; the top bit of each byte of `hit` says whether it is one of those.
+    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        let hit = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        let hit = hit & TOPS;
+        if hit != 0 {
+            // A borrow can mark bytes above a hit wrongly, but the lowest mark is always true.
+            return at + (hit.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    bytes[at..].iter().position(special).map_or(bytes.len(), |place| at + place)
 }
 
 /// Appends to `out` what `escaped` stands for; its form has been checked.

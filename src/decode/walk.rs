@@ -90,14 +90,19 @@ impl<'a> Walk<'_, 'a> {
             Next::Map(mut map) => {
                 let mut expected = 0;
                 while let Some(key) = reader.key(&mut map)? {
-                    match self.child(at, key, &mut expected) {
-                        Some(child) if self.slots[child].is_some() => {
+                    let child = self.child(at, key, &mut expected);
+                    if let Some(child) = child {
+                        if self.slots[child].is_some() {
                             return Err(Malformed { what: "a key stands twice", at: reader.position() });
                         }
-                        Some(child) => self.read(reader, child, depth + 1)?,
-                        None => {
-                            reader.value(depth + 1)?;
+                        if self.nodes[child].has_children() {
+                            self.node(reader, child, depth + 1)?;
+                            continue;
                         }
+                    }
+                    let value = reader.value(depth + 1)?;
+                    if let Some(child) = child {
+                        self.slots[child] = Some(value);
                     }
                 }
                 Value::Map(reader.raw(start))
@@ -107,7 +112,10 @@ impl<'a> Walk<'_, 'a> {
                 while reader.element(&mut array)? {
                     let wanted = self.nodes[at].elements.iter().find(|(wanted, _)| *wanted == index);
                     match wanted.map(|(_, child)| *child) {
-                        Some(child) => self.read(reader, child, depth + 1)?,
+                        Some(child) if self.nodes[child].has_children() => {
+                            self.node(reader, child, depth + 1)?;
+                        }
+                        Some(child) => self.slots[child] = Some(reader.value(depth + 1)?),
                         None => {
                             reader.value(depth + 1)?;
                         }
@@ -119,17 +127,6 @@ impl<'a> Walk<'_, 'a> {
         };
         self.slots[at] = Some(value);
         Ok(())
-    }
-
-    #[inline]
-    fn read<R: Reader<'a>>(&mut self, reader: &mut R, child: usize, depth: usize) -> Result<(), Malformed> {
-        let node = &self.nodes[child];
-        if node.fields.is_empty() && node.elements.is_empty() {
-            self.slots[child] = Some(reader.value(depth)?);
-            Ok(())
-        } else {
-            self.node(reader, child, depth)
-        }
     }
 
     #[inline]
@@ -147,12 +144,17 @@ impl<'a> Walk<'_, 'a> {
 }
 
 impl Node {
+    #[inline]
+    fn has_children(&self) -> bool {
+        !(self.fields.is_empty() && self.elements.is_empty())
+    }
+
     /// The child of `key`. Messages of one stream have their keys in one order, so the key after the last one found is
     /// compared first; a key found elsewhere is moved to that place, which is how the order is learned.
     #[inline]
     fn find(&mut self, key: &[u8], expected: &mut usize) -> Option<usize> {
         if let Some((known, child)) = self.fields.get(*expected)
-            && **known == *key
+            && same(known, key)
         {
             *expected += 1;
             return Some(*child);
@@ -164,5 +166,19 @@ impl Node {
             *expected += 1;
         }
         Some(child)
+    }
+}
+
+/// Whether two keys are the same. Keys are short, and a call of the C library's comparison costs more than these loads.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        8..=16 => a.first_chunk::<8>() == b.first_chunk::<8>() && a.last_chunk::<8>() == b.last_chunk::<8>(),
+        4..=7 => a.first_chunk::<4>() == b.first_chunk::<4>() && a.last_chunk::<4>() == b.last_chunk::<4>(),
+        0..=3 => a.iter().eq(b),
+        _ => a == b,
     }
 }

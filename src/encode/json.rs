@@ -10,7 +10,7 @@ use memchr::memchr;
 
 use super::{BASE64, Fault};
 use crate::config::NonFinite;
-use crate::decode::json::{LoneSurrogate, unescape_one};
+use crate::decode::json::{LoneSurrogate, plain_prefix, unescape_one};
 use crate::decode::msgpack;
 use crate::decode::value::{Key, Malformed, Next, Raw, Reader, Value};
 
@@ -217,24 +217,26 @@ fn copy(out: &mut Vec<u8>, text: &str, nul: Nul) -> Result<(), Fault> {
 /// Appends text between quotes.
 #[inline]
 fn string(out: &mut Vec<u8>, text: &str, nul: Nul) -> Result<(), Fault> {
-    out.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
-        out.extend_from_slice(&rest[..at]);
-        match rest[at] {
+    out.reserve(rest.len() + 3);
+    out.push(b'"');
+    loop {
+        let plain = plain_prefix(rest);
+        out.extend_from_slice(&rest[..plain]);
+        let Some(byte) = rest.get(plain) else { break };
+        match byte {
             0 if nul == Nul::Refuse => return Err(Fault::range(NUL)),
-            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
             byte => {
                 let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(*byte)]);
             }
         }
-        rest = &rest[at + 1..];
+        rest = &rest[plain + 1..];
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
     Ok(())
 }
