@@ -247,7 +247,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "JSON";
 
     #[inline]
-    fn open(&mut self) -> Result<Next<'a>, Malformed> {
+    fn open(&mut self, value: &mut Value<'a>) -> Result<Next, Malformed> {
         self.space();
         let open = Open { remaining: 0, first: true };
         match self.peek() {
@@ -259,7 +259,10 @@ impl<'a> value::Reader<'a> for Reader<'a> {
                 self.at += 1;
                 Ok(Next::Array(open))
             }
-            Some(byte) => self.scalar(byte).map(Next::Scalar),
+            Some(byte) => {
+                *value = self.scalar(byte)?;
+                Ok(Next::Scalar)
+            }
             None => Err(self.malformed("cut short")),
         }
     }
@@ -288,7 +291,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, Malformed> {
+    fn read(&mut self, depth: usize, value: &mut Value<'a>) -> Result<(), Malformed> {
         self.space();
         let start = self.at;
         match self.peek() {
@@ -296,11 +299,12 @@ impl<'a> value::Reader<'a> for Reader<'a> {
                 self.at += 1;
                 let map = bracket == b'{';
                 self.skip(map, depth)?;
-                Ok(if map { Value::Map(self.raw(start)) } else { Value::Array(self.raw(start)) })
+                *value = if map { Value::Map(self.raw(start)) } else { Value::Array(self.raw(start)) };
             }
-            Some(byte) => self.scalar(byte),
-            None => Err(self.malformed("cut short")),
+            Some(byte) => *value = self.scalar(byte)?,
+            None => return Err(self.malformed("cut short")),
         }
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), Malformed> {

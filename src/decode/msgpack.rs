@@ -18,8 +18,9 @@ pub struct Reader<'a> {
 }
 
 /// What a marker announces.
-enum Head<'a> {
-    Scalar(Value<'a>),
+enum Head {
+    /// A value without parts, which has been read.
+    Scalar,
     Array(u32),
     Map(u32),
 }
@@ -74,104 +75,111 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn string(&mut self, length: u32) -> Result<Head<'a>, Malformed> {
+    fn string(&mut self, length: u32, value: &mut Value<'a>) -> Result<Head, Malformed> {
         let bytes = self.take(length as usize)?;
-        Ok(Head::Scalar(match str::from_utf8(bytes) {
-            Ok(text) => Value::Str(text),
-            Err(_) => Value::NotText(bytes),
-        }))
+        match str::from_utf8(bytes) {
+            Ok(text) => *value = Value::Str(text),
+            Err(_) => *value = Value::NotText(bytes),
+        }
+        Ok(Head::Scalar)
     }
 
-    fn binary(&mut self, length: u32) -> Result<Head<'a>, Malformed> {
-        Ok(Head::Scalar(Value::Bytes(self.take(length as usize)?)))
+    fn binary(&mut self, length: u32, value: &mut Value<'a>) -> Result<Head, Malformed> {
+        *value = Value::Bytes(self.take(length as usize)?);
+        Ok(Head::Scalar)
     }
 
-    fn extension(&mut self, length: u32) -> Result<Head<'a>, Malformed> {
+    fn extension(&mut self, length: u32, value: &mut Value<'a>) -> Result<Head, Malformed> {
         let kind = self.fixed().map(i8::from_be_bytes)?;
         let bytes = self.take(length as usize)?;
-        if kind != TIMESTAMP {
-            return Ok(Head::Scalar(Value::Bytes(bytes)));
-        }
-        timestamp(bytes).map(Head::Scalar).ok_or_else(|| self.malformed("a timestamp of a wrong form"))
+        *value = if kind == TIMESTAMP {
+            timestamp(bytes).ok_or_else(|| self.malformed("a timestamp of a wrong form"))?
+        } else {
+            Value::Bytes(bytes)
+        };
+        Ok(Head::Scalar)
     }
 
     #[inline]
-    fn head(&mut self) -> Result<Head<'a>, Malformed> {
-        let value = match Marker::from_u8(self.u8()?) {
-            Marker::FixPos(value) => Value::Int(value.into()),
-            Marker::FixNeg(value) => Value::Int(value.into()),
-            Marker::FixStr(length) => return self.string(length.into()),
+    fn head(&mut self, value: &mut Value<'a>) -> Result<Head, Malformed> {
+        match Marker::from_u8(self.u8()?) {
+            Marker::FixPos(number) => *value = Value::Int(number.into()),
+            Marker::FixNeg(number) => *value = Value::Int(number.into()),
+            Marker::FixStr(length) => return self.string(length.into(), value),
             Marker::FixMap(entries) => return Ok(Head::Map(entries.into())),
             Marker::FixArray(elements) => return Ok(Head::Array(elements.into())),
-            Marker::Null => Value::Null,
-            Marker::False => Value::Bool(false),
-            Marker::True => Value::Bool(true),
-            Marker::U8 => Value::Int(self.u8()?.into()),
-            Marker::U16 => Value::Int(self.u16()?.into()),
-            Marker::U32 => Value::Int(self.u32()?.into()),
+            Marker::Null => *value = Value::Null,
+            Marker::False => *value = Value::Bool(false),
+            Marker::True => *value = Value::Bool(true),
+            Marker::U8 => *value = Value::Int(self.u8()?.into()),
+            Marker::U16 => *value = Value::Int(self.u16()?.into()),
+            Marker::U32 => *value = Value::Int(self.u32()?.into()),
             Marker::U64 => {
-                let value = self.fixed().map(u64::from_be_bytes)?;
-                i64::try_from(value).map_or(Value::Uint(value), Value::Int)
+                let number = self.fixed().map(u64::from_be_bytes)?;
+                match i64::try_from(number) {
+                    Ok(number) => *value = Value::Int(number),
+                    Err(_) => *value = Value::Uint(number),
+                }
             }
-            Marker::I8 => Value::Int(self.fixed().map(i8::from_be_bytes)?.into()),
-            Marker::I16 => Value::Int(self.fixed().map(i16::from_be_bytes)?.into()),
-            Marker::I32 => Value::Int(self.fixed().map(i32::from_be_bytes)?.into()),
-            Marker::I64 => Value::Int(self.fixed().map(i64::from_be_bytes)?),
-            Marker::F32 => Value::Float32(self.fixed().map(f32::from_be_bytes)?),
-            Marker::F64 => Value::Float(self.fixed().map(f64::from_be_bytes)?),
+            Marker::I8 => *value = Value::Int(self.fixed().map(i8::from_be_bytes)?.into()),
+            Marker::I16 => *value = Value::Int(self.fixed().map(i16::from_be_bytes)?.into()),
+            Marker::I32 => *value = Value::Int(self.fixed().map(i32::from_be_bytes)?.into()),
+            Marker::I64 => *value = Value::Int(self.fixed().map(i64::from_be_bytes)?),
+            Marker::F32 => *value = Value::Float32(self.fixed().map(f32::from_be_bytes)?),
+            Marker::F64 => *value = Value::Float(self.fixed().map(f64::from_be_bytes)?),
             Marker::Str8 => {
                 let length = self.u8()?;
-                return self.string(length.into());
+                return self.string(length.into(), value);
             }
             Marker::Str16 => {
                 let length = self.u16()?;
-                return self.string(length.into());
+                return self.string(length.into(), value);
             }
             Marker::Str32 => {
                 let length = self.u32()?;
-                return self.string(length);
+                return self.string(length, value);
             }
             Marker::Array16 => return Ok(Head::Array(self.u16()?.into())),
             Marker::Array32 => return Ok(Head::Array(self.u32()?)),
             Marker::Map16 => return Ok(Head::Map(self.u16()?.into())),
             Marker::Map32 => return Ok(Head::Map(self.u32()?)),
-            marker => return self.opaque(marker),
-        };
-        Ok(Head::Scalar(value))
+            marker => return self.opaque(marker, value),
+        }
+        Ok(Head::Scalar)
     }
 
     /// Bytes and extensions: the rarer markers, kept out of the way of the others.
     #[cold]
-    fn opaque(&mut self, marker: Marker) -> Result<Head<'a>, Malformed> {
+    fn opaque(&mut self, marker: Marker, value: &mut Value<'a>) -> Result<Head, Malformed> {
         match marker {
             Marker::Bin8 => {
                 let length = self.u8()?;
-                self.binary(length.into())
+                self.binary(length.into(), value)
             }
             Marker::Bin16 => {
                 let length = self.u16()?;
-                self.binary(length.into())
+                self.binary(length.into(), value)
             }
             Marker::Bin32 => {
                 let length = self.u32()?;
-                self.binary(length)
+                self.binary(length, value)
             }
-            Marker::FixExt1 => self.extension(1),
-            Marker::FixExt2 => self.extension(2),
-            Marker::FixExt4 => self.extension(4),
-            Marker::FixExt8 => self.extension(8),
-            Marker::FixExt16 => self.extension(16),
+            Marker::FixExt1 => self.extension(1, value),
+            Marker::FixExt2 => self.extension(2, value),
+            Marker::FixExt4 => self.extension(4, value),
+            Marker::FixExt8 => self.extension(8, value),
+            Marker::FixExt16 => self.extension(16, value),
             Marker::Ext8 => {
                 let length = self.u8()?;
-                self.extension(length.into())
+                self.extension(length.into(), value)
             }
             Marker::Ext16 => {
                 let length = self.u16()?;
-                self.extension(length.into())
+                self.extension(length.into(), value)
             }
             Marker::Ext32 => {
                 let length = self.u32()?;
-                self.extension(length)
+                self.extension(length, value)
             }
             _ => Err(self.malformed("a marker that MessagePack does not use")),
         }
@@ -187,7 +195,7 @@ impl<'a> Reader<'a> {
         while left > 0 {
             left -= 1;
             match self.pass()? {
-                Head::Scalar(_) => {}
+                Head::Scalar => {}
                 Head::Array(elements) => return self.skip_nested(left, elements.into(), depth),
                 Head::Map(entries) => return self.skip_nested(left, 2 * u64::from(entries), depth),
             }
@@ -216,7 +224,7 @@ impl<'a> Reader<'a> {
             }
             levels[level] -= 1;
             entered = match self.pass()? {
-                Head::Scalar(_) => None,
+                Head::Scalar => None,
                 Head::Array(elements) => Some(elements.into()),
                 Head::Map(entries) => Some(2 * u64::from(entries)),
             };
@@ -225,7 +233,7 @@ impl<'a> Reader<'a> {
 
     /// Like [`Reader::head`], for a value that nobody looks at: strings stay unchecked.
     #[inline]
-    fn pass(&mut self) -> Result<Head<'a>, Malformed> {
+    fn pass(&mut self) -> Result<Head, Malformed> {
         let length = match self.bytes.get(self.at).copied().map(Marker::from_u8) {
             Some(Marker::FixStr(length)) => {
                 self.at += 1;
@@ -243,10 +251,10 @@ impl<'a> Reader<'a> {
                 self.at += 1;
                 self.u32()?
             }
-            _ => return self.head(),
+            _ => return self.head(&mut Value::Null),
         };
         self.take(length as usize)?;
-        Ok(Head::Scalar(Value::Null))
+        Ok(Head::Scalar)
     }
 }
 
@@ -254,9 +262,9 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "MessagePack";
 
     #[inline]
-    fn open(&mut self) -> Result<Next<'a>, Malformed> {
-        Ok(match self.head()? {
-            Head::Scalar(value) => Next::Scalar(value),
+    fn open(&mut self, value: &mut Value<'a>) -> Result<Next, Malformed> {
+        Ok(match self.head(value)? {
+            Head::Scalar => Next::Scalar,
             Head::Array(remaining) => Next::Array(Open { remaining, first: true }),
             Head::Map(remaining) => Next::Map(Open { remaining, first: true }),
         })
@@ -295,19 +303,20 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, Malformed> {
+    fn read(&mut self, depth: usize, value: &mut Value<'a>) -> Result<(), Malformed> {
         let start = self.at;
-        match self.head()? {
-            Head::Scalar(value) => Ok(value),
+        match self.head(value)? {
+            Head::Scalar => {}
             Head::Array(elements) => {
                 self.skip(elements.into(), depth)?;
-                Ok(Value::Array(self.raw(start)))
+                *value = Value::Array(self.raw(start));
             }
             Head::Map(entries) => {
                 self.skip(2 * u64::from(entries), depth)?;
-                Ok(Value::Map(self.raw(start)))
+                *value = Value::Map(self.raw(start));
             }
         }
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), Malformed> {

@@ -57,7 +57,7 @@ impl<'a> Rows<'_, 'a> {
         mut reader: R,
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
-        let Ok(Next::Array(mut array)) = reader.open() else { return Ok(()) };
+        let Ok(Next::Array(mut array)) = reader.open(&mut Value::Null) else { return Ok(()) };
         while reader.element(&mut array).map_err(malformed)? {
             each.element.walk(&mut reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
             match slots[ROOT] {
@@ -192,7 +192,7 @@ fn rest_of<'a, R: Reader<'a>>(
     nul: json_text::Nul,
 ) -> Result<(), Fault> {
     out.push(b'{');
-    let Next::Map(mut map) = reader.open()? else {
+    let Next::Map(mut map) = reader.open(&mut Value::Null)? else {
         // An element that is an array has no fields.
         out.push(b'}');
         return Ok(());

@@ -82,8 +82,9 @@ impl<'a> Walk<'_, 'a> {
     /// Reads the value of the node `at`. It recurses as deep as the longest configured path.
     fn node<R: Reader<'a>>(&mut self, reader: &mut R, at: usize, depth: usize) -> Result<(), Malformed> {
         let start = reader.position();
-        let value = match reader.open()? {
-            Next::Scalar(value) => value,
+        let mut value = Value::Null;
+        match reader.open(&mut value)? {
+            Next::Scalar => {}
             Next::Map(_) | Next::Array(_) if depth >= MAX_DEPTH => {
                 return Err(Malformed { what: TOO_DEEP, at: start });
             }
@@ -100,12 +101,14 @@ impl<'a> Walk<'_, 'a> {
                             continue;
                         }
                     }
-                    let value = reader.value(depth + 1)?;
-                    if let Some(child) = child {
-                        self.slots[child] = Some(value);
-                    }
+                    let mut unwanted = Value::Null;
+                    let place = match child {
+                        Some(child) => self.slots[child].insert(Value::Null),
+                        None => &mut unwanted,
+                    };
+                    reader.read(depth + 1, place)?;
                 }
-                Value::Map(reader.raw(start))
+                value = Value::Map(reader.raw(start));
             }
             Next::Array(mut array) => {
                 let mut index = 0;
@@ -122,9 +125,9 @@ impl<'a> Walk<'_, 'a> {
                     }
                     index = index.saturating_add(1);
                 }
-                Value::Array(reader.raw(start))
+                value = Value::Array(reader.raw(start));
             }
-        };
+        }
         self.slots[at] = Some(value);
         Ok(())
     }

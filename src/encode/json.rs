@@ -41,7 +41,7 @@ pub(crate) fn write(
         Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => {
             next(out, &mut msgpack::Reader::new(bytes), non_finite, nul)
         }
-        scalar => self::scalar(out, scalar, non_finite, nul),
+        scalar => self::scalar(out, &scalar, non_finite, nul),
     }
 }
 
@@ -52,16 +52,16 @@ pub(crate) fn key(out: &mut Vec<u8>, key: Key<'_>, non_finite: NonFinite, nul: N
             let text = str::from_utf8(text).map_err(|_| Fault::malformed("a key that is not UTF-8"))?;
             string(out, text, nul)?;
         }
-        Key::Escaped(text) => scalar(out, Value::Escaped(text), non_finite, nul)?,
+        Key::Escaped(text) => scalar(out, &Value::Escaped(text), non_finite, nul)?,
         Key::Other(value @ (Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Null)) => {
             out.push(b'"');
-            scalar(out, value, non_finite, nul)?;
+            scalar(out, &value, non_finite, nul)?;
             out.push(b'"');
         }
         Key::Other(
             value @ (Value::Str(_) | Value::Bytes(_) | Value::Timestamp { .. } | Value::NotText(_)),
         ) => {
-            scalar(out, value, non_finite, nul)?;
+            scalar(out, &value, non_finite, nul)?;
         }
         Key::Other(_) => {
             return Err(Fault::ty(
@@ -80,8 +80,9 @@ fn next(
     non_finite: NonFinite,
     nul: Nul,
 ) -> Result<(), Fault> {
-    match reader.open()? {
-        Next::Scalar(value) => scalar(out, value, non_finite, nul)?,
+    let mut value = Value::Null;
+    match reader.open(&mut value)? {
+        Next::Scalar => scalar(out, &value, non_finite, nul)?,
         Next::Array(mut array) => {
             out.push(b'[');
             let mut separator = false;
@@ -116,8 +117,8 @@ impl From<Malformed> for Fault {
 }
 
 #[inline]
-fn scalar(out: &mut Vec<u8>, value: Value<'_>, non_finite: NonFinite, nul: Nul) -> Result<(), Fault> {
-    match value {
+fn scalar(out: &mut Vec<u8>, value: &Value<'_>, non_finite: NonFinite, nul: Nul) -> Result<(), Fault> {
+    match *value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
@@ -149,7 +150,7 @@ fn scalar(out: &mut Vec<u8>, value: Value<'_>, non_finite: NonFinite, nul: Nul) 
             timestamp(out, seconds, nanos)?;
             out.push(b'"');
         }
-        Value::Array(_) | Value::Map(_) => write(out, value, non_finite, nul)?,
+        Value::Array(_) | Value::Map(_) => write(out, *value, non_finite, nul)?,
     }
     Ok(())
 }
