@@ -17,6 +17,8 @@ pub struct Reader<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoneSurrogate;
 
+/// What `i64` holds at most.
+const MAX_INT: u64 = i64::MAX.cast_unsigned();
 /// Every byte of a word.
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// The top bit of every byte of a word.
@@ -94,12 +96,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn word(&mut self, word: &'static str, value: Value<'a>) -> Result<Value<'a>, Malformed> {
+    fn word(&mut self, word: &'static str) -> Result<(), Malformed> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.malformed("not a JSON value"));
         }
         self.at += word.len();
-        Ok(value)
+        Ok(())
     }
 
     /// Passes over digits and adds them to `value`; `None` once it does not fit.
@@ -118,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn number(&mut self) -> Result<Value<'a>, Malformed> {
+    fn number(&mut self, value: &mut Value<'a>) -> Result<(), Malformed> {
         let start = self.at;
         let negative = self.peek() == Some(b'-');
         self.at += usize::from(negative);
@@ -147,35 +149,48 @@ impl<'a> Reader<'a> {
             }
             self.digits()?;
         }
-        let decimal = Value::Decimal(self.since(start));
-        Ok(match integer {
+        match integer {
             // The sign of -0 lives on as text only.
-            Some(value) if whole && (value > 0 || !negative) => {
-                if negative {
-                    0_i64.checked_sub_unsigned(value).map_or(decimal, Value::Int)
-                } else {
-                    i64::try_from(value).map_or(Value::Uint(value), Value::Int)
-                }
+            Some(number) if whole && number <= MAX_INT && (number > 0 || !negative) => {
+                let number = number.cast_signed();
+                *value = Value::Int(if negative { -number } else { number });
             }
-            _ => decimal,
-        })
+            Some(number) if whole && number > MAX_INT && !negative => *value = Value::Uint(number),
+            // -2⁶³ is one of these; who takes integers reads it from its digits.
+            _ => *value = Value::Decimal(self.since(start)),
+        }
+        Ok(())
     }
 
-    /// A value without parts; brackets are the caller's.
+    /// Reads a value without parts; brackets are the caller's.
     #[inline]
-    fn scalar(&mut self, byte: u8) -> Result<Value<'a>, Malformed> {
+    fn scalar(&mut self, byte: u8, value: &mut Value<'a>) -> Result<(), Malformed> {
         match byte {
             b'"' => {
                 self.at += 1;
                 let (inside, escaped) = self.string()?;
-                Ok(if escaped { Value::Escaped(inside) } else { Value::Str(inside) })
+                if escaped {
+                    *value = Value::Escaped(inside);
+                } else {
+                    *value = Value::Str(inside);
+                }
             }
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.word("true", Value::Bool(true)),
-            b'f' => self.word("false", Value::Bool(false)),
-            b'n' => self.word("null", Value::Null),
-            _ => Err(self.malformed("not a JSON value")),
+            b'-' | b'0'..=b'9' => self.number(value)?,
+            b't' => {
+                self.word("true")?;
+                *value = Value::Bool(true);
+            }
+            b'f' => {
+                self.word("false")?;
+                *value = Value::Bool(false);
+            }
+            b'n' => {
+                self.word("null")?;
+                *value = Value::Null;
+            }
+            _ => return Err(self.malformed("not a JSON value")),
         }
+        Ok(())
     }
 
     /// Passes over the rest of the array or map that was just entered at `depth`.
@@ -214,9 +229,7 @@ impl<'a> Reader<'a> {
                     levels = levels << 1 | u128::from(bracket == b'{');
                     open.first = true;
                 }
-                Some(byte) => {
-                    self.scalar(byte)?;
-                }
+                Some(byte) => self.scalar(byte, &mut Value::Null)?,
                 None => return Err(self.malformed("cut short")),
             }
         }
@@ -260,7 +273,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
                 Ok(Next::Array(open))
             }
             Some(byte) => {
-                *value = self.scalar(byte)?;
+                self.scalar(byte, value)?;
                 Ok(Next::Scalar)
             }
             None => Err(self.malformed("cut short")),
@@ -301,7 +314,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
                 self.skip(map, depth)?;
                 *value = if map { Value::Map(self.raw(start)) } else { Value::Array(self.raw(start)) };
             }
-            Some(byte) => *value = self.scalar(byte)?,
+            Some(byte) => self.scalar(byte, value)?,
             None => return Err(self.malformed("cut short")),
         }
         Ok(())
