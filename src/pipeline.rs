@@ -25,7 +25,7 @@ use crate::lag::{self, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats::Trouble;
 use crate::poison::Window;
-use crate::read::{self, Ended, Reader};
+use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
 use crate::status::{PipelineStatus, State};
 use crate::subscribe::{self, Placement, Subscription};
@@ -88,14 +88,15 @@ pub enum Failure {
     Panicked(#[source] JoinError),
 }
 
-/// Which stage ended.
-enum Stage {
-    /// One that others follow.
-    Inner,
+/// Stages that end well on a stop: read, write, ack. The others only ever fail.
+const ENDING_STAGES: usize = 3;
+
+/// How a stage ended that did not fail.
+enum Ended {
+    /// All that it had is done.
+    Well,
     /// The same; when the others are done with what it sent, the generation has failed all the same.
     Drained(Failure),
-    /// The last one: the generation is over.
-    Last,
 }
 
 impl Pipeline {
@@ -111,24 +112,30 @@ impl Pipeline {
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         let mut stages = self.start(ready, stop).await?;
         self.status.set_state(State::Running);
+        // A stage that fails takes those around it along, and they may be joined before it: only when each has ended
+        // well did the generation. Dropping the set aborts what still runs.
         let mut outcome = Ok(());
-        // Dropping the set aborts what still runs.
-        loop {
+        let mut running = ENDING_STAGES;
+        while running > 0 {
             match stages.join_next().await {
-                Some(Ok(Ok(Stage::Inner))) => {}
-                Some(Ok(Ok(Stage::Drained(failure)))) => outcome = Err(failure),
-                Some(Ok(Ok(Stage::Last))) | None => return outcome,
+                Some(Ok(Ok(Ended::Well))) => running -= 1,
+                Some(Ok(Ok(Ended::Drained(failure)))) => {
+                    running -= 1;
+                    outcome = Err(failure);
+                }
                 Some(Ok(Err(failure))) => return Err(failure),
                 Some(Err(error)) => return Err(Failure::Panicked(error)),
+                None => break,
             }
         }
+        outcome
     }
 
     async fn start(
         &self,
         ready: Ready,
         stop: watch::Receiver<bool>,
-    ) -> Result<JoinSet<Result<Stage, Failure>>, Failure> {
+    ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
         let Ready { session, nats, stream, consumer, claim, decoder, tables } = ready;
         let (batches, batches_in) = mpsc::channel(BATCHES);
         let (acks, acks_in) = mpsc::channel(ACKS);
@@ -173,15 +180,15 @@ impl Pipeline {
         let mut stages = JoinSet::new();
         stages.spawn(async move {
             Ok(match reader.run(batches, emptied_in, stop).await? {
-                Ended::Stopped => Stage::Inner,
-                Ended::Dropped(gap) => Stage::Drained(Failure::Dropped(gap)),
+                read::Ended::Stopped => Ended::Well,
+                read::Ended::Dropped(gap) => Ended::Drained(Failure::Dropped(gap)),
             })
         });
-        stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Stage::Inner)?) });
+        stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Ended::Well)?) });
         let metrics = self.metrics.clone();
         stages.spawn(async move {
             ack::run(client, acks_in, metrics).await;
-            Ok(Stage::Last)
+            Ok(Ended::Well)
         });
         stages.spawn(async move { Err(Failure::Nats(nats.broken().await)) });
         let probe = lag::run(consumer, stream, self.pipeline.clone(), progress, self.metrics.clone());
