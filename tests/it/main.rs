@@ -13,5 +13,6 @@ mod detections;
 mod isolation;
 mod loss;
 mod poison;
+mod postgres;
 mod stop;
 mod support;

@@ -1,7 +1,10 @@
 //! What the tests stand on: a world of servers and a stream, the daemon in it, and the oracle that judges it.
 
 mod daemon;
+mod events;
+mod http;
 mod oracle;
+mod proxy;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,9 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 pub(crate) use daemon::Daemon;
+pub(crate) use events::{EVENTS, Load, TABLE};
 pub(crate) use oracle::oracle;
+pub(crate) use proxy::{Fault, Lose, Proxy, Way};
 
 /// How long a condition may take to hold: healthy, all of them hold within a second; a loaded machine takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -27,6 +32,8 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct World {
     pub(crate) database: Client,
     pub(crate) database_url: String,
+    /// More lines of the section `[postgres]`.
+    pub(crate) postgres_settings: &'static str,
     pub(crate) nats: async_nats::Client,
     pub(crate) nats_url: String,
     pub(crate) jetstream: jetstream::Context,
@@ -65,6 +72,7 @@ impl World {
         Self {
             database: connect(&database_url).await.unwrap(),
             database_url,
+            postgres_settings: "",
             nats,
             nats_url,
             jetstream,
@@ -74,13 +82,20 @@ impl World {
         }
     }
 
+    /// The port of the database's server.
+    pub(crate) fn postgres_port(&self) -> u16 {
+        let settings: tokio_postgres::Config = self.database_url.parse().unwrap();
+        settings.get_ports()[0]
+    }
+
     /// Writes a configuration file for these servers; `rest` is its pipelines, where `STREAM` stands for the stream.
     pub(crate) fn config(&self, rest: &str) -> PathBuf {
         let path = self.directory.path().join("jetcopy.toml");
         let text = format!(
-            "[nats]\nurl = \"{}\"\n[postgres]\nurl = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{}",
+            "[nats]\nurl = \"{}\"\n[postgres]\nurl = \"{}\"\n{}\n[http]\nlisten = \"127.0.0.1:0\"\n{}",
             self.nats_url,
             self.database_url,
+            self.postgres_settings,
             rest.replace("STREAM", &self.stream)
         );
         std::fs::write(&path, text).unwrap();

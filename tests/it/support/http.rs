@@ -1,0 +1,38 @@
+//! What the daemon shows over HTTP.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use super::Daemon;
+
+impl Daemon {
+    /// The status code and the body that `path` answers; the daemon must have started to serve.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let log = self.log();
+        let address = log.split("http=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// What `/status` says of the only pipeline.
+    pub(crate) fn status(&self) -> Value {
+        let body: Value = serde_json::from_str(&self.get("/status").1).unwrap();
+        body["pipelines"][0].clone()
+    }
+
+    /// The value of a metric with one pipeline; `label` picks the series (`cause="nats"`), empty for the only one. A
+    /// series that has not been counted yet is 0.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> i64 {
+        let metrics = self.get("/metrics").1;
+        let series = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') && rest.contains(label))
+        };
+        metrics.lines().find(series).map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+}
