@@ -35,6 +35,8 @@ pub struct Recovery {
 pub enum Action {
     /// Start the next generation after a pause.
     Again,
+    /// The same after a short one: nobody answered, and somebody may at any moment.
+    Reconnect,
     /// The same, and create the durable anew instead of moving it.
     Recreate,
     /// Another daemon has the shard: look again when its lease may have ended.
@@ -59,6 +61,10 @@ pub enum Action {
 impl Recovery {
     fn again(cause: &'static str) -> Self {
         Self { cause, action: Action::Again }
+    }
+
+    fn reconnect(cause: &'static str) -> Self {
+        Self { cause, action: Action::Reconnect }
     }
 
     fn pause(cause: &'static str, remedy: impl Into<String>) -> Self {
@@ -102,7 +108,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             ),
             ConnectError::Refused { remedy, .. } => Recovery::pause("database", remedy),
             ConnectError::NotWritable { .. } | ConnectError::Unreachable { .. } => {
-                Recovery::again("database")
+                Recovery::reconnect("database")
             }
         },
         resync::Error::Nats(error) => match error {
@@ -119,7 +125,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
                 async_nats::ConnectErrorKind::Dns
                 | async_nats::ConnectErrorKind::TimedOut
                 | async_nats::ConnectErrorKind::Io
-                | async_nats::ConnectErrorKind::MaxReconnects => Recovery::again("nats"),
+                | async_nats::ConnectErrorKind::MaxReconnects => Recovery::reconnect("nats"),
             },
         },
         resync::Error::Checkpoint(error) => of_checkpoint(error),

@@ -14,20 +14,34 @@ const FIRST: Duration = Duration::from_millis(50);
 /// Longest pause: what an operator waits at most after having mended something.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Jittered pauses that grow from [`FIRST`] to [`LONGEST`] and never end.
+/// Longest pause while nobody answers: an attempt costs next to nothing then, and after a failover the first commit
+/// is to follow within a second.
+const LONGEST_UNANSWERED: Duration = Duration::from_millis(400);
+
+/// Jittered pauses that grow from [`FIRST`] to a longest one and never end.
 #[derive(Debug)]
 pub struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    /// Starts with the first pause.
+    /// For attempts that fail at some cost. Starts with the first pause.
     #[must_use]
     pub fn new() -> Self {
+        Self::up_to(LONGEST)
+    }
+
+    /// For servers that do not answer.
+    #[must_use]
+    pub fn unanswered() -> Self {
+        Self::up_to(LONGEST_UNANSWERED)
+    }
+
+    fn up_to(longest: Duration) -> Self {
         Self(
             ExponentialBackoffBuilder::new()
                 .with_initial_interval(FIRST)
                 .with_multiplier(2.0)
                 .with_randomization_factor(0.5)
-                .with_max_interval(LONGEST)
+                .with_max_interval(longest)
                 .with_max_elapsed_time(None)
                 .build(),
         )
@@ -36,7 +50,7 @@ impl Backoff {
     /// The next pause.
     pub fn pause(&mut self) -> Duration {
         // Without a maximal elapsed time it always has one.
-        self.0.next_backoff().unwrap_or(LONGEST)
+        self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
     /// Starts with the first pause again.
@@ -63,5 +77,12 @@ mod tests {
         assert!(late >= LONGEST / 2 && late <= LONGEST * 2, "{late:?}");
         backoff.reset();
         assert!(backoff.pause() <= FIRST * 2);
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_asked_again_within_a_second() {
+        let mut backoff = Backoff::unanswered();
+        let longest = (0..50).map(|_| backoff.pause()).max().unwrap();
+        assert!(longest < Duration::from_secs(1) && longest >= LONGEST_UNANSWERED / 2, "{longest:?}");
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::checkpoint::{self, Place};
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::Pipeline;
 use crate::poison::Window;
 use crate::recovery::{Action, chain, recovery};
@@ -31,7 +31,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How often a daemon that waits for a shard asks for it: a takeover takes so much longer than the lease at most.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A generation that ran so long was healthy: its end starts the back-off from the beginning.
+/// A generation that ran so long was healthy, also without a commit: its end starts the back-off from the beginning.
 const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Runs all pipelines of `config` until `shutdown` resolves, then drains them.
@@ -77,22 +77,25 @@ pub async fn run(config: Config, metrics: Metrics, registry: Registry, shutdown:
 /// Runs one generation after the other until a stop.
 async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
     let (metrics, status) = (&pipeline.metrics, &pipeline.status);
-    let mut backoff = Backoff::new();
+    let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
     let mut placement = Placement::Reset;
     metrics.resyncs("start").inc();
     loop {
         status.set_state(State::Starting);
-        let started = Instant::now();
+        let (started, committed) = (Instant::now(), commits(metrics));
         let failure = match pipeline.generation(placement, stop.clone()).await {
             Ok(()) => break,
             Err(failure) => failure,
         };
         metrics.database_up.set(0);
         metrics.nats_up.set(0);
-        if started.elapsed() > HEALTHY {
-            backoff.reset();
-        }
         let recovery = recovery(&failure);
+        // Who fights over the durable commits too, and slows down all the same.
+        let committed = commits(metrics) > committed && recovery.action != Action::Recreate;
+        if committed || started.elapsed() > HEALTHY {
+            backoff.reset();
+            unanswered.reset();
+        }
         metrics.resyncs(recovery.cause).inc();
         let reason = chain(&failure);
         placement = match recovery.action {
@@ -100,8 +103,9 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
             _ => Placement::Reset,
         };
         let pause = match recovery.action {
-            Action::Again | Action::Recreate => {
-                let pause = backoff.pause();
+            Action::Again | Action::Recreate | Action::Reconnect => {
+                let waits = if recovery.action == Action::Reconnect { &mut unanswered } else { &mut backoff };
+                let pause = waits.pause();
                 status.set_state(State::BackingOff { reason, retry_in: pause });
                 pause
             }
@@ -128,6 +132,11 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
         }
     }
     status.set_state(State::Stopped);
+}
+
+/// Transactions that the server has committed.
+fn commits(metrics: &PipelineMetrics) -> u64 {
+    metrics.commits.committed.get() + metrics.commits.poison.get()
 }
 
 /// A name for this process that no other one has: 16 hexadecimal digits.
