@@ -110,6 +110,7 @@ impl Pipeline {
         self.metrics.database_up.set(1);
         self.metrics.nats_up.set(1);
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
+        self.metrics.buffered_bytes.set(0);
         let mut stages = self.start(ready, stop).await?;
         self.status.set_state(State::Running);
         // A stage that fails takes those around it along, and they may be joined before it: only when each has ended

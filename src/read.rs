@@ -167,7 +167,7 @@ impl Reader {
         let metrics = &self.metrics;
         metrics.messages.inc_by(batch.messages.len() as u64);
         metrics.bytes.inc_by(batch.message_bytes() as u64);
-        metrics.buffered_bytes.set(gauge_value(batch.bytes() as u64));
+        metrics.buffered_bytes.add(gauge_value(batch.bytes() as u64));
         match closed {
             Closed::Rows => metrics.batches.rows.inc(),
             Closed::Bytes => metrics.batches.bytes.inc(),

@@ -145,18 +145,12 @@ impl Contiguity {
     }
 }
 
-/// The durable's name: the configured one, else `jetcopy-` and the pipeline's name.
-#[must_use]
-pub fn durable_name(pipeline: &config::Pipeline) -> String {
-    pipeline.durable.clone().unwrap_or_else(|| format!("jetcopy-{}", pipeline.name))
-}
-
 /// The configuration that the durable of `pipeline` must have.
 #[must_use]
 pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> pull::Config {
     let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(2 * PULL_MESSAGES);
     let mut config = pull::Config {
-        durable_name: Some(durable_name(pipeline)),
+        durable_name: Some(pipeline.durable_name()),
         description: Some(format!("cursor of jetcopy pipeline {}", pipeline.name)),
         deliver_policy,
         ack_policy: AckPolicy::All,
@@ -197,7 +191,7 @@ pub async fn place(
     checkpoint: u64,
     placement: Placement,
 ) -> Result<PullConsumer, Error> {
-    let durable = durable_name(pipeline);
+    let durable = pipeline.durable_name();
     let failed = |action| {
         let durable = durable.clone();
         move |source: async_nats::Error| Error::Consumer { action, durable, source }

@@ -177,7 +177,7 @@ async fn a_durable_that_an_operator_changed_is_created_anew() {
     changed.max_ack_pending = 7;
     world.stream.create_consumer(changed).await.unwrap();
     assert_eq!(read(&world, &pipeline, 0, Placement::Reset, ROOMY, 5).await, [1, 2, 3, 4, 5]);
-    let info = world.stream.consumer_info(durable_name(&pipeline)).await.unwrap();
+    let info = world.stream.consumer_info(pipeline.durable_name()).await.unwrap();
     assert!(matches(&info.config, &consumer_config(&pipeline, DeliverPolicy::All)));
 }
 
