@@ -5,7 +5,7 @@ use figment::providers::{Format, Toml};
 use jetcopy::config::Pipeline;
 use jetcopy::decode::Message;
 use jetcopy::encode::types::Type;
-use jetcopy::postgres::introspect::{Column, Table};
+use jetcopy::postgres::introspect::{Column, ServerDefault, Table};
 use serde_json::{Value, json};
 
 /// A frame of twelve fields, one of them a map of about 110 bytes.
@@ -35,7 +35,7 @@ fn table(columns: &[(&str, Type)]) -> Table {
             name: (*name).into(),
             ty: ty.clone(),
             not_null: *name == "time",
-            has_default: false,
+            default: ServerDefault::None,
         })
         .collect();
     Table { qualified: "t".into(), columns, time_column: Some("time".into()), ..Table::default() }

@@ -10,7 +10,7 @@
 use crate::config::{self, ColumnSource, TimeUnit};
 use crate::encode::types::Type;
 use crate::encode::{Encoder, Written};
-use crate::postgres::introspect;
+use crate::postgres::introspect::{self, ServerDefault};
 
 use super::path::{self, Source, Step};
 use super::value::{Reader as _, Value};
@@ -152,7 +152,7 @@ impl Table {
         let mut columns = Vec::new();
         for column in &table.columns {
             let mapped = mapping.columns.get(&column.name);
-            if mapped.is_none() && column.has_default {
+            if mapped.is_none() && column.default == ServerDefault::Computed {
                 continue;
             }
             let place = Place { table: &mapping.name, column: &column.name };
@@ -211,7 +211,11 @@ impl Column {
                 place.error("a `constant` stands alone: remove `from` and `default`, or the constant")
             );
         }
-        let default = default.map(|value| literal(value, "default")).transpose()?;
+        let default = match (default, &column.default) {
+            (Some(value), _) => Some(literal(value, "default")?),
+            (None, ServerDefault::Constant(field)) => Some(field.clone()),
+            (None, ServerDefault::None | ServerDefault::Computed) => None,
+        };
         let (from, source) = if let Some(constant) = constant {
             (From::Constant(literal(constant, "constant")?), "constant".to_owned())
         } else {

@@ -6,7 +6,9 @@
 //!
 //! It takes no lock: a table that is altered later is met again when a `COPY` fails and the pipeline resyncs.
 
-use tokio_postgres::types::Type as WireType;
+use std::error::Error;
+
+use tokio_postgres::types::{FromSql, Type as WireType};
 use tokio_postgres::{Client, Row};
 
 use crate::encode::types::Type;
@@ -35,8 +37,20 @@ pub struct Column {
     pub ty: Type,
     /// Whether the column, or its domain, refuses NULL.
     pub not_null: bool,
-    /// Whether the server fills the column when a `COPY` does not name it (default or identity).
-    pub has_default: bool,
+    /// What the server writes when a `COPY` does not name the column.
+    pub default: ServerDefault,
+}
+
+/// The default of a column.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ServerDefault {
+    /// NULL.
+    #[default]
+    None,
+    /// Always this: a field of a binary `COPY`, length included.
+    Constant(Box<[u8]>),
+    /// What the server computes for each row: an identity, a sequence, the time.
+    Computed,
 }
 
 /// A column that no mapping may name.
@@ -96,6 +110,9 @@ const RESOLVE: &str =
 /// Each column's type is followed down: out of a domain to its base, out of an array to its elements. What is neither
 /// is the leaf that decides, with the number of arrays passed and the type of the last array's elements, which is the
 /// one that the binary form carries. Only domains around the column itself, not around elements, speak for the column.
+///
+/// Last comes the default's expression where it is always the same value: its tree has nothing but constants and calls of
+/// immutable functions (casts, mostly).
 const COLUMNS: &str = "WITH RECURSIVE
     parts (attnum, oid, arrays, element, not_null, filled) AS (
         SELECT attnum, atttypid, 0, 0::oid, attnotnull, atthasdef OR attidentity <> ''
@@ -116,9 +133,18 @@ const COLUMNS: &str = "WITH RECURSIVE
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), p.not_null, p.filled, p.arrays, p.element,
         CASE WHEN t.typtype = 'e' THEN 'enum'
              WHEN t.typnamespace = 'pg_catalog'::regnamespace OR t.typname = 'citext' THEN t.typname::text
-             ELSE '' END
+             ELSE '' END,
+        CASE WHEN NOT EXISTS (
+                 SELECT FROM regexp_matches(d.adbin::text, '[{]([A-Z]+)', 'g') AS node (names)
+                 WHERE names[1] NOT IN ('ARRAY', 'ARRAYEXPR', 'CONST', 'FUNCEXPR', 'RELABELTYPE'))
+             AND NOT EXISTS (
+                 SELECT FROM regexp_matches(d.adbin::text, ':funcid ([0-9]+)', 'g') AS called (oids)
+                 JOIN pg_proc f ON f.oid = oids[1]::oid
+                 WHERE f.provolatile <> 'i')
+             THEN 'CAST((' || pg_get_expr(d.adbin, d.adrelid) || ') AS ' || format_type(a.atttypid, a.atttypmod) || ')' END
     FROM parts p
     JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = p.attnum
+    LEFT JOIN pg_attrdef d ON d.adrelid = $1 AND d.adnum = p.attnum
     JOIN pg_type t ON t.oid = p.oid
     WHERE t.typtype <> 'd' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
     ORDER BY p.attnum";
@@ -154,15 +180,22 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
         return Err(IntrospectError::NotATable { name: name.to_owned() });
     }
     let mut table = Table { qualified, ..Table::default() };
+    let mut constants = Vec::new();
     for row in client.query_typed(COLUMNS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
         match column(&row).map_err(failed)? {
-            Found::Column(column) => table.columns.push(column),
+            Found::Column(column) => {
+                if let Some(expression) = row.try_get::<_, Option<String>>(7).map_err(failed)? {
+                    constants.push((table.columns.len(), expression));
+                }
+                table.columns.push(column);
+            }
             Found::Unsupported(column) => table.unsupported.push(column),
             Found::Impossible(Unsupported { name: column, type_name }) => {
                 return Err(IntrospectError::Unsupported { table: table.qualified, column, type_name });
             }
         }
     }
+    evaluate(client, &constants, &mut table.columns).await.map_err(failed)?;
     for row in client.query_typed(UNIQUE_KEYS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
         table.unique_keys.push(row.try_get(0).map_err(failed)?);
     }
@@ -187,7 +220,7 @@ enum Found {
 
 fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
     let name: String = row.try_get(0)?;
-    let (not_null, has_default): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
+    let (not_null, filled): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
     let (arrays, element_oid): (i32, u32) = (row.try_get(4)?, row.try_get(5)?);
     let leaf: &str = row.try_get(6)?;
     let ty = match (scalar(leaf), arrays) {
@@ -198,13 +231,44 @@ fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
     };
     let Some(ty) = ty else {
         let column = Unsupported { name, type_name: row.try_get(1)? };
-        return Ok(if not_null && !has_default {
-            Found::Impossible(column)
-        } else {
-            Found::Unsupported(column)
-        });
+        return Ok(if not_null && !filled { Found::Impossible(column) } else { Found::Unsupported(column) });
     };
-    Ok(Found::Column(Column { name, ty, not_null, has_default }))
+    let default = if filled { ServerDefault::Computed } else { ServerDefault::None };
+    Ok(Found::Column(Column { name, ty, not_null, default }))
+}
+
+/// Puts the values of constant defaults into their columns.
+async fn evaluate(
+    client: &Client,
+    constants: &[(usize, String)],
+    columns: &mut [Column],
+) -> Result<(), tokio_postgres::Error> {
+    if constants.is_empty() {
+        return Ok(());
+    }
+    let expressions: Vec<&str> = constants.iter().map(|(_, expression)| expression.as_str()).collect();
+    let row = client.query_typed_one(&format!("SELECT {}", expressions.join(", ")), &[]).await?;
+    for (index, (column, _)) in constants.iter().enumerate() {
+        columns[*column].default = match row.try_get(index)? {
+            Some(Field(field)) => ServerDefault::Constant(field),
+            None => ServerDefault::None,
+        };
+    }
+    Ok(())
+}
+
+/// A value of any type as a field of a binary `COPY`, which is its binary form on the wire.
+struct Field(Box<[u8]>);
+
+impl FromSql<'_> for Field {
+    fn from_sql(_: &WireType, raw: &[u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        let length = i32::try_from(raw.len())?.to_be_bytes();
+        Ok(Self([&length, raw].concat().into()))
+    }
+
+    fn accepts(_: &WireType) -> bool {
+        true
+    }
 }
 
 /// The type that a name in `pg_catalog` stands for; `enum` and `citext` are the two from elsewhere.

@@ -1,6 +1,6 @@
-use super::support::{column, mapped, not_null, plain, table, try_decoder};
+use super::support::{column, mapped, msgpack, not_null, plain, row, table, try_decoder};
 use crate::encode::types::Type;
-use crate::postgres::introspect::Column;
+use crate::postgres::introspect::{Column, ServerDefault};
 
 /// The problem of a mapping that must be refused, and the column it names.
 fn refused(mapping: &str, columns: Vec<Column>) -> (String, String) {
@@ -34,12 +34,12 @@ fn a_mapping_that_cannot_work_is_refused_with_its_column_and_a_remedy() {
 }
 
 #[test]
-fn a_column_with_a_server_default_is_left_to_the_server_unless_it_is_named() {
+fn a_column_that_the_server_computes_is_left_to_it_unless_it_is_named() {
     let columns = || {
         vec![
-            Column { has_default: true, ..not_null("id", Type::Int8) },
+            Column { default: ServerDefault::Computed, ..not_null("id", Type::Int8) },
             column("a", Type::Int8),
-            Column { has_default: true, ..column("inserted_at", Type::Timestamptz) },
+            Column { default: ServerDefault::Computed, ..column("inserted_at", Type::Timestamptz) },
         ]
     };
     assert_eq!(plain(columns()).columns(0), ["a"]);
@@ -47,8 +47,19 @@ fn a_column_with_a_server_default_is_left_to_the_server_unless_it_is_named() {
 }
 
 #[test]
+fn a_constant_default_of_the_server_stands_in_for_an_absent_field() {
+    let default = ServerDefault::Constant([&4_i32.to_be_bytes()[..], &7_i32.to_be_bytes()].concat().into());
+    let columns = || vec![Column { default: default.clone(), ..not_null("a", Type::Int4) }];
+    assert_eq!(plain(columns()).columns(0), ["a"]);
+    for (payload, value) in [("{}", 7), (r#"{"a": 1}"#, 1), (r#"{"a": null}"#, 7)] {
+        let fields = row(&mut plain(columns()), &msgpack(payload));
+        assert_eq!(fields, [Some(i32::to_be_bytes(value).to_vec())], "{payload}");
+    }
+}
+
+#[test]
 fn a_table_without_a_column_to_fill_is_refused() {
-    let columns = vec![Column { has_default: true, ..column("id", Type::Int8) }];
+    let columns = vec![Column { default: ServerDefault::Computed, ..column("id", Type::Int8) }];
     let error = try_decoder("[[table]]\nname = \"t\"\n", &[table(columns)]).unwrap_err();
     assert!(error.problem.contains("no column"), "{error}");
 }

@@ -7,14 +7,14 @@ use crate::batch::Rows;
 use crate::config;
 use crate::decode::{Decoder, Message, PlanError, Poison};
 use crate::encode::types::Type;
-use crate::postgres::introspect::{Column, Table};
+use crate::postgres::introspect::{Column, ServerDefault, Table};
 
 /// The fields of one row; `None` is NULL.
 pub(super) type Fields = Vec<Option<Vec<u8>>>;
 
 /// A nullable column.
 pub(super) fn column(name: &str, ty: Type) -> Column {
-    Column { name: name.into(), ty, not_null: false, has_default: false }
+    Column { name: name.into(), ty, not_null: false, default: ServerDefault::None }
 }
 
 pub(super) fn not_null(name: &str, ty: Type) -> Column {

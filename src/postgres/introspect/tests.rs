@@ -81,27 +81,39 @@ async fn dropped_and_generated_columns_are_left_out_and_defaults_are_seen() {
     let (_server, client) = with(
         "CREATE DOMAIN stamped AS timestamptz NOT NULL DEFAULT now();
          CREATE TABLE t (gone int, id bigint GENERATED ALWAYS AS IDENTITY, a int NOT NULL, b int DEFAULT 1,
+                         north text NOT NULL DEFAULT 'north', big bigint DEFAULT 7, doc jsonb DEFAULT '{}',
+                         tags text[] DEFAULT ARRAY['a'], none int DEFAULT NULL, seen timestamptz DEFAULT now(),
+                         key uuid DEFAULT gen_random_uuid(),
                          twice int GENERATED ALWAYS AS (a * 2) STORED, at stamped, free text);
          ALTER TABLE t DROP COLUMN gone",
     )
     .await;
     let table = introspect(&client, "t").await.unwrap();
-    let seen: Vec<(&str, bool, bool)> = table
-        .columns
-        .iter()
-        .map(|column| (column.name.as_str(), column.not_null, column.has_default))
-        .collect();
+    let constant = |value: &[u8]| {
+        let length = i32::try_from(value.len()).unwrap().to_be_bytes();
+        ServerDefault::Constant([&length, value].concat().into())
+    };
+    let seen: Vec<(&str, bool, &ServerDefault)> =
+        table.columns.iter().map(|column| (column.name.as_str(), column.not_null, &column.default)).collect();
+    let tags = b"\0\0\0\x01\0\0\0\0\0\0\0\x19\0\0\0\x01\0\0\0\x01\0\0\0\x01a";
     assert_eq!(
         seen,
         [
-            ("id", true, true),
-            ("a", true, false),
-            ("b", false, true),
-            ("at", true, true),
-            ("free", false, false)
+            ("id", true, &ServerDefault::Computed),
+            ("a", true, &ServerDefault::None),
+            ("b", false, &constant(&1_i32.to_be_bytes())),
+            ("north", true, &constant(b"north")),
+            ("big", false, &constant(&7_i64.to_be_bytes())),
+            ("doc", false, &constant(b"\x01{}")),
+            ("tags", false, &constant(tags)),
+            ("none", false, &ServerDefault::None),
+            ("seen", false, &ServerDefault::Computed),
+            ("key", false, &ServerDefault::Computed),
+            ("at", true, &ServerDefault::Computed),
+            ("free", false, &ServerDefault::None)
         ]
     );
-    assert_eq!(table.time_column.as_deref(), Some("at"));
+    assert_eq!(table.time_column.as_deref(), Some("seen"));
 }
 
 #[tokio::test]
