@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::private::{self, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
 use crate::publish::{paced, publish};
-use crate::status::{Numbers, Registry};
+use crate::status::{Numbers, Registry, State};
 use crate::{http, migrate, supervise};
 use latency::Counts;
 
@@ -37,7 +37,9 @@ const DATABASE: &str = "metadata";
 const MAX_IN_FLIGHT: usize = 2_000;
 /// How long the last frames may take to be committed: usually one batch's age.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the end of the drain is looked for.
+/// How long the pipeline may take to start before it is shown that it does not.
+const START: Duration = Duration::from_secs(5);
+/// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs jetcopy with private servers and synthetic camera frames, and shows what goes through.
@@ -105,11 +107,10 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     let daemon = tokio::spawn(daemon);
 
     let view = View::new(&servers.config, metrics, registry);
+    // Frames that wait for the pipeline's start would say nothing about its latency.
+    within(START, || view.is_running()).await;
     let published = show(args, &servers.client, &view, shutdown).await?;
-    let deadline = Instant::now() + DRAIN;
-    while view.committed() < published && Instant::now() < deadline {
-        tokio::time::sleep(POLL).await;
-    }
+    within(DRAIN, || view.committed() >= published).await;
     drop(stop);
     daemon.await.map_err(Failure::failed)?;
     drop(stop_http);
@@ -124,6 +125,14 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
         say(&summary.line());
     }
     Ok(summary)
+}
+
+/// Waits until `condition` holds, for `patience` at most: what comes next shows whether it does.
+async fn within(patience: Duration, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() && Instant::now() < deadline {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Publishes until it is time to stop, with a line a second. Returns how many frames the stream has stored.
@@ -202,6 +211,10 @@ impl View {
         let tables: Vec<&str> = self.tables.iter().map(String::as_str).collect();
         let handles = self.metrics.pipeline(&self.name, &self.name, &self.stream, &tables);
         Counts::of(&handles.publish_to_commit_seconds)
+    }
+
+    fn is_running(&self) -> bool {
+        self.registry.snapshots().first().is_some_and(|pipeline| matches!(pipeline.state, State::Running))
     }
 
     /// Why the pipeline is not running, when it is not.

@@ -35,6 +35,7 @@ const READ_AHEAD: usize = 1_024;
 /// NDJSON is one JSON object a line. CSV has a header row with the field names; in its fields numbers and true/false
 /// are told from text, and an empty field is null.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Publishing")]
 pub struct Args {
     /// Subject to publish to; `{field}` is replaced by the record's field, as in `frames.{camera_id}`.
     subject: String,

@@ -60,17 +60,17 @@ static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
 /// Spawns `program` so that it gets `signal` when this process ends, whatever ends it. It is in a process group of
 /// its own: a Ctrl-C in the terminal reaches it only through this process's own shutdown.
 ///
-/// `wrap` adds arguments and redirections; `user` (as `setpriv` takes it: a name or a number) is who it runs as.
+/// `prepare` adds arguments and redirections; `user` (as `setpriv` takes it: a name or a number) is who it runs as.
 pub fn spawn_tied(
     program: &Path,
     user: Option<&str>,
     signal: Signal,
-    wrap: impl FnOnce(&mut Command),
+    prepare: impl FnOnce(&mut Command),
 ) -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut command = as_user(program, user, Some(signal));
     command.process_group(0);
-    wrap(&mut command);
+    prepare(&mut command);
     let (reply, outcome) = mpsc::channel();
     let gone = || io::Error::other("the spawning thread has ended");
     SPAWNER.send((command, reply)).map_err(|_| gone())?;
