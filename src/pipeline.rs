@@ -117,8 +117,17 @@ impl Pipeline {
         // well did the generation. Dropping the set aborts what still runs.
         let mut outcome = Ok(());
         let mut running = ENDING_STAGES;
+        let mut stopping = false;
         while running > 0 {
-            match stages.join_next().await {
+            let ended = tokio::select! {
+                ended = stages.join_next() => ended,
+                _ = stopped.wait_for(|&stop| stop), if !stopping => {
+                    stopping = true;
+                    self.status.set_state(State::Stopping);
+                    continue;
+                }
+            };
+            match ended {
                 Some(Ok(Ok(Ended::Well))) => running -= 1,
                 Some(Ok(Ok(Ended::Drained(failure)))) => {
                     running -= 1;

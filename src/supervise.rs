@@ -81,7 +81,11 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
     let mut placement = Placement::Reset;
     metrics.resyncs("start").inc();
     loop {
-        status.set_state(State::Starting);
+        // One that waits for a shard asks for it again and again: it still waits.
+        let waiting = matches!(status.state(), State::Waiting { .. });
+        if !waiting {
+            status.set_state(State::Starting);
+        }
         let (started, committed) = (Instant::now(), commits(metrics));
         let failure = match pipeline.generation(placement, stop.clone()).await {
             Ok(()) => break,
@@ -96,7 +100,9 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
             backoff.reset();
             unanswered.reset();
         }
-        metrics.resyncs(recovery.cause).inc();
+        if !(waiting && recovery.action == Action::Wait) {
+            metrics.resyncs(recovery.cause).inc();
+        }
         let reason = chain(&failure);
         placement = match recovery.action {
             Action::Recreate => Placement::Recreate,

@@ -16,3 +16,4 @@ mod poison;
 mod postgres;
 mod stop;
 mod support;
+mod two_daemons;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jetcopy::private::spawn_tied;
@@ -19,13 +20,20 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon; its log goes beside the configuration and starts anew.
+    /// Starts the daemon; its log goes to a file of its own beside the configuration.
     pub(crate) fn start(config: &Path) -> Self {
-        let log = config.with_extension("log");
+        Self::start_with(config, &[])
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let log = config.with_extension(format!("{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
         let output = File::create(&log).unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
         let child = spawn_tied(program, None, Signal::SIGKILL, |command| {
             command.arg("run").arg("--config").arg(config).stdin(Stdio::null());
+            command.envs(variables.iter().copied());
             command.stdout(output.try_clone().unwrap()).stderr(output);
         });
         Self { child: Mutex::new(child.unwrap()), log }
