@@ -22,7 +22,7 @@ demo: setup ## Runs everything privately and shows what goes through (DURATION=2
 # The integration tests come last, so that their summary ends the output.
 test: setup ## Runs all tests on private servers
 	cargo test --doc
-	cargo test --no-fail-fast --lib --bins --tests
+	cargo test --no-fail-fast --features kill-points --lib --bins --tests
 
 bench: setup ## Measures against the server's own COPY; writes target/bench.json
 	cargo bench --bench decode
@@ -32,5 +32,6 @@ lint: ## Checks format, lints, documentation and licences
 	@scripts/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny check licenses bans sources

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::checkpoint::Committed;
+use crate::kill_point;
 use crate::metrics::PipelineMetrics;
 
 /// An ack only enters the client's queue; when that takes longer, the connection is stuck.
@@ -30,6 +31,7 @@ pub async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metr
             ack = newer;
         }
         let last_sequence = ack.committed.last_sequence();
+        kill_point::reach(kill_point::BEFORE_ACK);
         let sent = timeout(ACK_TIMEOUT, async {
             client.publish(ack.reply, "+ACK".into()).await?;
             Ok::<_, async_nats::Error>(client.flush().await?)

@@ -17,6 +17,7 @@ use std::time::Duration;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::SimpleQueryMessage;
 
+use crate::kill_point;
 use crate::postgres::connect::Session;
 
 /// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once, since its
@@ -291,11 +292,13 @@ impl<'s> Open<'s> {
     pub async fn commit(self) -> Result<Committed, Error> {
         // A warning left over from before this COMMIT must not be taken for its own.
         let _ = self.session.take_sync_wait_cancelled();
+        kill_point::reach(kill_point::BEFORE_COMMIT);
         self.session
             .client
             .simple_query("COMMIT")
             .await
             .map_err(|source| Error::Database { action: "commit", source })?;
+        kill_point::reach(kill_point::AFTER_COMMIT);
         if self.session.take_sync_wait_cancelled() {
             return Err(Error::SyncWaitCancelled);
         }

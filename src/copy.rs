@@ -17,6 +17,7 @@ use postgres_protocol::escape::escape_identifier;
 use crate::batch::TableRows;
 use crate::config::{OnConflict, Table as Settings};
 use crate::encode::copy_frame::{HEADER, TRAILER};
+use crate::kill_point;
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::Table;
 use crate::postgres::sqlstate::Step;
@@ -197,6 +198,7 @@ async fn send(
     };
     let mut sink = pin!(session.client.copy_in::<_, Bytes>(sql).await.map_err(start)?);
     sink.feed(Bytes::from_static(HEADER)).await.map_err(failed)?;
+    kill_point::reach(kill_point::IN_COPY);
     match order {
         None => {
             // Lent to the driver and taken back: once all of it is sent, the allocation is ours alone again.

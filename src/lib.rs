@@ -28,6 +28,7 @@
 //! - [`poison`]: how many dead letters are normal.
 //! - [`retry`]: how long to wait before the next attempt.
 //! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
+//! - [`kill_point`]: where tests let the daemon die.
 //! - [`migrate`]: the schema of the database, step by step.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
@@ -47,6 +48,7 @@ pub mod dead_letter;
 pub mod decode;
 pub mod encode;
 pub mod http;
+pub mod kill_point;
 pub mod lag;
 pub mod logging;
 pub mod loss;

@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use crate::batch::{Batch, Closed, Gap, Incoming};
 use crate::config;
 use crate::decode::{self, Decoder};
+use crate::kill_point;
 use crate::lag::Progress;
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::subscribe::{self, Delivery, Subscription};
@@ -161,6 +162,7 @@ impl Reader {
             };
             decoder.decode(&message, index, rows)
         });
+        kill_point::reach(kill_point::AFTER_DECODE);
     }
 
     fn count(&self, batch: &Batch, closed: Closed) {

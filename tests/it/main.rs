@@ -11,6 +11,8 @@ mod crash;
 mod demo;
 mod detections;
 mod isolation;
+#[cfg(feature = "kill-points")]
+mod kill_points;
 mod loss;
 mod poison;
 mod postgres;
