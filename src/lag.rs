@@ -5,7 +5,7 @@
 //! old as the last probe at most.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, Info, PullConsumer};
@@ -26,6 +26,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Progress {
     delivered: AtomicU64,
+    room: AtomicBool,
     committed_timestamp_ns: AtomicI64,
 }
 
@@ -35,14 +36,28 @@ impl Progress {
         self.delivered.store(consumer_sequence, Ordering::Relaxed);
     }
 
+    /// Notes whether the reader has room for more: without it, what was delivered waits in the client.
+    pub fn room(&self, room: bool) {
+        self.room.store(room, Ordering::Relaxed);
+    }
+
     /// Notes a commit of all messages that the stream stored up to then.
     pub fn committed(&self, timestamp_ns: i64) {
         self.committed_timestamp_ns.store(timestamp_ns, Ordering::Relaxed);
     }
 
-    fn consumer_sequence(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
+    fn standing(&self) -> Standing {
+        Standing { received: self.delivered.load(Ordering::Relaxed), room: self.room.load(Ordering::Relaxed) }
     }
+}
+
+/// Where the reader stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    /// Consumer sequence of the last delivery that was taken.
+    received: u64,
+    /// Whether it has room for more.
+    room: bool,
 }
 
 /// Why a probe ends the generation.
@@ -81,13 +96,12 @@ pub async fn run(
     progress: Arc<Progress>,
     metrics: PipelineMetrics,
 ) -> Error {
-    let mut suspect = Suspect::default();
+    let mut before = None;
     let mut idle_ns = 0;
     let mut timer = tokio::time::interval(PROBE);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let received = progress.consumer_sequence();
         let probe = async {
             let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
             Ok::<_, Error>((consumer, stream.get_info().await?))
@@ -101,39 +115,48 @@ pub async fn run(
             return Error::Changed;
         }
         report(&consumer, &stream, &progress, &metrics, &mut idle_ns);
-        if let Some(error) = suspect.judge(&consumer, received, progress.consumer_sequence()) {
+        let now = Observation::new(&consumer, progress.standing());
+        if before == Some(now)
+            && let Some(error) = now.trouble()
+        {
             return error;
         }
+        before = Some(now);
     }
 }
 
-/// What looked wrong at the last probe; it is wrong when it still does at the next.
-#[derive(Debug, Default)]
-struct Suspect {
-    /// Received when the server had already delivered more.
-    behind_at: Option<u64>,
-    no_pull: bool,
+/// What a probe saw; trouble is only what two in a row saw alike, since a message may be on its way at any moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Observation {
+    reader: Standing,
+    /// Consumer sequence that the server delivered last.
+    delivered: u64,
+    /// Whether there are messages to deliver, room for them under `max_ack_pending`, and no pull request for them.
+    starved: bool,
 }
 
-impl Suspect {
-    /// `before` and `after`: what was received when the probe was asked and when it was answered.
-    fn judge(&mut self, consumer: &Info, before: u64, after: u64) -> Option<Error> {
-        let server = consumer.delivered.consumer_sequence;
-        let still_behind = server > after && before == after;
-        if still_behind && self.behind_at == Some(after) {
-            return Some(Error::Undelivered { server, received: after });
+impl Observation {
+    fn new(consumer: &Info, reader: Standing) -> Self {
+        let unacked = i64::try_from(consumer.num_ack_pending).unwrap_or(i64::MAX);
+        Self {
+            reader,
+            delivered: consumer.delivered.consumer_sequence,
+            starved: consumer.num_waiting == 0
+                && consumer.num_pending > 0
+                && unacked < consumer.config.max_ack_pending,
         }
-        self.behind_at = still_behind.then_some(after);
+    }
 
-        // With room for more, messages to deliver and nothing coming, somebody ate the pull request.
-        let room =
-            i64::try_from(consumer.num_ack_pending).unwrap_or(i64::MAX) < consumer.config.max_ack_pending;
-        let no_pull = consumer.num_waiting == 0 && consumer.num_pending > 0 && room && before == after;
-        if no_pull && self.no_pull {
-            return Some(Error::NoPull);
+    /// A reader without room says nothing: what it was sent waits in the client, and the client asks for no more.
+    fn trouble(self) -> Option<Error> {
+        let (server, received) = (self.delivered, self.reader.received);
+        if !self.reader.room {
+            None
+        } else if server > received {
+            Some(Error::Undelivered { server, received })
+        } else {
+            self.starved.then_some(Error::NoPull)
         }
-        self.no_pull = no_pull;
-        None
     }
 }
 

@@ -79,6 +79,7 @@ impl Reader {
         let mut due = None;
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
+            self.progress.room(room);
             tokio::select! {
                 // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
                 // its age stays near its limit.
