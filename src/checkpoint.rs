@@ -129,21 +129,26 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     let shard = escape_literal(&place.shard);
     let database = |action| move |source| Error::Database { action, source };
 
-    let create = format!(
-        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
-         VALUES ({shard}, {}, {}, 0, 0) ON CONFLICT (shard) DO NOTHING",
-        escape_literal(&place.pipeline),
-        escape_literal(&place.stream),
-    );
-    session.client.simple_query(&create).await.map_err(database("create"))?;
-
     let look = format!(
         "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
            SELECT FROM pg_stat_activity WHERE application_name = owner) \
          FROM jetcopy.checkpoints WHERE shard = {shard}"
     );
     let rows = session.client.simple_query(&look).await.map_err(database("read"))?;
-    let before = text(&rows, 0).unwrap_or_default();
+    let before = if let Some(owner) = text(&rows, 0) {
+        owner
+    } else {
+        // Only where there is none: also with DO NOTHING the insert would wait for a transaction that moves the row,
+        // and a frozen daemon's never ends.
+        let create = format!(
+            "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
+             VALUES ({shard}, {}, {}, 0, 0) ON CONFLICT (shard) DO NOTHING",
+            escape_literal(&place.pipeline),
+            escape_literal(&place.stream),
+        );
+        session.client.simple_query(&create).await.map_err(database("create"))?;
+        String::new()
+    };
     if text(&rows, 1).as_deref() == Some("t") && before != owner {
         return Err(Error::Held { owner: before });
     }

@@ -129,6 +129,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             },
         },
         resync::Error::Checkpoint(error) => of_checkpoint(error),
+        resync::Error::Timeout { .. } => Recovery::again("database"),
         resync::Error::Introspect(error) => match error {
             IntrospectError::Query { source, .. } => of_database(source, Step::Own),
             IntrospectError::Missing { .. }

@@ -3,11 +3,15 @@
 //! Guarantees: a [`Ready`] generation owns the shard under a new epoch, its durable stands right after the
 //! checkpoint, and the stream is the one that the checkpoint counts in.
 
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{RawMessageErrorKind, RetentionPolicy, Stream};
 use async_nats::jetstream::{self, context::GetStreamError};
 
-use crate::checkpoint::{self, Claim, Place};
+use tokio::time::timeout;
+
+use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
 use crate::config;
 use crate::decode::{Decoder, PlanError};
 use crate::loss::{self, Loss, StreamFacts, Verdict, compare};
@@ -48,6 +52,14 @@ pub enum Error {
     /// The shard is not ours, or its row cannot be read.
     #[error("cannot claim the shard")]
     Checkpoint(#[from] checkpoint::Error),
+    /// The database did not answer in time.
+    #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
+    Timeout {
+        /// What was to be done.
+        action: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
     /// A target table cannot be used.
     #[error("cannot use the target table")]
     Introspect(#[from] IntrospectError),
@@ -87,11 +99,15 @@ pub async fn resync(
     placement: Placement,
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
+    let step_timeout = settings.postgres.step_timeout;
     let session = connect::connect(&settings.postgres, owner).await?;
-    let claim = checkpoint::claim(&session, place, owner).await?;
+    // The claim may wait for a lock.
+    let claim = checkpoint::claim(&session, place, owner);
+    let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await?;
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
-        tables.push(introspect::introspect(&session.client, &table.name).await?);
+        let table = introspect::introspect(&session.client, &table.name);
+        tables.push(within(step_timeout, "read the target table", table).await?);
     }
     let decoder = Decoder::new(pipeline, &tables)?;
 
@@ -106,19 +122,31 @@ pub async fn resync(
     let claim = match compare(&claim, &facts) {
         Verdict::Intact => claim,
         Verdict::Fresh => {
-            checkpoint::relocate(&session, place, &claim, facts.start(), facts.created_ns).await?
+            let start = checkpoint::relocate(&session, place, &claim, facts.start(), facts.created_ns);
+            within(step_timeout, "move the checkpoint", start).await?
         }
         Verdict::Lost(loss) => {
             let on_loss = pipeline.on_loss;
-            if !loss::settle(&session, place, &loss, facts.created_ns, on_loss, metrics).await? {
+            let settled = loss::settle(&session, place, &loss, facts.created_ns, on_loss, metrics);
+            if !within(step_timeout, "record a loss", settled).await? {
                 return Err(Error::Loss(loss));
             }
             tracing::error!(pipeline = place.pipeline, %loss, "going on past a loss");
-            checkpoint::relocate(&session, place, &claim, loss.resume_after, facts.created_ns).await?
+            let past = checkpoint::relocate(&session, place, &claim, loss.resume_after, facts.created_ns);
+            within(step_timeout, "move the checkpoint", past).await?
         }
     };
     let consumer = subscribe::place(&nats.client, &stream, pipeline, claim.last_sequence, placement).await?;
     Ok(Ready { session, nats, stream, consumer, claim, decoder, tables })
+}
+
+/// Runs one step on the database under its deadline.
+async fn within<T, E: Into<Error>>(
+    limit: Duration,
+    action: &'static str,
+    step: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    timeout(limit, step).await.map_err(|_| Error::Timeout { action, after: limit })?.map_err(Into::into)
 }
 
 fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {

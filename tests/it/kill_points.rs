@@ -1,12 +1,13 @@
 //! The daemon gets a signal at each named point of its way, and nothing is lost or doubled.
 
 use std::os::unix::process::ExitStatusExt;
+use std::time::Instant;
 
 use async_nats::jetstream::consumer::{Consumer, pull};
 use jetcopy::kill_point::{AFTER_COMMIT, AFTER_DECODE, BEFORE_ACK, BEFORE_COMMIT, IN_COPY};
 use nix::sys::signal::Signal;
 
-use crate::support::{Daemon, EVENTS, Load, TABLE, World};
+use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
 
 /// Each point, and how often it is passed before the signal comes. The first passings of a transaction's points are
 /// those of the first batches; a message in the middle of a batch is decoded in the midst of the load.
@@ -76,4 +77,30 @@ async fn a_daemon_that_is_stopped_at_any_point_commits_and_acks_what_it_took_and
         let daemon = Daemon::start(&world.config(EVENTS));
         world.judge(&daemon, load).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_freezes_in_a_transaction_loses_the_shard_and_cannot_commit_when_it_goes_on() {
+    let world = world().await;
+    let load = Load::start(&world);
+    let config = world.config(EVENTS);
+    // Its transaction holds the checkpoint's row, and its session stays.
+    let armed = format!("{BEFORE_COMMIT}:20:{}", Signal::SIGSTOP);
+    let frozen = Daemon::start_with(&config, &[("JETCOPY_KILL_POINT", &armed)]);
+    let owner = "SELECT owner FROM jetcopy.checkpoints";
+    eventually("the writer to freeze", || async { frozen.is_frozen() }).await;
+    let first: String = world.database.query_one(owner, &[]).await.unwrap().get(0);
+    let at = world.checkpoint("events").await;
+
+    let other = Daemon::start(&config);
+    let started = Instant::now();
+    other.says(&first).await;
+    world.commits(&other).await;
+    println!("writer frozen in a transaction: first commit of the other after {:?}", started.elapsed());
+    frozen.signal(Signal::SIGCONT);
+    frozen.says("pipeline waits").await;
+    // What it was about to commit is the other's now, once.
+    assert_eq!(frozen.metric("jetcopy_commits_total", "outcome=\"in_doubt\""), 1);
+    assert!(frozen.metric("jetcopy_checkpoint_sequence", "") <= i64::try_from(at).unwrap());
+    world.judge(&other, load).await;
 }

@@ -57,6 +57,13 @@ impl Daemon {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
+    /// Whether SIGSTOP has stopped it: the state after the name in `/proc/PID/stat`.
+    #[cfg(feature = "kill-points")]
+    pub(crate) fn is_frozen(&self) -> bool {
+        let path = format!("/proc/{}/stat", self.child.lock().unwrap().id());
+        std::fs::read_to_string(path).unwrap().rsplit(") ").next().unwrap().starts_with('T')
+    }
+
     /// Waits for its end, and says how long that took.
     pub(crate) async fn ended(&self) -> (ExitStatus, Duration) {
         let start = Instant::now();
