@@ -1,14 +1,16 @@
 # `make demo` and `make test` each work alone on a fresh Debian machine with Rust and Python: they install what is missing.
 
-# How long the demo runs ("20s"); without it, until Ctrl-C.
+# How long the demo ("20s"; without it, until Ctrl-C) or the chaos (without it, 5 minutes) runs.
 DURATION ?=
 # Frames a second that the demo publishes.
 RATE ?= 2000
+# Where the faults of `make chaos` are drawn from; without it, a seed of its own, which it prints.
+SEED ?=
 # More arguments for the demo or the bench.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint
+.PHONY: help setup demo test chaos bench lint
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -23,6 +25,9 @@ demo: setup ## Runs everything privately and shows what goes through (DURATION=2
 test: setup ## Runs all tests on private servers
 	cargo test --doc
 	cargo test --no-fail-fast --features kill-points --lib --bins --tests
+
+chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
+	SEED=$(SEED) DURATION=$(DURATION) cargo test --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
 
 bench: setup ## Measures against the server's own COPY; writes target/bench.json
 	cargo bench --bench decode

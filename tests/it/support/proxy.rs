@@ -120,7 +120,7 @@ impl Proxy {
         self.control.resets.send_modify(|resets| *resets += 1);
     }
 
-    /// Ends all faults.
+    /// Ends all faults. A connection that lost bytes never gets any more, until it is reset.
     pub(crate) fn heal(&self) {
         let mut faults = self.control.faults.lock().unwrap();
         *faults = Faults { to_server: Fault::Pass, to_client: Fault::Pass, trap: None, refuse: false };
@@ -192,16 +192,22 @@ async fn connection(client: TcpStream, server_port: u16, control: Arc<Control>) 
 /// Passes bytes on as the fault of the moment says; true when the connection is to be reset.
 async fn pump(from: &OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, control: &Control) -> bool {
     let mut chunk = vec![0; CHUNK];
+    // What comes after bytes that vanished never arrives on the same connection, as TCP has it.
+    let mut broken = false;
     loop {
         let read = match from.as_ref().readable().await.and_then(|()| from.try_read(&mut chunk)) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             // An end that vanishes leaves the other side waiting.
-            Ok(0) | Err(_) if control.fault(way) == Fault::Swallow => return std::future::pending().await,
+            Ok(0) | Err(_) if broken || control.fault(way) == Fault::Swallow => {
+                return std::future::pending().await;
+            }
             Ok(0) => return false,
             Err(_) => return true,
             Ok(read) => read,
         };
-        let (passes, cut) = control.judge(way, &chunk[..read]).await;
+        let (passes, cut) =
+            if broken { control.swallow(way, read) } else { control.judge(way, &chunk[..read]).await };
+        broken |= passes == 0 && !cut;
         if to.write_all(&chunk[..passes]).await.is_err() || cut {
             return true;
         }
@@ -224,12 +230,7 @@ impl Control {
         }
         match self.fault(way) {
             Fault::Pass => (chunk.len(), false),
-            Fault::Swallow => {
-                if way == Way::ToClient {
-                    self.swallowed.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-                }
-                (0, false)
-            }
+            Fault::Swallow => self.swallow(way, chunk.len()),
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 (chunk.len(), false)
@@ -248,6 +249,14 @@ impl Control {
                 (chunk.len(), false)
             }
         }
+    }
+
+    /// Lets bytes vanish.
+    fn swallow(&self, way: Way, bytes: usize) -> (usize, bool) {
+        if way == Way::ToClient {
+            self.swallowed.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        (0, false)
     }
 
     fn set(&self, way: Way, fault: Fault) {

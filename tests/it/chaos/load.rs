@@ -1,0 +1,69 @@
+//! Messages that are published while everything breaks, and what is known of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_nats::Subject;
+use async_nats::jetstream;
+use tokio::task::JoinHandle;
+
+use super::arena::message;
+
+/// 2,000 messages a second: enough that each moment holds some, little enough that the oracle, which looks at all of
+/// them after each round, does not take longer than the faults.
+const MESSAGES: i64 = 40;
+const EVERY: Duration = Duration::from_millis(20);
+
+/// What a load published.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// Sequence and id of each message that the stream acknowledged.
+    pub(super) acked: Vec<(i64, i64)>,
+    /// Messages without an ack: they are in the stream or they are not.
+    pub(super) unknown: usize,
+}
+
+/// A running load.
+pub(super) struct Load {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Carried>,
+}
+
+impl Load {
+    /// Publishes messages with ids from `next` on.
+    pub(super) fn start(jetstream: jetstream::Context, subject: Subject, next: Arc<AtomicI64>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut carried = Carried::default();
+            let mut every = tokio::time::interval(EVERY);
+            every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            while !stopped.load(Ordering::Relaxed) {
+                every.tick().await;
+                let mut acks = Vec::new();
+                for _ in 0..MESSAGES {
+                    let id = next.fetch_add(1, Ordering::Relaxed);
+                    match jetstream.publish(subject.clone(), message(id).into()).await {
+                        Ok(ack) => acks.push((ack, id)),
+                        Err(_) => carried.unknown += 1,
+                    }
+                }
+                for (ack, id) in acks {
+                    match ack.await {
+                        Ok(ack) => carried.acked.push((i64::try_from(ack.sequence).unwrap(), id)),
+                        Err(_) => carried.unknown += 1,
+                    }
+                }
+            }
+            carried
+        });
+        Self { stop, task }
+    }
+
+    /// Ends it after the messages under way.
+    pub(super) async fn stop(self) -> Carried {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
