@@ -177,7 +177,8 @@ impl Pipeline {
             client.server_info().max_payload,
         );
         let reader = Reader {
-            subscription: Subscription::start(&consumer, claim.last_sequence, pull_bytes).await?,
+            subscription: Subscription::start(client.clone(), &consumer, claim.last_sequence, pull_bytes)
+                .await?,
             decoder,
             limits: self.pipeline.batch,
             tables: tables.len(),

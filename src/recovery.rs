@@ -6,7 +6,6 @@
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 
-use async_nats::jetstream::consumer::pull::MessagesErrorKind;
 use async_nats::jetstream::context::GetStreamErrorKind;
 
 use crate::checkpoint;
@@ -18,7 +17,7 @@ use crate::postgres::introspect::IntrospectError;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
 use crate::read;
 use crate::resync;
-use crate::subscribe;
+use crate::subscribe::{self, pull};
 use crate::write;
 
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
@@ -174,18 +173,16 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
         subscribe::Error::Breach(_) | subscribe::Error::Foreign => {
             Recovery { cause: "contiguity", action: Action::Recreate }
         }
-        subscribe::Error::Pull(error) => match error.kind() {
-            MessagesErrorKind::MissingHeartbeat => Recovery::again("heartbeat"),
-            MessagesErrorKind::ConsumerDeleted => Recovery::again("consumer_deleted"),
-            MessagesErrorKind::NoResponders => Recovery::again("no_responders"),
-            MessagesErrorKind::PushBasedConsumer | MessagesErrorKind::RequestLimitExceeded => {
-                Recovery { cause: "consumer_changed", action: Action::Recreate }
+        subscribe::Error::Pull(error) => match error {
+            pull::Error::MissedHeartbeat => Recovery::again("heartbeat"),
+            pull::Error::ConsumerDeleted => Recovery::again("consumer_deleted"),
+            pull::Error::NoResponders => Recovery::again("no_responders"),
+            pull::Error::Refused(_) => Recovery { cause: "consumer_changed", action: Action::Recreate },
+            pull::Error::Ended | pull::Error::Subscribe(_) | pull::Error::Ask(_) => {
+                Recovery::again("jetstream")
             }
-            MessagesErrorKind::Pull | MessagesErrorKind::Other => Recovery::again("jetstream"),
         },
-        subscribe::Error::Start(_) | subscribe::Error::Ended | subscribe::Error::Consumer { .. } => {
-            Recovery::again("jetstream")
-        }
+        subscribe::Error::Consumer { .. } => Recovery::again("jetstream"),
     }
 }
 

@@ -9,25 +9,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
-use futures_util::{FutureExt, StreamExt};
 
 use crate::config;
+use pull::Pull;
 
-/// Messages a pull request asks for. Measured on one server over loopback, 1,000 gave 482 k messages/s, 5,000 up to
-/// 741 k and 15,000 782 k; more only costs memory.
-const PULL_MESSAGES: usize = 5_000;
-
-/// How long a pull request waits at the server: long enough that an idle pipeline asks only twice a minute.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-
-/// How often the server says on an open pull request that it has nothing. Two missed ones end the generation, so
-/// this bounds how long a stalled consumer goes unseen.
-const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
+pub mod pull;
 
 /// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written, and one
 /// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
@@ -93,15 +83,9 @@ pub enum Error {
     /// The order was broken.
     #[error("deliveries are not contiguous")]
     Breach(#[from] Breach),
-    /// The pull failed, missed its heartbeats, or the consumer is gone.
-    #[error("the pull consumer failed")]
-    Pull(#[from] pull::MessagesError),
-    /// No pull could be started.
-    #[error("cannot start pulling")]
-    Start(#[from] async_nats::jetstream::consumer::StreamError),
-    /// The subscription ended without saying why.
-    #[error("the subscription ended")]
-    Ended,
+    /// The consumer is gone, silent, or refuses to deliver.
+    #[error(transparent)]
+    Pull(#[from] pull::Error),
     /// A message came that JetStream did not deliver.
     #[error("a message without JetStream's reply subject came in")]
     Foreign,
@@ -147,9 +131,9 @@ impl Contiguity {
 
 /// The configuration that the durable of `pipeline` must have.
 #[must_use]
-pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> pull::Config {
-    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(2 * PULL_MESSAGES);
-    let mut config = pull::Config {
+pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> Config {
+    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(2 * pull::MESSAGES);
+    let mut config = Config {
         durable_name: Some(pipeline.durable_name()),
         description: Some(format!("cursor of jetcopy pipeline {}", pipeline.name)),
         deliver_policy,
@@ -170,7 +154,7 @@ pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolic
 
 /// Whether what an operator or another program may have changed on the durable still is as `wanted`.
 #[must_use]
-pub fn matches(found: &async_nats::jetstream::consumer::Config, wanted: &pull::Config) -> bool {
+pub fn matches(found: &async_nats::jetstream::consumer::Config, wanted: &Config) -> bool {
     found.ack_policy == wanted.ack_policy
         && found.ack_wait == wanted.ack_wait
         && found.max_deliver == wanted.max_deliver
@@ -243,42 +227,39 @@ async fn find(
 
 /// Contiguous deliveries of one generation.
 pub struct Subscription {
-    pull: pull::Stream,
+    pull: Pull,
     order: Contiguity,
 }
 
 impl Subscription {
     /// Starts pulling from a durable that was [placed](place) after `checkpoint`. At most about two pull requests of
     /// `pull_bytes` each are on the way or buffered by the client.
-    pub async fn start(consumer: &PullConsumer, checkpoint: u64, pull_bytes: usize) -> Result<Self, Error> {
-        let pull = consumer
-            .stream()
-            .max_messages_per_batch(PULL_MESSAGES)
-            .max_bytes_per_batch(pull_bytes)
-            .expires(PULL_EXPIRES)
-            .heartbeat(PULL_HEARTBEAT)
-            .messages()
-            .await?;
+    pub async fn start(
+        client: async_nats::Client,
+        consumer: &PullConsumer,
+        checkpoint: u64,
+        pull_bytes: usize,
+    ) -> Result<Self, Error> {
+        let pull = Pull::start(client, consumer, pull_bytes).await?;
         Ok(Self { pull, order: Contiguity::after(checkpoint) })
     }
 
     /// The next delivery. An error ends the generation.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
-        let item = self.pull.next().await;
-        self.take(item)
+        let message = self.pull.next().await?;
+        self.take(message)
     }
 
     /// The next delivery if it has arrived already.
     pub fn next_ready(&mut self) -> Option<Result<Delivery, Error>> {
-        let item = self.pull.next().now_or_never()?;
-        Some(self.take(item))
+        match self.pull.next_ready()? {
+            Ok(message) => Some(self.take(message)),
+            Err(error) => Some(Err(error.into())),
+        }
     }
 
-    fn take(
-        &mut self,
-        item: Option<Result<jetstream::Message, pull::MessagesError>>,
-    ) -> Result<Delivery, Error> {
-        let delivery = Delivery::new(item.ok_or(Error::Ended)??.message)?;
+    fn take(&mut self, message: async_nats::Message) -> Result<Delivery, Error> {
+        let delivery = Delivery::new(message)?;
         self.order.check(delivery.consumer_sequence, delivery.sequence)?;
         Ok(delivery)
     }
@@ -299,12 +280,26 @@ impl Delivery {
 /// ADR-15 has two forms: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>`
 /// and one of eleven or more tokens, with `<domain>.<account hash>` after `$JS.ACK`.
 fn ack_numbers(reply: &str) -> Option<[u64; 3]> {
-    const SHORT_FORM_TOKENS: usize = 9;
-    let reply = reply.strip_prefix("$JS.ACK.")?;
-    let tokens = reply.bytes().filter(|&byte| byte == b'.').count() + 3;
-    let before = if tokens == SHORT_FORM_TOKENS { 3 } else { 5 };
-    let mut numbers = reply.split('.').skip(before).map(str::parse::<u64>);
-    Some([numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?])
+    const PREFIX: &str = "$JS.ACK.";
+    /// Tokens after the prefix of the short form, and of those before the stream sequence.
+    const SHORT: (usize, usize) = (7, 3);
+    /// Tokens before the stream sequence of the other form.
+    const LONG_BEFORE: usize = 5;
+    let reply = reply.strip_prefix(PREFIX)?.as_bytes();
+    let tokens = memchr::memchr_iter(b'.', reply).count() + 1;
+    let before = if tokens == SHORT.0 { SHORT.1 } else { LONG_BEFORE };
+    let mut dots = memchr::memchr_iter(b'.', reply).skip(before - 1);
+    let mut start = dots.next()? + 1;
+    let mut number = || {
+        let end = dots.next().unwrap_or(reply.len());
+        let digits = &reply[start..end];
+        start = end + 1;
+        digits.iter().try_fold(0_u64, |number, digit| {
+            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+            number.checked_mul(10)?.checked_add(digit)
+        })
+    };
+    Some([number()?, number()?, number()?])
 }
 
 /// Bytes that one pull request may bring, so that two of them stay within half of `max_buffered_bytes`; never less

@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
+use async_nats::jetstream;
 use async_nats::jetstream::stream::Config;
-use futures_util::stream;
+use futures_util::{FutureExt, StreamExt, stream};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -35,6 +38,8 @@ fn a_message_at_or_below_the_checkpoint_is_a_breach() {
 
 #[test]
 fn both_forms_of_the_ack_subject_are_read() {
+    assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.17x.5"), None);
+    assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.99999999999999999999.5"), None);
     assert_eq!(
         ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.1700000000000000000.5"),
         Some([20, 3, 1_700_000_000_000_000_000])
@@ -61,7 +66,7 @@ fn pipeline(name: &str) -> config::Pipeline {
 struct World {
     client: async_nats::Client,
     stream: Stream,
-    _nats: Arc<PrivateNats>,
+    nats: Arc<PrivateNats>,
 }
 
 async fn stream_with(name: &str, messages: usize, bytes: usize) -> World {
@@ -70,7 +75,7 @@ async fn stream_with(name: &str, messages: usize, bytes: usize) -> World {
     let config = Config { name: name.into(), subjects: vec![format!("{name}.>")], ..Default::default() };
     let stream = jetstream::new(client.clone()).create_stream(config).await.unwrap();
     add(&client, name, messages, bytes).await;
-    World { client, stream, _nats: nats }
+    World { client, stream, nats }
 }
 
 async fn add(client: &async_nats::Client, name: &str, messages: usize, bytes: usize) {
@@ -93,7 +98,8 @@ async fn read(
     count: usize,
 ) -> Vec<u64> {
     let consumer = place(&world.client, &world.stream, pipeline, checkpoint, placement).await.unwrap();
-    let mut subscription = Subscription::start(&consumer, checkpoint, pull_bytes).await.unwrap();
+    let mut subscription =
+        Subscription::start(world.client.clone(), &consumer, checkpoint, pull_bytes).await.unwrap();
     let mut sequences = Vec::new();
     for _ in 0..count {
         let delivery = tokio::time::timeout(Duration::from_secs(10), subscription.next());
@@ -123,7 +129,7 @@ async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_els
 async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
     let (world, pipeline) = (stream_with("END", 5, 10).await, pipeline("END"));
     let consumer = place(&world.client, &world.stream, &pipeline, 5, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(&consumer, 5, ROOMY).await.unwrap();
+    let mut subscription = Subscription::start(world.client.clone(), &consumer, 5, ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "END", 1, 10).await;
     assert_eq!(subscription.next().await.unwrap().sequence, 6);
@@ -140,7 +146,7 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
         tokio::task::yield_now().await;
     }
     let placed = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(&placed, 0, ROOMY).await.unwrap();
+    let mut subscription = Subscription::start(world.client.clone(), &placed, 0, ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "ZOMBIE", 20, 10).await;
     for sequence in 1..=20 {
@@ -152,7 +158,7 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
 async fn a_second_puller_on_the_durable_is_a_breach() {
     let (world, pipeline) = (stream_with("SECOND", 0, 10).await, pipeline("SECOND"));
     let consumer = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(&consumer, 0, ROOMY).await.unwrap();
+    let mut subscription = Subscription::start(world.client.clone(), &consumer, 0, ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     let mut second = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
     assert!(second.next().now_or_never().is_none());
@@ -209,4 +215,22 @@ async fn subjects_narrow_what_is_read() {
     publish(&world.client, stream::iter([wanted]), 1, |_| {}).await.unwrap();
     let narrow = config::Pipeline { subjects: vec!["NARROW.b".into()], ..pipeline("NARROW") };
     assert_eq!(read(&world, &narrow, 0, Placement::Reset, ROOMY, 1).await, [5]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_dressed_up_as_a_status_is_a_delivery() {
+    let world = stream_with("DRESSED", 0, 10).await;
+    let headers = "NATS/1.0 409 Consumer Deleted\r\n\r\n";
+    let raw = format!(
+        "CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB DRESSED.a {0} {0}\r\n{headers}\r\nPING\r\n",
+        headers.len()
+    );
+    let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", world.nats.port())).await.unwrap();
+    connection.write_all(raw.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"PONG\r\n") {
+        assert_ne!(connection.read_buf(&mut said).await.unwrap(), 0, "{}", String::from_utf8_lossy(&said));
+    }
+    add(&world.client, "DRESSED", 1, 10).await;
+    assert_eq!(read(&world, &pipeline("DRESSED"), 0, Placement::Reset, ROOMY, 2).await, [1, 2]);
 }
