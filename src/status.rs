@@ -4,6 +4,7 @@
 //! [`PipelineStatus::set_state`] is the only way to make one. The numbers of a snapshot are read from the metrics'
 //! own handles, so the two cannot differ. It decides nothing: `supervise` does.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::metrics::PipelineMetrics;
+
+/// Different troubles that are remembered as told; more in one outage are told again rather than kept without end.
+const MOST_TOLD: usize = 64;
 
 /// The state of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,8 +165,8 @@ struct Current {
     state: State,
     since: Timestamp,
     last_error: Option<LastError>,
-    /// The trouble that the log already told of since the pipeline last ran.
-    told: Option<String>,
+    /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways by turns.
+    told: BTreeSet<String>,
 }
 
 /// The last trouble of a pipeline, also when it is over.
@@ -191,7 +195,7 @@ impl PipelineStatus {
                 state: State::Starting,
                 since: Timestamp::now(),
                 last_error: None,
-                told: None,
+                told: BTreeSet::new(),
             }),
         }
     }
@@ -228,13 +232,11 @@ impl PipelineStatus {
             return;
         }
         let repeated = match state.trouble() {
-            Some(reason) => current.told.as_deref() == Some(reason),
-            None => current.told.is_some() && state == State::Starting,
+            Some(reason) => !current.told.insert(reason.to_owned()),
+            None => !current.told.is_empty() && state == State::Starting,
         };
-        if let Some(reason) = state.trouble() {
-            current.told = Some(reason.to_owned());
-        } else if state == State::Running {
-            current.told = None;
+        if state == State::Running || current.told.len() > MOST_TOLD {
+            current.told.clear();
         }
         self.metrics.set_state(state.label(), &State::LABELS);
         self.log(&state, repeated);
@@ -262,6 +264,9 @@ impl PipelineStatus {
             }
             State::Paused { reason, remedy } => {
                 tracing::error!(pipeline, shard, reason, remedy, "pipeline is paused");
+            }
+            State::Halted { reason, remedy } if repeated => {
+                tracing::debug!(pipeline, shard, reason, remedy, "pipeline is still halted");
             }
             State::Halted { reason, remedy } => {
                 tracing::error!(pipeline, shard, reason, remedy, "pipeline is halted");
