@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, Info, PullConsumer};
 use async_nats::jetstream::stream::{self, Stream};
+use tokio::sync::Notify;
 
 use crate::config;
 use crate::metrics::{PipelineMetrics, gauge_value};
@@ -28,6 +29,7 @@ pub struct Progress {
     delivered: AtomicU64,
     room: AtomicBool,
     committed_timestamp_ns: AtomicI64,
+    first_commit: Notify,
 }
 
 impl Progress {
@@ -44,6 +46,12 @@ impl Progress {
     /// Notes a commit of all messages that the stream stored up to then.
     pub fn committed(&self, timestamp_ns: i64) {
         self.committed_timestamp_ns.store(timestamp_ns, Ordering::Relaxed);
+        self.first_commit.notify_one();
+    }
+
+    /// Resolves after a commit.
+    pub async fn first_commit(&self) {
+        self.first_commit.notified().await;
     }
 
     fn standing(&self) -> Standing {

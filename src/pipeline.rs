@@ -11,7 +11,9 @@
 //! Guarantees: when any stage fails, all of them end, and the failure of that stage is what the generation returns.
 //! On a stop they end in the order of the data: nothing more is pulled, what was taken is committed and acknowledged.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -101,7 +103,14 @@ enum Ended {
 
 impl Pipeline {
     /// Runs one generation until it fails or `stop` says so.
-    pub async fn generation(&self, placement: Placement, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    ///
+    /// On `trial`, it counts as running only once it has committed or lasted that long.
+    pub async fn generation(
+        &self,
+        placement: Placement,
+        trial: Option<Duration>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
         let mut stopped = stop.clone();
         let ready = tokio::select! {
             ready = resync(&self.settings, &self.pipeline, &self.place, &self.owner, placement, &self.metrics) => ready?,
@@ -111,8 +120,15 @@ impl Pipeline {
         self.metrics.nats_up.set(1);
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         self.metrics.buffered_bytes.set(0);
-        let mut stages = self.start(ready, stop).await?;
-        self.status.set_state(State::Running);
+        let progress = Arc::new(Progress::default());
+        let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
+        let mut tried = pin!(async {
+            if let Some(limit) = trial {
+                // Either will do.
+                let _ = tokio::time::timeout(limit, progress.first_commit()).await;
+            }
+        });
+        let mut trusted = false;
         // A stage that fails takes those around it along, and they may be joined before it: only when each has ended
         // well did the generation. Dropping the set aborts what still runs.
         let mut outcome = Ok(());
@@ -120,12 +136,19 @@ impl Pipeline {
         let mut stopping = false;
         while running > 0 {
             let ended = tokio::select! {
-                ended = stages.join_next() => ended,
+                // Running comes first, so that a generation without a trial has been that before it ends.
+                biased;
+                () = &mut tried, if !trusted && !stopping => {
+                    trusted = true;
+                    self.status.set_state(State::Running);
+                    continue;
+                }
                 _ = stopped.wait_for(|&stop| stop), if !stopping => {
                     stopping = true;
                     self.status.set_state(State::Stopping);
                     continue;
                 }
+                ended = stages.join_next() => ended,
             };
             match ended {
                 Some(Ok(Ok(Ended::Well))) => running -= 1,
@@ -144,13 +167,13 @@ impl Pipeline {
     async fn start(
         &self,
         ready: Ready,
+        progress: Arc<Progress>,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
         let Ready { session, nats, stream, consumer, claim, decoder, tables } = ready;
         let (batches, batches_in) = mpsc::channel(BATCHES);
         let (acks, acks_in) = mpsc::channel(ACKS);
         let (emptied, emptied_in) = mpsc::channel(EMPTIED);
-        let progress = Arc::new(Progress::default());
         let client = nats.client.clone();
 
         let targets = self

@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 
 use async_nats::jetstream::context::GetStreamErrorKind;
 
+use tokio_postgres::error::SqlState;
+
 use crate::checkpoint;
 use crate::lag;
 use crate::nats::{self, Trouble};
@@ -201,6 +203,17 @@ fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
 fn of_write(error: &write::Error) -> Recovery {
     match error {
         write::Error::Checkpoint(error) => of_checkpoint(error),
+        // The table is not what it was when the generation began: the next one looks at it anew, and says so if it is
+        // gone or the mapping no longer fits.
+        write::Error::Copy { source, .. }
+            if source.step == Step::CopyStart
+                && source
+                    .source
+                    .code()
+                    .is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code)) =>
+        {
+            Recovery::again("table")
+        }
         write::Error::Copy { source, .. } => of_database(&source.source, source.step),
         write::Error::DeadLetters(error) | write::Error::Trial(error) => of_database(error, Step::Own),
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),

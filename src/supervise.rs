@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::checkpoint::{self, Place};
 use crate::config::Config;
 use crate::metrics::{Metrics, PipelineMetrics};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::recovery::{Action, chain, recovery};
 use crate::retry::Backoff;
@@ -31,8 +31,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How often a daemon that waits for a shard asks for it: a takeover takes so much longer than the lease at most.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A generation that ran so long was healthy, also without a commit: its end starts the back-off from the beginning.
-const HEALTHY: Duration = Duration::from_secs(10);
+/// A generation that committed and ran so long was healthy: its end starts the back-off from the beginning. One that
+/// fails sooner, again and again, slows down, and so does its log.
+const PRODUCTIVE: Duration = Duration::from_secs(1);
+
+/// The same for one without a commit: longer than it would wait for a lock before it fails.
+const HEALTHY: Duration = Duration::from_secs(15);
 
 /// Runs all pipelines of `config` until `shutdown` resolves, then drains them.
 pub async fn run(config: Config, metrics: Metrics, registry: Registry, shutdown: impl Future<Output = ()>) {
@@ -79,6 +83,8 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
     let (metrics, status) = (&pipeline.metrics, &pipeline.status);
     let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
     let mut placement = Placement::Reset;
+    // What starts and fails before it commits has not been running: else its state and its log would go to and fro.
+    let mut on_trial = false;
     metrics.resyncs("start").inc();
     loop {
         // One that waits for a shard asks for it again and again: it still waits.
@@ -87,16 +93,18 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
             status.set_state(State::Starting);
         }
         let (started, committed) = (Instant::now(), commits(metrics));
-        let failure = match pipeline.generation(placement, stop.clone()).await {
+        let trial = on_trial.then_some(HEALTHY);
+        let failure = match pipeline.generation(placement, trial, stop.clone()).await {
             Ok(()) => break,
             Err(failure) => failure,
         };
         metrics.database_up.set(0);
         metrics.nats_up.set(0);
         let recovery = recovery(&failure);
-        // Who fights over the durable commits too, and slows down all the same.
-        let committed = commits(metrics) > committed && recovery.action != Action::Recreate;
-        if committed || started.elapsed() > HEALTHY {
+        let committed = commits(metrics) > committed;
+        let started_well = !matches!(failure, Failure::Resync(_) | Failure::Subscribe(_));
+        on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well);
+        if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {
             backoff.reset();
             unanswered.reset();
         }

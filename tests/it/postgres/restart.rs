@@ -1,0 +1,80 @@
+//! The server stops, and its sessions are ended.
+
+use std::time::Instant;
+
+use jetcopy::private::Stop;
+
+use super::{database_resyncs, own_server, settled};
+use crate::support::{Daemon, EVENTS, Load, World, eventually};
+
+/// Ends the daemon's sessions; how many there were.
+async fn end_sessions(world: &World, and: &str) -> i64 {
+    let sql = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE application_name LIKE 'jetcopy/%' AND datname = current_database() {and}"
+    );
+    world.count(&sql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_in_any_way_and_started_again_holds_each_message_once() {
+    let (mut postgres, mut world) = own_server(&[]).await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    for stop in [Stop::Fast, Stop::Immediate, Stop::Kill] {
+        world.commits(&daemon).await;
+        postgres.stop(stop);
+        eventually("the daemon to notice", || async { daemon.status()["state"] == "backing_off" }).await;
+        assert_eq!(daemon.metric("jetcopy_database_up", ""), 0);
+        postgres.start_again().unwrap();
+        let started = Instant::now();
+        world.reconnect().await;
+        world.commits(&daemon).await;
+        println!("{stop:?} stop and restart: first commit {:?} after the server answers", started.elapsed());
+    }
+    let troubles = daemon.log().lines().filter(|line| line.contains("backs off")).count();
+    assert!(troubles <= 12, "the log floods:\n{}", daemon.log());
+    world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_an_administrator_ends_cost_no_row() {
+    let (_postgres, world) = own_server(&[]).await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    for _ in 0..6 {
+        settled(&daemon).await;
+        assert!(end_sessions(&world, "").await > 0);
+        let recovery = world.commits(&daemon).await;
+        println!("session ended: first commit after {recovery:?}");
+        // And once more while it has hardly begun.
+        eventually("a session to end", || async { end_sessions(&world, "").await > 0 }).await;
+    }
+    world.commits(&daemon).await;
+    assert!(database_resyncs(&daemon) >= 12);
+    world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_ended_within_commit_are_settled() {
+    let (_postgres, world) = own_server(&[]).await;
+    // A deferred trigger makes COMMIT long enough to meet.
+    let slow = "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
+                CREATE CONSTRAINT TRIGGER linger AFTER UPDATE OF last_sequence ON jetcopy.checkpoints
+                    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()";
+    world.database.batch_execute(slow).await.unwrap();
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    for _ in 0..5 {
+        world.commits(&daemon).await;
+        eventually("a session within COMMIT", || async {
+            end_sessions(&world, "AND query = 'COMMIT' AND state = 'active'").await > 0
+        })
+        .await;
+    }
+    world.commits(&daemon).await;
+    assert!(daemon.metric("jetcopy_commits_total", "outcome=\"in_doubt\"") >= 5);
+    world.database.batch_execute("DROP TRIGGER linger ON jetcopy.checkpoints").await.unwrap();
+    world.judge(&daemon, load).await;
+}
