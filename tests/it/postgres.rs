@@ -1,126 +1,58 @@
-//! The way to PostgreSQL breaks, and nothing is lost or doubled.
+//! PostgreSQL or the way to it fails, and nothing is lost or doubled.
+//!
+//! Each test has load running through the fault and ends at the oracle.
 
-use std::time::Duration;
+use jetcopy::private::{PostgresOptions, PrivatePostgres};
 
-use crate::support::{Daemon, EVENTS, Fault, Load, Lose, Proxy, TABLE, Way, World, eventually};
+use crate::support::{Daemon, TABLE, World, eventually};
+
+mod connection;
+mod outage;
+mod resources;
+mod restart;
+mod schema;
 
 /// The request that ends a batch's transaction, as the driver sends it.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 
-/// A world whose daemon reaches its database through a proxy.
-async fn proxied() -> (World, Proxy) {
-    let mut world = World::new().await;
+/// A PostgreSQL of the test's own, which it may stop and change, and a world on it.
+async fn own_server(settings: &[(&str, &str)]) -> (PrivatePostgres, World) {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = PostgresOptions { timescaledb: false, settings, ..Default::default() };
+    let postgres = PrivatePostgres::start(&options).unwrap();
+    let world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
-    let proxy = Proxy::start(world.postgres_port()).await;
-    world.database_url = proxy.through(&world.database_url);
-    // An answer that does not come within a second never does.
-    world.postgres_settings = "step_timeout = \"1s\"\nconnect_timeout = \"1s\"";
-    (world, proxy)
+    (postgres, world)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_whose_reply_is_lost_is_found_committed_and_not_written_again() {
-    let (world, proxy) = proxied().await;
-    let daemon = Daemon::start(&world.config(EVENTS));
-    let load = Load::start(&world);
-    world.commits(&daemon).await;
-    for _ in 0..3 {
-        proxy.trap(COMMIT, Lose::Reply);
-        proxy.sprung().await;
-        let settled = world.checkpoint("events").await;
-        proxy.heal();
-        proxy.reset();
-        let recovery = world.commits(&daemon).await;
-        println!("reply to COMMIT lost: first commit after {recovery:?}");
-        assert!(world.checkpoint("events").await > settled);
-    }
-    assert!(daemon.metric("jetcopy_commits_total", "outcome=\"in_doubt\"") >= 3);
-    world.judge(&daemon, load).await;
+/// Restarts from the checkpoint that the database caused.
+fn database_resyncs(daemon: &Daemon) -> i64 {
+    daemon.metric("jetcopy_resyncs_total", "cause=\"database\"")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_never_reached_the_server_is_found_missing_and_written() {
-    let (world, proxy) = proxied().await;
-    let daemon = Daemon::start(&world.config(EVENTS));
-    let load = Load::start(&world);
-    world.commits(&daemon).await;
-    for _ in 0..3 {
-        proxy.trap(COMMIT, Lose::Request);
-        proxy.sprung().await;
-        proxy.heal();
-        proxy.reset();
-        let recovery = world.commits(&daemon).await;
-        println!("COMMIT lost on its way: first commit after {recovery:?}");
-    }
-    assert!(daemon.metric("jetcopy_commits_total", "outcome=\"in_doubt\"") >= 3);
-    world.judge(&daemon, load).await;
+/// Waits until the daemon's only pipeline is in `state` for a reason that holds `reason`, and returns its status.
+async fn in_state(daemon: &Daemon, state: &str, reason: &str) -> serde_json::Value {
+    let mut found = serde_json::Value::Null;
+    eventually(&format!("state {state}: {reason}"), || {
+        found = daemon.status();
+        let is =
+            found["state"] == state && found["reason"].as_str().is_some_and(|text| text.contains(reason));
+        async move { is }
+    })
+    .await;
+    let (code, ready) = daemon.get("/readyz");
+    assert_eq!(code, 503, "{ready}");
+    found
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_cut_after_any_number_of_bytes_costs_no_row() {
-    let (world, proxy) = proxied().await;
-    let daemon = Daemon::start(&world.config(EVENTS));
-    let load = Load::start(&world);
-    for way in [Way::ToServer, Way::ToClient] {
-        // From the middle of the login to somewhere in the rows of the tenth batch.
-        for bytes in [1, 7, 50, 300, 1_500, 4_000, 20_000, 90_000] {
-            world.commits(&daemon).await;
-            let before = proxy.accepted();
-            proxy.set(way, Fault::CutAfter(bytes));
-            eventually("a new connection", || async { proxy.accepted() > before }).await;
-        }
-    }
-    let recovery = world.commits(&daemon).await;
-    println!("connection reset: first commit after {recovery:?}");
-    assert!(daemon.metric("jetcopy_resyncs_total", "cause=\"database\"") >= 16);
-    world.judge(&daemon, load).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_connection_is_borne_and_a_half_open_one_is_given_up() {
-    let (world, proxy) = proxied().await;
-    let daemon = Daemon::start(&world.config(EVENTS));
-    let load = Load::start(&world);
-    world.commits(&daemon).await;
-
-    proxy.set(Way::ToClient, Fault::Delay(Duration::from_millis(30)));
-    proxy.set(Way::ToServer, Fault::Throttle(200_000));
-    for _ in 0..3 {
-        world.commits(&daemon).await;
-    }
-    proxy.heal();
-    assert_eq!(daemon.metric("jetcopy_resyncs_total", "cause=\"database\""), 0);
-
-    for way in [Way::ToServer, Way::ToClient] {
-        proxy.set(way, Fault::Swallow);
-        eventually("the daemon to notice", || async { daemon.status()["state"] != "running" }).await;
-        let (code, ready) = daemon.get("/readyz");
-        assert_eq!(code, 503, "{ready}");
-        proxy.heal();
-        let recovery = world.commits(&daemon).await;
-        println!("half-open, {way:?} swallowed: first commit after {recovery:?} from its healing");
-    }
-    world.judge(&daemon, load).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_refuses_connections_is_waited_for_quietly() {
-    let (world, proxy) = proxied().await;
-    let daemon = Daemon::start(&world.config(EVENTS));
-    let load = Load::start(&world);
-    world.commits(&daemon).await;
-    let lines = daemon.log().lines().count();
-    let before = proxy.accepted();
-    proxy.refuse(true);
-    proxy.reset();
-    eventually("ten attempts", || async { proxy.accepted() >= before + 10 }).await;
-    let status = daemon.status();
-    assert!(status["state"] == "backing_off" || status["state"] == "starting", "{status}");
-    assert_eq!(daemon.metric("jetcopy_database_up", ""), 0);
-    proxy.heal();
-    let recovery = world.commits(&daemon).await;
-    println!("connections refused: first commit after {recovery:?}");
-    let log = daemon.log();
-    assert!(log.lines().count() <= lines + 6, "the log floods:\n{log}");
-    world.judge(&daemon, load).await;
+/// Waits until the pipeline has run for so long that its next failure is one of its own, and not one in a row.
+async fn settled(daemon: &Daemon) {
+    daemon.says("http=").await;
+    eventually("a pipeline that runs well", || async {
+        let status = daemon.status();
+        let since: jiff::Timestamp = status["since"].as_str().unwrap().parse().unwrap();
+        let seconds = jiff::Timestamp::now().duration_since(since).as_secs_f64();
+        status["state"] == "running" && seconds > 1.0
+    })
+    .await;
 }

@@ -31,9 +31,12 @@ const POLL: Duration = Duration::from_millis(10);
 /// A database of its own with jetcopy's schema, a stream of its own, and a directory for files.
 pub(crate) struct World {
     pub(crate) database: Client,
+    /// Where the daemon finds the database.
     pub(crate) database_url: String,
+    /// Where the test itself does.
+    pub(crate) own_url: String,
     /// More lines of the section `[postgres]`.
-    pub(crate) postgres_settings: &'static str,
+    pub(crate) postgres_settings: String,
     pub(crate) nats: async_nats::Client,
     pub(crate) nats_url: String,
     pub(crate) jetstream: jetstream::Context,
@@ -41,7 +44,7 @@ pub(crate) struct World {
     pub(crate) stream: String,
     pub(crate) directory: TempDir,
     /// The servers of this process, where they are shared: they end with the last world.
-    shared: Option<(Arc<PrivateNats>, Arc<PrivatePostgres>)>,
+    shared: (Option<Arc<PrivateNats>>, Option<Arc<PrivatePostgres>>),
 }
 
 impl World {
@@ -49,7 +52,15 @@ impl World {
     pub(crate) async fn new() -> Self {
         let (nats, postgres) = (PrivateNats::shared().unwrap(), PrivatePostgres::shared().unwrap());
         let mut world = Self::on(&nats, &postgres).await;
-        world.shared = Some((nats, postgres));
+        world.shared = (Some(nats), Some(postgres));
+        world
+    }
+
+    /// On a PostgreSQL of the test's own.
+    pub(crate) async fn with_postgres(postgres: &PrivatePostgres) -> Self {
+        let nats = PrivateNats::shared().unwrap();
+        let mut world = Self::on(&nats, postgres).await;
+        world.shared.0 = Some(nats);
         world
     }
 
@@ -71,14 +82,15 @@ impl World {
         jetstream.create_stream(config).await.unwrap();
         Self {
             database: connect(&database_url).await.unwrap(),
+            own_url: database_url.clone(),
             database_url,
-            postgres_settings: "",
+            postgres_settings: String::new(),
             nats,
             nats_url,
             jetstream,
             stream,
             directory: tempfile::tempdir().unwrap(),
-            shared: None,
+            shared: (None, None),
         }
     }
 
@@ -86,6 +98,11 @@ impl World {
     pub(crate) fn postgres_port(&self) -> u16 {
         let settings: tokio_postgres::Config = self.database_url.parse().unwrap();
         settings.get_ports()[0]
+    }
+
+    /// Connects the test itself to the database again, which was away.
+    pub(crate) async fn reconnect(&mut self) {
+        self.database = connect(&self.own_url).await.unwrap();
     }
 
     /// Writes a configuration file for these servers; `rest` is its pipelines, where `STREAM` stands for the stream.

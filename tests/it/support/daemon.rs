@@ -64,6 +64,23 @@ impl Daemon {
         std::fs::read_to_string(path).unwrap().rsplit(") ").next().unwrap().starts_with('T')
     }
 
+    /// The memory that it holds now.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it ever held.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.lock().unwrap().id()));
+        let status = status.unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Waits for its end, and says how long that took.
     pub(crate) async fn ended(&self) -> (ExitStatus, Duration) {
         let start = Instant::now();
