@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User};
@@ -19,6 +20,12 @@ use super::{Error, directory, io as io_error, programs};
 
 /// The line of `postmaster.pid` that holds the server's state (`LOCK_FILE_LINE_PM_STATUS` in `pidfile.h`).
 const STATUS_LINE: usize = 8;
+
+/// What the server says while processes of a killed postmaster are still ending.
+const ORPHANS: &str = "pre-existing shared memory block";
+
+/// How long they may take: they notice within milliseconds, unless a loaded machine does not let them run.
+const ORPHANS_END: Duration = Duration::from_secs(10);
 
 /// What a private PostgreSQL is started with.
 #[derive(Debug, Clone)]
@@ -148,7 +155,13 @@ impl PrivatePostgres {
     ///
     /// When it is running.
     pub fn start_again(&mut self) -> Result<(), Error> {
-        self.server.start(&self.program)
+        let deadline = Instant::now() + ORPHANS_END;
+        loop {
+            match self.server.start(&self.program) {
+                Err(Error::NotReady { tail, .. }) if tail.contains(ORPHANS) && Instant::now() < deadline => {}
+                outcome => return outcome,
+            }
+        }
     }
 }
 

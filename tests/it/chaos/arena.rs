@@ -74,7 +74,7 @@ impl Arena {
         world.database_url = postgres_proxy.through(&world.database_url);
         world.nats_url = nats_proxy.through(&world.nats_url);
         // Faults are short, and an answer that does not come within seconds never does.
-        world.postgres_settings = "step_timeout = \"3s\"\nconnect_timeout = \"1s\"";
+        world.postgres_settings = "step_timeout = \"3s\"\nconnect_timeout = \"1s\"".into();
         let config = world.config(PIPELINE);
         Self {
             daemons: [Some(Daemon::start(&config)), Some(Daemon::start(&config))],
