@@ -25,6 +25,9 @@ pub struct StreamFacts {
     pub last_sequence: u64,
     /// When it stored the message at the checkpoint, in microseconds since the Unix epoch, where it still has it.
     pub checkpoint_timestamp_us: Option<i64>,
+    /// Where the stream [contradicts](StreamFacts::contradicts) the checkpoint: the last sequence that it stored no
+    /// later than the message at the checkpoint. It had that one before it was rolled back; what follows is new.
+    pub kept_sequence: Option<u64>,
 }
 
 /// How stream and checkpoint stand to each other.
@@ -58,7 +61,8 @@ pub enum Cause {
     Dropped,
     /// The stream is another one under the same name, and counts anew.
     Recreated,
-    /// The stream's end lies before the checkpoint: it was restored or lost writes.
+    /// The stream lost its end, with messages that are committed: it was restored or lost writes. It may have grown
+    /// since, and given their sequences to new messages.
     RolledBack,
 }
 
@@ -90,7 +94,7 @@ impl fmt::Display for Loss {
             ),
             Cause::RolledBack => write!(
                 f,
-                "the stream ends at {} while the database holds up to {}: it was rolled back or purged",
+                "the stream was rolled back to sequence {} while the database holds up to {}",
                 self.resume_after,
                 self.last_sequence.unwrap_or(self.first_sequence)
             ),
@@ -104,12 +108,8 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
     let Some(created_ns) = claim.stream_created_ns else { return Verdict::Fresh };
     // The database keeps microseconds.
     let recreated = created_ns.div_euclid(1_000) != stream.created_ns.div_euclid(1_000);
-    let replaced = match (claim.last_timestamp_us, stream.checkpoint_timestamp_us) {
-        (Some(committed), Some(stored)) => committed != stored,
-        _ => false,
-    };
     let checkpoint = claim.last_sequence;
-    if recreated || (replaced && stream.last_sequence >= checkpoint) {
+    if recreated {
         return Verdict::Lost(Loss {
             cause: Cause::Recreated,
             first_sequence: checkpoint + 1,
@@ -117,12 +117,13 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             resume_after: stream.start(),
         });
     }
-    if stream.last_sequence < checkpoint {
+    if stream.contradicts(claim) {
+        let kept = stream.kept_sequence.unwrap_or(stream.last_sequence).min(checkpoint.saturating_sub(1));
         return Verdict::Lost(Loss {
             cause: Cause::RolledBack,
-            first_sequence: stream.last_sequence + 1,
+            first_sequence: kept + 1,
             last_sequence: Some(checkpoint),
-            resume_after: stream.last_sequence,
+            resume_after: kept,
         });
     }
     if stream.first_sequence > checkpoint + 1 {
@@ -144,6 +145,16 @@ impl Loss {
 }
 
 impl StreamFacts {
+    /// Whether the stream ends before the checkpoint, or holds another message there.
+    #[must_use]
+    pub fn contradicts(&self, claim: &Claim) -> bool {
+        let replaced = match (claim.last_timestamp_us, self.checkpoint_timestamp_us) {
+            (Some(committed), Some(stored)) => committed != stored,
+            _ => false,
+        };
+        claim.stream_created_ns.is_some() && (replaced || self.last_sequence < claim.last_sequence)
+    }
+
     /// The checkpoint right before the first message that the stream holds.
     pub(crate) fn start(&self) -> u64 {
         self.first_sequence.saturating_sub(1)
@@ -219,6 +230,7 @@ mod tests {
             first_sequence,
             last_sequence,
             checkpoint_timestamp_us: Some(900),
+            kept_sequence: None,
         }
     }
 
@@ -272,8 +284,18 @@ mod tests {
     }
 
     #[test]
-    fn another_message_at_the_checkpoint_is_another_stream() {
-        let facts = StreamFacts { checkpoint_timestamp_us: Some(901), ..stream(1, 50) };
-        assert_eq!(lost(compare(&claim(10), &facts)).cause, Cause::Recreated);
+    fn what_a_rolled_back_stream_stored_since_is_read_also_where_it_reuses_committed_sequences() {
+        for (last_sequence, timestamp) in [(8, None), (50, Some(901))] {
+            let facts = StreamFacts {
+                checkpoint_timestamp_us: timestamp,
+                kept_sequence: Some(6),
+                ..stream(1, last_sequence)
+            };
+            let loss = lost(compare(&claim(10), &facts));
+            assert_eq!(
+                (loss.cause, loss.first_sequence, loss.last_sequence, loss.resume_after),
+                (Cause::RolledBack, 7, Some(10), 6)
+            );
+        }
     }
 }

@@ -152,6 +152,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             ),
             GetStreamErrorKind::Request => Recovery::again("jetstream"),
         },
+        resync::Error::RolledBack(_) => Recovery::again("jetstream"),
         resync::Error::Retention { .. } => Recovery::pause(
             "stream",
             "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::stream::{RawMessageErrorKind, RetentionPolicy, Stream};
-use async_nats::jetstream::{self, context::GetStreamError};
-
+use async_nats::jetstream::context::GetStreamError;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, RetentionPolicy, Stream};
 use tokio::time::timeout;
 
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
@@ -74,6 +75,9 @@ pub enum Error {
         /// What the client said.
         source: GetStreamError,
     },
+    /// It could not be found out how far a stream was rolled back.
+    #[error("cannot read the messages of a stream that was rolled back")]
+    RolledBack(#[from] RawMessageError),
     /// The stream drops what has been acknowledged, so it cannot be replayed.
     #[error("stream {stream} has {retention} retention and cannot be replayed")]
     Retention {
@@ -118,7 +122,12 @@ pub async fn resync(
         .await
         .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
     refuse_other_retention(&stream)?;
-    let facts = read_facts(&stream, claim.last_sequence).await;
+    let mut facts = read_facts(&stream, claim.last_sequence).await;
+    if let Some(timestamp_us) = claim.last_timestamp_us
+        && facts.contradicts(&claim)
+    {
+        facts.kept_sequence = Some(kept_sequence(&stream, timestamp_us).await?);
+    }
     let claim = match compare(&claim, &facts) {
         Verdict::Intact => claim,
         Verdict::Fresh => {
@@ -181,5 +190,31 @@ async fn read_facts(stream: &Stream, checkpoint: u64) -> StreamFacts {
         first_sequence: state.first_sequence,
         last_sequence: state.last_sequence,
         checkpoint_timestamp_us,
+        kept_sequence: None,
     }
+}
+
+/// The last sequence that the stream stored no later than `timestamp_us`, right before its first when it holds none.
+/// Times rise with sequences unless the server's clock was set back.
+async fn kept_sequence(stream: &Stream, timestamp_us: i64) -> Result<u64, RawMessageError> {
+    let state = &stream.cached_info().state;
+    let (mut kept, mut later) = (state.first_sequence.saturating_sub(1), state.last_sequence + 1);
+    while later - kept > 1 {
+        let middle = kept + (later - kept) / 2;
+        // The message at `middle`, or the next one where it was deleted.
+        let message = match stream.raw_message_builder().sequence(middle).next_by_subject(">").send().await {
+            Ok(message) => Some(message),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => None,
+            Err(error) => return Err(error),
+        };
+        let was_kept = |message: StreamMessage| {
+            message.time.unix_timestamp_nanos().div_euclid(1_000) <= i128::from(timestamp_us)
+        };
+        if message.is_some_and(was_kept) {
+            kept = middle;
+        } else {
+            later = middle;
+        }
+    }
+    Ok(kept)
 }
