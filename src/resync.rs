@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::context::GetStreamError;
+use async_nats::jetstream::context::{Context, ContextBuilder, GetStreamError};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, RetentionPolicy, Stream};
 use tokio::time::timeout;
@@ -21,6 +21,10 @@ use crate::nats;
 use crate::postgres::connect::{self, Session};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::subscribe::{self, Placement};
+
+/// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
+/// leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is met sooner.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All that a generation starts with.
 #[derive(Debug)]
@@ -116,11 +120,9 @@ pub async fn resync(
     let decoder = Decoder::new(pipeline, &tables)?;
 
     let nats = nats::Connection::open(&settings.nats, owner).await?;
-    let context = jetstream::new(nats.client.clone());
-    let stream = context
-        .get_stream(&pipeline.stream)
-        .await
-        .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
+    let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
+    subscribe::find(&open(&prompt, pipeline).await?, pipeline).await?;
+    let stream = open(&jetstream::new(nats.client.clone()), pipeline).await?;
     refuse_other_retention(&stream)?;
     let mut facts = read_facts(&stream, claim.last_sequence).await;
     if let Some(timestamp_us) = claim.last_timestamp_us
@@ -156,6 +158,11 @@ async fn within<T, E: Into<Error>>(
     step: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Error> {
     timeout(limit, step).await.map_err(|_| Error::Timeout { action, after: limit })?.map_err(Into::into)
+}
+
+async fn open(context: &Context, pipeline: &config::Pipeline) -> Result<Stream, Error> {
+    let stream = context.get_stream(&pipeline.stream).await;
+    stream.map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })
 }
 
 fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::consumer;
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
@@ -184,7 +185,7 @@ pub async fn place(
     let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
     if can_reset
         && placement == Placement::Reset
-        && let Some(found) = find(stream, &durable).await.map_err(failed("read"))?
+        && let Some(found) = find(stream, pipeline).await?
     {
         let usable = found.config.deliver_policy == DeliverPolicy::All
             && matches(&found.config, &consumer_config(pipeline, DeliverPolicy::All));
@@ -199,7 +200,7 @@ pub async fn place(
             tracing::warn!(durable, "the durable is not configured as jetcopy does it, creating it anew");
         }
     }
-    if find(stream, &durable).await.map_err(failed("read"))?.is_some() {
+    if find(stream, pipeline).await?.is_some() {
         stream.delete_consumer(&durable).await.map_err(|e| failed("delete")(e.into()))?;
     }
     let policy =
@@ -214,14 +215,13 @@ pub async fn place(
     Ok(consumer)
 }
 
-async fn find(
-    stream: &Stream,
-    durable: &str,
-) -> Result<Option<async_nats::jetstream::consumer::Info>, async_nats::Error> {
-    match stream.consumer_info(durable).await {
+/// The durable as it is, where there is one.
+pub async fn find(stream: &Stream, pipeline: &config::Pipeline) -> Result<Option<consumer::Info>, Error> {
+    let durable = pipeline.durable_name();
+    match stream.consumer_info(&durable).await {
         Ok(info) => Ok(Some(info)),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Error::Consumer { action: "read", durable, source: error.into() }),
     }
 }
 
