@@ -1,5 +1,6 @@
 //! A private `nats-server` with JetStream on file storage.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nix::sys::signal::Signal;
 
-use super::process::{Program, Server, Stop, log_to, spawn_tied};
+use super::process::{Program, Server, Stop, free_port, log_to, spawn_tied};
 use super::{Error, directory, programs};
 
 /// What a private NATS server is started with.
@@ -41,6 +42,23 @@ impl PrivateNats {
         Ok(Self { server, program })
     }
 
+    /// Starts `size` servers that form one cluster. They answer at once; JetStream does when they have elected a leader.
+    pub fn start_cluster(size: usize) -> Result<Vec<Self>, Error> {
+        let mut ports = BTreeSet::new();
+        while ports.len() < size {
+            ports.insert(free_port());
+        }
+        let routes: Vec<String> = ports.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let start = |(index, port): (usize, &u16)| {
+            let config = format!(
+                "server_name: \"n{index}\"\ncluster {{ name: \"private\", listen: \"127.0.0.1:{port}\", routes: [{}] }}",
+                routes.join(", ")
+            );
+            Self::start(&NatsOptions { config })
+        };
+        ports.iter().enumerate().map(start).collect()
+    }
+
     /// The server that the tests of this process share. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<PrivateNats>> = Mutex::new(Weak::new());
@@ -63,6 +81,12 @@ impl PrivateNats {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.server.port
+    }
+
+    /// The directory of its streams and consumers.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        NatsServer::store(&self.server)
     }
 
     /// Its log file.
@@ -99,6 +123,10 @@ impl Drop for PrivateNats {
 }
 
 impl NatsServer {
+    fn store(server: &Server) -> PathBuf {
+        server.directory.path().join("store")
+    }
+
     fn pid_file(server: &Server) -> PathBuf {
         server.directory.path().join("nats.pid")
     }
@@ -111,7 +139,7 @@ impl Program for NatsServer {
         let text = format!(
             "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n{}\n",
             server.port,
-            directory.join("store").display(),
+            Self::store(server).display(),
             self.config
         );
         std::fs::write(&config, text)?;

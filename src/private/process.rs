@@ -192,7 +192,7 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 /// A port on which nothing listens now.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     loop {
         let random = std::hash::RandomState::new().build_hasher().finish();
         let offset = random % u64::from(PORTS.end - PORTS.start);

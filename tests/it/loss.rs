@@ -120,12 +120,13 @@ async fn what_the_stream_drops_while_the_pipeline_runs_is_recorded_exactly() {
     world.database.batch_execute("ROLLBACK").await.unwrap();
 
     daemon.says("halted").await;
-    let recorded = losses(&world).await;
-    assert_eq!(recorded, [(delivered + 1, Some(kept - 1), "dropped".to_owned())]);
-    assert_eq!(i64::try_from(world.checkpoint("events").await).unwrap(), delivered);
+    // Retention may already have overtaken the consumer while it was delivering.
+    let committed = i64::try_from(world.checkpoint("events").await).unwrap();
+    assert!((10..=delivered).contains(&committed), "{committed}");
+    assert_eq!(losses(&world).await, [(committed + 1, Some(kept - 1), "dropped".to_owned())]);
     accept_loss(&config, &["events"]);
     world.drained("events", &daemon).await;
-    all_but(&world, delivered + 1, kept - 1).await;
+    all_but(&world, committed + 1, kept - 1).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
 mod loss;
+mod nats;
 mod poison;
 mod postgres;
 mod stop;

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 pub(crate) use daemon::Daemon;
-pub(crate) use events::{EVENTS, Load, TABLE};
+pub(crate) use events::{EVENTS, Load, TABLE, event};
 pub(crate) use oracle::oracle;
 pub(crate) use proxy::{Fault, Lose, Proxy, Way};
 
@@ -74,13 +74,7 @@ impl World {
         let nats_url = nats.url();
         let nats = async_nats::connect(&nats_url).await.unwrap();
         let jetstream = jetstream::new(nats.clone());
-        let config = jetstream::stream::Config {
-            name: stream.clone(),
-            subjects: vec![format!("{stream}.>")],
-            ..Default::default()
-        };
-        jetstream.create_stream(config).await.unwrap();
-        Self {
+        let world = Self {
             database: connect(&database_url).await.unwrap(),
             own_url: database_url.clone(),
             database_url,
@@ -91,7 +85,29 @@ impl World {
             stream,
             directory: tempfile::tempdir().unwrap(),
             shared: (None, None),
+        };
+        world.create_stream().await;
+        world
+    }
+
+    /// Makes the stream.
+    pub(crate) async fn create_stream(&self) {
+        self.jetstream.create_stream(self.stream_config()).await.unwrap();
+    }
+
+    /// The stream as it is made.
+    pub(crate) fn stream_config(&self) -> jetstream::stream::Config {
+        jetstream::stream::Config {
+            name: self.stream.clone(),
+            subjects: vec![format!("{}.>", self.stream)],
+            ..Default::default()
         }
+    }
+
+    /// Waits until NATS answers about the stream, after it was away.
+    pub(crate) async fn nats_answers(&self) {
+        eventually("NATS to answer", || async { self.jetstream.get_stream(&self.stream).await.is_ok() })
+            .await;
     }
 
     /// The port of the database's server.

@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     Pass,
     /// They vanish, and so does the end of the connection: half-open.
     Swallow,
+    /// They vanish, and what comes later arrives all the same: as when messages are dropped whole at either end.
+    Drop,
     /// Each chunk arrives so much later.
     Delay(Duration),
     /// So many arrive a second.
@@ -120,7 +122,7 @@ impl Proxy {
         self.control.resets.send_modify(|resets| *resets += 1);
     }
 
-    /// Ends all faults. A connection that lost bytes never gets any more, until it is reset.
+    /// Ends all faults. A connection whose bytes were swallowed never gets any more, until it is reset.
     pub(crate) fn heal(&self) {
         let mut faults = self.control.faults.lock().unwrap();
         *faults = Faults { to_server: Fault::Pass, to_client: Fault::Pass, trap: None, refuse: false };
@@ -205,9 +207,10 @@ async fn pump(from: &OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, control: &
             Err(_) => return true,
             Ok(read) => read,
         };
+        let dropped = control.fault(way) == Fault::Drop;
         let (passes, cut) =
             if broken { control.swallow(way, read) } else { control.judge(way, &chunk[..read]).await };
-        broken |= passes == 0 && !cut;
+        broken |= passes == 0 && !cut && !dropped;
         if to.write_all(&chunk[..passes]).await.is_err() || cut {
             return true;
         }
@@ -230,7 +233,7 @@ impl Control {
         }
         match self.fault(way) {
             Fault::Pass => (chunk.len(), false),
-            Fault::Swallow => self.swallow(way, chunk.len()),
+            Fault::Swallow | Fault::Drop => self.swallow(way, chunk.len()),
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 (chunk.len(), false)

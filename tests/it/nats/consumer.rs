@@ -1,0 +1,133 @@
+//! People and programs do things to the durable.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{Consumer, FromConsumer as _, pull};
+use futures_util::StreamExt as _;
+
+use super::{quiet, resyncs, shared};
+use crate::support::{Daemon, EVENTS, Load, World, event, eventually};
+
+const DURABLE: &str = "jetcopy-events";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_consumer_is_created_again_at_the_checkpoint() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    for round in 1..=3 {
+        world.commits(&daemon).await;
+        stream.delete_consumer(DURABLE).await.unwrap();
+        eventually("the daemon to notice", || async { resyncs(&daemon, "consumer_deleted") >= round }).await;
+        let recovery = world.commits(&daemon).await;
+        println!("consumer deleted: first commit after {recovery:?}");
+    }
+    quiet(&daemon, 40);
+    world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_consumer_is_put_back_as_it_has_to_be() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    world.commits(&daemon).await;
+    let made = config(&world).await;
+    let edits: [fn(&mut pull::Config); 3] = [
+        |config| config.max_ack_pending = 7,
+        // Redelivers what the writer still holds.
+        |config| config.ack_wait = Duration::from_millis(1),
+        |config| config.filter_subject = "nothing.like.it".into(),
+    ];
+    for edit in edits {
+        let before = resyncs(&daemon, "consumer_changed") + resyncs(&daemon, "contiguity");
+        let mut edited = made.clone();
+        edit(&mut edited);
+        let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+        stream.update_consumer(edited).await.unwrap();
+        eventually("the daemon to notice", || async {
+            resyncs(&daemon, "consumer_changed") + resyncs(&daemon, "contiguity") > before
+        })
+        .await;
+        let recovery = world.commits(&daemon).await;
+        println!("consumer edited: first commit after {recovery:?} from its being noticed");
+        assert_eq!(config(&world).await, made);
+    }
+    quiet(&daemon, 40);
+    world.judge(&daemon, load).await;
+}
+
+async fn config(world: &World) -> pull::Config {
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    let consumer: Consumer<pull::Config> = stream.get_consumer(DURABLE).await.unwrap();
+    pull::Config::try_from_consumer_config(consumer.cached_info().config.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_second_puller_takes_and_acks_is_read_again() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    world.commits(&daemon).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    let mut stolen = 0;
+    for _ in 0..5 {
+        // Each recreation by the daemon ends the thief's requests, so it comes back.
+        let Ok(consumer) = stream.get_consumer::<pull::Config>(DURABLE).await else { continue };
+        let expires = Duration::from_secs(1);
+        let mut messages = consumer.batch().max_messages(500).expires(expires).messages().await.unwrap();
+        while let Some(Ok(message)) = messages.next().await {
+            message.ack().await.unwrap();
+            stolen += 1;
+        }
+    }
+    assert!(stolen > 0, "the thief got nothing");
+    let recovery = world.commits(&daemon).await;
+    println!("{stolen} messages taken by a second puller: first commit after {recovery:?}");
+    assert!(resyncs(&daemon, "contiguity") >= 1, "{}", daemon.get("/metrics").1);
+    quiet(&daemon, 60);
+    world.judge(&daemon, load).await;
+}
+
+/// More messages than the client holds for one subscription before it drops them: 256 Ki.
+const FLOOD: u64 = 300_000;
+
+/// Makes each batch take longer than two probes.
+const SLOW: &str = "
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(5); RETURN NULL; END';
+    CREATE TRIGGER slow BEFORE INSERT ON events EXECUTE FUNCTION slow()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_consumer_cannot_be_made_by_a_backlog_and_one_that_is_forced_loses_nothing() {
+    let world = shared().await;
+    let mut pulls =
+        world.nats.subscribe(format!("$JS.API.CONSUMER.MSG.NEXT.{}.{DURABLE}", world.stream)).await.unwrap();
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    world.commits(&daemon).await;
+    let inbox = pulls.next().await.unwrap().reply.unwrap();
+
+    // Each batch takes so long that the writer all but stands still.
+    world.database.batch_execute(SLOW).await.unwrap();
+    world.publish("burst", (1..=12_000).map(|id| event(1_000_000_000 + id))).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    let ack_pending = async || stream.consumer_info(DURABLE).await.unwrap().num_ack_pending;
+    eventually("a pull request's worth to be delivered", async || ack_pending().await >= 5_000).await;
+    // The time is the point: in three probes, a slow writer is not taken for lost deliveries.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(ack_pending().await <= 10_000, "two pull requests of 5,000 are the most that may be on the way");
+    let status = daemon.status();
+    assert!(status["state"] == "running" && status["resyncs"] == 1, "{status}");
+
+    // What no pull request asked for comes from somebody who listened.
+    for _ in 0..FLOOD {
+        world.nats.publish(inbox.clone(), "".into()).await.unwrap();
+    }
+    eventually("the daemon to notice", || async { resyncs(&daemon, "slow_consumer") >= 1 }).await;
+    world.database.batch_execute("DROP TRIGGER slow ON events").await.unwrap();
+    let recovery = world.commits(&daemon).await;
+    println!("slow consumer: first commit after {recovery:?}");
+    quiet(&daemon, 40);
+    world.judge(&daemon, load).await;
+}
