@@ -1,7 +1,7 @@
 //! People do things to the stream, and its limits drop what is too old.
 
 use async_nats::jetstream::stream::Config;
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop, connect};
+use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop};
 
 use super::{accept_loss, each_id_once, events_with, halted, losses, quiet, resyncs, shared};
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
@@ -116,7 +116,7 @@ async fn what_retention_drops_while_the_database_is_down_is_recorded() {
     })
     .await;
     postgres.start_again().unwrap();
-    world.database = connect(&world.database_url).await.unwrap();
+    world.reconnect().await;
     let recovery = world.commits(&daemon).await;
     println!("retention passed the checkpoint, on_loss = \"continue\": first commit after {recovery:?}");
     quiet(&daemon, 20);
