@@ -9,10 +9,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{Config, ConfigError, Log, Overrides};
+use crate::config::{Config, ConfigError, Log, Overrides, Pipeline};
 use crate::logging;
 
 pub mod accept_loss;
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod migrate;
@@ -29,6 +30,8 @@ Examples:
       say what would go wrong, before it does
   jetcopy run --config jetcopy.toml
       carry messages until SIGTERM or Ctrl-C
+  jetcopy audit --config jetcopy.toml frames
+      prove that each message is in its tables once, or in the dead letters once
   jetcopy publish 'frames.{camera_id}' frames.ndjson
       publish one message a line
 
@@ -37,7 +40,7 @@ underscores nest: JETCOPY_POSTGRES__URL.
 
 Exit codes:
   0    done; run: stopped in order
-  1    failed: a server refused or was away, or check found an error
+  1    failed: a server refused or was away, check found an error, or audit a difference
   2    wrong arguments or configuration; nothing was tried
   130  ended at once by a second Ctrl-C (143: SIGTERM); nothing is lost, the next run goes on
        from the checkpoint";
@@ -96,6 +99,13 @@ enum Command {
         #[command(flatten)]
         args: accept_loss::Args,
     },
+    /// Prove that each message of a pipeline is in its tables once, or in the dead letters once.
+    Audit {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: audit::Args,
+    },
     /// Publish records from NDJSON or CSV into a stream.
     Publish {
         #[command(flatten)]
@@ -146,6 +156,24 @@ impl Settings {
             QUIET.clone_into(&mut config.log.level);
         }
         Ok(config)
+    }
+}
+
+/// The configuration has no such pipeline.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has no pipeline {name}; it has: {known}")]
+pub struct UnknownPipeline {
+    name: String,
+    known: String,
+}
+
+impl UnknownPipeline {
+    /// The pipeline of that name.
+    pub fn find<'c>(config: &'c Config, name: &str) -> Result<&'c Pipeline, Self> {
+        config.pipelines.iter().find(|pipeline| pipeline.name == name).ok_or_else(|| {
+            let known: Vec<&str> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+            Self { name: name.to_owned(), known: known.join(", ") }
+        })
     }
 }
 
@@ -203,6 +231,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::AcceptLoss { settings, args } => {
             accept_loss::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
+        Command::Audit { settings, args } => audit::run(&quiet(&settings)?, &args).await,
         Command::Publish { settings, args } => {
             publish::run(&quiet(&settings)?.nats, &args).await.map(drop).map_err(Failure::failed)
         }

@@ -34,11 +34,13 @@
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`http`]: metrics, health and status for scrapers and people.
 //! - [`logging`]: where log lines go and how they look.
+//! - [`audit`]: the proof that each message is in its place once.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`private`]: private servers for tests, benches and the demo.
 
 pub mod ack;
+pub mod audit;
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;

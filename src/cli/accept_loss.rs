@@ -7,6 +7,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use postgres_protocol::escape::escape_literal;
 
+use super::UnknownPipeline;
 use crate::config::Config;
 use crate::postgres::connect::{self, ConnectError};
 
@@ -25,13 +26,8 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration has no such pipeline.
-    #[error("the configuration has no pipeline {name}; it has: {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownPipeline),
     /// No session.
     #[error("no database connection")]
     Connect(#[from] ConnectError),
@@ -42,10 +38,7 @@ pub enum Error {
 
 /// Runs the command; a line a loss goes to standard output.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Error> {
-    if !config.pipelines.iter().any(|pipeline| pipeline.name == args.pipeline) {
-        let known: Vec<&str> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-        return Err(Error::Unknown { name: args.pipeline.clone(), known: known.join(", ") });
-    }
+    UnknownPipeline::find(config, &args.pipeline)?;
     let session = connect::connect(&config.postgres, "jetcopy accept-loss").await?;
     let open = format!("pipeline = {} AND accepted_at IS NULL", escape_literal(&args.pipeline));
     let columns =

@@ -1,0 +1,274 @@
+//! The proof, for one pipeline, that every message up to the checkpoint is where it belongs once.
+//!
+//! Guarantees: everything is read from one snapshot of the database, so that a daemon may run meanwhile. Where a table
+//! keeps `$sequence`, each sequence is judged by itself; memory stays small, since the server sorts and only tells of
+//! gaps and of what is not as it should be. For each gap the stream is asked whether it holds a message there. Where no
+//! table keeps `$sequence`, messages and rows are counted. What cannot be proven is said, and never taken for proven.
+//!
+//! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, rows whose values
+//! were changed, dead letters that were deleted by hand (they look missing).
+
+use async_nats::jetstream;
+use async_nats::jetstream::context::GetStreamError;
+use async_nats::jetstream::stream::Stream;
+
+use crate::config::{self, Config};
+use crate::nats;
+use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::introspect::{self, IntrospectError};
+
+mod contents;
+mod ledger;
+mod report;
+
+use contents::Contents;
+use ledger::{Ledger, Loss, Place, Rule};
+pub use report::{Counts, Difference, Method, Report};
+
+/// How the servers know the sessions of an audit.
+const CLIENT_NAME: &str = "jetcopy audit";
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No database session.
+    #[error("no database connection")]
+    Postgres(#[from] ConnectError),
+    /// No connection to NATS.
+    #[error("no connection to NATS")]
+    Nats(#[from] nats::ConnectError),
+    /// A target table cannot be read.
+    #[error("cannot use the target table")]
+    Introspect(#[from] IntrospectError),
+    /// The database refused a question.
+    #[error("cannot {action}")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// The stream cannot be opened.
+    #[error("cannot open stream {stream}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// What the client said.
+        source: GetStreamError,
+    },
+    /// The stream refused a question.
+    #[error("cannot ask the stream what it holds")]
+    Contents(#[source] async_nats::Error),
+    /// Nothing was carried yet.
+    #[error("pipeline {0} has no checkpoint yet: it has carried nothing")]
+    NoCheckpoint(String),
+}
+
+/// Audits one pipeline from sequence `since` on.
+pub async fn audit(
+    config: &Config,
+    pipeline: &config::Pipeline,
+    since: Option<u64>,
+) -> Result<Report, Error> {
+    let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
+    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
+    let stream = jetstream::new(connection.client.clone())
+        .get_stream(&pipeline.stream)
+        .await
+        .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
+    let mut places = Vec::new();
+    for table in &pipeline.tables {
+        let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
+        places.push(Place::new(table, qualified));
+    }
+    let ledger = Ledger::open(&session.client, &pipeline.name, places).await?;
+    let report = Audit { config, pipeline, stream: &stream, ledger: &ledger }.run(since).await;
+    // Closing the connection ends the snapshot.
+    session.close().await;
+    report
+}
+
+struct Audit<'a> {
+    config: &'a Config,
+    pipeline: &'a config::Pipeline,
+    stream: &'a Stream,
+    ledger: &'a Ledger<'a>,
+}
+
+impl Audit<'_> {
+    async fn run(&self, since: Option<u64>) -> Result<Report, Error> {
+        let pipeline = self.pipeline;
+        let Some(position) = self.ledger.position().await? else {
+            return Err(Error::NoCheckpoint(pipeline.name.clone()));
+        };
+        let mut report = Report::new(pipeline, position.checkpoint);
+        let created_us = self.stream.cached_info().created.unix_timestamp_nanos() / 1_000;
+        if position.stream_created_us.is_some_and(|us| i128::from(us) != created_us) {
+            report.not_proven.push(
+                "the stream was recreated after the checkpoint: nothing can be compared with it".to_owned(),
+            );
+            return Ok(report);
+        }
+        report.from = since.unwrap_or(1).max(position.ambiguous_to + 1);
+        if position.ambiguous_to >= since.unwrap_or(1) {
+            report.not_proven.push(format!(
+                "sequences up to {} counted twice, since the stream was recreated or rolled back",
+                position.ambiguous_to
+            ));
+        }
+        for (table, place) in pipeline.tables.iter().zip(&self.ledger.places) {
+            if let Some(other) = self.shares(&table.name) {
+                report.not_proven.push(format!("table {}: pipeline {other} writes to it too", table.name));
+                return Ok(report);
+            }
+            match (&place.column, place.rule) {
+                (_, Rule::Once) => {}
+                (_, Rule::AtMostOnce) => report.not_proven.push(format!(
+                    "table {}: with on_conflict a message may have no row of its own",
+                    table.name
+                )),
+                (Some(_), Rule::Any) => report.not_proven.push(format!(
+                    "table {}: how many rows a message makes by for_each is not kept anywhere",
+                    table.name
+                )),
+                (None, Rule::Any) => report
+                    .not_proven
+                    .push(format!("table {}: its rows do not say which message they came from", table.name)),
+            }
+        }
+        if self.ledger.places.iter().any(|place| place.column.is_some()) {
+            self.by_sequence(&mut report).await?;
+        } else {
+            self.by_count(&mut report, since).await?;
+        }
+        Ok(report)
+    }
+
+    /// Another pipeline that fills the same table: its sequences cannot be told from this one's.
+    fn shares(&self, table: &str) -> Option<&str> {
+        let mut others = self.config.pipelines.iter().filter(|other| other.name != self.pipeline.name);
+        others
+            .find(|other| other.tables.iter().any(|found| found.name == table))
+            .map(|other| other.name.as_str())
+    }
+
+    async fn by_sequence(&self, report: &mut Report) -> Result<(), Error> {
+        let kept = self.ledger.places.iter().filter(|place| place.column.is_some());
+        report.method = Method::Sequences { tables: kept.clone().map(|place| place.name.clone()).collect() };
+        // Without a table that has one row of every message, a message without a row is no difference.
+        let complete = kept.clone().any(|place| place.rule == Rule::Once);
+        for place in
+            self.ledger.places.iter().filter(|place| place.column.is_none() && place.rule == Rule::Once)
+        {
+            report.not_proven.push(format!("table {}: no column keeps $sequence", place.name));
+        }
+        let losses = self.ledger.losses(report.from).await?;
+        let contents = Contents::new(self.stream, &self.pipeline.subjects);
+        let mut gaps = Gaps { contents, losses, complete };
+        let mut next = report.from;
+        let mut findings = std::pin::pin!(self.ledger.walk(report.from, report.checkpoint).await?);
+        while let Some(finding) = ledger::next(&mut findings).await? {
+            gaps.judge(report, finding.before + 1, finding.sequence.min(report.checkpoint + 1)).await?;
+            next = finding.sequence + 1;
+            report.counts.committed = finding.committed;
+            report.counts.dead_letters = finding.dead_letters;
+            finding.differences(self.ledger, report);
+        }
+        gaps.judge(report, next, report.checkpoint + 1).await
+    }
+
+    async fn by_count(&self, report: &mut Report, since: Option<u64>) -> Result<(), Error> {
+        let Some(place) = self.ledger.places.iter().find(|place| place.rule == Rule::Once) else {
+            return Ok(());
+        };
+        let first = self.stream.cached_info().state.first_sequence;
+        if first > 1 || since.is_some() || report.from > 1 {
+            report.not_proven.push(format!(
+                "table {}: no column keeps $sequence, and rows can only be counted against a stream that still holds \
+                 all that it ever held (it begins at {first})",
+                place.name
+            ));
+            return Ok(());
+        }
+        report.method = Method::Counts { table: place.name.clone() };
+        let contents = Contents::new(self.stream, &self.pipeline.subjects);
+        let messages = contents.count_to(report.checkpoint).await.map_err(Error::Contents)?;
+        let deleted = self.stream.cached_info().state.deleted_count.unwrap_or(0);
+        let (rows, dead_letters) = self.ledger.count(place).await?;
+        report.counts.committed = rows;
+        report.counts.dead_letters = dead_letters;
+        // A message that was deleted from the stream may have been carried before.
+        if !(messages..=messages + deleted).contains(&(rows + dead_letters)) {
+            report.add(Difference::Count { messages, rows, dead_letters });
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of sequences that no table and no dead letter has.
+struct Gaps<'a> {
+    contents: Contents<'a>,
+    losses: Vec<Loss>,
+    complete: bool,
+}
+
+impl Gaps<'_> {
+    /// Judges the sequences from `from` to below `to`.
+    async fn judge(&mut self, report: &mut Report, mut from: u64, to: u64) -> Result<(), Error> {
+        while from < to {
+            let loss = self.losses.iter().find(|loss| loss.last >= from && loss.first < to);
+            let before = loss.map_or(to, |loss| loss.first.max(from));
+            self.judge_unrecorded(report, from, before).await?;
+            let after = loss.map_or(to, |loss| (loss.last + 1).min(to));
+            report.counts.lost += after - before;
+            from = after;
+        }
+        Ok(())
+    }
+
+    async fn judge_unrecorded(&self, report: &mut Report, mut from: u64, to: u64) -> Result<(), Error> {
+        let first = self.contents.first_sequence();
+        let gone = first.clamp(from, to.max(from)) - from;
+        report.counts.dropped_by_now += gone;
+        from += gone;
+        if !self.complete {
+            report.counts.not_judged += to.saturating_sub(from);
+            return Ok(());
+        }
+        while from < to {
+            let found = self.contents.next(from).await.map_err(Error::Contents)?.filter(|&found| found < to);
+            report.counts.not_in_stream += found.unwrap_or(to) - from;
+            let Some(sequence) = found else { break };
+            report.add(Difference::Missing { first_sequence: sequence, last_sequence: sequence });
+            from = sequence + 1;
+        }
+        Ok(())
+    }
+}
+
+impl ledger::Finding {
+    /// Adds what is wrong about one sequence.
+    fn differences(&self, ledger: &Ledger<'_>, report: &mut Report) {
+        let sequence = self.sequence;
+        let kept = || ledger.places.iter().filter(|place| place.column.is_some()).zip(&self.rows);
+        if sequence > report.checkpoint {
+            report.add(Difference::Unknown { sequence });
+            return;
+        }
+        if self.dead > 1 {
+            let table = "jetcopy.dead_letters".to_owned();
+            report.add(Difference::Twice { sequence, table, times: self.dead });
+        }
+        if self.dead > 0 && self.rows.iter().any(|&rows| rows > 0) {
+            report.add(Difference::RowAndDeadLetter { sequence });
+        }
+        for (place, &rows) in kept() {
+            if rows > 1 && place.rule != Rule::Any {
+                report.add(Difference::Twice { sequence, table: place.name.clone(), times: rows });
+            }
+            if rows == 0 && place.rule == Rule::Once && self.dead == 0 {
+                report.add(Difference::Incomplete { sequence, table: place.name.clone() });
+            }
+        }
+    }
+}

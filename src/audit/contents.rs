@@ -1,0 +1,72 @@
+//! What the stream holds of a pipeline's messages.
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+
+/// Every subject.
+const ALL: &str = ">";
+
+/// Attempts to count while messages arrive; each takes a few milliseconds.
+const COUNTS: usize = 100;
+
+/// The messages of a stream that a pipeline reads.
+pub(super) struct Contents<'a> {
+    stream: &'a Stream,
+    subjects: Vec<String>,
+}
+
+impl<'a> Contents<'a> {
+    /// `subjects` narrow the stream; empty, they mean all of it.
+    pub(super) fn new(stream: &'a Stream, subjects: &[String]) -> Self {
+        let subjects = if subjects.is_empty() { vec![ALL.to_owned()] } else { subjects.to_vec() };
+        Self { stream, subjects }
+    }
+
+    /// The first sequence that the stream held when the audit began.
+    pub(super) fn first_sequence(&self) -> u64 {
+        self.stream.cached_info().state.first_sequence
+    }
+
+    /// The sequence of the first message at or after `sequence`.
+    pub(super) async fn next(&self, sequence: u64) -> Result<Option<u64>, async_nats::Error> {
+        let mut first = None;
+        for subject in &self.subjects {
+            let found = match self.stream.get_first_raw_message_by_subject(subject, sequence).await {
+                Ok(message) => message.sequence,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            first = Some(first.map_or(found, |first: u64| first.min(found)));
+        }
+        Ok(first)
+    }
+
+    /// How many messages there are up to `sequence`.
+    pub(super) async fn count_to(&self, sequence: u64) -> Result<u64, async_nats::Error> {
+        let mut beyond = self.count_from(sequence + 1).await?;
+        for _ in 0..COUNTS {
+            let all = self.count_from(1).await?;
+            let again = self.count_from(sequence + 1).await?;
+            if again == beyond {
+                return Ok(all - beyond);
+            }
+            beyond = again;
+        }
+        Err("messages arrive too fast to be counted: stop the publishers for a moment".into())
+    }
+
+    /// How many messages there are from `sequence` on: what a consumer that starts there would get.
+    async fn count_from(&self, start_sequence: u64) -> Result<u64, async_nats::Error> {
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+            ack_policy: AckPolicy::None,
+            filter_subjects: self.subjects.clone(),
+            memory_storage: true,
+            ..Default::default()
+        };
+        let consumer = self.stream.create_consumer(config).await?;
+        let info = consumer.cached_info();
+        self.stream.delete_consumer(&info.name).await?;
+        Ok(info.num_pending)
+    }
+}

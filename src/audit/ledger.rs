@@ -1,0 +1,246 @@
+//! What the database holds of a pipeline's messages, in one snapshot.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, TryStreamExt};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
+
+use super::Error;
+use crate::config::{ColumnSource, OnConflict, Table};
+
+/// The source of a column that keeps the sequence.
+const SEQUENCE: &str = "$sequence";
+
+/// A table that a pipeline fills.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its name, as configured.
+    pub(super) name: String,
+    /// How many rows a message has in it.
+    pub(super) rule: Rule,
+    /// The column that keeps the sequence, quoted.
+    pub(super) column: Option<String>,
+    qualified: String,
+}
+
+/// How many rows a message has in a table, unless it is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    Once,
+    /// A row may be skipped, or replaced by that of a later message.
+    AtMostOnce,
+    /// One for each element of an array.
+    Any,
+}
+
+/// A range of sequences that is recorded as lost.
+#[derive(Debug)]
+pub(super) struct Loss {
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
+/// Where a pipeline stands.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) checkpoint: u64,
+    pub(super) stream_created_us: Option<i64>,
+    /// Sequences up to here belong to two streams of the same name; 0 for none.
+    pub(super) ambiguous_to: u64,
+}
+
+/// A sequence that is not right after the one before, or not in its place once, or the last one.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) sequence: u64,
+    /// The sequence before it that is somewhere.
+    pub(super) before: u64,
+    pub(super) dead: u64,
+    /// Rows in each place with a column for the sequence.
+    pub(super) rows: Vec<u64>,
+    /// Sequences with rows so far, up to the checkpoint.
+    pub(super) committed: u64,
+    /// Sequences in the dead letters only, so far.
+    pub(super) dead_letters: u64,
+}
+
+/// The snapshot.
+pub(super) struct Ledger<'a> {
+    client: &'a Client,
+    /// The pipeline's name, quoted.
+    pipeline: String,
+    pub(super) places: Vec<Place>,
+}
+
+impl Place {
+    pub(super) fn new(table: &Table, qualified: String) -> Self {
+        let keeps = |source: &ColumnSource| match source {
+            ColumnSource::From(path) => path == SEQUENCE,
+            ColumnSource::Detailed(source) => source.from.as_deref() == Some(SEQUENCE),
+        };
+        let column = table.columns.iter().find(|(_, source)| keeps(source));
+        let rule = match (&table.for_each, table.on_conflict) {
+            (Some(_), _) => Rule::Any,
+            (None, OnConflict::Error) => Rule::Once,
+            (None, OnConflict::Ignore | OnConflict::Update) => Rule::AtMostOnce,
+        };
+        let column = column.map(|(name, _)| escape_identifier(name));
+        Self { name: table.name.clone(), rule, column, qualified }
+    }
+}
+
+impl<'a> Ledger<'a> {
+    /// Takes the snapshot.
+    pub(super) async fn open(client: &'a Client, pipeline: &str, places: Vec<Place>) -> Result<Self, Error> {
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await
+            .map_err(|source| Error::Database { action: "take a snapshot of the database", source })?;
+        Ok(Self { client, pipeline: escape_literal(pipeline), places })
+    }
+
+    pub(super) async fn position(&self) -> Result<Option<Position>, Error> {
+        // A recreated stream counts from 1 again; one that was rolled back, from its end on.
+        let sql = format!(
+            "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
+               (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 ELSE losses.last_sequence END), 0) \
+                FROM jetcopy.losses WHERE pipeline = {0} AND cause IN ('recreated', 'rolled_back')) \
+             FROM jetcopy.checkpoints WHERE pipeline = {0}",
+            self.pipeline
+        );
+        let rows = self.query("read the checkpoint", &sql).await?;
+        Ok(rows.first().map(|row| Position {
+            checkpoint: number(row, 0),
+            stream_created_us: row.get(1).and_then(|us| us.parse().ok()),
+            ambiguous_to: number(row, 2),
+        }))
+    }
+
+    /// Losses that reach to `from` or beyond, in order.
+    pub(super) async fn losses(&self, from: u64) -> Result<Vec<Loss>, Error> {
+        let sql = format!(
+            "SELECT first_sequence, last_sequence FROM jetcopy.losses \
+             WHERE pipeline = {} AND cause = 'dropped' AND last_sequence >= {from} ORDER BY first_sequence",
+            self.pipeline
+        );
+        let rows = self.query("read jetcopy.losses", &sql).await?;
+        Ok(rows.iter().map(|row| Loss { first: number(row, 0), last: number(row, 1) }).collect())
+    }
+
+    /// Rows of a place, and dead letters.
+    pub(super) async fn count(&self, place: &Place) -> Result<(u64, u64), Error> {
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {})",
+            place.qualified, self.pipeline
+        );
+        let rows = self.query("count the rows", &sql).await?;
+        Ok(rows.first().map_or((0, 0), |row| (number(row, 0), number(row, 1))))
+    }
+
+    /// Walks over all sequences from `from` on and stops at the remarkable ones.
+    pub(super) async fn walk(
+        &self,
+        from: u64,
+        checkpoint: u64,
+    ) -> Result<impl Stream<Item = Result<Finding, tokio_postgres::Error>> + use<>, Error> {
+        let sql = self.walk_sql(from, checkpoint);
+        let none: [(bool, tokio_postgres::types::Type); 0] = [];
+        let rows = self.client.query_typed_raw(&sql, none).await.map_err(walking)?;
+        Ok(rows.and_then(async |row| finding(&row)))
+    }
+
+    fn walk_sql(&self, from: u64, checkpoint: u64) -> String {
+        let kept: Vec<&Place> = self.places.iter().filter(|place| place.column.is_some()).collect();
+        let one = |at: usize| {
+            let flags: Vec<&str> =
+                (0..=kept.len()).map(|index| if index == at { "1" } else { "0" }).collect();
+            flags.join(", ")
+        };
+        let dead = format!(
+            "SELECT sequence, {} FROM jetcopy.dead_letters WHERE pipeline = {} AND sequence >= {from}",
+            one(0),
+            self.pipeline
+        );
+        let tables = (1..).zip(&kept).map(|(index, place)| {
+            let column = place.column.as_deref().unwrap_or_default();
+            format!(
+                " UNION ALL SELECT {column}::bigint, {} FROM {} WHERE {column}::bigint >= {from}",
+                one(index),
+                place.qualified
+            )
+        });
+        let places: String = std::iter::once(dead).chain(tables).collect();
+        let names: Vec<String> = std::iter::once("dead".to_owned())
+            .chain((1..=kept.len()).map(|index| format!("t{index}")))
+            .collect();
+        let sums: Vec<String> = names.iter().map(|name| format!("sum({name}) AS {name}")).collect();
+        let rows: Vec<String> = (1..)
+            .zip(&kept)
+            .map(|(index, place)| match place.rule {
+                Rule::Once => format!("t{index} = 1"),
+                Rule::AtMostOnce => format!("t{index} <= 1"),
+                Rule::Any => "true".to_owned(),
+            })
+            .collect();
+        let no_rows: Vec<String> = (1..=kept.len()).map(|index| format!("t{index} = 0")).collect();
+        let (names, no_rows) = (names.join(", "), no_rows.join(" AND "));
+        format!(
+            "WITH places (sequence, {names}) AS ({places}), \
+             found AS (SELECT sequence, {} FROM places GROUP BY sequence), \
+             walked AS (SELECT sequence, {names}, \
+               lag(sequence, 1, {from} - 1) OVER walk AS before, lead(sequence) OVER walk AS after, \
+               count(*) FILTER (WHERE NOT ({no_rows}) AND sequence <= {checkpoint}) OVER walk AS committed, \
+               count(*) FILTER (WHERE {no_rows} AND sequence <= {checkpoint}) OVER walk AS dead_letters \
+               FROM found WINDOW walk AS (ORDER BY sequence)) \
+             SELECT sequence, before, committed, dead_letters, ARRAY[{names}]::bigint[] FROM walked \
+             WHERE before < sequence - 1 OR after IS NULL OR sequence > {checkpoint} \
+               OR NOT (dead = 0 AND {} OR dead = 1 AND {no_rows}) \
+             ORDER BY sequence",
+            sums.join(", "),
+            rows.join(" AND "),
+        )
+    }
+
+    async fn query(&self, action: &'static str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+        let messages =
+            self.client.simple_query(sql).await.map_err(|source| Error::Database { action, source })?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// The next stop of a walk.
+pub(super) async fn next(
+    walk: &mut Pin<&mut impl Stream<Item = Result<Finding, tokio_postgres::Error>>>,
+) -> Result<Option<Finding>, Error> {
+    walk.try_next().await.map_err(walking)
+}
+
+fn walking(source: tokio_postgres::Error) -> Error {
+    Error::Database { action: "go through the sequences in the tables", source }
+}
+
+fn finding(row: &Row) -> Result<Finding, tokio_postgres::Error> {
+    let number = |value: i64| u64::try_from(value).unwrap_or(0);
+    let places: Vec<i64> = row.try_get(4)?;
+    let mut places = places.into_iter().map(number);
+    Ok(Finding {
+        sequence: number(row.try_get(0)?),
+        before: number(row.try_get(1)?),
+        committed: number(row.try_get(2)?),
+        dead_letters: number(row.try_get(3)?),
+        dead: places.next().unwrap_or(0),
+        rows: places.collect(),
+    })
+}
+
+/// A column that holds a number which is not negative; NULL counts as 0.
+fn number(row: &SimpleQueryRow, column: usize) -> u64 {
+    row.get(column).and_then(|text| text.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,193 @@
+//! What an audit found, for people and for programs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config;
+
+/// Differences that are kept; the first ones tell the pattern.
+const KEPT: usize = 20;
+
+/// What an audit found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its stream.
+    pub stream: String,
+    /// First sequence that was looked at.
+    pub from: u64,
+    /// Last one: the checkpoint.
+    pub checkpoint: u64,
+    /// How it was proven.
+    pub method: Method,
+    /// Where the sequences are.
+    pub counts: Counts,
+    /// How many differences there are.
+    pub differences: u64,
+    /// The first of them.
+    pub first_differences: Vec<Difference>,
+    /// What could not be proven, and why.
+    pub not_proven: Vec<String>,
+}
+
+/// How an audit proves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Method {
+    /// Not at all.
+    Nothing,
+    /// Sequence by sequence, in these tables and the dead letters.
+    Sequences {
+        /// The tables with a column for `$sequence`.
+        tables: Vec<String>,
+    },
+    /// The number of rows and dead letters against the number of messages.
+    Counts {
+        /// The table whose rows were counted: one a message.
+        table: String,
+    },
+}
+
+/// Where the sequences are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// With rows.
+    pub committed: u64,
+    /// In the dead letters.
+    pub dead_letters: u64,
+    /// In `jetcopy.losses`.
+    pub lost: u64,
+    /// Within the stream, and no message of the pipeline: deleted, or of other subjects.
+    pub not_in_stream: u64,
+    /// Without a row, and before what the stream still holds: nobody can tell.
+    pub dropped_by_now: u64,
+    /// Without a row, where a message need not have one.
+    pub not_judged: u64,
+}
+
+/// Something that is not as promised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "found", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "a field is what its name says: a sequence, a table, a number")]
+pub enum Difference {
+    /// The stream holds them; no table and no dead letter does.
+    Missing { first_sequence: u64, last_sequence: u64 },
+    /// Another table or the dead letters have it; this table does not.
+    Incomplete { sequence: u64, table: String },
+    /// More than once in one place.
+    Twice { sequence: u64, table: String, times: u64 },
+    /// In a table and in the dead letters.
+    RowAndDeadLetter { sequence: u64 },
+    /// A row or a dead letter after the checkpoint.
+    Unknown { sequence: u64 },
+    /// As many rows and dead letters as there cannot be.
+    Count { messages: u64, rows: u64, dead_letters: u64 },
+}
+
+impl Report {
+    pub(super) fn new(pipeline: &config::Pipeline, checkpoint: u64) -> Self {
+        Self {
+            pipeline: pipeline.name.clone(),
+            stream: pipeline.stream.clone(),
+            from: 1,
+            checkpoint,
+            method: Method::Nothing,
+            counts: Counts::default(),
+            differences: 0,
+            first_differences: Vec::new(),
+            not_proven: Vec::new(),
+        }
+    }
+
+    /// Notes a difference; missing sequences in a row are one entry.
+    pub(super) fn add(&mut self, difference: Difference) {
+        self.differences += 1;
+        if let (
+            Some(Difference::Missing { last_sequence, .. }),
+            Difference::Missing { first_sequence, last_sequence: last },
+        ) = (self.first_differences.last_mut(), &difference)
+            && *last_sequence + 1 == *first_sequence
+        {
+            *last_sequence = *last;
+        } else if self.first_differences.len() < KEPT {
+            self.first_differences.push(difference);
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pipeline, stream, from, checkpoint, counts, .. } = self;
+        writeln!(
+            f,
+            "pipeline {pipeline}, stream {stream}, sequences {from} to {checkpoint} (the checkpoint)"
+        )?;
+        match &self.method {
+            Method::Nothing => {}
+            Method::Sequences { tables } => {
+                writeln!(f, "looked at each sequence, in {} and the dead letters", tables.join(", "))?;
+                for (count, what) in [
+                    (counts.committed, "committed"),
+                    (counts.dead_letters, "dead letters"),
+                    (counts.lost, "lost, with a record in jetcopy.losses"),
+                    (counts.not_in_stream, "not in the stream: deleted, or of other subjects"),
+                    (counts.dropped_by_now, "without a row, and dropped by the stream by now: not proven"),
+                    (counts.not_judged, "without a row, where a message need not have one: not proven"),
+                ] {
+                    if count > 0 {
+                        writeln!(f, "  {count} {what}")?;
+                    }
+                }
+            }
+            Method::Counts { table } => {
+                let Counts { committed, dead_letters, .. } = counts;
+                writeln!(
+                    f,
+                    "counted {committed} rows of {table} and {dead_letters} dead letters against the messages"
+                )?;
+            }
+        }
+        for text in &self.not_proven {
+            writeln!(f, "not proven: {text}")?;
+        }
+        for difference in &self.first_differences {
+            writeln!(f, "difference: {difference}")?;
+        }
+        match (self.differences, &self.method) {
+            (0, Method::Nothing) => writeln!(f, "verdict: nothing could be proven"),
+            (0, _) => writeln!(f, "verdict: no difference"),
+            (1, _) => writeln!(f, "verdict: 1 difference"),
+            (count, _) => writeln!(f, "verdict: {count} differences"),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { first_sequence, last_sequence } if first_sequence == last_sequence => {
+                write!(f, "sequence {first_sequence} is in the stream, and in no table and no dead letter")
+            }
+            Self::Missing { first_sequence, last_sequence } => write!(
+                f,
+                "sequences {first_sequence} to {last_sequence} are in the stream, and in no table and no dead letter"
+            ),
+            Self::Incomplete { sequence, table } => {
+                write!(f, "sequence {sequence} has rows, but none in {table}")
+            }
+            Self::Twice { sequence, table, times } => {
+                write!(f, "sequence {sequence} is {times} times in {table}")
+            }
+            Self::RowAndDeadLetter { sequence } => {
+                write!(f, "sequence {sequence} has a row and is a dead letter")
+            }
+            Self::Unknown { sequence } => write!(f, "sequence {sequence} lies beyond the checkpoint"),
+            Self::Count { messages, rows, dead_letters } => write!(
+                f,
+                "{messages} messages up to the checkpoint, but {rows} rows and {dead_letters} dead letters"
+            ),
+        }
+    }
+}
