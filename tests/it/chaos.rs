@@ -72,6 +72,7 @@ async fn random_faults_cost_no_message_and_double_none() {
             at()
         );
     }
+    assert_eq!(arena.audit(), messages);
     println!(
         "SEED={seed}: {round} rounds, {faults} faults, {messages} messages, nothing lost, nothing twice"
     );

@@ -1,13 +1,14 @@
 //! Two daemons between servers of their own, each behind a proxy, and everything that can be done to them.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_nats::Subject;
 use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop, connect};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::fault::{Blow, Fault, NatsFault, PostgresFault, WayFault, Whose};
@@ -194,6 +195,17 @@ impl Arena {
         let last = world.last_sequence().await;
         let before = std::mem::replace(&mut self.judged, last);
         last - before
+    }
+
+    /// That what users have in place of the oracle comes to the same verdict; the number of sequences it found.
+    pub(super) fn audit(&self) -> u64 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+        let output =
+            command.args(["audit", "events", "--json", "--config"]).arg(&self.config).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success(), "{report:#}");
+        let count = |name: &str| report["counts"][name].as_u64().unwrap();
+        count("committed") + count("dead_letters")
     }
 
     /// That each message with an ack is where its ack says, with the id it had.

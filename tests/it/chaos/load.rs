@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use async_nats::jetstream;
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
 use super::arena::message;
@@ -45,12 +46,13 @@ impl Load {
                 for _ in 0..MESSAGES {
                     let id = next.fetch_add(1, Ordering::Relaxed);
                     match jetstream.publish(subject.clone(), message(id).into()).await {
-                        Ok(ack) => acks.push((ack, id)),
+                        Ok(ack) => acks.push(async move { (ack.await, id) }),
                         Err(_) => carried.unknown += 1,
                     }
                 }
-                for (ack, id) in acks {
-                    match ack.await {
+                // Together: each waits for seconds while the server is away.
+                for (ack, id) in join_all(acks).await {
+                    match ack {
                         Ok(ack) => carried.acked.push((i64::try_from(ack.sequence).unwrap(), id)),
                         Err(_) => carried.unknown += 1,
                     }
