@@ -392,8 +392,10 @@ impl Default for Log {
 }
 
 impl Default for BatchLimits {
+    /// Age favours latency at low rates. Size counts under a backlog: each commit waits for the disk (6 ms where it was
+    /// measured, beside 35 ms for 10,000 rows), and twice the rows halve that.
     fn default() -> Self {
-        Self { max_rows: 10_000, max_bytes: ByteSize::mib(4), max_age: Duration::from_millis(20) }
+        Self { max_rows: 20_000, max_bytes: ByteSize::mib(4), max_age: Duration::from_millis(20) }
     }
 }
 

@@ -19,7 +19,7 @@ use names::Family;
 
 /// Buckets of `jetcopy_batch_rows`: powers of four, with the default `max_rows` as a bound of its own.
 const ROWS_BUCKETS: &[f64] =
-    &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 10_000.0, 16_384.0, 65_536.0, 262_144.0];
+    &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 20_000.0, 65_536.0, 262_144.0];
 
 /// Buckets of `jetcopy_commit_seconds`: a small batch commits within 2 ms, a step is given up after a minute.
 const COMMIT_BUCKETS: &[f64] =
