@@ -27,6 +27,7 @@ use crate::lag::{self, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats::Trouble;
 use crate::poison::Window;
+use crate::postgres::timeline::Newest;
 use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
 use crate::status::{PipelineStatus, State};
@@ -55,6 +56,8 @@ pub struct Pipeline {
     pub owner: String,
     /// How much poison there was lately.
     pub poison: Arc<Mutex<Window>>,
+    /// Which history of the database it has written on.
+    pub newest: Newest,
     /// What it counts with.
     pub metrics: PipelineMetrics,
     /// Where it says how it is.
@@ -113,7 +116,7 @@ impl Pipeline {
     ) -> Result<(), Failure> {
         let mut stopped = stop.clone();
         let ready = tokio::select! {
-            ready = resync(&self.settings, &self.pipeline, &self.place, &self.owner, placement, &self.metrics) => ready?,
+            ready = self.resync(placement) => ready?,
             _ = stopped.wait_for(|&stop| stop) => return Ok(()),
         };
         self.metrics.database_up.set(1);
@@ -162,6 +165,11 @@ impl Pipeline {
             }
         }
         outcome
+    }
+
+    async fn resync(&self, placement: Placement) -> Result<Ready, resync::Error> {
+        let Self { settings, pipeline, place, owner, newest, metrics, .. } = self;
+        resync(settings, pipeline, place, owner, placement, newest, metrics).await
     }
 
     async fn start(

@@ -3,4 +3,5 @@
 pub mod connect;
 pub mod introspect;
 pub mod sqlstate;
+pub mod timeline;
 pub mod tls;

@@ -108,9 +108,9 @@ fn of_resync(error: &resync::Error) -> Recovery {
                 "correct [postgres.tls], sslmode in the URL, or the server's certificate",
             ),
             ConnectError::Refused { remedy, .. } => Recovery::pause("database", remedy),
-            ConnectError::NotWritable { .. } | ConnectError::Unreachable { .. } => {
-                Recovery::reconnect("database")
-            }
+            ConnectError::Superseded { .. }
+            | ConnectError::NotWritable { .. }
+            | ConnectError::Unreachable { .. } => Recovery::reconnect("database"),
         },
         resync::Error::Nats(error) => match error {
             nats::ConnectError::File { .. } => Recovery::pause("nats", "make the file readable for jetcopy"),

@@ -20,6 +20,7 @@ use crate::metrics::PipelineMetrics;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::postgres::timeline::Newest;
 use crate::subscribe::{self, Placement};
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
@@ -105,13 +106,17 @@ pub async fn resync(
     place: &Place,
     owner: &str,
     placement: Placement,
+    newest: &Newest,
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
     let step_timeout = settings.postgres.step_timeout;
-    let session = connect::connect(&settings.postgres, owner).await?;
+    let session = connect::connect_newest(&settings.postgres, owner, newest).await?;
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, place, owner);
     let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await?;
+    if newest.take_changed() {
+        tell_replay(&session, place, &claim, metrics);
+    }
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
         let table = introspect::introspect(&session.client, &table.name);
@@ -149,6 +154,23 @@ pub async fn resync(
     };
     let consumer = subscribe::place(&nats.client, &stream, pipeline, claim.last_sequence, placement).await?;
     Ok(Ready { session, nats, stream, consumer, claim, decoder, tables })
+}
+
+/// After a failover, says how far the database went back behind what this process knows to be committed: the standby had
+/// not got all of it.
+fn tell_replay(session: &Session, place: &Place, claim: &Claim, metrics: &PipelineMetrics) {
+    // The gauge outlives a generation; 0 before the first.
+    let known = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
+    let Some(replayed @ 1..) = known.checked_sub(claim.last_sequence) else { return };
+    metrics.replayed_messages.inc_by(replayed);
+    tracing::warn!(
+        pipeline = place.pipeline,
+        host = session.host(),
+        committed = known,
+        checkpoint = claim.last_sequence,
+        replayed,
+        "the database went back behind what was committed; replaying from its checkpoint"
+    );
 }
 
 /// Runs one step on the database under its deadline.

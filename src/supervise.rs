@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
+use crate::postgres::timeline::Newest;
 use crate::recovery::{Action, chain, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
@@ -55,6 +56,7 @@ pub async fn run(config: Config, metrics: Metrics, registry: Registry, shutdown:
             owner: checkpoint::owner_name(&shard, &instance),
             place: Place { pipeline: pipeline.name.clone(), shard, stream: pipeline.stream.clone() },
             poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
+            newest: Newest::default(),
             metrics: handles,
             status,
         };

@@ -65,6 +65,7 @@ families! {
     BEHIND_SECONDS = "jetcopy_behind_seconds", "Age of the oldest message that is not yet committed; 0 when there is none.";
     HEADROOM_SEQUENCES = "jetcopy_headroom_sequences", "Sequences that the stream can still drop before it drops uncommitted ones; falls only while the stream is at its limits.";
     RESYNCS = "jetcopy_resyncs_total", "Restarts from the checkpoint, by cause.";
+    REPLAYED = "jetcopy_replayed_messages_total", "Stream sequences that were committed once and are written again, since a failover went back behind them.";
     LOSSES = "jetcopy_losses_total", "Times that the stream no longer held what the checkpoint needs.";
     LOST_MESSAGES = "jetcopy_lost_messages_total", "Stream sequences that were gone before they could be committed.";
     DATABASE_UP = "jetcopy_database_up", "Whether the pipeline has a connection to a writable database.";

@@ -30,7 +30,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config;
 use crate::postgres::sqlstate::{self, Decision, Step};
-use crate::postgres::tls::{self, TlsError};
+use crate::postgres::timeline::Newest;
+use crate::postgres::tls;
+
+mod error;
+
+use error::Cause;
+pub use error::ConnectError;
 
 /// Idle time before the first keepalive probe. The kernel's two hours would hide a dead primary from an idle pipeline
 /// for as long; stateful firewalls forget idle connections after a few minutes.
@@ -61,76 +67,6 @@ const SYNC_WAIT_ROUTINE: &str = "SyncRepWaitForLSN";
 const URL_OPTIONS: &str = "user, password, dbname, host, hostaddr, port, sslmode, sslnegotiation, channel_binding, \
      target_session_attrs, application_name, options, connect_timeout, tcp_user_timeout, keepalives, keepalives_idle, \
      keepalives_interval, keepalives_retries";
-
-/// A cause of any kind, kept as it came.
-type Cause = Box<dyn StdError + Send + Sync>;
-
-/// Why there is no session: one variant a reaction.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The settings cannot work as they are, whatever the server does: correct them.
-    #[error("[postgres] {setting}: {problem}")]
-    Config {
-        /// Setting at fault.
-        setting: &'static str,
-        /// What is wrong with it and what would mend it.
-        problem: String,
-        /// What the system said, where it said anything that holds no secret.
-        #[source]
-        source: Option<Cause>,
-    },
-    /// The certificates do not fit: correct `[postgres.tls]`, `sslmode` or the server's certificate.
-    #[error(
-        "[postgres] no trusted TLS connection to {host}: check sslmode in the URL, ca_file, and the host's certificate"
-    )]
-    Tls {
-        /// Host and port.
-        host: String,
-        /// What the TLS library said.
-        #[source]
-        source: Cause,
-    },
-    /// The server answered and will not let this user into this database: correct user, password, database, privilege.
-    #[error("[postgres] {host} refuses the login: {remedy}")]
-    Refused {
-        /// Host and port.
-        host: String,
-        /// What would mend it.
-        remedy: String,
-        /// What the server said.
-        #[source]
-        source: tokio_postgres::Error,
-    },
-    /// Servers answer, none takes writes; a failover is under way: try again.
-    #[error("[postgres] {host} takes no writes, and no other host in the URL does")]
-    NotWritable {
-        /// Host and port of the last one that answered so.
-        host: String,
-    },
-    /// No server answers, or none is ready yet: try again.
-    #[error("[postgres] {host} cannot be reached")]
-    Unreachable {
-        /// Host and port.
-        host: String,
-        /// What the system, the server or the pooler said.
-        #[source]
-        source: Cause,
-    },
-}
-
-impl ConnectError {
-    /// How much the error says where several hosts gave different ones: the highest is reported. What another attempt
-    /// may mend goes before what a person must mend, so that one misconfigured standby does not stop a failover.
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Config { .. } => 0,
-            Self::Tls { .. } => 1,
-            Self::Refused { .. } => 2,
-            Self::Unreachable { .. } => 3,
-            Self::NotWritable { .. } => 4,
-        }
-    }
-}
 
 /// A connection and the task that drives it.
 #[derive(Debug)]
@@ -192,30 +128,55 @@ impl Session {
 
 /// Connects to the first host that takes writes, or to what `target_session_attrs` in the URL asks for.
 pub async fn connect(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
+    connect_writer(config, application_name, None).await
+}
+
+/// As [`connect`], and passes over hosts whose history is older than the `newest` that was met before.
+pub async fn connect_newest(
+    config: &config::Postgres,
+    application_name: &str,
+    newest: &Newest,
+) -> Result<Session, ConnectError> {
+    connect_writer(config, application_name, Some(newest)).await
+}
+
+async fn connect_writer(
+    config: &config::Postgres,
+    application_name: &str,
+    newest: Option<&Newest>,
+) -> Result<Session, ConnectError> {
     let mut driver_config = read_settings(config, application_name)?;
     if !config.url.contains("target_session_attrs") {
         driver_config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    connect_first(config, &driver_config).await
+    connect_first(config, &driver_config, newest).await
 }
 
 /// Connects to the first host that answers, also one that takes no writes: for looking only.
 pub async fn connect_any(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
     let mut driver_config = read_settings(config, application_name)?;
     driver_config.target_session_attrs(TargetSessionAttrs::Any);
-    connect_first(config, &driver_config).await
+    connect_first(config, &driver_config, None).await
 }
 
 async fn connect_first(
     config: &config::Postgres,
     driver_config: &tokio_postgres::Config,
+    newest: Option<&Newest>,
 ) -> Result<Session, ConnectError> {
     let connector =
         MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), driver_config.get_ssl_mode())?);
     let timeout = driver_config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     let mut failure: Option<ConnectError> = None;
     for target in targets(driver_config)? {
-        match connect_target(&target, driver_config, &connector, timeout).await {
+        let attempt = async {
+            let session = connect_target(&target, driver_config, &connector, timeout).await?;
+            match newest {
+                Some(newest) => admit(session, newest, timeout).await,
+                None => Ok(session),
+            }
+        };
+        match attempt.await {
             Ok(session) => {
                 tracing::debug!(host = session.host, "connected to the database");
                 return Ok(session);
@@ -300,6 +261,19 @@ async fn connect_target(
         }
     }
     Err(failure.unwrap_or_else(|| unreachable("the name has no address".into())))
+}
+
+/// Hands the session on unless its server is one that a failover has replaced.
+async fn admit(session: Session, newest: &Newest, timeout: Duration) -> Result<Session, ConnectError> {
+    let host = session.host.clone();
+    match tokio::time::timeout(timeout, newest.admit(&session.client)).await {
+        Ok(Ok(true)) => Ok(session),
+        Ok(Ok(false)) => Err(ConnectError::Superseded { host }),
+        Ok(Err(error)) => Err(ConnectError::Unreachable { host, source: error.into() }),
+        Err(_) => {
+            Err(ConnectError::Unreachable { host, source: timed_out("its timeline was not told", timeout) })
+        }
+    }
 }
 
 fn timed_out(what: &str, timeout: Duration) -> Cause {
@@ -417,17 +391,6 @@ fn read_password(path: &Path) -> Result<String, ConnectError> {
     })?;
     // Editors end a file with a line break; a password that ends in one is not to be had from a file.
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-impl From<TlsError> for ConnectError {
-    fn from(error: TlsError) -> Self {
-        let TlsError { setting, path, source } = error;
-        let problem = path.as_deref().map_or_else(
-            || "the system's certificates do not serve; name a ca_file".to_owned(),
-            |path: &Path| format!("{} does not serve", path.display()),
-        );
-        Self::Config { setting, problem, source: Some(source) }
-    }
 }
 
 /// Starts the task that drives `connection`.

@@ -18,6 +18,9 @@ use super::{Error, PrivatePostgres, directory, io as io_error, programs};
 /// so that two transactions of one client can meet two server sessions.
 const POOL_SIZE: u32 = 2;
 
+/// Seconds after which it tries a server again that was away. Its default of 15 would be the time of every recovery.
+const LOGIN_RETRY: u32 = 1;
+
 /// A PgBouncer of one's own.
 #[derive(Debug)]
 pub struct PrivatePgBouncer {
@@ -47,6 +50,30 @@ impl PrivatePgBouncer {
         Ok(Self { server, program })
     }
 
+    /// Turns new server connections to `postgres`, without a restart.
+    pub fn point_to(&mut self, postgres: &PrivatePostgres) -> Result<(), Error> {
+        self.program.postgres_port = postgres.port();
+        self.program
+            .configure(&self.server)
+            .map_err(io_error("write the configuration in", self.server.directory.path()))?;
+        self.server.signal(Signal::SIGHUP);
+        Ok(())
+    }
+
+    /// Stops it and waits until it is gone. Its port stays.
+    pub fn stop(&mut self, stop: Stop) {
+        self.server.stop(&self.program, stop);
+    }
+
+    /// Starts it again on the same port.
+    ///
+    /// # Panics
+    ///
+    /// When it is running.
+    pub fn start_again(&mut self) -> Result<(), Error> {
+        self.server.start(&self.program)
+    }
+
     /// The address, through the pooler, of the database that `url` names at the server.
     #[must_use]
     pub fn url(&self, url: &str) -> String {
@@ -60,8 +87,9 @@ impl Drop for PrivatePgBouncer {
     }
 }
 
-impl Program for PgBouncer {
-    fn spawn(&self, server: &Server, log: File) -> io::Result<Child> {
+impl PgBouncer {
+    /// Writes its configuration.
+    fn configure(&self, server: &Server) -> io::Result<()> {
         let directory = server.directory.path();
         let at = |name: &str| directory.join(name).display().to_string();
         std::fs::write(at("users.txt"), "\"postgres\" \"\"\n")?;
@@ -69,17 +97,26 @@ impl Program for PgBouncer {
             "[databases]\n* = host=127.0.0.1 port={}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\n\
              auth_type = trust\nauth_file = {}\npidfile = {}\n\
-             pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\n",
+             pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\n\
+             server_login_retry = {LOGIN_RETRY}\n",
             self.postgres_port,
             server.port,
             at("users.txt"),
             at("pgbouncer.pid"),
         );
-        std::fs::write(at("pgbouncer.ini"), text)?;
+        std::fs::write(at("pgbouncer.ini"), text)
+    }
+}
+
+impl Program for PgBouncer {
+    fn spawn(&self, server: &Server, log: File) -> io::Result<Child> {
+        self.configure(server)?;
+        // A killed one leaves its file behind, and the next refuses to start while it names a process.
+        let _ = std::fs::remove_file(server.directory.path().join("pgbouncer.pid"));
         let user = self.user.as_ref().map(|user| user.name.as_str());
         let mut logged = Ok(());
         let child = spawn_tied(&self.path, user, Signal::SIGTERM, |command| {
-            command.arg("pgbouncer.ini").current_dir(directory);
+            command.arg("pgbouncer.ini").current_dir(server.directory.path());
             logged = log_to(command, &log);
         });
         logged.and(child)

@@ -77,6 +77,38 @@ impl PrivatePostgres {
         Ok(Self { server, program, databases: AtomicUsize::new(0), has_timescaledb })
     }
 
+    /// An asynchronous standby of this server that streams from it by way of `primary_port`: its own, or that of a proxy
+    /// before it.
+    pub fn standby(&self, primary_port: u16) -> Result<Self, Error> {
+        let program = Postgres { bin: self.program.bin.clone(), user: server_user() };
+        let directory = directory::create()?;
+        program.give(directory.path())?;
+        let path = program.bin.join("pg_basebackup");
+        let output = as_user(&path, program.user(), None)
+            .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync"])
+            .args(["--wal-method=stream", "--write-recovery-conf"])
+            .arg(format!("--port={primary_port}"))
+            .arg("--pgdata")
+            .arg(directory.path().join("data"))
+            .current_dir(directory.path())
+            .output()
+            .map_err(io_error("run setpriv for", path))?;
+        if !output.status.success() {
+            let tail = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(Error::NotReady { program: "pg_basebackup", tail });
+        }
+        let mut server = Server::new("postgres", directory);
+        server.start_on_free_port(&program)?;
+        Ok(Self { server, program, databases: AtomicUsize::new(0), has_timescaledb: self.has_timescaledb })
+    }
+
+    /// Makes a standby the primary; returns when it takes writes.
+    pub async fn promote(&self) -> Result<(), Error> {
+        let client = connect(&self.url()).await?;
+        client.batch_execute("SELECT pg_promote(wait => true)").await?;
+        Ok(())
+    }
+
     /// The server that the tests of this process share, each in a database of its own. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());

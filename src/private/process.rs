@@ -167,6 +167,13 @@ impl Server {
         }
     }
 
+    /// Sends a signal that does not stop it, if it runs.
+    pub(super) fn signal(&self, kind: Signal) {
+        if let Some(child) = &self.child {
+            signal(child, kind);
+        }
+    }
+
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }

@@ -29,8 +29,9 @@ pub(super) fn postgres_bin() -> Result<PathBuf, Error> {
     let has_both = |dir: &Path| dir.join("initdb").is_file() && dir.join("postgres").is_file();
     let found = match std::env::var_os(VARIABLE) {
         Some(path) => Some(PathBuf::from(path)).filter(|dir| has_both(dir)),
+        // A link may stand alone in its directory; the other programs are where it leads.
         None => on_path("initdb")
-            .and_then(|initdb| initdb.parent().map(Path::to_path_buf))
+            .and_then(|initdb| initdb.canonicalize().ok()?.parent().map(Path::to_path_buf))
             .filter(|dir| has_both(dir))
             .or_else(|| newest_debian(has_both)),
     };

@@ -12,11 +12,13 @@ mod conflict;
 mod crash;
 mod demo;
 mod detections;
+mod failover;
 mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
 mod loss;
 mod nats;
+mod pgbouncer;
 mod poison;
 mod postgres;
 mod stop;

@@ -55,7 +55,7 @@ fn unreachable(error: &ConnectError, report: &mut Report) {
         ConnectError::Config { .. } | ConnectError::Tls { .. } | ConnectError::Refused { .. } => {
             report.failure(DATABASE, error);
         }
-        ConnectError::NotWritable { .. } => {
+        ConnectError::Superseded { .. } | ConnectError::NotWritable { .. } => {
             report.error(DATABASE, chain(error), "name the primary in postgres.url, or promote a standby");
         }
         ConnectError::Unreachable { .. } => {

@@ -102,6 +102,11 @@ impl Proxy {
         through
     }
 
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Connections that came so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.control.accepted.load(Ordering::Relaxed)

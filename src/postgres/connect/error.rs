@@ -1,0 +1,97 @@
+//! Why there is no session.
+
+use std::error::Error as StdError;
+use std::path::Path;
+
+use crate::postgres::tls::TlsError;
+
+/// A cause of any kind, kept as it came.
+pub(super) type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Why there is no session: one variant a reaction.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The settings cannot work as they are, whatever the server does: correct them.
+    #[error("[postgres] {setting}: {problem}")]
+    Config {
+        /// Setting at fault.
+        setting: &'static str,
+        /// What is wrong with it and what would mend it.
+        problem: String,
+        /// What the system said, where it said anything that holds no secret.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// The certificates do not fit: correct `[postgres.tls]`, `sslmode` or the server's certificate.
+    #[error(
+        "[postgres] no trusted TLS connection to {host}: check sslmode in the URL, ca_file, and the host's certificate"
+    )]
+    Tls {
+        /// Host and port.
+        host: String,
+        /// What the TLS library said.
+        #[source]
+        source: Cause,
+    },
+    /// The server answered and will not let this user into this database: correct user, password, database, privilege.
+    #[error("[postgres] {host} refuses the login: {remedy}")]
+    Refused {
+        /// Host and port.
+        host: String,
+        /// What would mend it.
+        remedy: String,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// A server takes writes in a history that a failover has ended: end it, or take it out of the URL.
+    #[error(
+        "[postgres] {host} takes writes on an older timeline than jetcopy has written on: a primary of before a failover \
+         must not run, or not be in the URL; were it right after all, restart jetcopy"
+    )]
+    Superseded {
+        /// Host and port.
+        host: String,
+    },
+    /// Servers answer, none takes writes; a failover is under way: try again.
+    #[error("[postgres] {host} takes no writes, and no other host in the URL does")]
+    NotWritable {
+        /// Host and port of the last one that answered so.
+        host: String,
+    },
+    /// No server answers, or none is ready yet: try again.
+    #[error("[postgres] {host} cannot be reached")]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// What the system, the server or the pooler said.
+        #[source]
+        source: Cause,
+    },
+}
+
+impl ConnectError {
+    /// How much the error says where several hosts gave different ones: the highest is reported. What another attempt
+    /// may mend goes before what a person must mend, so that one misconfigured standby does not stop a failover.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Config { .. } => 0,
+            Self::Tls { .. } => 1,
+            Self::Refused { .. } => 2,
+            Self::Unreachable { .. } => 3,
+            Self::NotWritable { .. } => 4,
+            Self::Superseded { .. } => 5,
+        }
+    }
+}
+
+impl From<TlsError> for ConnectError {
+    fn from(error: TlsError) -> Self {
+        let TlsError { setting, path, source } = error;
+        let problem = path.as_deref().map_or_else(
+            || "the system's certificates do not serve; name a ca_file".to_owned(),
+            |path: &Path| format!("{} does not serve", path.display()),
+        );
+        Self::Config { setting, problem, source: Some(source) }
+    }
+}
