@@ -46,7 +46,8 @@ pub(super) fn timestamp(value: Value<'_>, unit: Option<TimeUnit>, zoned: bool) -
             amount(value, unit, "a column of times takes RFC 3339 text, a timestamp or a number with a unit")?
         }
     };
-    match i64::try_from(micros - i128::from(EPOCH_US)) {
+    // A float may have saturated.
+    match i64::try_from(micros.saturating_sub(EPOCH_US.into())) {
         Ok(since_2000) if (MIN_TIMESTAMP..END_TIMESTAMP).contains(&since_2000) => Ok(since_2000),
         _ => Err(Fault::range(TIMESTAMP_RANGE)),
     }

@@ -103,6 +103,17 @@ fn nan_and_infinities_follow_the_setting() {
 }
 
 #[test]
+fn a_float_far_from_all_times_is_out_of_range() {
+    for value in [-1e300_f64, 1e300] {
+        let payload = packed(&[&[0xcb], &value.to_be_bytes()[..]].concat());
+        for ty in [Type::Timestamptz, Type::Timestamp, Type::Date, Type::Time, Type::Interval] {
+            let poison = poison(&mut decoder(ty.clone(), "unit = 's'", ""), &payload);
+            assert_eq!(poison.kind, PoisonKind::Range, "{ty:?} from {value}");
+        }
+    }
+}
+
+#[test]
 fn a_null_by_setting_in_a_required_column_says_why() {
     let pipeline = pipeline("non_finite = 'null'\n[[table]]\nname = 't'");
     let required = super::support::not_null("v", Type::Float8);
