@@ -5,8 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests say what they expect, too")]
 
+#[path = "encodings/mapping.rs"]
+mod mapping;
+#[path = "encodings/property.rs"]
+mod property;
 #[path = "encodings/samples.rs"]
 mod samples;
+#[path = "encodings/tree.rs"]
+mod tree;
 
 use futures_util::SinkExt as _;
 use jetcopy::batch::Rows;
@@ -27,13 +33,18 @@ fn pipeline(toml: &str) -> Pipeline {
     Figment::from(Toml::string(&format!("name = 'p'\nstream = 'S'\n{toml}"))).extract().unwrap()
 }
 
-async fn copy(client: &Client, decoder: &Decoder, rows: &Rows) {
-    let columns: Vec<String> = decoder.columns(0).iter().map(|column| format!("\"{column}\"")).collect();
-    let sql = format!("COPY t ({}) FROM STDIN (FORMAT binary)", columns.join(", "));
-    let mut sink = Box::pin(client.copy_in(&sql).await.unwrap());
-    let bytes = [copy_frame::HEADER, &rows.tables[0].data, &copy_frame::TRAILER].concat();
-    sink.send(bytes::Bytes::from(bytes)).await.unwrap();
-    sink.as_mut().finish().await.unwrap();
+async fn copy(
+    client: &Client,
+    table: &str,
+    columns: &[String],
+    data: &[u8],
+) -> Result<(), tokio_postgres::Error> {
+    let columns: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+    let sql = format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", columns.join(", "));
+    let mut sink = Box::pin(client.copy_in(&sql).await?);
+    let bytes = [copy_frame::HEADER, data, &copy_frame::TRAILER].concat();
+    sink.send(bytes::Bytes::from(bytes)).await?;
+    sink.as_mut().finish().await.map(drop)
 }
 
 fn message(payload: &[u8]) -> Message<'_> {
@@ -92,7 +103,7 @@ async fn every_type_and_arrays_of_it_read_back_as_the_same_value() {
                 });
             }
         }
-        copy(&client, &decoder, &rows).await;
+        copy(&client, "t", decoder.columns(0), &rows.tables[0].data).await.unwrap();
         // `json` has no equality; as jsonb it has.
         let comparable = if *ty == "json" { "jsonb" } else { ty };
         let bad = client
@@ -179,7 +190,7 @@ async fn values_that_need_converting_read_back_as_documented() {
         let mut rows = Rows::new(1);
         let payload = format!("{{\"v\":{json}}}");
         decoder.decode(&message(payload.as_bytes()), 0, &mut rows).unwrap();
-        copy(&client, &decoder, &rows).await;
+        copy(&client, "t", decoder.columns(0), &rows.tables[0].data).await.unwrap();
         let found: String = client.query_one("SELECT v::text FROM t", &[]).await.unwrap().get(0);
         assert_eq!(&found, expected, "{ty} from {json}");
     }
