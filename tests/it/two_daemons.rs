@@ -99,6 +99,7 @@ async fn a_writer_that_froze_loses_the_shard_after_its_lease_and_writes_nothing_
     world.commits(&waiter).await;
     assert_eq!(owner(&world).await, second);
     assert_eq!(waiter.metric("jetcopy_resyncs_total", "cause=\"lost_epoch\""), 0);
+    assert_eq!(writer.metric("jetcopy_resyncs_total", "cause=\"held\""), 1);
     waits_for(&writer, &second);
     assert_eq!(times(&writer, "pipeline waits"), 1, "{}", writer.log());
     world.judge(&waiter, load).await;

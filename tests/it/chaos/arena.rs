@@ -54,13 +54,26 @@ pub(super) struct Arena {
     /// Holds a lock while one is held.
     holder: Option<Client>,
     world: World,
-    /// The database, not through the proxy.
-    database_url: String,
     nats: PrivateNats,
+    /// The primary.
     postgres: PrivatePostgres,
+    standby: Standby,
     next_id: Arc<AtomicI64>,
     /// The stream's end at the last verdict.
     judged: u64,
+}
+
+/// An asynchronous standby, and the proxy by way of which it streams.
+struct Standby {
+    server: PrivatePostgres,
+    between: Proxy,
+}
+
+impl Standby {
+    async fn of(primary: &PrivatePostgres) -> Self {
+        let between = Proxy::start(primary.port()).await;
+        Self { server: primary.standby(between.port()).unwrap(), between }
+    }
 }
 
 impl Arena {
@@ -71,7 +84,6 @@ impl Arena {
         world.database.batch_execute(TABLE).await.unwrap();
         let (nats_proxy, postgres_proxy) =
             (Proxy::start(nats.port()).await, Proxy::start(postgres.port()).await);
-        let database_url = world.database_url.clone();
         world.database_url = postgres_proxy.through(&world.database_url);
         world.nats_url = nats_proxy.through(&world.nats_url);
         // Faults are short, and an answer that does not come within seconds never does.
@@ -84,7 +96,7 @@ impl Arena {
             postgres_proxy,
             holder: None,
             world,
-            database_url,
+            standby: Standby::of(&postgres).await,
             nats,
             postgres,
             next_id: Arc::new(AtomicI64::new(1)),
@@ -131,6 +143,10 @@ impl Arena {
     async fn begin_postgres(&mut self, fault: PostgresFault) {
         match fault {
             PostgresFault::Down(stop) => self.postgres.stop(stop),
+            PostgresFault::Failover => {
+                self.standby.between.refuse(true);
+                self.standby.between.reset();
+            }
             PostgresFault::TerminateBackends => {
                 let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                            WHERE application_name LIKE 'jetcopy/%'";
@@ -145,7 +161,7 @@ impl Arena {
 
     /// Holds what `sql` locks.
     async fn hold(&mut self, sql: &str) {
-        let holder = connect(&self.database_url).await.unwrap();
+        let holder = connect(&self.world.own_url).await.unwrap();
         holder.batch_execute(&format!("BEGIN; {sql}")).await.unwrap();
         self.holder = Some(holder);
     }
@@ -165,8 +181,9 @@ impl Arena {
             }
             Fault::Postgres(PostgresFault::Down(_)) => {
                 self.postgres.start_again().unwrap();
-                self.world.database = connect(&self.database_url).await.unwrap();
+                self.world.reconnect().await;
             }
+            Fault::Postgres(PostgresFault::Failover) => self.fail_over().await,
             Fault::Postgres(PostgresFault::LockTable | PostgresFault::LockCheckpoint) => {
                 self.holder.take().unwrap().batch_execute("ROLLBACK").await.unwrap();
             }
@@ -179,6 +196,22 @@ impl Arena {
             | Fault::Nats(NatsFault::DeleteConsumer)
             | Fault::Poison(_) => {}
         }
+    }
+
+    /// Loses the primary; the standby takes its place, and gets a standby of its own.
+    async fn fail_over(&mut self) {
+        let committed = self.world.checkpoint("events").await;
+        self.postgres.stop(Stop::Kill);
+        self.standby.server.promote().await.unwrap();
+        let (before, after) = (self.postgres.port(), self.standby.server.port());
+        self.postgres_proxy.turn_to(after);
+        self.world.own_url = self.world.own_url.replace(&format!(":{before}/"), &format!(":{after}/"));
+        self.world.reconnect().await;
+        // A daemon may have committed to the new primary already, so it is at least as many.
+        let lacked = committed.saturating_sub(self.world.checkpoint("events").await);
+        println!("             the standby lacked the last {lacked} sequences");
+        let next = Standby::of(&self.standby.server).await;
+        self.postgres = std::mem::replace(&mut self.standby, next).server;
     }
 
     /// Asks the oracle; how many messages came into the stream since it was asked last.

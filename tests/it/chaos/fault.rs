@@ -37,6 +37,8 @@ pub(super) enum Blow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PostgresFault {
     Down(Stop),
+    /// The standby is cut off, the daemons go on, and then it takes the primary's place.
+    Failover,
     TerminateBackends,
     LockTable,
     LockCheckpoint,
@@ -141,7 +143,8 @@ impl Fault {
 
 impl PostgresFault {
     fn draw(dice: &mut Dice) -> Self {
-        match dice.between(0, 10) {
+        match dice.between(0, 12) {
+            10.. => Self::Failover,
             0..3 => Self::Down(dice.one_of(&[Stop::Fast, Stop::Immediate, Stop::Kill])),
             3 => Self::TerminateBackends,
             4 => Self::LockTable,

@@ -3,7 +3,7 @@
 //! What is asked of it holds for all connections, those that are open and those to come, until something else is.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,12 +54,12 @@ pub(crate) enum Lose {
 /// A running proxy; it ends with its value, and its connections with it.
 pub(crate) struct Proxy {
     port: u16,
-    server_port: u16,
     control: Arc<Control>,
     accepting: JoinHandle<()>,
 }
 
 struct Control {
+    server_port: AtomicU16,
     faults: Mutex<Faults>,
     /// Raised to reset the connections that are open.
     resets: watch::Sender<u64>,
@@ -81,6 +81,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let control = Arc::new(Control {
+            server_port: AtomicU16::new(server_port),
             faults: Mutex::new(Faults {
                 to_server: Fault::Pass,
                 to_client: Fault::Pass,
@@ -91,14 +92,15 @@ impl Proxy {
             accepted: AtomicU64::new(0),
             swallowed: AtomicU64::new(0),
         });
-        let accepting = tokio::spawn(accept(listener, server_port, Arc::clone(&control)));
-        Self { port, server_port, control, accepting }
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&control)));
+        Self { port, control, accepting }
     }
 
     /// `url`, which names the server's port, through this proxy.
     pub(crate) fn through(&self, url: &str) -> String {
-        let through = url.replace(&format!(":{}", self.server_port), &format!(":{}", self.port));
-        assert_ne!(through, url, "the address does not name port {}", self.server_port);
+        let server_port = self.control.server_port.load(Ordering::Relaxed);
+        let through = url.replace(&format!(":{server_port}"), &format!(":{}", self.port));
+        assert_ne!(through, url, "the address does not name port {server_port}");
         through
     }
 
@@ -110,6 +112,11 @@ impl Proxy {
     /// Connections that came so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.control.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Passes the connections to come to another server, as an address does that moves.
+    pub(crate) fn turn_to(&self, server_port: u16) {
+        self.control.server_port.store(server_port, Ordering::Relaxed);
     }
 
     /// Spoils one direction.
@@ -162,7 +169,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server_port: u16, control: Arc<Control>) {
+async fn accept(listener: TcpListener, control: Arc<Control>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         control.accepted.fetch_add(1, Ordering::Relaxed);
@@ -170,12 +177,13 @@ async fn accept(listener: TcpListener, server_port: u16, control: Arc<Control>) 
             let _ = client.set_zero_linger();
             continue;
         }
-        connections.spawn(connection(client, server_port, Arc::clone(&control)));
+        connections.spawn(connection(client, Arc::clone(&control)));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connection(client: TcpStream, server_port: u16, control: Arc<Control>) {
+async fn connection(client: TcpStream, control: Arc<Control>) {
+    let server_port = control.server_port.load(Ordering::Relaxed);
     let mut resets = control.resets.subscribe();
     // A server that is not there refuses the client.
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)).await else {
