@@ -41,6 +41,8 @@ pub enum Trouble {
     Disconnected,
     /// The client dropped messages because nobody read them in time.
     SlowConsumer,
+    /// The server is about to end, and sends its clients away some time later.
+    LameDuck,
     /// The client gave up.
     Closed,
 }
@@ -149,12 +151,9 @@ impl Trouble {
             Event::Disconnected => Some(Self::Disconnected),
             Event::SlowConsumer(_) => Some(Self::SlowConsumer),
             Event::Closed => Some(Self::Closed),
-            // A server in lame-duck mode still serves; the disconnect that follows is what ends the connection.
-            Event::Connected
-            | Event::LameDuckMode
-            | Event::Draining
-            | Event::ServerError(_)
-            | Event::ClientError(_) => None,
+            // By then its JetStream has ended: another server serves, or this one again when it is back.
+            Event::LameDuckMode => Some(Self::LameDuck),
+            Event::Connected | Event::Draining | Event::ServerError(_) | Event::ClientError(_) => None,
         }
     }
 }

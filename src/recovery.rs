@@ -92,6 +92,7 @@ pub fn recovery(failure: &Failure) -> Recovery {
             }
         },
         Failure::Nats(Trouble::Disconnected | Trouble::Closed) => Recovery::again("nats"),
+        Failure::Nats(Trouble::LameDuck) => Recovery::again("lame_duck"),
         Failure::Nats(Trouble::SlowConsumer) => Recovery::again("slow_consumer"),
         Failure::Panicked(_) => Recovery::again("panic"),
     }

@@ -117,8 +117,9 @@ async fn a_server_in_lame_duck_mode_is_left_for_another() {
             longest = longest.max(world.commits(&daemon).await);
         }
         println!(
-            "lame duck: server gone after {:?}, longest time without a commit {longest:?}",
-            start.elapsed()
+            "lame duck: server gone after {:?}, longest time without a commit {longest:?}, last trouble {}",
+            start.elapsed(),
+            daemon.status()["last_error"]
         );
         server.stop(Stop::Fast);
         server.start_again().unwrap();
