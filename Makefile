@@ -1,6 +1,7 @@
 # `make demo` and `make test` each work alone on a fresh Debian machine with Rust and Python: they install what is missing.
 
-# How long the demo ("20s"; without it, until Ctrl-C) or the chaos (without it, 5 minutes) runs.
+# How long the demo ("20s"; without it, until Ctrl-C), the chaos (without it, 5 minutes) or each fuzz target (without it, a
+# minute) runs.
 DURATION ?=
 # Frames a second that the demo publishes.
 RATE ?= 2000
@@ -10,7 +11,7 @@ SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench lint
+.PHONY: help setup demo test chaos fuzz bench lint
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ test: setup ## Runs all tests on private servers
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
 	SEED=$(SEED) DURATION=$(DURATION) cargo test --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
+
+fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
+	@scripts/fuzz.sh $(or $(DURATION),1m)
 
 bench: setup ## Measures against the server's own COPY; writes target/bench.json
 	cargo bench --bench decode

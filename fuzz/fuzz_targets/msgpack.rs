@@ -1,0 +1,7 @@
+//! MessagePack with arbitrary mappings.
+
+#![no_main]
+
+mod decode;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decode::judge("msgpack", input));
