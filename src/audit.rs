@@ -218,15 +218,15 @@ impl Gaps<'_> {
         while from < to {
             let loss = self.losses.iter().find(|loss| loss.last >= from && loss.first < to);
             let before = loss.map_or(to, |loss| loss.first.max(from));
-            self.judge_unrecorded(report, from, before).await?;
             let after = loss.map_or(to, |loss| (loss.last + 1).min(to));
+            self.judge_unrecorded(report, from, before).await?;
             report.counts.lost += after - before;
             from = after;
         }
         Ok(())
     }
 
-    async fn judge_unrecorded(&self, report: &mut Report, mut from: u64, to: u64) -> Result<(), Error> {
+    async fn judge_unrecorded(&mut self, report: &mut Report, mut from: u64, to: u64) -> Result<(), Error> {
         let first = self.contents.first_sequence();
         let gone = first.clamp(from, to.max(from)) - from;
         report.counts.dropped_by_now += gone;

@@ -13,13 +13,16 @@ const COUNTS: usize = 100;
 pub(super) struct Contents<'a> {
     stream: &'a Stream,
     subjects: Vec<String>,
+    /// The last answer of [`Contents::next`] and what was asked: it holds for all sequences in between, so that a long
+    /// stretch with many gaps and few messages takes few questions.
+    known: Option<(u64, Option<u64>)>,
 }
 
 impl<'a> Contents<'a> {
     /// `subjects` narrow the stream; empty, they mean all of it.
     pub(super) fn new(stream: &'a Stream, subjects: &[String]) -> Self {
         let subjects = if subjects.is_empty() { vec![ALL.to_owned()] } else { subjects.to_vec() };
-        Self { stream, subjects }
+        Self { stream, subjects, known: None }
     }
 
     /// The first sequence that the stream held when the audit began.
@@ -28,7 +31,13 @@ impl<'a> Contents<'a> {
     }
 
     /// The sequence of the first message at or after `sequence`.
-    pub(super) async fn next(&self, sequence: u64) -> Result<Option<u64>, async_nats::Error> {
+    pub(super) async fn next(&mut self, sequence: u64) -> Result<Option<u64>, async_nats::Error> {
+        if let Some((asked, found)) = self.known
+            && asked <= sequence
+            && found.is_none_or(|found| sequence <= found)
+        {
+            return Ok(found);
+        }
         let mut first = None;
         for subject in &self.subjects {
             let found = match self.stream.get_first_raw_message_by_subject(subject, sequence).await {
@@ -38,6 +47,7 @@ impl<'a> Contents<'a> {
             };
             first = Some(first.map_or(found, |first: u64| first.min(found)));
         }
+        self.known = Some((sequence, first));
         Ok(first)
     }
 
