@@ -174,7 +174,10 @@ impl Pull {
         let pending = pending.and_then(|pending| pending.as_str().parse::<usize>().ok());
         match (status, description, pending) {
             (StatusCode::IDLE_HEARTBEAT, _, _) => Ok(()),
-            (StatusCode::NO_RESPONDERS, _, _) => Err(Error::NoResponders),
+            // Some servers that go do not say how much a request has brought.
+            (StatusCode::NO_RESPONDERS, _, _) | (_, "Leadership Change" | "Server Shutdown", None) => {
+                Err(Error::NoResponders)
+            }
             (_, "Consumer Deleted", _) => Err(Error::ConsumerDeleted),
             // The request is done or expired, or its server goes: what it did not bring is asked for again.
             (StatusCode::TIMEOUT, _, Some(pending))
