@@ -24,6 +24,9 @@ pub mod pull;
 /// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
 const BATCHES_UNACKED: usize = 4;
 
+/// Never fewer: small batches come many in a second, and each waits for its ack to come round.
+const LEAST_UNACKED: usize = 10_000;
+
 /// Redelivery is no recovery path here; a week outlasts every outage in which a subscription stays open.
 const ACK_WAIT: Duration = Duration::from_hours(7 * 24);
 
@@ -133,7 +136,7 @@ impl Contiguity {
 /// The configuration that the durable of `pipeline` must have.
 #[must_use]
 pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> Config {
-    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(2 * pull::MESSAGES);
+    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
     let mut config = Config {
         durable_name: Some(pipeline.durable_name()),
         description: Some(format!("cursor of jetcopy pipeline {}", pipeline.name)),

@@ -111,7 +111,7 @@ async fn what_the_stream_drops_while_the_pipeline_runs_is_recorded_exactly() {
         stream.consumer_info("jetcopy-events").await.unwrap().num_pending == 0
     })
     .await;
-    publish(&world, 30_000).await;
+    publish(&world, 13_000).await;
     let delivered = stream.consumer_info("jetcopy-events").await.unwrap();
     let delivered = i64::try_from(delivered.delivered.stream_sequence).unwrap();
     let kept = world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.first_sequence;
