@@ -155,10 +155,10 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
     stream.create_consumer(durable.clone()).await.unwrap();
     let troubles = world.troubles().await;
     assert!(
-        troubles[0].contains("100 unacknowledged messages, fewer than batch.max_rows (10000)"),
+        troubles[0].contains("100 unacknowledged messages, fewer than batch.max_rows (20000)"),
         "{troubles:?}"
     );
-    durable.max_ack_pending = 20_000;
+    durable.max_ack_pending = 40_000;
     stream.create_consumer(durable).await.unwrap();
     let troubles = world.troubles().await;
     assert!(troubles[0].contains("is not configured as jetcopy does it"), "{troubles:?}");
