@@ -18,6 +18,7 @@ mod process;
 mod programs;
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 pub use nats::{NatsOptions, PrivateNats};
 pub use pgbouncer::PrivatePgBouncer;
@@ -63,4 +64,15 @@ pub enum Error {
 fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.into();
     move |source| Error::Io { action, path, source }
+}
+
+/// The value that `slot` holds while anybody uses it, else a new one.
+fn shared<T>(slot: &Mutex<Weak<T>>, start: impl FnOnce() -> Result<T, Error>) -> Result<Arc<T>, Error> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(server) = slot.upgrade() {
+        return Ok(server);
+    }
+    let server = Arc::new(start()?);
+    *slot = Arc::downgrade(&server);
+    Ok(server)
 }

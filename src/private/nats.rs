@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use nix::sys::signal::Signal;
 
@@ -62,13 +62,7 @@ impl PrivateNats {
     /// The server that the tests of this process share. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<PrivateNats>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Ok(server);
-        }
-        let server = Arc::new(Self::start(&NatsOptions::default())?);
-        *shared = Arc::downgrade(&server);
-        Ok(server)
+        super::shared(&SHARED, || Self::start(&NatsOptions::default()))
     }
 
     /// The address for a client.

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -112,13 +112,7 @@ impl PrivatePostgres {
     /// The server that the tests of this process share, each in a database of its own. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Ok(server);
-        }
-        let server = Arc::new(Self::start(&PostgresOptions::default())?);
-        *shared = Arc::downgrade(&server);
-        Ok(server)
+        super::shared(&SHARED, || Self::start(&PostgresOptions::default()))
     }
 
     /// The address of the maintenance database `postgres`.
