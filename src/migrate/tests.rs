@@ -156,7 +156,8 @@ async fn a_role_that_may_only_read_can_list_and_a_migrated_database_needs_no_pri
 
 #[tokio::test]
 async fn checkpoint_updates_stay_heap_only_on_one_page() {
-    let server = PrivatePostgres::shared().unwrap();
+    // A server of its own: another test's transaction, in whatever database, holds back what an update may prune.
+    let server = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
