@@ -13,10 +13,12 @@ use serde::Deserialize;
 
 mod load;
 mod redact;
+mod store;
 mod validate;
 
 pub use load::{ConfigError, Overrides, Problem};
 pub use redact::{read_secret, redact_url};
+pub use store::Store;
 
 /// All settings of one daemon.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -34,6 +36,9 @@ pub struct Config {
     /// How the daemon logs.
     #[serde(default)]
     pub log: Log,
+    /// How long the rows of the store's tables live.
+    #[serde(default)]
+    pub store: Store,
     /// What goes where; one entry a pipeline.
     #[serde(default, rename = "pipeline")]
     pub pipelines: Vec<Pipeline>,

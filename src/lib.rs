@@ -30,6 +30,7 @@
 //! - [`postgres`]: connecting, introspection, and the one table that turns SQLSTATEs into decisions.
 //! - [`kill_point`]: where tests let the daemon die.
 //! - [`migrate`]: the schema of the database, step by step.
+//! - [`store`]: the store's tables and roll-ups, and what happens to their rows with age.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`http`]: metrics, health and status for scrapers and people.
@@ -67,6 +68,7 @@ pub mod recovery;
 pub mod resync;
 pub mod retry;
 pub mod status;
+pub mod store;
 pub mod subscribe;
 pub mod supervise;
 pub mod write;

@@ -387,6 +387,10 @@ fn the_reference_names_every_setting() {
         fields::<Tls>(),
         fields::<Http>(),
         fields::<Log>(),
+        fields::<Store>(),
+        fields::<store::TableChange>(),
+        fields::<store::RollupChange>(),
+        fields::<store::RefreshChange>(),
         fields::<Pipeline>(),
         fields::<BatchLimits>(),
         fields::<PoisonLimits>(),
@@ -398,5 +402,95 @@ fn the_reference_names_every_setting() {
                 [format!("{setting} = "), format!("{setting}]")].iter().any(|form| text.contains(form));
             assert!(named || text.contains(&format!(".{setting}.")), "{setting} is not in the reference");
         }
+    }
+}
+
+#[test]
+fn the_store_has_the_defaults_of_the_catalog_where_nothing_else_is_set() {
+    use crate::store::catalog::{After, rollup, table};
+    let text =
+        "[store.frame_metadata]\nretention = \"never\"\n[store.frame_stats_1m]\nrefresh = { lag = \"5m\" }\n";
+    let store = load(&format!("{text}{LEAST}")).unwrap().store;
+    let (frames, minutes) = (table("frame_metadata").unwrap(), rollup("frame_stats_1m").unwrap());
+    assert_eq!(store.table(frames).retention, After::Never);
+    assert_eq!(store.table(frames).chunk_interval, frames.life.chunk_interval);
+    assert_eq!(store.rollup(minutes).refresh.lag, Duration::from_mins(5));
+    assert_eq!(store.rollup(minutes).refresh.window, minutes.life.refresh.window);
+}
+
+#[test]
+fn the_store_takes_settings_from_the_environment() {
+    use crate::store::catalog::{After, table};
+    let environment = [("JETCOPY_STORE__FRAME_METADATA__RETENTION", "10d")];
+    let store = load_all(LEAST, &environment, &Overrides::default()).unwrap().store;
+    let retention = store.table(table("frame_metadata").unwrap()).retention;
+    assert_eq!(retention, After::Age(Duration::from_hours(240)));
+}
+
+#[test]
+fn an_unknown_name_in_the_store_is_named_with_the_nearest() {
+    let store = |lines: &str| said(load(&format!("{lines}\n{LEAST}")));
+    assert_eq!(
+        store("[store.frame_metdata]"),
+        ["file:1: store.frame_metdata: unknown key `frame_metdata`; did you mean `frame_metadata`?"]
+    );
+    assert_eq!(
+        store("[store.frame_metadata]\nretntion = \"7d\""),
+        ["file:2: store.frame_metadata.retntion: unknown key `retntion`; did you mean `retention`?"]
+    );
+    assert_eq!(
+        store("[store.frame_stats_1m]\ncompress_after = \"7d\""),
+        [
+            "file:2: store.frame_stats_1m.compress_after: unknown key `compress_after`; known are retention, refresh"
+        ]
+    );
+    assert_eq!(
+        store("[store.frame_stats_1m]\nrefresh = { evry = \"7d\" }"),
+        ["file:2: store.frame_stats_1m.refresh.evry: unknown key `evry`; did you mean `every`?"]
+    );
+    let said = store("[store.frame_metadata]\nretention = \"nevr\"");
+    assert!(said[0].starts_with("file:2: store.frame_metadata.retention: "), "{said:?}");
+    assert!(said[0].ends_with("expected an age such as \"7d\", or \"never\""), "{said:?}");
+}
+
+#[test]
+fn a_refresh_never_reaches_past_the_retention_of_its_source() {
+    let store = |lines: &str| said(load(&format!("{lines}\n{LEAST}")));
+    assert_eq!(
+        store("[store.frame_metadata]\nretention = \"5days\""),
+        [
+            "file:1: store.frame_stats_1m.refresh.window: is 6d, and frame_metadata keeps its rows for 5d: the \
+             refresh would empty buckets whose rows were dropped; at most 5d"
+        ]
+    );
+    assert_eq!(
+        store("[store.frame_stats_1h]\nrefresh.window = \"31d\""),
+        ["file:2: store.frame_stats_1h.refresh.window: is 31d, and frame_stats_1m keeps its rows for \
+             30d: the refresh would empty buckets whose rows were dropped; at most 30d"]
+    );
+    assert_eq!(
+        store("[store.frame_stats_1d]\nretention = \"20d\""),
+        [
+            "file:2: store.frame_stats_1d.retention: is 20d, less than refresh.window: dropped buckets would come again",
+        ]
+    );
+    assert_eq!(
+        store("[store.frame_stats_1d]\nrefresh.window = \"2d\""),
+        [
+            "file:2: store.frame_stats_1d.refresh.window: is 2d: must be 2 buckets more than refresh.lag, at least \
+             2895m"
+        ]
+    );
+}
+
+#[test]
+fn spans_of_the_store_are_more_than_nothing() {
+    for (line, key) in [
+        ("store.maintain_interval = \"0s\"", "store.maintain_interval"),
+        ("store.frame_metadata.chunk_interval = \"0s\"", "store.frame_metadata.chunk_interval"),
+        ("store.operations_log.retention = \"0s\"", "store.operations_log.retention"),
+        ("store.frame_stats_1m.refresh.every = \"0s\"", "store.frame_stats_1m.refresh.every"),
+    ] {
+        assert_eq!(said(load(&format!("{line}\n{LEAST}"))), [format!("file:1: {key}: must be more than 0")]);
     }
 }

@@ -29,6 +29,9 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             found.add("log.level", format!("{error}; try `info` or `jetcopy=debug`"));
         }
+        for (key, text) in self.store.problems() {
+            found.add(key, text);
+        }
         for (index, pipeline) in self.pipelines.iter().enumerate() {
             let at = |key: &str| format!("pipeline[{index}].{key}");
             check_pipeline(pipeline, &at, &mut found);
