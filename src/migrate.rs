@@ -15,7 +15,7 @@ use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { version: 1, name: "jetcopy", sql: include_str!("../migrations/V1__jetcopy.sql") },
     Migration {
         version: 2,
@@ -27,6 +27,7 @@ const MIGRATIONS: [Migration; 3] = [
         name: "detection_events",
         sql: include_str!("../migrations/V3__detection_events.sql"),
     },
+    Migration { version: 4, name: "time_tables", sql: include_str!("../migrations/V4__time_tables.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.
@@ -120,7 +121,7 @@ impl fmt::Display for Entry {
 pub struct Report {
     /// The migrations that this run applied; empty where nothing was pending.
     pub applied: Vec<Entry>,
-    /// Version of the TimescaleDB extension in the database; without it the store tables are plain tables.
+    /// Version of the TimescaleDB extension in the database; without it the store tables have native partitions.
     pub timescaledb: Option<String>,
 }
 
@@ -154,6 +155,8 @@ pub enum MigrateError {
 /// Applies what is pending.
 pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
+    // Such as that a table stays as it is, and why.
+    session.show_notices();
     let report = apply(&session.client).await;
     // Closing the connection rolls back what was not committed.
     session.close().await;

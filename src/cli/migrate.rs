@@ -29,7 +29,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), MigrateError> {
     }
     match timescaledb {
         Some(version) => println!("TimescaleDB {version}: new store tables are hypertables"),
-        None => println!("TimescaleDB is not installed: new store tables are plain tables"),
+        None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::private::{PostgresOptions, PrivatePostgres, connect};
 
+mod time_tables;
+
 fn settings(url: &str) -> config::Postgres {
     config::Postgres { url: url.to_owned(), ..config::Postgres::default() }
 }
@@ -63,16 +65,6 @@ async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
     let expected =
         [("detection_events", "time"), ("frame_metadata", "time")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(found, expected);
-}
-
-#[tokio::test]
-async fn the_store_tables_are_plain_where_timescaledb_is_not_loaded() {
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
-    let server = PrivatePostgres::start(&options).unwrap();
-    let report = migrate(&settings(&server.url())).await.unwrap();
-    assert_eq!(report.timescaledb, None);
-    let made = relations(&server.url()).await;
-    assert!(made.iter().any(|(name, _)| name == "frame_metadata_time"), "{made:?}");
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ pub struct Session {
     pub client: Client,
     host: String,
     sync_wait_cancelled: Arc<AtomicBool>,
+    notices_matter: Arc<AtomicBool>,
     driver_runs: watch::Receiver<()>,
     driver: Driver,
 }
@@ -101,6 +102,11 @@ impl Session {
     #[must_use]
     pub fn take_sync_wait_cancelled(&self) -> bool {
         self.sync_wait_cancelled.swap(false, Ordering::AcqRel)
+    }
+
+    /// Lets the server's notices be logged as information from now on, where a person should see them.
+    pub fn show_notices(&self) {
+        self.notices_matter.store(true, Ordering::Release);
     }
 
     /// Whether the connection is known to be gone.
@@ -401,16 +407,21 @@ where
     let sync_wait_cancelled = Arc::new(AtomicBool::new(false));
     let (runs, driver_runs) = watch::channel(());
     let cancelled = Arc::clone(&sync_wait_cancelled);
+    let notices_matter = Arc::new(AtomicBool::new(false));
+    let shown = Arc::clone(&notices_matter);
     let driver = Driver(tokio::spawn(async move {
         // Dropped when the task ends, by itself or aborted: that is what `closed` waits for.
         let _runs = runs;
-        poll_messages(connection, &cancelled).await;
+        poll_messages(connection, &cancelled, &shown).await;
     }));
-    Session { client, host, sync_wait_cancelled, driver_runs, driver }
+    Session { client, host, sync_wait_cancelled, notices_matter, driver_runs, driver }
 }
 
-async fn poll_messages<S>(connection: Connection<Socket, S>, sync_wait_cancelled: &AtomicBool)
-where
+async fn poll_messages<S>(
+    connection: Connection<Socket, S>,
+    sync_wait_cancelled: &AtomicBool,
+    notices_matter: &AtomicBool,
+) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let mut connection = pin!(connection);
@@ -422,6 +433,8 @@ where
                 if is_cancelled_sync_wait(&notice) {
                     sync_wait_cancelled.store(true, Ordering::Release);
                     tracing::warn!(notice = notice.message(), "a synchronous commit was cut short");
+                } else if notices_matter.load(Ordering::Acquire) {
+                    tracing::info!("{}", notice.message());
                 } else {
                     tracing::debug!(sqlstate = notice.code().code(), notice = notice.message(), "notice");
                 }

@@ -115,6 +115,13 @@ impl PrivatePostgres {
         super::shared(&SHARED, || Self::start(&PostgresOptions::default()))
     }
 
+    /// As [`Self::shared`], without TimescaleDB also where the server has it.
+    pub fn shared_plain() -> Result<Arc<Self>, Error> {
+        static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
+        let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+        super::shared(&SHARED, || Self::start(&options))
+    }
+
     /// The address of the maintenance database `postgres`.
     #[must_use]
     pub fn url(&self) -> String {
