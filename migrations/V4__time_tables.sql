@@ -6,16 +6,19 @@ CREATE TABLE jetcopy.partitioned_tables (
     time_column name NOT NULL
 );
 
--- The partitions of a table and the times they take, from `starts` up to and without `ends`.
+-- The partitions of a table and the times they take, from `starts` up to and without `ends`. One that is being detached
+-- takes no more rows.
 CREATE FUNCTION jetcopy.partitions(relation regclass)
-    RETURNS TABLE (partition regclass, starts timestamptz, ends timestamptz)
+    RETURNS TABLE (partition regclass, starts timestamptz, ends timestamptz, detaching boolean)
     LANGUAGE sql STABLE
     -- Bounds are shown in the zone and style of the session, and read back in them.
     SET timezone = 'UTC' SET datestyle = 'ISO'
 AS $$
     SELECT c.oid::regclass,
         CASE WHEN bound[1] = 'MINVALUE' THEN '-infinity' ELSE trim(bound[1], '''')::timestamptz END,
-        CASE WHEN bound[2] = 'MAXVALUE' THEN 'infinity' ELSE trim(bound[2], '''')::timestamptz END
+        CASE WHEN bound[2] = 'MAXVALUE' THEN 'infinity' ELSE trim(bound[2], '''')::timestamptz END,
+        -- A column that servers before 14 do not have.
+        coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
     FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
     CROSS JOIN regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS bound
@@ -36,16 +39,18 @@ DECLARE
     stem text;
     owner text;
     partition text;
+    detaching boolean;
 BEGIN
     IF NOT isfinite(day) THEN
         RAISE EXCEPTION 'no partition of a day takes %', day USING ERRCODE = 'datetime_field_overflow';
     END IF;
     -- One at a time adds to a table; who writes to it does not wait.
     EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relation);
-    IF EXISTS (
-        SELECT FROM jetcopy.partitions(relation) p
-        WHERE p.starts < (day + 1)::timestamptz AND p.ends > day::timestamptz)
-    THEN
+    SELECT bool_or(p.detaching) INTO detaching FROM jetcopy.partitions(relation) p
+    WHERE p.starts < (day + 1)::timestamptz AND p.ends > day::timestamptz;
+    IF detaching THEN
+        RAISE EXCEPTION 'the partition of % that takes % is being dropped', relation, day USING ERRCODE = 'object_in_use';
+    ELSIF NOT detaching THEN
         RETURN false;
     END IF;
     SELECT n.nspname, left(c.relname, 45), pg_get_userbyid(c.relowner) INTO schema_name, stem, owner
@@ -63,10 +68,11 @@ BEGIN
 END
 $$;
 
--- Adds the partitions that rows of these days need; returns the days that no partition takes all the same.
+-- Adds the partitions that rows of these days need; returns the days that were left out, NULL where the table is not in
+-- jetcopy.partitioned_tables.
 --
--- A wrong clock must not fill the catalog: days over 1,000 back or over 7 ahead are left out, and so is every day of a
--- table that is not in jetcopy.partitioned_tables. Who needs others adds them with jetcopy.add_partition().
+-- A wrong clock must not fill the catalog: days over 1,000 back or over 7 ahead are left out, unless a partition takes
+-- them already. Who needs others adds them with jetcopy.add_partition().
 --
 -- It runs with the rights of its owner, since who may insert need not own the table.
 CREATE FUNCTION jetcopy.add_partitions(relation regclass, days date[]) RETURNS date[]
@@ -75,14 +81,16 @@ CREATE FUNCTION jetcopy.add_partitions(relation regclass, days date[]) RETURNS d
 AS $$
 DECLARE
     day date;
-    ours boolean := EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation = add_partitions.relation);
     left_out date[] := '{}';
 BEGIN
+    IF NOT EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation = add_partitions.relation) THEN
+        RETURN NULL;
+    END IF;
     IF NOT has_table_privilege(session_user, relation, 'INSERT') THEN
         RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
     END IF;
     FOREACH day IN ARRAY days LOOP
-        IF ours AND day BETWEEN current_date - 1000 AND current_date + 7 THEN
+        IF day BETWEEN current_date - 1000 AND current_date + 7 THEN
             PERFORM jetcopy.add_partition(relation, day);
         ELSIF NOT EXISTS (
             SELECT FROM jetcopy.partitions(relation) p

@@ -186,8 +186,8 @@ async fn a_store_table_that_somebody_else_made_or_partitioned_stays_as_it_is() {
     migrate(&settings(&url)).await.unwrap();
     assert_eq!(kind(&client, "frame_metadata").await, "r");
     assert!(days(&client, "detection_events").await.is_empty());
-    let days = "SELECT jetcopy.add_partitions('detection_events', ARRAY[current_date])::text";
-    assert_eq!(text(&client, days).await, text(&client, "SELECT ARRAY[current_date]::text").await);
+    let not_ours = "SELECT (jetcopy.add_partitions('detection_events', ARRAY[current_date]) IS NULL)::text";
+    assert_eq!(text(&client, not_ours).await, "true");
 }
 
 #[tokio::test]
