@@ -88,6 +88,16 @@ pub enum Error {
         /// The other daemon, as in `jetcopy.checkpoints.owner`.
         owner: String,
     },
+    /// An operator paused the pipeline.
+    #[error("paused by operator {by} since {since} UTC")]
+    Paused {
+        /// The pipeline.
+        pipeline: String,
+        /// Who did, as in `jetcopy.checkpoints.paused_by`.
+        by: String,
+        /// When, in UTC.
+        since: String,
+    },
     /// The compare-and-set matched no row: another writer took the shard or moved its checkpoint.
     #[error("the checkpoint was moved by another writer")]
     LostEpoch,
@@ -131,7 +141,8 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
 
     let look = format!(
         "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
-           SELECT FROM pg_stat_activity WHERE application_name = owner) \
+           SELECT FROM pg_stat_activity WHERE application_name = owner), \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, '') \
          FROM jetcopy.checkpoints WHERE shard = {shard}"
     );
     let rows = session.client.simple_query(&look).await.map_err(database("read"))?;
@@ -149,6 +160,10 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
         session.client.simple_query(&create).await.map_err(database("create"))?;
         String::new()
     };
+    if let Some(since) = text(&rows, 2) {
+        let by = text(&rows, 3).unwrap_or_default();
+        return Err(Error::Paused { pipeline: place.pipeline.clone(), by, since });
+    }
     if text(&rows, 1).as_deref() == Some("t") && before != owner {
         return Err(Error::Held { owner: before });
     }
@@ -166,7 +181,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
          SELECT FROM jetcopy.checkpoints WHERE shard = {shard} FOR UPDATE; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, lease_until = now() + interval '{} ms', \
            updated_at = now() \
-         WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) \
+         WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
            (extract(epoch FROM last_timestamp) * 1000000)::bigint; \
          COMMIT",
@@ -183,7 +198,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
             return Err(Error::Database { action: "claim", source });
         }
     };
-    // No row: another daemon claimed the shard between the look and the update.
+    // No row: another daemon claimed the shard, or an operator paused it, between the look and the update.
     let Some(epoch) = text(&rows, 0) else { return Err(Error::LostEpoch) };
     let number = |column, name| match text(&rows, column) {
         Some(value) => value.parse::<i64>().map(Some).map_err(|_| Error::Unreadable { column: name }),

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use crate::config::{Config, ConfigError, Log, Overrides, Pipeline};
 use crate::logging;
@@ -15,8 +15,10 @@ use crate::logging;
 pub mod accept_loss;
 pub mod audit;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod migrate;
+pub mod pause;
 pub mod publish;
 pub mod run;
 pub mod signals;
@@ -42,6 +44,8 @@ Exit codes:
   0    done; run: stopped in order
   1    failed: a server refused or was away, check found an error, or audit a difference
   2    wrong arguments or configuration; nothing was tried
+  3    run: stopped, but something that was taken could not be committed in time; the next run
+       carries it again, nothing is lost
   130  ended at once by a second Ctrl-C (143: SIGTERM); nothing is lost, the next run goes on
        from the checkpoint";
 
@@ -53,6 +57,9 @@ const FAILED: u8 = 1;
 
 /// Exit code of wrong arguments (clap's own) and of a wrong configuration.
 const WRONG_CONFIG: u8 = 2;
+
+/// Exit code of a stop after which something that was taken is not committed.
+const UNDRAINED: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -92,6 +99,20 @@ enum Command {
         #[command(flatten)]
         args: migrate::Args,
     },
+    /// Let a pipeline stand still until it is resumed, also over restarts.
+    Pause {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: pause::Args,
+    },
+    /// Let a paused pipeline go on.
+    Resume {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: pause::Args,
+    },
     /// Let a pipeline go on that halted because messages were lost.
     AcceptLoss {
         #[command(flatten)]
@@ -115,6 +136,10 @@ enum Command {
     },
     /// Show everything at work on private servers, which end with it.
     Demo(demo::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, or write its pages into a directory.
+    Man(completions::ManArgs),
 }
 
 /// Where the settings come from; part of each command that has any.
@@ -186,6 +211,9 @@ pub enum Failure {
     /// Something failed.
     #[error(transparent)]
     Failed(Box<dyn Error + Send + Sync>),
+    /// The daemon stopped before all that it had taken was committed, and has logged why.
+    #[error("stopped before all that was taken was committed")]
+    Undrained,
     /// Something failed, and the command has said what.
     #[error("failed")]
     Told,
@@ -211,6 +239,7 @@ pub fn main() -> ExitCode {
             tell(error.as_ref());
             ExitCode::from(FAILED)
         }
+        Err(Failure::Undrained) => ExitCode::from(UNDRAINED),
         Err(Failure::Told) => ExitCode::from(FAILED),
     }
 }
@@ -228,6 +257,12 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Migrate { settings, args } => {
             migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
+        Command::Pause { settings, args } => {
+            pause::pause(&quiet(&settings)?, &args).await.map_err(Failure::failed)
+        }
+        Command::Resume { settings, args } => {
+            pause::resume(&quiet(&settings)?, &args).await.map_err(Failure::failed)
+        }
         Command::AcceptLoss { settings, args } => {
             accept_loss::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
@@ -239,6 +274,11 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             logging::init(&Log { level: QUIET.into(), ..Log::default() }).map_err(Failure::failed)?;
             demo::run(&args).await.map(drop)
         }
+        Command::Completions(args) => {
+            completions::completions(Cli::command(), &args);
+            Ok(())
+        }
+        Command::Man(args) => completions::man(Cli::command(), &args).map_err(Failure::failed),
     }
 }
 
@@ -266,8 +306,6 @@ fn tell(error: &(dyn Error + 'static)) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Config {
 }
 
 /// `[nats]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Nats {
     /// Server addresses, comma-separated.
@@ -65,7 +65,7 @@ pub struct Nats {
 }
 
 /// `[postgres]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postgres {
     /// Connection URL or key-value string; several hosts may be named.
@@ -83,7 +83,7 @@ pub struct Postgres {
 }
 
 /// `[nats.tls]` and `[postgres.tls]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// Certificate authorities in PEM; without it, the system's.
@@ -95,7 +95,7 @@ pub struct Tls {
 }
 
 /// `[http]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Address and port to serve on.
@@ -103,7 +103,7 @@ pub struct Http {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// A `tracing` filter: `info`, `jetcopy=debug`.
@@ -123,7 +123,7 @@ pub enum LogFormat {
 }
 
 /// `[[pipeline]]`: one stream into one or more tables.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
     /// Unique name: the checkpoint's shard, the label on every metric.
@@ -172,7 +172,7 @@ pub enum Format {
 }
 
 /// `batch = { … }`: the first limit reached closes the batch.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchLimits {
     /// Rows over all tables.
@@ -209,7 +209,7 @@ pub enum NonFinite {
 }
 
 /// `poison = { … }`: beyond these a pipeline pauses instead of filling the dead-letter table.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoisonLimits {
     /// Dead letters in one batch.
@@ -219,7 +219,7 @@ pub struct PoisonLimits {
 }
 
 /// `[[pipeline.table]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     /// Table name, schema-qualified where needed.
@@ -251,7 +251,7 @@ pub enum OnConflict {
 }
 
 /// Where a column's value comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ColumnSource {
     /// A path or `$source`.
     From(String),
@@ -260,7 +260,7 @@ pub enum ColumnSource {
 }
 
 /// `{ from = …, unit = …, default = … }` or `{ constant = … }`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetailedSource {
     /// A path or `$source`; by default the column's own name.

@@ -85,6 +85,9 @@ pub enum Error {
     /// Somebody changed the durable.
     #[error("the durable was changed")]
     Changed,
+    /// An operator paused the durable in NATS.
+    #[error(transparent)]
+    Paused(#[from] subscribe::Error),
     /// The durable or the stream cannot be read.
     #[error("cannot read the durable consumer")]
     Consumer(#[source] async_nats::Error),
@@ -119,6 +122,9 @@ pub async fn run(
             Ok(Err(error)) => return error,
             Err(_) => return Error::Timeout,
         };
+        if let Err(paused) = subscribe::refuse_paused(&consumer) {
+            return paused.into();
+        }
         if !subscribe::matches(&consumer.config, &subscribe::consumer_config(&pipeline, DeliverPolicy::All)) {
             return Error::Changed;
         }

@@ -36,6 +36,7 @@
 //! - [`http`]: metrics, health and status for scrapers and people.
 //! - [`logging`]: where log lines go and how they look.
 //! - [`audit`]: the proof that each message is in its place once.
+//! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`private`]: private servers for tests, benches and the demo.
@@ -46,6 +47,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod copy;
 pub mod dead_letter;
 pub mod decode;

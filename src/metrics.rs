@@ -4,10 +4,13 @@
 //! pipeline and shard gives the same handles, so that a new generation goes on counting where the last one ended; no
 //! label carries an error's text. It does not measure anything by itself: a gauge holds what a stage last put there.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -40,8 +43,8 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
-    /// Handles by pipeline and shard.
-    pipelines: Mutex<BTreeMap<(String, String), PipelineMetrics>>,
+    /// Handles by pipeline and shard, with all that they are registered as.
+    pipelines: Mutex<BTreeMap<(String, String), (PipelineMetrics, Collectors)>>,
 }
 
 impl Metrics {
@@ -63,10 +66,24 @@ impl Metrics {
     #[must_use]
     pub fn pipeline(&self, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> PipelineMetrics {
         let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        pipelines
+        let (handles, _) = pipelines
             .entry((pipeline.to_owned(), shard.to_owned()))
-            .or_insert_with(|| PipelineMetrics::new(&self.inner.registry, pipeline, shard, stream, tables))
-            .clone()
+            .or_insert_with(|| PipelineMetrics::new(&self.inner.registry, pipeline, shard, stream, tables));
+        handles.clone()
+    }
+
+    /// Shows one shard of a pipeline no longer; handles that are still out count unseen.
+    pub fn remove(&self, pipeline: &str, shard: &str) {
+        let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, collectors)) = pipelines.remove(&(pipeline.to_owned(), shard.to_owned())) else {
+            return;
+        };
+        for collector in collectors.0 {
+            self.inner
+                .registry
+                .unregister(collector)
+                .expect("what is kept here was registered, and is unregistered once");
+        }
     }
 
     /// All metrics in Prometheus's text format.
@@ -75,6 +92,15 @@ impl Metrics {
         TextEncoder::new()
             .encode_to_string(&self.inner.registry.gather())
             .expect("the families in a registry always have a name and a type")
+    }
+}
+
+/// What a registry holds of one pipeline.
+struct Collectors(Vec<Box<dyn Collector>>);
+
+impl fmt::Debug for Collectors {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Collectors").field(&self.0.len()).finish()
     }
 }
 
@@ -154,13 +180,19 @@ pub struct Commits {
 }
 
 impl PipelineMetrics {
-    fn new(registry: &Registry, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> Self {
+    fn new(
+        registry: &Registry,
+        pipeline: &str,
+        shard: &str,
+        stream: &str,
+        tables: &[&str],
+    ) -> (Self, Collectors) {
         let labels = [(names::PIPELINE, pipeline), (names::SHARD, shard), (names::STREAM, stream)];
         let labelled = Labelled::new(registry, &labels);
         let rows = labelled.counters(names::ROWS, names::TABLE);
         let batches = labelled.counters(names::BATCHES, names::REASON);
         let commits = labelled.counters(names::COMMITS, names::OUTCOME);
-        Self {
+        let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
             bytes: labelled.counter(names::BYTES),
@@ -198,7 +230,8 @@ impl PipelineMetrics {
             resyncs: labelled.counters(names::RESYNCS, names::CAUSE),
             dead_letters: labelled.counters(names::DEAD_LETTERS, names::KIND),
             state: labelled.gauges(names::PIPELINE_STATE, names::STATE),
-        }
+        };
+        (handles, Collectors(labelled.made.into_inner()))
     }
 
     /// The counter of resyncs of one cause. Looks a label up: for rare events.
@@ -235,7 +268,6 @@ impl PipelineMetrics {
 
 /// Sum over the label of a family of counters.
 fn sum(counters: &IntCounterVec) -> u64 {
-    use prometheus::core::Collector;
     let values = counters
         .collect()
         .iter()
@@ -251,11 +283,12 @@ fn sum(counters: &IntCounterVec) -> u64 {
 struct Labelled<'a> {
     registry: &'a Registry,
     labels: &'a [(&'static str, &'a str)],
+    made: RefCell<Vec<Box<dyn Collector>>>,
 }
 
 impl<'a> Labelled<'a> {
     fn new(registry: &'a Registry, labels: &'a [(&'static str, &'a str)]) -> Self {
-        Self { registry, labels }
+        Self { registry, labels, made: RefCell::default() }
     }
 
     fn opts(&self, family: Family) -> Opts {
@@ -264,11 +297,12 @@ impl<'a> Labelled<'a> {
             .fold(Opts::new(family.name, family.help), |opts, (name, value)| opts.const_label(*name, *value))
     }
 
-    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+    fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("names and labels are constants that a test makes once");
         self.registry
             .register(Box::new(metric.clone()))
             .expect("each pipeline and shard is registered once, with the same label names");
+        self.made.borrow_mut().push(Box::new(metric.clone()));
         metric
     }
 

@@ -15,7 +15,7 @@ use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "jetcopy", sql: include_str!("../migrations/V1__jetcopy.sql") },
     Migration {
         version: 2,
@@ -28,6 +28,7 @@ const MIGRATIONS: [Migration; 4] = [
         sql: include_str!("../migrations/V3__detection_events.sql"),
     },
     Migration { version: 4, name: "time_tables", sql: include_str!("../migrations/V4__time_tables.sql") },
+    Migration { version: 12, name: "operate", sql: include_str!("../migrations/V12__operate.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -42,6 +42,11 @@ pub enum Action {
     Recreate,
     /// Another daemon has the shard: look again when its lease may have ended.
     Wait,
+    /// An operator paused it: look often whether they resumed it.
+    Hold {
+        /// What would resume it.
+        remedy: String,
+    },
     /// A person must mend something outside; look again from time to time.
     Pause {
         /// What would mend it.
@@ -86,6 +91,7 @@ pub fn recovery(failure: &Failure) -> Recovery {
         Failure::Lag(error) => match error {
             lag::Error::Undelivered { .. } => Recovery::again("undelivered"),
             lag::Error::NoPull => Recovery::again("no_pull"),
+            lag::Error::Paused(error) => of_subscription(error),
             lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
             lag::Error::Consumer(_) | lag::Error::Stream(_) | lag::Error::Timeout => {
                 Recovery::again("jetstream")
@@ -186,6 +192,12 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
                 Recovery::again("jetstream")
             }
         },
+        subscribe::Error::Paused { stream, durable, .. } => Recovery {
+            cause: "paused_in_nats",
+            action: Action::Hold {
+                remedy: format!("run `nats consumer resume {stream} {durable}`, or wait for the pause's end"),
+            },
+        },
         subscribe::Error::Consumer { .. } => Recovery::again("jetstream"),
     }
 }
@@ -193,6 +205,10 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
 fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
     match error {
         checkpoint::Error::Held { .. } => Recovery { cause: "held", action: Action::Wait },
+        checkpoint::Error::Paused { pipeline, .. } => Recovery {
+            cause: "paused",
+            action: Action::Hold { remedy: format!("run `jetcopy resume {pipeline}`") },
+        },
         checkpoint::Error::LostEpoch => Recovery::again("lost_epoch"),
         checkpoint::Error::SyncWaitCancelled => Recovery::again("sync_wait_cancelled"),
         checkpoint::Error::Database { source, .. } => of_database(source, Step::Own),

@@ -143,6 +143,11 @@ impl Registry {
         status
     }
 
+    /// Shows one shard of a pipeline no longer.
+    pub fn remove(&self, name: &str, shard: &str) {
+        lock(&self.pipelines).retain(|known| known.name != name || known.shard != shard);
+    }
+
     /// All pipelines as they are now, in the order in which they were added.
     #[must_use]
     pub fn snapshots(&self) -> Vec<Snapshot> {

@@ -14,6 +14,7 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
+use jiff::Timestamp;
 
 use crate::config;
 use pull::Pull;
@@ -93,6 +94,16 @@ pub enum Error {
     /// A message came that JetStream did not deliver.
     #[error("a message without JetStream's reply subject came in")]
     Foreign,
+    /// An operator paused the durable in NATS.
+    #[error("durable consumer {durable} is paused in NATS until {until}")]
+    Paused {
+        /// Stream's name.
+        stream: String,
+        /// Consumer's name.
+        durable: String,
+        /// When the pause ends.
+        until: String,
+    },
     /// The durable could not be read, made, moved or removed.
     #[error("cannot {action} durable consumer {durable}")]
     Consumer {
@@ -103,6 +114,20 @@ pub enum Error {
         /// What the client said.
         source: async_nats::Error,
     },
+}
+
+/// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo what somebody
+/// meant.
+pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
+    if !durable.paused {
+        return Ok(());
+    }
+    let until = durable.config.pause_until.and_then(|end| Timestamp::from_second(end.unix_timestamp()).ok());
+    Err(Error::Paused {
+        stream: durable.stream_name.clone(),
+        durable: durable.name.clone(),
+        until: until.map_or_else(|| "an unknown time".to_owned(), |until| until.to_string()),
+    })
 }
 
 /// The order in which deliveries must come.
@@ -186,9 +211,11 @@ pub async fn place(
     };
     let start = checkpoint + 1;
     let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
+    let found = find(stream, pipeline).await?;
+    found.as_ref().map_or(Ok(()), refuse_paused)?;
     if can_reset
         && placement == Placement::Reset
-        && let Some(found) = find(stream, pipeline).await?
+        && let Some(found) = found
     {
         let usable = found.config.deliver_policy == DeliverPolicy::All
             && matches(&found.config, &consumer_config(pipeline, DeliverPolicy::All));

@@ -1,18 +1,20 @@
 //! Generations of every pipeline, one after the other, until the daemon stops.
 //!
 //! Guarantees: a pipeline that fails, pauses or halts does so alone; a stop lets every pipeline commit what it has
-//! taken, for [`DRAIN`] at most. What was not committed by then is replayed at the next start.
+//! taken, for [`DRAIN`] at most. What was not committed by then is replayed at the next start, and said. New settings
+//! restart only the pipelines that they change.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::checkpoint::{self, Place};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
@@ -32,6 +34,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How often a daemon that waits for a shard asks for it: a takeover takes so much longer than the lease at most.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a pipeline that an operator paused looks whether it was resumed. Each look is a connection, and whoever
+/// resumes it waits for it.
+const ASK_TO_GO_ON: Duration = Duration::from_secs(2);
+
 /// A generation that committed and ran so long was healthy: its end starts the back-off from the beginning. One that
 /// fails sooner, again and again, slows down, and so does its log.
 const PRODUCTIVE: Duration = Duration::from_secs(1);
@@ -39,59 +45,200 @@ const PRODUCTIVE: Duration = Duration::from_secs(1);
 /// The same for one without a commit: longer than it would wait for a lock before it fails.
 const HEALTHY: Duration = Duration::from_secs(15);
 
-/// Runs all pipelines of `config` until `shutdown` resolves, then drains them.
-pub async fn run(config: Config, metrics: Metrics, registry: Registry, shutdown: impl Future<Output = ()>) {
-    let settings = Arc::new(config);
-    let (stop, stopped) = watch::channel(false);
+/// How pipelines ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// What they had taken is committed.
+    Drained,
+    /// Something that was taken is not committed; it is replayed at the next start.
+    Undrained,
+}
+
+/// Runs all pipelines of `config` until `shutdown` resolves, then drains them. What comes in by `reloads` takes the place
+/// of `config`, but for the sections that only a restart can change.
+pub async fn run(
+    config: Config,
+    metrics: Metrics,
+    registry: Registry,
+    mut reloads: mpsc::Receiver<Config>,
+    shutdown: impl Future<Output = ()>,
+) -> Ended {
     let instance = instance();
-    let mut pipelines = JoinSet::new();
-    for pipeline in &settings.pipelines {
-        let tables: Vec<&str> = pipeline.tables.iter().map(|table| table.name.as_str()).collect();
-        let shard = pipeline.name.clone();
-        let handles = metrics.pipeline(&pipeline.name, &shard, &pipeline.stream, &tables);
-        let status = registry.add(&pipeline.name, &shard, &pipeline.stream, handles.clone());
+    let mut supervisor = Supervisor {
+        settings: Arc::new(config),
+        metrics,
+        registry,
+        instance: instance.clone(),
+        slots: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        ended: Ended::Drained,
+    };
+    for pipeline in supervisor.settings.pipelines.clone() {
+        supervisor.start(pipeline);
+    }
+    tracing::info!(instance, pipelines = supervisor.slots.len(), "started");
+
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            // A stop comes before new settings.
+            biased;
+            () = &mut shutdown => break,
+            Some(config) = reloads.recv() => supervisor.reload(config),
+            Some(ended) = supervisor.tasks.join_next() => supervisor.settle(ended),
+        }
+    }
+    tracing::info!("stopping: committing what has been taken");
+    for slot in supervisor.slots.values_mut() {
+        slot.next = None;
+        slot.stop.send_replace(true);
+    }
+    while let Some(ended) = supervisor.tasks.join_next().await {
+        supervisor.settle(ended);
+    }
+    if supervisor.ended == Ended::Undrained {
+        tracing::warn!("not all that was taken could be committed; the rest is replayed at the next start");
+    }
+    supervisor.ended
+}
+
+/// The pipelines that run, by name.
+struct Supervisor {
+    settings: Arc<Config>,
+    metrics: Metrics,
+    registry: Registry,
+    instance: String,
+    slots: BTreeMap<String, Slot>,
+    /// Each ends with its pipeline's name.
+    tasks: JoinSet<(String, Ended)>,
+    ended: Ended,
+}
+
+/// A pipeline that runs or drains.
+struct Slot {
+    pipeline: config::Pipeline,
+    stop: watch::Sender<bool>,
+    /// What takes its place once it has drained.
+    next: Option<config::Pipeline>,
+}
+
+impl Supervisor {
+    fn start(&mut self, settings: config::Pipeline) {
+        let name = settings.name.clone();
+        let tables: Vec<&str> = settings.tables.iter().map(|table| table.name.as_str()).collect();
+        let shard = name.clone();
+        let handles = self.metrics.pipeline(&name, &shard, &settings.stream, &tables);
+        let status = self.registry.add(&name, &shard, &settings.stream, handles.clone());
         let pipeline = Pipeline {
-            settings: Arc::clone(&settings),
-            pipeline: pipeline.clone(),
-            owner: checkpoint::owner_name(&shard, &instance),
-            place: Place { pipeline: pipeline.name.clone(), shard, stream: pipeline.stream.clone() },
-            poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
+            settings: Arc::clone(&self.settings),
+            pipeline: settings.clone(),
+            owner: checkpoint::owner_name(&shard, &self.instance),
+            place: Place { pipeline: name.clone(), shard, stream: settings.stream.clone() },
+            poison: Arc::new(Mutex::new(Window::new(settings.poison))),
             newest: Newest::default(),
             metrics: handles,
             status,
         };
-        pipelines.spawn(generations(pipeline, stopped.clone()));
+        let (stop, stopped) = watch::channel(false);
+        self.slots.insert(name.clone(), Slot { pipeline: settings, stop, next: None });
+        self.tasks.spawn(async move { (name, drained(pipeline, stopped).await) });
     }
-    tracing::info!(instance, pipelines = settings.pipelines.len(), "started");
 
-    let ended = async { while pipelines.join_next().await.is_some() {} };
-    let mut ended = std::pin::pin!(ended);
-    tokio::select! {
-        () = shutdown => {}
-        () = &mut ended => return,
+    /// Takes new settings over: stops what is gone, restarts what differs, starts what is new.
+    fn reload(&mut self, config: Config) {
+        let before = Arc::clone(&self.settings);
+        let sections = [("http", config.http != before.http), ("log", config.log != before.log)];
+        for (section, _) in sections.iter().filter(|(_, differs)| *differs) {
+            tracing::warn!(section, "this section has changed, which takes effect at the next start");
+        }
+        let servers = config.nats != before.nats || config.postgres != before.postgres;
+        let pipelines = config.pipelines.clone();
+        self.settings = Arc::new(Config { http: before.http.clone(), log: before.log.clone(), ..config });
+
+        let (mut added, mut restarted, mut removed) = (0, 0, 0);
+        for (name, slot) in &mut self.slots {
+            let wanted = pipelines.iter().find(|pipeline| pipeline.name == *name);
+            // One that drains already takes up what is wanted now, whatever it was to become.
+            let differs = servers || *slot.stop.borrow() || wanted != Some(&slot.pipeline);
+            if differs {
+                slot.next = wanted.cloned();
+                slot.stop.send_replace(true);
+                if wanted.is_some() { restarted += 1 } else { removed += 1 }
+            }
+        }
+        for pipeline in pipelines {
+            if !self.slots.contains_key(&pipeline.name) {
+                self.start(pipeline);
+                added += 1;
+            }
+        }
+        let unchanged = self.slots.len() - added - restarted - removed;
+        tracing::info!(added, restarted, removed, unchanged, "the configuration was reloaded");
     }
-    tracing::info!("stopping: committing what has been taken");
-    stop.send_replace(true);
-    if tokio::time::timeout(DRAIN, ended).await.is_err() {
-        tracing::warn!(
-            seconds = DRAIN.as_secs(),
-            "not all could be committed in time; the rest is replayed at the next start"
-        );
+
+    /// A pipeline has ended: what takes its place is started.
+    fn settle(&mut self, ended: Result<(String, Ended), JoinError>) {
+        let (name, ended) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%error, "the task of a pipeline ended, which is a defect in jetcopy: start it again");
+                self.ended = Ended::Undrained;
+                return;
+            }
+        };
+        if ended == Ended::Undrained {
+            self.ended = ended;
+        }
+        let Some(slot) = self.slots.remove(&name) else { return };
+        let stopping =
+            slot.next.is_none() && !self.settings.pipelines.iter().any(|wanted| wanted.name == name);
+        let tables = |pipeline: &config::Pipeline| -> Vec<String> {
+            pipeline.tables.iter().map(|table| table.name.clone()).collect()
+        };
+        let relabelled = slot.next.as_ref().is_some_and(|next| {
+            next.stream != slot.pipeline.stream || tables(next) != tables(&slot.pipeline)
+        });
+        if stopping || relabelled {
+            self.registry.remove(&name, &name);
+            self.metrics.remove(&name, &name);
+        }
+        if let Some(next) = slot.next {
+            self.start(next);
+        }
+    }
+}
+
+/// Runs a pipeline to its end, for [`DRAIN`] at most after a stop.
+async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
+    let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
+    let late = async {
+        // Whoever could ask for a stop is gone only with the runtime.
+        drop(stopped.wait_for(|&stop| stop).await);
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        ended = generations(pipeline, stop) => ended,
+        () = late => {
+            tracing::warn!(pipeline = status.name(), seconds = DRAIN.as_secs(), "not drained in time");
+            status.set_state(State::Stopped);
+            Ended::Undrained
+        }
     }
 }
 
 /// Runs one generation after the other until a stop.
-async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> Ended {
     let (metrics, status) = (&pipeline.metrics, &pipeline.status);
     let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
     let mut placement = Placement::Reset;
     // What starts and fails before it commits has not been running: else its state and its log would go to and fro.
     let mut on_trial = false;
+    // Why one waits for a shard or for an operator, and asks again and again: it still waits.
+    let mut waits_for = None;
+    let mut ended = Ended::Drained;
     metrics.resyncs("start").inc();
     loop {
-        // One that waits for a shard asks for it again and again: it still waits.
-        let waiting = matches!(status.state(), State::Waiting { .. });
-        if !waiting {
+        if waits_for.is_none() {
             status.set_state(State::Starting);
         }
         let (started, committed) = (Instant::now(), commits(metrics));
@@ -102,17 +249,26 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
         };
         metrics.database_up.set(0);
         metrics.nats_up.set(0);
+        if *stop.borrow() {
+            // What did not start has taken nothing.
+            if started_well(&failure) {
+                tracing::warn!(pipeline = status.name(), error = chain(&failure), "failed while it stopped");
+                ended = Ended::Undrained;
+            }
+            break;
+        }
         let recovery = recovery(&failure);
         let committed = commits(metrics) > committed;
-        let started_well = !matches!(failure, Failure::Resync(_) | Failure::Subscribe(_));
-        on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well);
+        on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
         if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {
             backoff.reset();
             unanswered.reset();
         }
-        if !(waiting && recovery.action == Action::Wait) {
+        let waits = matches!(recovery.action, Action::Wait | Action::Hold { .. });
+        if !(waits && waits_for == Some(recovery.cause)) {
             metrics.resyncs(recovery.cause).inc();
         }
+        waits_for = waits.then_some(recovery.cause);
         let reason = chain(&failure);
         placement = match recovery.action {
             Action::Recreate => Placement::Recreate,
@@ -128,6 +284,12 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
             Action::Wait => {
                 status.set_state(State::Waiting { reason });
                 ASK_AGAIN
+            }
+            Action::Hold { remedy } => {
+                // What was paused has not failed: it runs as soon as it is resumed.
+                on_trial = false;
+                status.set_state(State::Paused { reason, remedy });
+                ASK_TO_GO_ON
             }
             Action::Pause { remedy } => {
                 status.set_state(State::Paused { reason, remedy });
@@ -148,6 +310,12 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
         }
     }
     status.set_state(State::Stopped);
+    ended
+}
+
+/// Whether a generation failed after it had started.
+fn started_well(failure: &Failure) -> bool {
+    !matches!(failure, Failure::Resync(_) | Failure::Subscribe(_))
 }
 
 /// Transactions that the server has committed.

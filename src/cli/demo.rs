@@ -16,7 +16,7 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Failure;
@@ -101,7 +101,9 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     // Either sender's drop says stop, too, so that nothing goes on after a failure.
     let serving =
         tokio::spawn(server.serve(metrics.clone(), registry.clone(), async { drop(http_stopped.await) }));
-    let daemon = supervise::run(servers.config.clone(), metrics.clone(), registry.clone(), async {
+    // Nobody sends new settings.
+    let (_, reloads) = mpsc::channel(1);
+    let daemon = supervise::run(servers.config.clone(), metrics.clone(), registry.clone(), reloads, async {
         drop(stopped.await);
     });
     let daemon = tokio::spawn(daemon);

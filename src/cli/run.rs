@@ -1,20 +1,22 @@
 //! `jetcopy run`: carries messages until a signal asks it to stop.
 //!
 //! Guarantees: it starts without NATS and without the database, and waits for them; the first signal stops it in
-//! order, the second at once; HTTP answers until the last batch is settled.
+//! order, the second at once; HTTP answers until the last batch is settled. SIGHUP makes it read its configuration again:
+//! a wrong one changes nothing.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::signals::Shutdown;
+use super::signals::{Reload, Shutdown};
 use super::{Failure, Settings};
 use crate::config::{Config, redact_url};
 use crate::http;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::status::Registry;
-use crate::supervise;
+use crate::supervise::{self, Ended};
 
 /// How long open HTTP requests may hold up the end: a scrape takes milliseconds.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
@@ -25,6 +27,7 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     config.require_pipelines()?;
     logging::init(&config.log).map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
+    let reload = Reload::on_signals().map_err(Failure::failed)?;
     let server = http::Server::bind(config.http.listen).await.map_err(Failure::failed)?;
     greet(settings, &config, &server);
 
@@ -33,14 +36,37 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     // The other end is dropped, at the latest, when this function ends: either way it is time to stop.
     let serve = server.serve(metrics.clone(), registry.clone(), async { drop(http_stopped.await) });
     let mut serving = tokio::spawn(serve);
-    supervise::run(config, metrics, registry, shutdown.asked()).await;
+    let (reloaded, reloads) = mpsc::channel(1);
+    let ended = {
+        let supervised = supervise::run(config, metrics, registry, reloads, shutdown.asked());
+        tokio::select! {
+            ended = supervised => ended,
+            never = reload_on(reload, settings, &reloaded) => match never {},
+        }
+    };
     drop(stop_http);
     match tokio::time::timeout(HTTP_GRACE, &mut serving).await {
-        Ok(Ok(outcome)) => outcome.map_err(Failure::failed),
-        Ok(Err(panic)) => Err(Failure::failed(panic)),
-        Err(_) => {
-            serving.abort();
-            Ok(())
+        Ok(Ok(outcome)) => outcome.map_err(Failure::failed)?,
+        Ok(Err(panic)) => return Err(Failure::failed(panic)),
+        Err(_) => serving.abort(),
+    }
+    match ended {
+        Ended::Drained => Ok(()),
+        Ended::Undrained => Err(Failure::Undrained),
+    }
+}
+
+/// Reads the configuration again whenever that is asked for, and hands it on where it is valid.
+async fn reload_on(mut reload: Reload, settings: &Settings, reloaded: &mpsc::Sender<Config>) -> Infallible {
+    loop {
+        reload.asked().await;
+        match settings.load().and_then(|config| config.require_pipelines().map(|()| config)) {
+            // The receiver is there for as long as anything runs.
+            Ok(config) => reloaded.send(config).await.unwrap_or_default(),
+            Err(error) => tracing::error!(
+                error = error.one_line(),
+                "the configuration is not valid and was not taken over; the former one goes on"
+            ),
         }
     }
 }

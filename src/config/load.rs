@@ -40,6 +40,19 @@ pub enum ConfigError {
     Invalid(Vec<Problem>),
 }
 
+impl ConfigError {
+    /// All of it in one line, for a log.
+    #[must_use]
+    pub fn one_line(&self) -> String {
+        match self {
+            Self::Read { source, .. } => format!("{self}: {source}"),
+            Self::Invalid(problems) => {
+                problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ").replace('\n', " ")
+            }
+        }
+    }
+}
+
 fn list(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
 }

@@ -75,3 +75,19 @@ async fn a_second_signal_ends_the_daemon_at_once_and_the_next_one_goes_on_withou
     let again = Daemon::start(&world.config(&PIPELINE.replace("10m", "10ms")));
     oracle(&world, &again, "events", "events", message(501)).await;
 }
+
+#[tokio::test]
+async fn a_stop_that_cannot_commit_in_time_exits_with_3_and_the_next_daemon_goes_on_without_loss() {
+    let world = World::new().await;
+    let daemon = with_taken(&world, 500).await;
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    daemon.signal(Signal::SIGTERM);
+    let (status, took) = daemon.ended().await;
+    assert_eq!(status.code(), Some(3));
+    assert!(took < Duration::from_secs(25), "{took:?}");
+    assert!(daemon.log().contains("not all that was taken could be committed"), "{}", daemon.log());
+    world.database.batch_execute("ROLLBACK").await.unwrap();
+
+    let again = Daemon::start(&world.config(&PIPELINE.replace("10m", "10ms")));
+    oracle(&world, &again, "events", "events", message(501)).await;
+}

@@ -1,5 +1,6 @@
 //! What the tests stand on: a world of servers and a stream, the daemon in it, and the oracle that judges it.
 
+mod command;
 mod daemon;
 mod events;
 mod http;

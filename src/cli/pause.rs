@@ -1,0 +1,71 @@
+//! `jetcopy pause` and `jetcopy resume`: a pipeline stands still until somebody says otherwise.
+//!
+//! Guarantees: they need the database alone and outlast restarts. When `pause` has answered, nothing more is committed;
+//! after `resume`, a running daemon goes on within a few seconds. NATS keeps what comes in meanwhile, for as long as the
+//! stream's limits let it.
+
+use nix::unistd::{Uid, User};
+
+use super::UnknownPipeline;
+use crate::config::Config;
+use crate::control;
+use crate::postgres::connect;
+
+/// Arguments of `jetcopy pause` and `jetcopy resume`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The pipeline.
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+}
+
+/// Why nothing was paused or resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration has no such pipeline.
+    #[error(transparent)]
+    Unknown(#[from] UnknownPipeline),
+    /// The database said no.
+    #[error(transparent)]
+    Control(#[from] control::Error),
+}
+
+/// Runs `jetcopy pause`; what it did goes to standard output.
+pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
+    let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
+    let session = connect::connect(&config.postgres, "jetcopy pause").await.map_err(control::Error::from)?;
+    let name = &pipeline.name;
+    match control::pause(&session, pipeline, &operator()).await? {
+        Some(before) => {
+            println!("pipeline {name} was paused already, by {} since {} UTC", before.by, before.since);
+        }
+        None => println!(
+            "pipeline {name} is paused: nothing more is committed; `jetcopy resume {name}` lets it go on"
+        ),
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Runs `jetcopy resume`; what it did goes to standard output.
+pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
+    let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
+    let session = connect::connect(&config.postgres, "jetcopy resume").await.map_err(control::Error::from)?;
+    if control::resume(&session, pipeline).await? {
+        println!("pipeline {} is resumed; a running daemon goes on within a few seconds", pipeline.name);
+    } else {
+        println!("pipeline {} was not paused", pipeline.name);
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Who runs this program, and where: `alice@db1`.
+fn operator() -> String {
+    let uid = Uid::current();
+    let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(host) => format!("{user}@{}", host.trim()),
+        Err(_) => user,
+    }
+}

@@ -1,0 +1,92 @@
+//! What operators do to a checkpoint: pause a pipeline, let it go on, move it back.
+//!
+//! Guarantees: each is one transaction on the checkpoint's row and raises its epoch, so that a writer which knew the row
+//! before matches it no more. When [`pause`] has returned, nothing more of the pipeline is committed until [`resume`]. It
+//! needs the database alone; a daemon notices within its next commit or renewal of its lease.
+
+use postgres_protocol::escape::escape_literal;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use crate::checkpoint::LOCK_TIMEOUT;
+use crate::config::Pipeline;
+use crate::postgres::connect::{ConnectError, Session};
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session.
+    #[error("no database connection")]
+    Connect(#[from] ConnectError),
+    /// The server refused a statement.
+    #[error("cannot {action}; is the schema migrated?")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+}
+
+/// Who paused a pipeline, and when, in UTC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paused {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub since: String,
+}
+
+/// Pauses `pipeline` in the name of `by`; returns by whom it was paused already.
+///
+/// It waits for the transaction that is under way, if there is one. A pipeline that never ran is paused before it starts.
+pub async fn pause(session: &Session, pipeline: &Pipeline, by: &str) -> Result<Option<Paused>, Error> {
+    let (name, stream, by) =
+        (escape_literal(&pipeline.name), escape_literal(&pipeline.stream), escape_literal(by));
+    let sql = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+         SELECT paused_by, to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
+         FROM jetcopy.checkpoints WHERE pipeline = {name} AND paused_at IS NOT NULL; \
+         INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, paused_at, paused_by) \
+         SELECT {name}, {name}, {stream}, now(), {by} \
+         WHERE NOT EXISTS (SELECT FROM jetcopy.checkpoints WHERE pipeline = {name}) ON CONFLICT (shard) DO NOTHING; \
+         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = NULL, lease_until = NULL, \
+           paused_at = now(), paused_by = {by} \
+         WHERE pipeline = {name} AND paused_at IS NULL; \
+         COMMIT",
+        LOCK_TIMEOUT.as_millis(),
+    );
+    let rows = rows(session, "pause the pipeline", &sql).await?;
+    Ok(rows.first().map(|row| Paused { by: text(row, 0), since: text(row, 1) }))
+}
+
+/// Lets a paused pipeline go on; whether it was paused.
+pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<bool, Error> {
+    let sql = format!(
+        "UPDATE jetcopy.checkpoints SET paused_at = NULL, paused_by = NULL \
+         WHERE pipeline = {} AND paused_at IS NOT NULL RETURNING shard",
+        escape_literal(&pipeline.name)
+    );
+    Ok(!rows(session, "resume the pipeline", &sql).await?.is_empty())
+}
+
+/// The rows that the statements of `sql` returned.
+pub(crate) async fn rows(
+    session: &Session,
+    action: &'static str,
+    sql: &str,
+) -> Result<Vec<SimpleQueryRow>, Error> {
+    let messages =
+        session.client.simple_query(sql).await.map_err(|source| Error::Database { action, source })?;
+    Ok(messages
+        .into_iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        })
+        .collect())
+}
+
+/// A column as text; empty for NULL.
+fn text(row: &SimpleQueryRow, column: usize) -> String {
+    row.get(column).unwrap_or_default().to_owned()
+}
