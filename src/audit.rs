@@ -2,7 +2,8 @@
 //!
 //! Guarantees: everything is read from one snapshot of the database, so that a daemon may run meanwhile. Where a table
 //! keeps `$sequence`, each sequence is judged by itself; memory stays small, since the server sorts and only tells of
-//! gaps and of what is not as it should be. For each gap the stream is asked whether it holds a message there. Where no
+//! gaps and of what is not as it should be. For each gap the stream is asked whether it holds a message there. Where a
+//! table keeps `$element` too, so is each element but for the last ones of a message, whose number nobody keeps. Where no
 //! table keeps `$sequence`, messages and rows are counted. What cannot be proven is said, and never taken for proven.
 //!
 //! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, rows whose values
@@ -127,6 +128,10 @@ impl Audit<'_> {
                     "table {}: with on_conflict a message may have no row of its own",
                     table.name
                 )),
+                (Some(_), Rule::Any) if place.element.is_some() => report.not_proven.push(format!(
+                    "table {}: how many elements a message had after the last one that is there is not kept anywhere",
+                    table.name
+                )),
                 (Some(_), Rule::Any) => report.not_proven.push(format!(
                     "table {}: how many rows a message makes by for_each is not kept anywhere",
                     table.name
@@ -174,7 +179,18 @@ impl Audit<'_> {
             report.counts.dead_letters = finding.dead_letters;
             finding.differences(self.ledger, report);
         }
-        gaps.judge(report, next, report.checkpoint + 1).await
+        gaps.judge(report, next, report.checkpoint + 1).await?;
+        for place in &self.ledger.places {
+            let Some(element) = &place.element else { continue };
+            let found = self.ledger.elements(place, element, report.from, report.checkpoint).await?;
+            let mut found = std::pin::pin!(found);
+            while let Some(wrong) = ledger::next(&mut found).await? {
+                let ledger::Uneven { sequence, elements, there, times } = wrong;
+                let table = place.name.clone();
+                report.add(Difference::Elements { sequence, table, elements, there, times });
+            }
+        }
+        Ok(())
     }
 
     async fn by_count(&self, report: &mut Report, since: Option<u64>) -> Result<(), Error> {
@@ -255,9 +271,9 @@ impl ledger::Finding {
             report.add(Difference::Unknown { sequence });
             return;
         }
-        if self.dead > 1 {
+        if self.dead > 1 || self.dead > 0 && self.dead_elements > 0 {
             let table = "jetcopy.dead_letters".to_owned();
-            report.add(Difference::Twice { sequence, table, times: self.dead });
+            report.add(Difference::Twice { sequence, table, times: self.dead + self.dead_elements });
         }
         if self.dead > 0 && self.rows.iter().any(|&rows| rows > 0) {
             report.add(Difference::RowAndDeadLetter { sequence });

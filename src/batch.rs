@@ -1,15 +1,18 @@
 //! Rows on their way to the database, and the stretch of the stream they came from.
 //!
-//! Guarantees: the rows of one message are added whole or not at all ([`Rows::mark`], [`Rows::rollback`]); every row
-//! knows the message it came from; every message of the batch is either represented by its rows or listed as
-//! [`Refused`]. It does no input or output and reads no clock.
-
-use std::collections::BTreeSet;
+//! Guarantees: the rows of one message are added whole or not at all ([`Rows::mark`], [`Rows::rollback`]), but for elements
+//! that are refused one by one; every row knows the message and the element it came from; every message and every
+//! element of the batch is either represented by its rows or listed as [`Refused`]. It does no input or output and reads
+//! no clock.
 
 use async_nats::HeaderMap;
 
 use crate::config;
 use crate::decode::Poison;
+
+mod selection;
+
+pub use selection::{Excluded, Selection};
 
 /// Everything that one transaction writes: the messages of one contiguous stretch of the stream.
 #[derive(Debug)]
@@ -18,8 +21,6 @@ pub struct Batch {
     pub rows: Rows,
     /// The messages, in stream order.
     pub messages: Vec<Message>,
-    /// Messages that the decoder refused, in stream order.
-    pub refused: Vec<Refused>,
     /// Where an ack of the whole batch goes: the reply subject of its last message.
     pub reply: String,
     /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
@@ -56,11 +57,13 @@ pub struct Message {
     payload_end: usize,
 }
 
-/// A message that does not become rows.
+/// A message, or an element of it, that does not become rows.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// Index of the message in [`Batch::messages`].
     pub message: u32,
+    /// Place of the element in its array, where it is one element of the table that the poison names.
+    pub element: Option<u32>,
     /// Why.
     pub poison: Poison,
 }
@@ -83,6 +86,8 @@ pub enum Closed {
 pub struct Rows {
     /// One entry a configured table.
     pub tables: Vec<TableRows>,
+    /// What the decoder refused, in stream order.
+    pub refused: Vec<Refused>,
 }
 
 /// Encoded rows of one table.
@@ -101,6 +106,8 @@ pub struct Row {
     pub start: u32,
     /// Index of the message in its batch.
     pub message: u32,
+    /// Place in its array of the element that the row was made of; 0 in a table without `for_each`.
+    pub element: u32,
     /// Value of the table's time column in its own unit (microseconds since 2000-01-01 for timestamps, days for
     /// dates), 0 where the table has none: what rows are sorted by.
     pub time: i64,
@@ -108,7 +115,10 @@ pub struct Row {
 
 /// A point to return to when a message turns out to be poison.
 #[derive(Debug, Clone, Default)]
-pub struct Mark(Vec<(usize, usize)>);
+pub struct Mark {
+    tables: Vec<(usize, usize)>,
+    refused: usize,
+}
 
 impl Batch {
     /// An empty batch for `tables` tables.
@@ -117,7 +127,6 @@ impl Batch {
         Self {
             rows: Rows::new(tables),
             messages: Vec::new(),
-            refused: Vec::new(),
             reply: String::new(),
             originals: Vec::new(),
             gap: None,
@@ -131,8 +140,8 @@ impl Batch {
             table.data.clear();
             table.rows.clear();
         }
+        self.rows.refused.clear();
         self.messages.clear();
-        self.refused.clear();
         self.reply.clear();
         self.originals.clear();
         self.gap = None;
@@ -159,10 +168,9 @@ impl Batch {
         for table in &mut self.rows.tables {
             let rows = table.rows.partition_point(|row| kept(row.message));
             let end = table.rows.get(rows).map_or(table.data.len(), |row| row.start as usize);
-            table.data.truncate(end);
-            table.rows.truncate(rows);
+            table.truncate((end, rows));
         }
-        self.refused.retain(|refused| kept(refused.message));
+        self.rows.refused.retain(|refused| kept(refused.message));
         self.messages.truncate(gap.messages);
         self.originals.truncate(self.messages.last().map_or(0, |message| message.payload_end));
         self.reply.clone_from(&gap.reply);
@@ -179,7 +187,7 @@ impl Batch {
         self.rows.mark(&mut self.mark);
         if let Err(poison) = decode(&delivered, index, &mut self.rows) {
             self.rows.rollback(&self.mark);
-            self.refused.push(Refused { message: index, poison });
+            self.rows.refused.push(Refused { message: index, element: None, poison });
         }
         let subject_start = self.originals.len();
         self.originals.extend_from_slice(delivered.subject.as_bytes());
@@ -284,45 +292,31 @@ impl Rows {
 
     /// Notes the present end of every table in `mark`, whose allocation is reused.
     pub fn mark(&self, mark: &mut Mark) {
-        mark.0.clear();
-        mark.0.extend(self.tables.iter().map(|table| (table.data.len(), table.rows.len())));
+        mark.tables.clear();
+        mark.tables.extend(self.tables.iter().map(TableRows::end));
+        mark.refused = self.refused.len();
     }
 
     /// Drops everything that was added since `mark`.
     pub fn rollback(&mut self, mark: &Mark) {
-        for (table, &(data, rows)) in self.tables.iter_mut().zip(&mark.0) {
-            table.data.truncate(data);
-            table.rows.truncate(rows);
+        for (table, &end) in self.tables.iter_mut().zip(&mark.tables) {
+            table.truncate(end);
         }
+        self.refused.truncate(mark.refused);
     }
 }
 
 impl TableRows {
-    /// The rows to send, in the order to send them: sorted by time (stable, so rows of one time stay in stream
-    /// order) unless `in_stream_order`, without those of `excluded` messages and only of messages `within` the
-    /// range. `None` stands for all of `data` as it lies, which is the common case.
+    /// Where the next tuple begins: a point to truncate to.
     #[must_use]
-    pub fn selection(
-        &self,
-        in_stream_order: bool,
-        excluded: &BTreeSet<u32>,
-        within: std::ops::Range<u32>,
-    ) -> Option<Vec<u32>> {
-        let sorted = in_stream_order || self.rows.is_sorted_by_key(|row| row.time);
-        let whole = self.rows.first().is_none_or(|row| row.message >= within.start)
-            && self.rows.last().is_none_or(|row| row.message < within.end);
-        if sorted && whole && excluded.is_empty() {
-            return None;
-        }
-        let mut selected: Vec<u32> = (0u32..)
-            .zip(&self.rows)
-            .filter(|(_, row)| within.contains(&row.message) && !excluded.contains(&row.message))
-            .map(|(index, _)| index)
-            .collect();
-        if !sorted {
-            selected.sort_by_key(|&index| self.rows[index as usize].time);
-        }
-        Some(selected)
+    pub fn end(&self) -> (usize, usize) {
+        (self.data.len(), self.rows.len())
+    }
+
+    /// Drops everything that was added since `end`.
+    pub fn truncate(&mut self, (data, rows): (usize, usize)) {
+        self.data.truncate(data);
+        self.rows.truncate(rows);
     }
 
     /// Bytes of the `index`th tuple.
@@ -351,7 +345,7 @@ mod tests {
             let table = &mut rows.tables[0];
             let start = u32::try_from(table.data.len()).unwrap();
             table.data.extend_from_slice(b"tuple");
-            table.rows.push(Row { start, message, time });
+            table.rows.push(Row { start, message, element: 0, time });
             Ok(())
         });
     }
@@ -366,7 +360,7 @@ mod tests {
         push_row(&mut batch, 7, 0);
         batch.push(incoming(8, b"bad"), |_, message, rows| {
             rows.tables[0].data.extend_from_slice(b"half a tu");
-            rows.tables[0].rows.push(Row { start: 5, message, time: 0 });
+            rows.tables[0].rows.push(Row { start: 5, message, element: 0, time: 0 });
             Err(Poison {
                 kind: PoisonKind::Malformed,
                 message: "cut short".into(),
@@ -376,8 +370,8 @@ mod tests {
         });
         assert_eq!(batch.row_count(), 1);
         assert_eq!(batch.rows.tables[0].data, b"tuple");
-        assert_eq!(batch.refused.len(), 1);
-        let message = &batch.messages[batch.refused[0].message as usize];
+        assert_eq!(batch.rows.refused.len(), 1);
+        let message = &batch.messages[batch.rows.refused[0].message as usize];
         assert_eq!((batch.subject(message), batch.payload(message)), ("frames.a", &b"bad"[..]));
     }
 
@@ -415,36 +409,5 @@ mod tests {
         assert_eq!((batch.row_count(), batch.rows.tables[0].data.len()), (2, 10));
         assert_eq!((batch.reply.as_str(), batch.message_bytes()), ("ack 2", 30));
         assert_eq!(batch.gap(), None);
-    }
-
-    #[test]
-    fn rows_in_time_order_are_sent_as_they_lie() {
-        let mut batch = Batch::new(1);
-        push_row(&mut batch, 1, 10);
-        push_row(&mut batch, 2, 10);
-        push_row(&mut batch, 3, 11);
-        assert_eq!(batch.rows.tables[0].selection(false, &BTreeSet::new(), 0..u32::MAX), None);
-    }
-
-    #[test]
-    fn shuffled_rows_are_sorted_by_time_and_stay_in_stream_order_within_it() {
-        let mut batch = Batch::new(1);
-        for (sequence, time) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
-            push_row(&mut batch, sequence, time);
-        }
-        let table = &batch.rows.tables[0];
-        assert_eq!(table.selection(false, &BTreeSet::new(), 0..u32::MAX), Some(vec![1, 3, 2, 0]));
-        assert_eq!(table.selection(true, &BTreeSet::new(), 0..u32::MAX), None);
-    }
-
-    #[test]
-    fn excluded_messages_and_messages_outside_the_range_are_left_out() {
-        let mut batch = Batch::new(1);
-        for sequence in 1..=5 {
-            push_row(&mut batch, sequence, 0);
-        }
-        let table = &batch.rows.tables[0];
-        assert_eq!(table.selection(false, &BTreeSet::from([2]), 1..4), Some(vec![1, 3]));
-        assert_eq!(table.range(4), 20..25);
     }
 }

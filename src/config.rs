@@ -226,6 +226,9 @@ pub struct Table {
     pub name: String,
     /// Path of an array in the message: one row an element.
     pub for_each: Option<String>,
+    /// What an element that cannot be stored takes along.
+    #[serde(default)]
+    pub bad_element: BadElement,
     /// What to do about rows that are already there.
     #[serde(default)]
     pub on_conflict: OnConflict,
@@ -235,6 +238,17 @@ pub struct Table {
     /// Column → source; what is not named takes the field of its own name.
     #[serde(default)]
     pub columns: BTreeMap<String, ColumnSource>,
+}
+
+/// `bad_element`: what is a dead letter when an element of `for_each` cannot be stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadElement {
+    /// The message, with all its rows in all its tables.
+    #[default]
+    Message,
+    /// The element, in this table.
+    Element,
 }
 
 /// `on_conflict`

@@ -6,16 +6,14 @@
 //! An error says at which step it came, since the same SQLSTATE means different things at different steps; whether
 //! the connection can be used further is the caller's decision.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use postgres_protocol::escape::escape_identifier;
 
-use crate::batch::TableRows;
-use crate::config::{OnConflict, Table as Settings};
+use crate::batch::{Row, Selection, TableRows};
+use crate::config::{BadElement, OnConflict, Table as Settings};
 use crate::encode::copy_frame::{HEADER, TRAILER};
 use crate::kill_point;
 use crate::postgres::connect::Session;
@@ -38,6 +36,8 @@ pub struct Target {
     pub merging: u32,
     /// What to do about rows that are there already.
     pub on_conflict: OnConflict,
+    /// What is refused with a row.
+    pub bad_element: BadElement,
     copy: String,
     merge_create: String,
     merge_copy: String,
@@ -55,15 +55,6 @@ pub struct CopyError {
     pub row: Option<u64>,
     /// What the driver said.
     pub source: tokio_postgres::Error,
-}
-
-/// Which rows of a batch go out.
-#[derive(Debug, Clone)]
-pub struct Selection<'a> {
-    /// Messages that do not.
-    pub excluded: &'a BTreeSet<u32>,
-    /// The range of messages that do.
-    pub within: Range<u32>,
 }
 
 impl Target {
@@ -100,6 +91,7 @@ impl Target {
             name: settings.name.clone(),
             merging: 0,
             on_conflict: settings.on_conflict,
+            bad_element: settings.bad_element,
             copy: format!("COPY {name} ({columns_sql}) FROM STDIN (FORMAT binary)"),
             merge_create: format!(
                 "CREATE TEMPORARY TABLE {MERGE_TABLE} ON COMMIT DROP AS SELECT {columns_sql} FROM {name} WITH NO DATA"
@@ -136,15 +128,15 @@ impl Target {
         }
     }
 
-    /// The message that the `sent`th row of a selection came from.
+    /// The `sent`th row of a selection.
     #[must_use]
-    pub fn message_of(&self, rows: &TableRows, selection: &Selection<'_>, sent: u64) -> Option<u32> {
+    pub fn row_of<'r>(&self, rows: &'r TableRows, selection: &Selection<'_>, sent: u64) -> Option<&'r Row> {
         let sent = usize::try_from(sent).ok()?;
-        let index = match rows.selection(self.merges(), selection.excluded, selection.within.clone()) {
+        let index = match selection.order(rows, self.merges()) {
             Some(order) => *order.get(sent)? as usize,
             None => sent,
         };
-        rows.rows.get(index).map(|row| row.message)
+        rows.rows.get(index)
     }
 
     async fn copy(
@@ -154,7 +146,7 @@ impl Target {
         selection: &Selection<'_>,
     ) -> Result<u64, CopyError> {
         let data = Step::CopyData { mergeable: self.on_conflict != OnConflict::Error };
-        let order = rows.selection(false, selection.excluded, selection.within.clone());
+        let order = selection.order(rows, false);
         send(session, &self.copy, rows, order.as_deref(), data).await
     }
 
@@ -167,7 +159,7 @@ impl Target {
     ) -> Result<u64, CopyError> {
         let merge_step = |source| CopyError { step: Step::Merge, row: None, source };
         session.client.batch_execute(&self.merge_create).await.map_err(merge_step)?;
-        let order = rows.selection(true, selection.excluded, selection.within.clone());
+        let order = selection.order(rows, true);
         let data = Step::CopyData { mergeable: false };
         let copied = send(session, &self.merge_copy, rows, order.as_deref(), data).await?;
         let merged = session.client.simple_query(&self.merge_insert).await.map_err(merge_step)?;

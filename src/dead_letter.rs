@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -22,10 +23,11 @@ const MAX_MESSAGE: usize = 4096;
 
 /// The headers come as text and are cast, so that no client-side JSON type is needed.
 const INSERT: &str = "INSERT INTO jetcopy.dead_letters
-        (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name)
-    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12)";
+        (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
+         element)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, $13)";
 
-/// A message that can never become rows, and why.
+/// A message, or an element of it, that can never become rows, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Sequence in the stream.
@@ -34,8 +36,8 @@ pub struct DeadLetter {
     pub subject: String,
     /// Headers, where there were any.
     pub headers: Option<Headers>,
-    /// Payload as published.
-    pub payload: Vec<u8>,
+    /// Payload as published: the whole message, also where only an element of it is at fault.
+    pub payload: Bytes,
     /// What kind of fault, one of a few: also the metric's label.
     pub kind: &'static str,
     /// What the server said, where it was the server.
@@ -46,6 +48,9 @@ pub struct DeadLetter {
     pub table: Option<String>,
     /// Column whose value could not be made, where one was at hand.
     pub column: Option<String>,
+    /// Place in its array, from 0, of the one element of `table` that this is about; all others became rows or dead
+    /// letters of their own.
+    pub element: Option<u32>,
 }
 
 /// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`.
@@ -86,6 +91,8 @@ pub async fn store(
     letters: &[DeadLetter],
 ) -> Result<(), tokio_postgres::Error> {
     for letter in letters {
+        // No message is long enough for an array of so many elements.
+        let element = letter.element.map(|element| i32::try_from(element).unwrap_or(i32::MAX));
         // A stream that counts past what bigint holds would have taken a million messages a second for 292,000 years.
         let sequence = i64::try_from(letter.sequence).unwrap_or(i64::MAX);
         client
@@ -98,12 +105,13 @@ pub async fn store(
                     (&sequence, Type::INT8),
                     (&storable(&letter.subject), Type::TEXT),
                     (&letter.headers.as_ref().map(|headers| headers.0.as_str()), Type::TEXT),
-                    (&letter.payload, Type::BYTEA),
+                    (&&letter.payload[..], Type::BYTEA),
                     (&letter.kind, Type::TEXT),
                     (&letter.sqlstate, Type::TEXT),
                     (&letter.reason(), Type::TEXT),
                     (&letter.table.as_deref().map(storable), Type::TEXT),
                     (&letter.column.as_deref().map(storable), Type::TEXT),
+                    (&element, Type::INT4),
                 ],
             )
             .await?;

@@ -1,7 +1,7 @@
 //! Payload → rows.
 //!
-//! Guarantees: a message becomes rows in every table it fills, or a [`Poison`] and no row at all. Whatever the bytes
-//! are, decoding neither panics nor recurses without bound, and once its buffers have grown it allocates nothing.
+//! Guarantees: a message becomes rows in every table it fills, or a [`Poison`] and no row at all. The exception is asked
+//! for: with `bad_element = "element"`, an element of `for_each` that cannot be stored is refused by itself. Whatever the bytes are, decoding neither panics nor recurses without bound, and once its buffers have grown it allocates nothing.
 //!
 //! A message is one map, in MessagePack or JSON. It is read once from front to back ([`walk`]), which leaves the wanted
 //! values in slots; then each table's row is encoded from the slots, column by column ([`row`]). A key that a column takes
@@ -24,7 +24,7 @@ use crate::encode::Encoder;
 use crate::postgres::introspect;
 
 use plan::Plan;
-use row::Rows as RowWriter;
+use row::{Refusals, Rows as RowWriter};
 use value::{Malformed, Reader, Value};
 
 /// A message as the decoder sees it.
@@ -88,6 +88,8 @@ pub struct Decoder {
     plan: Plan,
     buffers: Buffers,
     mark: Mark,
+    /// How many elements of a message may be refused one by one.
+    max_refused: usize,
 }
 
 /// What is reused from message to message.
@@ -117,7 +119,13 @@ impl Decoder {
         let mut encoder = Encoder::new(pipeline.non_finite);
         let plan = Plan::new(pipeline, tables, &mut encoder)?;
         let buffers = Buffers { encoder, message: Vec::new(), element: Vec::new(), key: String::new() };
-        Ok(Self { format: pipeline.format, plan, buffers, mark: Mark::default() })
+        Ok(Self {
+            format: pipeline.format,
+            plan,
+            buffers,
+            mark: Mark::default(),
+            max_refused: pipeline.poison.max_per_batch,
+        })
     }
 
     /// Columns that a `COPY` into table `table` (index in the configuration) names, in tuple order.
@@ -126,7 +134,8 @@ impl Decoder {
         &self.plan.tables[table].names
     }
 
-    /// Appends the rows of `message`, the `index`th of its batch; on an error nothing stays appended.
+    /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an error nothing
+    /// stays appended.
     pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
         rows.mark(&mut self.mark);
         let decoded = match self.format(message) {
@@ -184,7 +193,8 @@ impl Decoder {
             .map_err(|fault| malformed(R::NAME, fault));
         let decoded = read.and_then(|()| match slots[walk::ROOT] {
             Some(Value::Map(raw)) => {
-                let mut writer = RowWriter { buffers, message, raw, slots: &slots, index };
+                let refused = Refusals { list: &mut rows.refused, room: self.max_refused };
+                let mut writer = RowWriter { buffers, message, raw, slots: &slots, index, refused };
                 self.plan
                     .tables
                     .iter_mut()

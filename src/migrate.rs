@@ -28,6 +28,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/V3__detection_events.sql"),
     },
     Migration { version: 4, name: "time_tables", sql: include_str!("../migrations/V4__time_tables.sql") },
+    Migration {
+        version: 11,
+        name: "dead_letter_element",
+        sql: include_str!("../migrations/V11__dead_letter_element.sql"),
+    },
     Migration { version: 12, name: "operate", sql: include_str!("../migrations/V12__operate.sql") },
 ];
 

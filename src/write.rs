@@ -5,12 +5,14 @@
 //! - Rows, dead letters and the checkpoint of a batch are committed together or not at all, and COMMIT is called only
 //!   when every step before it was Ok.
 //! - A row that the server refuses is pinned to its message by the error's `COPY` line, else by bisection; that message
-//!   becomes a dead letter as a whole, and all others of the batch are committed by `COPY`.
+//!   becomes a dead letter as a whole, or with `bad_element = "element"` the row's element alone, and all others of the
+//!   batch are committed by `COPY`.
 //! - Every wait has a deadline, except the one for the next batch.
 //!
 //! Any error that is not about one row ends the generation; resync settles what became of the transaction.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,9 +21,9 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::ack::Ack;
-use crate::batch::Batch;
+use crate::batch::{Batch, Excluded, Selection};
 use crate::checkpoint::{self, Advance, Committed, Open, Place};
-use crate::copy::{CopyError, Selection, Target};
+use crate::copy::{CopyError, Target};
 use crate::dead_letter;
 use crate::lag::Progress;
 use crate::metrics::{PipelineMetrics, gauge_value};
@@ -173,19 +175,19 @@ impl Writer {
                     continue;
                 }
                 Attempt::Refused { table, error } => {
-                    let message = match self.pinned(batch, table, &error, &poisoned) {
-                        Some(message) => Some(message),
+                    let unit = match self.pinned(batch, table, &error, &poisoned) {
+                        Some(unit) => Some(unit),
                         None => self.bisect(batch, &poisoned).await?,
                     };
-                    if let Some(message) = message {
-                        self.add_refused(&mut poisoned, batch, message, Some(table), &error.source)?;
+                    if let Some(unit) = unit {
+                        self.add_refused(&mut poisoned, batch, unit, Some(table), &error.source)?;
                         continue;
                     }
                     Error::Copy { table: self.targets[table].name.clone(), source: error }
                 }
                 Attempt::RefusedAtCommit(source) => {
-                    if let Some(message) = self.bisect(batch, &poisoned).await? {
-                        self.add_refused(&mut poisoned, batch, message, None, &source)?;
+                    if let Some(unit) = self.bisect(batch, &poisoned).await? {
+                        self.add_refused(&mut poisoned, batch, unit, None, &source)?;
                         continue;
                     }
                     checkpoint::Error::Database { action: "commit", source }.into()
@@ -219,8 +221,7 @@ impl Writer {
                 return self.try_again(error).await;
             }
         };
-        let selection = Selection { excluded: &poisoned.messages, within: 0..u32::MAX };
-        let copied = self.copy_all(batch, &selection).await?;
+        let copied = self.copy_all(batch, &poisoned.excluded, 0..u32::MAX).await?;
         if let Err((table, error)) = copied {
             self.metrics.commits.failed.inc();
             let decision = decide(&error.source, error.step);
@@ -289,18 +290,21 @@ impl Writer {
         Ok(Attempt::Again(error))
     }
 
-    /// Copies the selected rows of every table into the open transaction; how many the merge path skipped.
+    /// Copies the rows of every table into the open transaction, without what is `excluded` and of messages `within` the
+    /// range only; how many the merge path skipped.
     async fn copy_all(
         &self,
         batch: &mut Batch,
-        selection: &Selection<'_>,
+        excluded: &Excluded,
+        within: Range<u32>,
     ) -> Result<Result<u64, (usize, CopyError)>, Error> {
         let mut skipped = 0;
         for (table, (target, rows)) in self.targets.iter().zip(&mut batch.rows.tables).enumerate() {
             if rows.rows.is_empty() {
                 continue;
             }
-            match timeout(self.step_timeout, target.write(&self.session, rows, selection)).await {
+            let selection = Selection { table, excluded, within: within.clone() };
+            match timeout(self.step_timeout, target.write(&self.session, rows, &selection)).await {
                 Ok(Ok(count)) => skipped += count,
                 Ok(Err(error)) => return Ok(Err((table, error))),
                 Err(_) => return Err(Error::Timeout { action: "copy", after: self.step_timeout }),
@@ -317,9 +321,9 @@ impl Writer {
         metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a count of rows in memory")]
         metrics.batch_rows.observe(batch.row_count() as f64);
-        for (counter, table) in metrics.rows.iter().zip(&batch.rows.tables) {
-            let refused = table.rows.iter().filter(|row| poisoned.messages.contains(&row.message)).count();
-            counter.inc_by((table.rows.len() - refused) as u64);
+        for (table, (counter, rows)) in metrics.rows.iter().zip(&batch.rows.tables).enumerate() {
+            let refused = rows.rows.iter().filter(|row| poisoned.excluded.holds(table, row)).count();
+            counter.inc_by((rows.rows.len() - refused) as u64);
         }
         for letter in &poisoned.letters {
             metrics.dead_letters(letter.kind).inc();
@@ -330,6 +334,7 @@ impl Writer {
                 sqlstate = letter.sqlstate,
                 table = letter.table,
                 column = letter.column,
+                element = letter.element,
                 "a message became a dead letter"
             );
         }

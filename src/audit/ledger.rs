@@ -12,6 +12,9 @@ use crate::config::{ColumnSource, OnConflict, Table};
 /// The source of a column that keeps the sequence.
 const SEQUENCE: &str = "$sequence";
 
+/// The source of a column that keeps an element's place in its array.
+const ELEMENT: &str = "$element";
+
 /// A table that a pipeline fills.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -21,6 +24,8 @@ pub(super) struct Place {
     pub(super) rule: Rule,
     /// The column that keeps the sequence, quoted.
     pub(super) column: Option<String>,
+    /// The column that keeps an element's place, quoted, where each element has one row at most.
+    pub(super) element: Option<String>,
     qualified: String,
 }
 
@@ -56,13 +61,28 @@ pub(super) struct Finding {
     pub(super) sequence: u64,
     /// The sequence before it that is somewhere.
     pub(super) before: u64,
+    /// Dead letters of the message as a whole.
     pub(super) dead: u64,
+    /// Dead letters of its elements.
+    pub(super) dead_elements: u64,
     /// Rows in each place with a column for the sequence.
     pub(super) rows: Vec<u64>,
     /// Sequences with rows so far, up to the checkpoint.
     pub(super) committed: u64,
     /// Sequences in the dead letters only, so far.
     pub(super) dead_letters: u64,
+}
+
+/// A sequence whose elements are not each once in a table or in the dead letters.
+#[derive(Debug)]
+pub(super) struct Uneven {
+    pub(super) sequence: u64,
+    /// How many there are at least.
+    pub(super) elements: u64,
+    /// How many of them are somewhere.
+    pub(super) there: u64,
+    /// Rows and dead letters of them.
+    pub(super) times: u64,
 }
 
 /// The snapshot.
@@ -75,18 +95,23 @@ pub(super) struct Ledger<'a> {
 
 impl Place {
     pub(super) fn new(table: &Table, qualified: String) -> Self {
-        let keeps = |source: &ColumnSource| match source {
-            ColumnSource::From(path) => path == SEQUENCE,
-            ColumnSource::Detailed(source) => source.from.as_deref() == Some(SEQUENCE),
+        let keeps = |wanted: &str| {
+            let from = |source: &ColumnSource| match source {
+                ColumnSource::From(path) => path == wanted,
+                ColumnSource::Detailed(source) => source.from.as_deref() == Some(wanted),
+            };
+            let column = table.columns.iter().find(|(_, source)| from(source));
+            column.map(|(name, _)| escape_identifier(name))
         };
-        let column = table.columns.iter().find(|(_, source)| keeps(source));
+        let column = keeps(SEQUENCE);
+        let once = column.is_some() && table.on_conflict == OnConflict::Error;
+        let element = if once { keeps(ELEMENT) } else { None };
         let rule = match (&table.for_each, table.on_conflict) {
             (Some(_), _) => Rule::Any,
             (None, OnConflict::Error) => Rule::Once,
             (None, OnConflict::Ignore | OnConflict::Update) => Rule::AtMostOnce,
         };
-        let column = column.map(|(name, _)| escape_identifier(name));
-        Self { name: table.name.clone(), rule, column, qualified }
+        Self { name: table.name.clone(), rule, column, element, qualified }
     }
 }
 
@@ -128,10 +153,11 @@ impl<'a> Ledger<'a> {
         Ok(rows.iter().map(|row| Loss { first: number(row, 0), last: number(row, 1) }).collect())
     }
 
-    /// Rows of a place, and dead letters.
+    /// Rows of a place, and dead letters of whole messages.
     pub(super) async fn count(&self, place: &Place) -> Result<(u64, u64), Error> {
         let sql = format!(
-            "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {})",
+            "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM jetcopy.dead_letters \
+             WHERE pipeline = {} AND element IS NULL)",
             place.qualified, self.pipeline
         );
         let rows = self.query("count the rows", &sql).await?;
@@ -150,28 +176,57 @@ impl<'a> Ledger<'a> {
         Ok(rows.and_then(async |row| finding(&row)))
     }
 
+    /// The sequences whose elements are not each once in `place`, whose column for them is `element`, or in the dead letters.
+    pub(super) async fn elements(
+        &self,
+        place: &Place,
+        element: &str,
+        from: u64,
+        checkpoint: u64,
+    ) -> Result<impl Stream<Item = Result<Uneven, tokio_postgres::Error>> + use<>, Error> {
+        let column = place.column.as_deref().unwrap_or_default();
+        let sql = format!(
+            "WITH places (sequence, element) AS (\
+               SELECT {column}::bigint, {element}::bigint FROM {} \
+               UNION ALL SELECT sequence, element FROM jetcopy.dead_letters \
+                 WHERE pipeline = {} AND table_name = {} AND element IS NOT NULL), \
+             found AS (SELECT sequence, max(element) + 1 AS elements, count(DISTINCT element) AS found, \
+               count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} GROUP BY sequence) \
+             SELECT sequence, elements, found, times FROM found \
+             WHERE elements <> found OR elements <> times ORDER BY sequence",
+            place.qualified,
+            self.pipeline,
+            escape_literal(&place.name),
+        );
+        let none: [(bool, tokio_postgres::types::Type); 0] = [];
+        let rows = self.client.query_typed_raw(&sql, none).await.map_err(walking)?;
+        Ok(rows.and_then(async |row| elements(&row)))
+    }
+
     fn walk_sql(&self, from: u64, checkpoint: u64) -> String {
         let kept: Vec<&Place> = self.places.iter().filter(|place| place.column.is_some()).collect();
         let one = |at: usize| {
             let flags: Vec<&str> =
-                (0..=kept.len()).map(|index| if index == at { "1" } else { "0" }).collect();
+                (1..=kept.len()).map(|index| if index == at { "1" } else { "0" }).collect();
             flags.join(", ")
         };
         let dead = format!(
-            "SELECT sequence, {} FROM jetcopy.dead_letters WHERE pipeline = {} AND sequence >= {from}",
+            "SELECT sequence, (element IS NULL)::int, (element IS NOT NULL)::int, {} \
+             FROM jetcopy.dead_letters WHERE pipeline = {} AND sequence >= {from}",
             one(0),
             self.pipeline
         );
         let tables = (1..).zip(&kept).map(|(index, place)| {
             let column = place.column.as_deref().unwrap_or_default();
             format!(
-                " UNION ALL SELECT {column}::bigint, {} FROM {} WHERE {column}::bigint >= {from}",
+                " UNION ALL SELECT {column}::bigint, 0, 0, {} FROM {} WHERE {column}::bigint >= {from}",
                 one(index),
                 place.qualified
             )
         });
         let places: String = std::iter::once(dead).chain(tables).collect();
-        let names: Vec<String> = std::iter::once("dead".to_owned())
+        let names: Vec<String> = ["dead".to_owned(), "dead_elements".to_owned()]
+            .into_iter()
             .chain((1..=kept.len()).map(|index| format!("t{index}")))
             .collect();
         let sums: Vec<String> = names.iter().map(|name| format!("sum({name}) AS {name}")).collect();
@@ -195,7 +250,7 @@ impl<'a> Ledger<'a> {
                FROM found WINDOW walk AS (ORDER BY sequence)) \
              SELECT sequence, before, committed, dead_letters, ARRAY[{names}]::bigint[] FROM walked \
              WHERE before < sequence - 1 OR after IS NULL OR sequence > {checkpoint} \
-               OR NOT (dead = 0 AND {} OR dead = 1 AND {no_rows}) \
+               OR NOT (dead = 0 AND {} OR dead = 1 AND dead_elements = 0 AND {no_rows}) \
              ORDER BY sequence",
             sums.join(", "),
             rows.join(" AND "),
@@ -216,14 +271,19 @@ impl<'a> Ledger<'a> {
 }
 
 /// The next stop of a walk.
-pub(super) async fn next(
-    walk: &mut Pin<&mut impl Stream<Item = Result<Finding, tokio_postgres::Error>>>,
-) -> Result<Option<Finding>, Error> {
+pub(super) async fn next<T>(
+    walk: &mut Pin<&mut impl Stream<Item = Result<T, tokio_postgres::Error>>>,
+) -> Result<Option<T>, Error> {
     walk.try_next().await.map_err(walking)
 }
 
 fn walking(source: tokio_postgres::Error) -> Error {
     Error::Database { action: "go through the sequences in the tables", source }
+}
+
+fn elements(row: &Row) -> Result<Uneven, tokio_postgres::Error> {
+    let number = |column| row.try_get(column).map(|value: i64| u64::try_from(value).unwrap_or(0));
+    Ok(Uneven { sequence: number(0)?, elements: number(1)?, there: number(2)?, times: number(3)? })
 }
 
 fn finding(row: &Row) -> Result<Finding, tokio_postgres::Error> {
@@ -236,6 +296,7 @@ fn finding(row: &Row) -> Result<Finding, tokio_postgres::Error> {
         committed: number(row.try_get(2)?),
         dead_letters: number(row.try_get(3)?),
         dead: places.next().unwrap_or(0),
+        dead_elements: places.next().unwrap_or(0),
         rows: places.collect(),
     })
 }

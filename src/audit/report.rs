@@ -80,6 +80,9 @@ pub enum Difference {
     Twice { sequence: u64, table: String, times: u64 },
     /// In a table and in the dead letters.
     RowAndDeadLetter { sequence: u64 },
+    /// Elements of a message that are not each once in a table or in the dead letters: how many there are at least, how
+    /// many of them are somewhere, and how many rows and dead letters they have together.
+    Elements { sequence: u64, table: String, elements: u64, there: u64, times: u64 },
     /// A row or a dead letter after the checkpoint.
     Unknown { sequence: u64 },
     /// As many rows and dead letters as there cannot be.
@@ -183,6 +186,11 @@ impl fmt::Display for Difference {
             Self::RowAndDeadLetter { sequence } => {
                 write!(f, "sequence {sequence} has a row and is a dead letter")
             }
+            Self::Elements { sequence, table, elements, there, times } => write!(
+                f,
+                "sequence {sequence} has at least {elements} elements, of which {there} are in {table} or the dead letters, \
+                 {times} times together"
+            ),
             Self::Unknown { sequence } => write!(f, "sequence {sequence} lies beyond the checkpoint"),
             Self::Count { messages, rows, dead_letters } => write!(
                 f,

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
-use super::{ColumnSource, Config, ConfigError, Nats, OnConflict, Pipeline, Postgres, Problem, Table, Tls};
+use super::{
+    BadElement, ColumnSource, Config, ConfigError, Nats, OnConflict, Pipeline, Postgres, Problem, Table, Tls,
+};
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
 /// and a shard.
@@ -180,6 +182,9 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
     }
     if table.for_each.as_deref().is_some_and(|path| path.trim().is_empty()) {
         found.add(at("for_each"), "names the array to make rows of, or is left out");
+    }
+    if table.bad_element == BadElement::Element && table.for_each.is_none() {
+        found.add(at("bad_element"), "has no effect without for_each: a message has one row here");
     }
     let keys: BTreeSet<_> = table.key.iter().collect();
     if keys.len() < table.key.len() {

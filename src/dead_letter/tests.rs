@@ -12,12 +12,13 @@ fn letter(sequence: u64) -> DeadLetter {
         sequence,
         subject: "frames.cam1".into(),
         headers: None,
-        payload: vec![0xC1],
+        payload: Bytes::from_static(&[0xC1]),
         kind: "malformed",
         sqlstate: None,
         message: "marker 0xc1 is reserved".into(),
         table: None,
         column: None,
+        element: None,
     }
 }
 
@@ -41,6 +42,7 @@ async fn a_dead_letter_is_read_back_as_it_was() {
         sqlstate: Some("22P02".into()),
         table: Some("public.t".into()),
         column: Some("Größe".into()),
+        element: Some(3),
         ..letter(7)
     };
     client.batch_execute("BEGIN").await.unwrap();
@@ -49,7 +51,7 @@ async fn a_dead_letter_is_read_back_as_it_was() {
     let rows = client
         .query(
             "SELECT pipeline, shard, stream, sequence, subject, headers::text, payload, kind, sqlstate, message,
-                    table_name, column_name FROM jetcopy.dead_letters ORDER BY sequence",
+                    table_name, column_name, element FROM jetcopy.dead_letters ORDER BY sequence",
             &[],
         )
         .await
@@ -65,6 +67,7 @@ async fn a_dead_letter_is_read_back_as_it_was() {
         ["frames.cam1", "malformed", "22P02", "marker 0xc1 is reserved", "public.t", "Größe"]
     );
     assert_eq!(rows[1].get::<_, Option<String>>(5), None);
+    assert_eq!([0, 1].map(|row| rows[row].get::<_, Option<i32>>(12)), [Some(3), None]);
 }
 
 #[tokio::test]
@@ -75,7 +78,7 @@ async fn nothing_in_a_message_can_make_its_dead_letter_poison() {
     let odd = DeadLetter {
         subject: "frames.\0.\u{202E}".into(),
         headers: Some(Headers::from(&headers)),
-        payload: Vec::new(),
+        payload: Bytes::new(),
         sqlstate: Some("XX000".into()),
         message: "é\0".repeat(1 << 20),
         table: Some("t\0".into()),

@@ -13,6 +13,8 @@ pub(super) enum Source {
     Subject,
     /// `$subject[n]`: the `n`th token, from 0.
     SubjectToken(usize),
+    /// `$element`: the place of the element in its array, from 0.
+    Element,
     /// `$sequence`
     Sequence,
     /// `$timestamp`
@@ -35,7 +37,8 @@ pub(super) enum Step {
 }
 
 /// What the sources are, for error messages.
-const SOURCES: &str = "$subject, $subject[n], $sequence, $timestamp, $header.NAME, $payload or $rest";
+const SOURCES: &str =
+    "$subject, $subject[n], $element, $sequence, $timestamp, $header.NAME, $payload or $rest";
 
 /// Reads a source.
 pub(super) fn source(text: &str) -> Result<Source, String> {
@@ -47,6 +50,7 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
     };
     match name {
         "subject" => Ok(Source::Subject),
+        "element" => Ok(Source::Element),
         "sequence" => Ok(Source::Sequence),
         "timestamp" => Ok(Source::Timestamp),
         "payload" => Ok(Source::Payload),
@@ -132,6 +136,7 @@ mod tests {
     fn every_source_of_the_documentation_is_read() {
         assert_eq!(source("$subject"), Ok(Source::Subject));
         assert_eq!(source("$subject[2]"), Ok(Source::SubjectToken(2)));
+        assert_eq!(source("$element"), Ok(Source::Element));
         assert_eq!(source("$sequence"), Ok(Source::Sequence));
         assert_eq!(source("$timestamp"), Ok(Source::Timestamp));
         assert_eq!(source("$header.Nats-Msg-Id"), Ok(Source::Header("Nats-Msg-Id".into())));

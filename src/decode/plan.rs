@@ -7,7 +7,7 @@
 //! itself. A column with a default or an identity that the configuration does not name is left to the server, since a
 //! `COPY` that names a column cannot ask for its default. Naming it (`inserted_at = "inserted_at"`) makes it take its field.
 
-use crate::config::{self, ColumnSource, TimeUnit};
+use crate::config::{self, BadElement, ColumnSource, TimeUnit};
 use crate::encode::types::Type;
 use crate::encode::{Encoder, Written};
 use crate::postgres::introspect::{self, ServerDefault};
@@ -52,6 +52,8 @@ pub(super) struct Each {
     pub(super) element: Wanted,
     /// As configured, for error messages.
     pub(super) path: String,
+    /// What a bad element takes along.
+    pub(super) bad: BadElement,
 }
 
 /// How one column's value is made.
@@ -76,6 +78,8 @@ pub(super) enum From {
     Element(usize),
     Subject,
     SubjectToken(usize),
+    /// The element's place in its array.
+    Place,
     Sequence,
     Timestamp,
     Header(String),
@@ -144,6 +148,7 @@ impl Table {
                 slot: message.slot(&path::path_of(path).map_err(|problem| place.error(problem))?),
                 element: Wanted::new(),
                 path: path.clone(),
+                bad: mapping.bad_element,
             }),
         };
         // Under `for_each`, `$rest` is of the element, which no table splits further.
@@ -237,6 +242,12 @@ impl Column {
                         "`^` reaches out of an element, and this table has no `for_each`: remove it",
                     ));
                 }
+                Source::Element if each.is_some() => From::Place,
+                Source::Element => {
+                    return Err(place.error(
+                        "`$element` is the place of an element, and this table has no `for_each`: remove it",
+                    ));
+                }
                 Source::Subject => From::Subject,
                 Source::SubjectToken(number) => From::SubjectToken(number),
                 Source::Sequence => From::Sequence,
@@ -267,7 +278,7 @@ fn check(
         Source::Rest if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text) => {
             return Err("$rest goes into jsonb, json or text: change the column or its source".into());
         }
-        Source::Sequence => Value::Int(1),
+        Source::Element | Source::Sequence => Value::Int(1),
         Source::Timestamp => Value::Timestamp { seconds: 0, nanos: 0 },
         Source::Field(_)
         | Source::Outer(_)

@@ -1,7 +1,7 @@
 //! Slots → tuples of a binary `COPY`.
 
-use crate::batch::{Row, TableRows};
-use crate::config::NonFinite;
+use crate::batch::{Refused, Row, TableRows};
+use crate::config::{BadElement, NonFinite};
 use crate::encode::json::LONE_SURROGATE;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
@@ -20,6 +20,15 @@ pub(super) struct Rows<'d, 'a> {
     pub(super) slots: &'d [Option<Value<'a>>],
     /// Index of the message in its batch.
     pub(super) index: u32,
+    /// Where refused elements go.
+    pub(super) refused: Refusals<'d>,
+}
+
+/// The elements of one message that were refused.
+pub(super) struct Refusals<'d> {
+    pub(super) list: &'d mut Vec<Refused>,
+    /// How many may still be refused before the message is refused as a whole.
+    pub(super) room: usize,
 }
 
 /// The longest excerpt of a value in an error message, in characters.
@@ -30,7 +39,7 @@ impl<'a> Rows<'_, 'a> {
     #[inline]
     pub(super) fn table(&mut self, table: &mut Table, rows: &mut TableRows) -> Result<(), Poison> {
         let Some(mut each) = table.each.take() else {
-            return self.row(table, rows, &[], self.raw);
+            return self.row(table, rows, &[], self.raw, 0);
         };
         let mut slots = reuse(std::mem::take(&mut self.buffers.element));
         let done = match self.slots[each.slot] {
@@ -48,7 +57,7 @@ impl<'a> Rows<'_, 'a> {
         done
     }
 
-    fn elements<R: Reader<'a>>(
+    fn elements<R: Reader<'a> + Clone>(
         &mut self,
         table: &Table,
         rows: &mut TableRows,
@@ -58,14 +67,53 @@ impl<'a> Rows<'_, 'a> {
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
         let Ok(Next::Array(mut array)) = reader.open(&mut Value::Null) else { return Ok(()) };
+        let mut place = 0;
         while reader.element(&mut array).map_err(malformed)? {
-            each.element.walk(&mut reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
-            match slots[ROOT] {
-                Some(Value::Map(raw) | Value::Array(raw)) => self.row(table, rows, slots, raw)?,
-                Some(other) => return Err(for_each(table, each, other)),
-                None => {}
+            let before = (each.bad == BadElement::Element).then(|| (reader.clone(), rows.end()));
+            if let Err(poison) = self.element(table, rows, each, slots, &mut reader, place) {
+                let Some((start, end)) = before else { return Err(poison) };
+                rows.truncate(end);
+                self.refuse(poison, place)?;
+                // It may not have been read to its end.
+                reader = start;
+                reader.value(1).map_err(malformed)?;
             }
+            place += 1;
         }
+        Ok(())
+    }
+
+    /// Appends the row of the next element, at `place` in its array.
+    fn element<R: Reader<'a>>(
+        &mut self,
+        table: &Table,
+        rows: &mut TableRows,
+        each: &mut Each,
+        slots: &mut Slots<'a>,
+        reader: &mut R,
+        place: u32,
+    ) -> Result<(), Poison> {
+        let malformed = |fault| poison(table, None, Fault::from(fault), None);
+        each.element.walk(reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
+        match slots[ROOT] {
+            Some(Value::Map(raw) | Value::Array(raw)) => self.row(table, rows, slots, raw, place),
+            Some(other) => Err(for_each(table, each, other)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that an element is refused; the message as a whole, where too many are.
+    #[cold]
+    fn refuse(&mut self, mut poison: Poison, place: u32) -> Result<(), Poison> {
+        let Some(room) = self.refused.room.checked_sub(1) else {
+            poison.message = format!(
+                "more of its elements cannot be stored than poison.max_per_batch allows; at element {place}: {}",
+                poison.message
+            );
+            return Err(poison);
+        };
+        self.refused.room = room;
+        self.refused.list.push(Refused { message: self.index, element: Some(place), poison });
         Ok(())
     }
 
@@ -77,6 +125,7 @@ impl<'a> Rows<'_, 'a> {
         rows: &mut TableRows,
         element: &[Option<Value<'a>>],
         raw: Raw<'a>,
+        place: u32,
     ) -> Result<(), Poison> {
         let out = &mut rows.data;
         let start = u32::try_from(out.len()).map_err(|_| {
@@ -101,6 +150,7 @@ impl<'a> Rows<'_, 'a> {
                         .map_err(|fault| poison(table, Some(position), fault, None))?;
                     continue;
                 }
+                From::Place => Some(Value::Int(place.into())),
                 other => self.about_message(other, &column.ty),
             };
             let written = match value {
@@ -123,7 +173,7 @@ impl<'a> Rows<'_, 'a> {
                 time = time_of(&out[field..]);
             }
         }
-        rows.rows.push(Row { start, message: self.index, time });
+        rows.rows.push(Row { start, message: self.index, element: place, time });
         Ok(())
     }
 
@@ -131,7 +181,7 @@ impl<'a> Rows<'_, 'a> {
     fn about_message(&self, from: &From, ty: &Type) -> Option<Value<'a>> {
         let message = self.message;
         match from {
-            From::Message(_) | From::Element(_) | From::Rest | From::Constant(_) => None,
+            From::Message(_) | From::Element(_) | From::Place | From::Rest | From::Constant(_) => None,
             From::Subject => Some(Value::Str(message.subject)),
             From::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
             From::Sequence => {

@@ -1,67 +1,128 @@
-//! Which messages of a batch do not become rows, and what is kept of them.
+//! What of a batch does not become rows, and what is kept of it.
 //!
-//! Guarantees: the message found is one whose rows the server refuses together with those before it: by the line that
-//! the error names, else by bisection over prefixes of the batch, in transactions that are rolled back.
+//! Guarantees: what is found is a message, or with `bad_element = "element"` an element of it, whose rows the server
+//! refuses together with those before it: by the line that the error names, else by bisection over prefixes of the
+//! batch, in transactions that are rolled back. A message that is refused as a whole has one dead letter and no others.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{Error, Writer, within};
-use crate::batch::{Batch, Message};
+use crate::batch::{Batch, Excluded, Selection};
 use crate::checkpoint;
-use crate::copy::{CopyError, Selection};
+use crate::config::BadElement;
+use crate::copy::CopyError;
 use crate::dead_letter::{DeadLetter, Headers};
 use crate::postgres::sqlstate::{Decision, Step, decide};
 
-/// Messages of a batch that do not become rows, and what is kept of them.
+/// What of a batch does not become rows, and what is kept of it.
 #[derive(Default)]
 pub(super) struct Poisoned {
-    pub(super) messages: BTreeSet<u32>,
+    pub(super) excluded: Excluded,
     pub(super) letters: Vec<DeadLetter>,
 }
 
+/// What is refused at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// Index of the message in its batch.
+    message: u32,
+    /// Index of the table and place in the array, where only an element of the message is at fault.
+    element: Option<(usize, u32)>,
+}
+
 impl Writer {
-    /// The message whose row the server named.
+    /// The message or element whose row the server named.
     pub(super) fn pinned(
         &self,
         batch: &Batch,
         table: usize,
         error: &CopyError,
         poisoned: &Poisoned,
-    ) -> Option<u32> {
-        let selection = Selection { excluded: &poisoned.messages, within: 0..u32::MAX };
-        self.targets[table].message_of(&batch.rows.tables[table], &selection, error.row?)
+    ) -> Option<Unit> {
+        let selection = Selection { table, excluded: &poisoned.excluded, within: 0..u32::MAX };
+        let target = &self.targets[table];
+        let row = target.row_of(&batch.rows.tables[table], &selection, error.row?)?;
+        let element = match target.bad_element {
+            BadElement::Message => None,
+            BadElement::Element => Some((table, row.element)),
+        };
+        Some(Unit { message: row.message, element })
     }
 
-    /// Finds the first message without which the batch would pass so far, by trials that are rolled back. `None` when
-    /// the batch passes now.
-    pub(super) async fn bisect(&self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Option<u32>, Error> {
+    /// Finds the first message without which the batch would pass so far, or the first element of it, by trials that are
+    /// rolled back. `None` when the batch passes now.
+    pub(super) async fn bisect(&self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Option<Unit>, Error> {
+        let excluded = &poisoned.excluded;
         let all = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
-        if self.passes(batch, poisoned, all).await? {
+        if self.passes(batch, excluded, all).await? {
             return Ok(None);
         }
         let (mut passes, mut fails) = (0, all);
         while fails - passes > 1 {
             let middle = passes + (fails - passes) / 2;
-            if self.passes(batch, poisoned, middle).await? {
+            if self.passes(batch, excluded, middle).await? {
                 passes = middle;
             } else {
                 fails = middle;
             }
         }
-        Ok(Some(passes))
+        Ok(Some(Unit { message: passes, element: self.bisect_elements(batch, excluded, passes).await? }))
+    }
+
+    /// Finds the first element without which `message` would pass so far; `None` when it does not pass without elements.
+    async fn bisect_elements(
+        &self,
+        batch: &mut Batch,
+        excluded: &Excluded,
+        message: u32,
+    ) -> Result<Option<(usize, u32)>, Error> {
+        let elements = self.elements(batch, excluded, message);
+        let without = |from: usize| {
+            let left_out = elements[from..].iter().map(|&(table, element)| (table, message, element));
+            let mut excluded = excluded.clone();
+            excluded.elements.extend(left_out);
+            excluded
+        };
+        if elements.is_empty() || !self.passes(batch, &without(0), message + 1).await? {
+            return Ok(None);
+        }
+        let (mut passes, mut fails) = (0, elements.len());
+        while fails - passes > 1 {
+            let middle = passes + (fails - passes) / 2;
+            if self.passes(batch, &without(middle), message + 1).await? {
+                passes = middle;
+            } else {
+                fails = middle;
+            }
+        }
+        Ok(Some(elements[passes]))
+    }
+
+    /// The elements of `message` that may be refused one by one, in the order of their rows.
+    fn elements(&self, batch: &Batch, excluded: &Excluded, message: u32) -> Vec<(usize, u32)> {
+        let mut found = Vec::new();
+        for (table, (target, rows)) in self.targets.iter().zip(&batch.rows.tables).enumerate() {
+            if target.bad_element == BadElement::Message {
+                continue;
+            }
+            let first = rows.rows.partition_point(|row| row.message < message);
+            let rows = rows.rows[first..].iter().take_while(|row| row.message == message);
+            found.extend(rows.filter(|row| !excluded.holds(table, row)).map(|row| (table, row.element)));
+        }
+        found.dedup();
+        found
     }
 
     /// Whether the server takes the rows of the first `messages` messages.
-    async fn passes(&self, batch: &mut Batch, poisoned: &Poisoned, messages: u32) -> Result<bool, Error> {
+    async fn passes(&self, batch: &mut Batch, excluded: &Excluded, messages: u32) -> Result<bool, Error> {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", checkpoint::LOCK_TIMEOUT.as_millis());
         self.statement(&begin).await?.map_err(Error::Trial)?;
-        let selection = Selection { excluded: &poisoned.messages, within: 0..messages };
-        let outcome = match self.copy_all(batch, &selection).await? {
+        let outcome = match self.copy_all(batch, excluded, 0..messages).await? {
             Ok(_) => self.statement("SET CONSTRAINTS ALL IMMEDIATE").await?.map_err(|e| (e, Step::Commit)),
             Err((table, error)) if error.step == Step::CopyStart => {
                 return Err(Error::Copy { table: self.targets[table].name.clone(), source: error });
@@ -91,19 +152,21 @@ impl Writer {
 
     pub(super) fn refused_by_decoder(&self, batch: &Batch) -> Result<Poisoned, Error> {
         let mut poisoned = Poisoned::default();
-        self.admit(batch.refused.len())?;
-        for refused in &batch.refused {
-            let message = &batch.messages[refused.message as usize];
+        self.admit(batch.rows.refused.len())?;
+        for refused in &batch.rows.refused {
             let poison = &refused.poison;
-            poisoned.messages.insert(refused.message);
-            poisoned.letters.push(DeadLetter {
+            if refused.element.is_none() {
+                poisoned.excluded.messages.insert(refused.message);
+            }
+            let letter = DeadLetter {
                 kind: poison.kind.as_str(),
-                sqlstate: None,
                 message: poison.message.clone(),
                 table: poison.table.clone(),
                 column: poison.column.clone(),
-                ..original(batch, message)
-            });
+                element: refused.element,
+                ..poisoned.original(batch, refused.message)
+            };
+            poisoned.letters.push(letter);
         }
         Ok(poisoned)
     }
@@ -112,18 +175,24 @@ impl Writer {
         &self,
         poisoned: &mut Poisoned,
         batch: &Batch,
-        message: u32,
+        unit: Unit,
         table: Option<usize>,
         error: &tokio_postgres::Error,
     ) -> Result<(), Error> {
-        self.admit(poisoned.letters.len() + 1)?;
-        poisoned.messages.insert(message);
-        poisoned.letters.push(refused_letter(
-            original(batch, &batch.messages[message as usize]),
-            table.map(|table| self.targets[table].name.clone()),
-            error,
-        ));
-        Ok(())
+        let mut letter = poisoned.original(batch, unit.message);
+        let table = if let Some((table, element)) = unit.element {
+            poisoned.excluded.elements.insert((table, unit.message, element));
+            letter.element = Some(element);
+            Some(table)
+        } else {
+            poisoned.excluded.messages.insert(unit.message);
+            // Those of its elements; the message is now refused with all of them.
+            poisoned.letters.retain(|other| other.sequence != letter.sequence);
+            table
+        };
+        letter.table = table.map(|table| self.targets[table].name.clone());
+        poisoned.letters.push(refused_letter(letter, error));
+        self.admit(poisoned.letters.len())
     }
 
     fn admit(&self, letters: usize) -> Result<(), Error> {
@@ -132,24 +201,32 @@ impl Writer {
     }
 }
 
-/// What is kept of a message, without a reason yet.
-fn original(batch: &Batch, message: &Message) -> DeadLetter {
-    DeadLetter {
-        sequence: message.sequence,
-        subject: batch.subject(message).to_owned(),
-        headers: message.headers.as_ref().map(Headers::from),
-        payload: batch.payload(message).to_vec(),
-        kind: "",
-        sqlstate: None,
-        message: String::new(),
-        table: None,
-        column: None,
+impl Poisoned {
+    /// What is kept of a message, without a reason yet. The letters of one message share its payload.
+    fn original(&self, batch: &Batch, message: u32) -> DeadLetter {
+        let message = &batch.messages[message as usize];
+        let known = self.letters.iter().find(|letter| letter.sequence == message.sequence);
+        DeadLetter {
+            sequence: message.sequence,
+            subject: batch.subject(message).to_owned(),
+            headers: message.headers.as_ref().map(Headers::from),
+            payload: match known {
+                Some(letter) => letter.payload.clone(),
+                None => Bytes::copy_from_slice(batch.payload(message)),
+            },
+            kind: "",
+            sqlstate: None,
+            message: String::new(),
+            table: None,
+            column: None,
+            element: None,
+        }
     }
 }
 
 /// The letter of a message with a row that the server refused.
-fn refused_letter(original: DeadLetter, table: Option<String>, error: &tokio_postgres::Error) -> DeadLetter {
-    let mut letter = DeadLetter { kind: "refused", table, ..original };
+fn refused_letter(original: DeadLetter, error: &tokio_postgres::Error) -> DeadLetter {
+    let mut letter = DeadLetter { kind: "refused", ..original };
     match error.as_db_error() {
         Some(refusal) => {
             letter.sqlstate = Some(refusal.code().code().to_owned());

@@ -12,6 +12,7 @@ mod conflict;
 mod crash;
 mod demo;
 mod detections;
+mod elements;
 mod failover;
 mod isolation;
 #[cfg(feature = "kill-points")]

@@ -178,6 +178,69 @@ fn poison_in_the_last_row_takes_the_rows_before_it_along() {
     assert_eq!(rows.tables[0].rows[1].message, 2);
 }
 
+/// `t` takes the message, `d` its elements, refused one by one; three of them may be. `e` takes others, not refused so.
+fn by_element() -> Decoder {
+    let pipeline = pipeline(
+        "poison = { max_per_batch = 3 }\n[[table]]\nname = 't'\n[[table]]\nname = 'd'\nfor_each = 'd'\n\
+         bad_element = 'element'\n[table.columns]\nplace = '$element'\nx = 'in.x'\n\
+         [[table]]\nname = 'e'\nfor_each = 'e'\n",
+    );
+    let parts = vec![not_null("b", Type::Int8), column("place", Type::Int4), column("x", Type::Int8)];
+    let one = |name| table(vec![column(name, Type::Int8)]);
+    Decoder::new(&pipeline, &[one("a"), table(parts), one("b")]).unwrap()
+}
+
+#[test]
+fn a_bad_element_is_refused_alone_and_the_others_are_rows() {
+    let mut decoder = by_element();
+    // {"in": {"x": 1, "x": 2}} stands twice in MessagePack, whose keys a writer of JSON would not repeat.
+    let json = r#"{"a":1,"d":[{"b":1},{"b":"x"},{"b":3,"in":{"x":3}},7,{"b":5,"in":{"x":1,"x":2},"c":[{}]},{"b":6}]}"#;
+    let packed = [
+        &b"\x82\xa1a\x01\xa1d\x96\x81\xa1b\x01\x81\xa1b\xa1x\x82\xa1b\x03\xa2in\x81\xa1x\x03\x07"[..],
+        b"\x83\xa1b\x05\xa2in\x82\xa1x\x01\xa1x\x02\xa1c\x91\x80\x81\xa1b\x06",
+    ]
+    .concat();
+    for payload in [json.as_bytes(), &packed] {
+        let mut rows = Rows::new(3);
+        decoder.decode(&message(payload), 7, &mut rows).unwrap();
+        let places = |table: usize| rows.tables[table].rows.iter().map(|row| row.element).collect::<Vec<_>>();
+        assert_eq!((places(0), places(1)), (vec![0], vec![0, 2, 5]));
+        let refused: Vec<_> = rows
+            .refused
+            .iter()
+            .map(|refused| {
+                (refused.message, refused.element, refused.poison.kind, refused.poison.table.as_deref())
+            })
+            .collect();
+        let kinds = [(1, PoisonKind::Type), (3, PoisonKind::Type), (4, PoisonKind::Malformed)];
+        assert_eq!(refused, kinds.map(|(element, kind)| (7, Some(element), kind, Some("d"))));
+    }
+}
+
+#[test]
+fn a_message_with_too_many_bad_elements_is_poison_as_a_whole() {
+    let mut decoder = by_element();
+    let mut rows = Rows::new(3);
+    decoder.decode(&message(br#"{"d":[{"b":1},{},{},{}]}"#), 0, &mut rows).unwrap();
+    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (1, 3));
+    let poison = decoder.decode(&message(br#"{"d":[{"b":1},{},{},{},{}]}"#), 1, &mut rows).unwrap_err();
+    assert!(
+        poison.message.contains("max_per_batch allows; at element 4: the column is NOT NULL"),
+        "{poison:?}"
+    );
+    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (1, 3));
+}
+
+#[test]
+fn a_message_that_is_poison_in_one_table_keeps_no_refused_elements() {
+    let mut decoder = by_element();
+    let mut rows = Rows::new(3);
+    for payload in [r#"{"d":[{}, {"b":1}],"e":[{"b":"x"}]}"#, r#"{"d":[{}],"e":7}"#, r#"{"d":7}"#] {
+        decoder.decode(&message(payload.as_bytes()), 0, &mut rows).unwrap_err();
+    }
+    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (0, 0));
+}
+
 #[test]
 fn a_message_after_poison_is_a_row() {
     let mut decoder = decoder();

@@ -401,12 +401,13 @@ async fn everything_here_works_through_a_transaction_pooler() {
                     sequence: client * 100 + sequence,
                     subject: "frames".into(),
                     headers: None,
-                    payload: Vec::new(),
+                    payload: bytes::Bytes::new(),
                     kind: "malformed",
                     sqlstate: None,
                     message: String::new(),
                     table: None,
                     column: None,
+                    element: None,
                 };
                 let place = Place { pipeline: "p".into(), shard: "p".into(), stream: "S".into() };
                 dead_letter::store(&session.client, &place, &[letter]).await.unwrap();

@@ -48,7 +48,7 @@ async fn differences(world: &World, pipeline: &str, table: &str) -> Vec<String> 
     let sql = format!(
         "WITH seen AS (
              SELECT sequence, 'row' AS place FROM {table}
-             UNION ALL SELECT sequence, 'dead letter' FROM jetcopy.dead_letters WHERE pipeline = $1
+             UNION ALL SELECT sequence, 'dead letter' FROM jetcopy.dead_letters WHERE pipeline = $1 AND element IS NULL
          ), found AS (SELECT sequence, count(*) AS times, string_agg(place, ', ' ORDER BY place DESC) AS places FROM seen GROUP BY 1),
          published AS (
              SELECT generate_series(1, $2::int8) AS sequence EXCEPT

@@ -1,0 +1,186 @@
+//! With `bad_element = "element"`, an element that cannot be stored becomes a dead letter, and the others become rows.
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, World, oracle};
+
+/// `rest` are further settings of the pipeline.
+fn pipeline(rest: &str) -> String {
+    format!(
+        r#"
+[[pipeline]]
+name = "events"
+stream = "STREAM"
+format = "json"
+{rest}
+
+[[pipeline.table]]
+name = "events"
+[pipeline.table.columns]
+sequence = "$sequence"
+
+[[pipeline.table]]
+name = "parts"
+for_each = "parts"
+bad_element = "element"
+[pipeline.table.columns]
+sequence = "$sequence"
+element = "$element"
+"#
+    )
+}
+
+/// All messages in one batch.
+const ONE_BATCH: &str = "batch = { max_rows = 100000, max_age = \"1s\" }";
+
+/// Message `id` with parts of these sizes.
+fn message(id: i64, sizes: &[Value]) -> String {
+    let parts: Vec<Value> = sizes.iter().map(|size| json!({"size": size})).collect();
+    json!({"id": id, "parts": parts}).to_string()
+}
+
+/// Rows of `parts`: sequence and element.
+async fn parts(world: &World) -> Vec<(i64, i32)> {
+    let rows = world.database.query("SELECT sequence, element FROM parts ORDER BY 1, 2", &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Dead letters: sequence, element, kind.
+async fn dead_letters(world: &World) -> Vec<(i64, Option<i32>, String)> {
+    let sql = "SELECT sequence, element, kind FROM jetcopy.dead_letters ORDER BY 1, 2";
+    let rows = world.database.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+/// What `jetcopy audit` finds different.
+fn audited(world: &World, config: &str) -> Value {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+    command.args(["audit", "events", "--json", "--config"]).arg(world.config(config));
+    let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    assert_eq!(report["method"]["by"], "sequences", "{report:#}");
+    report["first_differences"].clone()
+}
+
+/// Publishes 40 messages of 10 parts, of which `tables` refuses a few, to one batch, and expects all others as rows.
+async fn all_but_the_bad_are_rows(tables: &str, bad: &[(i64, i32)], kind: &str) {
+    let world = World::new().await;
+    world.database.batch_execute(tables).await.unwrap();
+    let is_bad = |id: i64, element: i32| bad.contains(&(id, element));
+    let bad_size = if kind == "type" { json!("wide") } else { json!(99) };
+    let messages = (1..=40).map(|id| {
+        let sizes: Vec<Value> = (0..10)
+            .map(|element| if is_bad(id, element) { bad_size.clone() } else { json!(element) })
+            .collect();
+        message(id, &sizes)
+    });
+    world.publish("a", messages).await;
+    let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    oracle(&world, &daemon, "events", "events", message(41, &[]).into()).await;
+
+    let all = (1..=40).flat_map(|id| (0..10).map(move |element| (id, element)));
+    let expected: Vec<(i64, i32)> = all.filter(|&(id, element)| !is_bad(id, element)).collect();
+    assert_eq!(parts(&world).await, expected);
+    let expected: Vec<_> = bad.iter().map(|&(id, element)| (id, Some(element), kind.to_owned())).collect();
+    assert_eq!(dead_letters(&world).await, expected);
+    let whole = "SELECT count(*) FROM jetcopy.dead_letters
+        WHERE table_name = 'parts' AND convert_from(payload, 'UTF8')::jsonb->'id' = to_jsonb(sequence)
+            AND jsonb_array_length(convert_from(payload, 'UTF8')::jsonb->'parts') = 10";
+    assert_eq!(world.count(whole).await, i64::try_from(bad.len()).unwrap(), "the payload is the message");
+    assert_eq!(audited(&world, &pipeline("")), json!([]));
+
+    let spoil = "DELETE FROM parts WHERE sequence = 2 AND element = 4;
+        INSERT INTO parts SELECT * FROM parts WHERE sequence = 3 AND element = 0;
+        INSERT INTO parts (sequence, element) SELECT sequence, element FROM jetcopy.dead_letters
+        ORDER BY sequence, element LIMIT 1";
+    world.database.batch_execute(spoil).await.unwrap();
+    let wrong = |sequence: i64, there: i64, times: i64| {
+        json!({"found": "elements", "sequence": sequence, "table": "parts", "elements": 10, "there": there,
+            "times": times})
+    };
+    let expected = json!([wrong(2, 9, 9), wrong(3, 10, 11), wrong(bad[0].0, 10, 11)]);
+    assert_eq!(audited(&world, &pipeline("")), expected);
+}
+
+const EVENTS: &str = "CREATE TABLE events (sequence bigint, id integer);";
+
+#[tokio::test]
+async fn elements_that_no_column_takes_are_dead_letters_alone() {
+    let tables = format!("{EVENTS} CREATE TABLE parts (sequence bigint, element integer, size integer)");
+    all_but_the_bad_are_rows(&tables, &[(5, 0), (5, 9), (17, 3), (40, 9)], "type").await;
+}
+
+#[tokio::test]
+async fn elements_that_a_check_refuses_are_pinned_by_the_line_that_the_server_names() {
+    let check = "CREATE TABLE parts (sequence bigint, element integer, size integer CHECK (size < 50))";
+    all_but_the_bad_are_rows(&format!("{EVENTS} {check}"), &[(5, 0), (5, 9), (17, 3), (40, 9)], "refused")
+        .await;
+}
+
+/// A foreign key is looked at after the `COPY`, and its error names no line.
+#[tokio::test]
+async fn elements_without_their_foreign_key_are_found_by_bisection() {
+    for deferred in ["", "DEFERRABLE INITIALLY DEFERRED"] {
+        let tables = format!(
+            "{EVENTS} CREATE TABLE sizes (size integer PRIMARY KEY);
+             INSERT INTO sizes SELECT generate_series(0, 50);
+             CREATE TABLE parts (sequence bigint, element integer, size integer REFERENCES sizes {deferred})"
+        );
+        all_but_the_bad_are_rows(&tables, &[(5, 0), (5, 9), (40, 3)], "refused").await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_as_a_whole_keeps_no_dead_letters_of_its_elements() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE events (sequence bigint, id integer CHECK (id <> 2));
+        CREATE TABLE parts (sequence bigint, element integer, size integer CHECK (size < 50))";
+    world.database.batch_execute(tables).await.unwrap();
+    // The server sees the second message's id last: the tables are written in their order only when the first passes.
+    let messages = (1..=3).map(|id| message(id, &[json!(1), json!("wide"), json!(99), json!(4)]));
+    world.publish("a", messages).await;
+    let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    oracle(&world, &daemon, "events", "events", message(4, &[]).into()).await;
+    assert_eq!(parts(&world).await, [(1, 0), (1, 3), (3, 0), (3, 3)]);
+    let expected = [
+        (1, Some(1), "type"),
+        (1, Some(2), "refused"),
+        (2, None, "refused"),
+        (3, Some(1), "type"),
+        (3, Some(2), "refused"),
+    ];
+    let found = dead_letters(&world).await;
+    let found: Vec<_> =
+        found.iter().map(|(sequence, element, kind)| (*sequence, *element, kind.as_str())).collect();
+    assert_eq!(found, expected);
+    assert_eq!(audited(&world, &pipeline("")), json!([]));
+}
+
+#[tokio::test]
+async fn a_deferred_constraint_of_the_message_itself_refuses_it_with_all_its_elements() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known VALUES (1), (3), (4);
+        CREATE TABLE events (sequence bigint, id integer REFERENCES known DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE parts (sequence bigint, element integer, size integer)";
+    world.database.batch_execute(tables).await.unwrap();
+    world.publish("a", (1..=3).map(|id| message(id, &[json!(1), json!(2)]))).await;
+    let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    oracle(&world, &daemon, "events", "events", message(4, &[]).into()).await;
+    assert_eq!(parts(&world).await, [(1, 0), (1, 1), (3, 0), (3, 1)]);
+    assert_eq!(dead_letters(&world).await, [(2, None, "refused".to_owned())]);
+}
+
+#[tokio::test]
+async fn bad_elements_count_against_the_limits_of_poison() {
+    let world = World::new().await;
+    let tables = format!("{EVENTS} CREATE TABLE parts (sequence bigint, element integer, size integer)");
+    world.database.batch_execute(&tables).await.unwrap();
+    // Three messages of four bad elements: no message passes the limit, the batch does.
+    world
+        .publish("a", (1..=3).map(|id| message(id, &[json!("a"), json!("b"), json!("c"), json!("d")])))
+        .await;
+    let limits = format!("poison = {{ max_per_batch = 10 }}\n{ONE_BATCH}");
+    let daemon = Daemon::start(&world.config(&pipeline(&limits)));
+    daemon.says("more than 10 messages of one batch cannot be stored").await;
+    assert_eq!(world.checkpoint("events").await, 0);
+    assert_eq!(dead_letters(&world).await, []);
+}
