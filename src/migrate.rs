@@ -28,6 +28,9 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/V3__detection_events.sql"),
     },
     Migration { version: 4, name: "time_tables", sql: include_str!("../migrations/V4__time_tables.sql") },
+    Migration { version: 5, name: "measurements", sql: include_str!("../migrations/V5__measurements.sql") },
+    Migration { version: 6, name: "time_series", sql: include_str!("../migrations/V6__time_series.sql") },
+    Migration { version: 7, name: "registry", sql: include_str!("../migrations/V7__registry.sql") },
     Migration {
         version: 11,
         name: "dead_letter_element",

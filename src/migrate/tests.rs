@@ -1,5 +1,6 @@
 use super::*;
 use crate::private::{PostgresOptions, PrivatePostgres, connect};
+use crate::store::catalog;
 
 mod time_tables;
 
@@ -37,6 +38,13 @@ async fn an_empty_database_gets_every_table_and_a_second_run_changes_nothing() {
         "jetcopy.losses",
         "frame_metadata",
         "detection_events",
+        "measurements",
+        "time_series_metadata",
+        "time_series_data_points",
+        "projects",
+        "files",
+        "operations_log",
+        "stats",
     ] {
         assert!(made.iter().any(|(name, _)| name == table), "{table} is missing of {made:?}");
     }
@@ -62,8 +70,8 @@ async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
         "SELECT hypertable_name::text, column_name::text FROM timescaledb_information.dimensions ORDER BY 1";
     let rows = client.query(sql, &[]).await.unwrap();
     let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let expected =
-        [("detection_events", "time"), ("frame_metadata", "time")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let mut expected = catalog::TABLES.map(|table| (table.name.to_owned(), table.time.to_owned()));
+    expected.sort();
     assert_eq!(found, expected);
 }
 
@@ -94,13 +102,38 @@ async fn a_failed_run_leaves_nothing_behind_and_the_next_one_succeeds() {
 }
 
 #[tokio::test]
+async fn rows_of_the_operations_log_are_added_and_never_changed() {
+    let server = PrivatePostgres::shared().unwrap();
+    let url = server.create_database().await.unwrap();
+    migrate(&settings(&url)).await.unwrap();
+    let client = connect(&url).await.unwrap();
+    client
+        .batch_execute("INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'create_table')")
+        .await
+        .unwrap();
+    for change in ["UPDATE operations_log SET operation = 'other'", "DELETE FROM operations_log"] {
+        let error = client.batch_execute(change).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert!(error.message().contains("rows of operations_log are only ever added"), "{error:?}");
+    }
+    let rows: i64 = client.query_one("SELECT count(*) FROM operations_log", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
 async fn a_target_table_that_is_there_already_stays_as_it_is() {
     let server = PrivatePostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
-    client.batch_execute("CREATE TABLE frame_metadata (mine int)").await.unwrap();
+    let names = catalog::TABLES.map(|table| table.name);
+    let names = names.iter().chain(&["time_series_metadata", "projects", "files", "stats"]);
+    for name in names.clone() {
+        client.batch_execute(&format!("CREATE TABLE {name} (mine int)")).await.unwrap();
+    }
     migrate(&settings(&url)).await.unwrap();
-    client.batch_execute("INSERT INTO frame_metadata (mine) VALUES (1)").await.unwrap();
+    for name in names {
+        client.batch_execute(&format!("INSERT INTO {name} (mine) VALUES (1)")).await.unwrap();
+    }
 }
 
 #[tokio::test]
