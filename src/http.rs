@@ -1,27 +1,36 @@
-//! Metrics, health and status over HTTP.
+//! The status page, metrics, health and status over HTTP.
 //!
 //! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running,
-//! and else says of each what it is doing and why; `/metrics` and `/status` show the same numbers. It only reads, it
-//! shows no payload and no secret, and it asks nobody who they are: by default it listens on the loopback address.
+//! and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
+//! `/status/history` their last quarter of an hour. It only reads, it shows no payload and no secret, and it asks nobody
+//! who they are: by default it listens on the loopback address. What a client may take of it is bounded ([`connections`]).
 
 use std::io;
 use std::net::SocketAddr;
 
-use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::extract::{DefaultBodyLimit, RawQuery, State as Shared};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::history::{History, Recent, Since};
 use crate::metrics::Metrics;
 use crate::status::{Registry, Snapshot, State};
 
+mod connections;
+mod page;
+
 /// The version of Prometheus's text format that [`Metrics::render`] writes.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Bytes that a request's body may have: nothing that is asked here needs one.
+const MAX_BODY: usize = 16 * 1024;
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +43,6 @@ pub enum HttpError {
         /// Why.
         source: io::Error,
     },
-    /// Accepting connections failed.
-    #[error("the HTTP server failed")]
-    Serve(#[source] io::Error),
 }
 
 /// A server that has its address.
@@ -61,28 +67,49 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` resolves and the answers under way are given.
-    pub async fn serve(
-        self,
-        metrics: Metrics,
-        registry: Registry,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), HttpError> {
-        let sources = Sources { metrics, registry, started: Timestamp::now() };
-        let router = Router::new()
-            .route("/metrics", get(show_metrics))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(show_readiness))
-            .route("/status", get(show_status))
-            .with_state(sources);
-        axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await.map_err(HttpError::Serve)
+    /// Serves, and keeps the history, until `shutdown` resolves and the answers under way are given.
+    pub async fn serve(self, metrics: Metrics, registry: Registry, shutdown: impl Future<Output = ()>) {
+        let history = History::default();
+        let sources = Sources {
+            metrics,
+            registry: registry.clone(),
+            history: history.clone(),
+            started: Timestamp::now(),
+        };
+        let serving = connections::serve(&self.listener, router(sources), shutdown);
+        tokio::select! {
+            () = serving => {}
+            () = history.keep(&registry) => {}
+        }
     }
+}
+
+fn router(sources: Sources) -> Router {
+    Router::new()
+        .route("/", get(page::show))
+        .route("/metrics", get(show_metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(show_readiness))
+        .route("/status", get(show_status))
+        .route("/status/history", get(show_history))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(guard))
+        .with_state(sources)
+}
+
+/// What holds for every answer: it is of now, and it is what its type says.
+async fn guard(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 #[derive(Debug, Clone)]
 struct Sources {
     metrics: Metrics,
     registry: Registry,
+    history: History,
     started: Timestamp,
 }
 
@@ -121,15 +148,41 @@ fn readiness(pipeline: &Snapshot) -> String {
 struct Status {
     version: &'static str,
     started: String,
-    pipelines: Vec<Snapshot>,
+    now: String,
+    pipelines: Vec<Shown>,
+}
+
+/// A pipeline as `/status` shows it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    recent: Recent,
 }
 
 async fn show_status(Shared(sources): Shared<Sources>) -> Json<Status> {
+    let shown = |snapshot| Shown { recent: sources.history.recent(&snapshot), snapshot };
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         started: sources.started.to_string(),
-        pipelines: sources.registry.snapshots(),
+        now: Timestamp::now().to_string(),
+        pipelines: sources.registry.snapshots().into_iter().map(shown).collect(),
     })
+}
+
+/// With `?after=N`, only the samples from number N on, which is what `next` of the answer before said.
+async fn show_history(
+    Shared(sources): Shared<Sources>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Since>, (StatusCode, &'static str)> {
+    let after = match query.as_deref() {
+        None | Some("") => 0,
+        Some(query) => query
+            .strip_prefix("after=")
+            .and_then(|number| number.parse().ok())
+            .ok_or((StatusCode::BAD_REQUEST, "the only parameter is after, a whole number\n"))?,
+    };
+    Ok(Json(sources.history.since(after)))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //!
 //! Guarantees: a consumer that says it delivered messages which never came, that lost its pull requests with work
 //! left, that was changed by somebody else or is gone, ends the generation within two probes. The lag metrics are as
-//! old as the last probe at most.
+//! old as the last probe at most, also while no generation runs, as long as NATS answers ([`Outlook`]).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, Info, PullConsumer};
 use async_nats::jetstream::stream::{self, Stream};
@@ -16,6 +16,13 @@ use crate::config;
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::subscribe;
 
+use forecast::{Forecast, Limits, Observation as Seen};
+
+mod forecast;
+mod outlook;
+
+pub use outlook::Outlook;
+
 /// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of messages that
 /// was lost on an idle stream is noticed after two probes.
 const PROBE: Duration = Duration::from_secs(2);
@@ -23,19 +30,60 @@ const PROBE: Duration = Duration::from_secs(2);
 /// How long an answer may take before the connection counts as stuck.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What reader and writer have done, for whoever looks on.
+/// What is known of a pipeline's lag over all its generations.
 #[derive(Debug, Default)]
+pub struct Lag {
+    /// Whatever is not committed, the stream stored no earlier than this; 0 when nothing is known.
+    waits_since_ns: AtomicI64,
+    /// When a generation probed last.
+    probed: Mutex<Option<Instant>>,
+    forecast: Mutex<Forecast>,
+}
+
+impl Lag {
+    /// Whatever is not committed was stored at `timestamp_ns` at the earliest.
+    fn waits_since(&self, timestamp_ns: i64) {
+        self.waits_since_ns.fetch_max(timestamp_ns, Ordering::Relaxed);
+    }
+
+    /// Whether no generation has probed for longer than a running one lets pass.
+    fn is_unwatched(&self) -> bool {
+        let probed = *self.probed.lock().unwrap_or_else(PoisonError::into_inner);
+        probed.is_none_or(|last| last.elapsed() > 2 * PROBE)
+    }
+}
+
+/// What reader and writer have done, for whoever looks on.
+#[derive(Debug)]
 pub struct Progress {
+    lag: Arc<Lag>,
     delivered: AtomicU64,
+    /// Messages committed, counted like deliveries from the generation's beginning.
+    committed: AtomicU64,
     room: AtomicBool,
-    committed_timestamp_ns: AtomicI64,
     first_commit: Notify,
 }
 
 impl Progress {
-    /// Notes a delivery. Relaxed, as below: each number is only compared with itself a probe later.
-    pub fn delivered(&self, consumer_sequence: u64) {
-        self.delivered.store(consumer_sequence, Ordering::Relaxed);
+    /// Of a generation that begins: after a failover it may write again what was committed once.
+    #[must_use]
+    pub fn new(lag: Arc<Lag>) -> Self {
+        lag.waits_since_ns.store(0, Ordering::Relaxed);
+        Self {
+            lag,
+            delivered: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            room: AtomicBool::new(false),
+            first_commit: Notify::new(),
+        }
+    }
+
+    /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only compared with
+    /// itself a probe later.
+    pub fn delivered(&self, consumer_sequence: u64, timestamp_ns: i64) {
+        if self.delivered.swap(consumer_sequence, Ordering::Relaxed) == 0 {
+            self.lag.waits_since(timestamp_ns);
+        }
     }
 
     /// Notes whether the reader has room for more: without it, what was delivered waits in the client.
@@ -43,9 +91,10 @@ impl Progress {
         self.room.store(room, Ordering::Relaxed);
     }
 
-    /// Notes a commit of all messages that the stream stored up to then.
-    pub fn committed(&self, timestamp_ns: i64) {
-        self.committed_timestamp_ns.store(timestamp_ns, Ordering::Relaxed);
+    /// Notes a commit of `messages`, all that the stream stored up to `timestamp_ns`.
+    pub fn committed(&self, messages: u64, timestamp_ns: i64) {
+        self.committed.fetch_add(messages, Ordering::Relaxed);
+        self.lag.waits_since(timestamp_ns);
         self.first_commit.notify_one();
     }
 
@@ -108,7 +157,6 @@ pub async fn run(
     metrics: PipelineMetrics,
 ) -> Error {
     let mut before = None;
-    let mut idle_ns = 0;
     let mut timer = tokio::time::interval(PROBE);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -128,7 +176,7 @@ pub async fn run(
         if !subscribe::matches(&consumer.config, &subscribe::consumer_config(&pipeline, DeliverPolicy::All)) {
             return Error::Changed;
         }
-        report(&consumer, &stream, &progress, &metrics, &mut idle_ns);
+        report(&consumer, &stream, &progress, &metrics);
         let now = Observation::new(&consumer, progress.standing());
         if before == Some(now)
             && let Some(error) = now.trouble()
@@ -174,28 +222,40 @@ impl Observation {
     }
 }
 
-/// Sets the gauges. `idle_ns` is when nothing was left to do last: whatever waits now came later than that.
-fn report(
-    consumer: &Info,
-    stream: &stream::Info,
-    progress: &Progress,
-    metrics: &PipelineMetrics,
-    idle_ns: &mut i64,
-) {
-    let (first, last) = (stream.state.first_sequence, stream.state.last_sequence);
+/// Sets the gauges of a running generation.
+fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: &PipelineMetrics) {
+    let committed = progress.committed.load(Ordering::Relaxed);
+    let received = progress.delivered.load(Ordering::Relaxed);
+    let in_flight = consumer.delivered.consumer_sequence.saturating_sub(received);
+    let uncommitted = received.saturating_sub(committed);
     metrics.pending_messages.set(gauge_value(consumer.num_pending));
     metrics.ack_pending_messages.set(gauge_value(consumer.num_ack_pending as u64));
+    metrics.in_flight_messages.set(gauge_value(in_flight));
+    metrics.uncommitted_messages.set(gauge_value(uncommitted));
+    let backlog = consumer.num_pending + in_flight + uncommitted;
+    *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    position(stream, backlog, &progress.lag, metrics);
+}
+
+/// Sets the gauges that hold whether a generation runs or not; `backlog` is what is not committed.
+fn position(stream: &stream::Info, backlog: u64, lag: &Lag, metrics: &PipelineMetrics) {
+    let (first, last) = (stream.state.first_sequence, stream.state.last_sequence);
     metrics.stream_first_sequence.set(gauge_value(first));
     metrics.stream_last_sequence.set(gauge_value(last));
     let checkpoint = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
     metrics.headroom_sequences.set(gauge_value((checkpoint + 1).saturating_sub(first)));
 
     let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    if consumer.num_pending == 0 && consumer.num_ack_pending == 0 {
-        *idle_ns = now;
+    if backlog == 0 {
+        lag.waits_since(now);
     }
-    let done = progress.committed_timestamp_ns.load(Ordering::Relaxed).max(*idle_ns);
+    let since = lag.waits_since_ns.load(Ordering::Relaxed);
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
-    let behind = if done == 0 { 0.0 } else { (now - done).max(0) as f64 / 1e9 };
+    let behind = if since == 0 { 0.0 } else { (now - since).max(0) as f64 / 1e9 };
     metrics.behind_seconds.set(behind);
+
+    let mut forecast = lag.forecast.lock().unwrap_or_else(PoisonError::into_inner);
+    forecast.add(Seen { at: Instant::now(), backlog, checkpoint, last, behind });
+    metrics.catch_up_seconds.set(forecast.catch_up_seconds());
+    metrics.headroom_seconds.set(forecast.headroom_seconds(&Limits::of(stream)));
 }

@@ -33,7 +33,8 @@
 //! - [`store`]: the store's tables and roll-ups, and what happens to their rows with age.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
-//! - [`http`]: metrics, health and status for scrapers and people.
+//! - [`history`]: the last quarter of an hour of every pipeline, in memory.
+//! - [`http`]: the status page, metrics, health and status for people and scrapers.
 //! - [`logging`]: where log lines go and how they look.
 //! - [`audit`]: the proof that each message is in its place once.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
@@ -52,6 +53,7 @@ pub mod copy;
 pub mod dead_letter;
 pub mod decode;
 pub mod encode;
+pub mod history;
 pub mod http;
 pub mod kill_point;
 pub mod lag;

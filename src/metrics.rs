@@ -12,13 +12,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 pub mod names;
+mod stage;
 
 use names::Family;
+pub use stage::{Stage, StageClock, StageSeconds, Timing};
 
 /// Buckets of `jetcopy_batch_rows`: powers of four, with the default `max_rows` as a bound of its own.
 const ROWS_BUCKETS: &[f64] =
@@ -89,6 +91,9 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     #[must_use]
     pub fn render(&self) -> String {
+        for (pipeline, _) in self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            pipeline.stages.settle();
+        }
         TextEncoder::new()
             .encode_to_string(&self.inner.registry.gather())
             .expect("the families in a registry always have a name and a type")
@@ -131,13 +136,18 @@ pub struct PipelineMetrics {
     /// For a whole batch: `local()` once a batch, `observe` each message, `flush`; one lock-free pass, no atomics
     /// per message.
     pub publish_to_commit_seconds: Histogram,
+    pub stages: StageClock,
     pub pending_messages: IntGauge,
+    pub in_flight_messages: IntGauge,
+    pub uncommitted_messages: IntGauge,
     pub ack_pending_messages: IntGauge,
     pub stream_first_sequence: IntGauge,
     pub stream_last_sequence: IntGauge,
     pub checkpoint_sequence: IntGauge,
     pub behind_seconds: Gauge,
     pub headroom_sequences: IntGauge,
+    pub headroom_seconds: Gauge,
+    pub catch_up_seconds: Gauge,
     pub duplicates_skipped: IntCounter,
     pub replayed_messages: IntCounter,
     pub losses: IntCounter,
@@ -192,6 +202,10 @@ impl PipelineMetrics {
         let rows = labelled.counters(names::ROWS, names::TABLE);
         let batches = labelled.counters(names::BATCHES, names::REASON);
         let commits = labelled.counters(names::COMMITS, names::OUTCOME);
+        let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
+        let headroom_seconds = labelled.float_gauge(names::HEADROOM_SECONDS);
+        // Until something is known, nothing is foreseen.
+        headroom_seconds.set(f64::INFINITY);
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
@@ -212,13 +226,18 @@ impl PipelineMetrics {
             batch_rows: labelled.histogram(names::BATCH_ROWS, ROWS_BUCKETS),
             commit_seconds: labelled.histogram(names::COMMIT_SECONDS, COMMIT_BUCKETS),
             publish_to_commit_seconds: labelled.histogram(names::PUBLISH_TO_COMMIT_SECONDS, LATENCY_BUCKETS),
+            stages: StageClock::new(|stage| stages.with_label_values(&[stage])),
             pending_messages: labelled.gauge(names::PENDING_MESSAGES),
+            in_flight_messages: labelled.gauge(names::IN_FLIGHT_MESSAGES),
+            uncommitted_messages: labelled.gauge(names::UNCOMMITTED_MESSAGES),
             ack_pending_messages: labelled.gauge(names::ACK_PENDING_MESSAGES),
             stream_first_sequence: labelled.gauge(names::STREAM_FIRST_SEQUENCE),
             stream_last_sequence: labelled.gauge(names::STREAM_LAST_SEQUENCE),
             checkpoint_sequence: labelled.gauge(names::CHECKPOINT_SEQUENCE),
             behind_seconds: labelled.float_gauge(names::BEHIND_SECONDS),
             headroom_sequences: labelled.gauge(names::HEADROOM_SEQUENCES),
+            headroom_seconds,
+            catch_up_seconds: labelled.float_gauge(names::CATCH_UP_SECONDS),
             duplicates_skipped: labelled.counter(names::DUPLICATES_SKIPPED),
             replayed_messages: labelled.counter(names::REPLAYED),
             losses: labelled.counter(names::LOSSES),
@@ -246,16 +265,16 @@ impl PipelineMetrics {
         self.dead_letters.with_label_values(&[kind])
     }
 
-    /// Dead letters of all kinds.
+    /// Dead letters by kind, of the kinds that there were.
     #[must_use]
-    pub fn dead_letters_sum(&self) -> u64 {
-        sum(&self.dead_letters)
+    pub fn dead_letters_by_kind(&self) -> BTreeMap<String, u64> {
+        by_label(&self.dead_letters)
     }
 
-    /// Resyncs of all causes.
+    /// Resyncs by cause, of the causes that there were.
     #[must_use]
-    pub fn resyncs_sum(&self) -> u64 {
-        sum(&self.resyncs)
+    pub fn resyncs_by_cause(&self) -> BTreeMap<String, u64> {
+        by_label(&self.resyncs)
     }
 
     /// Sets `current` among `all` states to 1 and the others to 0.
@@ -266,17 +285,19 @@ impl PipelineMetrics {
     }
 }
 
-/// Sum over the label of a family of counters.
-fn sum(counters: &IntCounterVec) -> u64 {
-    let values = counters
+/// The counters of a family by the one label that is not constant.
+fn by_label(counters: &IntCounterVec) -> BTreeMap<String, u64> {
+    let varies = counters.desc()[0].variable_labels[0].clone();
+    let families = counters.collect();
+    let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+    metrics
+        .filter_map(|metric| {
+            let label = metric.get_label().iter().find(|label| label.name() == varies)?;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole count")]
+            let count = metric.get_counter().get_value() as u64;
+            Some((label.value().to_owned(), count))
+        })
         .collect()
-        .iter()
-        .flat_map(prometheus::proto::MetricFamily::get_metric)
-        .map(|metric| metric.get_counter().get_value())
-        .sum::<f64>();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of whole counts")]
-    let values = values as u64;
-    values
 }
 
 /// Makes and registers metrics that share their constant labels.
@@ -312,6 +333,10 @@ impl<'a> Labelled<'a> {
 
     fn counters(&self, family: Family, label: &str) -> IntCounterVec {
         self.register(IntCounterVec::new(self.opts(family), &[label]))
+    }
+
+    fn float_counters(&self, family: Family, label: &str) -> CounterVec {
+        self.register(CounterVec::new(self.opts(family), &[label]))
     }
 
     fn gauge(&self, family: Family) -> IntGauge {

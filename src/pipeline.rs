@@ -23,7 +23,7 @@ use crate::batch::Gap;
 use crate::checkpoint::Place;
 use crate::config::{self, Config};
 use crate::copy::Target;
-use crate::lag::{self, Progress};
+use crate::lag::{self, Lag, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats::Trouble;
 use crate::poison::Window;
@@ -58,6 +58,8 @@ pub struct Pipeline {
     pub poison: Arc<Mutex<Window>>,
     /// Which history of the database it has written on.
     pub newest: Newest,
+    /// How far behind it is.
+    pub lag: Arc<Lag>,
     /// What it counts with.
     pub metrics: PipelineMetrics,
     /// Where it says how it is.
@@ -123,7 +125,7 @@ impl Pipeline {
         self.metrics.nats_up.set(1);
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         self.metrics.buffered_bytes.set(0);
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new(Arc::clone(&self.lag)));
         let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
         let mut tried = pin!(async {
             if let Some(limit) = trial {
@@ -202,6 +204,7 @@ impl Pipeline {
             step_timeout: self.settings.postgres.step_timeout,
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),
+            status: Arc::clone(&self.status),
         };
         let pull_bytes = subscribe::pull_bytes(
             self.pipeline.max_buffered_bytes.as_u64(),

@@ -19,7 +19,7 @@ use crate::config;
 use crate::decode::{self, Decoder};
 use crate::kill_point;
 use crate::lag::Progress;
-use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::metrics::{PipelineMetrics, Stage, gauge_value};
 use crate::subscribe::{self, Delivery, Subscription};
 
 /// Takes deliveries and makes batches of them.
@@ -77,9 +77,11 @@ impl Reader {
         let mut age = pin!(sleep(self.limits.max_age));
         let mut batch = Batch::new(self.tables);
         let mut due = None;
+        let timing = self.metrics.stages.start();
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
             self.progress.room(room);
+            timing.enter(if room { Stage::Nats } else { Stage::Database });
             tokio::select! {
                 // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
                 // its age stays near its limit.
@@ -97,6 +99,7 @@ impl Reader {
                 }
                 () = &mut age, if due.is_none() && !batch.is_empty() => due = Some(Closed::Age),
                 delivery = self.subscription.next(), if room => {
+                    timing.enter(Stage::Decode);
                     if batch.is_empty() {
                         restart(age.as_mut(), self.limits);
                     }
@@ -135,7 +138,7 @@ impl Reader {
     }
 
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) {
-        self.progress.delivered(delivery.consumer_sequence);
+        self.progress.delivered(delivery.consumer_sequence, delivery.timestamp_ns);
         if delivery.sequence != self.last_sequence + 1 {
             batch.note_gap(self.last_sequence + 1, delivery.sequence - 1);
         }

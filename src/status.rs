@@ -11,7 +11,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::dead_letter::DeadLetter;
 use crate::metrics::PipelineMetrics;
+
+mod letters;
+mod numbers;
+
+pub use letters::{Newest, NewestLetter};
+pub use numbers::Numbers;
 
 /// Different troubles that are remembered as told; more in one outage are told again rather than kept without end.
 const MOST_TOLD: usize = 64;
@@ -170,6 +177,7 @@ struct Current {
     state: State,
     since: Timestamp,
     last_error: Option<LastError>,
+    newest_dead_letters: Newest,
     /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways by turns.
     told: BTreeSet<String>,
 }
@@ -200,6 +208,7 @@ impl PipelineStatus {
                 state: State::Starting,
                 since: Timestamp::now(),
                 last_error: None,
+                newest_dead_letters: Newest::default(),
                 told: BTreeSet::new(),
             }),
         }
@@ -251,6 +260,11 @@ impl PipelineStatus {
         current.state = state;
     }
 
+    /// Notes a dead letter that was committed.
+    pub fn note_dead_letter(&self, letter: &DeadLetter) {
+        lock(&self.current).newest_dead_letters.add(letter, Timestamp::now());
+    }
+
     fn log(&self, state: &State, repeated: bool) {
         let (pipeline, shard) = (self.name.as_str(), self.shard.as_str());
         match state {
@@ -292,7 +306,8 @@ impl PipelineStatus {
             state: current.state.clone(),
             since: current.since,
             last_error: current.last_error.clone(),
-            numbers: Numbers::read(&self.metrics),
+            newest_dead_letters: current.newest_dead_letters.clone(),
+            numbers: Numbers::read(&self.metrics, &current.state),
         }
     }
 }
@@ -314,62 +329,11 @@ pub struct Snapshot {
     pub since: Timestamp,
     /// The last trouble, also when it is over.
     pub last_error: Option<LastError>,
+    /// The newest dead letters since the daemon's start, without a value of any message.
+    pub newest_dead_letters: Newest,
     /// Counts and positions.
     #[serde(flatten)]
     pub numbers: Numbers,
-}
-
-/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`].
-#[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "each field is the family of its name in `metrics::names`, documented there")]
-pub struct Numbers {
-    pub messages: u64,
-    /// Over all tables.
-    pub rows: u64,
-    pub bytes: u64,
-    /// Transactions that committed, with or without dead letters.
-    pub commits: u64,
-    pub dead_letters: u64,
-    pub resyncs: u64,
-    pub replayed_messages: u64,
-    pub losses: u64,
-    pub lost_messages: u64,
-    pub pending_messages: i64,
-    pub ack_pending_messages: i64,
-    pub stream_first_sequence: i64,
-    pub stream_last_sequence: i64,
-    pub checkpoint_sequence: i64,
-    pub behind_seconds: f64,
-    pub headroom_sequences: i64,
-    pub buffered_bytes: i64,
-    pub database_up: bool,
-    pub nats_up: bool,
-}
-
-impl Numbers {
-    fn read(metrics: &PipelineMetrics) -> Self {
-        Self {
-            messages: metrics.messages.get(),
-            rows: metrics.rows.iter().map(prometheus::IntCounter::get).sum(),
-            bytes: metrics.bytes.get(),
-            commits: metrics.commits.committed.get() + metrics.commits.poison.get(),
-            dead_letters: metrics.dead_letters_sum(),
-            resyncs: metrics.resyncs_sum(),
-            replayed_messages: metrics.replayed_messages.get(),
-            losses: metrics.losses.get(),
-            lost_messages: metrics.lost_messages.get(),
-            pending_messages: metrics.pending_messages.get(),
-            ack_pending_messages: metrics.ack_pending_messages.get(),
-            stream_first_sequence: metrics.stream_first_sequence.get(),
-            stream_last_sequence: metrics.stream_last_sequence.get(),
-            checkpoint_sequence: metrics.checkpoint_sequence.get(),
-            behind_seconds: metrics.behind_seconds.get(),
-            headroom_sequences: metrics.headroom_sequences.get(),
-            buffered_bytes: metrics.buffered_bytes.get(),
-            database_up: metrics.database_up.get() == 1,
-            nats_up: metrics.nats_up.get() == 1,
-        }
-    }
 }
 
 /// A status is plain data: one that a panicking thread left behind is still whole.

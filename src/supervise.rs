@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::checkpoint::{self, Place};
 use crate::config::{self, Config};
+use crate::lag;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
@@ -136,6 +137,7 @@ impl Supervisor {
             place: Place { pipeline: name.clone(), shard, stream: settings.stream.clone() },
             poison: Arc::new(Mutex::new(Window::new(settings.poison))),
             newest: Newest::default(),
+            lag: Arc::default(),
             metrics: handles,
             status,
         };
@@ -208,9 +210,10 @@ impl Supervisor {
     }
 }
 
-/// Runs a pipeline to its end, for [`DRAIN`] at most after a stop.
+/// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no generation runs.
 async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
+    let look_on = Box::pin(lag::Outlook::new(&pipeline).look_on());
     let late = async {
         // Whoever could ask for a stop is gone only with the runtime.
         drop(stopped.wait_for(|&stop| stop).await);
@@ -218,6 +221,7 @@ async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
     };
     tokio::select! {
         ended = generations(pipeline, stop) => ended,
+        never = look_on => match never {},
         () = late => {
             tracing::warn!(pipeline = status.name(), seconds = DRAIN.as_secs(), "not drained in time");
             status.set_state(State::Stopped);

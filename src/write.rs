@@ -30,6 +30,7 @@ use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::poison::{Flood, Window};
 use crate::postgres::connect::Session;
 use crate::postgres::sqlstate::{Decision, Step, decide};
+use crate::status::PipelineStatus;
 
 use refused::Poisoned;
 
@@ -102,6 +103,8 @@ pub struct Writer {
     pub progress: Arc<Progress>,
     /// Counts all there is to count about commits.
     pub metrics: PipelineMetrics,
+    /// Told of dead letters.
+    pub status: Arc<PipelineStatus>,
 }
 
 /// What one attempt to write a batch came to.
@@ -327,6 +330,7 @@ impl Writer {
         }
         for letter in &poisoned.letters {
             metrics.dead_letters(letter.kind).inc();
+            self.status.note_dead_letter(letter);
             tracing::warn!(
                 pipeline = self.place.pipeline,
                 sequence = letter.sequence,
@@ -354,7 +358,7 @@ impl Writer {
         latency.flush();
         metrics.checkpoint_sequence.set(gauge_value(self.checkpoint));
         if let Some(last) = batch.messages.last() {
-            self.progress.committed(last.timestamp_ns);
+            self.progress.committed(batch.messages.len() as u64, last.timestamp_ns);
         }
     }
 }

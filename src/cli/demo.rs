@@ -116,7 +116,7 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     drop(stop);
     daemon.await.map_err(Failure::failed)?;
     drop(stop_http);
-    serving.await.map_err(Failure::failed)?.map_err(Failure::failed)?;
+    serving.await.map_err(Failure::failed)?;
 
     let summary = view.summary(&servers, published).await?;
     // Stopping servers blocks for a moment.

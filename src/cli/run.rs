@@ -46,7 +46,7 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     };
     drop(stop_http);
     match tokio::time::timeout(HTTP_GRACE, &mut serving).await {
-        Ok(Ok(outcome)) => outcome.map_err(Failure::failed)?,
+        Ok(Ok(())) => {}
         Ok(Err(panic)) => return Err(Failure::failed(panic)),
         Err(_) => serving.abort(),
     }

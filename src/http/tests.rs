@@ -14,7 +14,7 @@ struct Running {
     metrics: Metrics,
     registry: Registry,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), HttpError>>,
+    task: JoinHandle<()>,
 }
 
 impl Running {
@@ -100,6 +100,6 @@ async fn shutdown_ends_the_server_and_frees_its_address() {
     let server = Running::start().await;
     assert_eq!(server.get("/healthz").await.0, 200);
     server.stop.send(()).unwrap();
-    server.task.await.unwrap().unwrap();
+    server.task.await.unwrap();
     assert!(Server::bind(server.address).await.is_ok());
 }

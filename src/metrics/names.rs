@@ -21,6 +21,8 @@ pub const CAUSE: &str = "cause";
 pub const KIND: &str = "kind";
 /// The state of a pipeline.
 pub const STATE: &str = "state";
+/// What the reading stage spends its time on.
+pub const STAGE: &str = "stage";
 /// The daemon's version.
 pub const VERSION: &str = "version";
 
@@ -48,6 +50,7 @@ families! {
     MESSAGES = "jetcopy_messages_total", "Messages taken from the stream, in order and once a generation.";
     BYTES = "jetcopy_bytes_total", "Payload bytes of the messages taken from the stream.";
     DUPLICATES_SKIPPED = "jetcopy_duplicates_skipped_total", "Messages delivered again although their rows were committed, and skipped.";
+    STAGE_SECONDS = "jetcopy_stage_seconds_total", "Time of the reading stage by what it went into: waiting for messages from NATS, decoding, or waiting for the database to take a full batch. The largest is what limits a pipeline that is behind.";
     BUFFERED_BYTES = "jetcopy_buffered_bytes", "Bytes of messages and encoded rows held in memory.";
     BATCHES = "jetcopy_batches_total", "Batches closed, by the limit that closed them.";
     BATCH_ROWS = "jetcopy_batch_rows", "Rows of a batch over all its tables.";
@@ -62,8 +65,12 @@ families! {
     STREAM_LAST_SEQUENCE = "jetcopy_stream_last_sequence", "Last sequence of the stream.";
     PENDING_MESSAGES = "jetcopy_pending_messages", "Messages in the stream that were not yet delivered to the consumer.";
     ACK_PENDING_MESSAGES = "jetcopy_ack_pending_messages", "Messages delivered to the consumer and not yet acknowledged.";
+    IN_FLIGHT_MESSAGES = "jetcopy_in_flight_messages", "Messages that the server has delivered and the pipeline has not yet taken.";
+    UNCOMMITTED_MESSAGES = "jetcopy_uncommitted_messages", "Messages that the pipeline has taken and not yet committed.";
     BEHIND_SECONDS = "jetcopy_behind_seconds", "Age of the oldest message that is not yet committed; 0 when there is none.";
     HEADROOM_SEQUENCES = "jetcopy_headroom_sequences", "Sequences that the stream can still drop before it drops uncommitted ones; falls only while the stream is at its limits.";
+    HEADROOM_SECONDS = "jetcopy_headroom_seconds", "Time until the stream drops uncommitted messages if all goes on as in the last half minute; +Inf when it will not.";
+    CATCH_UP_SECONDS = "jetcopy_catch_up_seconds", "Time until nothing is left to catch up with if all goes on as in the last half minute; 0 less than a second behind, +Inf when the lag does not shrink.";
     RESYNCS = "jetcopy_resyncs_total", "Restarts from the checkpoint, by cause.";
     REPLAYED = "jetcopy_replayed_messages_total", "Stream sequences that were committed once and are written again, since a failover went back behind them.";
     LOSSES = "jetcopy_losses_total", "Times that the stream no longer held what the checkpoint needs.";

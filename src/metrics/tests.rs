@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -78,10 +78,11 @@ fn two_shards_of_a_pipeline_count_apart() {
 }
 
 #[test]
-fn sums_run_over_all_kinds() {
+fn counts_are_told_by_kind_and_by_cause() {
     let (_, pipeline) = filled();
-    assert_eq!(pipeline.dead_letters_sum(), 3);
-    assert_eq!(pipeline.resyncs_sum(), 1);
+    let by = |label: &str, count| (label.to_owned(), count);
+    assert_eq!(pipeline.dead_letters_by_kind(), BTreeMap::from([by("malformed", 2), by("range", 1)]));
+    assert_eq!(pipeline.resyncs_by_cause(), BTreeMap::from([by("start", 1)]));
 }
 
 #[test]

@@ -1,0 +1,171 @@
+// Asks the daemon and keeps the page up to date.
+
+/** How often the status is asked for: numbers that move, at a cost that nobody notices. */
+const ASK_EVERY = 2_000;
+
+/** A daemon that does not answer within this is said not to answer. */
+const PATIENCE = 5_000;
+
+/** Up to so many pipelines, all are shown in full at first. */
+const FEW = 2;
+
+/** From so many on, there is something to find. */
+const MANY = 6;
+
+const place = (id) => document.getElementById(id);
+const key = ({ pipeline, shard }) => JSON.stringify([pipeline, shard]);
+
+const pipelines = new Map();
+const histories = new Map();
+const overview = {
+  running: new Tile("Pipelines running"),
+  rate: new Tile("Rate"),
+  behind: new Tile("Furthest behind"),
+  headroom: new Tile("Unread data dropped in"),
+  letters: new Tile("Dead letters"),
+};
+place("summary").append(...Object.values(overview).map(({ element }) => element));
+
+let daemon = { started: null, version: null };
+let next = 0;
+let sampledAt = 0;
+let heardAt = null;
+
+async function ask(path) {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+function showDaemon({ version, started, now }) {
+  if (daemon.version !== null && daemon.version !== version) location.reload();
+  if (daemon.started !== started) {
+    // Another process: what the last one remembered is gone.
+    next = 0;
+    histories.clear();
+  }
+  daemon = { version, started };
+  say(place("daemon"), `version ${version}, up ${span((new Date(now) - new Date(started)) / 1_000)}`);
+}
+
+function showOverview(all) {
+  const running = all.filter(({ state }) => state === "running").length;
+  const sum = (value) => all.reduce((sum, pipeline) => sum + value(pipeline), 0);
+  const troubled = all.length - running;
+  overview.running.show(
+    `${running} of ${all.length}`,
+    troubled === 0 ? "all of them" : `${troubled} ${troubled === 1 ? "does" : "do"} not run`,
+    troubled === 0 ? "" : "bad",
+  );
+  overview.rate.show(
+    `${rate(sum(({ recent }) => recent.messages_per_second))} msg/s`,
+    `${rate(sum(({ recent }) => recent.rows_per_second))} rows/s`,
+  );
+  const last = all.reduce((last, one) => (one.behind_seconds > (last?.behind_seconds ?? -1) ? one : last), null);
+  const late = last !== null && last.behind_seconds >= 1;
+  overview.behind.show(span(last?.behind_seconds ?? 0), late ? last.pipeline : "all keep up", late ? "warn" : "");
+  const dropping = all.filter(({ headroom_seconds: seconds }) => seconds !== null);
+  const first = dropping.sort((one, other) => one.headroom_seconds - other.headroom_seconds)[0];
+  if (first) {
+    const seconds = first.headroom_seconds;
+    overview.headroom.show(seconds > 0 ? span(seconds) : "now", first.pipeline, seconds < 3_600 ? "bad" : "warn");
+  } else overview.headroom.show("not foreseen", "by no stream");
+  const letters = sum(({ dead_letters }) => dead_letters);
+  overview.letters.show(count(letters), "since the daemon started", letters > 0 ? "warn" : "");
+  const title = troubled === 0 ? "jetcopy" : `(${troubled}) jetcopy`;
+  if (document.title !== title) document.title = title;
+}
+
+function showPipelines(all, now) {
+  const few = all.length <= FEW;
+  for (const status of all) {
+    let shown = pipelines.get(key(status));
+    if (!shown) {
+      shown = new Pipeline();
+      shown.details.open = few;
+      pipelines.set(key(status), shown);
+    }
+    shown.update(status, now);
+  }
+  const present = new Set(all.map(key));
+  for (const [known, shown] of pipelines) {
+    if (present.has(known)) continue;
+    shown.element.remove();
+    pipelines.delete(known);
+    histories.delete(known);
+  }
+  arrange(all.map((status) => pipelines.get(key(status))));
+}
+
+/** Those that need a person come first; else the order is the configuration's. */
+function arrange(inOrder) {
+  const sorted = inOrder.toSorted((one, other) => one.rank - other.rank);
+  const list = place("pipelines");
+  sorted.forEach(({ element }, index) => {
+    // Moving an element drops the focus within it: only what stands elsewhere is moved.
+    if (list.children[index] !== element) list.insertBefore(element, list.children[index] ?? null);
+  });
+  place("filter").hidden = inOrder.length < MANY;
+  const text = place("filter-name").value.trim().toLowerCase();
+  const onlyTrouble = place("filter-trouble").checked;
+  let found = 0;
+  for (const shown of sorted) {
+    const matches = shown.matches(text, onlyTrouble);
+    shown.element.hidden = !matches;
+    found += matches;
+  }
+  say(place("filter-count"), text || onlyTrouble ? `${found} of ${sorted.length}` : "");
+}
+
+/** Adds the new samples to those that are known. */
+function remember(since) {
+  const { every_seconds: every, kept } = since;
+  if (since.next !== next) sampledAt = Date.now();
+  next = since.next;
+  for (const series of since.pipelines) {
+    const known = histories.get(key(series));
+    for (const [name, values] of Object.entries(series)) {
+      if (Array.isArray(values)) series[name] = [...(known?.[name] ?? []), ...values].slice(-kept);
+    }
+    histories.set(key(series), series);
+    pipelines.get(key(series))?.remember(series, { kept, every, at: sampledAt });
+  }
+}
+
+let asking = null;
+
+/** One question at a time: what asks meanwhile gets the answer under way. */
+function refresh() {
+  asking ??= update().finally(() => (asking = null));
+  return asking;
+}
+
+async function update() {
+  const link = place("link");
+  try {
+    const status = await ask("/status");
+    showDaemon(status);
+    showOverview(status.pipelines);
+    showPipelines(status.pipelines, new Date(status.now));
+    remember(await ask(`/status/history?after=${next}`));
+    heardAt = new Date();
+    say(link, "● live");
+    link.dataset.tone = "ok";
+    document.body.classList.remove("stale");
+  } catch {
+    const since = heardAt === null ? "" : `; what is shown is of ${moment(heardAt)}`;
+    say(link, `▲ the daemon does not answer${since}`);
+    link.dataset.tone = "bad";
+    document.body.classList.toggle("stale", heardAt !== null);
+  }
+}
+
+place("filter").addEventListener("submit", (event) => event.preventDefault());
+place("filter").addEventListener("input", () => arrange([...pipelines.values()]));
+// A page that nobody sees asks for nothing; it is up to date as soon as it is seen again.
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+
+while (true) {
+  if (!document.hidden) await refresh();
+  await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
+}

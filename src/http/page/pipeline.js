@@ -1,0 +1,297 @@
+// One pipeline: a row that tells how it is, and beneath it all that is known.
+
+/** How a state looks besides its word, and how urgent it is: 0 needs a person. */
+const STATES = {
+  paused: { glyph: "❚❚", tone: "bad", rank: 0 },
+  halted: { glyph: "■", tone: "bad", rank: 0 },
+  backing_off: { glyph: "▲", tone: "warn", rank: 1 },
+  waiting: { glyph: "◆", tone: "warn", rank: 2 },
+  starting: { glyph: "◌", tone: "info", rank: 3 },
+  stopping: { glyph: "◌", tone: "info", rank: 3 },
+  stopped: { glyph: "○", tone: "info", rank: 3 },
+  running: { glyph: "●", tone: "ok", rank: 4 },
+};
+
+const STAGES = { nats: "NATS", decode: "decode", database: "database" };
+
+/** What follows from a state, for a person. */
+const PROMISES = {
+  backing_off: "It tries again by itself.",
+  waiting: "It takes over when the other daemon is gone.",
+  paused: "Nothing is lost: it goes on from its checkpoint.",
+  halted: "It goes on when somebody has decided.",
+};
+
+/** A bar of parts with a list that names them, so that colour is not all that tells them apart. */
+class Parts {
+  constructor(title, names) {
+    this.parts = names.map(([key, name]) => {
+      const part = el("span", { className: `part ${key}` });
+      const value = el("dd");
+      return { key, part, value, entry: el("div", { className: key }, el("dt", {}, name), value) };
+    });
+    this.note = el("p", { className: "note" });
+    const bar = el("div", { className: "bar", ariaHidden: "true" }, ...this.parts.map(({ part }) => part));
+    const legend = el("dl", { className: "legend" }, ...this.parts.map(({ entry }) => entry));
+    this.element = el("section", { className: "parts" }, el("h3", {}, title), bar, legend, this.note);
+  }
+
+  update(values, format, note, marked = null) {
+    const sum = Object.values(values).reduce((sum, value) => sum + value, 0);
+    for (const { key, part, value, entry } of this.parts) {
+      part.style.flexGrow = sum > 0 ? values[key] / sum : 0;
+      say(value, format(values[key]));
+      entry.classList.toggle("marked", key === marked);
+    }
+    say(this.note, note);
+  }
+}
+
+class Pipeline {
+  constructor() {
+    this.name = el("h2");
+    this.stream = el("span", { className: "stream muted" });
+    this.glyph = el("span", { className: "glyph", ariaHidden: "true" });
+    this.word = el("span");
+    this.rowRate = el("span", { className: "row-figure" });
+    this.rowBehind = el("span", { className: "row-figure" });
+    this.spark = new Spark();
+    const summary = el(
+      "summary",
+      {},
+      el("span", { className: "title" }, this.name, this.stream),
+      el("span", { className: "state" }, this.glyph, this.word),
+      this.rowRate,
+      this.rowBehind,
+      this.spark.element,
+    );
+
+    this.reason = el("p", { className: "reason" });
+    this.remedy = el("p", { className: "remedy" });
+    this.promise = el("p", { className: "muted" });
+    this.callout = el("div", { className: "callout" }, this.reason, this.remedy, this.promise);
+
+    this.tiles = Object.fromEntries(
+      Object.entries({
+        rate: "Rate",
+        behind: "Behind",
+        catchUp: "Catches up in",
+        headroom: "Unread data dropped in",
+        limit: "Limited by",
+        commit: "Commit time",
+        batch: "Batch",
+        letters: "Dead letters",
+        resyncs: "Resyncs",
+        checkpoint: "Checkpoint",
+      }).map(([key, name]) => [key, new Tile(name)]),
+    );
+    this.lag = new Parts("Not committed yet", [
+      ["undelivered", "undelivered"],
+      ["flight", "in flight"],
+      ["uncommitted", "uncommitted"],
+    ]);
+    this.stages = new Parts("Where the time goes", [
+      ["nats", "waiting for NATS"],
+      ["decode", "decoding"],
+      ["database", "waiting for the database"],
+    ]);
+    this.charts = [
+      new Chart("Messages a second", rate, 10),
+      new Chart("Behind", milliseconds, 1),
+      new Chart("Not committed", brief, 10),
+      new Chart("Commit time", milliseconds),
+    ];
+    this.ends = new Ends();
+    this.causes = new Letters();
+    this.trouble = el("p", { className: "muted trouble" });
+    this.details = el(
+      "details",
+      {},
+      summary,
+      el(
+        "div",
+        { className: "body" },
+        this.callout,
+        el("dl", { className: "tiles" }, ...Object.values(this.tiles).map(({ element }) => element)),
+        el("div", { className: "charts" }, ...this.charts.map(({ element }) => element)),
+        el("div", { className: "columns" }, this.lag.element, this.stages.element),
+        this.ends.element,
+        this.causes.element,
+        this.trouble,
+      ),
+    );
+    this.element = el("article", { className: "pipeline" }, this.details);
+    this.details.addEventListener("toggle", () => this.draw());
+    this.history = null;
+  }
+
+  get rank() {
+    return STATES[this.status.state]?.rank ?? 0;
+  }
+
+  /** Whether it is what somebody looks for. */
+  matches(text, onlyTrouble) {
+    const { pipeline, shard, stream, state } = this.status;
+    const found = [pipeline, shard, stream].some((name) => name.toLowerCase().includes(text));
+    return found && !(onlyTrouble && state === "running");
+  }
+
+  /** Shows what `/status` says; `now` is the daemon's clock. */
+  update(status, now) {
+    this.status = status;
+    const runs = status.state === "running";
+    const { glyph, tone } = STATES[status.state] ?? { glyph: "?", tone: "warn" };
+    const title = status.shard === status.pipeline ? status.pipeline : `${status.pipeline} / ${status.shard}`;
+    say(this.name, title);
+    say(this.stream, `stream ${status.stream}`);
+    say(this.glyph, glyph);
+    say(this.word, words(status.state));
+    this.element.dataset.tone = tone;
+    this.element.dataset.state = status.state;
+    say(this.rowRate, runs ? `${rate(status.recent.messages_per_second)} msg/s` : "—");
+    say(this.rowBehind, `${span(status.behind_seconds)} behind`);
+
+    this.callout.hidden = !status.reason;
+    const since = span((now - new Date(status.since)) / 1_000);
+    say(this.reason, status.reason ? `${sentence(words(status.state))} for ${since}: ${status.reason}` : "");
+    this.remedy.hidden = !status.remedy;
+    say(this.remedy, status.remedy ? `What mends it: ${status.remedy}` : "");
+    say(this.promise, PROMISES[status.state] ?? "");
+
+    this.figures(status, runs, since);
+    this.ends.update(status);
+    this.causes.update(status);
+    const trouble = runs && status.last_error;
+    this.trouble.hidden = !trouble;
+    say(this.trouble, trouble ? `Last trouble, at ${moment(new Date(trouble.at))}: ${trouble.message}` : "");
+  }
+
+  figures(status, runs, since) {
+    const { recent, behind_seconds: behind } = status;
+    const { tiles } = this;
+    const late = behind >= 1;
+    tiles.rate.show(
+      `${rate(recent.messages_per_second)} msg/s`,
+      `${rate(recent.rows_per_second)} rows/s, ${throughput(recent.bytes_per_second)}`,
+    );
+    tiles.behind.show(span(behind), late ? "age of the oldest message not committed" : runs ? "keeps up" : "nothing waits");
+    const catchUp = status.catch_up_seconds;
+    if (!late) tiles.catchUp.show("—", "nothing to catch up with");
+    else if (!runs) tiles.catchUp.show("—", `not running for ${since}`, "warn");
+    else if (catchUp === null) tiles.catchUp.show("not at this rate", "the lag does not shrink", "warn");
+    else tiles.catchUp.show(span(catchUp), "as in the last half minute");
+    const headroom = status.headroom_seconds;
+    if (headroom === null) tiles.headroom.show("not foreseen", "at the present pace it never will");
+    else {
+      const soon = headroom < 3_600 ? "bad" : "warn";
+      tiles.headroom.show(headroom > 0 ? span(headroom) : "now", "as in the last half minute", soon);
+    }
+    const stage = recent.limited_by;
+    if (stage) tiles.limit.show(STAGES[stage], `${percent(recent.stages[stage])} of the time goes there`, "warn");
+    else tiles.limit.show(runs ? "nothing" : "—", runs ? "it keeps up" : "it does not run");
+    const commits = `${rate(recent.commits_per_second)} commits/s`;
+    tiles.commit.show(recent.commit_seconds === null ? "—" : milliseconds(recent.commit_seconds), `mean, ${commits}`);
+    tiles.batch.show(recent.batch_rows === null ? "—" : `${count(recent.batch_rows)} rows`, "mean, over all tables");
+    tiles.letters.show(count(status.dead_letters), listed(status.dead_letters_by_kind), status.dead_letters > 0 ? "warn" : "");
+    tiles.resyncs.show(count(status.resyncs), listed(status.resyncs_by_cause));
+    const { first, last } = ends(status);
+    tiles.checkpoint.show(count(status.checkpoint_sequence), last > 0 ? `stream holds ${count(first)} to ${count(last)}` : "");
+
+    const lag = {
+      undelivered: status.undelivered_messages,
+      flight: status.in_flight_messages,
+      uncommitted: status.uncommitted_messages,
+    };
+    const sum = lag.undelivered + lag.flight + lag.uncommitted;
+    this.lag.update(lag, count, sum === 0 ? "Everything is committed." : `${count(sum)} messages in all.`);
+    const limited = stage ? `It is behind, and most of the time goes there: ${STAGES[stage]}.` : "Nothing limits it.";
+    this.stages.update(recent.stages, percent, runs ? limited : "It does not run.", stage);
+  }
+
+  /** Takes the samples of the last quarter of an hour. */
+  remember(history, scale) {
+    this.history = { history, scale };
+    this.draw();
+  }
+
+  draw() {
+    if (!this.history) return;
+    const { history, scale } = this.history;
+    this.spark.update(history.messages_per_second, scale.kept);
+    if (!this.details.open) return;
+    const sums = history.undelivered_messages.map(
+      (undelivered, index) => undelivered + history.in_flight_messages[index] + history.uncommitted_messages[index],
+    );
+    const series = [history.messages_per_second, history.behind_seconds, sums, history.commit_seconds];
+    this.charts.forEach((chart, index) => chart.update(series[index], history.running, scale));
+  }
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Counts by name, the largest first: database 4, start 1. */
+function listed(counts) {
+  const entries = Object.entries(counts).filter(([, value]) => value > 0);
+  return entries
+    .sort(([, one], [, other]) => other - one)
+    .map(([name, value]) => `${words(name)} ${count(value)}`)
+    .join(", ");
+}
+
+/** The stream's ends. They are asked for every two seconds, the checkpoint is of this moment. */
+const ends = ({ stream_first_sequence: first, stream_last_sequence: last, checkpoint_sequence: at }) => ({
+  first,
+  last: last > 0 ? Math.max(last, at) : 0,
+});
+
+/** Where the checkpoint stands between the stream's ends. */
+class Ends {
+  constructor() {
+    this.done = el("span", { className: "done" });
+    this.text = el("p", { className: "note" });
+    const track = el("div", { className: "track", ariaHidden: "true" }, this.done);
+    this.element = el("section", { className: "ends" }, el("h3", {}, "Checkpoint in the stream"), track, this.text);
+  }
+
+  update(status) {
+    const { first, last } = ends(status);
+    const { checkpoint_sequence: at, headroom_sequences: room } = status;
+    this.element.hidden = last === 0;
+    const held = last - first + 1;
+    const share = held > 0 ? Math.min(1, Math.max(0, (at - first + 1) / held)) : 1;
+    this.done.style.width = `${share * 100}%`;
+    const position = `The stream holds sequences ${count(first)} to ${count(last)}; the checkpoint is ${count(at)}.`;
+    say(this.text, `${position} It can drop ${count(room)} of them before it reaches what is not committed.`);
+  }
+}
+
+/** The newest dead letters: why, never what. */
+class Letters {
+  constructor() {
+    this.rows = el("tbody");
+    const heads = ["when", "sequence", "reason", "column"].map((name) => el("th", { scope: "col" }, name));
+    const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads)), this.rows);
+    const where = el("p", { className: "note" }, "All of them, with their messages, are in ", el("code", {}, "jetcopy.dead_letters"), ".");
+    this.element = el("section", { className: "letters" }, el("h3", {}, "Newest dead letters"), table, where);
+    this.shown = "";
+  }
+
+  update({ newest_dead_letters: newest }) {
+    this.element.hidden = newest.length === 0;
+    const key = newest.map(({ at, sequence }) => `${at} ${sequence}`).join();
+    if (key === this.shown) return;
+    this.shown = key;
+    this.rows.replaceChildren(
+      ...newest.map(({ at, sequence, reason, table, column }) =>
+        el(
+          "tr",
+          {},
+          el("td", {}, moment(new Date(at))),
+          el("td", { className: "number" }, count(sequence)),
+          el("td", {}, reason),
+          el("td", {}, [table, column].filter(Boolean).join(".") || "—"),
+        ),
+      ),
+    );
+  }
+}

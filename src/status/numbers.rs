@@ -1,0 +1,93 @@
+//! The numbers of a pipeline at one moment.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::State;
+use crate::metrics::{PipelineMetrics, StageSeconds};
+
+/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`].
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "each field is the family of its name in `metrics::names`, documented there")]
+pub struct Numbers {
+    pub messages: u64,
+    /// Over all tables.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Transactions that committed, with or without dead letters.
+    pub commits: u64,
+    /// Time of those transactions in all.
+    pub commit_seconds: f64,
+    /// Rows of their batches in all.
+    pub batch_rows: f64,
+    pub dead_letters: u64,
+    pub dead_letters_by_kind: BTreeMap<String, u64>,
+    pub resyncs: u64,
+    pub resyncs_by_cause: BTreeMap<String, u64>,
+    pub replayed_messages: u64,
+    pub losses: u64,
+    pub lost_messages: u64,
+    pub pending_messages: i64,
+    pub ack_pending_messages: i64,
+    /// What the server has yet to deliver: the pending messages, and in a pipeline that does not run also those that
+    /// were delivered to it in vain.
+    pub undelivered_messages: i64,
+    pub in_flight_messages: i64,
+    pub uncommitted_messages: i64,
+    pub stream_first_sequence: i64,
+    pub stream_last_sequence: i64,
+    pub checkpoint_sequence: i64,
+    pub behind_seconds: f64,
+    pub headroom_sequences: i64,
+    /// `None` where the stream will not drop anything that is not committed.
+    pub headroom_seconds: Option<f64>,
+    /// `None` where the lag does not shrink.
+    pub catch_up_seconds: Option<f64>,
+    pub stage_seconds: StageSeconds,
+    pub buffered_bytes: i64,
+    pub database_up: bool,
+    pub nats_up: bool,
+}
+
+impl Numbers {
+    pub(super) fn read(metrics: &PipelineMetrics, state: &State) -> Self {
+        let dead_letters_by_kind = metrics.dead_letters_by_kind();
+        let resyncs_by_cause = metrics.resyncs_by_cause();
+        let pending = metrics.pending_messages.get();
+        let unacknowledged = metrics.ack_pending_messages.get();
+        let delivers = matches!(state, State::Running | State::Stopping);
+        let finite = |seconds: f64| seconds.is_finite().then_some(seconds);
+        Self {
+            messages: metrics.messages.get(),
+            rows: metrics.rows.iter().map(prometheus::IntCounter::get).sum(),
+            bytes: metrics.bytes.get(),
+            commits: metrics.commits.committed.get() + metrics.commits.poison.get(),
+            commit_seconds: metrics.commit_seconds.get_sample_sum(),
+            batch_rows: metrics.batch_rows.get_sample_sum(),
+            dead_letters: dead_letters_by_kind.values().sum(),
+            dead_letters_by_kind,
+            resyncs: resyncs_by_cause.values().sum(),
+            resyncs_by_cause,
+            replayed_messages: metrics.replayed_messages.get(),
+            losses: metrics.losses.get(),
+            lost_messages: metrics.lost_messages.get(),
+            pending_messages: pending,
+            ack_pending_messages: unacknowledged,
+            undelivered_messages: if delivers { pending } else { pending + unacknowledged },
+            in_flight_messages: if delivers { metrics.in_flight_messages.get() } else { 0 },
+            uncommitted_messages: if delivers { metrics.uncommitted_messages.get() } else { 0 },
+            stream_first_sequence: metrics.stream_first_sequence.get(),
+            stream_last_sequence: metrics.stream_last_sequence.get(),
+            checkpoint_sequence: metrics.checkpoint_sequence.get(),
+            behind_seconds: metrics.behind_seconds.get(),
+            headroom_sequences: metrics.headroom_sequences.get(),
+            headroom_seconds: finite(metrics.headroom_seconds.get()),
+            catch_up_seconds: finite(metrics.catch_up_seconds.get()),
+            stage_seconds: metrics.stages.seconds(),
+            buffered_bytes: metrics.buffered_bytes.get(),
+            database_up: metrics.database_up.get() == 1,
+            nats_up: metrics.nats_up.get() == 1,
+        }
+    }
+}
