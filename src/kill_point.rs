@@ -2,7 +2,8 @@
 //!
 //! Guarantees: without the feature `kill-points` nothing of it is compiled into the program. With it, and with
 //! `JETCOPY_KILL_POINT=name:count:signal`, the process sends itself `signal` when it passes the point `name` for the
-//! `count`th time, once; points that are passed by several pipelines count together.
+//! `count`th time, once; with `hang` for the signal, whoever passes it never returns. Points that are passed by several
+//! pipelines count together.
 
 /// A message has been decoded into the batch that fills.
 pub const AFTER_DECODE: &str = "after_decode";
@@ -37,7 +38,8 @@ mod armed {
         name: String,
         /// Passings that are left.
         left: AtomicU64,
-        signal: Signal,
+        /// `None`: it hangs.
+        signal: Option<Signal>,
     }
 
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
@@ -50,7 +52,10 @@ mod armed {
         let armed = Armed {
             name: parts.next()?.to_owned(),
             left: AtomicU64::new(parts.next()?.parse().ok()?),
-            signal: parts.next()?.parse().ok()?,
+            signal: match parts.next()? {
+                "hang" => None,
+                signal => Some(signal.parse().ok()?),
+            },
         };
         parts.next().is_none().then_some(armed)
     }
@@ -60,7 +65,12 @@ mod armed {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.name == name) else { return };
         // At 0 it wraps and takes longer than any process lives to come round again.
         if armed.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            raise(armed.signal).expect("a process may signal itself");
+            let Some(signal) = armed.signal else {
+                loop {
+                    std::thread::park();
+                }
+            };
+            raise(signal).expect("a process may signal itself");
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::config;
 use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::pulse::Pulse;
 use crate::subscribe;
 
 use forecast::{Forecast, Limits, Observation as Seen};
@@ -25,10 +26,10 @@ pub use outlook::Outlook;
 
 /// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of messages that
 /// was lost on an idle stream is noticed after two probes.
-const PROBE: Duration = Duration::from_secs(2);
+pub const PROBE: Duration = Duration::from_secs(2);
 
 /// How long an answer may take before the connection counts as stuck.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is known of a pipeline's lag over all its generations.
 #[derive(Debug, Default)]
@@ -62,12 +63,13 @@ pub struct Progress {
     committed: AtomicU64,
     room: AtomicBool,
     first_commit: Notify,
+    pulse: Arc<Pulse>,
 }
 
 impl Progress {
     /// Of a generation that begins: after a failover it may write again what was committed once.
     #[must_use]
-    pub fn new(lag: Arc<Lag>) -> Self {
+    pub fn new(lag: Arc<Lag>, pulse: Arc<Pulse>) -> Self {
         lag.waits_since_ns.store(0, Ordering::Relaxed);
         Self {
             lag,
@@ -75,7 +77,13 @@ impl Progress {
             committed: AtomicU64::new(0),
             room: AtomicBool::new(false),
             first_commit: Notify::new(),
+            pulse,
         }
+    }
+
+    /// Notes that the writer came a step further with a batch.
+    pub fn step(&self) {
+        self.pulse.beat();
     }
 
     /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only compared with
@@ -232,6 +240,10 @@ fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: 
     metrics.ack_pending_messages.set(gauge_value(consumer.num_ack_pending as u64));
     metrics.in_flight_messages.set(gauge_value(in_flight));
     metrics.uncommitted_messages.set(gauge_value(uncommitted));
+    if in_flight + uncommitted == 0 {
+        // All that came is committed. That more comes is the server's part; `Observation` sees where it is ours.
+        progress.pulse.beat();
+    }
     let backlog = consumer.num_pending + in_flight + uncommitted;
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     position(stream, backlog, &progress.lag, metrics);

@@ -33,6 +33,8 @@
 //! - [`store`]: the store's tables and roll-ups, and what happens to their rows with age.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
+//! - [`pulse`]: whether a pipeline moves or waits for a known reason.
+//! - [`notify`]: what systemd is told: ready, status, watchdog.
 //! - [`history`]: the last quarter of an hour of every pipeline, in memory.
 //! - [`http`]: the status page, metrics, health and status for people and scrapers.
 //! - [`logging`]: where log lines go and how they look.
@@ -62,11 +64,13 @@ pub mod loss;
 pub mod metrics;
 pub mod migrate;
 pub mod nats;
+pub mod notify;
 pub mod pipeline;
 pub mod poison;
 pub mod postgres;
 pub mod private;
 pub mod publish;
+pub mod pulse;
 pub mod read;
 pub mod recovery;
 pub mod resync;

@@ -125,7 +125,7 @@ impl Pipeline {
         self.metrics.nats_up.set(1);
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         self.metrics.buffered_bytes.set(0);
-        let progress = Arc::new(Progress::new(Arc::clone(&self.lag)));
+        let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse()));
         let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
         let mut tried = pin!(async {
             if let Some(limit) = trial {

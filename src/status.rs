@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::dead_letter::DeadLetter;
 use crate::metrics::PipelineMetrics;
+use crate::pulse::{Patience, Pulse};
 
 mod letters;
 mod numbers;
@@ -155,6 +156,18 @@ impl Registry {
         lock(&self.pipelines).retain(|known| known.name != name || known.shard != shard);
     }
 
+    /// The status of the first shard of that name.
+    #[must_use]
+    pub fn get(&self, shard: &str) -> Option<Arc<PipelineStatus>> {
+        lock(&self.pipelines).iter().find(|known| known.shard == shard).cloned()
+    }
+
+    /// The shard that has not moved for longer than any known reason explains, and for how long.
+    #[must_use]
+    pub fn frozen(&self) -> Option<(String, Duration)> {
+        lock(&self.pipelines).iter().find_map(|status| Some((status.shard.clone(), status.frozen()?)))
+    }
+
     /// All pipelines as they are now, in the order in which they were added.
     #[must_use]
     pub fn snapshots(&self) -> Vec<Snapshot> {
@@ -169,12 +182,14 @@ pub struct PipelineStatus {
     shard: String,
     stream: String,
     metrics: PipelineMetrics,
+    pulse: Arc<Pulse>,
     current: Mutex<Current>,
 }
 
 #[derive(Debug)]
 struct Current {
     state: State,
+    patience: Patience,
     since: Timestamp,
     last_error: Option<LastError>,
     newest_dead_letters: Newest,
@@ -204,8 +219,10 @@ impl PipelineStatus {
             shard: shard.to_owned(),
             stream: stream.to_owned(),
             metrics,
+            pulse: Arc::default(),
             current: Mutex::new(Current {
                 state: State::Starting,
+                patience: Patience::default(),
                 since: Timestamp::now(),
                 last_error: None,
                 newest_dead_letters: Newest::default(),
@@ -226,6 +243,24 @@ impl PipelineStatus {
         &self.shard
     }
 
+    /// Where its stages note that they move.
+    #[must_use]
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    /// Says how long it may show no beat, as its settings have it.
+    pub fn set_patience(&self, patience: Patience) {
+        lock(&self.current).patience = patience;
+    }
+
+    /// How long it has not moved, where no known reason explains that.
+    fn frozen(&self) -> Option<Duration> {
+        let current = lock(&self.current);
+        let (patience, since) = (current.patience.in_state(&current.state)?, self.pulse.since_beat());
+        (since > patience).then_some(since)
+    }
+
     /// The state as it is now.
     #[must_use]
     pub fn state(&self) -> State {
@@ -238,6 +273,8 @@ impl PipelineStatus {
     /// pipeline has run again.
     pub fn set_state(&self, state: State) {
         let mut current = lock(&self.current);
+        // Inside the lock, so that nobody measures the new state by the old beat.
+        self.pulse.beat();
         let now = Timestamp::now();
         if let Some(message) = state.trouble() {
             current.last_error = Some(LastError { message: message.to_owned(), at: now });

@@ -20,6 +20,7 @@ use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
+use crate::pulse::Patience;
 use crate::recovery::{Action, chain, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
@@ -130,6 +131,7 @@ impl Supervisor {
         let shard = name.clone();
         let handles = self.metrics.pipeline(&name, &shard, &settings.stream, &tables);
         let status = self.registry.add(&name, &shard, &settings.stream, handles.clone());
+        status.set_patience(Patience::of(&self.settings, &settings));
         let pipeline = Pipeline {
             settings: Arc::clone(&self.settings),
             pipeline: settings.clone(),

@@ -224,6 +224,7 @@ impl Writer {
                 return self.try_again(error).await;
             }
         };
+        self.progress.step();
         let copied = self.copy_all(batch, &poisoned.excluded, 0..u32::MAX).await?;
         if let Err((table, error)) = copied {
             self.metrics.commits.failed.inc();
@@ -256,6 +257,7 @@ impl Writer {
                 .await
                 .map_err(|_| Error::Timeout { action: "store dead letters", after: self.step_timeout })?
                 .map_err(Error::DeadLetters)?;
+            self.progress.step();
         }
         match within(self.step_timeout, "commit", open.commit()).await {
             Ok(committed) => {
@@ -307,7 +309,9 @@ impl Writer {
                 continue;
             }
             let selection = Selection { table, excluded, within: within.clone() };
-            match timeout(self.step_timeout, target.write(&self.session, rows, &selection)).await {
+            let outcome = timeout(self.step_timeout, target.write(&self.session, rows, &selection)).await;
+            self.progress.step();
+            match outcome {
                 Ok(Ok(count)) => skipped += count,
                 Ok(Err(error)) => return Ok(Err((table, error))),
                 Err(_) => return Err(Error::Timeout { action: "copy", after: self.step_timeout }),

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: it starts without NATS and without the database, and waits for them; the first signal stops it in
 //! order, the second at once; HTTP answers until the last batch is settled. SIGHUP makes it read its configuration again:
-//! a wrong one changes nothing.
+//! a wrong one changes nothing. A service manager that asked for it is told when the daemon is ready, what it does, and that
+//! it moves.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::config::{Config, redact_url};
 use crate::http;
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::status::Registry;
 use crate::supervise::{self, Ended};
 
@@ -26,6 +28,7 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let config = settings.load()?;
     config.require_pipelines()?;
     logging::init(&config.log).map_err(Failure::failed)?;
+    let notifier = Notifier::from_environment().map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
     let reload = Reload::on_signals().map_err(Failure::failed)?;
     let server = http::Server::bind(config.http.listen).await.map_err(Failure::failed)?;
@@ -36,14 +39,20 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     // The other end is dropped, at the latest, when this function ends: either way it is time to stop.
     let serve = server.serve(metrics.clone(), registry.clone(), async { drop(http_stopped.await) });
     let mut serving = tokio::spawn(serve);
+    let notifying = tokio::spawn(notifier.clone().run(registry.clone()));
+    let asked = async {
+        shutdown.asked().await;
+        notifier.stopping();
+    };
     let (reloaded, reloads) = mpsc::channel(1);
     let ended = {
-        let supervised = supervise::run(config, metrics, registry, reloads, shutdown.asked());
+        let supervised = supervise::run(config, metrics, registry, reloads, asked);
         tokio::select! {
             ended = supervised => ended,
-            never = reload_on(reload, settings, &reloaded) => match never {},
+            never = reload_on(reload, settings, &reloaded, &notifier) => match never {},
         }
     };
+    notifying.abort();
     drop(stop_http);
     match tokio::time::timeout(HTTP_GRACE, &mut serving).await {
         Ok(Ok(())) => {}
@@ -57,9 +66,15 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Reads the configuration again whenever that is asked for, and hands it on where it is valid.
-async fn reload_on(mut reload: Reload, settings: &Settings, reloaded: &mpsc::Sender<Config>) -> Infallible {
+async fn reload_on(
+    mut reload: Reload,
+    settings: &Settings,
+    reloaded: &mpsc::Sender<Config>,
+    notifier: &Notifier,
+) -> Infallible {
     loop {
         reload.asked().await;
+        notifier.reloading();
         match settings.load().and_then(|config| config.require_pipelines().map(|()| config)) {
             // The receiver is there for as long as anything runs.
             Ok(config) => reloaded.send(config).await.unwrap_or_default(),
@@ -68,6 +83,7 @@ async fn reload_on(mut reload: Reload, settings: &Settings, reloaded: &mpsc::Sen
                 "the configuration is not valid and was not taken over; the former one goes on"
             ),
         }
+        notifier.ready();
     }
 }
 

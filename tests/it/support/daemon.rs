@@ -29,7 +29,12 @@ impl Daemon {
     pub(crate) fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let log = config.with_extension(format!("{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let output = File::create(&log).unwrap();
+        Self::start_logging_to(log, config, variables)
+    }
+
+    /// The same with its log in the file of that name.
+    pub(crate) fn start_logging_to(log: PathBuf, config: &Path, variables: &[(&str, &str)]) -> Self {
+        let output = File::options().create(true).append(true).open(&log).unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
         let child = spawn_tied(program, None, Signal::SIGKILL, |command| {
             command.arg("run").arg("--config").arg(config).stdin(Stdio::null());

@@ -1,0 +1,162 @@
+//! What systemd is told: that the daemon is ready, what it is doing, and that it still moves.
+//!
+//! Guarantees: `READY=1` is sent once no pipeline is in its first start any more: each runs, or waits for a reason that
+//! the status line names. `STATUS=` follows the pipelines' states within a second. `WATCHDOG=1` is sent only while every
+//! pipeline moves or waits for a known reason ([`crate::pulse`]), from a task of the runtime that carries them: a runtime
+//! that hangs sends none either. Without `NOTIFY_SOCKET` nothing is sent and nothing fails; a message that cannot be sent
+//! is logged and not tried again.
+//!
+//! The protocol is that of `sd_notify(3)`: one datagram a message to a Unix socket.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::status::{Registry, Snapshot, State};
+
+/// How often the states are looked at: soon enough for a person who looks at `systemctl status`.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The watchdog is fed so many times in its interval: one message that comes late does no harm.
+const FEEDS: u32 = 3;
+
+/// The longest status line: beyond it nobody reads, and a datagram has its limits.
+const STATUS_CHARS: usize = 400;
+
+/// Where systemd listens; clones share the socket.
+#[derive(Debug, Clone)]
+pub struct Notifier(Option<Arc<Socket>>);
+
+#[derive(Debug)]
+struct Socket {
+    from: UnixDatagram,
+    address: SocketAddr,
+    watchdog: Option<Duration>,
+}
+
+/// What the variables of the service manager hold that is no use.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    /// There is no way to the socket.
+    #[error("cannot use NOTIFY_SOCKET, which the service manager set")]
+    Socket(#[source] io::Error),
+}
+
+impl Notifier {
+    /// To the service manager that started this process, if it asked for messages.
+    pub fn from_environment() -> Result<Self, NotifyError> {
+        let value = std::env::var_os;
+        let number = |name| value(name)?.to_str()?.parse::<u64>().ok();
+        Self::new(value("NOTIFY_SOCKET").as_deref(), number("WATCHDOG_USEC"), number("WATCHDOG_PID"))
+    }
+
+    fn new(
+        path: Option<&OsStr>,
+        watchdog_usec: Option<u64>,
+        watchdog_pid: Option<u64>,
+    ) -> Result<Self, NotifyError> {
+        let Some(path) = path else { return Ok(Self(None)) };
+        let address = match path.as_bytes() {
+            // The abstract namespace.
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+            path => SocketAddr::from_pathname(OsStr::from_bytes(path)),
+        }
+        .map_err(NotifyError::Socket)?;
+        let socket = UnixDatagram::unbound().map_err(NotifyError::Socket)?;
+        // A service manager that does not read must not stop the pipelines.
+        socket.set_nonblocking(true).map_err(NotifyError::Socket)?;
+        let for_us = watchdog_pid.is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = watchdog_usec.filter(|&usec| usec > 0 && for_us).map(Duration::from_micros);
+        Ok(Self(Some(Arc::new(Socket { from: socket, address, watchdog }))))
+    }
+
+    /// The daemon serves; also the end of a reload.
+    pub fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// The daemon reads its configuration again; [`Notifier::ready`] ends that.
+    pub fn reloading(&self) {
+        let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return };
+        let usec = Duration::from(now).as_micros();
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
+    /// The daemon ends.
+    pub fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    fn send(&self, message: &str) {
+        let Some(to) = &self.0 else { return };
+        if let Err(error) = to.from.send_to_addr(message.as_bytes(), &to.address) {
+            tracing::warn!(%error, "cannot tell the service manager");
+        }
+    }
+
+    /// Keeps the service manager informed about the pipelines, until it is dropped.
+    pub async fn run(self, registry: Registry) {
+        let Some(to) = &self.0 else { return };
+        let mut look = tokio::time::interval(to.watchdog.map_or(LOOK, |usec| LOOK.min(usec / FEEDS)));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut ready, mut frozen) = (false, false);
+        let mut told = String::new();
+        loop {
+            look.tick().await;
+            let pipelines = registry.snapshots();
+            let status = status_line(&pipelines);
+            if status != told {
+                self.send(&format!("STATUS={status}"));
+                told = status;
+            }
+            if !ready && !pipelines.is_empty() && pipelines.iter().all(|one| one.state != State::Starting) {
+                ready = true;
+                self.ready();
+            }
+            let hangs = registry.frozen();
+            if let Some((pipeline, since)) = &hangs
+                && !frozen
+            {
+                let seconds = since.as_secs();
+                tracing::error!(
+                    pipeline,
+                    seconds,
+                    "pipeline does not move, for no known reason; the watchdog is no longer fed"
+                );
+            }
+            frozen = hangs.is_some();
+            if !frozen && to.watchdog.is_some() {
+                self.send("WATCHDOG=1");
+            }
+        }
+    }
+}
+
+/// One line: what needs a person first, then the rest by state.
+fn status_line(pipelines: &[Snapshot]) -> String {
+    let mut parts = Vec::new();
+    for one in pipelines {
+        if let Some(reason) = one.state.reason() {
+            parts.push(format!("{} {}: {reason}", one.shard, one.state.label()));
+        }
+    }
+    for state in State::LABELS {
+        let of_state =
+            pipelines.iter().filter(|one| one.state.reason().is_none() && one.state.label() == state);
+        let names: Vec<&str> = of_state.map(|one| one.shard.as_str()).collect();
+        if !names.is_empty() {
+            parts.push(format!("{state}: {}", names.join(", ")));
+        }
+    }
+    let line = parts.join("; ").replace(['\n', '\r'], " ");
+    line.chars().take(STATUS_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests;
