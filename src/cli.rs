@@ -15,13 +15,18 @@ use crate::logging;
 pub mod accept_loss;
 pub mod audit;
 pub mod check;
+mod columns;
 pub mod completions;
+pub mod dead_letters;
 pub mod demo;
 pub mod migrate;
+mod moment;
 pub mod pause;
 pub mod publish;
 pub mod run;
 pub mod signals;
+
+pub use moment::{Moment, Point};
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -99,6 +104,13 @@ enum Command {
         #[command(flatten)]
         args: migrate::Args,
     },
+    /// Look at dead letters, retry, discard or export them.
+    DeadLetters {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: dead_letters::Args,
+    },
     /// Let a pipeline stand still until it is resumed, also over restarts.
     Pause {
         #[command(flatten)]
@@ -147,19 +159,19 @@ enum Command {
 #[command(next_help_heading = "Settings")]
 pub struct Settings {
     /// Configuration file (TOML).
-    #[arg(short, long, value_name = "FILE", env = "JETCOPY_CONFIG")]
+    #[arg(short, long, global = true, value_name = "FILE", env = "JETCOPY_CONFIG")]
     pub config: Option<PathBuf>,
     /// NATS servers, comma-separated [overrides nats.url].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     pub nats_url: Option<String>,
     /// Database, without its password, since every user sees flags [overrides postgres.url].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     pub postgres_url: Option<String>,
     /// Filter such as `debug` or `info,jetcopy::postgres=trace` [overrides log.level].
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, global = true, value_name = "FILTER")]
     pub log_level: Option<String>,
     /// `text` or `json` [overrides log.format].
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<String>,
 }
 
@@ -257,6 +269,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Migrate { settings, args } => {
             migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
+        Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,
         Command::Pause { settings, args } => {
             pause::pause(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
