@@ -11,7 +11,7 @@ SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos fuzz bench lint
+.PHONY: help setup demo test browser chaos fuzz bench lint
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ demo: setup ## Runs everything privately and shows what goes through (DURATION=2
 test: setup ## Runs all tests on private servers
 	cargo test --doc
 	cargo test --no-fail-fast --features kill-points --lib --bins --tests
+
+browser: setup ## Tests the status page in a real Chromium; pictures in target/page
+	@scripts/setup.sh browser
+	cargo test --features kill-points --test it -- --ignored --test-threads 2 browser::
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
 	SEED=$(SEED) DURATION=$(DURATION) cargo test --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none

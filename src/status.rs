@@ -191,6 +191,8 @@ struct Current {
     state: State,
     patience: Patience,
     since: Timestamp,
+    /// When it ran last, or was made; `None` while it runs.
+    down_since: Option<Timestamp>,
     last_error: Option<LastError>,
     newest_dead_letters: Newest,
     /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways by turns.
@@ -211,6 +213,14 @@ fn as_text<S: serde::Serializer>(timestamp: &Timestamp, serializer: S) -> Result
     serializer.collect_str(timestamp)
 }
 
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+fn as_text_or_null<S: serde::Serializer>(
+    timestamp: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    timestamp.map(|timestamp| timestamp.to_string()).serialize(serializer)
+}
+
 impl PipelineStatus {
     fn new(name: &str, shard: &str, stream: &str, metrics: PipelineMetrics) -> Self {
         metrics.set_state(State::Starting.label(), &State::LABELS);
@@ -224,6 +234,7 @@ impl PipelineStatus {
                 state: State::Starting,
                 patience: Patience::default(),
                 since: Timestamp::now(),
+                down_since: Some(Timestamp::now()),
                 last_error: None,
                 newest_dead_letters: Newest::default(),
                 told: BTreeSet::new(),
@@ -294,6 +305,10 @@ impl PipelineStatus {
         if current.state.label() != state.label() {
             current.since = now;
         }
+        current.down_since = match state {
+            State::Running => None,
+            _ => current.down_since.or(Some(now)),
+        };
         current.state = state;
     }
 
@@ -342,6 +357,7 @@ impl PipelineStatus {
             stream: self.stream.clone(),
             state: current.state.clone(),
             since: current.since,
+            down_since: current.down_since,
             last_error: current.last_error.clone(),
             newest_dead_letters: current.newest_dead_letters.clone(),
             numbers: Numbers::read(&self.metrics, &current.state),
@@ -364,6 +380,9 @@ pub struct Snapshot {
     /// When the state was entered, in RFC 3339.
     #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
+    /// Since when it does not run, through all the states since then; `None` while it runs.
+    #[serde(serialize_with = "as_text_or_null")]
+    pub down_since: Option<Timestamp>,
     /// The last trouble, also when it is over.
     pub last_error: Option<LastError>,
     /// The newest dead letters since the daemon's start, without a value of any message.

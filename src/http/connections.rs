@@ -17,34 +17,52 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-/// Open connections: far more than scrapers, probes and a few people with the page open need, and few file descriptors.
-/// More wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 128;
+/// What clients may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Open connections; more wait in the kernel's queue.
+    pub(super) connections: u32,
+    /// How long the head of a request may take to arrive, also the next one of a connection that is kept.
+    pub(super) head_timeout: Duration,
+    /// Bytes of a request's head.
+    pub(super) head_bytes: usize,
+    /// Lines of a request's head.
+    pub(super) head_lines: usize,
+    /// How long a connection may last: then it ends after the answer under way.
+    pub(super) life: Duration,
+    /// How long that answer may take.
+    pub(super) last_answer: Duration,
+}
 
-/// How long the head of a request may take to arrive, also the next one of a connection that is kept: the page asks every
-/// two seconds, and a scraper connects anew without loss.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of a request's head. A browser behind a proxy sends some kilobytes of cookies.
-const MAX_HEAD: usize = 32 * 1024;
-
-/// Lines of a request's head.
-const MAX_HEADERS: usize = 64;
-
-/// How long a connection may last: then it ends after the answer under way, so that a client that takes none of its
-/// answer is gone some time.
-const MAX_LIFE: Duration = Duration::from_mins(5);
-
-/// How long the answer under way may take once a connection is to end: answers are made in milliseconds, and a slow line
-/// takes seconds for the largest.
-const LAST_ANSWER: Duration = Duration::from_secs(10);
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Far more than scrapers, probes and a few people with the page open need, and few file descriptors.
+            connections: 128,
+            // The page asks every two seconds, and a scraper connects anew without loss.
+            head_timeout: Duration::from_secs(10),
+            // A browser behind a proxy sends some kilobytes of cookies.
+            head_bytes: 32 * 1024,
+            head_lines: 64,
+            // A client that takes nothing of its answer is gone after that, too.
+            life: Duration::from_mins(5),
+            // Answers are made in milliseconds; a slow line takes seconds for the largest.
+            last_answer: Duration::from_secs(10),
+        }
+    }
+}
 
 /// How long to wait before a listener that failed is asked again: file descriptors come back when something ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until `shutdown` resolves and the answers under way are given.
-pub(super) async fn serve(listener: &TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub(super) async fn serve(
+    listener: &TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections as usize));
     let (stop, stopped) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
@@ -68,14 +86,13 @@ pub(super) async fn serve(listener: &TcpListener, router: Router, shutdown: impl
         };
         let (router, stopped) = (router.clone(), stopped.clone());
         tokio::spawn(async move {
-            converse(stream, router, stopped).await;
+            converse(stream, router, limits, stopped).await;
             drop(place);
         });
     }
     stop.send_replace(true);
     // All places are free again when the last connection has ended; each ends in time by itself.
-    let all = u32::try_from(MAX_CONNECTIONS).expect("a small constant");
-    drop(places.acquire_many(all).await);
+    drop(places.acquire_many(limits.connections).await);
 }
 
 /// Whether the client went away while it was accepted.
@@ -85,18 +102,23 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 /// One connection, to its end.
-async fn converse(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn converse(stream: TcpStream, router: Router, limits: Limits, mut stopped: watch::Receiver<bool>) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS);
-    builder.max_buf_size(MAX_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+    builder.max_headers(limits.head_lines).max_header_size(limits.head_bytes);
+    // The limit of the head is looked at when it has been read: what is read ahead is bounded, too.
+    builder.max_buf_size(2 * limits.head_bytes);
     let mut connection =
         pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     tokio::select! {
         // What a client did wrong is answered where it can be; nobody else needs to know.
         _ = connection.as_mut() => return,
         _ = stopped.wait_for(|&stopped| stopped) => {}
-        () = sleep(MAX_LIFE) => {}
+        () = sleep(limits.life) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(LAST_ANSWER, connection).await;
+    let _ = timeout(limits.last_answer, connection).await;
 }
+
+#[cfg(test)]
+mod tests;

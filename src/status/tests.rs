@@ -98,6 +98,20 @@ fn since_is_when_the_state_was_entered_and_not_its_last_retry() {
 }
 
 #[test]
+fn down_since_is_when_it_ran_last_through_all_attempts() {
+    let (_, _, status) = status();
+    assert!(status.snapshot().down_since.is_some(), "it has not run yet");
+    status.set_state(State::Running);
+    assert_eq!(status.snapshot().down_since, None);
+    status.set_state(backing_off(1));
+    let down = status.snapshot().down_since;
+    assert!(down.is_some());
+    status.set_state(State::Starting);
+    status.set_state(backing_off(1));
+    assert_eq!(status.snapshot().down_since, down);
+}
+
+#[test]
 fn a_snapshot_shows_the_numbers_of_the_metrics() {
     let (_, registry, status) = status();
     status.metrics.rows[0].inc_by(12);

@@ -27,9 +27,11 @@ function span(seconds) {
   return next > 0 ? `${first} ${next} ${nextUnit}` : first;
 }
 
-/** A short time: 0.8 ms, 12 ms, 1.4 s. */
-const milliseconds = (seconds) =>
-  seconds < 1 ? `${(seconds < 0.01 ? tenths : whole).format(seconds * 1_000)} ms` : span(seconds);
+/** A time that is short as a rule: 0.8 ms, 12 ms, 1.4 s. */
+function milliseconds(seconds) {
+  if (seconds === 0 || seconds >= 1) return span(seconds);
+  return `${(seconds < 0.01 ? tenths : whole).format(seconds * 1_000)} ms`;
+}
 
 /** Bytes a second: 1.2 MB/s. */
 function throughput(bytes) {

@@ -49,21 +49,23 @@ function showDaemon({ version, started, now }) {
 }
 
 function showOverview(all) {
-  const running = all.filter(({ state }) => state === "running").length;
-  const sum = (value) => all.reduce((sum, pipeline) => sum + value(pipeline), 0);
+  const runs = ({ state }) => state === "running";
+  const running = all.filter(runs).length;
+  const sum = (value, of = all) => of.reduce((sum, pipeline) => sum + value(pipeline), 0);
   const troubled = all.length - running;
+  const person = all.some(({ state }) => STATES[state]?.rank === 0);
   overview.running.show(
     `${running} of ${all.length}`,
     troubled === 0 ? "all of them" : `${troubled} ${troubled === 1 ? "does" : "do"} not run`,
-    troubled === 0 ? "" : "bad",
+    troubled === 0 ? "" : person ? "bad" : "warn",
   );
   overview.rate.show(
-    `${rate(sum(({ recent }) => recent.messages_per_second))} msg/s`,
-    `${rate(sum(({ recent }) => recent.rows_per_second))} rows/s`,
+    `${rate(sum(({ recent }) => recent.messages_per_second, all.filter(runs)))} msg/s`,
+    `${rate(sum(({ recent }) => recent.rows_per_second, all.filter(runs)))} rows/s`,
   );
   const last = all.reduce((last, one) => (one.behind_seconds > (last?.behind_seconds ?? -1) ? one : last), null);
   const late = last !== null && last.behind_seconds >= 1;
-  overview.behind.show(span(last?.behind_seconds ?? 0), late ? last.pipeline : "all keep up", late ? "warn" : "");
+  overview.behind.show(milliseconds(last?.behind_seconds ?? 0), late ? last.pipeline : "all keep up", late ? "warn" : "");
   const dropping = all.filter(({ headroom_seconds: seconds }) => seconds !== null);
   const first = dropping.sort((one, other) => one.headroom_seconds - other.headroom_seconds)[0];
   if (first) {

@@ -126,7 +126,7 @@ class Pipeline {
   }
 
   get rank() {
-    return STATES[this.status.state]?.rank ?? 0;
+    return this.status.retries ? STATES.backing_off.rank : (STATES[this.status.state]?.rank ?? 0);
   }
 
   /** Whether it is what somebody looks for. */
@@ -138,9 +138,13 @@ class Pipeline {
 
   /** Shows what `/status` says; `now` is the daemon's clock. */
   update(status, now) {
-    this.status = status;
-    const runs = status.state === "running";
-    const { glyph, tone } = STATES[status.state] ?? { glyph: "?", tone: "warn" };
+    // One that failed and starts again by turns is shown alike all the time.
+    const { state, down_since: down, last_error: error } = status;
+    const retries = state === "starting" && down !== null && error !== null && new Date(error.at) >= new Date(down);
+    this.status = { ...status, retries };
+    const runs = state === "running";
+    const { glyph, tone } = STATES[retries ? "backing_off" : state] ?? { glyph: "?", tone: "warn" };
+    const reason = retries ? error.message : status.reason;
     const title = status.shard === status.pipeline ? status.pipeline : `${status.pipeline} / ${status.shard}`;
     say(this.name, title);
     say(this.stream, `stream ${status.stream}`);
@@ -149,39 +153,41 @@ class Pipeline {
     this.element.dataset.tone = tone;
     this.element.dataset.state = status.state;
     say(this.rowRate, runs ? `${rate(status.recent.messages_per_second)} msg/s` : "—");
-    say(this.rowBehind, `${span(status.behind_seconds)} behind`);
+    say(this.rowBehind, `${milliseconds(status.behind_seconds)} behind`);
 
-    this.callout.hidden = !status.reason;
-    const since = span((now - new Date(status.since)) / 1_000);
-    say(this.reason, status.reason ? `${sentence(words(status.state))} for ${since}: ${status.reason}` : "");
+    this.callout.hidden = !reason;
+    const since = span((now - new Date(down ?? status.since)) / 1_000);
+    say(this.reason, reason ? `Not running for ${since}: ${reason}` : "");
     this.remedy.hidden = !status.remedy;
     say(this.remedy, status.remedy ? `What mends it: ${status.remedy}` : "");
-    say(this.promise, PROMISES[status.state] ?? "");
+    say(this.promise, PROMISES[retries ? "backing_off" : state] ?? "");
 
     this.figures(status, runs, since);
     this.ends.update(status);
     this.causes.update(status);
-    const trouble = runs && status.last_error;
-    this.trouble.hidden = !trouble;
-    say(this.trouble, trouble ? `Last trouble, at ${moment(new Date(trouble.at))}: ${trouble.message}` : "");
+    this.trouble.hidden = !runs || error === null;
+    say(this.trouble, error ? `Last trouble, at ${moment(new Date(error.at))}: ${error.message}` : "");
   }
 
   figures(status, runs, since) {
     const { recent, behind_seconds: behind } = status;
     const { tiles } = this;
     const late = behind >= 1;
-    tiles.rate.show(
-      `${rate(recent.messages_per_second)} msg/s`,
-      `${rate(recent.rows_per_second)} rows/s, ${throughput(recent.bytes_per_second)}`,
-    );
-    tiles.behind.show(span(behind), late ? "age of the oldest message not committed" : runs ? "keeps up" : "nothing waits");
+    if (!runs) tiles.rate.show("—", "it does not run");
+    else {
+      tiles.rate.show(
+        `${rate(recent.messages_per_second)} msg/s`,
+        `${rate(recent.rows_per_second)} rows/s, ${throughput(recent.bytes_per_second)}`,
+      );
+    }
+    tiles.behind.show(milliseconds(behind), late ? "age of the oldest message not committed" : runs ? "keeps up" : "nothing waits");
     const catchUp = status.catch_up_seconds;
     if (!late) tiles.catchUp.show("—", "nothing to catch up with");
     else if (!runs) tiles.catchUp.show("—", `not running for ${since}`, "warn");
     else if (catchUp === null) tiles.catchUp.show("not at this rate", "the lag does not shrink", "warn");
     else tiles.catchUp.show(span(catchUp), "as in the last half minute");
     const headroom = status.headroom_seconds;
-    if (headroom === null) tiles.headroom.show("not foreseen", "at the present pace it never will");
+    if (headroom === null) tiles.headroom.show("not foreseen", "not at the present pace");
     else {
       const soon = headroom < 3_600 ? "bad" : "warn";
       tiles.headroom.show(headroom > 0 ? span(headroom) : "now", "as in the last half minute", soon);
@@ -226,8 +232,6 @@ class Pipeline {
     this.charts.forEach((chart, index) => chart.update(series[index], history.running, scale));
   }
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** Counts by name, the largest first: database 4, start 1. */
 function listed(counts) {
