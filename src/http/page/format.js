@@ -75,6 +75,16 @@ function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The same of a text for people, in which `commands` stand between backticks. */
+function tell(element, text) {
+  if (element.dataset.told === text) return;
+  element.dataset.told = text;
+  const parts = text.split("`");
+  // An odd one out is no pair, but a backtick.
+  const paired = parts.length % 2 === 1;
+  element.replaceChildren(...(paired ? parts.map((part, index) => (index % 2 ? el("code", {}, part) : part)) : [text]));
+}
+
 /** One tile of a list of figures: a name, a value and what goes with it. */
 class Tile {
   constructor(name) {

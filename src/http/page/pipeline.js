@@ -157,9 +157,9 @@ class Pipeline {
 
     this.callout.hidden = !reason;
     const since = span((now - new Date(down ?? status.since)) / 1_000);
-    say(this.reason, reason ? `Not running for ${since}: ${reason}` : "");
+    tell(this.reason, reason ? `Not running for ${since}: ${reason}` : "");
     this.remedy.hidden = !status.remedy;
-    say(this.remedy, status.remedy ? `What mends it: ${status.remedy}` : "");
+    tell(this.remedy, status.remedy ? `What mends it: ${status.remedy}` : "");
     say(this.promise, PROMISES[retries ? "backing_off" : state] ?? "");
 
     this.figures(status, runs, since);
@@ -209,7 +209,9 @@ class Pipeline {
       uncommitted: status.uncommitted_messages,
     };
     const sum = lag.undelivered + lag.flight + lag.uncommitted;
-    this.lag.update(lag, count, sum === 0 ? "Everything is committed." : `${count(sum)} messages in all.`);
+    const known = runs || last > 0;
+    const nothing = known ? "Everything is committed." : "Not known yet: it has not met the stream.";
+    this.lag.update(lag, count, sum === 0 ? nothing : `${count(sum)} messages in all.`);
     const limited = stage ? `It is behind, and most of the time goes there: ${STAGES[stage]}.` : "Nothing limits it.";
     this.stages.update(recent.stages, percent, runs ? limited : "It does not run.", stage);
   }
