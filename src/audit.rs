@@ -13,7 +13,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
 use async_nats::jetstream::stream::Stream;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, OnConflict, OnUnmatched};
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
@@ -77,10 +77,13 @@ pub async fn audit(
         .get_stream(&pipeline.stream)
         .await
         .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
-    let mut places = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     for table in &pipeline.tables {
         let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
-        places.push(Place::new(table, qualified));
+        let place = Place::new(table, qualified);
+        if !places.iter_mut().any(|known| known.merge(&place)) {
+            places.push(place);
+        }
     }
     let ledger = Ledger::open(&session.client, &pipeline.name, places).await?;
     let report = Audit { config, pipeline, stream: &stream, ledger: &ledger }.run(since).await;
@@ -117,28 +120,28 @@ impl Audit<'_> {
                 position.ambiguous_to
             ));
         }
-        for (table, place) in pipeline.tables.iter().zip(&self.ledger.places) {
-            if let Some(other) = self.shares(&table.name) {
-                report.not_proven.push(format!("table {}: pipeline {other} writes to it too", table.name));
+        for place in &self.ledger.places {
+            if let Some(other) = self.shares(&place.name) {
+                report.not_proven.push(format!("table {}: pipeline {other} writes to it too", place.name));
                 return Ok(report);
             }
             match (&place.column, place.rule) {
                 (_, Rule::Once) => {}
                 (_, Rule::AtMostOnce) => report.not_proven.push(format!(
-                    "table {}: with on_conflict a message may have no row of its own",
-                    table.name
+                    "table {}: with on_conflict or `when` a message may have no row of its own",
+                    place.name
                 )),
                 (Some(_), Rule::Any) if place.element.is_some() => report.not_proven.push(format!(
                     "table {}: how many elements a message had after the last one that is there is not kept anywhere",
-                    table.name
+                    place.name
                 )),
                 (Some(_), Rule::Any) => report.not_proven.push(format!(
-                    "table {}: how many rows a message makes by for_each is not kept anywhere",
-                    table.name
+                    "table {}: how many rows a message makes by for_each, unpivot or several entries is not kept anywhere",
+                    place.name
                 )),
                 (None, Rule::Any) => report
                     .not_proven
-                    .push(format!("table {}: its rows do not say which message they came from", table.name)),
+                    .push(format!("table {}: its rows do not say which message they came from", place.name)),
             }
         }
         if self.ledger.places.iter().any(|place| place.column.is_some()) {
@@ -160,8 +163,15 @@ impl Audit<'_> {
     async fn by_sequence(&self, report: &mut Report) -> Result<(), Error> {
         let kept = self.ledger.places.iter().filter(|place| place.column.is_some());
         report.method = Method::Sequences { tables: kept.clone().map(|place| place.name.clone()).collect() };
-        // Without a table that has one row of every message, a message without a row is no difference.
-        let complete = kept.clone().any(|place| place.rule == Rule::Once);
+        // Without a table that has one row of every message, a message without a row is no difference. When each table takes
+        // only messages of its kind, the tables together have one.
+        let whole = |table: &config::Table| {
+            table.for_each.is_none() && table.unpivot.is_none() && table.on_conflict == OnConflict::Error
+        };
+        let complete = kept.clone().any(|place| place.rule == Rule::Once)
+            || self.pipeline.on_unmatched == OnUnmatched::DeadLetter
+                && self.pipeline.tables.iter().all(whole)
+                && self.ledger.places.iter().all(|place| place.column.is_some());
         for place in
             self.ledger.places.iter().filter(|place| place.column.is_none() && place.rule == Rule::Once)
         {

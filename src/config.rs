@@ -3,7 +3,6 @@
 //! Guarantees: a [`Config`] that was loaded is complete and consistent in itself. It says nothing about the servers
 //! it names; `jetcopy check` does.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,11 +13,13 @@ use serde::Deserialize;
 mod load;
 mod redact;
 mod store;
+mod table;
 mod validate;
 
 pub use load::{ConfigError, Overrides, Problem};
 pub use redact::{read_secret, redact_url};
 pub use store::Store;
+pub use table::{BadElement, ColumnSource, DetailedSource, OnConflict, Table, TimeUnit, Unpivot, When};
 
 /// The source of a column that keeps the message's sequence.
 pub const SEQUENCE: &str = "$sequence";
@@ -156,6 +157,9 @@ pub struct Pipeline {
     /// How many dead letters are normal.
     #[serde(default)]
     pub poison: PoisonLimits,
+    /// What becomes of a message that no table takes.
+    #[serde(default)]
+    pub on_unmatched: OnUnmatched,
     /// Tables that one message fills.
     #[serde(default, rename = "table")]
     pub tables: Vec<Table>,
@@ -221,113 +225,15 @@ pub struct PoisonLimits {
     pub max_per_minute: usize,
 }
 
-/// `[[pipeline.table]]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Table {
-    /// Table name, schema-qualified where needed.
-    pub name: String,
-    /// Path of an array in the message: one row an element.
-    pub for_each: Option<String>,
-    /// What an element that cannot be stored takes along.
-    #[serde(default)]
-    pub bad_element: BadElement,
-    /// What to do about rows that are already there.
-    #[serde(default)]
-    pub on_conflict: OnConflict,
-    /// Columns of the unique key that `on_conflict` goes by.
-    #[serde(default)]
-    pub key: Vec<String>,
-    /// Column → source; what is not named takes the field of its own name.
-    #[serde(default)]
-    pub columns: BTreeMap<String, ColumnSource>,
-}
-
-/// `bad_element`: what is a dead letter when an element of `for_each` cannot be stored.
+/// `on_unmatched`: what becomes of a message for which no table's `when` holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BadElement {
-    /// The message, with all its rows in all its tables.
+#[serde(rename_all = "snake_case")]
+pub enum OnUnmatched {
+    /// It is a dead letter.
     #[default]
-    Message,
-    /// The element, in this table.
-    Element,
-}
-
-/// `on_conflict`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnConflict {
-    /// A row that is already there is poison.
-    #[default]
-    Error,
-    /// The row that is there stays.
-    Ignore,
-    /// The row with the highest sequence wins.
-    Update,
-}
-
-/// Where a column's value comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ColumnSource {
-    /// A path or `$source`.
-    From(String),
-    /// The same with options, or a constant.
-    Detailed(DetailedSource),
-}
-
-/// `{ from = …, unit = …, default = … }` or `{ constant = … }`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DetailedSource {
-    /// A path or `$source`; by default the column's own name.
-    pub from: Option<String>,
-    /// Unit of a numeric time.
-    pub unit: Option<TimeUnit>,
-    /// Value for an absent or null field.
-    pub default: Option<figment::value::Value>,
-    /// The same value in every row.
-    pub constant: Option<figment::value::Value>,
-}
-
-/// Unit of a numeric time; fractions are allowed in floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeUnit {
-    /// Seconds since the Unix epoch.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
-    /// Nanoseconds.
-    Ns,
-}
-
-/// By hand and not `untagged`, so that an unknown key in the detailed form is named.
-impl<'de> Deserialize<'de> for ColumnSource {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = ColumnSource;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a path such as \"a.b[0]\", or { from, unit, default } or { constant }")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<Self::Value, E> {
-                Ok(ColumnSource::From(path.to_owned()))
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let map = serde::de::value::MapAccessDeserializer::new(map);
-                DetailedSource::deserialize(map).map(ColumnSource::Detailed)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
+    DeadLetter,
+    /// It is passed over.
+    Skip,
 }
 
 /// By hand, so that a password in the URL is not shown.

@@ -72,12 +72,19 @@ impl Target {
             .map(|column| escape_identifier(column))
             .map(|column| format!("{column} = EXCLUDED.{column}"))
             .collect();
+        let newer = settings.newer_by.as_deref().map(escape_identifier);
+        let (newest, guard) = newer.map_or_else(Default::default, |newer| {
+            (
+                format!(", {newer} DESC NULLS LAST"),
+                format!(" WHERE stored.{newer} IS NULL OR EXCLUDED.{newer} >= stored.{newer}"),
+            )
+        });
         let merge_insert = match settings.on_conflict {
             // The temporary table is filled in stream order, so the highest place of a key is its highest sequence.
             OnConflict::Update if !updates.is_empty() => format!(
-                "INSERT INTO {name} ({columns_sql}) SELECT DISTINCT ON ({key_sql}) {columns_sql} \
-                 FROM pg_temp.{MERGE_TABLE} ORDER BY {key_sql}, ctid DESC \
-                 ON CONFLICT ({key_sql}) DO UPDATE SET {}",
+                "INSERT INTO {name} AS stored ({columns_sql}) SELECT DISTINCT ON ({key_sql}) {columns_sql} \
+                 FROM pg_temp.{MERGE_TABLE} ORDER BY {key_sql}{newest}, ctid DESC \
+                 ON CONFLICT ({key_sql}) DO UPDATE SET {}{guard}",
                 updates.join(", ")
             ),
             OnConflict::Update | OnConflict::Ignore | OnConflict::Error => {

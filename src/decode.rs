@@ -16,6 +16,7 @@ mod row;
 mod show;
 pub(crate) mod value;
 mod walk;
+mod when;
 
 use async_nats::HeaderMap;
 
@@ -68,6 +69,8 @@ pub enum PoisonKind {
     Type,
     /// The value fits the type but not its range.
     Range,
+    /// No table takes the message.
+    Unmatched,
 }
 
 impl PoisonKind {
@@ -79,6 +82,7 @@ impl PoisonKind {
             Self::Missing => "missing",
             Self::Type => "type",
             Self::Range => "range",
+            Self::Unmatched => "unmatched",
         }
     }
 }
@@ -197,11 +201,21 @@ impl Decoder {
             Some(Value::Map(raw)) => {
                 let refused = Refusals { list: &mut rows.refused, room: self.max_refused };
                 let mut writer = RowWriter { buffers, message, raw, slots: &slots, index, refused };
-                self.plan
-                    .tables
-                    .iter_mut()
-                    .zip(&mut rows.tables)
-                    .try_for_each(|(table, rows)| writer.table(table, rows))
+                let mut matched = false;
+                for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
+                    if let Some(when) = &table.when
+                        && !when.holds(message.subject, &slots, &mut writer.buffers.key)
+                    {
+                        continue;
+                    }
+                    matched = true;
+                    writer.table(table, rows)?;
+                }
+                if matched || self.plan.unmatched == config::OnUnmatched::Skip {
+                    Ok(())
+                } else {
+                    Err(unmatched())
+                }
             }
             _ => Err(malformed(R::NAME, Malformed { what: "a message is a map of fields", at: 0 })),
         });
@@ -229,6 +243,16 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 fn reuse<'b>(mut slots: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
     slots.clear();
     slots.into_iter().map(|_| None).collect()
+}
+
+#[cold]
+fn unmatched() -> Poison {
+    Poison {
+        kind: PoisonKind::Unmatched,
+        message: "`when` holds for no table: correct one, add one, or set on_unmatched = \"skip\"".into(),
+        table: None,
+        column: None,
+    }
 }
 
 #[cold]

@@ -10,7 +10,8 @@
 //! - `bool` also takes 0, 1 and the texts `true` and `false`; integers take whole floats and numbers in text; floats and
 //!   `numeric` take numbers in text. A decimal is never cut to fit an integer.
 //! - Times take RFC 3339 text, MessagePack timestamps, `infinity`, and numbers with a `unit`; what is finer than a
-//!   microsecond is rounded to the nearest. A `timestamptz` wants an offset; `timestamp`, `date` and `time` are in UTC where
+//!   microsecond is rounded to the nearest. A `timestamptz` wants an offset,
+//!   in the text or in the mapping; `timestamp`, `date` and `time` are in UTC where
 //!   the text has one.
 //! - `text` takes every value: what is no text becomes its JSON, bytes become base64.
 //! - `bytea` takes bytes, or text as base64.
@@ -28,10 +29,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
-use crate::config::{NonFinite, TimeUnit};
+use crate::config::NonFinite;
 use crate::decode::PoisonKind;
 use crate::decode::value::Value;
 use copy_frame::TooLong;
+use jiff::tz::Offset;
+use time::Times;
 use types::Type;
 
 /// Why a value is no field of its column.
@@ -103,13 +106,13 @@ impl Encoder {
         self.non_finite
     }
 
-    /// Appends `value` as a field of type `ty`; numbers in a column of times count in `unit`. On a fault, what was
-    /// appended is of no use.
+    /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was appended is of
+    /// no use.
     pub fn field(
         &mut self,
         out: &mut Vec<u8>,
         ty: &Type,
-        unit: Option<TimeUnit>,
+        times: Times,
         value: Value<'_>,
     ) -> Result<Written, Fault> {
         match value {
@@ -119,7 +122,7 @@ impl Encoder {
             }
             Value::NotText(_) => return Err(Fault::malformed("text that is not UTF-8")),
             Value::Escaped(escaped) if !matches!(ty, Type::Json | Type::Jsonb) => {
-                return self.escaped(out, ty, unit, escaped);
+                return self.escaped(out, ty, times, escaped);
             }
             _ => {}
         }
@@ -161,12 +164,15 @@ impl Encoder {
             Type::Text => self.text(out, value)?,
             Type::Bytea => bytea(out, value)?,
             Type::Uuid => uuid(out, value)?,
-            Type::Timestamptz => copy_frame::int8(out, time::timestamp(value, unit, true)?),
-            Type::Timestamp => copy_frame::int8(out, time::timestamp(value, unit, false)?),
-            Type::Date => copy_frame::int4(out, time::date(value, unit)?),
-            Type::Time => copy_frame::int8(out, time::time(value, unit)?),
+            Type::Timestamptz => copy_frame::int8(out, time::timestamp(value, times)?),
+            Type::Timestamp => {
+                let times = Times { offset: Some(Offset::UTC), ..times };
+                copy_frame::int8(out, time::timestamp(value, times)?);
+            }
+            Type::Date => copy_frame::int4(out, time::date(value, times.unit)?),
+            Type::Time => copy_frame::int8(out, time::time(value, times.unit)?),
             Type::Interval => {
-                let interval = time::interval(value, unit)?;
+                let interval = time::interval(value, times.unit)?;
                 copy_frame::sized(out, |out| -> Result<(), TooLong> {
                     out.extend_from_slice(&interval.micros.to_be_bytes());
                     out.extend_from_slice(&interval.days.to_be_bytes());
@@ -178,7 +184,7 @@ impl Encoder {
             Type::Jsonb => return self.json(out, value, true),
             Type::Inet { cidr } => net::inet(out, value, *cidr)?,
             Type::Array { element, element_oid } => {
-                array::array(self, out, element, *element_oid, unit, value)?;
+                array::array(self, out, element, *element_oid, times, value)?;
             }
         }
         Ok(Written::Value)
@@ -200,13 +206,13 @@ impl Encoder {
         &mut self,
         out: &mut Vec<u8>,
         ty: &Type,
-        unit: Option<TimeUnit>,
+        times: Times,
         escaped: &str,
     ) -> Result<Written, Fault> {
         let mut text = std::mem::take(&mut self.unescaped);
         text.clear();
         let written = match crate::decode::json::unescape(escaped, &mut text) {
-            Ok(()) => self.field(out, ty, unit, Value::Str(&text)),
+            Ok(()) => self.field(out, ty, times, Value::Str(&text)),
             Err(crate::decode::json::LoneSurrogate) => Err(Fault::malformed(json::LONE_SURROGATE)),
         };
         self.unescaped = text;

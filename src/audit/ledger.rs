@@ -30,9 +30,9 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Once,
-    /// A row may be skipped, or replaced by that of a later message.
+    /// A row may be skipped, or replaced by that of a later message, or the message is of no kind that the table takes.
     AtMostOnce,
-    /// One for each element of an array.
+    /// One for each element of an array, or for each field, or by several entries.
     Any,
 }
 
@@ -94,14 +94,25 @@ impl Place {
     pub(super) fn new(table: &Table, qualified: String) -> Self {
         let keeps = |source| table.column_of(source).map(escape_identifier);
         let column = keeps(SEQUENCE);
-        let once = column.is_some() && table.on_conflict == OnConflict::Error;
+        let once = column.is_some() && table.on_conflict == OnConflict::Error && table.unpivot.is_none();
         let element = if once { keeps(ELEMENT) } else { None };
-        let rule = match (&table.for_each, table.on_conflict) {
-            (Some(_), _) => Rule::Any,
-            (None, OnConflict::Error) => Rule::Once,
-            (None, OnConflict::Ignore | OnConflict::Update) => Rule::AtMostOnce,
+        let rule = match table.on_conflict {
+            _ if table.for_each.is_some() || table.unpivot.is_some() => Rule::Any,
+            OnConflict::Error if table.when.is_none() => Rule::Once,
+            OnConflict::Error | OnConflict::Ignore | OnConflict::Update => Rule::AtMostOnce,
         };
         Self { name: table.name.clone(), rule, column, element, qualified }
+    }
+
+    /// The same table filled by another entry: how many rows a message has is open then.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let same = self.qualified == other.qualified;
+        if same {
+            self.rule = Rule::Any;
+            self.element = None;
+            self.column = self.column.take().filter(|column| other.column.as_ref() == Some(column));
+        }
+        same
     }
 }
 

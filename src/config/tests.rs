@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 
+mod table;
+
 /// The least that a pipeline needs.
 const LEAST: &str = r#"
 [[pipeline]]
@@ -302,16 +304,6 @@ fn a_key_goes_with_on_conflict() {
 }
 
 #[test]
-fn contradictory_sources_are_refused() {
-    let column = |source: &str| said(load(&format!("{LEAST}columns.a = {source}")));
-    assert_eq!(
-        column("{ constant = 1, from = \"b\" }"),
-        ["file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit or default"]
-    );
-    assert_eq!(column("\"\""), ["file:7: pipeline[0].table[0].columns.a: the path is empty"]);
-}
-
-#[test]
 fn ways_to_identify_exclude_each_other_and_are_whole() {
     let nats = |lines: &str| said(load(&format!("[nats]\n{lines}\n{LEAST}")));
     assert_eq!(
@@ -395,6 +387,8 @@ fn the_reference_names_every_setting() {
         fields::<BatchLimits>(),
         fields::<PoisonLimits>(),
         fields::<Table>(),
+        fields::<When>(),
+        fields::<Unpivot>(),
         fields::<DetailedSource>(),
     ] {
         for setting in settings {

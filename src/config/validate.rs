@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use super::{
-    BadElement, ColumnSource, Config, ConfigError, Nats, OnConflict, Pipeline, Postgres, Problem, Table, Tls,
+    BadElement, ColumnSource, Config, ConfigError, Nats, OnConflict, OnUnmatched, Pipeline, Postgres,
+    Problem, Table, Tls, Unpivot, When,
 };
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
@@ -154,6 +155,14 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     for (index, table) in pipeline.tables.iter().enumerate() {
         check_table(table, &|key| at(&format!("table[{index}].{key}")), found);
     }
+    if pipeline.on_unmatched == OnUnmatched::Skip
+        && let Some(table) = pipeline.tables.iter().find(|table| table.when.is_none())
+    {
+        found.add(
+            at("on_unmatched"),
+            format!("has no effect: table {} has no `when` and takes every message", table.name),
+        );
+    }
 }
 
 fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems) {
@@ -186,6 +195,14 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
     if table.bad_element == BadElement::Element && table.for_each.is_none() {
         found.add(at("bad_element"), "has no effect without for_each: a message has one row here");
     }
+    if let Some(when) = &table.when {
+        check_when(when, at, found);
+    }
+    if let Some(Unpivot { fields, map, rest }) = &table.unpivot
+        && [!fields.is_empty(), map.is_some(), *rest].iter().filter(|given| **given).count() != 1
+    {
+        found.add(at("unpivot"), "takes one of `fields = [\"a\"]`, `map = \"a\"` and `rest = true`");
+    }
     let keys: BTreeSet<_> = table.key.iter().collect();
     if keys.len() < table.key.len() {
         found.add(at("key"), "names a column twice");
@@ -199,18 +216,48 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         }
         OnConflict::Error | OnConflict::Ignore | OnConflict::Update => {}
     }
+    match &table.newer_by {
+        Some(_) if table.on_conflict != OnConflict::Update => {
+            found.add(at("newer_by"), "has no effect without on_conflict = \"update\"");
+        }
+        Some(column) if table.key.contains(column) => {
+            found.add(at("newer_by"), "is part of the key, in which the rows it compares are equal");
+        }
+        Some(_) | None => {}
+    }
     for (column, source) in &table.columns {
         let key = at(&format!("columns.{column}"));
         match source {
             ColumnSource::From(path) if path.trim().is_empty() => found.add(key, "the path is empty"),
             ColumnSource::Detailed(source)
                 if source.constant.is_some()
-                    && (source.from.is_some() || source.unit.is_some() || source.default.is_some()) =>
+                    && (source.from.is_some()
+                        || source.unit.is_some()
+                        || source.offset.is_some()
+                        || source.default.is_some()) =>
             {
-                found.add(key, "a constant takes no from, unit or default");
+                found.add(key, "a constant takes no from, unit, offset or default");
             }
             ColumnSource::From(_) | ColumnSource::Detailed(_) => {}
         }
+    }
+}
+
+fn check_when(when: &When, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    let When { subject, field, equals } = when;
+    if subject.is_none() && field.is_none() {
+        found.add(at("when"), "needs a `subject`, a `field`, or both");
+    }
+    if let Some(subject) = subject
+        && !is_subject(subject)
+    {
+        found.add(
+            at("when.subject"),
+            format!("`{subject}` is not a subject; it looks like `series.*.points`"),
+        );
+    }
+    if equals.is_some() && field.is_none() {
+        found.add(at("when.equals"), "says what the `field` must be: name one");
     }
 }
 

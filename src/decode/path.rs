@@ -25,6 +25,10 @@ pub(super) enum Source {
     Payload,
     /// `$rest`
     Rest,
+    /// `$name`: of the field that `unpivot` makes the row of.
+    Name,
+    /// `$value`: of that field.
+    Value,
 }
 
 /// One step of a path.
@@ -55,6 +59,8 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
         "timestamp" => Ok(Source::Timestamp),
         "payload" => Ok(Source::Payload),
         "rest" => Ok(Source::Rest),
+        "name" => Ok(Source::Name),
+        "value" => Ok(Source::Value),
         _ => {
             if let Some(header) = name.strip_prefix("header.").filter(|header| !header.is_empty()) {
                 return Ok(Source::Header(header.to_owned()));
@@ -142,6 +148,8 @@ mod tests {
         assert_eq!(source("$header.Nats-Msg-Id"), Ok(Source::Header("Nats-Msg-Id".into())));
         assert_eq!(source("$payload"), Ok(Source::Payload));
         assert_eq!(source("$rest"), Ok(Source::Rest));
+        assert_eq!(source("$name"), Ok(Source::Name));
+        assert_eq!(source("$value"), Ok(Source::Value));
         assert_eq!(source("^time"), Ok(Source::Outer(vec![key("time")])));
         assert_eq!(source("\"$rest\""), Ok(Source::Field(vec![key("$rest")])));
     }

@@ -7,14 +7,17 @@
 //! itself. A column with a default or an identity that the configuration does not name is left to the server, since a
 //! `COPY` that names a column cannot ask for its default. Naming it (`inserted_at = "inserted_at"`) makes it take its field.
 
-use crate::config::{self, BadElement, ColumnSource, TimeUnit};
+use crate::config::{self, BadElement, ColumnSource, OnConflict, OnUnmatched};
+use crate::encode::time::Times;
 use crate::encode::types::Type;
 use crate::encode::{Encoder, Written};
 use crate::postgres::introspect::{self, ServerDefault};
+use jiff::tz::Offset;
 
 use super::path::{self, Source, Step};
 use super::value::{Reader as _, Value};
 use super::walk::Wanted;
+use super::when::When;
 use super::{PlanError, PoisonKind, json};
 
 /// How the messages of a pipeline become rows.
@@ -23,6 +26,8 @@ pub(super) struct Plan {
     /// What is wanted of the message as a whole.
     pub(super) message: Wanted,
     pub(super) tables: Vec<Table>,
+    /// What becomes of a message that no table takes.
+    pub(super) unmatched: OnUnmatched,
 }
 
 /// How one table's rows are made.
@@ -37,9 +42,13 @@ pub(super) struct Table {
     pub(super) width: i16,
     /// Index of the column that rows are sorted by.
     pub(super) time: Option<usize>,
+    /// Which messages it takes.
+    pub(super) when: Option<When>,
     /// One row an element of this array.
     pub(super) each: Option<Each>,
-    /// Top-level keys that `$rest` leaves out; empty where no column is `$rest`.
+    /// One row a field.
+    pub(super) unpivot: Option<Unpivot>,
+    /// Top-level keys that `$rest` and an unpivoted rest leave out; empty where there is neither.
     pub(super) taken: Vec<Box<[u8]>>,
 }
 
@@ -56,12 +65,23 @@ pub(super) struct Each {
     pub(super) bad: BadElement,
 }
 
+/// `unpivot`
+#[derive(Debug)]
+pub(super) enum Unpivot {
+    /// These fields: the name, and where the value lies.
+    Fields(Vec<(String, From)>),
+    /// All entries of the map that lies there, by its path.
+    Map(From, String),
+    /// All fields whose keys are not taken.
+    Rest,
+}
+
 /// How one column's value is made.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) from: From,
     pub(super) ty: Type,
-    pub(super) unit: Option<TimeUnit>,
+    pub(super) times: Times,
     pub(super) not_null: bool,
     /// The field to write, length included, where the value is absent or null.
     pub(super) default: Option<Box<[u8]>>,
@@ -85,8 +105,21 @@ pub(super) enum From {
     Header(String),
     Payload,
     Rest,
+    /// Name of the unpivoted field.
+    Name,
+    /// Its value.
+    Value,
     /// The field itself, length included.
     Constant(Box<[u8]>),
+}
+
+/// What the columns of a table are made from, as far as it is known.
+struct Making<'m> {
+    message: &'m mut Wanted,
+    each: Option<Each>,
+    unpivots: bool,
+    /// Keys that columns take.
+    taken: Vec<Box<[u8]>>,
 }
 
 /// Names the table and the column that a problem belongs to.
@@ -107,6 +140,15 @@ impl Plan {
         tables: &[introspect::Table],
         encoder: &mut Encoder,
     ) -> Result<Self, PlanError> {
+        for (index, (table, found)) in pipeline.tables.iter().zip(tables).enumerate() {
+            // Rows of a batch are written entry by entry, and which of two entries came later would not count.
+            let same =
+                (0..).zip(tables).any(|(other, table)| other != index && table.qualified == found.qualified);
+            if same && table.on_conflict != OnConflict::Error {
+                let place = Place { table: &table.name, column: "*" };
+                return Err(place.error("another entry fills this table too, and on_conflict goes by the order within one: make them one entry"));
+            }
+        }
         let mut message = Wanted::new();
         let mut split = Vec::new();
         for table in &pipeline.tables {
@@ -123,7 +165,7 @@ impl Plan {
             .zip(tables)
             .map(|(mapping, table)| Table::new(mapping, table, &mut message, &split, encoder))
             .collect::<Result<_, _>>()?;
-        Ok(Self { message, tables })
+        Ok(Self { message, tables, unmatched: pipeline.on_unmatched })
     }
 }
 
@@ -142,17 +184,27 @@ impl Table {
             }
         }
         let place = Place { table: &mapping.name, column: "*" };
-        let mut each = match &mapping.for_each {
+        let path_of = |what: &str, path: &str| {
+            path::path_of(path).map_err(|problem| place.error(format!("{what}: {problem}")))
+        };
+        let when = match &mapping.when {
+            None => None,
+            Some(when) => {
+                Some(When::new(when, message).map_err(|problem| place.error(format!("when: {problem}")))?)
+            }
+        };
+        let each = match &mapping.for_each {
             None => None,
             Some(path) => Some(Each {
-                slot: message.slot(&path::path_of(path).map_err(|problem| place.error(problem))?),
+                slot: message.slot(&path_of("for_each", path)?),
                 element: Wanted::new(),
                 path: path.clone(),
                 bad: mapping.bad_element,
             }),
         };
         // Under `for_each`, `$rest` is of the element, which no table splits further.
-        let mut taken = if each.is_none() { split.to_vec() } else { Vec::new() };
+        let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
+        let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken };
         let mut names = Vec::new();
         let mut columns = Vec::new();
         for column in &table.columns {
@@ -161,16 +213,48 @@ impl Table {
                 continue;
             }
             let place = Place { table: &mapping.name, column: &column.name };
-            let planned = Column::new(&place, mapped, column, message, each.as_mut(), &mut taken, encoder)?;
+            columns.push(Column::new(&place, mapped, column, &mut making, encoder)?);
             names.push(column.name.clone());
-            columns.push(planned);
+        }
+        let unpivot = match &mapping.unpivot {
+            None => None,
+            Some(config::Unpivot { map: Some(map), .. }) => {
+                Some(Unpivot::Map(making.slot(&path_of("unpivot", map)?), map.clone()))
+            }
+            Some(config::Unpivot { rest: true, .. }) => {
+                // What tells a message of this kind from others is no value of it.
+                if making.each.is_none() {
+                    let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
+                    let field = field.map(|field| path_of("when", field)).transpose()?;
+                    making.taken.extend(field.and_then(|path| first_key(&path)));
+                }
+                Some(Unpivot::Rest)
+            }
+            Some(config::Unpivot { fields, .. }) => {
+                let field = |name: &String| Ok((name.clone(), making.slot(&path_of("unpivot", name)?)));
+                Some(Unpivot::Fields(fields.iter().map(field).collect::<Result<_, _>>()?))
+            }
+        };
+        let Making { each, mut taken, .. } = making;
+        if unpivot.is_some() && !columns.iter().any(|column| matches!(column.from, From::Value)) {
+            return Err(place.error("unpivot makes a row a field, and no column takes its `$value`: map one"));
+        }
+        if let Some(newer) = &mapping.newer_by
+            && !names.contains(newer)
+        {
+            return Err(place.error(format!(
+                "newer_by: {newer} is no column that takes a value: {}",
+                unknown_column(newer, table)
+            )));
         }
         if columns.is_empty() {
             return Err(
                 place.error("no column takes a value: map at least one under [pipeline.table.columns]")
             );
         }
-        if !columns.iter().any(|column| matches!(column.from, From::Rest)) {
+        if !columns.iter().any(|column| matches!(column.from, From::Rest))
+            && !matches!(unpivot, Some(Unpivot::Rest))
+        {
             taken.clear();
         }
         Ok(Self {
@@ -180,9 +264,22 @@ impl Table {
             time: table.time_column.as_ref().and_then(|time| names.iter().position(|name| name == time)),
             names,
             columns,
+            when,
             each,
+            unpivot,
             taken,
         })
+    }
+}
+
+impl Making<'_> {
+    /// Where the field at `path` lies, in the element or in the message; its key is taken.
+    fn slot(&mut self, path: &[Step]) -> From {
+        self.taken.extend(first_key(path));
+        match &mut self.each {
+            Some(each) => From::Element(each.element.slot(path)),
+            None => From::Message(self.message.slot(path)),
+        }
     }
 }
 
@@ -191,9 +288,7 @@ impl Column {
         place: &Place<'_>,
         mapped: Option<&ColumnSource>,
         column: &introspect::Column,
-        message: &mut Wanted,
-        each: Option<&mut Each>,
-        taken: &mut Vec<Box<[u8]>>,
+        making: &mut Making<'_>,
         encoder: &mut Encoder,
     ) -> Result<Self, PlanError> {
         let (from, detail) = match mapped {
@@ -205,8 +300,18 @@ impl Column {
         if unit.is_some() && !column.ty.is_time() {
             return Err(place.error("`unit` is for columns of times; this one is none: remove it"));
         }
+        let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
+            Some(_) if column.ty != Type::Timestamptz => {
+                return Err(
+                    place.error("`offset` is for columns of type timestamptz; this one is none: remove it")
+                );
+            }
+            Some(text) => Some(offset(text).map_err(|problem| place.error(problem))?),
+            None => None,
+        };
+        let times = Times { unit, offset };
         let mut literal = |value: &figment::value::Value, what: &str| {
-            encode(value, column, unit, encoder)
+            encode(value, column, times, encoder)
                 .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))
         };
         let constant = detail.and_then(|detail| detail.constant.as_ref());
@@ -227,22 +332,16 @@ impl Column {
             let own = vec![Step::Key(column.name.clone())];
             let parsed = from.map_or(Ok(Source::Field(own)), path::source);
             let parsed = parsed.map_err(|problem| place.error(problem))?;
-            check(&parsed, column, unit, encoder).map_err(|problem| place.error(problem))?;
+            check(&parsed, column, times, encoder).map_err(|problem| place.error(problem))?;
             let from_place = match parsed {
-                Source::Field(path) => {
-                    taken.extend(first_key(&path));
-                    match each {
-                        Some(each) => From::Element(each.element.slot(&path)),
-                        None => From::Message(message.slot(&path)),
-                    }
-                }
-                Source::Outer(path) if each.is_some() => From::Message(message.slot(&path)),
+                Source::Field(path) => making.slot(&path),
+                Source::Outer(path) if making.each.is_some() => From::Message(making.message.slot(&path)),
                 Source::Outer(_) => {
                     return Err(place.error(
                         "`^` reaches out of an element, and this table has no `for_each`: remove it",
                     ));
                 }
-                Source::Element if each.is_some() => From::Place,
+                Source::Element if making.each.is_some() => From::Place,
                 Source::Element => {
                     return Err(place.error(
                         "`$element` is the place of an element, and this table has no `for_each`: remove it",
@@ -255,10 +354,17 @@ impl Column {
                 Source::Header(name) => From::Header(name),
                 Source::Payload => From::Payload,
                 Source::Rest => From::Rest,
+                Source::Name if making.unpivots => From::Name,
+                Source::Value if making.unpivots => From::Value,
+                Source::Name | Source::Value => {
+                    return Err(place.error(
+                        "`$name` and `$value` are of an unpivoted field, and this table has no `unpivot`: add it",
+                    ));
+                }
             };
             (from_place, from.unwrap_or(&column.name).to_owned())
         };
-        Ok(Self { from, ty: column.ty.clone(), unit, not_null: column.not_null, default, source })
+        Ok(Self { from, ty: column.ty.clone(), times, not_null: column.not_null, default, source })
     }
 }
 
@@ -266,7 +372,7 @@ impl Column {
 fn check(
     source: &Source,
     column: &introspect::Column,
-    unit: Option<TimeUnit>,
+    times: Times,
     encoder: &mut Encoder,
 ) -> Result<(), String> {
     let sample = match source {
@@ -286,10 +392,12 @@ fn check(
         | Source::SubjectToken(_)
         | Source::Header(_)
         | Source::Payload
-        | Source::Rest => return Ok(()),
+        | Source::Rest
+        | Source::Name
+        | Source::Value => return Ok(()),
     };
     encoder
-        .field(&mut Vec::new(), &column.ty, unit, sample)
+        .field(&mut Vec::new(), &column.ty, times, sample)
         .map(|_| ())
         .map_err(|fault| format!("the source does not fit the column: {}", fault.what))
 }
@@ -298,17 +406,33 @@ fn check(
 fn encode(
     value: &figment::value::Value,
     column: &introspect::Column,
-    unit: Option<TimeUnit>,
+    times: Times,
     encoder: &mut Encoder,
 ) -> Result<Box<[u8]>, String> {
     let text = serde_json::to_string(value).map_err(|error| error.to_string())?;
     let value = json::Reader::new(&text).value(0).map_err(|malformed| malformed.what.to_owned())?;
     let mut field = Vec::new();
-    match encoder.field(&mut field, &column.ty, unit, value) {
+    match encoder.field(&mut field, &column.ty, times, value) {
         Ok(Written::Null) if column.not_null => Err("the column is NOT NULL".into()),
         Ok(Written::Value | Written::Null) => Ok(field.into()),
         Err(fault) if fault.kind == PoisonKind::Missing => Err("it is absent".into()),
         Err(fault) => Err(fault.what.to_owned()),
+    }
+}
+
+/// `+02:00`, or `Z`.
+fn offset(text: &str) -> Result<Offset, String> {
+    if text == "Z" {
+        return Ok(Offset::UTC);
+    }
+    let text = text.trim();
+    // Midnight there, as an instant, says how far it is from UTC.
+    let midnight = format!("2000-01-01T00:00:00{text}").parse::<jiff::Timestamp>();
+    let seconds = midnight.map(|midnight| 946_684_800 - midnight.as_second()).ok();
+    let offset = seconds.and_then(|seconds| i32::try_from(seconds).ok()).map(Offset::from_seconds);
+    match offset {
+        Some(Ok(offset)) => Ok(offset),
+        Some(Err(_)) | None => Err(format!("`{text}` is not an offset; it looks like Z or +02:00")),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::encode::json::LONE_SURROGATE;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
-use super::plan::{Column, Each, From, Table};
+use super::plan::{Column, Each, From, Table, Unpivot};
 use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
 use super::{Buffers, Message, Poison, PoisonKind, header, json, msgpack, reuse};
@@ -31,6 +31,19 @@ pub(super) struct Refusals<'d> {
     pub(super) room: usize,
 }
 
+/// What one row is made of, beside the message.
+#[derive(Clone, Copy)]
+struct Origin<'s, 'a> {
+    /// What was wanted of the element.
+    element: &'s [Option<Value<'a>>],
+    /// The element, or the message where the table has no `for_each`.
+    raw: Raw<'a>,
+    /// The element's place in its array.
+    place: u32,
+    /// Name and value of the unpivoted field.
+    entry: Option<(Value<'s>, Value<'a>)>,
+}
+
 /// The longest excerpt of a value in an error message, in characters.
 const EXCERPT: usize = 40;
 
@@ -39,7 +52,8 @@ impl<'a> Rows<'_, 'a> {
     #[inline]
     pub(super) fn table(&mut self, table: &mut Table, rows: &mut TableRows) -> Result<(), Poison> {
         let Some(mut each) = table.each.take() else {
-            return self.row(table, rows, &[], self.raw, 0);
+            let origin = Origin { element: &[], raw: self.raw, place: 0, entry: None };
+            return self.unpivoted(table, rows, origin);
         };
         let mut slots = reuse(std::mem::take(&mut self.buffers.element));
         let done = match self.slots[each.slot] {
@@ -96,7 +110,9 @@ impl<'a> Rows<'_, 'a> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
         each.element.walk(reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
         match slots[ROOT] {
-            Some(Value::Map(raw) | Value::Array(raw)) => self.row(table, rows, slots, raw, place),
+            Some(Value::Map(raw) | Value::Array(raw)) => {
+                self.unpivoted(table, rows, Origin { element: slots, raw, place, entry: None })
+            }
             Some(other) => Err(for_each(table, each, other)),
             None => Ok(()),
         }
@@ -117,16 +133,90 @@ impl<'a> Rows<'_, 'a> {
         Ok(())
     }
 
-    /// Appends one row; `raw` is the element, or the message where the table has no `for_each`.
+    /// Appends the row of an element or a message, or a row for each of its fields that are unpivoted.
     #[inline]
-    fn row(
+    fn unpivoted(
         &mut self,
         table: &Table,
         rows: &mut TableRows,
-        element: &[Option<Value<'a>>],
-        raw: Raw<'a>,
-        place: u32,
+        origin: Origin<'_, 'a>,
     ) -> Result<(), Poison> {
+        match &table.unpivot {
+            None => self.row(table, rows, &origin),
+            Some(unpivot) => self.fields(table, rows, unpivot, origin),
+        }
+    }
+
+    fn fields(
+        &mut self,
+        table: &Table,
+        rows: &mut TableRows,
+        unpivot: &Unpivot,
+        origin: Origin<'_, 'a>,
+    ) -> Result<(), Poison> {
+        let (map, taken) = match unpivot {
+            Unpivot::Fields(fields) => {
+                for (name, from) in fields {
+                    let Some(value) = self.slot(from, &origin) else { continue };
+                    self.row(table, rows, &Origin { entry: Some((Value::Str(name), value)), ..origin })?;
+                }
+                return Ok(());
+            }
+            Unpivot::Map(from, path) => match self.slot(from, &origin) {
+                None | Some(Value::Null) => return Ok(()),
+                Some(Value::Map(map)) => (map, [].as_slice()),
+                Some(other) => return Err(no_map(table, path, other)),
+            },
+            Unpivot::Rest => (origin.raw, table.taken.as_slice()),
+        };
+        match map {
+            Raw::Msgpack(bytes) => self.entries(table, rows, origin, msgpack::Reader::new(bytes), taken),
+            Raw::Json(text) => self.entries(table, rows, origin, json::Reader::new(text), taken),
+        }
+    }
+
+    /// Appends a row for each entry of a map whose key is not `taken`.
+    fn entries<R: Reader<'a>>(
+        &mut self,
+        table: &Table,
+        rows: &mut TableRows,
+        origin: Origin<'_, 'a>,
+        mut reader: R,
+        taken: &[Box<[u8]>],
+    ) -> Result<(), Poison> {
+        let malformed = |fault| poison(table, None, Fault::from(fault), None);
+        let Next::Map(mut map) = reader.open(&mut Value::Null).map_err(malformed)? else {
+            return Err(no_map(table, "the element", Value::Array(origin.raw)));
+        };
+        while let Some(key) = reader.key(&mut map).map_err(malformed)? {
+            let value = reader.value(1).map_err(malformed)?;
+            if is_taken(key, taken, &mut self.buffers.key)
+                .map_err(|fault| poison(table, None, fault, None))?
+            {
+                continue;
+            }
+            let name = match key {
+                Key::Plain(name) => str::from_utf8(name).map_or(Value::NotText(name), Value::Str),
+                Key::Escaped(name) => Value::Escaped(name),
+                Key::Other(name) => name,
+            };
+            self.row(table, rows, &Origin { entry: Some((name, value)), ..origin })?;
+        }
+        Ok(())
+    }
+
+    /// What lies in a slot.
+    fn slot(&self, from: &From, origin: &Origin<'_, 'a>) -> Option<Value<'a>> {
+        match from {
+            From::Element(slot) => origin.element[*slot],
+            From::Message(slot) => self.slots[*slot],
+            other => self.about_message(other, &Type::Text),
+        }
+    }
+
+    /// Appends one row.
+    #[inline]
+    fn row(&mut self, table: &Table, rows: &mut TableRows, origin: &Origin<'_, 'a>) -> Result<(), Poison> {
         let out = &mut rows.data;
         let start = u32::try_from(out.len()).map_err(|_| {
             poison(table, None, Fault::range("the rows of a batch are longer than 4 GiB"), None)
@@ -135,9 +225,9 @@ impl<'a> Rows<'_, 'a> {
         let mut time = 0;
         for (position, column) in table.columns.iter().enumerate() {
             let field = out.len();
-            let value = match &column.from {
+            let value: Option<Value<'_>> = match &column.from {
                 From::Message(slot) => self.slots[*slot],
-                From::Element(slot) => element[*slot],
+                From::Element(slot) => origin.element[*slot],
                 From::Constant(field) => {
                     out.extend_from_slice(field);
                     if table.time == Some(position) {
@@ -146,11 +236,13 @@ impl<'a> Rows<'_, 'a> {
                     continue;
                 }
                 From::Rest => {
-                    self.rest(out, table, column, raw)
+                    self.rest(out, table, column, origin.raw)
                         .map_err(|fault| poison(table, Some(position), fault, None))?;
                     continue;
                 }
-                From::Place => Some(Value::Int(place.into())),
+                From::Place => Some(Value::Int(origin.place.into())),
+                From::Name => origin.entry.map(|(name, _)| name),
+                From::Value => origin.entry.map(|(_, value)| value),
                 other => self.about_message(other, &column.ty),
             };
             let written = match value {
@@ -158,14 +250,14 @@ impl<'a> Rows<'_, 'a> {
                 Some(value) => self
                     .buffers
                     .encoder
-                    .field(out, &column.ty, column.unit, value)
-                    .map_err(|fault| poison(table, Some(position), fault, Some(value)))?,
+                    .field(out, &column.ty, column.times, value)
+                    .map_err(|fault| named(poison(table, Some(position), fault, Some(value)), origin))?,
             };
             if written == Written::Null {
                 out.truncate(field);
                 match &column.default {
                     Some(default) => out.extend_from_slice(default),
-                    None if column.not_null => return Err(missing(table, position, value)),
+                    None if column.not_null => return Err(named(missing(table, position, value), origin)),
                     None => copy_frame::null(out),
                 }
             }
@@ -173,7 +265,7 @@ impl<'a> Rows<'_, 'a> {
                 time = time_of(&out[field..]);
             }
         }
-        rows.rows.push(Row { start, message: self.index, element: place, time });
+        rows.rows.push(Row { start, message: self.index, element: origin.place, time });
         Ok(())
     }
 
@@ -181,7 +273,13 @@ impl<'a> Rows<'_, 'a> {
     fn about_message(&self, from: &From, ty: &Type) -> Option<Value<'a>> {
         let message = self.message;
         match from {
-            From::Message(_) | From::Element(_) | From::Place | From::Rest | From::Constant(_) => None,
+            From::Message(_)
+            | From::Element(_)
+            | From::Place
+            | From::Rest
+            | From::Name
+            | From::Value
+            | From::Constant(_) => None,
             From::Subject => Some(Value::Str(message.subject)),
             From::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
             From::Sequence => {
@@ -250,17 +348,7 @@ fn rest_of<'a, R: Reader<'a>>(
     let mut separator = false;
     while let Some(key) = reader.key(&mut map)? {
         let value = reader.value(1)?;
-        let name = match key {
-            Key::Plain(name) => name,
-            Key::Escaped(name) => {
-                scratch.clear();
-                json::unescape(name, scratch)
-                    .map_err(|json::LoneSurrogate| Fault::malformed(LONE_SURROGATE))?;
-                scratch.as_bytes()
-            }
-            Key::Other(_) => &[],
-        };
-        if !matches!(key, Key::Other(_)) && taken.iter().any(|taken| **taken == *name) {
+        if is_taken(key, taken, scratch)? {
             continue;
         }
         if std::mem::replace(&mut separator, true) {
@@ -271,6 +359,20 @@ fn rest_of<'a, R: Reader<'a>>(
     }
     out.push(b'}');
     Ok(())
+}
+
+/// Whether `key` is among the `taken` ones; a key that is no text never is.
+fn is_taken(key: Key<'_>, taken: &[Box<[u8]>], scratch: &mut String) -> Result<bool, Fault> {
+    let name = match key {
+        Key::Plain(name) => name,
+        Key::Escaped(name) => {
+            scratch.clear();
+            json::unescape(name, scratch).map_err(|json::LoneSurrogate| Fault::malformed(LONE_SURROGATE))?;
+            scratch.as_bytes()
+        }
+        Key::Other(_) => return Ok(false),
+    };
+    Ok(taken.iter().any(|taken| **taken == *name))
 }
 
 /// The value of an encoded time or date, 0 for NULL.
@@ -322,6 +424,23 @@ fn for_each(table: &Table, each: &Each, found: Value<'_>) -> Poison {
     let what = Fault::ty("for_each takes an array of maps");
     let mut poison = poison(table, None, what, None);
     poison.message = format!("{}; in `{}` there is {}", what.what, each.path, describe(found));
+    poison
+}
+
+/// What is wrong with a row of an unpivoted field, with the field's name.
+#[cold]
+fn named(mut poison: Poison, origin: &Origin<'_, '_>) -> Poison {
+    if let Some((name, _)) = origin.entry {
+        poison.message = format!("{}; the field is {}", poison.message, describe(name));
+    }
+    poison
+}
+
+#[cold]
+fn no_map(table: &Table, path: &str, found: Value<'_>) -> Poison {
+    let what = Fault::ty("unpivot takes a map");
+    let mut poison = poison(table, None, what, None);
+    poison.message = format!("{}; in `{path}` there is {}", what.what, describe(found));
     poison
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod plans;
+mod shapes;
 mod sources;
 #[expect(clippy::unnecessary_wraps, reason = "fields are compared with what may be NULL")]
 mod support;

@@ -3,9 +3,9 @@
 //! An element may be null. An array in an array is refused unless the elements' type takes arrays itself (`json`, `jsonb`,
 //! `text`): PostgreSQL wants every dimension to be of one length, which messages do not promise.
 
+use super::time::Times;
 use super::types::Type;
 use super::{Encoder, Fault, Written, copy_frame};
-use crate::config::TimeUnit;
 use crate::decode::value::Value;
 
 /// Appends `value` as an array of `element`.
@@ -14,7 +14,7 @@ pub(super) fn array(
     out: &mut Vec<u8>,
     element: &Type,
     element_oid: u32,
-    unit: Option<TimeUnit>,
+    times: Times,
     value: Value<'_>,
 ) -> Result<(), Fault> {
     let Value::Array(raw) = value else {
@@ -31,7 +31,7 @@ pub(super) fn array(
             if matches!(value, Value::Array(_)) && !matches!(element, Type::Json | Type::Jsonb | Type::Text) {
                 return Err(Fault::ty("an array column takes one dimension"));
             }
-            nulls |= encoder.field(out, element, unit, value)? == Written::Null;
+            nulls |= encoder.field(out, element, times, value)? == Written::Null;
             count += 1;
         }
         if count == 0 {

@@ -25,6 +25,15 @@ const UNIT: &str =
     "a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
 const TIMESTAMP_RANGE: &str = "a timestamp lies between 4714 BC and 294276 AD";
 
+/// How a column reads times.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Unit of a number.
+    pub unit: Option<TimeUnit>,
+    /// Offset of a text that carries none; without it, such a text is no `timestamptz`.
+    pub offset: Option<Offset>,
+}
+
 /// An `interval`: its three parts do not add up to one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Interval {
@@ -33,18 +42,20 @@ pub(super) struct Interval {
     pub(super) months: i32,
 }
 
-/// Microseconds since 2000; a text must carry its offset where it is `zoned`.
+/// Microseconds since 2000; a text must carry its offset where `times` has none.
 #[inline]
-pub(super) fn timestamp(value: Value<'_>, unit: Option<TimeUnit>, zoned: bool) -> Result<i64, Fault> {
+pub(super) fn timestamp(value: Value<'_>, times: Times) -> Result<i64, Fault> {
     let micros = match value {
-        Value::Int(value) if unit == Some(TimeUnit::Us) => i128::from(value),
+        Value::Int(value) if times.unit == Some(TimeUnit::Us) => i128::from(value),
         Value::Str("infinity") => return Ok(i64::MAX),
         Value::Str("-infinity") => return Ok(i64::MIN),
-        Value::Str(text) => text_micros(text, zoned)?,
+        Value::Str(text) => text_micros(text, times.offset)?,
         Value::Timestamp { seconds, nanos } => moment(seconds, nanos),
-        value => {
-            amount(value, unit, "a column of times takes RFC 3339 text, a timestamp or a number with a unit")?
-        }
+        value => amount(
+            value,
+            times.unit,
+            "a column of times takes RFC 3339 text, a timestamp or a number with a unit",
+        )?,
     };
     // A float may have saturated.
     match i64::try_from(micros.saturating_sub(EPOCH_US.into())) {
@@ -63,10 +74,12 @@ pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Faul
     let micros = match value {
         Value::Str(text) => match text.parse::<Date>() {
             // The parser of dates also takes a date and a time and drops the latter.
-            Ok(date) if text.len() <= DATE_LENGTH => civil_micros(date.to_datetime(Time::midnight()))?,
-            _ => text_micros(text, false)?,
+            Ok(date) if text.len() <= DATE_LENGTH => {
+                civil_micros(date.to_datetime(Time::midnight()), Offset::UTC)?
+            }
+            _ => text_micros(text, Some(Offset::UTC))?,
         },
-        value => i128::from(timestamp(value, unit, false)?) + i128::from(EPOCH_US),
+        value => i128::from(timestamp(value, Times { unit, offset: None })?) + i128::from(EPOCH_US),
     };
     let days = (micros - i128::from(EPOCH_US)).div_euclid(i128::from(DAY_US));
     i32::try_from(days).map_err(|_| Fault::range("a date lies between 4714 BC and 5874897 AD"))
@@ -181,21 +194,23 @@ fn moment(seconds: i64, nanos: u32) -> i128 {
     i128::from(seconds) * 1_000_000 + nanos_to_micros(nanos.into())
 }
 
-/// Microseconds since the Unix epoch of a date and time in text.
-fn text_micros(text: &str, zoned: bool) -> Result<i128, Fault> {
+/// Microseconds since the Unix epoch of a date and time in text, at `offset` where it carries none.
+fn text_micros(text: &str, offset: Option<Offset>) -> Result<i128, Fault> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Ok(nanos_to_micros(timestamp.as_nanosecond()));
     }
-    match text.parse::<DateTime>() {
-        Ok(_) if zoned => {
-            Err(Fault::ty("a timestamptz takes RFC 3339 text with an offset, such as a Z at its end"))
+    match (text.parse::<DateTime>(), offset) {
+        (Ok(civil), Some(offset)) => civil_micros(civil, offset),
+        (Ok(_), None) => Err(Fault::ty(
+            "a timestamptz takes RFC 3339 text with an offset, such as a Z at its end; or set `offset` of this column",
+        )),
+        (Err(_), _) => {
+            Err(Fault::ty("a column of times takes RFC 3339 text such as 2024-01-31T12:34:56.789Z"))
         }
-        Ok(civil) => civil_micros(civil),
-        Err(_) => Err(Fault::ty("a column of times takes RFC 3339 text such as 2024-01-31T12:34:56.789Z")),
     }
 }
 
-fn civil_micros(civil: DateTime) -> Result<i128, Fault> {
-    let timestamp = Offset::UTC.to_timestamp(civil).map_err(|_| Fault::range(TIMESTAMP_RANGE))?;
+fn civil_micros(civil: DateTime, offset: Offset) -> Result<i128, Fault> {
+    let timestamp = offset.to_timestamp(civil).map_err(|_| Fault::range(TIMESTAMP_RANGE))?;
     Ok(nanos_to_micros(timestamp.as_nanosecond()))
 }

@@ -73,3 +73,41 @@ async fn a_row_that_the_merge_path_refuses_is_a_dead_letter_and_the_others_are_m
         assert_eq!(world.count("SELECT sequence FROM jetcopy.dead_letters").await, 2);
     }
 }
+
+/// Documents by key: `updated_at` and the place in the list that they came from.
+async fn newest(messages: &[(i32, Option<i32>)], max_rows: usize) -> Vec<(i32, Option<i32>, i64)> {
+    let world = World::new().await;
+    let table = "CREATE TABLE items (id integer PRIMARY KEY, updated_at integer, sequence bigint);
+        INSERT INTO items VALUES (1, 5, 0), (2, NULL, 0)";
+    world.database.batch_execute(table).await.unwrap();
+    let bodies = messages.iter().map(|(id, at)| json!({"id": id, "updated_at": at}).to_string());
+    world.publish("a", bodies).await;
+    let rest = "newer_by = \"updated_at\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n";
+    let pipeline = pipeline("update").replace("max_rows = 100", &format!("max_rows = {max_rows}"));
+    let daemon = Daemon::start(&world.config(&format!("{pipeline}{rest}")));
+    world.drained("items", &daemon).await;
+    let rows =
+        world.database.query("SELECT id, updated_at, sequence FROM items ORDER BY id", &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+#[tokio::test]
+async fn an_older_row_never_replaces_a_newer_one_and_of_equals_the_highest_sequence_wins() {
+    let messages = [
+        (1, Some(4)),
+        (2, Some(1)),
+        (1, Some(5)),
+        (1, Some(5)),
+        (3, Some(9)),
+        (3, Some(7)),
+        (3, None),
+        (4, None),
+        (4, None),
+        (1, Some(3)),
+    ];
+    let expected = [(1, Some(5), 4), (2, Some(1), 2), (3, Some(9), 5), (4, None, 9)];
+    // In one batch, and in one batch a message.
+    for max_rows in [100, 1] {
+        assert_eq!(newest(&messages, max_rows).await, expected, "{max_rows}");
+    }
+}

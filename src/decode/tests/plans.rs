@@ -26,6 +26,10 @@ fn a_mapping_that_cannot_work_is_refused_with_its_column_and_a_remedy() {
         ("camera_id = { default = 40000 }", Type::Int2, "camera_id", "smallint holds"),
         ("camera_id = { constant = 1, from = 'x' }", Type::Int2, "camera_id", "stands alone"),
         ("camera_id = { default = 5 }", Type::Timestamptz, "camera_id", "unit"),
+        ("camera_id = { offset = 'Z' }", Type::Timestamp, "camera_id", "timestamptz"),
+        ("camera_id = { offset = '2h' }", Type::Timestamptz, "camera_id", "+02:00"),
+        ("camera_id = '$element'", Type::Int8, "camera_id", "for_each"),
+        ("camera_id = '$value'", Type::Int8, "camera_id", "unpivot"),
     ] {
         let (column, problem) = refused(mapping, vec![column("camera_id", ty)]);
         assert_eq!(column, column_name, "{mapping}");
@@ -62,4 +66,31 @@ fn a_table_without_a_column_to_fill_is_refused() {
     let columns = vec![Column { default: ServerDefault::Computed, ..column("id", Type::Int8) }];
     let error = try_decoder("[[table]]\nname = \"t\"\n", &[table(columns)]).unwrap_err();
     assert!(error.problem.contains("no column"), "{error}");
+}
+
+#[test]
+fn a_table_that_cannot_be_filled_so_is_refused_with_a_remedy() {
+    for (lines, says) in [
+        ("when = { field = 'a..b' }", "when: `a..b` is not a path"),
+        ("when = { field = 'a', equals = 1.5 }", "fractions are compared with nothing"),
+        ("when = { field = 'a', equals = [] }", "takes text, a whole number"),
+        ("unpivot = { rest = true }", "no column takes its `$value`"),
+        ("unpivot = { map = 'a..' }", "unpivot: `a..` is not a path"),
+        ("on_conflict = 'update'\nkey = ['a']\nnewer_by = 'bb'", "newer_by: bb is no column"),
+    ] {
+        let toml = format!("[[table]]\nname = 't'\n{lines}\n");
+        let tables = [table(vec![column("a", Type::Int8), column("b", Type::Text)])];
+        let error = try_decoder(&toml, &tables).expect_err(lines);
+        assert_eq!(error.column, "*");
+        assert!(error.problem.contains(says), "{lines}: {}", error.problem);
+    }
+}
+
+#[test]
+fn a_table_with_on_conflict_has_one_entry() {
+    let table = || table(vec![column("a", Type::Int8)]);
+    let two = |lines: &str| format!("[[table]]\nname = 't'\n{lines}\n[[table]]\nname = 'public.t'\n");
+    let error = try_decoder(&two("on_conflict = 'ignore'"), &[table(), table()]).unwrap_err();
+    assert!(error.problem.contains("make them one entry"), "{}", error.problem);
+    assert!(try_decoder(&two(""), &[table(), table()]).is_ok());
 }

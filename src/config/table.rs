@@ -1,0 +1,149 @@
+//! `[[pipeline.table]]`: which messages fill a table, and with what.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+/// `[[pipeline.table]]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Table name, schema-qualified where needed.
+    pub name: String,
+    /// Which messages it takes; without it, all.
+    pub when: Option<When>,
+    /// Path of an array in the message: one row an element.
+    pub for_each: Option<String>,
+    /// What an element that cannot be stored takes along.
+    #[serde(default)]
+    pub bad_element: BadElement,
+    /// Which fields of the element, or of the message, make a row each.
+    pub unpivot: Option<Unpivot>,
+    /// What to do about rows that are already there.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// Columns of the unique key that `on_conflict` goes by.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// With `on_conflict = "update"`: a row never replaces one whose value in this column is greater.
+    pub newer_by: Option<String>,
+    /// Column → source; what is not named takes the field of its own name.
+    #[serde(default)]
+    pub columns: BTreeMap<String, ColumnSource>,
+}
+
+/// `when = { … }`: all that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct When {
+    /// What the subject must match; `*` and `>` are wildcards as in NATS.
+    pub subject: Option<String>,
+    /// Path of a field of the message that must be there and not be null.
+    pub field: Option<String>,
+    /// What it must be: text, a whole number, true or false, or one of several in an array.
+    pub equals: Option<figment::value::Value>,
+}
+
+/// `unpivot = { … }`: one of the three.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Unpivot {
+    /// These fields, each a path.
+    pub fields: Vec<String>,
+    /// All entries of the map at this path.
+    pub map: Option<String>,
+    /// All fields that no column takes.
+    pub rest: bool,
+}
+
+/// `bad_element`: what is a dead letter when an element of `for_each` cannot be stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadElement {
+    /// The message, with all its rows in all its tables.
+    #[default]
+    Message,
+    /// The element, in this table.
+    Element,
+}
+
+/// `on_conflict`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// A row that is already there is poison.
+    #[default]
+    Error,
+    /// The row that is there stays.
+    Ignore,
+    /// The row with the highest sequence wins.
+    Update,
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ColumnSource {
+    /// A path or `$source`.
+    From(String),
+    /// The same with options, or a constant.
+    Detailed(DetailedSource),
+}
+
+/// `{ from = …, unit = …, offset = …, default = … }` or `{ constant = … }`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetailedSource {
+    /// A path or `$source`; by default the column's own name.
+    pub from: Option<String>,
+    /// Unit of a numeric time.
+    pub unit: Option<TimeUnit>,
+    /// Offset of a time in text that carries none, such as `+02:00`.
+    pub offset: Option<String>,
+    /// Value for an absent or null field.
+    pub default: Option<figment::value::Value>,
+    /// The same value in every row.
+    pub constant: Option<figment::value::Value>,
+}
+
+/// Unit of a numeric time; fractions are allowed in floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeUnit {
+    /// Seconds since the Unix epoch.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// By hand and not `untagged`, so that an unknown key in the detailed form is named.
+impl<'de> Deserialize<'de> for ColumnSource {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = ColumnSource;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(
+                    "a path such as \"a.b[0]\", or { from, unit, offset, default } or { constant }",
+                )
+            }
+
+            fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<Self::Value, E> {
+                Ok(ColumnSource::From(path.to_owned()))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let map = serde::de::value::MapAccessDeserializer::new(map);
+                DetailedSource::deserialize(map).map(ColumnSource::Detailed)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
