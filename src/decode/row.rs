@@ -345,18 +345,19 @@ fn rest_of<'a, R: Reader<'a>>(
         out.push(b'}');
         return Ok(());
     };
-    let mut separator = false;
+    let mut members = json_text::Members::default();
     while let Some(key) = reader.key(&mut map)? {
         let value = reader.value(1)?;
         if is_taken(key, taken, scratch)? {
             continue;
         }
-        if std::mem::replace(&mut separator, true) {
-            out.push(b',');
-        }
+        let start = out.len();
         json_text::key(out, key, non_finite, nul)?;
+        members.add(out, start);
         json_text::write(out, value, non_finite, nul)?;
+        out.push(b',');
     }
+    members.end(out, nul == json_text::Nul::Refuse);
     out.push(b'}');
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! JSON text for `json`, `jsonb` and `text` columns.
 //!
 //! Guarantees: what is written is valid JSON; a JSON message's own text is copied as it stands. With [`Nul::Refuse`] it
-//! holds no `\u0000` and no lone surrogate, neither of which a `jsonb` takes.
+//! holds no `\u0000` and no lone surrogate, neither of which a `jsonb` takes. It may then order the members of an object
+//! as `jsonb` does.
 
 use std::io::Write as _;
 
@@ -13,6 +14,9 @@ use crate::config::NonFinite;
 use crate::decode::json::{LoneSurrogate, plain_prefix, unescape_one};
 use crate::decode::msgpack;
 use crate::decode::value::{Key, Malformed, Next, Raw, Reader, Value};
+pub(crate) use members::Members;
+
+mod members;
 
 /// Shared wording.
 pub(super) const NON_FINITE: &str = "NaN and infinities are refused by the setting `non_finite`";
@@ -25,7 +29,7 @@ const NUL: &str = "jsonb cannot hold the character NUL (\\u0000)";
 pub(crate) enum Nul {
     /// Write it as `\u0000`.
     Keep,
-    /// Refuse it, and with it half surrogates in text that is copied.
+    /// Refuse it, and with it half surrogates in text that is copied: for a `jsonb`.
     Refuse,
 }
 
@@ -96,14 +100,15 @@ fn next(
         }
         Next::Map(mut map) => {
             out.push(b'{');
-            let mut separator = false;
+            let mut members = Members::default();
             while let Some(key) = reader.key(&mut map)? {
-                if std::mem::replace(&mut separator, true) {
-                    out.push(b',');
-                }
+                let start = out.len();
                 self::key(out, key, non_finite, nul)?;
+                members.add(out, start);
                 next(out, reader, non_finite, nul)?;
+                out.push(b',');
             }
+            members.end(out, nul == Nul::Refuse);
             out.push(b'}');
         }
     }
