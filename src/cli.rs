@@ -266,9 +266,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { settings } => run::run(&settings).await,
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
-        Command::Migrate { settings, args } => {
-            migrate::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
-        }
+        Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
         Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,
         Command::Pause { settings, args } => {
             pause::pause(&quiet(&settings)?, &args).await.map_err(Failure::failed)

@@ -32,6 +32,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "time_series", sql: include_str!("../migrations/V6__time_series.sql") },
     Migration { version: 7, name: "registry", sql: include_str!("../migrations/V7__registry.sql") },
     Migration {
+        version: 9,
+        name: "continuous_aggregates",
+        sql: include_str!("../migrations/V9__continuous_aggregates.sql"),
+    },
+    Migration {
         version: 11,
         name: "dead_letter_element",
         sql: include_str!("../migrations/V11__dead_letter_element.sql"),
@@ -44,7 +49,7 @@ const APPLICATION_NAME: &str = "jetcopy migrate";
 
 /// Opens the transaction. The advisory lock lets one migrator in at a time, its number being `jetcopy\0` in ASCII. A
 /// migration that waits longer than a minute for a table holds up everyone who queues behind it, so it gives up.
-const BEGIN: &str =
+pub(crate) const BEGIN: &str =
     "BEGIN; SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(x'6a6574636f707900'::bigint)";
 
 /// Creates the history. Each step looks first: `IF NOT EXISTS` asks for the privilege to create what exists.

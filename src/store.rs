@@ -4,5 +4,7 @@
 //! retention. With TimescaleDB its own jobs do that, without it `jetcopy maintain` does.
 //!
 //! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
+//! - [`timescale`]: TimescaleDB's policies, as `[store]` wants them.
 
 pub mod catalog;
+pub mod timescale;

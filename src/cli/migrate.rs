@@ -1,7 +1,9 @@
-//! `jetcopy migrate`: applies the pending migrations, or lists them all.
+//! `jetcopy migrate`: applies the pending migrations and the store's settings, or lists the migrations.
 
+use super::Failure;
 use crate::config::Config;
-use crate::migrate::{self, MigrateError, Report};
+use crate::migrate::{self, Report};
+use crate::store::timescale::{self, Applied, Change};
 
 /// Arguments of `jetcopy migrate`.
 #[derive(Debug, clap::Args)]
@@ -12,24 +14,45 @@ pub struct Args {
 }
 
 /// Runs the command; what it did or found goes to standard output, a line each.
-pub async fn run(config: &Config, args: &Args) -> Result<(), MigrateError> {
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     if args.status {
-        for entry in migrate::status(&config.postgres).await? {
+        for entry in migrate::status(&config.postgres).await.map_err(Failure::failed)? {
             println!("{entry}");
         }
         return Ok(());
     }
-    let Report { applied, timescaledb } = migrate::migrate(&config.postgres).await?;
+    let Report { applied, timescaledb } =
+        migrate::migrate(&config.postgres).await.map_err(Failure::failed)?;
     if applied.is_empty() {
-        println!("nothing to do: every migration is applied");
-        return Ok(());
+        println!("nothing to migrate: every migration is applied");
+    } else {
+        for entry in applied {
+            println!("{entry}");
+        }
+        match timescaledb {
+            Some(version) => println!("TimescaleDB {version}: new store tables are hypertables"),
+            None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
+        }
     }
-    for entry in applied {
-        println!("{entry}");
-    }
-    match timescaledb {
-        Some(version) => println!("TimescaleDB {version}: new store tables are hypertables"),
-        None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
-    }
+    say(&timescale::apply(&config.postgres, &config.store).await.map_err(Failure::failed)?);
     Ok(())
+}
+
+fn say(applied: &Applied) {
+    match applied {
+        Applied::Absent => {}
+        Applied::Unlicensed => println!(
+            "TimescaleDB runs under the Apache licence (timescaledb.license), which has no compression, no retention \
+             and no continuous aggregates: nothing of [store] was applied, and the tables grow"
+        ),
+        Applied::Done(lines) => {
+            let unchanged = lines.iter().filter(|line| matches!(line.change, Change::Unchanged(_))).count();
+            for line in lines.iter().filter(|line| !matches!(line.change, Change::Unchanged(_))) {
+                println!("{line}");
+            }
+            if unchanged > 0 {
+                println!("{unchanged} settings of [store] are applied already");
+            }
+        }
+    }
 }

@@ -66,8 +66,8 @@ async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
-    let sql =
-        "SELECT hypertable_name::text, column_name::text FROM timescaledb_information.dimensions ORDER BY 1";
+    let sql = "SELECT hypertable_name::text, column_name::text FROM timescaledb_information.dimensions \
+         WHERE hypertable_schema = 'public' ORDER BY 1";
     let rows = client.query(sql, &[]).await.unwrap();
     let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let mut expected = catalog::TABLES.map(|table| (table.name.to_owned(), table.time.to_owned()));

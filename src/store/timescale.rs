@@ -1,0 +1,309 @@
+//! TimescaleDB's side of the life cycle: chunk intervals, compression, and the policies that compress, drop and refresh.
+//!
+//! Guarantees: either all of it is as the settings say or nothing was changed; running it again changes nothing; what
+//! it cannot or must not touch (a table that is no hypertable or another role's, somebody's own compression settings or
+//! policies) it leaves, and says so.
+//!
+//! It asks for no more than the owner of the tables may do, and the names it uses are those of TimescaleDB 2.13 to 2.28:
+//! since 2.18 they are aliases of the columnstore's. When a job runs is TimescaleDB's decision. Roll-ups that the
+//! migrations did not create are not created here.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use crate::config;
+use crate::migrate;
+use crate::postgres::connect::{self, ConnectError};
+use crate::store::catalog::{After, ROLLUPS, Rollup, RollupLife, StoreTable, TABLES, TableLife, written};
+use policies::{COMPRESSION, RETENTION};
+
+mod policies;
+
+/// How the server knows the session.
+const APPLICATION_NAME: &str = "jetcopy migrate";
+
+/// The value of `timescaledb.license` that has all that this module needs.
+const LICENCE: &str = "timescale";
+
+/// What there is: the schema of the extension's functions, as SQL writes it, and its licence.
+const LOOK: &str = "SELECT extnamespace::regnamespace::text, current_setting('timescaledb.license', true)
+    FROM pg_extension WHERE extname = 'timescaledb'";
+
+/// What a table is, with the columns of `$3` that it lacks. Its chunk interval is that of the dimension `$2`, in
+/// microseconds.
+const LOOK_AT_TABLE: &str = "SELECT pg_has_role(c.relowner, 'USAGE'),
+        h.hypertable_name IS NOT NULL,
+        coalesce(h.compression_enabled, false),
+        (SELECT (extract(epoch FROM d.time_interval) * 1000000)::bigint FROM timescaledb_information.dimensions d
+            WHERE d.hypertable_schema = n.nspname AND d.hypertable_name = c.relname AND d.column_name = $2),
+        (SELECT string_agg(w.name, ', ') FROM unnest($3::text[]) AS w (name) WHERE NOT EXISTS (
+            SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = w.name AND NOT a.attisdropped)),
+        (SELECT string_agg(s.attname, ', ' ORDER BY s.segmentby_column_index)
+            FROM timescaledb_information.compression_settings s
+            WHERE s.hypertable_schema = n.nspname AND s.hypertable_name = c.relname
+                AND s.segmentby_column_index IS NOT NULL)
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname AND h.hypertable_name = c.relname
+    WHERE c.oid = to_regclass($1)";
+
+/// What a roll-up is.
+const LOOK_AT_ROLLUP: &str = "SELECT pg_has_role(c.relowner, 'USAGE'), EXISTS (
+        SELECT FROM timescaledb_information.continuous_aggregates a
+        WHERE a.view_schema = n.nspname AND a.view_name = c.relname)
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass($1)";
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// Nothing: TimescaleDB is not installed in the database.
+    Absent,
+    /// Nothing: its licence allows none of it.
+    Unlicensed,
+    /// A line for each setting of each table and roll-up.
+    Done(Vec<Line>),
+}
+
+/// One setting of one table or roll-up, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Name of the table or roll-up.
+    pub relation: &'static str,
+    /// What became of it.
+    pub change: Change,
+}
+
+/// What became of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// There was none before.
+    Set(String),
+    /// It was another before.
+    Altered {
+        /// What it was.
+        from: String,
+        /// What it is.
+        to: String,
+    },
+    /// It is gone, since the setting is `never`.
+    Removed(String),
+    /// It was so before.
+    Unchanged(String),
+    /// It is not touched, for this reason.
+    Left(String),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: ", self.relation)?;
+        match &self.change {
+            Change::Set(to) => write!(formatter, "{to}: set"),
+            Change::Altered { from, to } => write!(formatter, "{to}: altered, it was {from}"),
+            Change::Removed(was) => write!(formatter, "{was}: removed"),
+            Change::Unchanged(is) => write!(formatter, "{is}: unchanged"),
+            Change::Left(why) => write!(formatter, "left as it is: {why}"),
+        }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server refused a statement.
+    #[error("cannot {action} of {relation}; nothing of [store] was applied")]
+    Server {
+        /// What was tried.
+        action: &'static str,
+        /// The table or roll-up.
+        relation: &'static str,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The transaction could not be opened or committed.
+    #[error("cannot look at TimescaleDB or commit; nothing of [store] was applied")]
+    Transaction(#[source] tokio_postgres::Error),
+}
+
+/// Makes the database follow `[store]`.
+pub async fn apply(postgres: &config::Postgres, store: &config::Store) -> Result<Applied, Error> {
+    let session = connect::connect(postgres, APPLICATION_NAME).await?;
+    let applied = apply_on(&session.client, store).await;
+    // Closing the connection rolls back what was not committed.
+    session.close().await;
+    applied
+}
+
+async fn apply_on(client: &Client, store: &config::Store) -> Result<Applied, Error> {
+    client.batch_execute(migrate::BEGIN).await.map_err(Error::Transaction)?;
+    let Some(row) = client.query_typed_opt(LOOK, &[]).await.map_err(Error::Transaction)? else {
+        return Ok(Applied::Absent);
+    };
+    let (schema, licence): (String, Option<String>) =
+        row.try_get(0).and_then(|schema| Ok((schema, row.try_get(1)?))).map_err(Error::Transaction)?;
+    if licence.as_deref() != Some(LICENCE) {
+        return Ok(Applied::Unlicensed);
+    }
+    let mut run = Run { client, schema, lines: Vec::new() };
+    for table in &TABLES {
+        run.table(table, &store.table(table)).await?;
+    }
+    for rollup in &ROLLUPS {
+        run.rollup(rollup, &store.rollup(rollup)).await?;
+    }
+    client.batch_execute("COMMIT").await.map_err(Error::Transaction)?;
+    Ok(Applied::Done(run.lines))
+}
+
+/// One run, in its transaction.
+struct Run<'c> {
+    client: &'c Client,
+    /// Where TimescaleDB's functions lie, as SQL writes it.
+    schema: String,
+    lines: Vec<Line>,
+}
+
+/// What a table is.
+struct Table {
+    owned: bool,
+    hypertable: bool,
+    compressed: bool,
+    chunk_interval: Option<Duration>,
+    missing: Option<String>,
+    segment_by: Option<String>,
+}
+
+impl Table {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            owned: row.try_get(0)?,
+            hypertable: row.try_get(1)?,
+            compressed: row.try_get(2)?,
+            chunk_interval: row.try_get::<_, Option<i64>>(3)?.and_then(policies::micros),
+            missing: row.try_get(4)?,
+            segment_by: row.try_get(5)?,
+        })
+    }
+}
+
+impl Run<'_> {
+    fn say(&mut self, relation: &'static str, change: Change) {
+        self.lines.push(Line { relation, change });
+    }
+
+    async fn table(&mut self, table: &'static StoreTable, life: &TableLife) -> Result<(), Error> {
+        let name = table.name;
+        let columns: Vec<&str> = [table.time].iter().chain(table.segment_by).copied().collect();
+        let failed = |source| Error::Server { action: "read the state", relation: name, source };
+        let row = self
+            .client
+            .query_typed_opt(
+                LOOK_AT_TABLE,
+                &[(&name, Type::TEXT), (&table.time, Type::TEXT), (&columns, Type::TEXT_ARRAY)],
+            )
+            .await
+            .map_err(failed)?;
+        let Some(row) = row else {
+            self.say(name, Change::Left("there is no such table".into()));
+            return Ok(());
+        };
+        let found = Table::read(&row).map_err(failed)?;
+        let obstacle = match (&found, found.chunk_interval) {
+            (Table { hypertable: false, .. }, _) => {
+                "it is no hypertable, so nothing compresses it or drops its rows".to_owned()
+            }
+            (Table { missing: Some(missing), .. }, _) => {
+                format!("it is not the store's own, having no column {missing}")
+            }
+            (_, None) => format!("its time dimension is not {}", table.time),
+            (Table { owned: false, .. }, _) => "it belongs to another role".into(),
+            (_, Some(interval)) => {
+                self.chunk_interval(name, interval, life.chunk_interval).await?;
+                if life.compress_after != After::Never {
+                    self.compression(table, &found).await?;
+                }
+                self.policy(name, &COMPRESSION, life.compress_after).await?;
+                return self.policy(name, &RETENTION, life.retention).await;
+            }
+        };
+        self.say(name, Change::Left(obstacle));
+        Ok(())
+    }
+
+    /// Holds for the chunks to come.
+    async fn chunk_interval(
+        &mut self,
+        relation: &'static str,
+        found: Duration,
+        wanted: Duration,
+    ) -> Result<(), Error> {
+        let text = |span| format!("chunks of {}", written(span));
+        if found == wanted {
+            self.say(relation, Change::Unchanged(text(wanted)));
+            return Ok(());
+        }
+        let sql =
+            format!("SELECT {}.set_chunk_time_interval($1::text::regclass, $2::text::interval)", self.schema);
+        self.client
+            .query_typed(&sql, &[(&relation, Type::TEXT), (&policies::interval(wanted), Type::TEXT)])
+            .await
+            .map_err(|source| Error::Server { action: "set the chunk interval", relation, source })?;
+        self.say(relation, Change::Altered { from: written(found), to: text(wanted) });
+        Ok(())
+    }
+
+    /// Lets a table be compressed, the way the catalog says.
+    async fn compression(&mut self, table: &'static StoreTable, found: &Table) -> Result<(), Error> {
+        let (relation, segment_by) = (table.name, table.segment_by.join(", "));
+        let change = match &found.segment_by {
+            by if found.compressed && by.as_ref() != Some(&segment_by) => Change::Left(format!(
+                "somebody chose to compress it by {}, not by {segment_by}",
+                by.as_deref().unwrap_or("no column")
+            )),
+            _ if found.compressed => Change::Unchanged(format!("compressed by {segment_by}")),
+            _ => {
+                let sql = format!(
+                    "ALTER TABLE {relation} SET (timescaledb.compress, timescaledb.compress_segmentby = '{segment_by}', \
+                     timescaledb.compress_orderby = '{}')",
+                    table.order_by
+                );
+                let failed = |source| Error::Server { action: "enable the compression", relation, source };
+                self.client.batch_execute(&sql).await.map_err(failed)?;
+                Change::Set(format!("compressed by {segment_by}"))
+            }
+        };
+        self.say(relation, change);
+        Ok(())
+    }
+
+    async fn rollup(&mut self, rollup: &'static Rollup, life: &RollupLife) -> Result<(), Error> {
+        let relation = rollup.name;
+        let failed = |source| Error::Server { action: "read the state", relation, source };
+        let row = self.client.query_typed_opt(LOOK_AT_ROLLUP, &[(&relation, Type::TEXT)]).await;
+        let found = row
+            .and_then(|row| row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose())
+            .map_err(failed)?;
+        let obstacle = match found {
+            None => "there is no such roll-up",
+            Some((_, false)) => "it is no continuous aggregate",
+            Some((false, true)) => "it belongs to another role",
+            Some((true, true)) => {
+                self.refresh(relation, life.refresh).await?;
+                return self.policy(relation, &RETENTION, life.retention).await;
+            }
+        };
+        self.say(relation, Change::Left(obstacle.into()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,441 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::private::{PostgresOptions, PrivatePostgres, connect as connect_to};
+use crate::store::catalog;
+
+/// A migrated database on a server with TimescaleDB, or `None`, said aloud, where there is none.
+async fn database(server: &PrivatePostgres) -> Option<String> {
+    if !server.has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return None;
+    }
+    let url = server.create_database().await.unwrap();
+    migrate::migrate(&settings(&url)).await.unwrap();
+    Some(url)
+}
+
+fn settings(url: &str) -> config::Postgres {
+    config::Postgres { url: url.to_owned(), ..config::Postgres::default() }
+}
+
+/// `[store]` with these lines in it.
+fn store(lines: &str) -> config::Store {
+    toml(&format!("[store]\n{lines}"))
+}
+
+fn toml(text: &str) -> config::Store {
+    use figment::providers::{Format as _, Toml};
+    figment::Figment::from(Toml::string(text)).extract::<config::Config>().unwrap().store
+}
+
+async fn lines(url: &str, store: &config::Store) -> Vec<Line> {
+    match apply(&settings(url), store).await.unwrap() {
+        Applied::Done(lines) => lines,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The lines about a relation.
+fn about<'l>(lines: &'l [Line], relation: &str) -> Vec<&'l Change> {
+    lines.iter().filter(|line| line.relation == relation).map(|line| &line.change).collect()
+}
+
+/// Every job of the store: what it is of, its procedure, its configuration and how often it runs.
+async fn jobs(url: &str) -> BTreeSet<(String, String, String, String)> {
+    let client = connect_to(url).await.unwrap();
+    let sql = "SELECT hypertable_name::text, proc_name::text, (config - 'hypertable_id' - 'mat_hypertable_id')::text, \
+               schedule_interval::text FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
+}
+
+/// Runs the job of a relation, as the scheduler would.
+async fn run_job(client: &Client, relation: &str, procedure: &str) {
+    let sql = "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = $1 AND proc_name = $2";
+    let job: i32 = client.query_one(sql, &[&relation, &procedure]).await.unwrap().get(0);
+    client.batch_execute(&format!("CALL run_job({job})")).await.unwrap();
+}
+
+/// Ends the scheduler of the database, so that jobs run when a test says so and never twice at a time.
+async fn stop_scheduler(client: &Client) {
+    client.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await.unwrap();
+}
+
+#[tokio::test]
+async fn every_table_and_roll_up_gets_its_policies_with_the_intervals_of_the_catalog() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let lines = lines(&url, &config::Store::default()).await;
+    assert!(!lines.iter().any(|line| matches!(line.change, Change::Left(_))), "{lines:?}");
+
+    let days = |age: Duration| match age.as_secs() / 86_400 {
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    let job =
+        |relation: &str, procedure: &str, config: String| (relation.to_owned(), procedure.to_owned(), config);
+    let mut expected = BTreeSet::new();
+    for table in &TABLES {
+        let TableLife { compress_after, retention, .. } = table.life;
+        expected.extend(compress_after.age().map(|age| {
+            job(table.name, "policy_compression", format!("{{\"compress_after\": \"{}\"}}", days(age)))
+        }));
+        expected.extend(retention.age().map(|age| {
+            job(table.name, "policy_retention", format!("{{\"drop_after\": \"{}\"}}", days(age)))
+        }));
+    }
+    for rollup in &ROLLUPS {
+        let RollupLife { refresh, retention } = rollup.life;
+        let (window, lag) = (days(refresh.window), refresh.lag.as_secs() / 60);
+        expected.insert(job(
+            rollup.name,
+            "policy_refresh_continuous_aggregate",
+            format!("{{\"end_offset\": \"00:{lag:02}:00\", \"start_offset\": \"{window}\"}}"),
+        ));
+        expected.extend(retention.age().map(|age| {
+            job(rollup.name, "policy_retention", format!("{{\"drop_after\": \"{}\"}}", days(age)))
+        }));
+    }
+    let found: BTreeSet<_> =
+        jobs(&url).await.into_iter().map(|(of, procedure, config, _)| (of, procedure, config)).collect();
+    assert_eq!(found, expected);
+
+    let client = connect_to(&url).await.unwrap();
+    for table in &TABLES {
+        let row =
+            client.query_one(LOOK_AT_TABLE, &[&table.name, &table.time, &Vec::<&str>::new()]).await.unwrap();
+        let found = Table::read(&row).unwrap();
+        assert_eq!(found.chunk_interval, Some(table.life.chunk_interval), "{}", table.name);
+        assert_eq!(found.segment_by.unwrap(), table.segment_by.join(", "), "{}", table.name);
+    }
+}
+
+#[tokio::test]
+async fn a_second_run_changes_nothing() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let defaults = config::Store::default();
+    let first = lines(&url, &defaults).await;
+    assert!(first.iter().any(|line| matches!(line.change, Change::Set(_))), "{first:?}");
+    let before = jobs(&url).await;
+    let second = lines(&url, &defaults).await;
+    assert!(second.iter().all(|line| matches!(line.change, Change::Unchanged(_))), "{second:?}");
+    assert_eq!(jobs(&url).await, before);
+}
+
+#[tokio::test]
+async fn changed_settings_alter_the_jobs_and_never_removes_them() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    lines(&url, &config::Store::default()).await;
+    let changed = store(
+        "frame_metadata = { chunk_interval = \"6h\", compress_after = \"36h\", retention = \"10d\" }\n\
+         detection_events = { compress_after = \"never\", retention = \"never\" }\n\
+         frame_stats_1m = { refresh = { every = \"5m\", window = \"8d\", lag = \"2m\" } }",
+    );
+    let lines = lines(&url, &changed).await;
+    let altered = |to: &str, from: &str| Change::Altered { from: from.into(), to: to.into() };
+    assert_eq!(
+        about(&lines, "frame_metadata"),
+        [
+            &altered("chunks of 6h", "1d"),
+            &Change::Unchanged("compressed by camera_id".into()),
+            &altered("compressed after 36h", "1d"),
+            &altered("dropped after 10d", "7d"),
+        ]
+    );
+    assert_eq!(
+        about(&lines, "detection_events")[1..],
+        [&Change::Removed("compressed after 1d".into()), &Change::Removed("dropped after 7d".into())]
+    );
+    assert_eq!(
+        about(&lines, "frame_stats_1m")[0],
+        &altered("refreshed every 5m, from 8d to 2m ago", "refreshed every 1m, from 6d to 1m ago")
+    );
+    let jobs = jobs(&url).await;
+    let of = |relation: &str| -> Vec<(&str, &str, &str)> {
+        let jobs = jobs.iter().filter(|job| job.0 == relation);
+        jobs.map(|job| (job.1.as_str(), job.2.as_str(), job.3.as_str())).collect()
+    };
+    assert_eq!(
+        of("frame_metadata"),
+        [
+            ("policy_compression", "{\"compress_after\": \"36:00:00\"}", "12:00:00"),
+            ("policy_retention", "{\"drop_after\": \"10 days\"}", "1 day"),
+        ]
+    );
+    assert_eq!(of("detection_events"), []);
+    assert_eq!(
+        of("frame_stats_1m")[0],
+        (
+            "policy_refresh_continuous_aggregate",
+            "{\"end_offset\": \"00:02:00\", \"start_offset\": \"8 days\"}",
+            "00:05:00"
+        )
+    );
+}
+
+#[tokio::test]
+async fn another_chunk_interval_holds_for_new_chunks() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let client = connect_to(&url).await.unwrap();
+    let insert = |time: &str| {
+        format!("INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES ('{time}', 'a', 1)")
+    };
+    client.batch_execute(&insert("2026-01-01 12:00Z")).await.unwrap();
+    lines(&url, &store("frame_metadata = { chunk_interval = \"6h\", retention = \"never\" }")).await;
+    client.batch_execute(&insert("2026-01-03 12:00Z")).await.unwrap();
+    let sql = "SELECT (range_end - range_start)::text FROM timescaledb_information.chunks
+               WHERE hypertable_name = 'frame_metadata' ORDER BY range_start";
+    let widths: Vec<String> = client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(widths, ["1 day", "06:00:00"]);
+}
+
+#[tokio::test]
+async fn what_is_not_the_stores_own_is_left_with_a_reason() {
+    let server = PrivatePostgres::shared().unwrap();
+    if !server.has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return;
+    }
+    let url = server.create_database().await.unwrap();
+    let client = connect_to(&url).await.unwrap();
+    client
+        .batch_execute(
+            "CREATE EXTENSION timescaledb;
+             CREATE TABLE frame_metadata (time timestamptz NOT NULL, camera_id text);
+             CREATE TABLE detection_events (time timestamptz NOT NULL, camera text);
+             SELECT create_hypertable('detection_events', 'time')",
+        )
+        .await
+        .unwrap();
+    migrate::migrate(&settings(&url)).await.unwrap();
+    let lines = lines(&url, &config::Store::default()).await;
+    let left = |text: &str| Change::Left(text.into());
+    for (relation, why) in [
+        ("frame_metadata", "it is no hypertable, so nothing compresses it or drops its rows"),
+        ("detection_events", "it is not the store's own, having no column camera_id"),
+        ("frame_stats_1m", "there is no such roll-up"),
+        ("detection_stats_1d", "there is no such roll-up"),
+    ] {
+        assert_eq!(about(&lines, relation), [&left(why)], "{relation}");
+    }
+    assert!(!jobs(&url).await.iter().any(|job| job.0 == "frame_metadata" || job.0 == "detection_events"));
+}
+
+#[tokio::test]
+async fn settings_and_policies_that_somebody_chose_are_left() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let client = connect_to(&url).await.unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE frame_metadata SET (timescaledb.compress, timescaledb.compress_segmentby = 'codec');
+             SELECT add_retention_policy('frame_metadata', drop_created_before => interval '9 days')",
+        )
+        .await
+        .unwrap();
+    let lines = lines(&url, &config::Store::default()).await;
+    assert_eq!(
+        about(&lines, "frame_metadata")[1..],
+        [
+            &Change::Left("somebody chose to compress it by codec, not by camera_id".into()),
+            &Change::Set("compressed after 1d".into()),
+            &Change::Left("somebody's own policy, without drop_after".into()),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left() {
+    let server = PrivatePostgres::shared().unwrap();
+    if !server.has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return;
+    }
+    let url = server.create_database().await.unwrap();
+    let client = connect_to(&url).await.unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION timescaledb; CREATE ROLE store_owner LOGIN; CREATE ROLE store_reader LOGIN;
+             CREATE SCHEMA metadata AUTHORIZATION store_owner; GRANT CREATE ON DATABASE {} TO store_owner;
+             ALTER ROLE store_owner SET search_path = metadata, public; ALTER ROLE store_reader SET search_path = metadata;
+             GRANT USAGE ON SCHEMA metadata TO store_reader",
+            url.rsplit('/').next().unwrap()
+        ))
+        .await
+        .unwrap();
+    let owner = url.replace("postgres@", "store_owner@");
+    migrate::migrate(&settings(&owner)).await.unwrap();
+    let by_owner = lines(&owner, &config::Store::default()).await;
+    assert!(!by_owner.iter().any(|line| matches!(line.change, Change::Left(_))), "{by_owner:?}");
+    let altered = lines(&owner, &store("frame_metadata.retention = \"9d\"")).await;
+    assert_eq!(
+        about(&altered, "frame_metadata")[3],
+        &Change::Altered { from: "7d".into(), to: "dropped after 9d".into() }
+    );
+
+    let by_reader = lines(&url.replace("postgres@", "store_reader@"), &config::Store::default()).await;
+    assert!(
+        by_reader.iter().all(|line| line.change == Change::Left("it belongs to another role".into())),
+        "{by_reader:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_under_the_apache_licence_is_told_apart_and_migrates() {
+    let settings = vec![("timescaledb.license".to_owned(), "apache".to_owned())];
+    let server = PrivatePostgres::start(&PostgresOptions { settings, ..PostgresOptions::default() }).unwrap();
+    let Some(url) = database(&server).await else { return };
+    let applied = apply(&super::tests::settings(&url), &config::Store::default()).await.unwrap();
+    assert_eq!(applied, Applied::Unlicensed);
+}
+
+#[tokio::test]
+async fn without_timescaledb_there_is_nothing_to_apply() {
+    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let server = PrivatePostgres::start(&options).unwrap();
+    migrate::migrate(&settings(&server.url())).await.unwrap();
+    let applied = apply(&settings(&server.url()), &config::Store::default()).await.unwrap();
+    assert_eq!(applied, Applied::Absent);
+}
+
+#[tokio::test]
+async fn the_roll_ups_have_the_columns_of_the_catalog() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let client = connect_to(&url).await.unwrap();
+    for rollup in &ROLLUPS {
+        let sql = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+                   WHERE attrelid = $1::text::regclass AND attnum > 0 ORDER BY attnum";
+        let found: Vec<(String, String)> = client
+            .query(sql, &[&rollup.name])
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect();
+        let expected: Vec<(String, String)> = [(catalog::BUCKET, "timestamp with time zone")]
+            .into_iter()
+            .chain(rollup.keys.iter().map(|key| (*key, "text")))
+            .chain(rollup.aggregates.iter().map(|aggregate| (aggregate.column, aggregate.sql_type)))
+            .map(|(name, sql_type)| (name.to_owned(), sql_type.to_owned()))
+            .collect();
+        assert_eq!(found, expected, "{}", rollup.name);
+    }
+}
+
+/// Rows of the last ten days, of everything that the store sums up. Values are multiples of a quarter, whose sums are
+/// exact in whatever order they are added.
+const FILL: &str = "
+    INSERT INTO frame_metadata (time, camera_id, frame_id, key_frame, size_bytes, processing_ms, brightness, motion)
+    SELECT now() - n * interval '199 seconds', 'cam-' || n % 7, n, n % 25 = 0, 1000 + n % 997, n % 40 / 4.0,
+        CASE WHEN n % 5 > 0 THEN n % 11 / 4.0 END, n % 3 / 4.0
+    FROM generate_series(1, 4343) n;
+    INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
+    SELECT now() - n * interval '199 seconds', 'cam-' || n % 7, n, CASE WHEN n % 13 > 0 THEN 'label-' || n % 3 END,
+        n % 5 / 4.0
+    FROM generate_series(1, 4343) n;
+    INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz)
+    SELECT now() - n * interval '199 seconds', 'task', 'sdr-' || n % 3, 145, n % 30 / 4.0, n % 7 / 4.0 - 1
+    FROM generate_series(1, 4343) n";
+
+/// The buckets of a roll-up that differ from the same sums over the rows of its table, of whole days within the refresh of
+/// every roll-up.
+async fn differences(client: &Client, rollup: &Rollup) -> (i64, i64) {
+    let table = rollup.table();
+    // Over rows, whatever the roll-up is made from.
+    let sums: Vec<String> =
+        rollup.aggregates.iter().map(|sum| format!("{} AS {}", sum.of_rows, sum.column)).collect();
+    let sql = format!(
+        "WITH raw AS (SELECT time_bucket('{interval}', {time}) AS bucket, {keys}, {sums} FROM {table}
+                WHERE {time} >= date_trunc('day', now(), 'UTC') - interval '5 days' AND {time} < date_trunc('day', now(), 'UTC')
+                GROUP BY 1, {keys}),
+            rolled AS (SELECT * FROM {name}
+                WHERE bucket >= date_trunc('day', now(), 'UTC') - interval '5 days' AND bucket < date_trunc('day', now(), 'UTC'))
+         SELECT (SELECT count(*) FROM raw), count(*)
+         FROM ((SELECT * FROM raw EXCEPT SELECT * FROM rolled) UNION ALL (SELECT * FROM rolled EXCEPT SELECT * FROM raw)) x",
+        interval = rollup.bucket.interval(),
+        time = table.time,
+        keys = rollup.keys.join(", "),
+        sums = sums.join(", "),
+        table = table.name,
+        name = rollup.name,
+    );
+    let row = client.query_one(&sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn the_jobs_sum_up_compress_and_drop_and_the_sums_equal_those_over_the_rows() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let client = connect_to(&url).await.unwrap();
+    stop_scheduler(&client).await;
+    client.batch_execute(FILL).await.unwrap();
+    lines(&url, &config::Store::default()).await;
+
+    for rollup in &ROLLUPS {
+        run_job(&client, rollup.name, "policy_refresh_continuous_aggregate").await;
+    }
+    for rollup in &ROLLUPS {
+        let (buckets, different) = differences(&client, rollup).await;
+        assert!(buckets > 0, "{}", rollup.name);
+        assert_eq!(different, 0, "{}", rollup.name);
+    }
+
+    for table in &TABLES[..2] {
+        let count =
+            format!("SELECT count(*), min({}) > now() - interval '8 days' FROM {}", table.time, table.name);
+        let compressed =
+            "SELECT count(*) FILTER (WHERE is_compressed), count(*) FILTER (WHERE NOT is_compressed),
+                bool_and(is_compressed = (range_end < now() - interval '1 day'))
+            FROM timescaledb_information.chunks WHERE hypertable_name = $1";
+        run_job(&client, table.name, "policy_retention").await;
+        let row = client.query_one(&count, &[]).await.unwrap();
+        let (kept, young): (i64, bool) = (row.get(0), row.get(1));
+        assert!(kept < 4343 && young, "{kept}");
+        run_job(&client, table.name, "policy_compression").await;
+        let row = client.query_one(compressed, &[&table.name]).await.unwrap();
+        assert!(row.get::<_, i64>(0) > 0 && row.get::<_, i64>(1) > 0 && row.get(2), "{row:?}");
+        assert_eq!(client.query_one(&count, &[]).await.unwrap().get::<_, i64>(0), kept);
+    }
+
+    // What was summed up stays when its rows are dropped, and refreshing again does not empty it.
+    let old = "SELECT count(*) FROM frame_stats_1d WHERE bucket < now() - interval '9 days'";
+    let old_minutes = "SELECT coalesce(sum(frames), 0)::bigint FROM frame_stats_1m";
+    let before: i64 = client.query_one(old_minutes, &[]).await.unwrap().get(0);
+    run_job(&client, "frame_stats_1m", "policy_refresh_continuous_aggregate").await;
+    assert_eq!(client.query_one(old_minutes, &[]).await.unwrap().get::<_, i64>(0), before);
+    assert_eq!(client.query_one(old, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn late_rows_reach_a_compressed_chunk_and_the_roll_ups() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let client = connect_to(&url).await.unwrap();
+    stop_scheduler(&client).await;
+    client.batch_execute(FILL).await.unwrap();
+    lines(&url, &config::Store::default()).await;
+    run_job(&client, "frame_metadata", "policy_compression").await;
+    run_job(&client, "frame_stats_1m", "policy_refresh_continuous_aggregate").await;
+    client
+        .batch_execute(
+            "INSERT INTO frame_metadata (time, camera_id, frame_id)
+             SELECT now() - interval '4 days', 'late', n FROM generate_series(1, 100) n",
+        )
+        .await
+        .unwrap();
+    for rollup in ["frame_stats_1m", "frame_stats_1h", "frame_stats_1d"] {
+        run_job(&client, rollup, "policy_refresh_continuous_aggregate").await;
+        let sql = format!("SELECT sum(frames)::bigint FROM {rollup} WHERE camera_id = 'late'");
+        assert_eq!(
+            client.query_one(&sql, &[]).await.unwrap().get::<_, Option<i64>>(0),
+            Some(100),
+            "{rollup}"
+        );
+    }
+}
