@@ -18,6 +18,7 @@ use crate::config::{BadElement, OnConflict, Table as Settings};
 use crate::encode::copy_frame::{HEADER, TRAILER};
 use crate::kill_point;
 use crate::postgres::connect::Session;
+use crate::postgres::direct_compress;
 use crate::postgres::introspect::Table;
 use crate::postgres::sqlstate::Step;
 
@@ -39,6 +40,7 @@ pub struct Target {
     pub on_conflict: OnConflict,
     /// What is refused with a row.
     pub bad_element: BadElement,
+    direct_compress: bool,
     copy: String,
     merge_create: String,
     merge_copy: String,
@@ -100,6 +102,7 @@ impl Target {
             merging: 0,
             on_conflict: settings.on_conflict,
             bad_element: settings.bad_element,
+            direct_compress: settings.direct_compress,
             copy: format!("COPY {name} ({columns_sql}) FROM STDIN (FORMAT binary)"),
             merge_create: format!(
                 "CREATE TEMPORARY TABLE {MERGE_TABLE} ON COMMIT DROP AS SELECT {columns_sql} FROM {name} WITH NO DATA"
@@ -165,7 +168,14 @@ impl Target {
     ) -> Result<u64, CopyError> {
         let data = Step::CopyData { mergeable: self.on_conflict != OnConflict::Error };
         let order = selection.order(rows, false);
-        send(session, &self.copy, rows, order.as_deref(), data).await
+        if !self.direct_compress {
+            return send(session, &self.copy, rows, order.as_deref(), data).await;
+        }
+        let switch = |source| CopyError { step: Step::CopyStart, row: None, source };
+        session.client.batch_execute(direct_compress::ON).await.map_err(switch)?;
+        let sent = send(session, &self.copy, rows, order.as_deref(), data).await?;
+        session.client.batch_execute(direct_compress::OFF).await.map_err(switch)?;
+        Ok(sent)
     }
 
     /// By a temporary table, filled in stream order, and `INSERT … ON CONFLICT`.

@@ -1,6 +1,7 @@
 //! Everything that knows PostgreSQL's catalog, its errors and how to reach it.
 
 pub mod connect;
+pub mod direct_compress;
 pub mod introspect;
 pub mod sqlstate;
 pub mod timeline;

@@ -15,6 +15,7 @@ use crate::lag;
 use crate::nats::{self, Trouble};
 use crate::pipeline::Failure;
 use crate::postgres::connect::ConnectError;
+use crate::postgres::direct_compress::DirectCompressError;
 use crate::postgres::introspect::IntrospectError;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
 use crate::read;
@@ -143,6 +144,12 @@ fn of_resync(error: &resync::Error) -> Recovery {
             IntrospectError::Missing { .. }
             | IntrospectError::NotATable { .. }
             | IntrospectError::Unsupported { .. } => {
+                Recovery::pause("table", "mend the table or the configuration; jetcopy looks again by itself")
+            }
+        },
+        resync::Error::DirectCompress(error) => match error {
+            DirectCompressError::Query { source, .. } => of_database(source, Step::Own),
+            DirectCompressError::Refused { .. } => {
                 Recovery::pause("table", "mend the table or the configuration; jetcopy looks again by itself")
             }
         },

@@ -19,6 +19,7 @@ use crate::loss::{self, Loss, StreamFacts, Verdict, compare};
 use crate::metrics::PipelineMetrics;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
+use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
 use crate::subscribe::{self, Placement};
@@ -69,6 +70,9 @@ pub enum Error {
     /// A target table cannot be used.
     #[error("cannot use the target table")]
     Introspect(#[from] IntrospectError),
+    /// The rows of a target table cannot be compressed on their way in.
+    #[error(transparent)]
+    DirectCompress(#[from] DirectCompressError),
     /// Mapping and table do not go together.
     #[error("the mapping does not fit the table")]
     Plan(#[from] PlanError),
@@ -119,8 +123,12 @@ pub async fn resync(
     }
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
-        let table = introspect::introspect(&session.client, &table.name);
-        tables.push(within(step_timeout, "read the target table", table).await?);
+        let found = introspect::introspect(&session.client, &table.name);
+        tables.push(within(step_timeout, "read the target table", found).await?);
+        if table.direct_compress {
+            let allowed = direct_compress::require(&session.client, &table.name);
+            within(step_timeout, "ask about direct compress", allowed).await?;
+        }
     }
     let decoder = Decoder::new(pipeline, &tables)?;
 

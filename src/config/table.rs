@@ -18,6 +18,9 @@ pub struct Table {
     /// What an element that cannot be stored takes along.
     #[serde(default)]
     pub bad_element: BadElement,
+    /// Whether TimescaleDB compresses the rows on their way in.
+    #[serde(default)]
+    pub direct_compress: bool,
     /// Which fields of the element, or of the message, make a row each.
     pub unpivot: Option<Unpivot>,
     /// What to do about rows that are already there.

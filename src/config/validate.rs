@@ -192,6 +192,9 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
     if table.for_each.as_deref().is_some_and(|path| path.trim().is_empty()) {
         found.add(at("for_each"), "names the array to make rows of, or is left out");
     }
+    if table.direct_compress && table.on_conflict != OnConflict::Error {
+        found.add(at("direct_compress"), "goes with on_conflict = \"error\" only: a unique key turns it off");
+    }
     if table.bad_element == BadElement::Element && table.for_each.is_none() {
         found.add(at("bad_element"), "has no effect without for_each: a message has one row here");
     }

@@ -9,6 +9,7 @@ use crate::config::{Config, OnConflict, Pipeline, Table};
 use crate::decode::Decoder;
 use crate::migrate::{self, State};
 use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::direct_compress;
 use crate::postgres::introspect::{self, introspect};
 use crate::recovery::chain;
 
@@ -220,7 +221,14 @@ async fn look_at_pipeline(client: &Client, pipeline: &Pipeline, facts: &Facts, r
     let mut found = Vec::new();
     for table in &pipeline.tables {
         match introspect(client, &table.name).await {
-            Ok(table) => found.push(table),
+            Ok(introspected) => {
+                found.push(introspected);
+                if table.direct_compress
+                    && let Err(error) = direct_compress::require(client, &table.name).await
+                {
+                    report.failure(place(pipeline, &table.name), &error);
+                }
+            }
             Err(error) => report.failure(place(pipeline, &table.name), &error),
         }
     }
