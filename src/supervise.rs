@@ -21,7 +21,7 @@ use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
 use crate::pulse::Patience;
-use crate::recovery::{Action, chain, recovery};
+use crate::recovery::{Action, Server, chain, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
 use crate::subscribe::Placement;
@@ -253,8 +253,6 @@ pub(crate) async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bo
             Ok(()) => break,
             Err(failure) => failure,
         };
-        metrics.database_up.set(0);
-        metrics.nats_up.set(0);
         if *stop.borrow() {
             // What did not start has taken nothing.
             if started_well(&failure) {
@@ -264,6 +262,11 @@ pub(crate) async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bo
             break;
         }
         let recovery = recovery(&failure);
+        match recovery.away() {
+            Some(Server::Database) => metrics.database_up.set(0),
+            Some(Server::Nats) => metrics.nats_up.set(0),
+            None => {}
+        }
         let committed = commits(metrics) > committed;
         on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
         if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {

@@ -34,7 +34,7 @@ use crate::status::PipelineStatus;
 
 use refused::Poisoned;
 
-pub(crate) mod refused;
+mod refused;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
 const RETRIES: u32 = 5;

@@ -75,8 +75,8 @@ families! {
     REPLAYED = "jetcopy_replayed_messages_total", "Stream sequences that were committed once and are written again, since a failover went back behind them.";
     LOSSES = "jetcopy_losses_total", "Times that the stream no longer held what the checkpoint needs.";
     LOST_MESSAGES = "jetcopy_lost_messages_total", "Stream sequences that were gone before they could be committed.";
-    DATABASE_UP = "jetcopy_database_up", "Whether the pipeline has a connection to a writable database.";
-    NATS_UP = "jetcopy_nats_up", "Whether the pipeline has a connection to NATS.";
+    DATABASE_UP = "jetcopy_database_up", "Whether a writable database answered the pipeline last.";
+    NATS_UP = "jetcopy_nats_up", "Whether NATS answered the pipeline last.";
     PIPELINE_STATE = "jetcopy_pipeline_state", "1 for the pipeline's present state, 0 for the others.";
     BUILD_INFO = "jetcopy_build_info", "Always 1; the label is the daemon's version.";
     PROCESS_START = "process_start_time_seconds", "Start of the process in seconds since the Unix epoch.";

@@ -74,6 +74,12 @@ impl PrivatePgBouncer {
         self.server.start(&self.program)
     }
 
+    /// The port it listens on, also while it is stopped.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
     /// The address, through the pooler, of the database that `url` names at the server.
     #[must_use]
     pub fn url(&self, url: &str) -> String {
@@ -96,7 +102,7 @@ impl PgBouncer {
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\n\
-             auth_type = trust\nauth_file = {}\npidfile = {}\n\
+             auth_type = trust\nauth_file = {}\npidfile = {}\nstats_users = postgres\n\
              pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\n\
              server_login_retry = {LOGIN_RETRY}\n",
             self.postgres_port,

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// Where `make setup` puts what it installs, relative to the package.
+/// Where `make setup` puts what it installs by `pip`, relative to the package.
 const TOOLS: &str = ".tools/venv/bin";
+/// Where it unpacks Debian's packages that would start a service if they were installed.
+const UNPACKED: &str = ".tools/debian/usr/bin";
 /// Where Debian's packages put each major version of PostgreSQL.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
@@ -17,8 +19,7 @@ pub(super) fn nats_server() -> Result<PathBuf, Error> {
             .filter(|path| path.is_file())
             .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE });
     }
-    tools()
-        .map(|dir| dir.join("nats-server"))
+    tools(TOOLS, "nats-server")
         .or_else(|| on_path("nats-server"))
         .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE })
 }
@@ -50,6 +51,35 @@ pub(super) fn pgbouncer() -> Result<PathBuf, Error> {
         .ok_or(Error::Missing { program: "pgbouncer", variable: VARIABLE })
 }
 
+/// Prometheus's `promtool`; found like the programs below.
+pub fn promtool() -> Result<PathBuf, Error> {
+    monitor("promtool", "JETCOPY_PROMTOOL")
+}
+
+/// The `prometheus` program: the variable's, else what `make setup` unpacked, else from `PATH`.
+pub(super) fn prometheus() -> Result<PathBuf, Error> {
+    monitor("prometheus", "JETCOPY_PROMETHEUS")
+}
+
+/// Debian's `postgres_exporter`.
+pub(super) fn postgres_exporter() -> Result<PathBuf, Error> {
+    monitor("prometheus-postgres-exporter", "JETCOPY_POSTGRES_EXPORTER")
+}
+
+/// Debian's `node_exporter`.
+pub(super) fn node_exporter() -> Result<PathBuf, Error> {
+    monitor("prometheus-node-exporter", "JETCOPY_NODE_EXPORTER")
+}
+
+fn monitor(program: &'static str, variable: &'static str) -> Result<PathBuf, Error> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .or_else(|| tools(UNPACKED, program))
+        .or_else(|| on_path(program))
+        .filter(|path| path.is_file())
+        .ok_or(Error::Missing { program, variable })
+}
+
 fn newest_debian(has_both: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     std::fs::read_dir(DEBIAN)
         .ok()?
@@ -69,13 +99,13 @@ fn on_path(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_absolute() && path.is_file())
 }
 
-/// The tools directory in or above the working directory or this program's own.
-fn tools() -> Option<PathBuf> {
+/// A program in a tools directory in or above the working directory or this program's own.
+fn tools(directory: &str, program: &str) -> Option<PathBuf> {
     let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
     starts
         .iter()
         .flatten()
         .flat_map(|start| start.ancestors())
-        .map(|dir| dir.join(TOOLS))
-        .find(|dir| dir.join("nats-server").is_file())
+        .map(|dir| dir.join(directory).join(program))
+        .find(|path| path.is_file())
 }

@@ -11,7 +11,6 @@ mod chaos;
 mod cli;
 mod conflict;
 mod crash;
-mod dead_letters;
 mod demo;
 mod detections;
 mod elements;
@@ -20,6 +19,7 @@ mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
 mod loss;
+mod monitoring;
 mod nats;
 mod notify;
 mod pause;

@@ -10,16 +10,18 @@ use super::Daemon;
 impl Daemon {
     /// Where its page is; it must have started to serve.
     pub(crate) fn address(&self) -> String {
+        format!("http://{}/", self.http_address())
+    }
+
+    /// Host and port of that.
+    pub(crate) fn http_address(&self) -> String {
         let log = self.log();
-        let address = log.split("http=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-        format!("http://{address}/")
+        log.split("http=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
     }
 
     /// The status code and the body that `path` answers; the daemon must have started to serve.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        let address = self.address();
-        let address = address.trim_start_matches("http://").trim_end_matches('/');
-        let mut stream = TcpStream::connect(address).unwrap();
+        let mut stream = TcpStream::connect(self.http_address()).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -1,0 +1,86 @@
+//! The documents beside the metrics and alerts: whole, and true to the code.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use jetcopy::metrics::{Metrics, names};
+
+use super::{own, rules};
+
+/// Set by `make docs`: write what is compared here instead.
+const WRITE: &str = "JETCOPY_WRITE_DOCS";
+
+/// The parts of a runbook section, each the beginning of a paragraph.
+const PARTS: [&str; 3] = ["**What it means.**", "**Look.**", "**Do.**"];
+
+/// The reference of all metrics, from the names in the code and from what a pipeline shows.
+fn reference() -> String {
+    let metrics = Metrics::new();
+    let pipeline = metrics.pipeline("p", "s", "S", &["t"]);
+    pipeline.resyncs("start").inc();
+    pipeline.dead_letters("malformed").inc();
+    let _status = jetcopy::status::Registry::default().add("p", "s", "S", pipeline);
+    let text = metrics.render();
+    let kinds: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let labels = |name: &str| -> String {
+        let series = text.lines().find_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.trim_start_matches("_bucket").strip_prefix('{')?.split_once('}').map(|(labels, _)| labels)
+        });
+        let names = series.unwrap_or_default().split(',').filter_map(|label| label.split_once('='));
+        let names = names.map(|(name, _)| name).filter(|&name| name != "le" && !name.is_empty());
+        names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    let mut out = String::from(
+        "# Metrics\n\nWhat `/metrics` shows, in the order of the data. Written by `make docs` from `src/metrics/names.rs`; a test compares.\n\n\
+         | Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
+    );
+    for family in names::ALL {
+        let kind = kinds.get(family.name).unwrap_or_else(|| panic!("{} is never shown", family.name));
+        writeln!(out, "| `{}` | {kind} | {} | {} |", family.name, labels(family.name), family.help).unwrap();
+    }
+    out.push_str("\n## Labels\n\n");
+    for (label, meaning) in [
+        (names::PIPELINE, "The pipeline's name."),
+        (names::SHARD, "The key of its checkpoint; the pipeline's name where there is one shard."),
+        (names::STREAM, "The JetStream stream."),
+        (names::TABLE, "A target table as configured."),
+    ] {
+        writeln!(out, "- `{label}`: {meaning}").unwrap();
+    }
+    let states = jetcopy::status::State::LABELS.join("`, `");
+    writeln!(out, "- `{}` of `{}`: `{states}`.", names::STATE, names::PIPELINE_STATE.name).unwrap();
+    out
+}
+
+#[test]
+fn the_reference_of_metrics_is_what_the_code_says() {
+    let path = own("docs/metrics.md");
+    let reference = reference();
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(&path, &reference).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == reference, "docs/metrics.md is not what the code says: run `make docs`");
+}
+
+#[test]
+fn every_alert_has_a_section_in_the_runbooks_and_no_section_is_left_over() {
+    let runbooks = std::fs::read_to_string(own("docs/runbooks.md")).unwrap();
+    let mut sections: BTreeMap<&str, &str> = BTreeMap::new();
+    for section in runbooks.split("\n## ").skip(1) {
+        let (title, body) = section.split_once('\n').unwrap();
+        assert!(sections.insert(title, body).is_none(), "two sections {title}");
+    }
+    for alert in rules().into_iter().filter(|rule| rule.alert) {
+        assert_eq!(alert.runbook, format!("docs/runbooks.md#{}", alert.name.to_lowercase()));
+        let Some(body) = sections.remove(alert.name.as_str()) else {
+            panic!("docs/runbooks.md has no section {}", alert.name)
+        };
+        for part in PARTS {
+            assert!(body.contains(part), "the section {} has no {part}", alert.name);
+        }
+    }
+    assert!(sections.is_empty(), "sections without an alert: {:?}", sections.keys());
+}
