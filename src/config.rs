@@ -21,6 +21,9 @@ pub use redact::{read_secret, redact_url};
 pub use store::Store;
 pub use table::{BadElement, ColumnSource, DetailedSource, OnConflict, Table, TimeUnit, Unpivot, When};
 
+/// The source of a column that keeps the message's sequence.
+pub const SEQUENCE: &str = "$sequence";
+
 /// All settings of one daemon.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +265,18 @@ impl fmt::Debug for Postgres {
             .field("step_timeout", step_timeout)
             .field("tls", tls)
             .finish()
+    }
+}
+
+impl Table {
+    /// The column that takes exactly `source` (`$sequence`), where one does.
+    #[must_use]
+    pub fn column_of(&self, source: &str) -> Option<&str> {
+        let takes = |found: &ColumnSource| match found {
+            ColumnSource::From(path) => path == source,
+            ColumnSource::Detailed(found) => found.from.as_deref() == Some(source),
+        };
+        self.columns.iter().find(|(_, found)| takes(found)).map(|(name, _)| name.as_str())
     }
 }
 

@@ -6,6 +6,7 @@
 //! An error says at which step it came, since the same SQLSTATE means different things at different steps; whether
 //! the connection can be used further is the caller's decision.
 
+use std::fmt::Write as _;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
@@ -109,6 +110,16 @@ impl Target {
             merge_copy: format!("COPY pg_temp.{MERGE_TABLE} ({columns_sql}) FROM STDIN (FORMAT binary)"),
             merge_insert,
             merge_drop: format!("DROP TABLE pg_temp.{MERGE_TABLE}"),
+        }
+    }
+
+    /// Lets a row that is there stay where its `column` is not less than the new one's, so that rows may come late: by
+    /// itself, `update` takes each row that comes for the newest.
+    pub fn keep_newer(&mut self, table: &Table, column: &str) {
+        if self.on_conflict == OnConflict::Update && self.merge_insert.contains(" DO UPDATE ") {
+            let (name, column) = (&table.qualified, escape_identifier(column));
+            // Writing to a string cannot fail.
+            let _ = write!(self.merge_insert, " WHERE {name}.{column} < EXCLUDED.{column}");
         }
     }
 

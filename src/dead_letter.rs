@@ -17,6 +17,9 @@ use tokio_postgres::types::Type;
 
 use crate::checkpoint::Place;
 
+pub mod kept;
+pub mod retry;
+
 /// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
 /// payload holds them anyway.
 const MAX_MESSAGE: usize = 4096;
@@ -24,14 +27,21 @@ const MAX_MESSAGE: usize = 4096;
 /// The headers come as text and are cast, so that no client-side JSON type is needed.
 const INSERT: &str = "INSERT INTO jetcopy.dead_letters
         (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
-         element)
-    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, $13)";
+         element, stored_at)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, $13,
+        timestamptz 'epoch' + $14 * interval '1 microsecond')";
+
+/// A letter that was retried in vain stays, with what was found this time.
+const RESTATE: &str = "UPDATE jetcopy.dead_letters
+    SET kind = $2, sqlstate = $3, message = $4, table_name = $5, column_name = $6, failed_at = now() WHERE id = $1";
 
 /// A message, or an element of it, that can never become rows, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Sequence in the stream.
     pub sequence: u64,
+    /// When the stream stored it: nanoseconds since the Unix epoch.
+    pub stored_at_ns: i64,
     /// Full subject.
     pub subject: String,
     /// Headers, where there were any.
@@ -112,11 +122,30 @@ pub async fn store(
                     (&letter.table.as_deref().map(storable), Type::TEXT),
                     (&letter.column.as_deref().map(storable), Type::TEXT),
                     (&element, Type::INT4),
+                    (&letter.stored_at_ns.div_euclid(1_000), Type::INT8),
                 ],
             )
             .await?;
     }
     Ok(())
+}
+
+/// Gives the letter `id` the reason of `letter`, in the transaction that is open on `client`.
+async fn restate(client: &Client, id: i64, letter: &DeadLetter) -> Result<(), tokio_postgres::Error> {
+    client
+        .execute_typed(
+            RESTATE,
+            &[
+                (&id, Type::INT8),
+                (&letter.kind, Type::TEXT),
+                (&letter.sqlstate, Type::TEXT),
+                (&letter.reason(), Type::TEXT),
+                (&letter.table.as_deref().map(storable), Type::TEXT),
+                (&letter.column.as_deref().map(storable), Type::TEXT),
+            ],
+        )
+        .await
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) mod msgpack;
 mod path;
 mod plan;
 mod row;
+mod show;
 pub(crate) mod value;
 mod walk;
 mod when;
@@ -26,6 +27,7 @@ use crate::postgres::introspect;
 
 use plan::Plan;
 use row::{Refusals, Rows as RowWriter};
+pub use show::as_json;
 use value::{Malformed, Reader, Value};
 
 /// A message as the decoder sees it.

@@ -34,7 +34,7 @@ use crate::status::PipelineStatus;
 
 use refused::Poisoned;
 
-mod refused;
+pub(crate) mod refused;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
 const RETRIES: u32 = 5;

@@ -7,10 +7,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use super::Error;
-use crate::config::{ColumnSource, OnConflict, Table};
-
-/// The source of a column that keeps the sequence.
-const SEQUENCE: &str = "$sequence";
+use crate::config::{OnConflict, SEQUENCE, Table};
 
 /// The source of a column that keeps an element's place in its array.
 const ELEMENT: &str = "$element";
@@ -95,14 +92,7 @@ pub(super) struct Ledger<'a> {
 
 impl Place {
     pub(super) fn new(table: &Table, qualified: String) -> Self {
-        let keeps = |wanted: &str| {
-            let from = |source: &ColumnSource| match source {
-                ColumnSource::From(path) => path == wanted,
-                ColumnSource::Detailed(source) => source.from.as_deref() == Some(wanted),
-            };
-            let column = table.columns.iter().find(|(_, source)| from(source));
-            column.map(|(name, _)| escape_identifier(name))
-        };
+        let keeps = |source| table.column_of(source).map(escape_identifier);
         let column = keeps(SEQUENCE);
         let once = column.is_some() && table.on_conflict == OnConflict::Error && table.unpivot.is_none();
         let element = if once { keeps(ELEMENT) } else { None };

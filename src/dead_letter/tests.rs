@@ -10,6 +10,7 @@ fn place() -> Place {
 fn letter(sequence: u64) -> DeadLetter {
     DeadLetter {
         sequence,
+        stored_at_ns: 1_700_000_000_123_456_000,
         subject: "frames.cam1".into(),
         headers: None,
         payload: Bytes::from_static(&[0xC1]),

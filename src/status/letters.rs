@@ -92,6 +92,7 @@ mod tests {
     fn letter(sequence: u64) -> DeadLetter {
         DeadLetter {
             sequence,
+            stored_at_ns: 0,
             subject: "frames.secret".into(),
             headers: None,
             payload: "secret".into(),

@@ -208,6 +208,7 @@ impl Poisoned {
         let known = self.letters.iter().find(|letter| letter.sequence == message.sequence);
         DeadLetter {
             sequence: message.sequence,
+            stored_at_ns: message.timestamp_ns,
             subject: batch.subject(message).to_owned(),
             headers: message.headers.as_ref().map(Headers::from),
             payload: match known {
@@ -225,7 +226,7 @@ impl Poisoned {
 }
 
 /// The letter of a message with a row that the server refused.
-fn refused_letter(original: DeadLetter, error: &tokio_postgres::Error) -> DeadLetter {
+pub(crate) fn refused_letter(original: DeadLetter, error: &tokio_postgres::Error) -> DeadLetter {
     let mut letter = DeadLetter { kind: "refused", ..original };
     match error.as_db_error() {
         Some(refusal) => {

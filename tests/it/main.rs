@@ -11,6 +11,7 @@ mod chaos;
 mod cli;
 mod conflict;
 mod crash;
+mod dead_letters;
 mod demo;
 mod detections;
 mod elements;

@@ -399,6 +399,7 @@ async fn everything_here_works_through_a_transaction_pooler() {
                 session.client.batch_execute("BEGIN").await.unwrap();
                 let letter = DeadLetter {
                     sequence: client * 100 + sequence,
+                    stored_at_ns: 0,
                     subject: "frames".into(),
                     headers: None,
                     payload: bytes::Bytes::new(),

@@ -19,6 +19,11 @@ impl Answer {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
+
+    /// Each line of the standard output as JSON.
+    pub(crate) fn objects(self) -> Vec<serde_json::Value> {
+        self.well().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
 }
 
 impl World {

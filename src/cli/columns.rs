@@ -1,0 +1,39 @@
+//! Rows of text in columns that line up.
+
+/// Space between columns.
+const GAP: &str = "  ";
+
+/// `rows` below `header`, each column as wide as its widest cell; those in `right` are aligned to the right. The last
+/// column is not filled up.
+pub(super) fn render<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: [&str; N]| {
+        let cells = cells.iter().enumerate().map(|(column, cell)| match (right[column], widths[column]) {
+            (true, width) => format!("{cell:>width$}"),
+            (false, _) if column + 1 == N => (*cell).to_owned(),
+            (false, width) => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned() + "\n"
+    };
+    let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));
+    std::iter::once(line(header)).chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_do_not_end_in_spaces() {
+        let rows =
+            [["a".to_owned(), "1".to_owned(), "x".to_owned()], ["bcd".into(), "20".into(), String::new()]];
+        assert_eq!(
+            render(["ID", "N", "WHY"], [false, true, false], &rows),
+            "ID    N  WHY\na     1  x\nbcd  20\n"
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! `jetcopy dead-letters`: what could not become rows: looked at, tried again, thrown away, taken elsewhere.
+//!
+//! Guarantees: `list`, `show` and `export` change nothing; `retry` moves a message from the dead letters to its tables in
+//! one transaction or leaves it with the new reason; nothing is discarded without `--yes`. All work beside a running daemon.
+
+use std::io::{self, Write as _};
+use std::pin::pin;
+
+use clap::Subcommand;
+use futures_util::TryStreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Moment, columns};
+use crate::config::Config;
+use crate::dead_letter::kept::{self, Filter, Order};
+use crate::dead_letter::retry::{Outcome, Retrier};
+use crate::postgres::connect::{self, Session};
+
+mod show;
+
+/// How the server knows the sessions.
+const APPLICATION_NAME: &str = "jetcopy dead-letters";
+
+/// Arguments of `jetcopy dead-letters`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List letters, the newest first.
+    List {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// So many at most.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+    },
+    /// Show one letter with its payload: as JSON where it is JSON or MessagePack, else in hexadecimal.
+    Show {
+        /// The letter, by the id that `list` shows.
+        #[arg(value_name = "ID")]
+        id: i64,
+    },
+    /// Decode and write letters again, each in one transaction with its removal.
+    ///
+    /// What fails again stays, with the new reason. Mapping and tables are those of the configuration as it is now.
+    Retry {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Throw letters away for good.
+    Discard {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Do it; without it, the letters are counted and stay.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print letters with their payloads, one JSON object a line, the oldest first.
+    Export {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// So many at most.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        limit: Option<i64>,
+        /// Give payloads that are JSON or MessagePack as JSON in `payload`; the others stay in `payload_base64`.
+        #[arg(long)]
+        decode: bool,
+    },
+}
+
+/// Which letters; all of these must hold.
+#[derive(Debug, clap::Args)]
+struct FilterArgs {
+    /// Letters of this pipeline.
+    #[arg(long, value_name = "PIPELINE")]
+    pipeline: Option<String>,
+    /// Letters of this kind: malformed, missing, type, range or refused.
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// Letters about this table, as the letter names it.
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// Letters that failed since: a time such as 2026-07-01T12:00:00Z, or how long ago, such as 2h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+}
+
+/// Letters to change: named by id, by filters, or all of them.
+#[derive(Debug, clap::Args)]
+struct WhichArgs {
+    /// The letters, by the ids that `list` shows.
+    #[arg(value_name = "ID", required_unless_present_any = ["pipeline", "kind", "table", "since", "all"])]
+    ids: Vec<i64>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All letters.
+    #[arg(long, conflicts_with_all = ["ids", "pipeline", "kind", "table", "since"])]
+    all: bool,
+    /// So many at most, the oldest first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    limit: Option<i64>,
+}
+
+impl FilterArgs {
+    fn filter(&self, limit: Option<i64>) -> Filter {
+        Filter {
+            ids: None,
+            pipeline: self.pipeline.clone(),
+            kind: self.kind.clone(),
+            table: self.table.clone(),
+            since_us: self.since.map(|since| since.0.as_microsecond()),
+            limit,
+        }
+    }
+}
+
+impl WhichArgs {
+    fn filter(&self) -> Filter {
+        let ids = (!self.ids.is_empty()).then(|| self.ids.clone());
+        Filter { ids, ..self.filter.filter(self.limit) }
+    }
+}
+
+/// Why letters could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("no database connection")]
+    Connect(#[from] connect::ConnectError),
+    #[error("cannot read or change jetcopy.dead_letters; is the schema migrated?")]
+    Database(#[from] tokio_postgres::Error),
+    #[error("there is no dead letter {0}")]
+    Unknown(i64),
+    #[error(transparent)]
+    Retry(#[from] crate::dead_letter::retry::Error),
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
+}
+
+/// Runs the command. `retry` fails where not every letter was stored, `discard` without `--yes`.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    let done = match &args.action {
+        Action::List { filter, limit } => list(config, &filter.filter(Some(*limit))).await.map(|()| true),
+        Action::Show { id } => show_one(config, *id).await.map(|()| true),
+        Action::Retry { which } => retry(config, &which.filter()).await,
+        Action::Discard { which, yes } => discard(config, &which.filter(), *yes).await,
+        Action::Export { filter, limit, decode } => {
+            export(config, &filter.filter(*limit), *decode).await.map(|()| true)
+        }
+    };
+    if done.map_err(Failure::failed)? { Ok(()) } else { Err(Failure::Told) }
+}
+
+async fn open(config: &Config) -> Result<Session, Error> {
+    Ok(connect::connect(&config.postgres, APPLICATION_NAME).await?)
+}
+
+async fn list(config: &Config, filter: &Filter) -> Result<(), Error> {
+    let session = connect::connect_any(&config.postgres, APPLICATION_NAME).await?;
+    let mut letters = pin!(kept::select(&session.client, filter, Order::NewestFirst).await?);
+    let mut rows = Vec::new();
+    while let Some(letter) = letters.try_next().await? {
+        rows.push(show::row(&letter));
+    }
+    if rows.is_empty() {
+        println!("no dead letters");
+    } else {
+        print!("{}", columns::render(show::HEADER, show::RIGHT, &rows));
+    }
+    session.close().await;
+    Ok(())
+}
+
+async fn show_one(config: &Config, id: i64) -> Result<(), Error> {
+    let session = connect::connect_any(&config.postgres, APPLICATION_NAME).await?;
+    let filter = Filter { ids: Some(vec![id]), ..Filter::default() };
+    let letter = pin!(kept::select(&session.client, &filter, Order::OldestFirst).await?).try_next().await?;
+    print!("{}", show::text(&letter.ok_or(Error::Unknown(id))?));
+    session.close().await;
+    Ok(())
+}
+
+/// Whether every letter was stored.
+async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
+    let session = open(config).await?;
+    let ids = kept::ids(&session.client, filter).await?;
+    let mut retrier = Retrier::new(config, session);
+    let (mut stored, mut rows, mut elements, mut left, mut gone) = (0, 0, 0, 0, 0);
+    let bar = ProgressBar::new(ids.len() as u64).with_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} letters, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    for id in ids {
+        match retrier.retry(id).await? {
+            Outcome::Stored { rows: written, refused } => {
+                stored += 1;
+                rows += written;
+                elements += refused;
+            }
+            Outcome::Refused { kind, message } => {
+                left += 1;
+                bar.suspend(|| println!("letter {id} is refused again: {kind}: {message}"));
+            }
+            Outcome::NotTried { why } => {
+                left += 1;
+                bar.suspend(|| println!("letter {id} was not tried: {why}"));
+            }
+            Outcome::Gone => gone += 1,
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    println!("{stored} stored in {rows} rows, {left} still dead letters");
+    if elements > 0 {
+        println!("{elements} elements of the stored ones are dead letters of their own now");
+    }
+    if gone > 0 {
+        println!("{gone} were retried or discarded by somebody else meanwhile");
+    }
+    retrier.into_session().close().await;
+    Ok(left == 0)
+}
+
+/// Whether they were discarded.
+async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Error> {
+    let session = open(config).await?;
+    if yes {
+        println!("{} dead letters discarded", kept::discard(&session.client, filter).await?);
+    } else {
+        let count = kept::ids(&session.client, filter).await?.len();
+        println!("{count} dead letters would be discarded; nothing was changed, --yes does it");
+    }
+    session.close().await;
+    Ok(yes)
+}
+
+async fn export(config: &Config, filter: &Filter, decode: bool) -> Result<(), Error> {
+    let session = connect::connect_any(&config.postgres, APPLICATION_NAME).await?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    {
+        let mut letters = pin!(kept::select(&session.client, filter, Order::OldestFirst).await?);
+        while let Some(letter) = letters.try_next().await? {
+            serde_json::to_writer(&mut out, &show::Exported::new(&letter, decode))
+                .map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+    }
+    out.flush()?;
+    session.close().await;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! How a letter looks: in a list, alone, exported.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::dead_letter::kept::Kept;
+use crate::decode::as_json;
+
+/// Longest reason in a list, in characters: the rest of a terminal's line.
+const REASON: usize = 80;
+
+/// Bytes of payload that are shown in hexadecimal; `export` has all.
+const HEX: usize = 4096;
+
+/// Bytes a line of hexadecimal.
+const HEX_LINE: usize = 16;
+
+pub(super) const HEADER: [&str; 8] =
+    ["ID", "FAILED AT", "PIPELINE", "SEQUENCE", "SUBJECT", "KIND", "PLACE", "REASON"];
+pub(super) const RIGHT: [bool; 8] = [true, false, false, true, false, false, false, false];
+
+pub(super) fn row(letter: &Kept) -> [String; 8] {
+    let mut reason: String = letter.message.chars().take(REASON).collect();
+    if reason.len() < letter.message.len() {
+        reason.push('…');
+    }
+    [
+        letter.id.to_string(),
+        letter.failed_at.get(..19).unwrap_or(&letter.failed_at).replace('T', " "),
+        letter.pipeline.clone(),
+        letter.sequence.to_string(),
+        one_line(&letter.subject),
+        letter.kind.clone(),
+        one_line(&place(letter)),
+        one_line(&reason),
+    ]
+}
+
+/// `table.column`, with the element where it is about one.
+fn place(letter: &Kept) -> String {
+    let mut place = letter.table.clone().unwrap_or_default();
+    if let Some(element) = letter.element {
+        // Writing to a string cannot fail.
+        let _ = write!(place, "[{element}]");
+    }
+    if let Some(column) = &letter.column {
+        let _ = write!(place, ".{column}");
+    }
+    place
+}
+
+/// A message's own text must not move the cursor.
+fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
+}
+
+pub(super) fn text(letter: &Kept) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name:<10} {}", one_line(value));
+    };
+    line("id", &letter.id.to_string());
+    line("failed at", &letter.failed_at);
+    line("pipeline", &letter.pipeline);
+    if letter.shard != letter.pipeline {
+        line("shard", &letter.shard);
+    }
+    line("stream", &format!("{}, sequence {}", letter.stream, letter.sequence));
+    if let Some(stored) = stored_at(letter) {
+        line("stored at", &stored);
+    }
+    line("subject", &letter.subject);
+    if let Some(headers) = &letter.headers {
+        line("headers", headers);
+    }
+    line("kind", &letter.kind);
+    line("reason", &letter.message);
+    for (name, value) in
+        [("sqlstate", &letter.sqlstate), ("table", &letter.table), ("column", &letter.column)]
+    {
+        if let Some(value) = value {
+            line(name, value);
+        }
+    }
+    if let Some(element) = letter.element {
+        line("element", &element.to_string());
+    }
+    out + &payload(&letter.payload)
+}
+
+fn payload(payload: &[u8]) -> String {
+    let mut out = format!("payload    {} bytes", payload.len());
+    let parsed = as_json(payload).and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    if let Some(pretty) = parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()) {
+        return out + ", decoded:\n" + &pretty + "\n";
+    }
+    let shown = &payload[..payload.len().min(HEX)];
+    out += if shown.len() < payload.len() { ", the first of them:\n" } else { ":\n" };
+    for (index, bytes) in shown.chunks(HEX_LINE).enumerate() {
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let plain =
+            bytes.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' });
+        let plain: String = plain.collect();
+        let width = 3 * HEX_LINE - 1;
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{:08x}  {:<width$}  {plain}", index * HEX_LINE, hex.join(" "));
+    }
+    out
+}
+
+fn stored_at(letter: &Kept) -> Option<String> {
+    Timestamp::from_microsecond(letter.stored_at_us?).ok().map(|time| time.to_string())
+}
+
+/// A letter as a line of NDJSON.
+#[derive(Serialize)]
+pub(super) struct Exported<'a> {
+    id: i64,
+    failed_at: &'a str,
+    pipeline: &'a str,
+    shard: &'a str,
+    stream: &'a str,
+    sequence: i64,
+    stored_at: Option<String>,
+    subject: &'a str,
+    headers: Option<Box<RawValue>>,
+    kind: &'a str,
+    reason: &'a str,
+    sqlstate: Option<&'a str>,
+    table: Option<&'a str>,
+    column: Option<&'a str>,
+    element: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+impl<'a> Exported<'a> {
+    pub(super) fn new(letter: &'a Kept, decode: bool) -> Self {
+        // One line each: what a publisher wrote over several is put into one.
+        let one_line = |text: String| RawValue::from_string(text.replace(['\n', '\r'], " ")).ok();
+        let decoded = if decode { as_json(&letter.payload).and_then(one_line) } else { None };
+        Self {
+            id: letter.id,
+            failed_at: &letter.failed_at,
+            pipeline: &letter.pipeline,
+            shard: &letter.shard,
+            stream: &letter.stream,
+            sequence: letter.sequence,
+            stored_at: stored_at(letter),
+            subject: &letter.subject,
+            headers: letter.headers.clone().and_then(|headers| RawValue::from_string(headers).ok()),
+            kind: &letter.kind,
+            reason: &letter.message,
+            sqlstate: letter.sqlstate.as_deref(),
+            table: letter.table.as_deref(),
+            column: letter.column.as_deref(),
+            element: letter.element,
+            payload_base64: decoded.is_none().then(|| STANDARD.encode(&letter.payload)),
+            payload: decoded,
+        }
+    }
+}

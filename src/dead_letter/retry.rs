@@ -1,0 +1,442 @@
+//! A dead letter tried again: its rows, or the reason why there are still none.
+//!
+//! Guarantees: in one transaction the letter's rows are copied and the letter goes, so that a message is in its tables
+//! once or in the dead letters once at every moment, also beside a running daemon and beside another retry. A letter that
+//! fails again stays, with the new reason. What is decoded and how it is written is what the daemon does with the same
+//! configuration; a letter about one element writes that element's row only. No checkpoint moves.
+//!
+//! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs a column that keeps
+//! `$sequence` for it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::kept::{self, Kept};
+use super::{DeadLetter, Headers, restate, store};
+use crate::batch::{Excluded, Row, Rows, Selection, TableRows};
+use crate::checkpoint::{LOCK_TIMEOUT, Place};
+use crate::config::{self, BadElement, Config, OnConflict, SEQUENCE};
+use crate::copy::{CopyError, Target};
+use crate::decode::{Decoder, Message, PlanError, Poison};
+use crate::postgres::connect::Session;
+use crate::postgres::introspect::{self, IntrospectError};
+use crate::postgres::sqlstate::{Decision, Step, decide};
+use crate::write::refused::refused_letter;
+
+/// How often a transaction that lost a deadlock or a lock is tried again.
+const ATTEMPTS: u32 = 5;
+
+/// Pause before such an attempt, times its number: long enough for the other transaction to end.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What became of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its rows are in and it is gone.
+    Stored {
+        /// How many.
+        rows: usize,
+        /// Elements that were refused this time, each a letter of its own now.
+        refused: usize,
+    },
+    /// It was refused again.
+    Refused {
+        /// Kind of fault.
+        kind: String,
+        /// The new reason.
+        message: String,
+    },
+    /// It was not tried.
+    NotTried {
+        /// Why, and what would help.
+        why: String,
+    },
+    /// Somebody else has retried or discarded it.
+    Gone,
+}
+
+/// Why retrying cannot go on. The letter at hand is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A target table cannot be used.
+    #[error("cannot use the target table")]
+    Introspect(#[from] IntrospectError),
+    /// Mapping and table do not go together.
+    #[error("the mapping does not fit the table")]
+    Plan(#[from] PlanError),
+    /// Rows were not taken, and no row is at fault.
+    #[error("cannot write to table {table}")]
+    Copy {
+        /// Table as configured.
+        table: String,
+        /// Where and why.
+        source: CopyError,
+    },
+    /// The dead letters could not be read or changed, or the commit failed: it is done or not done as a whole.
+    #[error("cannot {action} a dead letter; is the schema migrated?")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// The server did not answer in time.
+    #[error("the database did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+/// Retries letters of any configured pipeline on one session.
+#[derive(Debug)]
+pub struct Retrier<'c> {
+    session: Session,
+    settings: &'c Config,
+    prepared: BTreeMap<String, Prepared>,
+}
+
+/// What a pipeline's messages are decoded and written with.
+#[derive(Debug)]
+struct Prepared {
+    decoder: Decoder,
+    targets: Vec<Target>,
+    /// Why its letters are not retried.
+    refusal: Option<String>,
+}
+
+/// One letter on its way.
+struct Attempt {
+    letter: DeadLetter,
+    rows: Rows,
+    /// What of them does not go out.
+    excluded: Excluded,
+    /// The letters of elements that are refused.
+    refused: Vec<DeadLetter>,
+}
+
+/// How one transaction ended.
+enum Settled {
+    Done(Outcome),
+    /// Rolled back; to be tried again after a moment.
+    Again(Error),
+}
+
+impl<'c> Retrier<'c> {
+    /// On a session of its own.
+    #[must_use]
+    pub fn new(settings: &'c Config, session: Session) -> Self {
+        Self { session, settings, prepared: BTreeMap::new() }
+    }
+
+    /// The session, when all is done.
+    #[must_use]
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
+    /// Retries one letter.
+    pub async fn retry(&mut self, id: i64) -> Result<Outcome, Error> {
+        let mut attempt = 0;
+        loop {
+            match self.attempt(id).await? {
+                Settled::Done(outcome) => return Ok(outcome),
+                Settled::Again(error) if attempt == ATTEMPTS => return Err(error),
+                Settled::Again(_) => attempt += 1,
+            }
+            tokio::time::sleep(PAUSE * attempt).await;
+        }
+    }
+
+    /// One transaction.
+    async fn attempt(&mut self, id: i64) -> Result<Settled, Error> {
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis());
+        self.own("begin on", self.session.client.batch_execute(&begin)).await?;
+        let kept = match self.own("read", kept::lock(&self.session.client, id)).await {
+            Err(error) if is_retry(&error, Step::Own) => return self.again(error).await,
+            kept => kept?,
+        };
+        let Some(kept) = kept else {
+            self.roll_back().await?;
+            return Ok(Settled::Done(Outcome::Gone));
+        };
+        let settings = self.settings;
+        let Some(pipeline) = settings.pipelines.iter().find(|known| known.name == kept.pipeline) else {
+            return self.not_tried(format!("the configuration has no pipeline {}", kept.pipeline)).await;
+        };
+        if !self.prepared.contains_key(&pipeline.name) {
+            let prepared = Prepared::new(&self.session, pipeline).await?;
+            self.prepared.insert(pipeline.name.clone(), prepared);
+        }
+        let Some(prepared) = self.prepared.get_mut(&pipeline.name) else {
+            unreachable!("it was prepared a line before")
+        };
+        if let Some(why) = &prepared.refusal {
+            let why = why.clone();
+            return self.not_tried(why).await;
+        }
+        let Some(stored_at_us) = kept.stored_at_us else {
+            let why = "it does not say when the stream stored it: it is older than `jetcopy migrate` to V12";
+            return self.not_tried(why.to_owned()).await;
+        };
+        let mut attempt = match decode(prepared, pipeline, &kept, stored_at_us) {
+            Ok(attempt) => attempt,
+            Err(letter) => return self.refuse(id, &letter).await,
+        };
+        let place = Place { pipeline: kept.pipeline, shard: kept.shard, stream: kept.stream };
+        self.write(id, &place, &mut attempt).await
+    }
+
+    /// Copies the rows, stores the letters of refused elements, and takes the letter away.
+    async fn write(&mut self, id: i64, place: &Place, attempt: &mut Attempt) -> Result<Settled, Error> {
+        let limit = self.settings.postgres.step_timeout;
+        // Unreachable but for the borrow: the pipeline was prepared by the caller.
+        let Some(prepared) = self.prepared.get_mut(&place.pipeline) else {
+            unreachable!("the caller prepared it")
+        };
+        let (session, targets) = (&self.session, &mut prepared.targets);
+        own(limit, "mark the start of", session.client.batch_execute("SAVEPOINT letter")).await?;
+        let rows = 'copy: loop {
+            let mut written = 0;
+            for (table, (target, rows)) in targets.iter_mut().zip(&mut attempt.rows.tables).enumerate() {
+                if rows.rows.is_empty() {
+                    continue;
+                }
+                let selection = Selection { table, excluded: &attempt.excluded, within: 0..u32::MAX };
+                let copied = timeout(limit, target.write(session, rows, &selection)).await;
+                let Err(error) = copied.map_err(|_| Error::Timeout(limit))? else {
+                    written += rows.rows.iter().filter(|row| !attempt.excluded.holds(table, row)).count();
+                    continue;
+                };
+                let decision = decide(&error.source, error.step);
+                if error.step == Step::CopyStart {
+                    return Err(Error::Copy { table: target.name.clone(), source: error });
+                }
+                match decision {
+                    Decision::PoisonRow => {}
+                    Decision::Merge => {
+                        target.merging = 1;
+                        own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
+                        continue 'copy;
+                    }
+                    Decision::Retry => {
+                        let error = Error::Copy { table: target.name.clone(), source: error };
+                        return self.again(error).await;
+                    }
+                    Decision::Reconnect | Decision::BackOff | Decision::Pause => {
+                        return Err(Error::Copy { table: target.name.clone(), source: error });
+                    }
+                }
+                own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
+                let refused = DeadLetter { table: Some(target.name.clone()), ..attempt.letter.clone() };
+                let refused = refused_letter(refused, &error.source);
+                let row = error.row.and_then(|row| target.row_of(rows, &selection, row));
+                match row
+                    .filter(|_| target.bad_element == BadElement::Element && attempt.letter.element.is_none())
+                {
+                    Some(row) => {
+                        let (message, element) = (row.message, row.element);
+                        attempt.excluded.elements.insert((table, message, element));
+                        attempt.refused.push(DeadLetter { element: Some(element), ..refused });
+                        continue 'copy;
+                    }
+                    None => return self.refuse(id, &refused).await,
+                }
+            }
+            break written;
+        };
+        let client = &self.session.client;
+        own(limit, "store", store(client, place, &attempt.refused)).await?;
+        let delete = format!("DELETE FROM jetcopy.dead_letters WHERE id = {id}");
+        own(limit, "take away", client.batch_execute(&delete)).await?;
+        match own(limit, "commit", client.batch_execute("COMMIT")).await {
+            Ok(()) => Ok(Settled::Done(Outcome::Stored { rows, refused: attempt.refused.len() })),
+            // The server has rolled back already, and the letter is as it was.
+            Err(Error::Database { source, .. }) if decide(&source, Step::Commit) == Decision::PoisonRow => {
+                let refused = refused_letter(attempt.letter.clone(), &source);
+                own(limit, "begin on", self.session.client.batch_execute("BEGIN")).await?;
+                self.refuse(id, &refused).await
+            }
+            Err(error) if is_retry(&error, Step::Commit) => Ok(Settled::Again(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits the new reason.
+    async fn refuse(&self, id: i64, letter: &DeadLetter) -> Result<Settled, Error> {
+        self.own("change", restate(&self.session.client, id, letter)).await?;
+        self.own("commit", self.session.client.batch_execute("COMMIT")).await?;
+        Ok(Settled::Done(Outcome::Refused {
+            kind: letter.kind.to_owned(),
+            message: letter.reason().into_owned(),
+        }))
+    }
+
+    async fn not_tried(&self, why: String) -> Result<Settled, Error> {
+        self.roll_back().await?;
+        Ok(Settled::Done(Outcome::NotTried { why }))
+    }
+
+    async fn again(&self, error: Error) -> Result<Settled, Error> {
+        self.roll_back().await?;
+        Ok(Settled::Again(error))
+    }
+
+    async fn roll_back(&self) -> Result<(), Error> {
+        self.own("leave", self.session.client.batch_execute("ROLLBACK")).await
+    }
+
+    async fn own<T>(
+        &self,
+        action: &'static str,
+        step: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        own(self.settings.postgres.step_timeout, action, step).await
+    }
+}
+
+/// Undoes what was copied, and keeps the letter locked.
+const BACK: &str = "ROLLBACK TO SAVEPOINT letter";
+
+/// A step on jetcopy's own table, under its deadline.
+async fn own<T>(
+    limit: Duration,
+    action: &'static str,
+    step: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Error> {
+    let done = timeout(limit, step).await.map_err(|_| Error::Timeout(limit))?;
+    done.map_err(|source| Error::Database { action, source })
+}
+
+fn is_retry(error: &Error, step: Step) -> bool {
+    matches!(error, Error::Database { source, .. } if decide(source, step) == Decision::Retry)
+}
+
+impl Prepared {
+    async fn new(session: &Session, pipeline: &config::Pipeline) -> Result<Self, Error> {
+        let mut tables = Vec::with_capacity(pipeline.tables.len());
+        for table in &pipeline.tables {
+            tables.push(introspect::introspect(&session.client, &table.name).await?);
+        }
+        let decoder = Decoder::new(pipeline, &tables)?;
+        let mut refusal = None;
+        let mut targets = Vec::with_capacity(tables.len());
+        for (index, (settings, table)) in pipeline.tables.iter().zip(&tables).enumerate() {
+            let mut target = Target::new(settings, table, decoder.columns(index));
+            match settings.column_of(SEQUENCE) {
+                Some(column) => target.keep_newer(table, column),
+                None if settings.on_conflict == OnConflict::Update => {
+                    refusal = Some(format!(
+                        "table {} has on_conflict = \"update\" and no column that keeps $sequence, so that a row which \
+                         comes late could replace a newer one",
+                        settings.name
+                    ));
+                }
+                None => {}
+            }
+            targets.push(target);
+        }
+        Ok(Self { decoder, targets, refusal })
+    }
+}
+
+/// The letter's rows, or the letter with the reason why there are none.
+fn decode(
+    prepared: &mut Prepared,
+    pipeline: &config::Pipeline,
+    kept: &Kept,
+    stored_at_us: i64,
+) -> Result<Attempt, Box<DeadLetter>> {
+    let headers = kept.headers.as_deref().map(headers);
+    let letter = DeadLetter {
+        sequence: u64::try_from(kept.sequence).unwrap_or(0),
+        stored_at_ns: stored_at_us.saturating_mul(1_000),
+        subject: kept.subject.clone(),
+        headers: headers.as_ref().map(Headers::from),
+        payload: Bytes::copy_from_slice(&kept.payload),
+        kind: "",
+        sqlstate: None,
+        message: String::new(),
+        table: None,
+        column: None,
+        element: kept.element.and_then(|element| u32::try_from(element).ok()),
+    };
+    let message = Message {
+        subject: &letter.subject,
+        headers: headers.as_ref(),
+        payload: &letter.payload,
+        sequence: letter.sequence,
+        timestamp_ns: letter.stored_at_ns,
+    };
+    let mut rows = Rows::new(pipeline.tables.len());
+    if let Err(poison) = prepared.decoder.decode(&message, 0, &mut rows) {
+        return Err(with_reason(&letter, &poison).into());
+    }
+    let Some(element) = letter.element else {
+        let refused = std::mem::take(&mut rows.refused);
+        let refused = refused
+            .iter()
+            .map(|refused| DeadLetter { element: refused.element, ..with_reason(&letter, &refused.poison) })
+            .collect();
+        return Ok(Attempt { letter, rows, excluded: Excluded::default(), refused });
+    };
+    let refused = rows
+        .refused
+        .iter()
+        .find(|refused| refused.element == Some(element) && refused.poison.table == kept.table);
+    if let Some(refused) = refused {
+        return Err(with_reason(&letter, &refused.poison).into());
+    }
+    rows.refused.clear();
+    let table = pipeline
+        .tables
+        .iter()
+        .position(|table| table.for_each.is_some() && Some(&table.name) == kept.table.as_ref());
+    let mut found = false;
+    for (index, rows) in rows.tables.iter_mut().enumerate() {
+        let only = (Some(index) == table).then(|| only(rows, element)).flatten();
+        found |= only.is_some();
+        *rows = only.unwrap_or_default();
+    }
+    if !found {
+        return Err(Box::new(DeadLetter {
+            kind: "missing",
+            message: format!("the message makes no row of element {element} in this table any more"),
+            table: kept.table.clone(),
+            ..letter
+        }));
+    }
+    Ok(Attempt { letter, rows, excluded: Excluded::default(), refused: Vec::new() })
+}
+
+/// The row of one element.
+fn only(rows: &TableRows, element: u32) -> Option<TableRows> {
+    let index = rows.rows.iter().position(|row| row.element == element)?;
+    let data = rows.data[rows.range(u32::try_from(index).ok()?)].to_vec();
+    Some(TableRows { data, rows: vec![Row { start: 0, ..rows.rows[index] }] })
+}
+
+fn with_reason(letter: &DeadLetter, poison: &Poison) -> DeadLetter {
+    DeadLetter {
+        kind: poison.kind.as_str(),
+        message: poison.message.clone(),
+        table: poison.table.clone(),
+        column: poison.column.clone(),
+        ..letter.clone()
+    }
+}
+
+/// Headers out of `{"name": ["value", …]}`; what could not come over NATS is left out.
+fn headers(json: &str) -> HeaderMap {
+    let object: BTreeMap<String, Vec<String>> = serde_json::from_str(json).unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    for (name, values) in &object {
+        let Ok(name) = name.parse::<HeaderName>() else { continue };
+        for value in values.iter().filter_map(|value| value.parse::<HeaderValue>().ok()) {
+            headers.append(name.clone(), value);
+        }
+    }
+    headers
+}

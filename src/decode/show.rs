@@ -1,0 +1,63 @@
+//! A payload for people.
+
+use crate::config::NonFinite;
+use crate::encode::json::{self as json_text, Nul};
+
+use super::value::{Malformed, Reader, Value};
+use super::{json, msgpack};
+
+/// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What only MessagePack can say (bytes,
+/// NaN) becomes a string.
+#[must_use]
+pub fn as_json(payload: &[u8]) -> Option<String> {
+    if let Ok(text) = str::from_utf8(payload)
+        && whole(json::Reader::new(text)).is_ok_and(has_parts)
+    {
+        return Some(text.trim().to_owned());
+    }
+    // Any byte is a number in MessagePack, so only what has parts counts.
+    let value = whole(msgpack::Reader::new(payload)).ok().filter(|value| has_parts(*value))?;
+    let mut out = Vec::new();
+    json_text::write(&mut out, value, NonFinite::Keep, Nul::Keep).ok()?;
+    String::from_utf8(out).ok()
+}
+
+/// The only value; its reading bounds how deep it nests.
+fn whole<'a, R: Reader<'a>>(mut reader: R) -> Result<Value<'a>, Malformed> {
+    let value = reader.value(0)?;
+    reader.end().map(|()| value)
+}
+
+fn has_parts(value: Value<'_>) -> bool {
+    matches!(value, Value::Array(_) | Value::Map(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messagepack_and_json_are_shown_as_json_and_other_bytes_are_not() {
+        let packed = rmp_serde::to_vec_named(&serde_json::json!({"id": 7, "parts": [1.5, "a\nb"]})).unwrap();
+        assert_eq!(as_json(&packed).unwrap(), r#"{"id":7,"parts":[1.5,"a\nb"]}"#);
+        assert_eq!(as_json(b" {\"id\": 18446744073709551616}\n").unwrap(), r#"{"id": 18446744073709551616}"#);
+        for other in
+            [&b""[..], b"\x01", b"plain text", b"{\"cut\":", &packed[..packed.len() - 1], b"\xff\xfe"]
+        {
+            assert_eq!(as_json(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_nests_too_deep_is_not_shown() {
+        let deep = [vec![0x91; 100_000], vec![0xc0]].concat();
+        assert_eq!(as_json(&deep), None);
+        assert_eq!(as_json("[".repeat(100_000).as_bytes()), None);
+    }
+
+    #[test]
+    fn bytes_become_a_string() {
+        let message = [&[0x81, 0xa1, b'b', 0xc4, 2][..], &[0xff, 0]].concat();
+        assert!(as_json(&message).unwrap().starts_with("{\"b\":\""));
+    }
+}
