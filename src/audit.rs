@@ -18,7 +18,7 @@ use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
 
-mod contents;
+pub(crate) mod contents;
 mod ledger;
 mod report;
 

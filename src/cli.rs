@@ -23,10 +23,13 @@ pub mod migrate;
 mod moment;
 pub mod pause;
 pub mod publish;
+pub mod replay;
+pub mod rewind;
 pub mod run;
 pub mod signals;
+pub mod status;
 
-pub use moment::{Moment, Point};
+pub use moment::Moment;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -39,6 +42,12 @@ Examples:
       carry messages until SIGTERM or Ctrl-C
   jetcopy audit --config jetcopy.toml frames
       prove that each message is in its tables once, or in the dead letters once
+  jetcopy status --watch
+      show what every pipeline does, again and again
+  jetcopy dead-letters retry --pipeline frames
+      try again what could not be stored, after mapping or table were mended
+  jetcopy replay frames --from 2026-07-01 --to 2026-07-02
+      carry a day again, into tables beside the pipeline's own
   jetcopy publish 'frames.{camera_id}' frames.ndjson
       publish one message a line
 
@@ -47,7 +56,8 @@ underscores nest: JETCOPY_POSTGRES__URL.
 
 Exit codes:
   0    done; run: stopped in order
-  1    failed: a server refused or was away, check found an error, or audit a difference
+  1    failed: a server refused or was away, check found an error, audit a difference, a dead
+       letter stays one, a replay was interrupted, or --yes was missing
   2    wrong arguments or configuration; nothing was tried
   3    run: stopped, but something that was taken could not be committed in time; the next run
        carries it again, nothing is lost
@@ -104,6 +114,13 @@ enum Command {
         #[command(flatten)]
         args: migrate::Args,
     },
+    /// Show what every pipeline does: asks the daemon, or NATS and the database where it is down.
+    Status {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: status::Args,
+    },
     /// Look at dead letters, retry, discard or export them.
     DeadLetters {
         #[command(flatten)]
@@ -124,6 +141,20 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: pause::Args,
+    },
+    /// Carry a stretch of the stream again, into tables beside the pipeline's own.
+    Replay {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: replay::Args,
+    },
+    /// Move a pipeline's checkpoint back, so that what follows is carried again.
+    Rewind {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: rewind::Args,
     },
     /// Let a pipeline go on that halted because messages were lost.
     AcceptLoss {
@@ -267,6 +298,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run { settings } => run::run(&settings).await,
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
+        Command::Status { settings, args } => status::run(&quiet(&settings)?, &args).await,
         Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,
         Command::Pause { settings, args } => {
             pause::pause(&quiet(&settings)?, &args).await.map_err(Failure::failed)
@@ -274,6 +306,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Resume { settings, args } => {
             pause::resume(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
+        Command::Replay { settings, args } => replay::run(&quiet(&settings)?, &args).await,
+        Command::Rewind { settings, args } => rewind::run(&quiet(&settings)?, &args).await,
         Command::AcceptLoss { settings, args } => {
             accept_loss::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }

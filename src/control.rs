@@ -4,12 +4,24 @@
 //! before matches it no more. When [`pause`] has returned, nothing more of the pipeline is committed until [`resume`]. It
 //! needs the database alone; a daemon notices within its next commit or renewal of its lease.
 
+use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::checkpoint::LOCK_TIMEOUT;
 use crate::config::Pipeline;
 use crate::postgres::connect::{ConnectError, Session};
+
+pub mod rewind;
+
+/// A place in a stream, as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// A sequence.
+    Sequence(u64),
+    /// A time.
+    Time(Timestamp),
+}
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -114,12 +114,12 @@ impl Target {
     }
 
     /// Lets a row that is there stay where its `column` is not less than the new one's, so that rows may come late: by
-    /// itself, `update` takes each row that comes for the newest.
-    pub fn keep_newer(&mut self, table: &Table, column: &str) {
+    /// itself, `update` without `newer_by` takes each row that comes for the newest.
+    pub fn keep_newer(&mut self, column: &str) {
         if self.on_conflict == OnConflict::Update && self.merge_insert.contains(" DO UPDATE ") {
-            let (name, column) = (&table.qualified, escape_identifier(column));
+            let column = escape_identifier(column);
             // Writing to a string cannot fail.
-            let _ = write!(self.merge_insert, " WHERE {name}.{column} < EXCLUDED.{column}");
+            let _ = write!(self.merge_insert, " WHERE stored.{column} < EXCLUDED.{column}");
         }
     }
 

@@ -40,6 +40,8 @@
 //! - [`logging`]: where log lines go and how they look.
 //! - [`audit`]: the proof that each message is in its place once.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
+//! - [`replay`]: a stretch of a stream again, into tables beside the ones it is in.
+//! - [`outside`]: a pipeline as its servers see it, without its daemon.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`private`]: private servers for tests, benches and the demo.
@@ -65,6 +67,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod nats;
 pub mod notify;
+pub mod outside;
 pub mod pipeline;
 pub mod poison;
 pub mod postgres;
@@ -73,6 +76,7 @@ pub mod publish;
 pub mod pulse;
 pub mod read;
 pub mod recovery;
+pub mod replay;
 pub mod resync;
 pub mod retry;
 pub mod status;

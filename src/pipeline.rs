@@ -64,6 +64,8 @@ pub struct Pipeline {
     pub metrics: PipelineMetrics,
     /// Where it says how it is.
     pub status: Arc<PipelineStatus>,
+    /// The last sequence that it carries; what follows ends it.
+    pub until: u64,
 }
 
 /// Why a generation ended.
@@ -216,6 +218,7 @@ impl Pipeline {
             tables: tables.len(),
             stream: self.pipeline.subjects.is_empty().then(|| stream.clone()),
             last_sequence: claim.last_sequence,
+            until: self.until,
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),
         };

@@ -34,6 +34,8 @@ pub struct Reader {
     pub tables: usize,
     /// The stream, asked when its sequences have a gap; `None` when `subjects` narrow what is read.
     pub stream: Option<Stream>,
+    /// The last sequence to take; what follows ends the reading like a stop.
+    pub until: u64,
     /// Sequence of the last message taken; at first, the checkpoint.
     pub last_sequence: u64,
     /// Told of every delivery.
@@ -45,7 +47,7 @@ pub struct Reader {
 /// How reading ended without a failure.
 #[derive(Debug)]
 pub enum Ended {
-    /// A stop was asked for, or the writer is gone.
+    /// A stop was asked for, the last sequence was passed, or the writer is gone.
     Stopped,
     /// The stream dropped messages that were not delivered yet. What came before them has been sent.
     Dropped(Gap),
@@ -103,12 +105,22 @@ impl Reader {
                     if batch.is_empty() {
                         restart(age.as_mut(), self.limits);
                     }
-                    self.push(&mut batch, delivery?);
+                    let mut delivery = delivery?;
                     let mut taken = 1;
-                    while taken < TAKEN_IN_A_ROW && batch.reached(&self.limits).is_none() {
-                        let Some(delivery) = self.subscription.next_ready() else { break };
-                        self.push(&mut batch, delivery?);
+                    let more = loop {
+                        if delivery.sequence > self.until {
+                            break false;
+                        }
+                        self.push(&mut batch, delivery);
+                        if taken == TAKEN_IN_A_ROW || batch.reached(&self.limits).is_some() {
+                            break true;
+                        }
+                        let Some(next) = self.subscription.next_ready() else { break true };
+                        delivery = next?;
                         taken += 1;
+                    };
+                    if !more {
+                        break;
                     }
                     due = batch.reached(&self.limits).or(due);
                 }

@@ -238,7 +238,7 @@ async fn read_facts(stream: &Stream, checkpoint: u64) -> StreamFacts {
 
 /// The last sequence that the stream stored no later than `timestamp_us`, right before its first when it holds none.
 /// Times rise with sequences unless the server's clock was set back.
-async fn kept_sequence(stream: &Stream, timestamp_us: i64) -> Result<u64, RawMessageError> {
+pub(crate) async fn kept_sequence(stream: &Stream, timestamp_us: i64) -> Result<u64, RawMessageError> {
     let state = &stream.cached_info().state;
     let (mut kept, mut later) = (state.first_sequence.saturating_sub(1), state.last_sequence + 1);
     while later - kept > 1 {

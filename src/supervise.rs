@@ -142,6 +142,7 @@ impl Supervisor {
             lag: Arc::default(),
             metrics: handles,
             status,
+            until: u64::MAX,
         };
         let (stop, stopped) = watch::channel(false);
         self.slots.insert(name.clone(), Slot { pipeline: settings, stop, next: None });
@@ -213,7 +214,7 @@ impl Supervisor {
 }
 
 /// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no generation runs.
-async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
+pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
     let look_on = Box::pin(lag::Outlook::new(&pipeline).look_on());
     let late = async {
@@ -233,7 +234,7 @@ async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
 }
 
 /// Runs one generation after the other until a stop.
-pub(crate) async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> Ended {
+async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> Ended {
     let (metrics, status) = (&pipeline.metrics, &pipeline.status);
     let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
     let mut placement = Placement::Reset;
@@ -333,7 +334,7 @@ fn commits(metrics: &PipelineMetrics) -> u64 {
 }
 
 /// A name for this process that no other one has: 16 hexadecimal digits.
-fn instance() -> String {
+pub(crate) fn instance() -> String {
     // The hasher's keys are random per process.
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }

@@ -10,7 +10,7 @@ const ALL: &str = ">";
 const COUNTS: usize = 100;
 
 /// The messages of a stream that a pipeline reads.
-pub(super) struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     stream: &'a Stream,
     subjects: Vec<String>,
     /// The last answer of [`Contents::next`] and what was asked: it holds for all sequences in between, so that a long
@@ -20,18 +20,18 @@ pub(super) struct Contents<'a> {
 
 impl<'a> Contents<'a> {
     /// `subjects` narrow the stream; empty, they mean all of it.
-    pub(super) fn new(stream: &'a Stream, subjects: &[String]) -> Self {
+    pub(crate) fn new(stream: &'a Stream, subjects: &[String]) -> Self {
         let subjects = if subjects.is_empty() { vec![ALL.to_owned()] } else { subjects.to_vec() };
         Self { stream, subjects, known: None }
     }
 
     /// The first sequence that the stream held when the audit began.
-    pub(super) fn first_sequence(&self) -> u64 {
+    pub(crate) fn first_sequence(&self) -> u64 {
         self.stream.cached_info().state.first_sequence
     }
 
     /// The sequence of the first message at or after `sequence`.
-    pub(super) async fn next(&mut self, sequence: u64) -> Result<Option<u64>, async_nats::Error> {
+    pub(crate) async fn next(&mut self, sequence: u64) -> Result<Option<u64>, async_nats::Error> {
         if let Some((asked, found)) = self.known
             && asked <= sequence
             && found.is_none_or(|found| sequence <= found)
@@ -52,11 +52,16 @@ impl<'a> Contents<'a> {
     }
 
     /// How many messages there are up to `sequence`.
-    pub(super) async fn count_to(&self, sequence: u64) -> Result<u64, async_nats::Error> {
-        let mut beyond = self.count_from(sequence + 1).await?;
+    pub(crate) async fn count_to(&self, sequence: u64) -> Result<u64, async_nats::Error> {
+        self.count(1, sequence).await
+    }
+
+    /// How many messages there are from `first` to `last`.
+    pub(crate) async fn count(&self, first: u64, last: u64) -> Result<u64, async_nats::Error> {
+        let mut beyond = self.count_from(last + 1).await?;
         for _ in 0..COUNTS {
-            let all = self.count_from(1).await?;
-            let again = self.count_from(sequence + 1).await?;
+            let all = self.count_from(first).await?;
+            let again = self.count_from(last + 1).await?;
             if again == beyond {
                 return Ok(all - beyond);
             }

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use jiff::{Timestamp, tz::TimeZone};
 
+use crate::control::Point;
+
 /// `2026-07-01T12:00:00Z`, `2026-07-01 12:00` (in UTC), `2026-07-01`, or how long ago: `90m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub Timestamp);
@@ -25,15 +27,6 @@ impl FromStr for Moment {
         })?;
         Timestamp::now().checked_sub(ago).map(Self).map_err(|error| error.to_string())
     }
-}
-
-/// A sequence, or a [`Moment`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
-    /// A sequence of the stream.
-    Sequence(u64),
-    /// A time.
-    Time(Timestamp),
 }
 
 impl FromStr for Point {

@@ -5,8 +5,8 @@
 //! fails again stays, with the new reason. What is decoded and how it is written is what the daemon does with the same
 //! configuration; a letter about one element writes that element's row only. No checkpoint moves.
 //!
-//! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs a column that keeps
-//! `$sequence` for it.
+//! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs `newer_by` or a column
+//! that keeps `$sequence` for it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -326,11 +326,13 @@ impl Prepared {
         for (index, (settings, table)) in pipeline.tables.iter().zip(&tables).enumerate() {
             let mut target = Target::new(settings, table, decoder.columns(index));
             match settings.column_of(SEQUENCE) {
-                Some(column) => target.keep_newer(table, column),
+                // By its own measure, a late row replaces no newer one.
+                _ if settings.newer_by.is_some() => {}
+                Some(column) => target.keep_newer(column),
                 None if settings.on_conflict == OnConflict::Update => {
                     refusal = Some(format!(
-                        "table {} has on_conflict = \"update\" and no column that keeps $sequence, so that a row which \
-                         comes late could replace a newer one",
+                        "table {} has on_conflict = \"update\" and neither newer_by nor a column that keeps $sequence, so \
+                         that a row which comes late could replace a newer one",
                         settings.name
                     ));
                 }
@@ -390,32 +392,35 @@ fn decode(
         return Err(with_reason(&letter, &refused.poison).into());
     }
     rows.refused.clear();
-    let table = pipeline
-        .tables
-        .iter()
-        .position(|table| table.for_each.is_some() && Some(&table.name) == kept.table.as_ref());
-    let mut found = false;
-    for (index, rows) in rows.tables.iter_mut().enumerate() {
-        let only = (Some(index) == table).then(|| only(rows, element)).flatten();
-        found |= only.is_some();
-        *rows = only.unwrap_or_default();
+    // A table may be filled in several ways, told apart by `when`.
+    let mut ways = 0;
+    for (table, rows) in pipeline.tables.iter().zip(&mut rows.tables) {
+        let meant = table.for_each.is_some() && Some(&table.name) == kept.table.as_ref();
+        *rows = if meant { only(rows, element) } else { TableRows::default() };
+        ways += usize::from(!rows.rows.is_empty());
     }
-    if !found {
-        return Err(Box::new(DeadLetter {
-            kind: "missing",
-            message: format!("the message makes no row of element {element} in this table any more"),
-            table: kept.table.clone(),
-            ..letter
-        }));
+    if ways != 1 {
+        let message = if ways == 0 {
+            format!("the message makes no row of element {element} in this table any more")
+        } else {
+            format!(
+                "several mappings of this table make rows of element {element}: which one failed is not known"
+            )
+        };
+        return Err(Box::new(DeadLetter { kind: "missing", message, table: kept.table.clone(), ..letter }));
     }
     Ok(Attempt { letter, rows, excluded: Excluded::default(), refused: Vec::new() })
 }
 
-/// The row of one element.
-fn only(rows: &TableRows, element: u32) -> Option<TableRows> {
-    let index = rows.rows.iter().position(|row| row.element == element)?;
-    let data = rows.data[rows.range(u32::try_from(index).ok()?)].to_vec();
-    Some(TableRows { data, rows: vec![Row { start: 0, ..rows.rows[index] }] })
+/// The rows of one element.
+fn only(rows: &TableRows, element: u32) -> TableRows {
+    let mut kept = TableRows::default();
+    for (index, row) in (0..).zip(&rows.rows).filter(|(_, row)| row.element == element) {
+        let start = u32::try_from(kept.data.len()).unwrap_or(u32::MAX);
+        kept.data.extend_from_slice(&rows.data[rows.range(index)]);
+        kept.rows.push(Row { start, ..*row });
+    }
+    kept
 }
 
 fn with_reason(letter: &DeadLetter, poison: &Poison) -> DeadLetter {

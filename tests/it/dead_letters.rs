@@ -268,7 +268,7 @@ async fn a_late_row_never_replaces_a_newer_one() {
 
     let blind = world.run(&world.config(pipeline), &["dead-letters", "retry", "--all"]).await;
     assert_eq!(blind.code, 1);
-    assert!(blind.out.contains("no column that keeps $sequence"), "{blind:?}");
+    assert!(blind.out.contains("neither newer_by nor a column that keeps $sequence"), "{blind:?}");
     world.run(&world.config(&kept), &["dead-letters", "retry", "--all"]).await.well();
     let values = "SELECT string_agg(camera || ':' || value, ' ' ORDER BY camera) FROM latest";
     let values: String = world.database.query_one(values, &[]).await.unwrap().get(0);

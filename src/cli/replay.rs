@@ -1,0 +1,114 @@
+//! `jetcopy replay`: a stretch of the stream again, into tables beside the ones it is in.
+//!
+//! Guarantees: with `--dry-run` it changes nothing; without it, it writes to shadow tables only. Ctrl-C ends it in order; the
+//! same command goes on where it was.
+
+use async_nats::jetstream::stream::Stream;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::signals::Shutdown;
+use super::{Failure, UnknownPipeline};
+use crate::config::{Config, Pipeline};
+use crate::control::{self, Point, rewind};
+use crate::nats;
+use crate::postgres::connect;
+use crate::replay::{self, CLIENT_NAME, Compared, Ended, Plan, Request};
+
+/// Arguments of `jetcopy replay`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The pipeline whose stream, mapping and tables are meant.
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The first message: a sequence, or the first that was stored at this time or later.
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub from: Point,
+    /// The last message: a sequence, or the last that was stored before this time [default: the pipeline's checkpoint].
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub to: Option<Point>,
+    /// The table to fill, as SHADOW or, where the pipeline fills several, TABLE=SHADOW; it is made like the table if it is
+    /// not there [default: the table's name and `_replay`].
+    #[arg(long, value_name = "SHADOW")]
+    pub into: Vec<String>,
+    /// Show what would be read and written; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Runs the command; it fails where it was interrupted before all was there.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
+    let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
+    let ended = replay(config, pipeline, args, shutdown).await.map_err(Failure::failed)?;
+    match ended {
+        None => Ok(()),
+        Some(Ended::Whole { tables, dead_letters }) => {
+            tables.iter().for_each(tell);
+            let (replayed, original) = dead_letters;
+            println!("dead letters: {replayed} of the replay, {original} of the pipeline in this stretch");
+            Ok(())
+        }
+        Some(Ended::Interrupted(committed)) => {
+            println!(
+                "interrupted after sequence {committed}; the same command with this stretch goes on from there"
+            );
+            Err(Failure::Told)
+        }
+    }
+}
+
+async fn replay(
+    config: &Config,
+    pipeline: &Pipeline,
+    args: &Args,
+    shutdown: Shutdown,
+) -> Result<Option<Ended>, replay::Error> {
+    let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
+    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
+    let stream: Stream = rewind::stream(connection.client.clone(), pipeline).await?;
+    let request = Request { from: args.from, to: args.to, into: args.into.clone() };
+    let plan = replay::plan(config, pipeline, &session, &stream, &request).await?;
+    describe(pipeline, &plan);
+    if args.dry_run {
+        println!("nothing was changed");
+        return Ok(None);
+    }
+    let bar = ProgressBar::new(plan.to + 1 - plan.from).with_style(
+        ProgressStyle::with_template("{bar:40} {percent}% {pos}/{len} sequences, {per_sec}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let progress = |committed: u64| bar.set_position((committed + 1).saturating_sub(plan.from));
+    let ended = replay::run(config, pipeline, &session, &stream, &plan, progress, shutdown.asked()).await;
+    bar.finish_and_clear();
+    session.close().await;
+    ended.map(Some)
+}
+
+fn describe(pipeline: &Pipeline, plan: &Plan) {
+    println!(
+        "replay {}: stream {}, sequences {} to {}, {} messages; the stream holds {} to {}",
+        plan.name, pipeline.stream, plan.from, plan.to, plan.messages, plan.stream.0, plan.stream.1
+    );
+    for shadow in &plan.shadows {
+        let there = if shadow.exists { "which is there" } else { "which is made like it" };
+        println!("table {}: into {}, {there}", shadow.table, shadow.shadow);
+    }
+    if let Some(committed) = plan.resumes_after {
+        println!("goes on after sequence {committed}, where it was interrupted");
+    }
+}
+
+fn tell(compared: &Compared) {
+    let Compared { table, shadow, replayed, original } = compared;
+    match original {
+        Some(original) if original == replayed => {
+            println!("table {shadow}: {replayed} rows, as many as {table} has of these messages");
+        }
+        Some(original) => {
+            println!("table {shadow}: {replayed} rows; {table} has {original} of these messages");
+        }
+        None => {
+            println!("table {shadow}: {replayed} rows; not compared, no column of {table} keeps $sequence");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `jetcopy rewind`: a checkpoint goes back, and what follows is carried again.
+//!
+//! Guarantees: without `--yes` it only shows what would happen; with it, it does just that, or nothing where a daemon writes
+//! or anything moved meanwhile. It takes no row away.
+
+use super::{Failure, UnknownPipeline};
+use crate::config::Config;
+use crate::control::rewind::{self, CLIENT_NAME, Error, Plan};
+use crate::control::{self, Point};
+use crate::postgres::connect;
+
+/// Arguments of `jetcopy rewind`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The pipeline.
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The new checkpoint: what follows this sequence, or was stored at this time or later, is carried again. A time is
+    /// written as 2026-07-01T12:00:00Z, or as how long ago: 2h.
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub to: Point,
+    /// Do it; without it, what would happen is shown.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Runs the command; without `--yes` it fails after it has shown the plan.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
+    let done = async {
+        let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
+        let plan = rewind::plan(config, pipeline, &session, args.to).await?;
+        tell(&pipeline.name, &plan);
+        if args.yes {
+            rewind::rewind(&session, pipeline, &plan).await?;
+            println!("the checkpoint of {} stands at {} now", pipeline.name, plan.to);
+        } else {
+            println!("nothing was changed; --yes does it");
+        }
+        session.close().await;
+        Ok::<_, Error>(())
+    };
+    done.await.map_err(Failure::failed)?;
+    if args.yes { Ok(()) } else { Err(Failure::Told) }
+}
+
+fn tell(pipeline: &str, plan: &Plan) {
+    println!(
+        "pipeline {pipeline}: checkpoint from {} back to {}; {} messages are carried again",
+        plan.from, plan.to, plan.messages
+    );
+    for table in &plan.tables {
+        let name = &table.table;
+        match (table.keyed, table.rows, &table.delete) {
+            (true, _, _) => println!("table {name}: on_conflict settles rows that are there already"),
+            (false, Some(rows), Some(delete)) => {
+                println!(
+                    "table {name}: {rows} rows would be there twice unless they are removed first:\n  {delete}"
+                );
+            }
+            (false, _, _) => println!(
+                "table {name}: rows would be there twice unless they are removed first; which they are, no column \
+                 tells (none keeps $sequence, or another pipeline fills the table too)"
+            ),
+        }
+    }
+    if plan.dead_letters > 0 {
+        println!(
+            "{} dead letters would be there twice: retry them first, or\n  \
+             DELETE FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}' AND sequence > {};",
+            plan.dead_letters, plan.to
+        );
+    }
+}

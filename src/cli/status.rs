@@ -1,0 +1,173 @@
+//! `jetcopy status`: what every pipeline does, from the daemon, or from NATS and the database where it is down.
+//!
+//! Guarantees: it says whom it asked, and changes nothing. The daemon's own numbers are shown as they come; fields that
+//! this version does not know are passed on in `--json`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Failure, columns};
+use crate::config::Config;
+use crate::outside;
+
+mod fetch;
+
+/// Clears a terminal and puts the cursor at its top.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Arguments of `jetcopy status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object: `source` says who was asked, `pipelines` holds the rest.
+    #[arg(long)]
+    pub json: bool,
+    /// Look again and again, every 2s or as often as given, until Ctrl-C.
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
+        value_parser = humantime::parse_duration)]
+    pub watch: Option<Duration>,
+}
+
+/// Runs the command; what it finds goes to standard output.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    config.require_pipelines()?;
+    loop {
+        let seen = look(config).await;
+        let text = if args.json { format!("{seen}\n") } else { table(&seen) };
+        let mut out = io::stdout().lock();
+        let clear = if args.watch.is_some() && !args.json && out.is_terminal() { CLEAR } else { "" };
+        out.write_all([clear, &text].concat().as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(Failure::failed)?;
+        drop(out);
+        let Some(interval) = args.watch else { return Ok(()) };
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// What the daemon says, with `source` added; or what can be seen without it.
+async fn look(config: &Config) -> Value {
+    let address = fetch::reachable(config.http.listen);
+    match fetch::status(address).await {
+        Ok(mut status) => {
+            status["source"] = "daemon".into();
+            status["address"] = address.to_string().into();
+            status
+        }
+        Err(error) => json!({
+            "source": "servers",
+            "why": format!("no daemon answers at {address}: {error}"),
+            "pipelines": outside::look(config).await,
+        }),
+    }
+}
+
+const HEADER: [&str; 10] = [
+    "PIPELINE",
+    "STATE",
+    "BEHIND",
+    "UNDELIVERED",
+    "UNACKED",
+    "CHECKPOINT",
+    "STREAM",
+    "HEADROOM",
+    "ROWS/S",
+    "DEAD LETTERS",
+];
+const RIGHT: [bool; 10] = [false, false, true, true, true, true, true, true, true, true];
+
+fn table(seen: &Value) -> String {
+    let pipelines = seen["pipelines"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut out = match seen["source"].as_str() {
+        Some("daemon") => format!(
+            "daemon {} at {}, since {}\n",
+            text(&seen["version"]),
+            text(&seen["address"]),
+            text(&seen["started"])
+        ),
+        _ => format!("{}; this is what NATS and the database say\n", text(&seen["why"])),
+    };
+    let rows: Vec<[String; 10]> = pipelines.iter().map(row).collect();
+    out += &columns::render(HEADER, RIGHT, &rows);
+    for pipeline in pipelines {
+        out += &trouble(pipeline);
+    }
+    out
+}
+
+fn row(pipeline: &Value) -> [String; 10] {
+    let behind = pipeline["behind_seconds"].as_f64();
+    let rate = pipeline["recent"]["rows_per_second"].as_f64();
+    let stream = |end: &str| text(&pipeline[end]);
+    [
+        name(pipeline),
+        text(&pipeline["state"]),
+        behind.map_or_else(dash, |seconds| format!("{seconds:.1} s")),
+        text(&pipeline["pending_messages"]),
+        text(&pipeline["ack_pending_messages"]),
+        text(&pipeline["checkpoint_sequence"]),
+        format!("{}–{}", stream("stream_first_sequence"), stream("stream_last_sequence")),
+        text(&pipeline["headroom_sequences"]),
+        rate.map_or_else(dash, |rate| format!("{rate:.0}")),
+        text(&pipeline["dead_letters"]),
+    ]
+}
+
+/// Lines that say why a pipeline is as it is, and what would help.
+fn trouble(pipeline: &Value) -> String {
+    let mut lines = Vec::new();
+    if let Some(reason) = pipeline["reason"].as_str() {
+        lines.push(reason.to_owned());
+    }
+    if let Some(remedy) = pipeline["remedy"].as_str() {
+        lines.push(format!("remedy: {remedy}"));
+    }
+    if let Some(losses @ 1..) = pipeline["open_losses"].as_u64() {
+        lines.push(format!("{losses} losses are not accepted: look at jetcopy.losses"));
+    }
+    for unknown in pipeline["unknown"].as_array().into_iter().flatten() {
+        lines.push(format!("could not ask {}", text(unknown)));
+    }
+    let name = name(pipeline);
+    lines.iter().fold(String::new(), |text, line| text + &name + ": " + line + "\n")
+}
+
+/// The pipeline's name, with its shard where that is another.
+fn name(pipeline: &Value) -> String {
+    match (pipeline["pipeline"].as_str(), pipeline["shard"].as_str()) {
+        (Some(name), Some(shard)) if name != shard => format!("{name}/{shard}"),
+        (name, _) => name.unwrap_or("?").to_owned(),
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+/// A value as a cell: a dash for what is not known.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => dash(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_does_not_say_is_a_dash_and_what_it_says_beyond_is_no_error() {
+        let seen = json!({
+            "source": "daemon", "version": "9.9", "address": "127.0.0.1:9464", "more": {},
+            "pipelines": [{"pipeline": "frames", "state": "paused", "reason": "no such table",
+                "remedy": "run `jetcopy migrate`", "checkpoint_sequence": 7, "novel": [1]}],
+        });
+        let text = table(&seen);
+        assert!(text.starts_with("daemon 9.9 at 127.0.0.1:9464, since -\n"), "{text}");
+        assert!(text.contains("\nframes    paused       -"), "{text}");
+        assert!(text.contains("\nframes: no such table\nframes: remedy: run `jetcopy migrate`\n"), "{text}");
+    }
+}

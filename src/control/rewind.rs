@@ -1,0 +1,209 @@
+//! `jetcopy rewind`: moves a checkpoint back, so that what follows is carried again.
+//!
+//! Guarantees: it never moves a checkpoint forward, to where the stream holds nothing any more, or under a daemon that
+//! writes; the plan is what is done, or nothing is. It takes no row away: those that are carried again are then there twice,
+//! unless a key refuses them, and the plan says which.
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::Stream;
+use jiff::Timestamp;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+
+use super::{Error as Control, Point, rows};
+use crate::audit::contents::Contents;
+use crate::checkpoint::LOCK_TIMEOUT;
+use crate::config::{Config, OnConflict, Pipeline, SEQUENCE};
+use crate::nats;
+use crate::postgres::connect::Session;
+use crate::postgres::introspect::{self, IntrospectError};
+use crate::resync;
+
+/// How the servers know the sessions.
+pub(crate) const CLIENT_NAME: &str = "jetcopy rewind";
+
+/// What a rewind would do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The checkpoint as it is.
+    pub from: u64,
+    /// The checkpoint as it would be.
+    pub to: u64,
+    /// Messages that would be carried again.
+    pub messages: u64,
+    /// The tables that they filled.
+    pub tables: Vec<Doubled>,
+    /// Dead letters that would be there twice.
+    pub dead_letters: u64,
+}
+
+/// Rows that would be there twice.
+#[derive(Debug, Clone)]
+pub struct Doubled {
+    /// The table as configured.
+    pub table: String,
+    /// How many; `None` where no column keeps `$sequence`.
+    pub rows: Option<u64>,
+    /// What removes them; `None` where it cannot be told which they are, or where a key keeps them from being doubled.
+    pub delete: Option<String>,
+    /// Whether `on_conflict` keeps them from being doubled.
+    pub keyed: bool,
+}
+
+/// Why nothing can be rewound.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database or its schema.
+    #[error(transparent)]
+    Control(#[from] Control),
+    /// No connection to NATS.
+    #[error("no connection to NATS")]
+    Nats(#[from] nats::ConnectError),
+    /// The stream cannot be read.
+    #[error("cannot read stream {stream}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// What the client said.
+        source: async_nats::Error,
+    },
+    /// A target table cannot be read.
+    #[error("cannot read the target table")]
+    Introspect(#[from] IntrospectError),
+    /// Nothing was carried yet.
+    #[error("pipeline {0} has no checkpoint yet: it has carried nothing")]
+    NoCheckpoint(String),
+    /// The stream is not the one that was carried.
+    #[error(
+        "the stream was recreated after the checkpoint: its sequences count anew, there is nothing to go back to"
+    )]
+    Recreated,
+    /// It would go forward, or nowhere.
+    #[error("the checkpoint stands at {from}: {to} is not before it")]
+    NotBack {
+        /// The checkpoint.
+        from: u64,
+        /// Where to.
+        to: u64,
+    },
+    /// What would be carried again is not there any more.
+    #[error("the stream begins at sequence {first}: the checkpoint can go back to {} at most", .first.saturating_sub(1))]
+    Dropped {
+        /// First sequence that the stream holds.
+        first: u64,
+    },
+    /// A daemon writes.
+    #[error("{owner} writes this pipeline: stop it, or run `jetcopy pause {pipeline}` first")]
+    Live {
+        /// The daemon, as in `jetcopy.checkpoints.owner`.
+        owner: String,
+        /// The pipeline.
+        pipeline: String,
+    },
+    /// The checkpoint has moved since the plan was made.
+    #[error("the checkpoint has moved meanwhile; nothing was changed")]
+    Moved,
+}
+
+/// Opens the stream of `pipeline`.
+pub(crate) async fn stream(client: async_nats::Client, pipeline: &Pipeline) -> Result<Stream, Error> {
+    let stream = jetstream::new(client).get_stream(&pipeline.stream).await;
+    stream.map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source: source.into() })
+}
+
+/// The last sequence before `point`: messages from there on are at the point or later.
+pub(crate) async fn before(stream: &Stream, pipeline: &Pipeline, point: Timestamp) -> Result<u64, Error> {
+    let before_us = point.as_microsecond().saturating_sub(1);
+    let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
+    resync::kept_sequence(stream, before_us).await.map_err(|error| failed(error.into()))
+}
+
+/// Looks at what going back to `point` would mean: a sequence is the new checkpoint; with a time, what was stored then or
+/// later is carried again.
+pub async fn plan(
+    config: &Config,
+    pipeline: &Pipeline,
+    session: &Session,
+    point: Point,
+) -> Result<Plan, Error> {
+    let name = escape_literal(&pipeline.name);
+    let sql = format!(
+        "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
+         CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE pipeline = {name}"
+    );
+    let found = rows(session, "read the checkpoint", &sql).await?;
+    let Some(row) = found.first() else { return Err(Error::NoCheckpoint(pipeline.name.clone())) };
+    let from: u64 = row.get(0).and_then(|text| text.parse().ok()).unwrap_or(0);
+    if let Some(owner) = row.get(2) {
+        return Err(Error::Live { owner: owner.to_owned(), pipeline: pipeline.name.clone() });
+    }
+    let created_us: Option<i128> = row.get(1).and_then(|us| us.parse().ok());
+    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
+    let stream = stream(connection.client.clone(), pipeline).await?;
+    let info = stream.cached_info();
+    match created_us {
+        None => return Err(Error::NoCheckpoint(pipeline.name.clone())),
+        Some(us) if us != info.created.unix_timestamp_nanos() / 1_000 => return Err(Error::Recreated),
+        Some(_) => {}
+    }
+    let to = match point {
+        Point::Sequence(sequence) => sequence,
+        Point::Time(time) => before(&stream, pipeline, time).await?,
+    };
+    if to >= from {
+        return Err(Error::NotBack { from, to });
+    }
+    let first = info.state.first_sequence;
+    if first > to + 1 {
+        return Err(Error::Dropped { first });
+    }
+    let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
+    let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, from).await.map_err(failed)?;
+
+    let mut tables = Vec::with_capacity(pipeline.tables.len());
+    for table in &pipeline.tables {
+        let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
+        let keyed = table.on_conflict != OnConflict::Error;
+        let mut others = config.pipelines.iter().filter(|other| other.name != pipeline.name);
+        let shared = others.any(|other| other.tables.iter().any(|found| found.name == table.name));
+        let Some(column) = table.column_of(SEQUENCE).filter(|_| !shared).map(escape_identifier) else {
+            tables.push(Doubled { table: table.name.clone(), rows: None, delete: None, keyed });
+            continue;
+        };
+        let sql = format!("SELECT count(*) FROM {qualified} WHERE {column} > {to}");
+        tables.push(Doubled {
+            table: table.name.clone(),
+            rows: Some(number(&rows(session, "count the rows", &sql).await?)),
+            delete: (!keyed).then(|| format!("DELETE FROM {qualified} WHERE {column} > {to};")),
+            keyed,
+        });
+    }
+    let sql =
+        format!("SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {name} AND sequence > {to}");
+    let dead_letters = number(&rows(session, "count the dead letters", &sql).await?);
+    Ok(Plan { from, to, messages, tables, dead_letters })
+}
+
+/// Does what `plan` says, unless anything has moved since.
+pub async fn rewind(session: &Session, pipeline: &Pipeline, plan: &Plan) -> Result<(), Error> {
+    // The time of the message at the new checkpoint is not known to be that of what was committed then.
+    let sql = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+         UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = NULL, epoch = epoch + 1, \
+           owner = NULL, lease_until = NULL, updated_at = now() \
+         WHERE pipeline = {} AND last_sequence = {} AND NOT coalesce(lease_until > now(), false) \
+         RETURNING shard; \
+         COMMIT",
+        LOCK_TIMEOUT.as_millis(),
+        plan.to,
+        escape_literal(&pipeline.name),
+        plan.from,
+    );
+    if rows(session, "move the checkpoint back", &sql).await?.is_empty() {
+        return Err(Error::Moved);
+    }
+    Ok(())
+}
+
+fn number(rows: &[tokio_postgres::SimpleQueryRow]) -> u64 {
+    rows.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()).unwrap_or(0)
+}

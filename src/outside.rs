@@ -1,0 +1,178 @@
+//! A pipeline as NATS and the database see it, without its daemon.
+//!
+//! Guarantees: what one server cannot say is left out and named, and does not keep the other from being asked. It changes
+//! nothing.
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use jiff::Timestamp;
+use postgres_protocol::escape::escape_literal;
+use serde::Serialize;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use crate::config::{Config, Pipeline};
+use crate::nats;
+use crate::postgres::connect::{self, Session};
+use crate::recovery::chain;
+use crate::subscribe;
+
+/// How the servers know the sessions.
+const CLIENT_NAME: &str = "jetcopy status";
+
+/// What is known of a pipeline; named as in the daemon's `/status`, `None` where nobody could say.
+#[derive(Debug, Clone, Default, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "each field is that of the daemon's `/status`, documented in `metrics::names`"
+)]
+pub struct Outside {
+    pub pipeline: String,
+    pub stream: String,
+    /// `down`, `paused` where an operator paused it, or `elsewhere` where a daemon that was not asked holds the lease.
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    pub checkpoint_sequence: Option<u64>,
+    /// When the checkpoint moved last, in RFC 3339.
+    pub committed_at: Option<String>,
+    pub stream_first_sequence: Option<u64>,
+    pub stream_last_sequence: Option<u64>,
+    pub pending_messages: Option<u64>,
+    pub ack_pending_messages: Option<u64>,
+    pub headroom_sequences: Option<u64>,
+    /// Age of the oldest message that is not committed.
+    pub behind_seconds: Option<f64>,
+    /// In the table now.
+    pub dead_letters: Option<u64>,
+    /// Losses that nobody accepted.
+    pub open_losses: Option<u64>,
+    /// What could not be found out, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// Asks both servers about every pipeline.
+pub async fn look(config: &Config) -> Vec<Outside> {
+    let session = connect::connect_any(&config.postgres, CLIENT_NAME).await;
+    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await;
+    let mut seen = Vec::with_capacity(config.pipelines.len());
+    for pipeline in &config.pipelines {
+        let mut outside = Outside {
+            pipeline: pipeline.name.clone(),
+            stream: pipeline.stream.clone(),
+            state: "down",
+            ..Outside::default()
+        };
+        match &session {
+            Ok(session) => {
+                if let Err(error) = outside.ask_database(session, pipeline).await {
+                    outside.unknown.push(format!("the database: {}", chain(&error)));
+                }
+            }
+            Err(error) => outside.unknown.push(format!("the database: {}", chain(error))),
+        }
+        match &connection {
+            Ok(connection) => {
+                if let Err(error) = outside.ask_nats(&connection.client, pipeline).await {
+                    outside.unknown.push(format!("NATS: {}", chain(error.as_ref())));
+                }
+            }
+            Err(error) => outside.unknown.push(format!("NATS: {}", chain(error))),
+        }
+        seen.push(outside);
+    }
+    if let Ok(session) = session {
+        session.close().await;
+    }
+    seen
+}
+
+impl Outside {
+    async fn ask_database(
+        &mut self,
+        session: &Session,
+        pipeline: &Pipeline,
+    ) -> Result<(), tokio_postgres::Error> {
+        let name = escape_literal(&pipeline.name);
+        let sql = format!(
+            "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+               CASE WHEN lease_until > now() THEN owner END, paused_by, \
+               to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
+             FROM jetcopy.checkpoints WHERE pipeline = {name}"
+        );
+        if let Some(row) = row(session, &sql).await? {
+            self.checkpoint_sequence = number(&row, 0);
+            self.committed_at = row.get(1).map(str::to_owned);
+            if let (by, Some(since)) = (row.get(3).unwrap_or_default(), row.get(4)) {
+                self.state = "paused";
+                self.reason = Some(format!("paused by operator {by} since {since} UTC"));
+                self.remedy = Some(format!("run `jetcopy resume {}`", pipeline.name));
+            } else if let Some(owner) = row.get(2) {
+                self.state = "elsewhere";
+                self.reason = Some(format!("{owner} holds its lease"));
+            }
+        }
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {name}), \
+               (SELECT count(*) FROM jetcopy.losses WHERE pipeline = {name} AND accepted_at IS NULL)"
+        );
+        if let Some(row) = row(session, &sql).await? {
+            (self.dead_letters, self.open_losses) = (number(&row, 0), number(&row, 1));
+        }
+        Ok(())
+    }
+
+    async fn ask_nats(
+        &mut self,
+        client: &async_nats::Client,
+        pipeline: &Pipeline,
+    ) -> Result<(), async_nats::Error> {
+        let stream = jetstream::new(client.clone()).get_stream(&pipeline.stream).await?;
+        let state = &stream.cached_info().state;
+        self.stream_first_sequence = Some(state.first_sequence);
+        self.stream_last_sequence = Some(state.last_sequence);
+        let checkpoint = self.checkpoint_sequence.unwrap_or(0);
+        self.headroom_sequences = Some((checkpoint + 1).saturating_sub(state.first_sequence));
+        if let Some(Info { num_pending, num_ack_pending, .. }) = subscribe::find(&stream, pipeline).await? {
+            self.pending_messages = Some(num_pending);
+            self.ack_pending_messages = Some(num_ack_pending as u64);
+        }
+        self.behind_seconds = Some(behind(&stream, pipeline, checkpoint).await?);
+        Ok(())
+    }
+}
+
+/// Age of the first message after `checkpoint`; 0 where there is none.
+async fn behind(stream: &Stream, pipeline: &Pipeline, checkpoint: u64) -> Result<f64, async_nats::Error> {
+    let all = [">".to_owned()];
+    let subjects = if pipeline.subjects.is_empty() { &all[..] } else { &pipeline.subjects };
+    let mut oldest = None;
+    for subject in subjects {
+        match stream.get_first_raw_message_by_subject(subject, checkpoint + 1).await {
+            Ok(message) => {
+                let time = message.time.unix_timestamp_nanos();
+                oldest = Some(oldest.map_or(time, |oldest: i128| oldest.min(time)));
+            }
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
+    let age = oldest.map_or(0.0, |oldest| (Timestamp::now().as_nanosecond() - oldest).max(0) as f64 / 1e9);
+    Ok(age)
+}
+
+async fn row(session: &Session, sql: &str) -> Result<Option<SimpleQueryRow>, tokio_postgres::Error> {
+    let messages = session.client.simple_query(sql).await?;
+    Ok(messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    }))
+}
+
+fn number(row: &SimpleQueryRow, column: usize) -> Option<u64> {
+    row.get(column).and_then(|text| text.parse().ok())
+}

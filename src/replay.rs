@@ -1,0 +1,424 @@
+//! A stretch of a stream again, into tables beside the ones it is in.
+//!
+//! Guarantees: it is a pipeline of its own, by the same stages and with the same promise: its shard, its checkpoint, its
+//! durable, its dead letters. What it replays is never written to a table that the pipeline fills. It is bounded: nothing after
+//! the last sequence is written. One that was interrupted goes on where it was, when the same stretch is asked for again;
+//! when it is done, its checkpoint and its durable are gone.
+//!
+//! It does not lock the stretch: what the stream drops meanwhile is a loss, and ends it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Stream;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use tokio::sync::watch;
+
+use crate::audit::contents::Contents;
+use crate::checkpoint::{self, Place, timestamp};
+use crate::config::{self, Config, OnLoss, SEQUENCE};
+use crate::control::rewind::{self, before};
+use crate::control::{self, Point, rows};
+use crate::metrics::Metrics;
+use crate::nats;
+use crate::pipeline::Pipeline;
+use crate::poison::Window;
+use crate::postgres::connect::Session;
+use crate::postgres::introspect::{self, IntrospectError};
+use crate::postgres::timeline::Newest;
+use crate::status::{PipelineStatus, Registry, State};
+use crate::supervise;
+
+/// How the servers know the sessions that are not the pipeline's own.
+pub const CLIENT_NAME: &str = "jetcopy replay";
+
+/// What is added to a table's name for its shadow, where no name is given.
+const SUFFIX: &str = "_replay";
+
+/// How often the end is looked for.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What to replay, and into what.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The first message.
+    pub from: Point,
+    /// The last one; without it, the pipeline's checkpoint.
+    pub to: Option<Point>,
+    /// `TABLE=SHADOW`, or just `SHADOW` where the pipeline fills one table.
+    pub into: Vec<String>,
+}
+
+/// What a replay would do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name: pipeline, shard and part of its durable's.
+    pub name: String,
+    /// First sequence.
+    pub from: u64,
+    /// Last sequence.
+    pub to: u64,
+    /// First and last sequence that the stream holds.
+    pub stream: (u64, u64),
+    /// Messages from the first to the last.
+    pub messages: u64,
+    /// Tables and their shadows, in the order of the configuration.
+    pub shadows: Vec<Shadow>,
+    /// Where an interrupted replay of this stretch stands.
+    pub resumes_after: Option<u64>,
+    created_ns: i64,
+}
+
+/// A table and the one that is filled in its place.
+#[derive(Debug, Clone)]
+pub struct Shadow {
+    /// The table as configured.
+    pub table: String,
+    /// The shadow's name.
+    pub shadow: String,
+    /// Whether the shadow is there already.
+    pub exists: bool,
+    qualified: String,
+    /// The column that keeps `$sequence`, quoted.
+    sequence: Option<String>,
+}
+
+/// What a replay has brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The table as configured.
+    pub table: String,
+    /// The shadow's name.
+    pub shadow: String,
+    /// Rows in the shadow.
+    pub replayed: u64,
+    /// Rows of the same messages in the table; `None` where no column keeps `$sequence`.
+    pub original: Option<u64>,
+}
+
+/// How a replay ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// All of it is there.
+    Whole {
+        /// Table by table.
+        tables: Vec<Compared>,
+        /// Dead letters of the replay, and of the pipeline in the same stretch.
+        dead_letters: (u64, u64),
+    },
+    /// It was stopped; asked for again, it goes on after this sequence.
+    Interrupted(u64),
+}
+
+/// Why nothing is replayed, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database or its schema.
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    /// NATS or the stream.
+    #[error(transparent)]
+    Stream(#[from] rewind::Error),
+    /// No connection to NATS.
+    #[error("no connection to NATS")]
+    Nats(#[from] nats::ConnectError),
+    /// A table cannot be used.
+    #[error("cannot use the table")]
+    Introspect(#[from] IntrospectError),
+    /// There is nothing in the stretch.
+    #[error("there is nothing to replay from {from} to {to}: the stream holds sequences {first} to {last}")]
+    Empty {
+        /// First sequence that was asked for.
+        from: u64,
+        /// Last one.
+        to: u64,
+        /// First sequence that the stream holds.
+        first: u64,
+        /// Last one.
+        last: u64,
+    },
+    /// `--into` cannot be read.
+    #[error(
+        "--into {0} does not name a table of the pipeline: write TABLE=SHADOW, or SHADOW where it fills one table"
+    )]
+    Into(String),
+    /// A shadow is a table that some pipeline fills.
+    #[error("{0} is filled by a pipeline: name another table with --into")]
+    Live(String),
+    /// A shadow has rows of something else.
+    #[error(
+        "{0} holds rows already, and not of an interrupted replay of this stretch: empty it, or name another table"
+    )]
+    NotEmpty(String),
+    /// The pipeline of the replay needs a person.
+    #[error("the replay stands still: {reason}; {remedy}")]
+    Stuck {
+        /// What is wrong.
+        reason: String,
+        /// What would mend it.
+        remedy: String,
+    },
+}
+
+/// Looks at what `request` means; changes nothing.
+pub async fn plan(
+    config: &Config,
+    pipeline: &config::Pipeline,
+    session: &Session,
+    stream: &Stream,
+    request: &Request,
+) -> Result<Plan, Error> {
+    let info = stream.cached_info();
+    let (first, last) = (info.state.first_sequence, info.state.last_sequence);
+    let from = match request.from {
+        Point::Sequence(sequence) => sequence,
+        Point::Time(time) => before(stream, pipeline, time).await? + 1,
+    };
+    let to = match request.to {
+        Some(Point::Sequence(sequence)) => sequence,
+        // All that was stored before this time.
+        Some(Point::Time(time)) => before(stream, pipeline, time).await?,
+        None => checkpoint_of(session, &pipeline.name).await?.unwrap_or(last),
+    };
+    let (from, to) = (from.max(first), to.min(last));
+    if from > to {
+        return Err(Error::Empty { from, to, first, last });
+    }
+    let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
+    let messages = Contents::new(stream, &pipeline.subjects).count(from, to).await.map_err(failed)?;
+    let name = format!("{}-replay-{from}-{to}", pipeline.name);
+    let resumes_after = checkpoint_of(session, &name).await?;
+    let mut live = Vec::new();
+    for table in config.pipelines.iter().flat_map(|pipeline| &pipeline.tables) {
+        live.push(qualified(session, &table.name).await?);
+    }
+    let mut shadows = Vec::with_capacity(pipeline.tables.len());
+    for (table, shadow) in pipeline.tables.iter().zip(shadow_names(pipeline, &request.into)?) {
+        let there = qualified(session, &shadow).await?;
+        // A name that is cut off at 63 bytes could be the table's own.
+        if live.contains(&there) && there.is_some() {
+            return Err(Error::Live(shadow));
+        }
+        let filled = format!("SELECT FROM {shadow} LIMIT 1");
+        if there.is_some()
+            && resumes_after.is_none()
+            && !rows(session, "look into the shadow table", &filled).await?.is_empty()
+        {
+            return Err(Error::NotEmpty(shadow));
+        }
+        shadows.push(Shadow {
+            table: table.name.clone(),
+            shadow,
+            exists: there.is_some(),
+            qualified: introspect::introspect(&session.client, &table.name).await?.qualified,
+            sequence: table.column_of(SEQUENCE).map(escape_identifier),
+        });
+    }
+    let created_ns = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+    Ok(Plan { name, from, to, stream: (first, last), messages, shadows, resumes_after, created_ns })
+}
+
+/// The shadow of each table.
+fn shadow_names(pipeline: &config::Pipeline, into: &[String]) -> Result<Vec<String>, Error> {
+    let mut names: Vec<String> = pipeline
+        .tables
+        .iter()
+        .map(|table| match table.name.strip_suffix('"') {
+            Some(open) => format!("{open}{SUFFIX}\""),
+            None => format!("{}{SUFFIX}", table.name),
+        })
+        .collect();
+    for given in into {
+        let (table, shadow) = match given.split_once('=') {
+            Some((table, shadow)) => (pipeline.tables.iter().position(|known| known.name == table), shadow),
+            None => ((pipeline.tables.len() == 1).then_some(0), given.as_str()),
+        };
+        match table {
+            Some(table) if !shadow.is_empty() => shadow.clone_into(&mut names[table]),
+            _ => return Err(Error::Into(given.clone())),
+        }
+    }
+    Ok(names)
+}
+
+/// Schema and name of a table as the server resolves them; `None` where there is none.
+async fn qualified(session: &Session, name: &str) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid = to_regclass({})",
+        escape_literal(name)
+    );
+    let found = rows(session, "look for the shadow table", &sql).await?;
+    Ok(found.first().and_then(|row| row.get(0)).map(str::to_owned))
+}
+
+async fn checkpoint_of(session: &Session, pipeline: &str) -> Result<Option<u64>, Error> {
+    let sql = format!(
+        "SELECT last_sequence FROM jetcopy.checkpoints WHERE pipeline = {}",
+        escape_literal(pipeline)
+    );
+    let found = rows(session, "read the checkpoint", &sql).await?;
+    Ok(found.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()))
+}
+
+/// Replays until all is there or `stop` resolves; `progress` is told the sequence that is committed.
+pub async fn run(
+    config: &Config,
+    pipeline: &config::Pipeline,
+    session: &Session,
+    stream: &Stream,
+    plan: &Plan,
+    mut progress: impl FnMut(u64),
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, Error> {
+    prepare(session, pipeline, plan).await?;
+    let (metrics, registry) = (Metrics::new(), Registry::default());
+    let shadowed = shadowed(pipeline, plan);
+    let durable = shadowed.durable_name();
+    let tables: Vec<&str> = shadowed.tables.iter().map(|table| table.name.as_str()).collect();
+    let handles = metrics.pipeline(&plan.name, &plan.name, &shadowed.stream, &tables);
+    let status = registry.add(&plan.name, &plan.name, &shadowed.stream, handles.clone());
+    let generations = Pipeline {
+        settings: Arc::new(config.clone()),
+        owner: checkpoint::owner_name(&plan.name, &supervise::instance()),
+        place: Place {
+            pipeline: plan.name.clone(),
+            shard: plan.name.clone(),
+            stream: shadowed.stream.clone(),
+        },
+        poison: Arc::new(Mutex::new(Window::new(shadowed.poison))),
+        pipeline: shadowed,
+        newest: Newest::default(),
+        metrics: handles.clone(),
+        status: Arc::clone(&status),
+        until: plan.to,
+        lag: Arc::default(),
+    };
+    let (halt, halted) = watch::channel(false);
+    let mut contents = Contents::new(stream, &pipeline.subjects);
+    let end = async {
+        let mut timer = tokio::time::interval(LOOK);
+        loop {
+            timer.tick().await;
+            let committed = u64::try_from(handles.checkpoint_sequence.get()).unwrap_or(0).max(plan.from - 1);
+            progress(committed);
+            // All is there when the stream has no further message in the stretch.
+            let next = contents
+                .next(committed + 1)
+                .await
+                .map_err(|source| rewind::Error::Stream { stream: pipeline.stream.clone(), source })?;
+            if next.is_none_or(|next| next > plan.to) {
+                return Ok(());
+            }
+            if let Some(stuck) = stuck(&status) {
+                return Err(stuck);
+            }
+        }
+    };
+    let mut running = Box::pin(supervise::drained(generations, halted));
+    let ended: Result<(), Error> = tokio::select! {
+        ended = end => ended,
+        () = stop => Ok(()),
+        // It has come past the last sequence by itself.
+        _ = &mut running => return finish(session, stream, pipeline, plan, &durable).await,
+    };
+    halt.send_replace(true);
+    running.await;
+    ended?;
+    finish(session, stream, pipeline, plan, &durable).await
+}
+
+/// Makes the shadows and the checkpoint, where they are not there yet.
+async fn prepare(session: &Session, pipeline: &config::Pipeline, plan: &Plan) -> Result<(), Error> {
+    for Shadow { shadow, qualified, .. } in &plan.shadows {
+        let sql = format!("CREATE TABLE IF NOT EXISTS {shadow} (LIKE {qualified} INCLUDING ALL)");
+        rows(session, "create the shadow table", &sql).await?;
+    }
+    let name = escape_literal(&plan.name);
+    let sql = format!(
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, stream_created, last_sequence) \
+         VALUES ({name}, {name}, {}, {}, {}) ON CONFLICT (shard) DO NOTHING",
+        escape_literal(&pipeline.stream),
+        timestamp(plan.created_ns),
+        plan.from - 1,
+    );
+    rows(session, "create the replay's checkpoint", &sql).await?;
+    Ok(())
+}
+
+/// The pipeline with its shadows in the place of its tables.
+fn shadowed(pipeline: &config::Pipeline, plan: &Plan) -> config::Pipeline {
+    let mut shadowed = pipeline.clone();
+    shadowed.name.clone_from(&plan.name);
+    shadowed.durable = None;
+    shadowed.on_loss = OnLoss::Halt;
+    for (table, shadow) in shadowed.tables.iter_mut().zip(&plan.shadows) {
+        table.name.clone_from(&shadow.shadow);
+    }
+    shadowed
+}
+
+/// Why only a person can let it go on.
+fn stuck(status: &PipelineStatus) -> Option<Error> {
+    match status.state() {
+        State::Paused { reason, remedy } | State::Halted { reason, remedy } => {
+            Some(Error::Stuck { reason, remedy })
+        }
+        State::Starting
+        | State::Running
+        | State::Waiting { .. }
+        | State::BackingOff { .. }
+        | State::Stopping
+        | State::Stopped => None,
+    }
+}
+
+/// Compares where all is there, and clears up.
+async fn finish(
+    session: &Session,
+    stream: &Stream,
+    pipeline: &config::Pipeline,
+    plan: &Plan,
+    durable: &str,
+) -> Result<Ended, Error> {
+    let committed = checkpoint_of(session, &plan.name).await?.unwrap_or(plan.from - 1);
+    let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
+    let next = Contents::new(stream, &pipeline.subjects).next(committed + 1).await.map_err(failed)?;
+    if next.is_some_and(|next| next <= plan.to) {
+        return Ok(Ended::Interrupted(committed));
+    }
+    let mut tables = Vec::with_capacity(plan.shadows.len());
+    for Shadow { table, shadow, qualified, sequence, .. } in &plan.shadows {
+        let replayed = count(session, shadow, "").await?;
+        let original = match sequence {
+            Some(column) => {
+                let stretch = format!("WHERE {column} BETWEEN {} AND {}", plan.from, plan.to);
+                Some(count(session, qualified, &stretch).await?)
+            }
+            None => None,
+        };
+        tables.push(Compared { table: table.clone(), shadow: shadow.clone(), replayed, original });
+    }
+    let letters = async |name: &str| {
+        let which = format!(
+            "WHERE pipeline = {} AND sequence BETWEEN {} AND {}",
+            escape_literal(name),
+            plan.from,
+            plan.to
+        );
+        count(session, "jetcopy.dead_letters", &which).await
+    };
+    let dead_letters = (letters(&plan.name).await?, letters(&pipeline.name).await?);
+    let clear = format!("DELETE FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(&plan.name));
+    rows(session, "take the replay's checkpoint away", &clear).await?;
+    // A cursor that nobody pulls from does no harm, and goes with the stream.
+    if let Err(error) = stream.delete_consumer(durable).await {
+        tracing::warn!(durable, %error, "the replay's durable consumer is left");
+    }
+    Ok(Ended::Whole { tables, dead_letters })
+}
+
+async fn count(session: &Session, table: &str, which: &str) -> Result<u64, Error> {
+    let found = rows(session, "count the rows", &format!("SELECT count(*) FROM {table} {which}")).await?;
+    Ok(found.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()).unwrap_or(0))
+}
