@@ -90,8 +90,8 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     };
     let server = http::Server::bind(servers.config.http.listen).await.map_err(Failure::failed)?;
     let address = server.address();
+    say(&format!("page      http://{address}/"));
     say(&format!("metrics   http://{address}/metrics"));
-    say(&format!("status    http://{address}/status"));
     say(&format!("database  psql {}", servers.postgres.database_url(DATABASE)));
     say(&format!("stream    {} at {}", servers.config.pipelines[0].stream, servers.nats.url()));
 

@@ -86,6 +86,53 @@ async fn metrics_and_status_show_the_same_numbers() {
 }
 
 #[tokio::test]
+async fn the_page_runs_nothing_but_its_own_and_nobody_keeps_or_frames_it() {
+    let server = Running::start().await;
+    let (code, head, body) = server.get("/").await;
+    assert_eq!(code, 200);
+    assert!(body.starts_with("<!doctype html>"), "{body}");
+    for header in [
+        "content-type: text/html; charset=utf-8",
+        "content-security-policy: default-src 'none'; style-src 'sha256-",
+        "frame-ancestors 'none'",
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+    ] {
+        assert!(head.contains(header), "{header} is not in {head}");
+    }
+}
+
+#[tokio::test]
+async fn the_history_begins_with_the_server_and_is_told_from_any_sample_on() {
+    let server = Running::start().await;
+    server.add("frames", "frames");
+    let history = async |path: &str| -> serde_json::Value {
+        let (code, _, body) = server.get(path).await;
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    assert_eq!(history("/status/history").await["every_seconds"], 5.0);
+    let next = history("/status/history?after=0").await["next"].clone();
+    let later = history(&format!("/status/history?after={next}")).await;
+    assert_eq!(later["next"], next);
+    for wrong in ["?after=soon", "?before=3", "?after=-1"] {
+        assert_eq!(server.get(&format!("/status/history{wrong}")).await.0, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn status_tells_what_a_pipeline_did_lately() {
+    let server = Running::start().await;
+    server.add("frames", "frames").set_state(State::Running);
+    let status: serde_json::Value = serde_json::from_str(&server.get("/status").await.2).unwrap();
+    let pipeline = &status["pipelines"][0];
+    assert_eq!(pipeline["recent"]["limited_by"], serde_json::Value::Null);
+    assert_eq!(pipeline["headroom_seconds"], serde_json::Value::Null, "nothing is foreseen");
+    assert_eq!(pipeline["newest_dead_letters"], serde_json::json!([]));
+    assert!(status["now"].as_str() >= status["started"].as_str());
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named_with_its_setting() {
     let server = Running::start().await;
     let error = Server::bind(server.address).await.unwrap_err();

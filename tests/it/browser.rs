@@ -3,7 +3,9 @@
 //! Each test leaves pictures in `target/page/`, for people to look at. They want Chromium: `make browser`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_nats::jetstream::stream;
 use jetcopy::http::Server;
 use jetcopy::metrics::Metrics;
 use jetcopy::private::Stop;
@@ -134,6 +136,8 @@ async fn a_paused_pipeline_comes_first_with_what_mends_it_until_that_is_done() {
 #[ignore = "needs Chromium: make browser"]
 async fn a_database_that_is_away_shows_while_the_lag_grows_and_clears_when_it_is_back() {
     let (mut postgres, mut world) = own_server(&[]).await;
+    let an_hour = stream::Config { max_age: Duration::from_hours(1), ..world.stream_config() };
+    world.jetstream.update_stream(an_hour).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
     let load = Load::start(&world);
     world.commits(&daemon).await;
@@ -150,6 +154,8 @@ async fn a_database_that_is_away_shows_while_the_lag_grows_and_clears_when_it_is
     browser.until("seconds behind", &format!("/^([5-9]|\\d\\d)[.\\d]* s$/.test({behind})")).await;
     let before = browser.evaluate(&number("undelivered")).await;
     browser.until("a lag that grows", &format!("{} > {before}", number("undelivered"))).await;
+    let dropped = figure("Unread data dropped in");
+    browser.until("the end of what the stream keeps", &format!("{dropped}.startsWith('59 min')")).await;
     let first = "document.querySelector('.pipeline .reason').textContent";
     assert!(browser.evaluate(first).await.as_str().unwrap().starts_with("Not running for "));
     looks_right(&mut browser, "database-down").await;
@@ -213,8 +219,7 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     let (metrics, registry) = (Metrics::new(), Registry::default());
     let pipelines = many(&metrics, &registry);
     let away = "no database connection: cannot connect to 10.0.0.7:5432: connection refused";
-    pipelines[41]
-        .set_state(State::BackingOff { reason: away.into(), retry_in: std::time::Duration::from_secs(2) });
+    pipelines[41].set_state(State::BackingOff { reason: away.into(), retry_in: Duration::from_secs(2) });
     let lost = "the stream no longer holds sequences 39001 to 39500";
     let remedy =
         "look at jetcopy.losses; to go on after sequence 39500, run `jetcopy accept-loss` for this pipeline";

@@ -34,6 +34,12 @@ async fn a_long_outage_costs_no_memory_no_redelivery_and_few_lines() {
     let large = |id: u64| rmp_serde::to_vec_named(&json!({"id": id, "note": note})).unwrap();
     world.publish("large", (0..MESSAGES).map(large)).await;
     eventually("twenty attempts", || async { database_resyncs(&daemon) >= resyncs + 20 }).await;
+    eventually("the lag to be told while no generation runs", || async {
+        let status = daemon.status();
+        status["undelivered_messages"].as_u64() >= Some(MESSAGES)
+            && status["behind_seconds"].as_f64() > Some(1.0)
+    })
+    .await;
     let during = daemon.memory_kib();
     let quiet = daemon.log().lines().count();
     assert!(quiet <= lines + 4, "the log floods:\n{}", daemon.log());
