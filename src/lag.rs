@@ -246,15 +246,16 @@ fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: 
     }
     let backlog = consumer.num_pending + in_flight + uncommitted;
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    position(stream, backlog, &progress.lag, metrics);
+    let checkpoint = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
+    position(stream, backlog, checkpoint, &progress.lag, metrics);
 }
 
-/// Sets the gauges that hold whether a generation runs or not; `backlog` is what is not committed.
-fn position(stream: &stream::Info, backlog: u64, lag: &Lag, metrics: &PipelineMetrics) {
+/// Sets the gauges that hold whether a generation runs or not; `backlog` is what is not committed, all of it after
+/// `checkpoint`.
+fn position(stream: &stream::Info, backlog: u64, checkpoint: u64, lag: &Lag, metrics: &PipelineMetrics) {
     let (first, last) = (stream.state.first_sequence, stream.state.last_sequence);
     metrics.stream_first_sequence.set(gauge_value(first));
     metrics.stream_last_sequence.set(gauge_value(last));
-    let checkpoint = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
     metrics.headroom_sequences.set(gauge_value((checkpoint + 1).saturating_sub(first)));
 
     let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);

@@ -6,12 +6,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{Context, ContextBuilder};
 use async_nats::jetstream::stream::Stream;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::{Lag, PROBE_TIMEOUT, position};
 use crate::config::{self, Config};
@@ -54,7 +53,7 @@ impl Outlook {
     pub async fn look_on(self) -> Infallible {
         let Self { settings, pipeline, name, lag, metrics } = &self;
         let mut connection: Option<nats::Connection> = None;
-        let mut timer = tokio::time::interval(LOOK);
+        let mut timer = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             timer.tick().await;
@@ -91,8 +90,11 @@ async fn look(
         Err(_) => (stream.cached_info().state.last_sequence.saturating_sub(checkpoint), 0, 0),
     };
     let (backlog, read) = (pending + unacknowledged, read.max(checkpoint));
-    if backlog > 0 && lag.waits_since_ns.load(Ordering::Relaxed) == 0 {
-        lag.waits_since(oldest(&stream, read + 1).await?);
+    // Asked each time: another daemon may be at work on it.
+    if backlog > 0
+        && let Some(oldest) = oldest(&stream, read + 1).await
+    {
+        lag.waits_since(oldest);
     }
     // A generation may have begun meanwhile: its own numbers are better.
     if lag.is_unwatched() {
@@ -101,7 +103,7 @@ async fn look(
         // What was delivered and not committed will be delivered again: nothing is on its way.
         metrics.in_flight_messages.set(0);
         metrics.uncommitted_messages.set(0);
-        position(stream.cached_info(), backlog, lag, metrics);
+        position(stream.cached_info(), backlog, read, lag, metrics);
     }
     Some(())
 }

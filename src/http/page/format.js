@@ -15,22 +15,25 @@ const rate = (value) => (value > 0 && value < 10 ? tenths.format(value) : brief(
 
 const UNITS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
 
+/** A number and its unit stay on one line. */
+const united = (text, unit) => `${text}\u00a0${unit}`;
+
 /** A time span in its two largest units: 2 h 5 min. */
 function span(seconds) {
-  if (seconds < 10) return `${tenths.format(seconds)} s`;
+  if (seconds < 10) return united(tenths.format(seconds), "s");
   const rounded = Math.round(seconds);
   const largest = UNITS.findIndex(([, size]) => rounded >= size);
   const [unit, size] = UNITS[largest];
   const [nextUnit, nextSize] = UNITS[largest + 1] ?? [];
   const next = nextSize ? Math.floor((rounded % size) / nextSize) : 0;
-  const first = `${count(Math.floor(rounded / size))} ${unit}`;
-  return next > 0 ? `${first} ${next} ${nextUnit}` : first;
+  const first = united(count(Math.floor(rounded / size)), unit);
+  return next > 0 ? `${first} ${united(next, nextUnit)}` : first;
 }
 
 /** A time that is short as a rule: 0.8 ms, 12 ms, 1.4 s. */
 function milliseconds(seconds) {
   if (seconds === 0 || seconds >= 1) return span(seconds);
-  return `${(seconds < 0.01 ? tenths : whole).format(seconds * 1_000)} ms`;
+  return united((seconds < 0.01 ? tenths : whole).format(seconds * 1_000), "ms");
 }
 
 /** Bytes a second: 1.2 MB/s. */
