@@ -33,6 +33,7 @@ pub fn judge(format: &str, input: &[u8]) {
     let outcome = decoder.decode(&message, 0, &mut once);
     if outcome.is_err() {
         assert!(once.tables.iter().all(|table| table.data.is_empty() && table.rows.is_empty()));
+        assert!(once.refused.is_empty());
     }
     for (index, table) in once.tables.iter().enumerate() {
         let columns = decoder.columns(index).len();

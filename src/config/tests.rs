@@ -337,6 +337,15 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+#[test]
+fn the_pipelines_of_the_store_are_taken() {
+    let config = load(&document("config/store.toml")).unwrap();
+    let names: Vec<&str> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+    assert_eq!(names, ["frames", "measurements", "series", "registry"]);
+    let (nats, postgres) = (config.nats, config.postgres);
+    assert_eq!((nats.url, postgres.url), (Nats::default().url, Postgres::default().url));
+}
+
 fn reference() -> String {
     document("config/jetcopy.toml")
 }

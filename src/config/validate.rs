@@ -206,6 +206,10 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
     {
         found.add(at("unpivot"), "takes one of `fields = [\"a\"]`, `map = \"a\"` and `rest = true`");
     }
+    let unpivoted = table.unpivot.iter().flat_map(|unpivot| &unpivot.fields);
+    if unpivoted.clone().collect::<BTreeSet<_>>().len() < unpivoted.count() {
+        found.add(at("unpivot.fields"), "names a field twice");
+    }
     let keys: BTreeSet<_> = table.key.iter().collect();
     if keys.len() < table.key.len() {
         found.add(at("key"), "names a column twice");

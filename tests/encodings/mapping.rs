@@ -87,7 +87,14 @@ const SOURCES: &[&str] = &[
     "$header.H",
     "$payload",
     "$rest",
+    "$element",
 ];
+
+const WHENS: &[&str] =
+    &["{ field = 'a' }", "{ field = 'b.a', equals = [1, 'a', true] }", "{ subject = '*.>', field = 'c' }"];
+
+const UNPIVOTS: &[&str] =
+    &["{ rest = true }", "{ map = 'b' }", "{ map = 'a.b' }", "{ fields = ['d', 'a.b', 'c[0]'] }"];
 
 const LITERALS: &[&str] = &[
     "1",
@@ -135,18 +142,32 @@ impl Mapping {
 
 fn table(choices: &mut Choices<'_>, index: usize, toml: &mut String) -> Vec<Column> {
     write!(toml, "[[table]]\nname = 't{index}'\n").expect("a string takes all");
+    if choices.one_in(4) {
+        writeln!(toml, "when = {}", choices.pick(WHENS)).expect("a string takes all");
+    }
     if choices.one_in(3) {
         let array = choices.pick(&["a", "b.c", "d", "c[0]"]);
-        writeln!(toml, "for_each = '{array}'").expect("a string takes all");
+        let bad = choices.pick(&["message", "element"]);
+        write!(toml, "for_each = '{array}'\nbad_element = '{bad}'\n").expect("a string takes all");
+    }
+    let unpivots = choices.one_in(4);
+    if unpivots {
+        writeln!(toml, "unpivot = {}", choices.pick(UNPIVOTS)).expect("a string takes all");
     }
     toml.push_str("[table.columns]\n");
     let count = 1 + choices.below(3);
     NAMES[..count]
         .iter()
-        .map(|name| {
+        .enumerate()
+        .map(|(place, name)| {
             let scalars = if choices.one_in(32) { JUDGED } else { SCALARS };
             let scalar = &scalars[choices.below(scalars.len())];
-            if let Some(source) = source(choices, name, scalar.1.is_time()) {
+            let source = match place {
+                0 if unpivots => Some("'$value'".to_owned()),
+                1 if unpivots => Some("'$name'".to_owned()),
+                _ => source(choices, name, scalar.1.is_time()),
+            };
+            if let Some(source) = source {
                 writeln!(toml, "{name} = {source}").expect("a string takes all");
             }
             Column { name, scalar, array: choices.one_in(4), not_null: choices.one_in(4) }

@@ -26,6 +26,7 @@ mod nats;
 mod notify;
 mod pause;
 mod pgbouncer;
+mod pipelines;
 mod poison;
 mod postgres;
 mod reload;

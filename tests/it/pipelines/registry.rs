@@ -1,0 +1,133 @@
+//! The registry: events in, state out, whatever their order, and the same again by replay.
+
+use serde_json::{Value, json};
+
+use super::{carry, digest, pipeline, publish};
+use crate::support::{Daemon, World};
+
+const TABLES: [&str; 3] = ["projects", "files", "operations_log"];
+
+/// 2024-01-01, in microseconds.
+const START: i64 = 1_704_067_200_000_000;
+
+/// An event: the last token of its subject, and its body.
+type Event = (&'static str, Value);
+
+/// The life of 12 projects with 10 files each: each is changed some times, some are deleted, and each event tells all.
+fn events() -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut at = START;
+    for version in 0..6 {
+        for project in 0..12 {
+            at += 1_000;
+            let id = format!("p-{project}");
+            let status =
+                if version == 5 && project % 4 == 0 { "deleted" } else { ["active", "locked"][version % 2] };
+            let body = json!({"id": id, "name": format!("Project {project}"), "path": format!("/data/{id}"),
+                "size_bytes": project * 100 + version, "table_count": version, "bucket_count": 1, "status": status,
+                "settings": {"version": version}, "created_at": START, "updated_at": at});
+            events.push(("projects", body));
+            events.push(("operations", json!({"timestamp": at, "request_id": format!("r-{at}"), "project_id": id,
+                "operation": "update_project", "details": {"version": version}, "duration_ms": 1.5, "status": "ok"})));
+            for file in (0..10).filter(|file| (file + version) % 3 != 0) {
+                at += 1;
+                let mut body = json!({"project_id": id, "path": format!("f/{file}.csv"), "name": format!("{file}.csv"),
+                    "size_bytes": version * 10 + file, "content_type": "text/csv", "md5": format!("{at:032x}"),
+                    "staged": version == 0, "tags": ["a", file.to_string()], "created_at": START, "updated_at": at});
+                if version == 0 {
+                    body["expires_at"] = json!("2024-01-02 00:00:00");
+                }
+                if file == 7 && version > 3 {
+                    body["status"] = json!("deleted");
+                }
+                events.push(("files", body));
+            }
+        }
+    }
+    events
+}
+
+/// The same events in an order that has nothing to do with theirs.
+fn shuffled(mut events: Vec<Event>) -> Vec<Event> {
+    events.sort_by_cached_key(|(_, body)| {
+        // Fowler, Noll and Vo's hash of the text: any will do that is the same in every run.
+        body.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    });
+    events
+}
+
+/// A world that has carried `events`, in batches of `max_rows`, and a digest of each table.
+async fn carried(events: Vec<Event>) -> (World, Vec<(i64, String)>) {
+    let world = World::new().await;
+    for (token, body) in events {
+        world.publish(token, [body.to_string()]).await;
+    }
+    let daemon = carry(&world, "registry").await;
+    daemon.kill();
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+    let mut digests = Vec::new();
+    for table in TABLES {
+        digests.push(digest(&world, table).await);
+    }
+    (world, digests)
+}
+
+#[tokio::test]
+async fn the_state_follows_from_the_events_in_any_order_and_is_the_same_after_a_replay() {
+    let (world, state) = carried(events()).await;
+    assert_eq!(state.iter().map(|(rows, _)| *rows).collect::<Vec<_>>(), [12, 120, 72]);
+    let newest = "SELECT count(*) FROM projects WHERE (settings->>'version')::int = 5 AND table_count = 5
+        AND status = CASE WHEN right(id, 1)::int % 4 = 0 AND id <> 'p-10' THEN 'deleted' ELSE 'locked' END";
+    assert_eq!(world.count(newest).await, 12, "the newest event of each project counts");
+    assert_eq!(world.count("SELECT count(*) FROM files WHERE status = 'deleted'").await, 12);
+
+    let (other, of_shuffled) = carried(shuffled(events())).await;
+    assert_eq!(of_shuffled, state);
+    let order = "SELECT count(*) FROM operations_log WHERE timestamp < '2024-01-01'";
+    assert_eq!(other.count(order).await, 0);
+
+    // Into fresh tables, by a pipeline that starts at the stream's beginning.
+    let fresh = "CREATE SCHEMA fresh; CREATE TABLE fresh.projects (LIKE projects INCLUDING ALL);
+        CREATE TABLE fresh.files (LIKE files INCLUDING ALL); CREATE TABLE fresh.operations_log (LIKE operations_log)";
+    for world in [&world, &other] {
+        world.database.batch_execute(fresh).await.unwrap();
+        let mut replay = pipeline("registry").replace("name = \"registry\"", "name = \"replay\"");
+        for table in TABLES {
+            replay = replay.replace(&format!("name = \"{table}\""), &format!("name = \"fresh.{table}\""));
+        }
+        let daemon = Daemon::start(&world.config(&replay));
+        world.drained("replay", &daemon).await;
+        for (table, state) in TABLES.iter().zip(&state) {
+            assert_eq!(digest(world, &format!("fresh.{table}")).await, *state, "{table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_comes_late_or_twice_changes_nothing() {
+    let world = World::new().await;
+    let event = |at: i64, status: &str| json!({"id": "p", "status": status, "updated_at": START + at});
+    let daemon = carry(&world, "registry").await;
+    for (at, status, expected) in [
+        (2, "active", "active"),
+        (5, "deleted", "deleted"),
+        (3, "active", "deleted"),
+        (5, "deleted", "deleted"),
+        (6, "locked", "locked"),
+    ] {
+        publish(&world, "projects", [event(at, status)]).await;
+        world.drained("registry", &daemon).await;
+        let found: String =
+            world.database.query_one("SELECT status FROM projects", &[]).await.unwrap().get(0);
+        assert_eq!(found, expected, "{at}");
+    }
+    // One that says less than it must is kept apart.
+    publish(&world, "projects", [json!({"id": "p", "status": "active"})]).await;
+    world.drained("registry", &daemon).await;
+    assert_eq!(
+        world.count("SELECT count(*) FROM jetcopy.dead_letters WHERE column_name = 'updated_at'").await,
+        1
+    );
+}
