@@ -96,6 +96,9 @@ CREATE FUNCTION jetcopy.monitor_tables()
 AS $$
 DECLARE
     timescale text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'timescaledb');
+    -- It remembers sizes, and is there since 2.14.
+    size_function text := CASE WHEN EXISTS (SELECT FROM pg_proc WHERE proname = 'hypertable_approximate_size')
+        THEN 'hypertable_approximate_size' ELSE 'hypertable_size' END;
     hypertables regclass[] := '{}';
     hypertable regclass;
 BEGIN
@@ -104,14 +107,14 @@ BEGIN
         INTO hypertables FROM timescaledb_information.hypertables;
         FOREACH hypertable IN ARRAY hypertables LOOP
             RETURN QUERY EXECUTE format(
-                'SELECT $1::text, %1$s.approximate_row_count($1), %1$s.hypertable_size($1),
+                'SELECT $1::text, %1$s.approximate_row_count($1), %1$s.%2$I($1),
                     (SELECT count(*) FROM timescaledb_information.chunks
                      WHERE format(''%%I.%%I'', hypertable_schema, hypertable_name)::regclass = $1),
                     coalesce(c.compressed, 0)::bigint, coalesce(c.before, 0)::bigint, coalesce(c.after, 0)::bigint
                 FROM (SELECT) AS one LEFT JOIN (
                     SELECT sum(number_compressed_chunks) AS compressed, sum(before_compression_total_bytes) AS before,
                         sum(after_compression_total_bytes) AS after
-                    FROM %1$s.hypertable_compression_stats($1)) AS c ON true', timescale)
+                    FROM %1$s.hypertable_compression_stats($1)) AS c ON true', timescale, size_function)
             USING hypertable;
         END LOOP;
     END IF;
@@ -155,8 +158,9 @@ END
 $$;
 
 -- The 100 statements that take most time: calls and seconds. No text, which may hold secrets: the id leads to it in
--- pg_stat_statements. Only statements that read or write rows; a COPY's time is mostly its client's. It runs with the rights
--- of its caller, since pg_monitor may see the statements of every role, and the owner perhaps not.
+-- pg_stat_statements. Only statements that read or write rows, for a COPY's time is mostly its client's, and none of the role
+-- that asks. It runs with the rights of its caller, since pg_monitor may see the statements of every role, and the owner
+-- perhaps not.
 CREATE FUNCTION jetcopy.monitor_statements()
     RETURNS TABLE (queryid text, calls_total bigint, seconds_total float8)
     LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -174,6 +178,7 @@ BEGIN
             SELECT queryid::text, sum(calls)::bigint, sum(%2$I) / 1000
             FROM %1$s.pg_stat_statements
             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND userid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
                 AND query ~* '^\s*(select|with|insert|update|delete|merge)\M' AND queryid IS NOT NULL
             GROUP BY queryid ORDER BY 3 DESC LIMIT 100
         $query$, extension, elapsed);

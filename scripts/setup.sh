@@ -131,6 +131,8 @@ if [ "${1:-}" = browser ]; then
 fi
 
 command -v cc >/dev/null || apt_install gcc libc6-dev
+# For db-monitor, which the tests run.
+command -v curl >/dev/null || apt_install curl
 have_nats || install_nats
 have_postgres || install_postgres
 have_prometheus || install_prometheus

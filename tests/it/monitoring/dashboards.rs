@@ -36,14 +36,14 @@ fn variables(dashboard: &Value) -> BTreeSet<&str> {
     array(&dashboard["templating"], "list").iter().map(|variable| text(variable, "name")).collect()
 }
 
-/// A query as Prometheus gets it: each variable stands for all of its values.
+/// A query as Prometheus gets it: each variable stands for all of its values, and each label must be there.
 fn filled_in(query: &str, dashboard: &Value) -> String {
     let mut query = query.to_owned();
     for (variable, value) in BUILT_IN {
         query = query.replace(variable, value);
     }
     for variable in variables(dashboard) {
-        query = query.replace(&format!("${variable}"), ".*");
+        query = query.replace(&format!("${variable}"), ".+");
     }
     query
 }

@@ -1,6 +1,6 @@
 //! The documents beside the metrics and alerts: whole, and true to the code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use jetcopy::metrics::{Metrics, names};
@@ -33,7 +33,7 @@ fn reference() -> String {
         names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     };
     let mut out = String::from(
-        "# Metrics\n\nWhat `/metrics` shows, in the order of the data. Written by `make docs` from `src/metrics/names.rs`; a test compares.\n\n\
+        "# Metrics\n\nWhat `/metrics` shows, in the order of the data. Written by `make docs` from `src/metrics/names.rs` and\n`config/postgres_exporter/queries.yaml`; a test compares.\n\n\
          | Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
     for family in names::ALL {
@@ -49,9 +49,63 @@ fn reference() -> String {
     ] {
         writeln!(out, "- `{label}`: {meaning}").unwrap();
     }
-    let states = jetcopy::status::State::LABELS.join("`, `");
-    writeln!(out, "- `{}` of `{}`: `{states}`.", names::STATE, names::PIPELINE_STATE.name).unwrap();
+    for (label, family) in [
+        (names::STATE, names::PIPELINE_STATE),
+        (names::REASON, names::BATCHES),
+        (names::OUTCOME, names::COMMITS),
+        (names::STAGE, names::STAGE_SECONDS),
+    ] {
+        let values: BTreeSet<&str> = text
+            .lines()
+            .filter(|line| line.starts_with(family.name))
+            .filter_map(|line| line.split_once(&format!("{label}=\""))?.1.split_once('"'))
+            .map(|(value, _)| value)
+            .collect();
+        let values = values.into_iter().collect::<Vec<_>>().join("`, `");
+        writeln!(out, "- `{label}` of `{}`: `{values}`.", family.name).unwrap();
+    }
+    out.push_str(
+        "\n## From postgres_exporter\n\nWhat `config/postgres_exporter/queries.yaml` adds to the exporter's own; \
+         [monitoring.md](monitoring.md) says what the numbers are worth.\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
+    );
+    for (query, columns) in custom_queries() {
+        let (labels, values): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.usage == "LABEL");
+        let labels = labels.iter().map(|label| format!("`{}`", label.name)).collect::<Vec<_>>().join(", ");
+        for value in values {
+            let kind = value.usage.to_lowercase();
+            writeln!(out, "| `{query}_{}` | {kind} | {labels} | {} |", value.name, value.description)
+                .unwrap();
+        }
+    }
     out
+}
+
+/// A column of a custom query.
+#[derive(Debug, Default)]
+struct Column {
+    name: String,
+    usage: String,
+    description: String,
+}
+
+/// Each custom query with its columns, each key on a line of its own.
+fn custom_queries() -> Vec<(String, Vec<Column>)> {
+    let text = std::fs::read_to_string(own("config/postgres_exporter/queries.yaml")).unwrap();
+    let mut queries: Vec<(String, Vec<Column>)> = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_suffix(':').filter(|name| !name.starts_with([' ', '#'])) {
+            queries.push((name.to_owned(), Vec::new()));
+        } else if let Some(name) = line.strip_prefix("    - ") {
+            let name = name.trim_end_matches(':').to_owned();
+            queries.last_mut().unwrap().1.push(Column { name, ..Column::default() });
+        } else if let Some(usage) = line.strip_prefix("        usage: ") {
+            usage.clone_into(&mut queries.last_mut().unwrap().1.last_mut().unwrap().usage);
+        } else if let Some(text) = line.strip_prefix("        description: ") {
+            text.trim_matches('"')
+                .clone_into(&mut queries.last_mut().unwrap().1.last_mut().unwrap().description);
+        }
+    }
+    queries
 }
 
 #[test]

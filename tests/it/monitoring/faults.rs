@@ -66,7 +66,17 @@ impl Watch {
     async fn all_clear(&self) {
         // Other file systems of the machine are not this test's.
         let query = "ALERTS{alertname!=\"DiskNearlyFull\", alertstate=\"firing\"}";
-        eventually("no alert", || async { self.stack.query(query).is_empty() }).await;
+        let mut firing = Vec::new();
+        eventually("no alert", || {
+            let now = self.stack.query(query);
+            let names: Vec<String> = now.iter().map(|alert| alert["metric"].to_string()).collect();
+            if names != firing {
+                println!("still firing: {names:?}");
+            }
+            firing = names;
+            std::future::ready(firing.is_empty())
+        })
+        .await;
     }
 
     fn skip(&mut self, alert: &'static str, why: &str) {
@@ -328,17 +338,23 @@ async fn every_alert_fires_when_its_fault_is_made_and_clears_afterwards() {
     watch.all_clear().await;
 
     missing_table(&mut watch).await;
+    watch.all_clear().await;
     purged_stream(&mut watch, &config).await;
+    watch.all_clear().await;
     servers_away(&mut watch).await;
+    watch.all_clear().await;
     poison(&mut watch).await;
     ended_sessions(&mut watch).await;
     slow_trigger(&mut watch).await;
     daemon_away(&mut watch, &config).await;
+    watch.all_clear().await;
     exporters(&mut watch).await;
     full_disk(&mut watch).await;
+    watch.all_clear().await;
     slow_queries(&mut watch).await;
     failing_job(&mut watch).await;
     paused_standby(&mut watch).await;
+    watch.all_clear().await;
     clients(&mut watch).await;
     crowded_pool(&mut watch).await;
     watch.all_clear().await;

@@ -17,6 +17,7 @@ async fn a_server_that_is_restarted_or_killed_is_waited_for_and_costs_nothing() 
         let (code, ready) = daemon.get("/readyz");
         assert!(code == 503 && ready.contains("NATS"), "{code} {ready}");
         assert_eq!(daemon.metric("jetcopy_nats_up", ""), 0);
+        assert_eq!(daemon.metric("jetcopy_database_up", ""), 1);
         nats.start_again().unwrap();
         let recovery = world.commits(&daemon).await;
         println!("NATS, {stop:?} stop and start: first commit after {recovery:?}");

@@ -14,6 +14,7 @@ async fn a_dropped_table_pauses_until_it_is_there_again() {
     world.database.batch_execute(drop).await.unwrap();
     let status = in_state(&daemon, "paused", "events").await;
     assert!(status["remedy"].as_str().unwrap().contains("table"), "{status}");
+    assert_eq!(daemon.metric("jetcopy_database_up", ""), 1, "the server is there");
     let checkpoint = world.checkpoint("events").await;
     let again = format!("BEGIN; {TABLE}; INSERT INTO events SELECT * FROM kept; COMMIT");
     world.database.batch_execute(&again).await.unwrap();
