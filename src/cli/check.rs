@@ -11,6 +11,7 @@ use crate::config::Config;
 use report::Report;
 
 mod database;
+mod horizon;
 mod jetstream;
 mod report;
 mod subject;
@@ -35,8 +36,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let mut report = Report::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
     secrets(config, &mut report);
-    jetstream::look(config, &mut report).await;
-    database::look(config, &mut report).await;
+    let horizons = jetstream::look(config, &mut report).await;
+    database::look(config, &horizons, &mut report).await;
     let mut out = io::stdout().lock();
     let text = if args.json { report.json() } else { report.text(out.is_terminal()) };
     out.write_all(text.as_bytes()).map_err(Failure::failed)?;

@@ -20,6 +20,7 @@ mod failover;
 mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
+mod lifecycle;
 mod loss;
 mod monitoring;
 mod nats;

@@ -1,9 +1,13 @@
 //! The database's side of a check: reachable, writable, migrated, and every table as its pipeline needs it.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use super::CLIENT_NAME;
+use super::horizon;
 use super::report::Report;
 use crate::config::{Config, OnConflict, Pipeline, Table};
 use crate::decode::Decoder;
@@ -31,7 +35,7 @@ const OWN_PRIVILEGES: [(&str, &str); 7] = [
 const DATABASE: &str = "database";
 
 /// Looks at the database and at every table that a pipeline names.
-pub(super) async fn look(config: &Config, report: &mut Report) {
+pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>, report: &mut Report) {
     let session = match connect::connect(&config.postgres, CLIENT_NAME).await {
         Ok(session) => session,
         Err(error) => return unreachable(&error, report),
@@ -46,7 +50,9 @@ pub(super) async fn look(config: &Config, report: &mut Report) {
         own_tables(&session.client, report).await;
     }
     for pipeline in &config.pipelines {
-        look_at_pipeline(&session.client, pipeline, &facts, report).await;
+        // Of a stream that was not found nothing is replayed.
+        let horizon = horizons.get(&pipeline.name).copied().unwrap_or_default();
+        look_at_pipeline(&session.client, pipeline, horizon, &facts, report).await;
     }
     session.close().await;
 }
@@ -217,7 +223,13 @@ fn grant(privilege: &str, table: &str) -> String {
     format!("GRANT {privilege} ON {table} TO the role in postgres.url")
 }
 
-async fn look_at_pipeline(client: &Client, pipeline: &Pipeline, facts: &Facts, report: &mut Report) {
+async fn look_at_pipeline(
+    client: &Client,
+    pipeline: &Pipeline,
+    horizon: Duration,
+    facts: &Facts,
+    report: &mut Report,
+) {
     let mut found = Vec::new();
     for table in &pipeline.tables {
         match introspect(client, &table.name).await {
@@ -247,6 +259,9 @@ async fn look_at_pipeline(client: &Client, pipeline: &Pipeline, facts: &Facts, r
             Err(error) => report.failure(&place, &error),
         }
         describe(client, &place, found, facts, report).await;
+        if facts.timescaledb.is_some() {
+            horizon::judge(client, &place, found, horizon, report).await;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! JetStream's side of a check: reachable, permitted, and every stream as its pipeline needs it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
@@ -9,6 +10,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, ErrorCode, consumer};
 
 use super::CLIENT_NAME;
+use super::horizon;
 use super::report::Report;
 use crate::config::{Config, Pipeline};
 use crate::nats::{ConnectError, Connection};
@@ -30,23 +32,22 @@ const LITTLE_HEADROOM: u64 = 10;
 /// Place of what concerns the server as a whole.
 const NATS: &str = "nats";
 
-/// Looks at the server and at every stream that a pipeline names.
-pub(super) async fn look(config: &Config, report: &mut Report) {
+/// Looks at the server and at every stream that a pipeline names; how old its messages can be, by the pipeline's name.
+pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<String, Duration> {
+    let mut horizons = BTreeMap::new();
     let connection = match Connection::open(&config.nats, CLIENT_NAME).await {
         Ok(connection) => connection,
         Err(error @ ConnectError::File { .. }) => {
-            return report.error(
-                NATS,
-                chain(&error),
-                "correct the path, or let jetcopy's user read the file",
-            );
+            report.error(NATS, chain(&error), "correct the path, or let jetcopy's user read the file");
+            return horizons;
         }
         Err(error @ ConnectError::Connect { .. }) => {
-            return report.error(
+            report.error(
                 NATS,
                 chain(&error),
                 "start the server, or correct the addresses and the credentials in [nats]",
             );
+            return horizons;
         }
     };
     let client = connection.client;
@@ -64,12 +65,14 @@ pub(super) async fn look(config: &Config, report: &mut Report) {
         }
         match context.get_stream(&pipeline.stream).await {
             Ok(stream) => {
+                horizons.insert(pipeline.name.clone(), horizon::of_stream(stream.cached_info()));
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
                 durable(&place, pipeline, &stream, report).await;
             }
             Err(error) => no_stream(&place, pipeline, &error.kind(), &chain(&error), report),
         }
     }
+    horizons
 }
 
 fn no_stream(place: &str, pipeline: &Pipeline, kind: &GetStreamErrorKind, text: &str, report: &mut Report) {

@@ -51,7 +51,7 @@ fn as_role(url: &str, role: &str) -> String {
 
 async fn troubles(config: &Config) -> Vec<String> {
     let mut report = Report::default();
-    look(config, &mut report).await;
+    look(config, &BTreeMap::new(), &mut report).await;
     report.text(false).lines().filter(|line| !line.starts_with("ok ")).map(str::to_owned).collect()
 }
 
@@ -59,7 +59,7 @@ async fn troubles(config: &Config) -> Vec<String> {
 async fn a_database_as_it_should_be_gives_no_trouble() {
     let world = World::migrated().await;
     let mut report = Report::default();
-    look(&world.config("[[table]]\nname = \"frame_metadata\"\n"), &mut report).await;
+    look(&world.config("[[table]]\nname = \"frame_metadata\"\n"), &BTreeMap::new(), &mut report).await;
     let text = report.text(false);
     assert!(text.ends_with("no errors, no warnings\n"), "{text}");
     assert!(text.contains("ok    schema jetcopy: all migrations are applied\n"), "{text}");
