@@ -23,6 +23,7 @@ pub mod migrate;
 mod moment;
 pub mod pause;
 pub mod publish;
+pub mod query;
 pub mod replay;
 pub mod rewind;
 pub mod run;
@@ -48,6 +49,8 @@ Examples:
       try again what could not be stored, after mapping or table were mended
   jetcopy replay frames --from 2026-07-01 --to 2026-07-02
       carry a day again, into tables beside the pipeline's own
+  jetcopy query latest_frames --config jetcopy.toml
+      ask the store; `jetcopy query` lists what it answers
   jetcopy publish 'frames.{camera_id}' frames.ndjson
       publish one message a line
 
@@ -170,6 +173,13 @@ enum Command {
         #[command(flatten)]
         args: audit::Args,
     },
+    /// Ask the store by a named query; without a name, list the queries.
+    Query {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: query::Args,
+    },
     /// Publish records from NDJSON or CSV into a stream.
     Publish {
         #[command(flatten)]
@@ -251,6 +261,9 @@ pub enum Failure {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The arguments are wrong in a way that only the command sees.
+    #[error(transparent)]
+    Arguments(Box<dyn Error + Send + Sync>),
     /// Something failed.
     #[error(transparent)]
     Failed(Box<dyn Error + Send + Sync>),
@@ -263,6 +276,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Wrong arguments.
+    pub fn arguments(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Arguments(error.into())
+    }
+
     /// A failure with its cause.
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(error.into())
@@ -276,6 +294,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(error)) => {
             tell(&error);
+            ExitCode::from(WRONG_CONFIG)
+        }
+        Err(Failure::Arguments(error)) => {
+            tell(error.as_ref());
             ExitCode::from(WRONG_CONFIG)
         }
         Err(Failure::Failed(error)) => {
@@ -312,6 +334,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             accept_loss::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
         Command::Audit { settings, args } => audit::run(&quiet(&settings)?, &args).await,
+        Command::Query { settings, args } => query::run(&quiet(&settings)?, &args).await,
         Command::Publish { settings, args } => {
             publish::run(&quiet(&settings)?.nats, &args).await.map(drop).map_err(Failure::failed)
         }

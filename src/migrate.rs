@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "measurements", sql: include_str!("../migrations/V5__measurements.sql") },
     Migration { version: 6, name: "time_series", sql: include_str!("../migrations/V6__time_series.sql") },
     Migration { version: 7, name: "registry", sql: include_str!("../migrations/V7__registry.sql") },
+    Migration { version: 8, name: "queries", sql: include_str!("../migrations/V8__queries.sql") },
     Migration {
         version: 9,
         name: "continuous_aggregates",

@@ -5,6 +5,8 @@
 //!
 //! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
 //! - [`timescale`]: TimescaleDB's policies, as `[store]` wants them.
+//! - [`query`]: reading the store, and the changes to it that people make.
 
 pub mod catalog;
+pub mod query;
 pub mod timescale;

@@ -6,21 +6,26 @@ const GAP: &str = "  ";
 /// `rows` below `header`, each column as wide as its widest cell; those in `right` are aligned to the right. The last
 /// column is not filled up.
 pub(super) fn render<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
+    lines(&header, &right, rows)
+}
+
+/// The same where the columns are known when it runs; every row has as many as `header`.
+pub(super) fn lines(header: &[&str], right: &[bool], rows: &[impl AsRef<[String]>]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
+        let cells = rows.iter().map(|row| row.as_ref()[column].chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)
     };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |cells: [&str; N]| {
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
         let cells = cells.iter().enumerate().map(|(column, cell)| match (right[column], widths[column]) {
             (true, width) => format!("{cell:>width$}"),
-            (false, _) if column + 1 == N => (*cell).to_owned(),
+            (false, _) if column + 1 == widths.len() => (*cell).to_owned(),
             (false, width) => format!("{cell:<width$}"),
         });
         cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned() + "\n"
     };
-    let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));
-    std::iter::once(line(header)).chain(rows).collect()
+    let rows = rows.iter().map(|row| line(row.as_ref().iter().map(String::as_str).collect()));
+    std::iter::once(line(header.to_vec())).chain(rows).collect()
 }
 
 #[cfg(test)]

@@ -318,26 +318,68 @@ fn single_host(
     if let Some(name) = all.get_application_name() {
         one.application_name(name);
     }
-    let idle = all.get_keepalives_idle();
     one.port(target.port)
         .ssl_mode(all.get_ssl_mode())
         .ssl_negotiation(all.get_ssl_negotiation())
         .channel_binding(all.get_channel_binding())
-        .target_session_attrs(all.get_target_session_attrs())
-        .connect_timeout(timeout)
-        .tcp_user_timeout(all.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT))
-        .keepalives(all.get_keepalives())
-        .keepalives_idle(if idle == DRIVER_KEEPALIVE_IDLE { KEEPALIVE_IDLE } else { idle })
-        .keepalives_interval(all.get_keepalives_interval().unwrap_or(KEEPALIVE_INTERVAL))
-        .keepalives_retries(all.get_keepalives_retries().unwrap_or(KEEPALIVE_RETRIES));
+        .target_session_attrs(all.get_target_session_attrs());
+    watch_over(&mut one, all, timeout);
     one
+}
+
+/// Sets what notices a server that is gone, as the URL has it or else as this file does.
+fn watch_over(one: &mut tokio_postgres::Config, url: &tokio_postgres::Config, timeout: Duration) {
+    let idle = url.get_keepalives_idle();
+    one.connect_timeout(timeout)
+        .tcp_user_timeout(url.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT))
+        .keepalives(url.get_keepalives())
+        .keepalives_idle(if idle == DRIVER_KEEPALIVE_IDLE { KEEPALIVE_IDLE } else { idle })
+        .keepalives_interval(url.get_keepalives_interval().unwrap_or(KEEPALIVE_INTERVAL))
+        .keepalives_retries(url.get_keepalives_retries().unwrap_or(KEEPALIVE_RETRIES));
+}
+
+/// What a pool needs to make its own sessions.
+pub(crate) struct PoolSettings {
+    /// For the driver, which tries the hosts in order itself.
+    pub(crate) driver: tokio_postgres::Config,
+    /// For TLS.
+    pub(crate) tls: MakeRustlsConnect,
+    /// The hosts, for people.
+    pub(crate) hosts: String,
+    /// How long it may take over all hosts.
+    pub(crate) connect_timeout: Duration,
+}
+
+/// The settings of a pool whose sessions are on a server that takes writes, or on any.
+pub(crate) fn pool_settings(
+    config: &config::Postgres,
+    application_name: &str,
+    writable: bool,
+) -> Result<PoolSettings, ConnectError> {
+    let url = read_settings(config, application_name)?;
+    let hosts = targets(&url)?;
+    if hosts.is_empty() {
+        return Err(invalid_url("it names no host"));
+    }
+    let timeout = url.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
+    let mut driver = url.clone();
+    watch_over(&mut driver, &url, timeout);
+    if !writable {
+        driver.target_session_attrs(TargetSessionAttrs::Any);
+    } else if !config.url.contains("target_session_attrs") {
+        driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    let tls = MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), driver.get_ssl_mode())?);
+    let connect_timeout = timeout.saturating_mul(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
+    let hosts = hosts.iter().map(Target::label).collect::<Vec<_>>().join(", ");
+    Ok(PoolSettings { driver, tls, hosts, connect_timeout })
 }
 
 /// Sorts a failed attempt by what the caller does about it.
 ///
 /// The driver keeps the kind of its errors to itself; three of them are known by their text alone. A test makes a real
 /// server produce each, so that an update which rewords them does not go unseen.
-fn classify(host: &str, error: tokio_postgres::Error) -> ConnectError {
+pub(crate) fn classify(host: &str, error: tokio_postgres::Error) -> ConnectError {
     let host = host.to_owned();
     let text = error.to_string();
     if matches!(text.as_str(), "authentication error" | "invalid configuration") {

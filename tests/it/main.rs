@@ -30,6 +30,7 @@ mod pgbouncer;
 mod pipelines;
 mod poison;
 mod postgres;
+mod query;
 mod reload;
 mod replay;
 mod rewind;

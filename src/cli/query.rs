@@ -1,0 +1,114 @@
+//! `jetcopy query`: the named queries of the store.
+//!
+//! Guarantees: it changes nothing, so a standby will do; wrong words are told with what would be right, before anything is
+//! asked.
+
+mod answer;
+
+use std::io::{self, Write as _};
+
+use super::{Failure, columns};
+use crate::config::Config;
+use crate::store::query::call::Call;
+use crate::store::query::named::{self, QUERIES, Query};
+use crate::store::query::{Access, Options, Store};
+use answer::Answer;
+
+/// Arguments of `jetcopy query`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The query; without it, all are listed.
+    #[arg(value_name = "QUERY")]
+    pub query: Option<String>,
+    /// What it takes, as NAME=VALUE. Times are 2026-07-01T12:00:00Z or how long ago (2h), lists are comma-separated.
+    #[arg(value_name = "NAME=VALUE")]
+    pub arguments: Vec<String>,
+    /// How the rows are written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Show what the query takes, and ask nothing.
+    #[arg(long, requires = "query")]
+    pub describe: bool,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Columns that line up, for people.
+    Table,
+    /// An array of objects.
+    Json,
+    /// Comma-separated, below a line of names.
+    Csv,
+}
+
+/// Runs the command; the answer goes to standard output.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let Some(name) = &args.query else {
+        return out.write_all(list().as_bytes()).map_err(Failure::failed);
+    };
+    if args.describe
+        && let Some(query) = named::query(name)
+    {
+        return out.write_all(describe(query).as_bytes()).map_err(Failure::failed);
+    }
+    let call = Call::parse(name, args.arguments.iter().map(String::as_str)).map_err(Failure::arguments)?;
+    let options = Options { access: Access::Read, connections: 1, ..Options::default() };
+    let store = Store::open(&config.postgres, &options).map_err(Failure::failed)?;
+    let rows = store.run(&call).await.map_err(Failure::failed)?;
+    let answer = Answer::new(&rows).map_err(Failure::failed)?;
+    let text = match args.format {
+        Format::Table => answer.table(),
+        Format::Json => answer.json(),
+        Format::Csv => answer.csv().map_err(Failure::failed)?,
+    };
+    out.write_all(text.as_bytes()).map_err(Failure::failed)
+}
+
+fn list() -> String {
+    let rows: Vec<[String; 3]> = QUERIES
+        .iter()
+        .map(|query| {
+            let arguments = query.arguments.iter().map(|argument| match argument.default {
+                None => format!("{}=…", argument.name),
+                Some(_) => format!("[{}]", argument.name),
+            });
+            [query.name.to_owned(), query.help.to_owned(), arguments.collect::<Vec<_>>().join(" ")]
+        })
+        .collect();
+    columns::render(["QUERY", "ANSWERS", "TAKES"], [false; 3], &rows)
+}
+
+fn describe(query: &Query) -> String {
+    let rows: Vec<[String; 3]> = query
+        .arguments
+        .iter()
+        .map(|argument| {
+            let default = argument.default.map_or_else(|| "must be given".to_owned(), str::to_owned);
+            [argument.name.to_owned(), default, argument.help.to_owned()]
+        })
+        .collect();
+    let table = columns::render(["ARGUMENT", "DEFAULT", "MEANS"], [false; 3], &rows);
+    format!("{}: {}\n\n{}", query.name, query.help, if rows.is_empty() { "" } else { &table })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_every_query_with_what_it_takes() {
+        let text = list();
+        assert_eq!(text.lines().count(), QUERIES.len() + 1);
+        assert!(text.contains("camera=… [since] [until] [max_rows]"), "{text}");
+    }
+
+    #[test]
+    fn a_description_names_defaults_and_what_must_be_given() {
+        let text = describe(named::query("frames").unwrap());
+        assert!(text.starts_with("frames: frames of a camera, newest first\n\nARGUMENT"), "{text}");
+        assert!(text.contains("camera    must be given  the camera\n"), "{text}");
+        assert!(text.contains("since     1h ago         from this time on\n"), "{text}");
+    }
+}

@@ -1,0 +1,382 @@
+//! A query with its arguments.
+//!
+//! Guarantees: an argument is one that the query has, with a value of its kind; what is left out is not sent, so that the
+//! function's default holds. Values travel beside the text of the statement, never in it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::cli::Moment;
+
+use super::Span;
+use super::named::{self, Argument, Kind, QUERIES, Query};
+
+/// A query with its arguments.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    query: &'static Query,
+    values: Vec<(&'static Argument, Value)>,
+}
+
+/// The value of an argument.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Any text.
+    Text(String),
+    /// Texts.
+    Texts(Vec<String>),
+    /// A point in time.
+    Time(Timestamp),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Number(f64),
+    /// Yes or no.
+    Flag(bool),
+}
+
+/// Why words are not a call. Each says what would be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// There is no such query.
+    #[error("there is no query {name}{}; `jetcopy query` lists those that there are", meant(.nearest.as_deref()))]
+    Query {
+        /// What was asked for.
+        name: String,
+        /// The one of the nearest name.
+        nearest: Option<String>,
+    },
+    /// The query has no such argument.
+    #[error("query {query} has no argument {name}{}; it takes: {known}", meant(.nearest.as_deref()))]
+    Argument {
+        /// The query.
+        query: &'static str,
+        /// What was given.
+        name: String,
+        /// The one of the nearest name.
+        nearest: Option<String>,
+        /// Those that it has.
+        known: String,
+    },
+    /// It is no argument at all.
+    #[error("query {query}: write arguments as NAME=VALUE, not {word:?}")]
+    Form {
+        /// The query.
+        query: &'static str,
+        /// What was given.
+        word: String,
+    },
+    /// The value is not of the argument's kind.
+    #[error("query {query}, argument {argument}: {value:?} is not {expected}")]
+    Value {
+        /// The query.
+        query: &'static str,
+        /// The argument.
+        argument: &'static str,
+        /// What was given.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The argument was given before.
+    #[error("query {query}: argument {argument} is given twice")]
+    Twice {
+        /// The query.
+        query: &'static str,
+        /// The argument.
+        argument: &'static str,
+    },
+    /// An argument without a default was left out.
+    #[error("query {query} needs {argument}=…: {help}")]
+    Missing {
+        /// The query.
+        query: &'static str,
+        /// The argument.
+        argument: &'static str,
+        /// What it is.
+        help: &'static str,
+    },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
+        .min()
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+impl Call {
+    /// The query of that name, without arguments yet.
+    pub(super) fn of(name: &'static str) -> Self {
+        let query =
+            named::query(name).expect("the typed methods name queries of the list, and tests call each");
+        Self { query, values: Vec::new() }
+    }
+
+    /// Adds an argument, unless it is left out.
+    pub(super) fn with(mut self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+        if let Some(value) = value {
+            let argument = self.query.arguments.iter().find(|argument| argument.name == name);
+            let argument =
+                argument.expect("the typed methods name arguments of the list, and tests call each");
+            self.values.push((argument, value.into()));
+        }
+        self
+    }
+
+    /// Adds the ends of a span of time that it has.
+    pub(super) fn within(self, span: Span) -> Self {
+        self.with("since", span.since).with("until", span.until)
+    }
+
+    /// Reads a call from words: the query's name, then `NAME=VALUE` for each argument.
+    pub fn parse<'w>(name: &str, words: impl IntoIterator<Item = &'w str>) -> Result<Self, CallError> {
+        let query = named::query(name).ok_or_else(|| CallError::Query {
+            name: name.to_owned(),
+            nearest: nearest(name, QUERIES.iter().map(|query| query.name)),
+        })?;
+        let mut values: Vec<(&'static Argument, Value)> = Vec::new();
+        for word in words {
+            let (name, text) = word
+                .split_once('=')
+                .ok_or_else(|| CallError::Form { query: query.name, word: word.to_owned() })?;
+            let argument = query
+                .arguments
+                .iter()
+                .find(|argument| argument.name == name)
+                .ok_or_else(|| unknown_argument(query, name))?;
+            if values.iter().any(|(earlier, _)| earlier.name == argument.name) {
+                return Err(CallError::Twice { query: query.name, argument: argument.name });
+            }
+            let value = Value::parse(argument.kind, text).map_err(|expected| CallError::Value {
+                query: query.name,
+                argument: argument.name,
+                value: text.to_owned(),
+                expected,
+            })?;
+            values.push((argument, value));
+        }
+        for argument in query.arguments {
+            if argument.default.is_none() && !values.iter().any(|(given, _)| given.name == argument.name) {
+                let (argument, help) = (argument.name, argument.help);
+                return Err(CallError::Missing { query: query.name, argument, help });
+            }
+        }
+        Ok(Self { query, values })
+    }
+
+    /// The query.
+    #[must_use]
+    pub fn query(&self) -> &'static Query {
+        self.query
+    }
+
+    /// The statement, whose parameters are [`Self::parameters`] in order.
+    #[must_use]
+    pub fn statement(&self) -> String {
+        let arguments: Vec<String> = self
+            .values
+            .iter()
+            .zip(1..)
+            .map(|((argument, _), place)| match argument.kind {
+                // The driver has no interval: its text is read by the server.
+                Kind::Span => format!("{} => CAST(${place}::text AS interval)", argument.name),
+                Kind::Text
+                | Kind::Texts
+                | Kind::Time
+                | Kind::Integer
+                | Kind::Number
+                | Kind::Flag
+                | Kind::Width => format!("{} => ${place}", argument.name),
+            })
+            .collect();
+        format!("SELECT * FROM jetcopy.{}({})", self.query.name, arguments.join(", "))
+    }
+
+    /// The values with their types.
+    pub(super) fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        self.values.iter().map(|(_, value)| value.parameter()).collect()
+    }
+}
+
+fn unknown_argument(query: &'static Query, name: &str) -> CallError {
+    let names: Vec<&'static str> = query.arguments.iter().map(|argument| argument.name).collect();
+    CallError::Argument {
+        query: query.name,
+        name: name.to_owned(),
+        nearest: nearest(name, names.iter().copied()),
+        known: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+    }
+}
+
+impl Value {
+    /// Reads a value; the error says what would be one.
+    fn parse(kind: Kind, text: &str) -> Result<Self, &'static str> {
+        match kind {
+            Kind::Text => Ok(Self::Text(text.to_owned())),
+            Kind::Texts => Ok(Self::Texts(text.split(',').map(|part| part.trim().to_owned()).collect())),
+            Kind::Time => text
+                .parse()
+                .map(|Moment(time)| Self::Time(time))
+                .map_err(|_| "a time: write it as 2026-07-01T12:00:00Z, or how long ago, such as 2h"),
+            Kind::Span => humantime::parse_duration(text)
+                .ok()
+                .filter(|span| !span.is_zero())
+                .map(Self::from)
+                .ok_or("a span of time such as 30s, 5m, 1h or 1d"),
+            Kind::Integer => text
+                .parse()
+                .ok()
+                .filter(|number| *number >= 0)
+                .map(Self::Integer)
+                .ok_or("a whole number, 0 or more"),
+            Kind::Number => text.parse().map(Self::Number).map_err(|_| "a number"),
+            Kind::Flag => text.parse().map(Self::Flag).map_err(|_| "true or false"),
+            Kind::Width => match text {
+                "1m" | "1h" | "1d" => Ok(Self::Text(text.to_owned())),
+                _ => Err("1m, 1h or 1d"),
+            },
+        }
+    }
+
+    fn parameter(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Text(value) => (value, Type::TEXT),
+            Self::Texts(value) => (value, Type::TEXT_ARRAY),
+            Self::Time(value) => (value, Type::TIMESTAMPTZ),
+            Self::Integer(value) => (value, Type::INT8),
+            Self::Number(value) => (value, Type::FLOAT8),
+            Self::Flag(value) => (value, Type::BOOL),
+        }
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<Vec<String>> for Value {
+    fn from(texts: Vec<String>) -> Self {
+        Self::Texts(texts)
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(time: Timestamp) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl From<Duration> for Value {
+    /// As the server reads an interval.
+    fn from(span: Duration) -> Self {
+        Self::Text(format!("{} microseconds", span.as_micros()))
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, words: &[&str]) -> Result<Call, CallError> {
+        Call::parse(name, words.iter().copied())
+    }
+
+    fn error(name: &str, words: &[&str]) -> String {
+        parse(name, words).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_sent() {
+        let call = parse("series_downsampled", &["width=90s", "series=s 1"]).unwrap();
+        assert_eq!(
+            call.statement(),
+            "SELECT * FROM jetcopy.series_downsampled(width => CAST($1::text AS interval), series => $2)"
+        );
+        assert_eq!(
+            call.values.iter().map(|(_, value)| value).collect::<Vec<_>>(),
+            [&Value::Text("90000000 microseconds".into()), &Value::Text("s 1".into())]
+        );
+    }
+
+    #[test]
+    fn an_error_names_the_query_and_the_argument_and_what_would_be_right() {
+        for (name, words, expected) in [
+            (
+                "latest_frame",
+                &[][..],
+                "there is no query latest_frame; did you mean latest_frames?; `jetcopy query` lists",
+            ),
+            (
+                "latest_frames",
+                &["camra=1"],
+                "query latest_frames has no argument camra; did you mean camera?; it takes: camera, since",
+            ),
+            ("registry_check", &["x=1"], "query registry_check has no argument x; it takes: none"),
+            (
+                "latest_frames",
+                &["cam-1"],
+                "query latest_frames: write arguments as NAME=VALUE, not \"cam-1\"",
+            ),
+            (
+                "latest_frames",
+                &["since=soon"],
+                "query latest_frames, argument since: \"soon\" is not a time: write it as",
+            ),
+            ("frame_counts", &["width=2h"], "query frame_counts, argument width: \"2h\" is not 1m, 1h or 1d"),
+            (
+                "frames",
+                &["camera=a", "max_rows=-1"],
+                "query frames, argument max_rows: \"-1\" is not a whole number, 0 or more",
+            ),
+            (
+                "frequency_drift",
+                &["width=0s"],
+                "query frequency_drift, argument width: \"0s\" is not a span of time",
+            ),
+            (
+                "find_files",
+                &["project=a", "gone=maybe"],
+                "query find_files, argument gone: \"maybe\" is not true or false",
+            ),
+            ("frames", &["camera=a", "camera=b"], "query frames: argument camera is given twice"),
+            ("frames", &[], "query frames needs camera=…: the camera"),
+        ] {
+            let said = error(name, words);
+            assert!(said.starts_with(expected), "{said}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Why the store did not answer.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::postgres::connect::ConnectError;
+use crate::postgres::sqlstate::{Decision, Step, decide};
+
+/// Why the store did not answer: one variant a reaction.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No session; see the inner error for whose turn it is.
+    #[error("no database connection")]
+    Connect(#[from] ConnectError),
+    /// The connection was lost, or the server is going away: try again. A read has been tried again already; whether a
+    /// write was done is open.
+    #[error("the connection to the database was lost")]
+    Lost(#[source] tokio_postgres::Error),
+    /// Every connection of the pool was in use for as long: open the store with more, or ask for less at a time.
+    #[error("all connections to the database were in use for {}", humantime::format_duration(*.0))]
+    Busy(Duration),
+    /// The answer did not come in time, and the query was cancelled: ask for a shorter span, or raise the limit.
+    #[error(
+        "the database did not answer within {} ([postgres] step_timeout); narrow the query, in time first",
+        humantime::format_duration(*.0)
+    )]
+    Timeout(Duration),
+    /// The database lacks what this version reads, or has something else under its name: migrate it.
+    #[error(
+        "the database does not have the store that this version of jetcopy reads: run `jetcopy migrate`, and see that \
+         the role's search_path reaches its tables"
+    )]
+    Outdated(#[source] tokio_postgres::Error),
+    /// The role lacks a privilege: grant it.
+    #[error(
+        "the role may not do this: grant it USAGE on schema jetcopy and SELECT on the tables of the store"
+    )]
+    Forbidden(#[source] tokio_postgres::Error),
+    /// The server refuses the statement with these values: correct them.
+    #[error("the database refuses the query with these arguments")]
+    Refused(#[source] tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let code = error.code();
+        // Somebody's statement_timeout or a person: the next attempt would end no better.
+        if code == Some(&SqlState::QUERY_CANCELED) {
+            return Self::Refused(error);
+        }
+        let missing = [
+            SqlState::UNDEFINED_TABLE,
+            SqlState::UNDEFINED_COLUMN,
+            SqlState::UNDEFINED_FUNCTION,
+            SqlState::DATATYPE_MISMATCH,
+            SqlState::INVALID_FUNCTION_DEFINITION,
+            SqlState::INVALID_SCHEMA_NAME,
+        ];
+        if code.is_some_and(|code| missing.contains(code)) {
+            return Self::Outdated(error);
+        }
+        if code == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            return Self::Forbidden(error);
+        }
+        match decide(&error, Step::Own) {
+            Decision::Retry | Decision::Reconnect | Decision::BackOff => Self::Lost(error),
+            Decision::PoisonRow | Decision::Merge | Decision::Pause => Self::Refused(error),
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether another attempt may go better, so that a read is worth one.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Lost(_)
+            | Self::Connect(
+                ConnectError::Unreachable { .. }
+                | ConnectError::NotWritable { .. }
+                | ConnectError::Superseded { .. },
+            ) => true,
+            Self::Connect(
+                ConnectError::Config { .. } | ConnectError::Tls { .. } | ConnectError::Refused { .. },
+            )
+            | Self::Busy(_)
+            | Self::Timeout(_)
+            | Self::Outdated(_)
+            | Self::Forbidden(_)
+            | Self::Refused(_) => false,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+mod answers;
+mod plans;
+mod pool;
+mod registry;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::migrate::migrate;
+use crate::private::{PostgresOptions, PrivatePostgres, connect};
+
+/// A migrated database with and without TimescaleDB, as far as the server offers both.
+struct World {
+    /// Which of the two, for messages.
+    name: &'static str,
+    url: String,
+    store: Store,
+    database: Client,
+    _server: Arc<PrivatePostgres>,
+}
+
+fn settings(url: &str) -> config::Postgres {
+    config::Postgres { url: url.to_owned(), ..config::Postgres::default() }
+}
+
+impl World {
+    async fn on(name: &'static str, server: Arc<PrivatePostgres>) -> Self {
+        let url = server.create_database().await.unwrap();
+        migrate(&settings(&url)).await.unwrap();
+        let store = Store::open(&settings(&url), &Options::default()).unwrap();
+        let database = connect(&url).await.unwrap();
+        Self { name, url, store, database, _server: server }
+    }
+
+    /// On the server that tests share.
+    async fn shared() -> Self {
+        Self::on("shared", PrivatePostgres::shared().unwrap()).await
+    }
+
+    async fn both() -> Vec<Self> {
+        let plain = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+        let mut worlds = vec![Self::on("plain", Arc::new(PrivatePostgres::start(&plain).unwrap())).await];
+        let shared = PrivatePostgres::shared().unwrap();
+        if shared.has_timescaledb() {
+            worlds.push(Self::on("TimescaleDB", shared).await);
+        } else {
+            println!("skipped: TimescaleDB is not installed here");
+        }
+        worlds
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.database.batch_execute(sql).await.unwrap();
+    }
+
+    /// Makes room for rows of the last `days` days, as the daemon does on demand.
+    async fn past_days(&self, days: i32) {
+        self.execute(&format!(
+            "SELECT jetcopy.add_partitions(c.oid::regclass,
+                ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(0, {days}) n))
+             FROM pg_class c WHERE relkind = 'p' AND relnamespace = 'public'::regnamespace"
+        ))
+        .await;
+    }
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
