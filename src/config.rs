@@ -12,12 +12,14 @@ use serde::Deserialize;
 
 mod load;
 mod redact;
+mod sslmode;
 mod store;
 mod table;
 mod validate;
 
 pub use load::{ConfigError, Overrides, Problem};
 pub use redact::{read_secret, redact_url};
+pub use sslmode::{Verify, parse_postgres_url};
 pub use store::Store;
 pub use table::{BadElement, ColumnSource, DetailedSource, OnConflict, Table, TimeUnit, Unpivot, When};
 
@@ -104,6 +106,8 @@ pub struct Tls {
 pub struct Http {
     /// Address and port to serve on.
     pub listen: std::net::SocketAddr,
+    /// A file that holds the token which requests must carry; required off the loopback address.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -321,7 +325,7 @@ impl Default for Postgres {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: ([127, 0, 0, 1], 9464).into() }
+        Self { listen: ([127, 0, 0, 1], 9464).into(), token_file: None }
     }
 }
 

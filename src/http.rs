@@ -2,16 +2,18 @@
 //!
 //! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running,
 //! and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
-//! `/status/history` their last quarter of an hour. It only reads, it shows no payload and no secret, and it asks nobody
-//! who they are: by default it listens on the loopback address. What a client may take of it is bounded ([`connections`]).
+//! `/status/history` their last quarter of an hour. It only reads, and it shows no payload and no secret. Off the
+//! loopback address it tells nothing to a client without the token, but for the bare health ([`access`]). What a client may
+//! take of it is bounded ([`connections`]).
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use axum::extract::{DefaultBodyLimit, RawQuery, State as Shared};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::map_response;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -19,10 +21,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::config;
 use crate::history::{History, Recent, Since};
 use crate::metrics::Metrics;
 use crate::status::{Registry, Snapshot, State};
 
+use access::Access;
+
+mod access;
 mod connections;
 mod page;
 
@@ -45,6 +51,22 @@ pub enum HttpError {
         /// Why.
         source: io::Error,
     },
+    /// The token cannot be read.
+    #[error("cannot read {}, named by http.token_file", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The token can be guessed.
+    #[error("the token in {} has fewer than {least} characters: make one with `openssl rand -hex 32`", path.display())]
+    ShortToken {
+        /// The file.
+        path: PathBuf,
+        /// The least that it must have.
+        least: usize,
+    },
 }
 
 /// A server that has its address.
@@ -52,15 +74,18 @@ pub enum HttpError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    access: Access,
 }
 
 impl Server {
-    /// Takes the address; with port 0, a free one.
-    pub async fn bind(address: SocketAddr) -> Result<Self, HttpError> {
+    /// Takes the address, with port 0 a free one, and reads the token.
+    pub async fn bind(settings: &config::Http) -> Result<Self, HttpError> {
+        let access = Access::read(settings.token_file.as_deref())?;
+        let address = settings.listen;
         let bind = |source| HttpError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, access })
     }
 
     /// The address that it has.
@@ -77,6 +102,7 @@ impl Server {
             registry: registry.clone(),
             history: history.clone(),
             started: Timestamp::now(),
+            access: self.access,
         };
         let serving = connections::serve(&self.listener, router(sources), Limits::default(), shutdown);
         tokio::select! {
@@ -90,10 +116,12 @@ fn router(sources: Sources) -> Router {
     Router::new()
         .route("/", get(page::show))
         .route("/metrics", get(show_metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(show_readiness))
         .route("/status", get(show_status))
         .route("/status/history", get(show_history))
+        .route_layer(from_fn_with_state(sources.access.clone(), access::check))
+        // What follows is open: probes carry no secrets, and a bare "ok" is none.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(show_readiness))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(map_response(guard))
         .with_state(sources)
@@ -113,19 +141,23 @@ struct Sources {
     registry: Registry,
     history: History,
     started: Timestamp,
+    access: Access,
 }
 
 async fn show_metrics(Shared(sources): Shared<Sources>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS_TYPE)], sources.metrics.render())
 }
 
-async fn show_readiness(Shared(sources): Shared<Sources>) -> (StatusCode, String) {
+async fn show_readiness(Shared(sources): Shared<Sources>, headers: HeaderMap) -> (StatusCode, String) {
     let pipelines = sources.registry.snapshots();
     if pipelines.is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no pipeline has started yet\n".into());
     }
     let ready = pipelines.iter().all(|pipeline| pipeline.state == State::Running);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !sources.access.allows(&headers) {
+        return (code, if ready { "ready\n".into() } else { "not ready\n".into() });
+    }
     (code, pipelines.iter().map(readiness).collect())
 }
 

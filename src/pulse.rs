@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Pipeline};
+use crate::config::{Config, Pipeline, parse_postgres_url};
 use crate::lag::{PROBE, PROBE_TIMEOUT};
 use crate::status::State;
 
@@ -31,8 +31,7 @@ impl Patience {
     #[must_use]
     pub fn of(config: &Config, pipeline: &Pipeline) -> Self {
         let step = config.postgres.step_timeout;
-        let hosts =
-            config.postgres.url.parse().map_or(1, |url: tokio_postgres::Config| url.get_ports().len());
+        let hosts = parse_postgres_url(&config.postgres.url).map_or(1, |(url, _)| url.get_ports().len());
         let connect = config.postgres.connect_timeout * u32::try_from(hosts.max(1)).unwrap_or(u32::MAX);
         let tables = u32::try_from(pipeline.tables.len()).unwrap_or(u32::MAX);
         Self {

@@ -31,7 +31,7 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let notifier = Notifier::from_environment().map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
     let reload = Reload::on_signals().map_err(Failure::failed)?;
-    let server = http::Server::bind(config.http.listen).await.map_err(Failure::failed)?;
+    let server = http::Server::bind(&config.http).await.map_err(Failure::failed)?;
     greet(settings, &config, &server);
 
     let (metrics, registry) = (Metrics::new(), Registry::default());

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use super::{
-    BadElement, ColumnSource, Config, ConfigError, Nats, OnConflict, OnUnmatched, Pipeline, Postgres,
-    Problem, Table, Tls, Unpivot, When,
+    BadElement, ColumnSource, Config, ConfigError, Http, Nats, OnConflict, OnUnmatched, Pipeline, Postgres,
+    Problem, Table, Tls, Unpivot, When, parse_postgres_url,
 };
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
@@ -29,6 +29,7 @@ impl Config {
         let mut found = Problems::default();
         nats(&self.nats, &mut found);
         postgres(&self.postgres, &mut found);
+        http(&self.http, &mut found);
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             found.add("log.level", format!("{error}; try `info` or `jetcopy=debug`"));
         }
@@ -98,7 +99,7 @@ fn nats(nats: &Nats, found: &mut Problems) {
 }
 
 fn postgres(postgres: &Postgres, found: &mut Problems) {
-    match tokio_postgres::Config::from_str(&postgres.url) {
+    match parse_postgres_url(&postgres.url).map(|(url, _)| url) {
         // The parser's own message may quote a piece of a password that was not escaped.
         Err(_) => found.add(
             "postgres.url",
@@ -118,6 +119,16 @@ fn postgres(postgres: &Postgres, found: &mut Problems) {
         }
     }
     tls("postgres.tls", postgres.tls.as_ref(), found);
+}
+
+fn http(http: &Http, found: &mut Problems) {
+    if !http.listen.ip().is_loopback() && http.token_file.is_none() {
+        found.add(
+            "http.listen",
+            "anybody who reaches this address would read /status: name a token_file that requests must carry, or listen on \
+             127.0.0.1",
+        );
+    }
 }
 
 fn tls(key: &str, tls: Option<&Tls>, found: &mut Problems) {

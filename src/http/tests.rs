@@ -19,9 +19,13 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(token: Option<PathBuf>) -> Self {
         let metrics = Metrics::new();
         let registry = Registry::default();
-        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let server = Server::bind(&settings(([127, 0, 0, 1], 0).into(), token)).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.serve(metrics.clone(), registry.clone(), async {
@@ -37,8 +41,15 @@ impl Running {
 
     /// Status code, headers and body of the answer to a GET.
     async fn get(&self, path: &str) -> (u16, String, String) {
+        self.get_with(path, "").await
+    }
+
+    /// The same with that `Authorization`.
+    async fn get_with(&self, path: &str, authorization: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: jetcopy\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: jetcopy\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -46,6 +57,33 @@ impl Running {
         let code = head.split(' ').nth(1).unwrap().parse().unwrap();
         (code, head.to_owned(), body.to_owned())
     }
+}
+
+fn settings(listen: SocketAddr, token_file: Option<PathBuf>) -> config::Http {
+    config::Http { listen, token_file }
+}
+
+#[tokio::test]
+async fn without_the_token_only_the_bare_health_is_told() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "a-token-of-some-length").unwrap();
+    let server = Running::start_with(Some(token.path().to_owned())).await;
+    let frames = server.add("frames", "frames");
+    for path in ["/", "/metrics", "/status", "/status/history"] {
+        let (code, head, body) = server.get(path).await;
+        assert_eq!((code, body.as_str()), (401, "a token is needed\n"), "{path}");
+        assert!(head.to_lowercase().contains("www-authenticate: basic"), "{head}");
+        assert_eq!(server.get_with(path, "Bearer a-token-of-some-length").await.0, 200, "{path}");
+        assert_eq!(server.get_with(path, "Bearer another-token-of-such").await.0, 401, "{path}");
+    }
+    assert_eq!(server.get("/healthz").await.0, 200);
+    frames.set_state(State::Paused { reason: "no such table".into(), remedy: "run jetcopy migrate".into() });
+    let (code, _, body) = server.get("/readyz").await;
+    assert_eq!((code, body.as_str()), (503, "not ready\n"));
+    let (_, _, body) = server.get_with("/readyz", "Bearer a-token-of-some-length").await;
+    assert_eq!(body, "frames: paused: no such table; run jetcopy migrate\n");
+    frames.set_state(State::Running);
+    assert_eq!(server.get("/readyz").await.2, "ready\n");
 }
 
 #[tokio::test]
@@ -135,7 +173,7 @@ async fn status_tells_what_a_pipeline_did_lately() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named_with_its_setting() {
     let server = Running::start().await;
-    let error = Server::bind(server.address).await.unwrap_err();
+    let error = Server::bind(&settings(server.address, None)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("cannot listen on {}; choose another address with http.listen", server.address)
@@ -148,5 +186,5 @@ async fn shutdown_ends_the_server_and_frees_its_address() {
     assert_eq!(server.get("/healthz").await.0, 200);
     server.stop.send(()).unwrap();
     server.task.await.unwrap();
-    assert!(Server::bind(server.address).await.is_ok());
+    assert!(Server::bind(&settings(server.address, None)).await.is_ok());
 }

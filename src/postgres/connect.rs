@@ -28,7 +28,7 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config;
+use crate::config::{self, Verify, parse_postgres_url};
 use crate::postgres::sqlstate::{self, Decision, Step};
 use crate::postgres::timeline::Newest;
 use crate::postgres::tls;
@@ -151,27 +151,28 @@ async fn connect_writer(
     application_name: &str,
     newest: Option<&Newest>,
 ) -> Result<Session, ConnectError> {
-    let mut driver_config = read_settings(config, application_name)?;
+    let (mut driver_config, verify) = read_settings(config, application_name)?;
     if !config.url.contains("target_session_attrs") {
         driver_config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    connect_first(config, &driver_config, newest).await
+    connect_first(config, &driver_config, verify, newest).await
 }
 
 /// Connects to the first host that answers, also one that takes no writes: for looking only.
 pub async fn connect_any(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
-    let mut driver_config = read_settings(config, application_name)?;
+    let (mut driver_config, verify) = read_settings(config, application_name)?;
     driver_config.target_session_attrs(TargetSessionAttrs::Any);
-    connect_first(config, &driver_config, None).await
+    connect_first(config, &driver_config, verify, None).await
 }
 
 async fn connect_first(
     config: &config::Postgres,
     driver_config: &tokio_postgres::Config,
+    verify: Verify,
     newest: Option<&Newest>,
 ) -> Result<Session, ConnectError> {
-    let connector =
-        MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), driver_config.get_ssl_mode())?);
+    let mode = driver_config.get_ssl_mode();
+    let connector = MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), mode, verify)?);
     let timeout = driver_config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     let mut failure: Option<ConnectError> = None;
     for target in targets(driver_config)? {
@@ -416,9 +417,9 @@ fn invalid_url(problem: &str) -> ConnectError {
 fn read_settings(
     config: &config::Postgres,
     application_name: &str,
-) -> Result<tokio_postgres::Config, ConnectError> {
+) -> Result<(tokio_postgres::Config, Verify), ConnectError> {
     // The parser's own error can hold a piece of a password that was not percent-encoded, so it is not passed on.
-    let mut parsed: tokio_postgres::Config = config.url.parse().map_err(|_| {
+    let (mut parsed, verify) = parse_postgres_url(&config.url).map_err(|_| {
         invalid_url(&format!(
             "not a connection string; percent-encode special characters of user and password, and use no options but \
              {URL_OPTIONS}"
@@ -428,7 +429,7 @@ fn read_settings(
         parsed.password(read_password(path)?);
     }
     parsed.application_name(application_name);
-    Ok(parsed)
+    Ok((parsed, verify))
 }
 
 fn read_password(path: &Path) -> Result<String, ConnectError> {

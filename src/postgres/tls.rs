@@ -1,6 +1,7 @@
 //! The TLS side of a PostgreSQL connection.
 //!
-//! Guarantees: with `sslmode=require`, or with a `ca_file`, the server's certificate and name are verified. With
+//! Guarantees: with `sslmode=require` or `verify-full`, or with a `ca_file`, the server's certificate and name are verified;
+//! with `verify-ca` the certificate, whatever name it is for. With
 //! `sslmode=prefer` (the default) and no `ca_file` the connection is encrypted where the server offers it, and nothing
 //! is verified, as libpq does it: whoever can forge a certificate there could as well answer that there is no TLS.
 
@@ -8,14 +9,15 @@ use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::config::SslMode;
 
-use crate::config;
+use crate::config::{self, Verify};
 
 /// A certificate or key that does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -31,18 +33,30 @@ pub struct TlsError {
 }
 
 /// Builds what the handshake needs from `[postgres.tls]` and the URL's `sslmode`.
-pub fn client_config(settings: Option<&config::Tls>, mode: SslMode) -> Result<ClientConfig, TlsError> {
+pub fn client_config(
+    settings: Option<&config::Tls>,
+    mode: SslMode,
+    verify: Verify,
+) -> Result<ClientConfig, TlsError> {
     let ca_file = settings.and_then(|tls| tls.ca_file.as_deref());
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError { setting: "tls", path: None, source: error.into() })?;
-    let builder = match (ca_file, mode) {
-        (Some(path), _) => builder.with_root_certificates(roots_of(path)?),
-        (None, SslMode::Disable | SslMode::Prefer) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    let roots = match (ca_file, mode) {
+        (Some(path), _) => Some(roots_of(path)?),
+        (None, SslMode::Disable | SslMode::Prefer) => None,
+        (None, _) => Some(system_roots()?),
+    };
+    let builder = match (roots, verify) {
+        (None, _) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+        (Some(roots), Verify::Usual | Verify::Full) => builder.with_root_certificates(roots),
+        (Some(roots), Verify::Authority) => {
+            let full = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| TlsError { setting: "tls.ca_file", path: None, source: error.into() })?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(full)))
         }
-        (None, _) => builder.with_root_certificates(system_roots()?),
     };
     let files = settings.map(|tls| (tls.cert_file.as_deref(), tls.key_file.as_deref()));
     match files {
@@ -97,6 +111,51 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
         return Err(TlsError { setting: "tls.ca_file", path: None, source });
     }
     Ok(roots)
+}
+
+/// Takes a certificate that an authority has signed, whatever name it is for.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // The name is looked at last: all else is well.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            outcome => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate, and still checks that the peer holds its key.

@@ -195,7 +195,7 @@ async fn the_password_file_wins_over_the_url() {
 async fn a_url_that_cannot_be_read_shows_nothing_of_itself() {
     for url in [
         "postgres://jetcopy:s3cr@127.0.0.1/db?s3cret=1",
-        "postgres://jetcopy:s3cr@127.0.0.1/db?sslmode=verify-full",
+        "postgres://jetcopy:s3cr@127.0.0.1/db?sslmode=verify-fully",
         "host=127.0.0.1 password=s3cr s3cret=1",
         "postgres://jetcopy:s3cr@127.0.0.1:port/db",
         "host=a,b port=1,2,3 user=u password=s3cr",
@@ -237,11 +237,21 @@ async fn tls_is_verified_where_required_and_binds_the_password_to_the_certificat
     std::fs::write(other_ca.path(), other.cert.pem()).unwrap();
     let error = refused(&with_ca(url("127.0.0.1", "sslmode=prefer"), other_ca.path())).await;
     assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
-    let elsewhere = format!(
-        "host=elsewhere hostaddr=127.0.0.1 port={} user=guarded dbname=postgres sslmode=require",
-        server.port()
-    );
-    let error = refused(&with_ca(elsewhere, ca.path())).await;
+    let elsewhere = |mode: &str| {
+        let port = server.port();
+        format!(
+            "host=elsewhere hostaddr=127.0.0.1 port={port} user=guarded password={SECRET} dbname=postgres sslmode={mode}"
+        )
+    };
+    for mode in ["require", "verify-full"] {
+        let error = refused(&with_ca(elsewhere(mode), ca.path())).await;
+        assert!(matches!(error, ConnectError::Tls { .. }), "{mode}: {error:?}");
+        assert!(told(&error).contains("not valid for"), "{mode}: {}", told(&error));
+    }
+    assert!(encrypted(&with_ca(url("localhost", "sslmode=verify-full"), ca.path())).await);
+    // An authority is enough for verify-ca, but it has to be the right one.
+    assert!(encrypted(&with_ca(elsewhere("verify-ca"), ca.path())).await);
+    let error = refused(&with_ca(elsewhere("verify-ca"), other_ca.path())).await;
     assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
 
     let missing = with_ca(url("127.0.0.1", "sslmode=require"), Path::new("/absent/ca.pem"));
