@@ -11,10 +11,10 @@ SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz bench lint
+.PHONY: help setup demo test browser chaos alerts docs fuzz bench lint package package-test
 
 help: ## Lists the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
 setup: ## Installs nats-server, PostgreSQL and Prometheus where they are missing
 	@scripts/setup.sh
@@ -47,6 +47,12 @@ bench: setup ## Measures against the server's own COPY; writes target/bench.json
 	cargo bench --bench decode
 	cargo bench --bench drain -- $(ARGS)
 
+package: ## Builds the Debian package into target/debian (PROFILE=dev: quickly, for a test)
+	@scripts/package.sh
+
+package-test: ## Installs the package in a fresh Debian, removes and purges it; needs root and debootstrap
+	@scripts/check_package.sh
+
 lint: ## Checks format, lints, documentation and licences
 	@scripts/setup.sh lint
 	cargo fmt --check
@@ -54,3 +60,5 @@ lint: ## Checks format, lints, documentation and licences
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny check licenses bans sources
+	cargo build --quiet --bin jetcopy
+	python3 scripts/check_deployment.py target/debug/jetcopy

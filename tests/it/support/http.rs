@@ -21,8 +21,14 @@ impl Daemon {
 
     /// The status code and the body that `path` answers; the daemon must have started to serve.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, "")
+    }
+
+    /// The same with a token.
+    pub(crate) fn get_as(&self, path: &str, token: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http_address()).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n").unwrap();
+        let head = format!("Host: daemon\r\nAuthorization: Bearer {token}\r\nConnection: close");
+        write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

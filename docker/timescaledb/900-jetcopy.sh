@@ -1,0 +1,29 @@
+#!/bin/sh
+# Runs once, when the data directory was empty, against a server that listens on its Unix socket alone.
+set -eu
+
+database=${POSTGRES_DB:-postgres}
+user=${POSTGRES_USER:-postgres}
+
+psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" \
+    --command 'CREATE EXTENSION IF NOT EXISTS timescaledb' \
+    --command 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements'
+jetcopy migrate --postgres-url "host=/var/run/postgresql user=$user dbname=$database"
+
+# Roles with logins, for those whose password is handed over as a secret.
+login() {
+    role=$1 group=$2 file=/run/secrets/$3
+    [ -r "$file" ] || return 0
+    psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" \
+        --set role="$role" --set group="$group" --set password="$(cat "$file")" <<-'SQL'
+	CREATE ROLE :"role" LOGIN PASSWORD :'password' IN ROLE :"group";
+	SQL
+}
+if [ -r /usr/share/jetcopy/roles.sql ]; then
+    psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" --file /usr/share/jetcopy/roles.sql
+    login jetcopy jetcopy_writer jetcopy_password
+fi
+login jetcopy_monitor pg_monitor monitor_password
+
+# Only with the database's own settings does it load what these extensions need at the next start.
+echo "include_if_exists = '/etc/postgresql/small.conf'" >>"$PGDATA/postgresql.conf"

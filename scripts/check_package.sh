@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs the package of target/debian in a fresh Debian, runs it, removes it and purges it; then nothing of it is left.
+# Needs root and debootstrap. CHROOT=directory uses a Debian that is there, which it leaves as it was.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+package=$(ls -t target/debian/*.deb | head -1)
+root=${CHROOT:-}
+if [ -z "$root" ]; then
+    root=$(mktemp -d)
+    trap 'rm -rf "$root"' EXIT
+    debootstrap --variant=minbase --include=systemd,ca-certificates bookworm "$root" >/dev/null
+fi
+
+inside() { chroot "$root" env LC_ALL=C "$@"; }
+fail() {
+    echo "package: $*" >&2
+    exit 1
+}
+# All that lies in the directories which a package may touch, without dpkg's own records and caches.
+files() { (cd "$root" && find etc usr var lib run -xdev \( -path var/lib/dpkg -o -path var/cache -o -path var/log \) -prune -o -print | sort); }
+
+before=$(files)
+users=$(cat "$root/etc/passwd" "$root/etc/group")
+cp "$package" "$root/tmp/jetcopy.deb"
+inside dpkg --install /tmp/jetcopy.deb
+inside jetcopy --version
+inside id jetcopy
+[ "$(inside stat -c '%a %U %G' /etc/jetcopy/credentials)" = "700 root root" ] || fail "others read the secrets"
+[ "$(inside stat -c '%a %U %G' /etc/jetcopy/jetcopy.toml)" = "640 root jetcopy" ] || fail "wrong rights on the configuration"
+inside test -s /usr/share/man/man1/jetcopy.1.gz || fail "no manual"
+inside test -s /usr/share/bash-completion/completions/jetcopy || fail "no completions"
+inside systemd-analyze verify --man=no /usr/lib/systemd/system/jetcopy.service || fail "the unit is not valid"
+! inside systemctl is-enabled --quiet jetcopy.service || fail "the service is enabled, and has no configuration yet"
+inside dpkg-query --showformat '${Conffiles}\n' --show jetcopy | grep -q /etc/jetcopy/jetcopy.toml || fail "not a conffile"
+
+echo '# changed by the operator' >>"$root/etc/jetcopy/jetcopy.toml"
+inside dpkg --install /tmp/jetcopy.deb >/dev/null
+grep -q '# changed by the operator' "$root/etc/jetcopy/jetcopy.toml" || fail "an upgrade overwrote the configuration"
+touch "$root/etc/jetcopy/credentials/postgres.password"
+
+inside dpkg --remove jetcopy
+inside test -e /etc/jetcopy/credentials/postgres.password || fail "a removal took the secrets along"
+inside dpkg --purge jetcopy
+rm "$root/tmp/jetcopy.deb"
+left=$(comm -13 <(echo "$before") <(files) | grep -v -E '^(etc/(passwd|group|shadow|gshadow|subuid|subgid)-?)$' || true)
+[ -z "$left" ] || fail "left behind: $left"
+[ "$users" = "$(cat "$root/etc/passwd" "$root/etc/group")" ] || fail "a user or group is left behind"
+echo "package: installed, upgraded, removed and purged; nothing is left"
