@@ -20,7 +20,7 @@ DOCKERFILES = ["Dockerfile", "docker/timescaledb/Dockerfile"]
 
 TOP_KEYS = {"name", "services", "volumes", "secrets", "networks", "configs"}
 SERVICE_KEYS = {
-    "build", "cap_drop", "command", "depends_on", "entrypoint", "environment", "healthcheck", "image", "logging",
+    "build", "cap_drop", "command", "depends_on", "entrypoint", "env_file", "environment", "healthcheck", "image", "logging",
     "mem_limit", "ports", "read_only", "restart", "secrets", "security_opt", "shm_size", "stop_grace_period", "tmpfs",
     "user", "volumes",
 }
@@ -76,6 +76,8 @@ def check_service(where, name, service, compose):
             check_path(where, source)
         elif source not in compose.get("volumes", {}):
             problem(where, f"volume {source} is not declared")
+    if "env_file" in service:
+        check_path(where, service["env_file"])
     for secret in service.get("secrets", []):
         if secret not in compose.get("secrets", {}):
             problem(where, f"secret {secret} is not declared")

@@ -10,7 +10,8 @@ mkdir -p secrets
 chmod 700 secrets
 
 secret() {
-    [ -s "secrets/$1" ] || od -An -tx1 -N24 /dev/urandom | tr -d ' \n' >"secrets/$1"
+    # A letter first: the NATS server reads its variables as it reads its configuration, and takes digits for a number.
+    [ -s "secrets/$1" ] || printf 'j%s' "$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')" >"secrets/$1"
 }
 
 secret postgres_password
@@ -25,8 +26,8 @@ secret pgadmin_password
 for role in jetcopy:jetcopy_password jetcopy_monitor:monitor_password; do
     printf '"%s" "%s"\n' "${role%%:*}" "$(cat "secrets/${role#*:}")"
 done >secrets/pgbouncer_userlist
-# Included by the server's configuration, which reads no files of secrets itself.
-printf 'JETCOPY_NATS_PASSWORD: "%s"\nJETCOPY_NATS_PUBLISHER_PASSWORD: "%s"\n' \
-    "$(cat secrets/nats_password)" "$(cat secrets/nats_publisher_password)" >secrets/nats_variables
+# The NATS server reads no files of secrets: it takes them from its environment.
+printf 'JETCOPY_NATS_PASSWORD=%s\nJETCOPY_NATS_PUBLISHER_PASSWORD=%s\n' \
+    "$(cat secrets/nats_password)" "$(cat secrets/nats_publisher_password)" >secrets/nats_environment
 
 echo "secrets/ is complete"

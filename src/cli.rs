@@ -353,7 +353,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Healthcheck { settings } => {
-            healthcheck::run(quiet(&settings)?.http.listen).map_err(Failure::failed)
+            healthcheck::run(&quiet(&settings)?.http).await.map_err(Failure::failed)
         }
         Command::Man(args) => completions::man(Cli::command(), &args).map_err(Failure::failed),
     }

@@ -12,7 +12,7 @@ use super::{Failure, columns};
 use crate::config::Config;
 use crate::outside;
 
-mod fetch;
+pub mod fetch;
 
 /// Clears a terminal and puts the cursor at its top.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -49,7 +49,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 /// What the daemon says, with `source` added; or what can be seen without it.
 async fn look(config: &Config) -> Value {
     let address = fetch::reachable(config.http.listen);
-    match fetch::status(address).await {
+    match fetch::status(&config.http).await {
         Ok(mut status) => {
             status["source"] = "daemon".into();
             status["address"] = address.to_string().into();

@@ -1,4 +1,4 @@
-//! The daemon's `/status`, asked for over HTTP.
+//! What the daemon answers over HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::config::{Http, read_secret};
 
 /// How long a daemon may take to answer: it answers from memory.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -15,11 +17,14 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
+    /// Nobody is there, or goes away.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Somebody is there and says nothing.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
+    /// Somebody else is there, or this token is not the daemon's.
     #[error("it answers with {0}, not as jetcopy does")]
     Answer(String),
 }
@@ -35,15 +40,23 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// What `/status` answers.
-pub(super) async fn status(address: SocketAddr) -> Result<Value, Error> {
-    let body = tokio::time::timeout(TIMEOUT, get(address, "/status")).await.map_err(|_| Error::Timeout)??;
+pub(super) async fn status(settings: &Http) -> Result<Value, Error> {
+    let body = get(settings, "/status").await?;
     serde_json::from_slice(&body).map_err(|_| Error::Answer("something else than JSON".to_owned()))
 }
 
+/// The body of a successful answer to a daemon with these settings, whose token is sent along.
+pub async fn get(settings: &Http, path: &str) -> Result<Vec<u8>, Error> {
+    let token = settings.token_file.as_deref().map(read_secret).transpose()?;
+    let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    let request = request(reachable(settings.listen), path, &token);
+    tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)?
+}
+
 /// One request of HTTP 1.0, which is answered whole and closed.
-async fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>, Error> {
+async fn request(address: SocketAddr, path: &str, headers: &str) -> Result<Vec<u8>, Error> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer).await?;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
