@@ -357,7 +357,7 @@ pub(crate) fn pool_settings(
     application_name: &str,
     writable: bool,
 ) -> Result<PoolSettings, ConnectError> {
-    let url = read_settings(config, application_name)?;
+    let (url, verify) = read_settings(config, application_name)?;
     let hosts = targets(&url)?;
     if hosts.is_empty() {
         return Err(invalid_url("it names no host"));
@@ -370,7 +370,8 @@ pub(crate) fn pool_settings(
     } else if !config.url.contains("target_session_attrs") {
         driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    let tls = MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), driver.get_ssl_mode())?);
+    let mode = driver.get_ssl_mode();
+    let tls = MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), mode, verify)?);
     let connect_timeout = timeout.saturating_mul(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
     let hosts = hosts.iter().map(Target::label).collect::<Vec<_>>().join(", ");
     Ok(PoolSettings { driver, tls, hosts, connect_timeout })
