@@ -146,7 +146,11 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT j.job_id::text, j.proc_name::text, coalesce(j.hypertable_name, s.hypertable_name, '')::text,
-            (j.scheduled AND coalesce(s.last_run_status, '') = 'Failed')::int::bigint, coalesce(s.total_runs, 0),
+            (j.scheduled AND coalesce(s.last_run_status, '') = 'Failed' AND (
+                -- TimescaleDB 2.28.3 on PostgreSQL 15.20 says so of every job, after its work is committed.
+                SELECT e.err_message FROM timescaledb_information.job_errors e
+                WHERE e.job_id = j.job_id ORDER BY e.finish_time DESC LIMIT 1
+            ) IS DISTINCT FROM 'cannot drop portal "" while it is being set up')::int::bigint, coalesce(s.total_runs, 0),
             coalesce(s.total_failures, 0),
             -- It says -infinity before the first success.
             CASE WHEN isfinite(s.last_successful_finish) THEN extract(epoch FROM now() - s.last_successful_finish) END::float8,
