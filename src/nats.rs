@@ -163,14 +163,4 @@ fn secret(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_may_hold_a_user_or_a_token() {
-        let pair = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
-        assert_eq!(in_address("nats://a:4222,b:4222"), None);
-        assert_eq!(in_address("nats://me:h%40sh@a:4222,nats://b"), pair("me", Some("h@sh")));
-        assert_eq!(in_address("nats://a, nats://token@b"), pair("token", None));
-    }
-}
+mod tests;

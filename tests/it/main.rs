@@ -20,6 +20,7 @@ mod failover;
 mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
+mod least_privilege;
 mod lifecycle;
 mod loss;
 mod monitoring;
@@ -34,6 +35,7 @@ mod query;
 mod reload;
 mod replay;
 mod rewind;
+mod server_settings;
 mod status;
 mod stop;
 mod support;

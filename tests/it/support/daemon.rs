@@ -44,6 +44,13 @@ impl Daemon {
         Self { child: Mutex::new(child.unwrap()), log }
     }
 
+    /// Its arguments and environment, as others on the machine may see them.
+    pub(crate) fn arguments(&self) -> String {
+        let pid = self.child.lock().unwrap().id();
+        let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+        String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).into_owned()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.child.lock().unwrap().try_wait(), Ok(None))
     }

@@ -1,0 +1,194 @@
+use async_nats::ConnectErrorKind;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nkeys::KeyPair;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::private::{NatsOptions, PrivateNats};
+
+#[test]
+fn an_address_may_hold_a_user_or_a_token() {
+    let pair = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+    assert_eq!(in_address("nats://a:4222,b:4222"), None);
+    assert_eq!(in_address("nats://me:h%40sh@a:4222,nats://b"), pair("me", Some("h@sh")));
+    assert_eq!(in_address("nats://a, nats://token@b"), pair("token", None));
+}
+
+/// A server with more lines of configuration, and a directory for the client's files.
+fn server(config: &str) -> (PrivateNats, TempDir) {
+    let server = PrivateNats::start(&NatsOptions { config: config.into() }).unwrap();
+    (server, tempfile::tempdir().unwrap())
+}
+
+fn file(directory: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = directory.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn to(server: &PrivateNats) -> config::Nats {
+    config::Nats { url: server.url(), ..config::Nats::default() }
+}
+
+/// What the client said to a connection that was refused, with all its causes.
+async fn refused(settings: &config::Nats) -> (ConnectErrorKind, String) {
+    let ConnectError::Connect { url, source } = Connection::open(settings, "test").await.unwrap_err() else {
+        panic!("not refused by the server")
+    };
+    let mut text = url;
+    let mut cause: Option<&dyn std::error::Error> = Some(&source);
+    while let Some(error) = cause {
+        text = format!("{text} / {error}");
+        cause = error.source();
+    }
+    (source.kind(), text)
+}
+
+/// That these settings log in, and `wrong` ones do not.
+async fn logs_in(right: &config::Nats, wrong: &config::Nats) {
+    Connection::open(right, "test").await.unwrap();
+    let (kind, text) = refused(wrong).await;
+    let denied = matches!(kind, ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation);
+    assert!(denied, "{kind:?}: {text}");
+    assert!(!text.contains("s3cr"), "{text}");
+}
+
+#[tokio::test]
+async fn a_user_and_a_token_log_in_by_their_files() {
+    let (by_user, files) = server("authorization { user: me, password: s3cret }");
+    let user = |password: &str| config::Nats {
+        user: Some("me".into()),
+        password_file: Some(file(&files, password, &format!("{password}\n"))),
+        ..to(&by_user)
+    };
+    logs_in(&user("s3cret"), &user("s3crat")).await;
+    let (by_token, files) = server("authorization { token: s3cret }");
+    let token = |token: &str| config::Nats {
+        token_file: Some(file(&files, token, &format!("{token}\n"))),
+        ..to(&by_token)
+    };
+    logs_in(&token("s3cret"), &token("s3crat")).await;
+}
+
+#[tokio::test]
+async fn an_nkey_logs_in() {
+    let (right, wrong) = (KeyPair::new_user(), KeyPair::new_user());
+    let (server, files) = server(&format!("authorization {{ users: [{{ nkey: {} }}] }}", right.public_key()));
+    let nkey = |name: &str, key: &KeyPair| config::Nats {
+        nkey_file: Some(file(&files, name, &key.seed().unwrap())),
+        ..to(&server)
+    };
+    logs_in(&nkey("right", &right), &nkey("wrong", &wrong)).await;
+}
+
+/// A JWT of `issuer` about `subject`, as `nsc` makes them.
+fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: &serde_json::Value) -> String {
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({
+        "jti": "test", "iat": 1, "name": "test", "iss": issuer.public_key(), "sub": subject.public_key(), "nats": nats,
+    });
+    let signed = part(json!({"typ": "JWT", "alg": "ed25519-nkey"})) + "." + &part(claims);
+    let signature = URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).unwrap());
+    signed + "." + &signature
+}
+
+#[tokio::test]
+async fn a_credentials_file_logs_in() {
+    let (operator, account, system) =
+        (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account());
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+    });
+    let of_account = json!({"type": "account", "version": 2, "limits": limits});
+    let (server, files) = server(&format!(
+        "operator: {}\nresolver: MEMORY\nsystem_account: {}\nresolver_preload {{ {}: {}\n {}: {} }}",
+        jwt(&operator, &operator, &json!({"type": "operator", "version": 2})),
+        system.public_key(),
+        account.public_key(),
+        jwt(&operator, &account, &of_account),
+        system.public_key(),
+        jwt(&operator, &system, &of_account),
+    ));
+    let credentials = |name: &str, account: &KeyPair| {
+        let user = KeyPair::new_user();
+        let claims = json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            jwt(account, &user, &claims),
+            user.seed().unwrap()
+        );
+        config::Nats { credentials_file: Some(file(&files, name, &text)), ..to(&server) }
+    };
+    logs_in(&credentials("right", &account), &credentials("wrong", &KeyPair::new_account())).await;
+}
+
+/// An authority, and what it has signed for the names.
+struct Authority {
+    pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// Certificate and key.
+    fn signs(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+#[tokio::test]
+async fn tls_is_verified_both_ways_and_a_wrong_certificate_is_named_as_the_reason() {
+    let (authority, other) = (Authority::new("ours"), Authority::new("theirs"));
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| file(&files, name, text).display().to_string();
+    let tls = |name: &str, host: &str, verify: bool| {
+        let (certificate, key) = authority.signs(host);
+        format!(
+            "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: {verify} }}",
+            path(&format!("{name}.crt"), &certificate),
+            path(&format!("{name}.key"), &key),
+            path("server-ca.crt", &authority.pem),
+        )
+    };
+    let with = |server: &PrivateNats, ca: &Authority, client: Option<&Authority>| {
+        let signed = client.map(|client| client.signs("jetcopy"));
+        let own = signed.as_ref();
+        config::Nats {
+            tls: Some(config::Tls {
+                ca_file: Some(file(&files, "ca.crt", &ca.pem)),
+                cert_file: own.map(|(certificate, _)| file(&files, "client.crt", certificate)),
+                key_file: own.map(|(_, key)| file(&files, "client.key", key)),
+            }),
+            ..to(server)
+        }
+    };
+    let certain = async |settings: &config::Nats, reason: &str| {
+        let (_, text) = refused(settings).await;
+        assert!(text.contains(reason), "{text}");
+    };
+
+    let (plain, _) = server(&tls("plain", "127.0.0.1", false));
+    Connection::open(&with(&plain, &authority, None), "test").await.unwrap();
+    certain(&with(&plain, &other, None), "UnknownIssuer").await;
+    let (elsewhere, _) = server(&tls("elsewhere", "elsewhere", false));
+    certain(&with(&elsewhere, &authority, None), "not valid for").await;
+
+    let (mutual, _) = server(&tls("mutual", "127.0.0.1", true));
+    Connection::open(&with(&mutual, &authority, Some(&authority)), "test").await.unwrap();
+    for client in [None, Some(&other)] {
+        assert!(Connection::open(&with(&mutual, &authority, client), "test").await.is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! The daemon with no more rights than `config/nats/jetcopy.conf` and `config/postgres/roles.sql` give, and no secret of it
+//! anywhere but in its files.
+
+use std::path::Path;
+
+use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
+
+use crate::support::{Daemon, eventually};
+
+/// Secrets that look like nothing else.
+const NATS_PASSWORD: &str = "nats-pass-7Hq2";
+const PUBLISHER_PASSWORD: &str = "publisher-pass-9Kx4";
+const POSTGRES_PASSWORD: &str = "postgres-pass-3Wz8";
+const HTTP_TOKEN: &str = "http-token-5Vb1-long-enough";
+
+fn shipped(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn nats() -> PrivateNats {
+    let variables = format!(
+        "JETCOPY_NATS_PASSWORD: \"{NATS_PASSWORD}\"\nJETCOPY_NATS_PUBLISHER_PASSWORD: \"{PUBLISHER_PASSWORD}\"\n"
+    );
+    PrivateNats::start(&NatsOptions { config: variables + &shipped("config/nats/jetcopy.conf") }).unwrap()
+}
+
+async fn as_user(nats: &PrivateNats, user: &str, password: &str) -> async_nats::Client {
+    let options = async_nats::ConnectOptions::new().user_and_password(user.into(), password.into());
+    options.connect(nats.url()).await.unwrap()
+}
+
+/// A database that the shipped roles were made in, and the daemon's own address of it.
+async fn database(postgres: &PrivatePostgres) -> (tokio_postgres::Client, String) {
+    let url = postgres.create_database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    let admin = connect(&url).await.unwrap();
+    let owner = format!(
+        "CREATE ROLE jetcopy_owner NOLOGIN; GRANT CREATE ON DATABASE {name} TO jetcopy_owner; \
+         GRANT CREATE, USAGE ON SCHEMA public TO jetcopy_owner; CREATE ROLE migrator LOGIN IN ROLE jetcopy_owner"
+    );
+    admin.batch_execute(&owner).await.unwrap();
+    let settings =
+        jetcopy::config::Postgres { url: url.replace("postgres@", "migrator@"), ..Default::default() };
+    jetcopy::migrate::migrate(&settings).await.unwrap();
+    let roles = shipped("config/postgres/roles.sql");
+    // Twice: it says that it may be run again.
+    admin.batch_execute(&roles).await.unwrap();
+    admin.batch_execute(&roles).await.unwrap();
+    admin.batch_execute("CREATE ROLE jetcopy LOGIN IN ROLE jetcopy_writer").await.unwrap();
+    (admin, url.replace("postgres@", "jetcopy@"))
+}
+
+/// Whether `jetcopy healthcheck` says that the daemon is well, and `jetcopy status` that it is there.
+fn healthy(config: &Path, daemon: &Daemon) -> bool {
+    let listen = daemon.http_address();
+    ["healthcheck", "status"].iter().all(|command| {
+        let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+        asked.arg(command).arg("--config").arg(config).env("JETCOPY_HTTP__LISTEN", &listen);
+        let output = asked.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        output.status.success() && !said.contains("no daemon answers")
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secret() {
+    let nats = nats();
+    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let postgres = PrivatePostgres::start(&options).unwrap();
+    let (admin, url) = database(&postgres).await;
+    let publisher = as_user(&nats, "publisher", PUBLISHER_PASSWORD).await;
+    let jetstream = async_nats::jetstream::new(publisher.clone());
+    let stream = async_nats::jetstream::stream::Config {
+        name: "FRAMES".into(),
+        subjects: vec!["frames.>".into()],
+        ..Default::default()
+    };
+    jetstream.create_stream(stream).await.unwrap();
+    let publish = async |payload: &'static str| {
+        jetstream.publish("frames.cam-1", payload.into()).await.unwrap().await.unwrap();
+    };
+
+    let directory = tempfile::tempdir().unwrap();
+    let secret = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let config = directory.path().join("jetcopy.toml");
+    let text = format!(
+        "[nats]\nurl = \"{}\"\nuser = \"jetcopy\"\npassword_file = \"{}\"\n\
+         [postgres]\nurl = \"{url}\"\npassword_file = \"{}\"\n\
+         [http]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"{}\"\n[log]\nlevel = \"debug\"\n\
+         [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\nformat = \"json\"\n\
+         [[pipeline.table]]\nname = \"frame_metadata\"\n[pipeline.table.columns]\n\
+         time = \"$timestamp\"\ncamera_id = \"$subject[1]\"\n",
+        nats.url(),
+        secret("nats", NATS_PASSWORD),
+        secret("postgres", POSTGRES_PASSWORD),
+        secret("http", HTTP_TOKEN),
+    );
+    std::fs::write(&config, text).unwrap();
+
+    let count = async |sql: &str| -> i64 { admin.query_one(sql, &[]).await.unwrap().get(0) };
+    let committed = async |sequence: i64| {
+        eventually(&format!("checkpoint {sequence}"), || async {
+            count("SELECT coalesce(max(last_sequence), 0) FROM jetcopy.checkpoints").await == sequence
+        })
+        .await;
+    };
+    // Rows, a dead letter, and a second start, which resets the durable.
+    for (turn, last) in [(1, 2), (2, 4)] {
+        publish(r#"{"frame_id": 1}"#).await;
+        publish("{").await;
+        let daemon = Daemon::start(&config);
+        committed(last).await;
+        assert_eq!(count("SELECT count(*) FROM frame_metadata").await, turn);
+        assert_eq!(count("SELECT count(*) FROM jetcopy.dead_letters").await, turn);
+        let shown = ["/", "/status", "/metrics", "/readyz"].map(|path| daemon.get_as(path, HTTP_TOKEN).1);
+        assert!(shown[1].contains("\"running\""), "{}", shown[1]);
+        assert!(healthy(&config, &daemon), "jetcopy healthcheck");
+        let open = ["/status", "/readyz"].map(|path| daemon.get(path));
+        assert_eq!(open[0].0, 401);
+        let places = [&shown[..], &open.map(|(_, body)| body), &[daemon.log(), daemon.arguments()]].concat();
+        for secret in [NATS_PASSWORD, POSTGRES_PASSWORD, HTTP_TOKEN] {
+            assert!(places.iter().all(|place| !place.contains(secret)), "{secret} shows");
+        }
+    }
+
+    // What it has no right to.
+    let writer = connect(&url).await.unwrap();
+    for sql in [
+        "SELECT count(*) FROM frame_metadata",
+        "DELETE FROM frame_metadata",
+        "DELETE FROM jetcopy.checkpoints",
+        "SELECT payload FROM jetcopy.dead_letters",
+        "CREATE TABLE public.own (n int)",
+    ] {
+        let error = writer.batch_execute(sql).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "42501", "{sql}");
+    }
+    let reader = as_user(&nats, "jetcopy", NATS_PASSWORD).await;
+    let before = jetstream.get_stream("FRAMES").await.unwrap().cached_info().state.last_sequence;
+    reader.publish("frames.cam-1", "forged".into()).await.unwrap();
+    reader.publish("$JS.API.STREAM.DELETE.FRAMES", "".into()).await.unwrap();
+    reader.flush().await.unwrap();
+    let after = jetstream.get_stream("FRAMES").await.unwrap().cached_info().state.last_sequence;
+    assert_eq!(after, before);
+}
