@@ -181,10 +181,13 @@ async fn a_role_that_may_only_read_can_list_and_a_migrated_database_needs_no_pri
 
 #[tokio::test]
 async fn checkpoint_updates_stay_heap_only_on_one_page() {
-    // A server of its own: another test's transaction, in whatever database, holds back what an update may prune.
-    let server = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    // A server of its own, without workers: a transaction that somebody else holds open, in whatever database, holds
+    // back what an update may prune.
+    let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
+    let options = PostgresOptions { timescaledb: false, settings, ..PostgresOptions::default() };
+    let server = PrivatePostgres::start(&options).unwrap();
     let url = server.create_database().await.unwrap();
-    migrate(&settings(&url)).await.unwrap();
+    migrate(&self::settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
     client
         .batch_execute(
