@@ -6,11 +6,20 @@ cd "$(dirname "$0")/.."
 
 package=$(ls -t target/debian/*.deb | head -1)
 root=${CHROOT:-}
+made=
+clean() {
+    umount "$root/proc" || true
+    if [ -n "$made" ]; then rm -rf "$made"; fi
+}
+trap clean EXIT
 if [ -z "$root" ]; then
     root=$(mktemp -d)
-    trap 'rm -rf "$root"' EXIT
+    made=$root
     debootstrap --variant=minbase --include=systemd,ca-certificates bookworm "$root" >/dev/null
 fi
+
+# systemd's tools want it.
+mount -t proc proc "$root/proc"
 
 inside() { chroot "$root" env LC_ALL=C "$@"; }
 fail() {
@@ -18,7 +27,7 @@ fail() {
     exit 1
 }
 # All that lies in the directories which a package may touch, without dpkg's own records and caches.
-files() { (cd "$root" && find etc usr var lib run -xdev \( -path var/lib/dpkg -o -path var/cache -o -path var/log \) -prune -o -print | sort); }
+files() { (cd "$root" && find etc usr var -xdev \( -path var/lib/dpkg -o -path var/cache -o -path var/log \) -prune -o -print | sort); }
 
 before=$(files)
 users=$(cat "$root/etc/passwd" "$root/etc/group")
