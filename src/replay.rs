@@ -187,24 +187,21 @@ pub async fn plan(
     let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
     let messages = Contents::new(stream, &pipeline.subjects).count(from, to).await.map_err(failed)?;
     let name = format!("{}-replay-{from}-{to}", pipeline.name);
-    let resumes_after = checkpoint_of(session, &name).await?;
     let mut live = Vec::new();
     for table in config.pipelines.iter().flat_map(|pipeline| &pipeline.tables) {
         live.push(qualified(session, &table.name).await?);
     }
-    let mut shadows = Vec::with_capacity(pipeline.tables.len());
+    let mut shadows: Vec<Shadow> = Vec::with_capacity(pipeline.tables.len());
+    let mut filled = None;
     for (table, shadow) in pipeline.tables.iter().zip(shadow_names(pipeline, &request.into)?) {
         let there = qualified(session, &shadow).await?;
         // A name that is cut off at 63 bytes could be the table's own.
         if live.contains(&there) && there.is_some() {
             return Err(Error::Live(shadow));
         }
-        let filled = format!("SELECT FROM {shadow} LIMIT 1");
-        if there.is_some()
-            && resumes_after.is_none()
-            && !rows(session, "look into the shadow table", &filled).await?.is_empty()
-        {
-            return Err(Error::NotEmpty(shadow));
+        let any = format!("SELECT FROM {shadow} LIMIT 1");
+        if there.is_some() && !rows(session, "look into the shadow table", &any).await?.is_empty() {
+            filled = Some(shadow.clone());
         }
         shadows.push(Shadow {
             table: table.name.clone(),
@@ -213,6 +210,12 @@ pub async fn plan(
             qualified: introspect::introspect(&session.client, &table.name).await?.qualified,
             sequence: table.column_of(SEQUENCE).map(escape_identifier),
         });
+    }
+    // Without rows in all the same tables there is nothing to go on from.
+    let resumable = filled.is_some() && shadows.iter().all(|shadow| shadow.exists);
+    let resumes_after = if resumable { checkpoint_of(session, &name).await? } else { None };
+    if let (None, Some(filled)) = (resumes_after, filled) {
+        return Err(Error::NotEmpty(filled));
     }
     let created_ns = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
     Ok(Plan { name, from, to, stream: (first, last), messages, shadows, resumes_after, created_ns })
@@ -328,16 +331,25 @@ pub async fn run(
     finish(session, stream, pipeline, plan, &durable).await
 }
 
-/// Makes the shadows and the checkpoint, where they are not there yet.
+/// Makes the shadows where they are not there yet, and the checkpoint, unless an interrupted replay goes on. What one that
+/// was done with before left in the dead letters goes.
 async fn prepare(session: &Session, pipeline: &config::Pipeline, plan: &Plan) -> Result<(), Error> {
     for Shadow { shadow, qualified, .. } in &plan.shadows {
         let sql = format!("CREATE TABLE IF NOT EXISTS {shadow} (LIKE {qualified} INCLUDING ALL)");
         rows(session, "create the shadow table", &sql).await?;
     }
+    if plan.resumes_after.is_some() {
+        return Ok(());
+    }
     let name = escape_literal(&plan.name);
     let sql = format!(
-        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, stream_created, last_sequence) \
-         VALUES ({name}, {name}, {}, {}, {}) ON CONFLICT (shard) DO NOTHING",
+        "WITH started AS (\
+           INSERT INTO jetcopy.checkpoints AS known (shard, pipeline, stream, stream_created, last_sequence) \
+           VALUES ({name}, {name}, {}, {}, {}) \
+           ON CONFLICT (shard) DO UPDATE SET stream_created = EXCLUDED.stream_created, \
+             last_sequence = EXCLUDED.last_sequence, last_timestamp = NULL, epoch = known.epoch + 1 \
+           RETURNING shard) \
+         DELETE FROM jetcopy.dead_letters WHERE pipeline IN (SELECT shard FROM started)",
         escape_literal(&pipeline.stream),
         timestamp(plan.created_ns),
         plan.from - 1,

@@ -54,6 +54,12 @@ async fn a_stretch_by_sequence_is_in_the_shadow_once_beside_the_running_daemon()
     let again = world.run(&config, &["replay", "events", "--from", "1", "--to", "5"]).await;
     assert_eq!(again.code, 1);
     assert!(again.err.contains("events_replay holds rows already"), "{again:?}");
+    let twice = ["replay", "events", "--from", "101", "--to", "300", "--into", "again"];
+    let twice = world.run(&config, &twice).await.well();
+    assert!(
+        twice.contains("table again: 199 rows") && twice.contains("dead letters: 1 of the replay"),
+        "{twice}"
+    );
     let named = ["replay", "events", "--from", "1", "--to", "5", "--into", "first_five"];
     let named = world.run(&config, &named).await.well();
     assert!(named.contains("table first_five: 5 rows, as many as events has"), "{named}");
@@ -108,7 +114,13 @@ async fn deleted_messages_and_other_subjects_at_the_end_do_not_hold_a_replay_up(
 async fn an_interrupted_replay_goes_on_where_it_was() {
     let (world, config, _daemon) = carried().await;
     world.database.batch_execute("CREATE TABLE events_replay (LIKE events)").await.unwrap();
-    world.database.batch_execute("BEGIN; LOCK TABLE events_replay IN EXCLUSIVE MODE").await.unwrap();
+    // It comes to a stand at sequence 200, with what is before it committed.
+    let hold = "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+        CREATE TRIGGER hold BEFORE INSERT ON events_replay FOR EACH ROW
+            WHEN (NEW.sequence = 200) EXECUTE FUNCTION hold();
+        SELECT pg_advisory_lock(1)";
+    world.database.batch_execute(hold).await.unwrap();
     let slow = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, slow.replace("max_rows = 200", "max_rows = 10")).unwrap();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_jetcopy"));
@@ -118,11 +130,12 @@ async fn an_interrupted_replay_goes_on_where_it_was() {
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         })
         .unwrap();
-    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'events_replay'::regclass AND NOT granted";
+    let waits = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+        WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted";
     eventually("the replay to wait for the lock", || async { world.count(waits).await == 1 }).await;
     child.kill().unwrap();
     child.wait().unwrap();
-    world.database.batch_execute("ROLLBACK").await.unwrap();
+    world.database.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
     assert_eq!(left(&world).await, (1, 2));
 
     let said = world.run(&config, &["replay", "events", "--from", "1", "--to", "500"]).await.well();
