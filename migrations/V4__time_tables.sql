@@ -107,7 +107,7 @@ $$;
 -- `chunk` is the span of a hypertable's chunk. It has no default index on time: chunks and partitions outside the span
 -- asked for are not read.
 --
--- Without TimescaleDB a table that cannot be partitioned without losing something stays as it is, with a NOTICE. Where
+-- Without TimescaleDB a table that cannot be partitioned without losing something stays as it is, with a WARNING. Where
 -- it can be, all of it moves: indexes, keys, defaults, owner, privileges and comments.
 CREATE FUNCTION jetcopy.time_table(relation regclass, time_column name, chunk interval) RETURNS void
     LANGUAGE plpgsql
@@ -140,7 +140,7 @@ BEGIN
     SELECT * INTO STRICT old FROM pg_class WHERE oid = relation;
     schema_name := old.relnamespace::regnamespace;
     IF NOT pg_has_role(old.relowner, 'USAGE') THEN
-        RAISE NOTICE 'table % stays as it is, without partitions: it belongs to another role', relation;
+        RAISE WARNING 'table % stays as it is, without partitions: it belongs to another role', relation;
         RETURN;
     END IF;
     IF old.relkind = 'r' THEN
@@ -173,7 +173,7 @@ BEGIN
         obstacle := CASE WHEN days > 1000 THEN format('its rows are of %s days', days) END;
     END IF;
     IF obstacle IS NOT NULL THEN
-        RAISE NOTICE 'table % stays as it is, without partitions: %', relation, obstacle;
+        RAISE WARNING 'table % stays as it is, without partitions: %', relation, obstacle;
         RETURN;
     END IF;
 
@@ -227,7 +227,7 @@ BEGIN
     EXCEPTION
         -- What else depends on the table, such as a function; and a time that is in no day, such as infinity.
         WHEN dependent_objects_still_exist OR datetime_field_overflow THEN
-            RAISE NOTICE 'table % stays as it is, without partitions: %', relation, SQLERRM;
+            RAISE WARNING 'table % stays as it is, without partitions: %', relation, SQLERRM;
             RETURN;
     END;
     FOREACH item IN ARRAY coalesce(later, '{}') LOOP
@@ -261,7 +261,7 @@ BEGIN
             FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
             WHERE attrelid = to_regclass(table_name) AND attnum > 0 AND NOT attisdropped)
         THEN
-            RAISE NOTICE 'table % stays as it is, without partitions: it is not the one that jetcopy made', table_name;
+            RAISE WARNING 'table % stays as it is, without partitions: it is not the one that jetcopy made', table_name;
             CONTINUE;
         END IF;
         PERFORM jetcopy.time_table(table_name::regclass, 'time', '1 day');

@@ -224,7 +224,7 @@ pub async fn relocate(
     stream_created_ns: i64,
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
-    let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to).await?;
+    let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to, "").await?;
     // The time of a message that this daemon did not carry is not known.
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL WHERE shard = {}",
@@ -273,16 +273,18 @@ pub struct Open<'s> {
 }
 
 impl<'s> Open<'s> {
-    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round trip.
+    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round trip, which takes
+    /// the statements `along` too; each ends with a semicolon.
     pub async fn begin(
         session: &'s Session,
         place: &Place,
         epoch: i64,
         from: u64,
         to: &Advance,
+        along: &str,
     ) -> Result<Self, Error> {
         let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+            "BEGIN; SET LOCAL lock_timeout = '{}ms'; {along}\
              UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
                lease_until = now() + interval '{} ms', updated_at = now() \
              WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from}",

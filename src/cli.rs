@@ -20,6 +20,7 @@ pub mod completions;
 pub mod dead_letters;
 pub mod demo;
 pub mod healthcheck;
+pub mod maintain;
 pub mod migrate;
 mod moment;
 pub mod pause;
@@ -30,6 +31,7 @@ pub mod rewind;
 pub mod run;
 pub mod signals;
 pub mod status;
+pub mod store;
 
 pub use moment::Moment;
 
@@ -61,7 +63,7 @@ underscores nest: JETCOPY_POSTGRES__URL.
 Exit codes:
   0    done; run: stopped in order
   1    failed: a server refused or was away, check found an error, audit a difference, a dead
-       letter stays one, a replay was interrupted, or --yes was missing
+       letter stays one, a step of maintain failed, a replay was interrupted, or --yes was missing
   2    wrong arguments or configuration; nothing was tried
   3    run: stopped, but something that was taken could not be committed in time; the next run
        carries it again, nothing is lost
@@ -131,6 +133,20 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: dead_letters::Args,
+    },
+    /// Do once what keeps the store in shape without TimescaleDB: partitions, roll-ups, retention.
+    Maintain {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: maintain::Args,
+    },
+    /// Show what the store holds: sizes, rows, compression, chunks or partitions, jobs.
+    Store {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: store::Args,
     },
     /// Let a pipeline stand still until it is resumed, also over restarts.
     Pause {
@@ -328,6 +344,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
         Command::Status { settings, args } => status::run(&quiet(&settings)?, &args).await,
         Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,
+        Command::Maintain { settings, args } => maintain::run(&quiet(&settings)?, &args).await,
+        Command::Store { settings, args } => store::run(&quiet(&settings)?, &args).await,
         Command::Pause { settings, args } => {
             pause::pause(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }

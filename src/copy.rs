@@ -19,7 +19,7 @@ use crate::encode::copy_frame::{HEADER, TRAILER};
 use crate::kill_point;
 use crate::postgres::connect::Session;
 use crate::postgres::direct_compress;
-use crate::postgres::introspect::Table;
+use crate::postgres::introspect::{RolledUp, Table};
 use crate::postgres::sqlstate::Step;
 
 /// Bytes a `CopyData` message carries. 64 KiB took 0.03 to 0.05 s of CPU for 200 k rows, 1 KiB 0.3 to 0.5 s; more
@@ -34,6 +34,12 @@ const MERGE_TABLE: &str = "jetcopy_merge";
 pub struct Target {
     /// Its name, as configured.
     pub name: String,
+    /// Its schema and name, quoted for SQL.
+    pub qualified: String,
+    /// The column that rows are sorted by, where they carry it.
+    pub time_column: Option<String>,
+    /// The roll-ups that are told which of their buckets rows fall into.
+    pub rollups: Vec<RolledUp>,
     /// Batches that still go through the merge path, since a row was there already.
     pub merging: u32,
     /// What to do about rows that are there already.
@@ -99,6 +105,9 @@ impl Target {
         };
         Self {
             name: settings.name.clone(),
+            qualified: name.clone(),
+            time_column: table.time_column.clone().filter(|time| columns.contains(time)),
+            rollups: table.rollups.clone(),
             merging: 0,
             on_conflict: settings.on_conflict,
             bad_element: settings.bad_element,

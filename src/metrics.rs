@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -45,6 +45,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
+    maintain: MaintainMetrics,
     /// Handles by pipeline and shard, with all that they are registered as.
     pipelines: Mutex<BTreeMap<(String, String), (PipelineMetrics, Collectors)>>,
 }
@@ -61,7 +62,14 @@ impl Metrics {
             .set(1);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         build.float_gauge(names::PROCESS_START).set(since_epoch.as_secs_f64());
-        Self { inner: Arc::new(Inner { registry, pipelines: Mutex::default() }) }
+        let maintain = MaintainMetrics::new(&registry);
+        Self { inner: Arc::new(Inner { registry, maintain, pipelines: Mutex::default() }) }
+    }
+
+    /// The handles of the store's maintenance.
+    #[must_use]
+    pub fn maintain(&self) -> MaintainMetrics {
+        self.inner.maintain.clone()
     }
 
     /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration.
@@ -298,6 +306,38 @@ fn by_label(counters: &IntCounterVec) -> BTreeMap<String, u64> {
             Some((label.value().to_owned(), count))
         })
         .collect()
+}
+
+/// The handles of the store's maintenance; clones share them.
+#[derive(Debug, Clone)]
+pub struct MaintainMetrics {
+    /// Runs that another daemon was at.
+    pub busy: IntCounter,
+    done: IntCounter,
+    failed: IntCounter,
+    last_run: Gauge,
+    seconds: Gauge,
+}
+
+impl MaintainMetrics {
+    fn new(registry: &Registry) -> Self {
+        let labelled = Labelled::new(registry, &[]);
+        let runs = labelled.counters(names::MAINTAIN_RUNS, names::OUTCOME);
+        Self {
+            busy: runs.with_label_values(&["busy"]),
+            done: runs.with_label_values(&["done"]),
+            failed: runs.with_label_values(&["failed"]),
+            last_run: labelled.float_gauge(names::MAINTAIN_LAST_RUN),
+            seconds: labelled.float_gauge(names::MAINTAIN_SECONDS),
+        }
+    }
+
+    /// Notes a run that has just ended.
+    pub fn ran(&self, well: bool, took: Duration) {
+        (if well { &self.done } else { &self.failed }).inc();
+        self.last_run.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.seconds.set(took.as_secs_f64());
+    }
 }
 
 /// Makes and registers metrics that share their constant labels.

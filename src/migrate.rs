@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "continuous_aggregates",
         sql: include_str!("../migrations/V9__continuous_aggregates.sql"),
     },
+    Migration { version: 10, name: "rollups", sql: include_str!("../migrations/V10__rollups.sql") },
     Migration {
         version: 11,
         name: "dead_letter_element",
@@ -172,7 +173,7 @@ pub enum MigrateError {
 pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
     // Such as that a table stays as it is, and why.
-    session.show_notices();
+    session.show_warnings();
     let report = apply(&session.client).await;
     // Closing the connection rolls back what was not committed.
     session.close().await;

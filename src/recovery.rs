@@ -260,7 +260,9 @@ fn of_write(error: &write::Error) -> Recovery {
             Recovery::again("table")
         }
         write::Error::Copy { source, .. } => of_database(&source.source, source.step),
-        write::Error::DeadLetters(error) | write::Error::Trial(error) => of_database(error, Step::Own),
+        write::Error::DeadLetters(error)
+        | write::Error::Trial(error)
+        | write::Error::Partitions { source: error, .. } => of_database(error, Step::Own),
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),
         write::Error::Flood(_) => Recovery {
             cause: "poison",
@@ -275,9 +277,12 @@ fn of_write(error: &write::Error) -> Recovery {
 
 fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
     match decide(error, step) {
-        Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::PoisonRow | Decision::Merge => {
-            Recovery::again("database")
-        }
+        Decision::Retry
+        | Decision::Reconnect
+        | Decision::BackOff
+        | Decision::PoisonRow
+        | Decision::AddPartition
+        | Decision::Merge => Recovery::again("database"),
         Decision::Pause => Recovery::pause("database", sqlstate::remedy(error)),
     }
 }

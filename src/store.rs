@@ -6,7 +6,13 @@
 //! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
 //! - [`timescale`]: TimescaleDB's policies, as `[store]` wants them.
 //! - [`query`]: reading the store, and the changes to it that people make.
+//! - [`partitions`], [`rollup`]: what [`maintain`] does where there is no TimescaleDB.
+//! - [`report`]: what `jetcopy store` shows.
 
 pub mod catalog;
+pub mod maintain;
+pub mod partitions;
 pub mod query;
+pub mod report;
+pub mod rollup;
 pub mod timescale;

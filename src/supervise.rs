@@ -24,6 +24,7 @@ use crate::pulse::Patience;
 use crate::recovery::{Action, Server, chain, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
+use crate::store::maintain;
 use crate::subscribe::Placement;
 
 /// How long a stop may take. It is below the 30 s that Kubernetes and the 90 s that systemd leave by default.
@@ -75,6 +76,10 @@ pub async fn run(
         tasks: JoinSet::new(),
         ended: Ended::Drained,
     };
+    let (settings, current) = watch::channel(Arc::clone(&supervisor.settings));
+    // Ends when this function does.
+    let mut maintenance = JoinSet::new();
+    maintenance.spawn(maintain::run(current, supervisor.metrics.maintain()));
     for pipeline in supervisor.settings.pipelines.clone() {
         supervisor.start(pipeline);
     }
@@ -86,7 +91,10 @@ pub async fn run(
             // A stop comes before new settings.
             biased;
             () = &mut shutdown => break,
-            Some(config) = reloads.recv() => supervisor.reload(config),
+            Some(config) = reloads.recv() => {
+                supervisor.reload(config);
+                settings.send_replace(Arc::clone(&supervisor.settings));
+            }
             Some(ended) = supervisor.tasks.join_next() => supervisor.settle(ended),
         }
     }

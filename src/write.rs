@@ -7,6 +7,7 @@
 //! - A row that the server refuses is pinned to its message by the error's `COPY` line, else by bisection; that message
 //!   becomes a dead letter as a whole, or with `bad_element = "element"` the row's element alone, and all others of the
 //!   batch are committed by `COPY`.
+//! - A row for which a partition is missing gets one, within the bounds of `jetcopy.add_partitions()`.
 //! - Every wait has a deadline, except the one for the next batch.
 //!
 //! Any error that is not about one row ends the generation; resync settles what became of the transaction.
@@ -32,8 +33,10 @@ use crate::postgres::connect::Session;
 use crate::postgres::sqlstate::{Decision, Step, decide};
 use crate::status::PipelineStatus;
 
+use partitions::Added;
 use refused::Poisoned;
 
+pub(crate) mod partitions;
 pub(crate) mod refused;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
@@ -66,6 +69,14 @@ pub enum Error {
     /// A trial that looks for the refused row failed for another reason.
     #[error("cannot look for the refused row")]
     Trial(#[source] tokio_postgres::Error),
+    /// Rows need partitions that could not be added.
+    #[error("cannot add partitions to table {table}")]
+    Partitions {
+        /// Table as configured.
+        table: String,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
     /// The server did not answer in time.
     #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
     Timeout {
@@ -112,6 +123,11 @@ enum Attempt {
     Committed(Committed),
     /// The server refused a row of table `table`; all is rolled back.
     Refused {
+        table: usize,
+        error: CopyError,
+    },
+    /// No partition of table `table` takes a row; all is rolled back.
+    Unpartitioned {
         table: usize,
         error: CopyError,
     },
@@ -175,28 +191,32 @@ impl Writer {
                 Attempt::Committed(committed) => break committed,
                 Attempt::Conflict { table } => {
                     self.targets[table].merging = MERGE_BATCHES;
-                    continue;
+                    None
                 }
-                Attempt::Refused { table, error } => {
-                    let unit = match self.pinned(batch, table, &error, &poisoned) {
-                        Some(unit) => Some(unit),
-                        None => self.bisect(batch, &poisoned).await?,
-                    };
-                    if let Some(unit) = unit {
-                        self.add_refused(&mut poisoned, batch, unit, Some(table), &error.source)?;
-                        continue;
+                Attempt::Unpartitioned { table, error } => {
+                    match self.add_partitions(batch, &mut poisoned, table).await? {
+                        Added::LeftOut => None,
+                        Added::Busy(error) => Some(error),
+                        Added::All if retries < RETRIES => {
+                            Some(Error::Copy { table: self.targets[table].name.clone(), source: error })
+                        }
+                        // Whatever is added does not take it: partitions of other spans than a day are in the way.
+                        Added::All | Added::Foreign => {
+                            self.refuse(batch, &mut poisoned, table, error).await?
+                        }
                     }
-                    Error::Copy { table: self.targets[table].name.clone(), source: error }
                 }
-                Attempt::RefusedAtCommit(source) => {
-                    if let Some(unit) = self.bisect(batch, &poisoned).await? {
+                Attempt::Refused { table, error } => self.refuse(batch, &mut poisoned, table, error).await?,
+                Attempt::RefusedAtCommit(source) => match self.bisect(batch, &poisoned).await? {
+                    Some(unit) => {
                         self.add_refused(&mut poisoned, batch, unit, None, &source)?;
-                        continue;
+                        None
                     }
-                    checkpoint::Error::Database { action: "commit", source }.into()
-                }
-                Attempt::Again(error) => error,
+                    None => Some(checkpoint::Error::Database { action: "commit", source }.into()),
+                },
+                Attempt::Again(error) => Some(error),
             };
+            let Some(again) = again else { continue };
             // Another transaction was in the way, or what refused a row is gone.
             if retries == RETRIES {
                 return Err(again);
@@ -214,7 +234,8 @@ impl Writer {
     async fn attempt(&mut self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Attempt, Error> {
         let Some(last) = batch.messages.last() else { unreachable!("an empty batch is never sent") };
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
-        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to);
+        let along = partitions::touches(&self.targets, &batch.rows.tables);
+        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
         let open = match within(self.step_timeout, "begin", begin).await {
             Ok(open) => open,
             Err(error) => {
@@ -237,6 +258,10 @@ impl Writer {
                 Decision::PoisonRow => {
                     within(self.step_timeout, "roll back", open.rollback()).await?;
                     Ok(Attempt::Refused { table, error })
+                }
+                Decision::AddPartition => {
+                    within(self.step_timeout, "roll back", open.rollback()).await?;
+                    Ok(Attempt::Unpartitioned { table, error })
                 }
                 Decision::Merge => {
                     within(self.step_timeout, "roll back", open.rollback()).await?;

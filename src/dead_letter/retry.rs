@@ -26,6 +26,7 @@ use crate::decode::{Decoder, Message, PlanError, Poison};
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::sqlstate::{Decision, Step, decide};
+use crate::write::partitions::touches;
 use crate::write::refused::refused_letter;
 
 /// How often a transaction that lost a deadlock or a lock is tried again.
@@ -215,7 +216,8 @@ impl<'c> Retrier<'c> {
                     return Err(Error::Copy { table: target.name.clone(), source: error });
                 }
                 match decision {
-                    Decision::PoisonRow => {}
+                    // A person adds the partition first: the letter says which day.
+                    Decision::PoisonRow | Decision::AddPartition => {}
                     Decision::Merge => {
                         target.merging = 1;
                         own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
@@ -248,6 +250,8 @@ impl<'c> Retrier<'c> {
             break written;
         };
         let client = &self.session.client;
+        let told = touches(targets, &attempt.rows.tables);
+        own(limit, "tell roll-ups of", client.batch_execute(&told)).await?;
         own(limit, "store", store(client, place, &attempt.refused)).await?;
         let delete = format!("DELETE FROM jetcopy.dead_letters WHERE id = {id}");
         own(limit, "take away", client.batch_execute(&delete)).await?;

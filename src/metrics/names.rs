@@ -78,6 +78,9 @@ families! {
     DATABASE_UP = "jetcopy_database_up", "Whether a writable database answered the pipeline last.";
     NATS_UP = "jetcopy_nats_up", "Whether NATS answered the pipeline last.";
     PIPELINE_STATE = "jetcopy_pipeline_state", "1 for the pipeline's present state, 0 for the others.";
+    MAINTAIN_RUNS = "jetcopy_maintain_runs_total", "Runs of the store's maintenance, by outcome; busy where another daemon was at it.";
+    MAINTAIN_LAST_RUN = "jetcopy_maintain_last_run_timestamp_seconds", "When the store was maintained last by this daemon, in seconds since the Unix epoch; 0 before that.";
+    MAINTAIN_SECONDS = "jetcopy_maintain_last_run_seconds", "How long that took.";
     BUILD_INFO = "jetcopy_build_info", "Always 1; the label is the daemon's version.";
     PROCESS_START = "process_start_time_seconds", "Start of the process in seconds since the Unix epoch.";
 }

@@ -75,7 +75,7 @@ pub struct Session {
     pub client: Client,
     host: String,
     sync_wait_cancelled: Arc<AtomicBool>,
-    notices_matter: Arc<AtomicBool>,
+    warnings_matter: Arc<AtomicBool>,
     driver_runs: watch::Receiver<()>,
     driver: Driver,
 }
@@ -104,9 +104,9 @@ impl Session {
         self.sync_wait_cancelled.swap(false, Ordering::AcqRel)
     }
 
-    /// Lets the server's notices be logged as information from now on, where a person should see them.
-    pub fn show_notices(&self) {
-        self.notices_matter.store(true, Ordering::Release);
+    /// Lets the server's warnings be logged as such from now on, where a person should see them.
+    pub fn show_warnings(&self) {
+        self.warnings_matter.store(true, Ordering::Release);
     }
 
     /// Whether the connection is known to be gone.
@@ -404,9 +404,12 @@ pub(crate) fn classify(host: &str, error: tokio_postgres::Error) -> ConnectError
     }
     match sqlstate::decide(&error, Step::Connect) {
         Decision::Pause => ConnectError::Refused { host, remedy: sqlstate::remedy(&error), source: error },
-        Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::PoisonRow | Decision::Merge => {
-            ConnectError::Unreachable { host, source: error.into() }
-        }
+        Decision::Retry
+        | Decision::Reconnect
+        | Decision::BackOff
+        | Decision::PoisonRow
+        | Decision::AddPartition
+        | Decision::Merge => ConnectError::Unreachable { host, source: error.into() },
     }
 }
 
@@ -451,20 +454,20 @@ where
     let sync_wait_cancelled = Arc::new(AtomicBool::new(false));
     let (runs, driver_runs) = watch::channel(());
     let cancelled = Arc::clone(&sync_wait_cancelled);
-    let notices_matter = Arc::new(AtomicBool::new(false));
-    let shown = Arc::clone(&notices_matter);
+    let warnings_matter = Arc::new(AtomicBool::new(false));
+    let shown = Arc::clone(&warnings_matter);
     let driver = Driver(tokio::spawn(async move {
         // Dropped when the task ends, by itself or aborted: that is what `closed` waits for.
         let _runs = runs;
         poll_messages(connection, &cancelled, &shown).await;
     }));
-    Session { client, host, sync_wait_cancelled, notices_matter, driver_runs, driver }
+    Session { client, host, sync_wait_cancelled, warnings_matter, driver_runs, driver }
 }
 
 async fn poll_messages<S>(
     connection: Connection<Socket, S>,
     sync_wait_cancelled: &AtomicBool,
-    notices_matter: &AtomicBool,
+    warnings_matter: &AtomicBool,
 ) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -477,8 +480,10 @@ async fn poll_messages<S>(
                 if is_cancelled_sync_wait(&notice) {
                     sync_wait_cancelled.store(true, Ordering::Release);
                     tracing::warn!(notice = notice.message(), "a synchronous commit was cut short");
-                } else if notices_matter.load(Ordering::Acquire) {
-                    tracing::info!("{}", notice.message());
+                } else if warnings_matter.load(Ordering::Acquire)
+                    && notice.parsed_severity() == Some(Severity::Warning)
+                {
+                    tracing::warn!("{}", notice.message());
                 } else {
                     tracing::debug!(sqlstate = notice.code().code(), notice = notice.message(), "notice");
                 }

@@ -22,10 +22,22 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Columns of a type that jetcopy does not write. The server fills each by itself, with its default or NULL.
     pub unsupported: Vec<Unsupported>,
-    /// The column that rows are sorted by: a hypertable's time dimension, else the first timestamp or date column.
+    /// The column that rows are sorted by: a hypertable's time dimension, else the first column of a partition key if
+    /// that is one of time, else the first timestamp or date column.
     pub time_column: Option<String>,
     /// Columns of each unique key that `ON CONFLICT` can name: neither partial, nor deferrable, nor of expressions.
     pub unique_keys: Vec<Vec<String>>,
+    /// The roll-ups that jetcopy itself fills from this table, and has to be told what changes.
+    pub rollups: Vec<RolledUp>,
+}
+
+/// A roll-up of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolledUp {
+    /// Its name.
+    pub name: String,
+    /// The span of a bucket, in microseconds.
+    pub width: i64,
 }
 
 /// A column of a target table.
@@ -158,6 +170,17 @@ const UNIQUE_KEYS: &str = "SELECT array_agg(a.attname::text ORDER BY k.place)
     GROUP BY i.indexrelid, i.indisprimary
     ORDER BY i.indisprimary DESC, i.indexrelid";
 
+const PARTITION_KEY: &str = "SELECT a.attname::text
+    FROM pg_partitioned_table p
+    JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+    WHERE p.partrelid = $1 AND p.partstrat = 'r'
+        AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)";
+
+const HAS_ROLLUPS: &str = "SELECT to_regprocedure('jetcopy.rollups_of(regclass)') IS NOT NULL";
+
+const ROLLUPS: &str = "SELECT name, (extract(epoch FROM width) * 1000000)::int8
+    FROM jetcopy.rollups_of($1::oid::regclass)";
+
 const HAS_DIMENSIONS: &str = "SELECT to_regclass('timescaledb_information.dimensions') IS NOT NULL";
 
 const TIME_DIMENSION: &str = "SELECT d.column_name::text
@@ -203,6 +226,14 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
         Some(column) => Some(column),
         None => first_time_column(&table.columns),
     };
+    let kept: bool =
+        client.query_typed_one(HAS_ROLLUPS, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    if kept {
+        for row in client.query_typed(ROLLUPS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
+            let name = row.try_get(0).map_err(failed)?;
+            table.rollups.push(RolledUp { name, width: row.try_get(1).map_err(failed)? });
+        }
+    }
     Ok(table)
 }
 
@@ -299,10 +330,13 @@ fn scalar(name: &str) -> Option<Type> {
 
 async fn time_dimension(client: &Client, oid: u32) -> Result<Option<String>, tokio_postgres::Error> {
     let offered: bool = client.query_typed_one(HAS_DIMENSIONS, &[]).await?.try_get(0)?;
-    if !offered {
-        return Ok(None);
+    if offered {
+        let row = client.query_typed_opt(TIME_DIMENSION, &[(&oid, WireType::OID)]).await?;
+        if let Some(row) = row {
+            return row.try_get(0).map(Some);
+        }
     }
-    let row = client.query_typed_opt(TIME_DIMENSION, &[(&oid, WireType::OID)]).await?;
+    let row = client.query_typed_opt(PARTITION_KEY, &[(&oid, WireType::OID)]).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 

@@ -9,6 +9,10 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity};
 
+/// The C function in the server that finds the partition of a row. It tells its error from a check's, which has the same
+/// SQLSTATE, and is not translated.
+const NO_PARTITION_ROUTINE: &str = "ExecFindPartition";
+
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -20,6 +24,8 @@ pub enum Decision {
     BackOff,
     /// One row of the batch is refused and always will be: find it, store it as a dead letter, commit the others.
     PoisonRow,
+    /// No partition takes a row: add it where jetcopy partitions the table, else as [`Self::PoisonRow`].
+    AddPartition,
     /// A row is there already and the table has `on_conflict`: go through the temporary table.
     Merge,
     /// A person must act, see [`remedy`]: keep everything, tell them, look again slowly.
@@ -105,6 +111,11 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         },
         Class::Integrity => match (code, step) {
             ("23505", Step::CopyData { mergeable: true }) => Decision::Merge,
+            ("23514", Step::CopyData { .. } | Step::Merge)
+                if error.routine() == Some(NO_PARTITION_ROUTINE) =>
+            {
+                Decision::AddPartition
+            }
             _ => data_or_pause,
         },
         // A trigger or a routine of the table's owner raised it. With a row at hand it speaks of that row.
@@ -269,6 +280,7 @@ pub fn remedy(error: &Error) -> String {
         "42P01" => {
             "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name in the configuration"
         }
+        "42883" => "run `jetcopy migrate`: the database lacks a function of this version",
         "42703" => "add the column to the table, or take it out of the mapping",
         "42501" => "grant the role INSERT on the target tables, and ALL on the tables of schema jetcopy",
         "3F000" => "create the schema; `jetcopy migrate` creates schema jetcopy",

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{Error, Writer, within};
-use crate::batch::{Batch, Excluded, Selection};
+use crate::batch::{Batch, Excluded, Row, Selection};
 use crate::checkpoint;
 use crate::config::BadElement;
 use crate::copy::CopyError;
@@ -36,22 +36,43 @@ pub(super) struct Unit {
 }
 
 impl Writer {
-    /// The message or element whose row the server named.
-    pub(super) fn pinned(
+    /// Finds the message whose row the server refused and lets it become a dead letter; the error where the server takes
+    /// all rows by now.
+    pub(super) async fn refuse(
         &self,
-        batch: &Batch,
+        batch: &mut Batch,
+        poisoned: &mut Poisoned,
         table: usize,
-        error: &CopyError,
-        poisoned: &Poisoned,
-    ) -> Option<Unit> {
+        error: CopyError,
+    ) -> Result<Option<Error>, Error> {
+        let unit = match self.pinned(batch, table, &error, poisoned) {
+            Some(unit) => Some(unit),
+            None => self.bisect(batch, poisoned).await?,
+        };
+        match unit {
+            Some(unit) => {
+                self.add_refused(poisoned, batch, unit, Some(table), &error.source)?;
+                Ok(None)
+            }
+            None => Ok(Some(Error::Copy { table: self.targets[table].name.clone(), source: error })),
+        }
+    }
+
+    /// The message or element whose row the server named.
+    fn pinned(&self, batch: &Batch, table: usize, error: &CopyError, poisoned: &Poisoned) -> Option<Unit> {
         let selection = Selection { table, excluded: &poisoned.excluded, within: 0..u32::MAX };
         let target = &self.targets[table];
         let row = target.row_of(&batch.rows.tables[table], &selection, error.row?)?;
-        let element = match target.bad_element {
+        Some(self.unit_of(table, row))
+    }
+
+    /// What is refused with a row of a table.
+    pub(super) fn unit_of(&self, table: usize, row: &Row) -> Unit {
+        let element = match self.targets[table].bad_element {
             BadElement::Message => None,
             BadElement::Element => Some((table, row.element)),
         };
-        Some(Unit { message: row.message, element })
+        Unit { message: row.message, element }
     }
 
     /// Finds the first message without which the batch would pass so far, or the first element of it, by trials that are
@@ -132,7 +153,7 @@ impl Writer {
         let passes = match outcome {
             Ok(()) => true,
             Err((error, step)) => match decide(&error, step) {
-                Decision::PoisonRow => false,
+                Decision::PoisonRow | Decision::AddPartition => false,
                 Decision::Retry
                 | Decision::Reconnect
                 | Decision::BackOff
@@ -179,6 +200,18 @@ impl Writer {
         table: Option<usize>,
         error: &tokio_postgres::Error,
     ) -> Result<(), Error> {
+        self.exclude(poisoned, batch, unit, table, |letter| refused_letter(letter, error))
+    }
+
+    /// Lets a message or an element become a dead letter, with the reason that `reason` adds to it.
+    pub(super) fn exclude(
+        &self,
+        poisoned: &mut Poisoned,
+        batch: &Batch,
+        unit: Unit,
+        table: Option<usize>,
+        reason: impl FnOnce(DeadLetter) -> DeadLetter,
+    ) -> Result<(), Error> {
         let mut letter = poisoned.original(batch, unit.message);
         let table = if let Some((table, element)) = unit.element {
             poisoned.excluded.elements.insert((table, unit.message, element));
@@ -191,7 +224,7 @@ impl Writer {
             table
         };
         letter.table = table.map(|table| self.targets[table].name.clone());
-        poisoned.letters.push(refused_letter(letter, error));
+        poisoned.letters.push(reason(letter));
         self.admit(poisoned.letters.len())
     }
 

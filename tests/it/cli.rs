@@ -99,3 +99,65 @@ async fn logs_are_json_objects_where_that_is_asked_for() {
         assert!(event["level"].is_string() && event["message"].is_string(), "{line}");
     }
 }
+
+#[tokio::test]
+async fn maintain_says_what_it_did_and_exits_with_1_when_a_step_failed() {
+    let world = World::plain().await;
+    let config = world.config(PIPELINE);
+    world
+        .database
+        .batch_execute("SELECT jetcopy.add_partition('measurements', current_date - 100)")
+        .await
+        .unwrap();
+    let output = jetcopy(&["maintain"], &config).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("changed  measurements        1 partitions dropped, older than 30d\n"), "{said}");
+
+    world.database.batch_execute("ALTER TABLE frame_stats_1m RENAME bucket TO other").await.unwrap();
+    let output = jetcopy(&["maintain", "--json"], &config).await;
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["outcome"], "failed");
+    let failed: Vec<&Value> =
+        report["lines"].as_array().unwrap().iter().filter(|line| line["kind"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "{report}");
+    assert_eq!(failed[0]["name"], "frame_stats_1m");
+}
+
+#[tokio::test]
+async fn store_shows_sizes_rows_and_jobs_with_timescaledb_and_without() {
+    for world in [World::plain().await, World::new().await] {
+        world
+            .database
+            .batch_execute(
+                "INSERT INTO frame_metadata (time, camera_id, frame_id)
+                 SELECT now(), 'cam-1', n FROM generate_series(1, 1000) n; ANALYZE frame_metadata",
+            )
+            .await
+            .unwrap();
+        let config = world.config(PIPELINE);
+        // Puts TimescaleDB's policies in place.
+        assert_eq!(jetcopy(&["migrate"], &config).await.status.code(), Some(0));
+        assert_eq!(jetcopy(&["maintain"], &config).await.status.code(), Some(0));
+        let output = jetcopy(&["store", "--json"], &config).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let relations = report["relations"].as_array().unwrap();
+        let named = |name: &str| relations.iter().find(|relation| relation["name"] == name).unwrap();
+        let (frames, minutes) = (named("frame_metadata"), named("frame_stats_1m"));
+        let expected = if report["timescaledb"].is_null() {
+            ("partitioned", "table", 4)
+        } else {
+            ("hypertable", "continuous_aggregate", 1)
+        };
+        assert_eq!((&frames["kind"], &minutes["kind"]), (&expected.0.into(), &expected.1.into()), "{report}");
+        assert_eq!(frames["parts"], expected.2, "{report}");
+        assert_eq!(frames["rows_estimate"], 1_000, "{report}");
+        assert!(frames["bytes"].as_i64().unwrap() > 50_000, "{report}");
+        let jobs = report["jobs"].as_array().unwrap();
+        assert!(jobs.iter().any(|job| job["name"] == "frame_stats_1m"), "{report}");
+        let table = text(&jetcopy(&["store"], &config).await.stdout);
+        assert!(table.contains("frame_metadata") && table.contains("LAST STATUS"), "{table}");
+    }
+}

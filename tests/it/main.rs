@@ -26,6 +26,7 @@ mod loss;
 mod monitoring;
 mod nats;
 mod notify;
+mod partitions;
 mod pause;
 mod pgbouncer;
 mod pipelines;

@@ -57,6 +57,14 @@ impl World {
         world
     }
 
+    /// The same without TimescaleDB, also where the server has it.
+    pub(crate) async fn plain() -> Self {
+        let (nats, postgres) = (PrivateNats::shared().unwrap(), PrivatePostgres::shared_plain().unwrap());
+        let mut world = Self::on(&nats, &postgres).await;
+        world.shared = (Some(nats), Some(postgres));
+        world
+    }
+
     /// On a PostgreSQL of the test's own.
     pub(crate) async fn with_postgres(postgres: &PrivatePostgres) -> Self {
         let nats = PrivateNats::shared().unwrap();

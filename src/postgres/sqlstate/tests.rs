@@ -54,7 +54,7 @@ async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
          CREATE TABLE texts (v text); CREATE TABLE jsonbs (v jsonb); CREATE TABLE jsons (v json);
          CREATE TABLE moods (v mood); CREATE TABLE numbers (v int); CREATE TABLE lists (v int[]);
          CREATE TABLE times (v timestamptz); CREATE TABLE shorts (v varchar(3)); CREATE TABLE prices (v numeric(3,1));
-         CREATE TABLE parts (v int) PARTITION BY RANGE (v); CREATE TABLE checks (v int CHECK (v > 0));
+         CREATE TABLE checks (v int CHECK (v > 0));
          CREATE TABLE required (v int NOT NULL)")
     .await;
     let one = 1_i32.to_be_bytes();
@@ -93,11 +93,29 @@ async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
         (code(&error), copy_line(&error), decide(&error, COPY)),
         ("23502", Some(2), Decision::PoisonRow)
     );
-    let error = copy(&client, "parts", &[&[Some(&one)]]).await;
-    assert_eq!(
-        (code(&error), copy_line(&error), decide(&error, COPY)),
-        ("23514", Some(1), Decision::PoisonRow)
-    );
+}
+
+#[tokio::test]
+async fn a_row_without_a_partition_is_told_from_one_that_a_check_or_a_trigger_refuses() {
+    let (_server, client) = with(
+        "CREATE TABLE parts (v int) PARTITION BY RANGE (v);
+         CREATE TABLE part PARTITION OF parts FOR VALUES FROM (2) TO (3);
+         CREATE TABLE raising (v int);
+         CREATE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'no' USING ERRCODE = '23514';
+         END $$;
+         CREATE TRIGGER raising BEFORE INSERT ON raising FOR EACH ROW EXECUTE FUNCTION raising()",
+    )
+    .await;
+    let one = 1_i32.to_be_bytes();
+    for (table, decision) in
+        [("parts", Decision::AddPartition), ("part", Decision::PoisonRow), ("raising", Decision::PoisonRow)]
+    {
+        let error = copy(&client, table, &[&[Some(&one)]]).await;
+        assert_eq!((code(&error), copy_line(&error), decide(&error, COPY)), ("23514", Some(1), decision));
+    }
+    let error = client.batch_execute("INSERT INTO parts VALUES (1)").await.unwrap_err();
+    assert_eq!(decide(&error, Step::Merge), Decision::AddPartition);
 }
 
 #[tokio::test]

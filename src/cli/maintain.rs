@@ -1,0 +1,52 @@
+//! `jetcopy maintain`: what the daemon does every `store.maintain_interval`, once and now.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use super::Failure;
+use crate::config::Config;
+use crate::store::maintain::{self, Kind, Line, Outcome, Report};
+
+/// Arguments of `jetcopy maintain`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command; a step that failed is told with the others, and makes it fail at the end.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    let report = maintain::maintain(&config.postgres, &config.store, true).await.map_err(Failure::failed)?;
+    let text = if args.json {
+        serde_json::to_string(&report).map_err(Failure::failed)? + "\n"
+    } else {
+        text(&report)
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::failed)?;
+    match report.outcome {
+        Outcome::Done | Outcome::Busy => Ok(()),
+        Outcome::Failed => Err(Failure::Told),
+    }
+}
+
+fn text(report: &Report) -> String {
+    if report.outcome == Outcome::Busy {
+        return "another run is under way, and does it\n".to_owned();
+    }
+    if report.lines.is_empty() {
+        return "nothing to do: the database has no tables of the store\n".to_owned();
+    }
+    let width = report.lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Line { name, kind, text: said } in &report.lines {
+        let mark = match kind {
+            Kind::Unchanged => "ok     ",
+            Kind::Changed => "changed",
+            Kind::Failed => "failed ",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{mark}  {name:<width$}  {said}");
+    }
+    text
+}

@@ -1,0 +1,270 @@
+//! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention.
+//!
+//! Guarantees: of all daemons and commands one does it at a time; each step that fails is told and stops no other; a run
+//! that is interrupted is gone on with by the next. On hypertables it does nothing, and says so.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::catalog::{ROLLUPS, TABLES, written};
+use super::partitions::{self, Partitioned};
+use super::rollup;
+use crate::config::{self, Config};
+use crate::metrics::MaintainMetrics;
+use crate::postgres::connect::{self, ConnectError};
+use crate::recovery::chain;
+
+/// How the server knows the sessions.
+const APPLICATION_NAME: &str = "jetcopy maintain";
+
+/// Takes the lock for the length of a run, in a transaction that does nothing else: it holds no snapshot, so that nothing
+/// waits for it. Its number is `jetcopm\0` in ASCII, beside that of `jetcopy migrate`.
+const LOCK: &str = "SELECT pg_try_advisory_xact_lock(x'6a6574636f706d00'::bigint)";
+
+/// The steps need what migration 10 makes.
+const MIGRATED: &str = "SELECT to_regclass('jetcopy.rollups') IS NOT NULL";
+
+/// The roll-ups that jetcopy keeps.
+const KEPT: &str = "SELECT name FROM jetcopy.rollups";
+
+/// Which tables of the catalog there are.
+const FOUND: &str = "SELECT name, to_regclass(name)::oid FROM unnest($1::text[]) AS name
+    WHERE to_regclass(name) IS NOT NULL";
+
+const HAS_HYPERTABLES: &str = "SELECT to_regclass('timescaledb_information.hypertables') IS NOT NULL";
+
+const HYPERTABLES: &str = "SELECT to_regclass(format('%I.%I', hypertable_schema, hypertable_name))::oid
+    FROM timescaledb_information.hypertables";
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Whether it ran, and if not, why not.
+    pub outcome: Outcome,
+    /// What it did or found, step by step.
+    pub lines: Vec<Line>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every step is done.
+    Done,
+    /// Some step failed.
+    Failed,
+    /// Another run is under way, and does it.
+    Busy,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Line {
+    /// The table or roll-up.
+    pub name: String,
+    /// What kind of line it is.
+    pub kind: Kind,
+    /// What was done, or is to be known.
+    pub text: String,
+}
+
+/// Kinds of [`Line`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Nothing had to be done.
+    Unchanged,
+    /// Something was done.
+    Changed,
+    /// The step failed.
+    Failed,
+}
+
+/// Why there was no run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The schema is of an earlier version.
+    #[error("the database lacks what this version maintains: run `jetcopy migrate`")]
+    NotMigrated,
+    /// The server refused a question.
+    #[error("the store cannot be looked at")]
+    Database(#[from] tokio_postgres::Error),
+}
+
+impl Report {
+    fn add(&mut self, name: &str, kind: Kind, text: impl Into<String>) {
+        if kind == Kind::Failed {
+            self.outcome = Outcome::Failed;
+        }
+        self.lines.push(Line { name: name.to_owned(), kind, text: text.into() });
+    }
+}
+
+/// Does all there is to do, once. With `all`, roll-ups are refreshed that are not due yet.
+pub async fn maintain(
+    postgres: &config::Postgres,
+    store: &config::Store,
+    all: bool,
+) -> Result<Report, Error> {
+    let guard = connect::connect(postgres, APPLICATION_NAME).await?;
+    let worker = connect::connect(postgres, APPLICATION_NAME).await?;
+    let report = async {
+        let migrated: bool = guard.client.query_typed_one(MIGRATED, &[]).await?.try_get(0)?;
+        if !migrated {
+            return Err(Error::NotMigrated);
+        }
+        let mut report = Report { outcome: Outcome::Done, lines: Vec::new() };
+        guard.client.batch_execute("BEGIN").await?;
+        let alone: bool = guard.client.query_typed_one(LOCK, &[]).await?.try_get(0)?;
+        if alone {
+            steps(&worker.client, store, all, &mut report).await?;
+        } else {
+            report.outcome = Outcome::Busy;
+        }
+        Ok(report)
+    }
+    .await;
+    worker.close().await;
+    // The lock ends with its transaction.
+    guard.close().await;
+    report
+}
+
+async fn steps(client: &Client, store: &config::Store, all: bool, report: &mut Report) -> Result<(), Error> {
+    let ours = partitions::tables(client).await?;
+    for table in &ours {
+        match partitions::add_ahead(client, table).await {
+            Ok(0) => {}
+            Ok(added) => report.add(&table.name, Kind::Changed, format!("{added} partitions added")),
+            Err(error) => failed(client, report, &table.name, "partitions not added", &error).await,
+        }
+    }
+    // Asked first, since a refresh needs rights that nobody needs where TimescaleDB keeps them all.
+    let rows = client.query_typed(KEPT, &[]).await?;
+    let kept: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    for rollup in ROLLUPS.iter().filter(|rollup| kept.iter().any(|kept| kept == rollup.name)) {
+        let life = store.rollup(rollup);
+        match rollup::refresh(client, rollup, &life, all).await {
+            Ok(None) => {}
+            Ok(Some(rollup::Refreshed { corrected, rows, expired })) => {
+                let mut text = format!("refreshed: {rows} rows written");
+                if corrected > 0 {
+                    text = text + ", " + &corrected.to_string() + " spans corrected";
+                }
+                if expired > 0 {
+                    text = text + ", " + &expired.to_string() + " rows dropped by age";
+                }
+                let kind = if rows + expired > 0 { Kind::Changed } else { Kind::Unchanged };
+                report.add(rollup.name, kind, text);
+            }
+            Err(error) => failed(client, report, rollup.name, "not refreshed", &error).await,
+        }
+    }
+    let hypertables = hypertables(client).await?;
+    let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+    for row in client.query_typed(FOUND, &[(&names, Type::TEXT_ARRAY)]).await? {
+        let (name, oid): (String, u32) = (row.try_get(0)?, row.try_get(1)?);
+        let Some(table) = TABLES.iter().find(|table| table.name == name) else { continue };
+        if let Some(ours) = ours.iter().find(|ours| ours.oid == oid) {
+            retention(client, ours, store.table(table).retention.age(), report).await;
+        } else if hypertables.contains(&oid) {
+            report.add(&name, Kind::Unchanged, "a hypertable: TimescaleDB's own jobs maintain it");
+        } else {
+            report.add(&name, Kind::Unchanged, "not partitioned by jetcopy: its rows stay");
+        }
+    }
+    Ok(())
+}
+
+/// Object identifiers of all hypertables.
+pub(super) async fn hypertables(client: &Client) -> Result<Vec<u32>, tokio_postgres::Error> {
+    let offered: bool = client.query_typed_one(HAS_HYPERTABLES, &[]).await?.try_get(0)?;
+    if !offered {
+        return Ok(Vec::new());
+    }
+    client.query_typed(HYPERTABLES, &[]).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+async fn retention(client: &Client, table: &Partitioned, age: Option<Duration>, report: &mut Report) {
+    let Some(age) = age else { return };
+    match partitions::drop_expired(client, table, age).await {
+        Ok(dropped) if dropped.is_empty() => {}
+        Ok(dropped) => {
+            let text = format!("{} partitions dropped, older than {}", dropped.len(), written(age));
+            report.add(&table.name, Kind::Changed, text);
+        }
+        Err(error) => failed(client, report, &table.name, "partitions not dropped", &error).await,
+    }
+}
+
+/// Notes that a step failed, and leaves the transaction that it may have been in.
+async fn failed(
+    client: &Client,
+    report: &mut Report,
+    name: &str,
+    what: &str,
+    error: &(impl std::error::Error + Send + Sync + 'static),
+) {
+    report.add(name, Kind::Failed, format!("{what}: {}", chain(error)));
+    // Where the connection is gone, the next step tells.
+    let _ = client.batch_execute("ROLLBACK").await;
+}
+
+/// Maintains every `store.maintain_interval`, for as long as it is let. What fails is logged and counted, and tried again;
+/// what is under way when it is dropped, the server rolls back.
+pub async fn run(settings: watch::Receiver<Arc<Config>>, metrics: MaintainMetrics) -> Infallible {
+    let mut last_error = String::new();
+    loop {
+        let now = Arc::clone(&settings.borrow());
+        tokio::time::sleep(now.store.maintain_interval).await;
+        let now = Arc::clone(&settings.borrow());
+        let started = Instant::now();
+        let outcome = maintain(&now.postgres, &now.store, false).await;
+        let error = tell(&metrics, outcome, started.elapsed());
+        // A database that is away says the same each minute.
+        if error != last_error && !error.is_empty() {
+            tracing::warn!(error, "the store could not be maintained; pipelines go on");
+        }
+        last_error = error;
+    }
+}
+
+/// Counts and logs a run; what went wrong.
+fn tell(metrics: &MaintainMetrics, outcome: Result<Report, Error>, took: Duration) -> String {
+    match outcome {
+        Ok(Report { outcome: Outcome::Busy, .. }) => {
+            metrics.busy.inc();
+            String::new()
+        }
+        Ok(report) => {
+            metrics.ran(report.outcome == Outcome::Done, took);
+            let mut error = String::new();
+            for Line { name, kind, text } in &report.lines {
+                match kind {
+                    Kind::Changed if ROLLUPS.iter().any(|rollup| rollup.name == name) => {
+                        tracing::debug!(name, "{text}");
+                    }
+                    Kind::Changed => tracing::info!(name, "{text}"),
+                    Kind::Failed => error = error + name + ": " + text + "; ",
+                    Kind::Unchanged => {}
+                }
+            }
+            error
+        }
+        Err(error) => {
+            metrics.ran(false, took);
+            chain(&error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
