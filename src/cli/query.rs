@@ -44,14 +44,13 @@ pub enum Format {
 
 /// Runs the command; the answer goes to standard output.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
     let Some(name) = &args.query else {
-        return out.write_all(list().as_bytes()).map_err(Failure::failed);
+        return print(&list());
     };
     if args.describe
         && let Some(query) = named::query(name)
     {
-        return out.write_all(describe(query).as_bytes()).map_err(Failure::failed);
+        return print(&describe(query));
     }
     let call = Call::parse(name, args.arguments.iter().map(String::as_str)).map_err(Failure::arguments)?;
     let options = Options { access: Access::Read, connections: 1, ..Options::default() };
@@ -63,7 +62,15 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         Format::Json => answer.json(),
         Format::Csv => answer.csv().map_err(Failure::failed)?,
     };
-    out.write_all(text.as_bytes()).map_err(Failure::failed)
+    print(&text)
+}
+
+/// Prints; a reader such as `head` that has seen enough is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn list() -> String {

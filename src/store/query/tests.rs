@@ -38,8 +38,7 @@ impl World {
     }
 
     async fn both() -> Vec<Self> {
-        let plain = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
-        let mut worlds = vec![Self::on("plain", Arc::new(PrivatePostgres::start(&plain).unwrap())).await];
+        let mut worlds = vec![Self::on("plain", PrivatePostgres::shared_plain().unwrap()).await];
         let shared = PrivatePostgres::shared().unwrap();
         if shared.has_timescaledb() {
             worlds.push(Self::on("TimescaleDB", shared).await);
