@@ -172,6 +172,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_fraction_in_csv_keeps_its_last_digit() {
+        assert_eq!(
+            infer("92.27798059999999").as_f64().map(f64::to_bits),
+            Some(92.277_980_599_999_99_f64.to_bits())
+        );
+    }
+
     fn read(input: Input, text: &[u8]) -> Vec<Result<Value, BadRecord>> {
         Records::new(input, text)
             .map(|record| record.unwrap().map(|record| Value::Object(record.fields)))

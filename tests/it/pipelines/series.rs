@@ -51,8 +51,12 @@ async fn real_series_published_from_their_files_are_stored_to_the_digit() {
         assert_eq!(stored, lines, "{series}");
         points += stored.len();
     }
-    assert_eq!(points, 28_819);
-    assert_eq!(world.count("SELECT count(*) FROM time_series_data_points").await, 28_819);
+    assert!(points > 0);
+    assert_eq!(
+        world.count("SELECT count(*) FROM time_series_data_points").await,
+        i64::try_from(points).unwrap(),
+        "nothing else is there"
+    );
 }
 
 /// The same file, in messages of a hundred rows or points.
