@@ -120,3 +120,84 @@ async fn no_query_reads_more_than_a_small_part_of_its_table() {
         }
     }
 }
+
+/// What each call answers, row by row, by the functions of `schema`.
+async fn answers(world: &World, schema: &str) -> Vec<(String, Vec<String>)> {
+    let mut answers = Vec::new();
+    for (name, words) in CALLS {
+        let call = Call::parse(name, words.iter().copied()).unwrap();
+        let from = call
+            .statement()
+            .replace("SELECT * FROM jetcopy.", &format!("SELECT answer::text FROM {schema}."));
+        let rows =
+            world.database.query_typed(&format!("{from} AS answer"), &call.parameters()).await.unwrap();
+        answers.push((format!("{name} {words:?}"), rows.iter().map(|row| row.get(0)).collect()));
+    }
+    answers
+}
+
+#[tokio::test]
+async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compressed() {
+    for world in World::both().await {
+        world.past_days(30).await;
+        world.execute(ROWS).await;
+        let first = include_str!("../../../../migrations/V8__queries.sql").replace("jetcopy.", "first.");
+        // The last digits of a spread depend on the order in which rows are read: ten are compared.
+        world.execute("CREATE SCHEMA first; SET extra_float_digits = -5").await;
+        world.execute(&format!("BEGIN; {first} COMMIT")).await;
+        world.execute("VACUUM ANALYZE").await;
+        // As of one moment: what is asked for the last hour must not pass by meanwhile.
+        world.execute("BEGIN").await;
+        let (before, after) = (answers(&world, "first").await, answers(&world, "jetcopy").await);
+        world.execute("COMMIT").await;
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before, after, "{}", world.name);
+        }
+        if world.name != "TimescaleDB" {
+            continue;
+        }
+        crate::store::timescale::apply(&settings(&world.url), &config::Store::default()).await.unwrap();
+        world
+            .execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000")
+            .await;
+        world.execute("BEGIN").await;
+        let before = answers(&world, "jetcopy").await;
+        world
+            .execute(
+                "SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
+                 FROM timescaledb_information.chunks WHERE range_end < now() AND hypertable_schema = 'public'",
+            )
+            .await;
+        let after = answers(&world, "jetcopy").await;
+        world.execute("COMMIT").await;
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before, after, "{} compressed", world.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_query_over_compressed_rows_is_estimated_to_be_worth_workers_or_compiling() {
+    let world = World::shared().await;
+    if !PrivatePostgres::shared().unwrap().has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return;
+    }
+    world.execute(ROWS).await;
+    crate::store::timescale::apply(&settings(&world.url), &config::Store::default()).await.unwrap();
+    world
+        .execute(
+            "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000;
+             SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
+             FROM timescaledb_information.chunks WHERE range_end < now() AND hypertable_schema = 'public'",
+        )
+        .await;
+    world.execute("VACUUM ANALYZE").await;
+    for (name, words) in CALLS {
+        let call = Call::parse(name, words.iter().copied()).unwrap();
+        let sql = format!("EXPLAIN (FORMAT JSON) {}", call.statement());
+        let plan: Json = world.database.query_typed(&sql, &call.parameters()).await.unwrap()[0].get(0);
+        let text = plan.to_string();
+        assert!(!text.contains("Workers Planned") && !text.contains("\"JIT\""), "{name} {words:?}: {plan:#}");
+    }
+}
