@@ -79,8 +79,10 @@ pub struct StoreTable {
     pub name: &'static str,
     /// The column that chunks and partitions go by.
     pub time: &'static str,
-    /// Columns that compressed rows are grouped by.
+    /// Columns that compressed rows are grouped by; none, where a group would have too few rows to compress.
     pub segment_by: &'static [&'static str],
+    /// What an earlier version grouped them by, where that was another.
+    pub once_segment_by: Option<&'static [&'static str]>,
     /// How rows of a group are ordered, in SQL.
     pub order_by: &'static str,
     /// The life cycle by default.
@@ -243,13 +245,16 @@ pub static TABLES: [StoreTable; 5] = [
         name: "frame_metadata",
         time: "time",
         segment_by: &["camera_id"],
+        once_segment_by: None,
         order_by: "time DESC",
         life: FAST,
     },
     StoreTable {
         name: "detection_events",
         time: "time",
-        segment_by: &["camera_id"],
+        // By label too: which labels there are, and where a rare one is, is seen without decompressing anything.
+        segment_by: &["camera_id", "label"],
+        once_segment_by: Some(&["camera_id"]),
         order_by: "time DESC",
         life: FAST,
     },
@@ -257,6 +262,7 @@ pub static TABLES: [StoreTable; 5] = [
         name: "measurements",
         time: "timestamp_utc",
         segment_by: &["websdr_id"],
+        once_segment_by: None,
         order_by: "timestamp_utc DESC",
         life: TableLife {
             chunk_interval: days(1),
@@ -268,6 +274,7 @@ pub static TABLES: [StoreTable; 5] = [
         name: "time_series_data_points",
         time: "timestamp",
         segment_by: &["series_id", "column_name"],
+        once_segment_by: None,
         order_by: "timestamp DESC",
         life: TableLife {
             chunk_interval: days(1),
@@ -279,7 +286,9 @@ pub static TABLES: [StoreTable; 5] = [
     StoreTable {
         name: "operations_log",
         time: "timestamp",
-        segment_by: &["project_id"],
+        // A project has few in a week: by project, a compressed row held some twenty, and a day of all projects took them all.
+        segment_by: &[],
+        once_segment_by: Some(&["project_id"]),
         order_by: "timestamp DESC",
         life: TableLife {
             chunk_interval: days(7),

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -171,6 +172,17 @@ struct Run<'c> {
     lines: Vec<Line>,
 }
 
+/// Enables compression the way the catalog says.
+fn compress(table: &StoreTable) -> String {
+    format!(
+        "ALTER TABLE {} SET (timescaledb.compress, timescaledb.compress_segmentby = '{}', \
+         timescaledb.compress_orderby = '{}')",
+        table.name,
+        table.segment_by.join(", "),
+        table.order_by
+    )
+}
+
 /// What a table is.
 struct Table {
     owned: bool,
@@ -262,26 +274,49 @@ impl Run<'_> {
 
     /// Lets a table be compressed, the way the catalog says.
     async fn compression(&mut self, table: &'static StoreTable, found: &Table) -> Result<(), Error> {
-        let (relation, segment_by) = (table.name, table.segment_by.join(", "));
-        let change = match &found.segment_by {
-            by if found.compressed && by.as_ref() != Some(&segment_by) => Change::Left(format!(
-                "somebody chose to compress it by {}, not by {segment_by}",
-                by.as_deref().unwrap_or("no column")
-            )),
-            _ if found.compressed => Change::Unchanged(format!("compressed by {segment_by}")),
-            _ => {
-                let sql = format!(
-                    "ALTER TABLE {relation} SET (timescaledb.compress, timescaledb.compress_segmentby = '{segment_by}', \
-                     timescaledb.compress_orderby = '{}')",
-                    table.order_by
-                );
-                let failed = |source| Error::Server { action: "enable the compression", relation, source };
-                self.client.batch_execute(&sql).await.map_err(failed)?;
-                Change::Set(format!("compressed by {segment_by}"))
-            }
+        let (relation, wanted) = (table.name, table.segment_by.join(", "));
+        let is = found.segment_by.as_deref().unwrap_or_default();
+        let by = |columns: &str| if columns.is_empty() { "no column".to_owned() } else { columns.to_owned() };
+        let text = format!("compressed by {}", by(&wanted));
+        let change = if !found.compressed {
+            let failed = |source| Error::Server { action: "enable the compression", relation, source };
+            self.client.batch_execute(&compress(table)).await.map_err(failed)?;
+            Change::Set(text)
+        } else if is == wanted {
+            Change::Unchanged(text)
+        } else if table.once_segment_by.is_some_and(|once| once.join(", ") == is) {
+            self.regroup(table, by(is), text).await?
+        } else {
+            Change::Left(format!("somebody chose to compress it by {}, not by {}", by(is), by(&wanted)))
         };
         self.say(relation, change);
         Ok(())
+    }
+
+    /// Has chunks to come compressed in another way than by an earlier version. Where chunks are compressed already,
+    /// TimescaleDB before 2.14 refuses that.
+    async fn regroup(
+        &mut self,
+        table: &'static StoreTable,
+        from: String,
+        to: String,
+    ) -> Result<Change, Error> {
+        let relation = table.name;
+        let failed = |source| Error::Server { action: "change the compression", relation, source };
+        self.client.batch_execute("SAVEPOINT regroup").await.map_err(failed)?;
+        match self.client.batch_execute(&compress(table)).await {
+            Ok(()) => {
+                self.client.batch_execute("RELEASE SAVEPOINT regroup").await.map_err(failed)?;
+                Ok(Change::Altered { from, to })
+            }
+            Err(refused) if refused.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+                self.client.batch_execute("ROLLBACK TO SAVEPOINT regroup").await.map_err(failed)?;
+                Ok(Change::Left(format!(
+                    "it is compressed by {from}, which this version of TimescaleDB cannot change any more"
+                )))
+            }
+            Err(source) => Err(failed(source)),
+        }
     }
 
     async fn rollup(&mut self, rollup: &'static Rollup, life: &RollupLife) -> Result<(), Error> {

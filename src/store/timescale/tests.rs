@@ -107,7 +107,7 @@ async fn every_table_and_roll_up_gets_its_policies_with_the_intervals_of_the_cat
             client.query_one(LOOK_AT_TABLE, &[&table.name, &table.time, &Vec::<&str>::new()]).await.unwrap();
         let found = Table::read(&row).unwrap();
         assert_eq!(found.chunk_interval, Some(table.life.chunk_interval), "{}", table.name);
-        assert_eq!(found.segment_by.unwrap(), table.segment_by.join(", "), "{}", table.name);
+        assert_eq!(found.segment_by.unwrap_or_default(), table.segment_by.join(", "), "{}", table.name);
     }
 }
 
@@ -216,7 +216,7 @@ async fn what_is_not_the_stores_own_is_left_with_a_reason() {
     let left = |text: &str| Change::Left(text.into());
     for (relation, why) in [
         ("frame_metadata", "it is no hypertable, so nothing compresses it or drops its rows"),
-        ("detection_events", "it is not the store's own, having no column camera_id"),
+        ("detection_events", "it is not the store's own, having no column camera_id, label"),
         ("frame_stats_1m", "there is no such roll-up"),
         ("detection_stats_1d", "there is no such roll-up"),
     ] {
@@ -246,6 +246,44 @@ async fn settings_and_policies_that_somebody_chose_are_left() {
             &Change::Left("somebody's own policy, without drop_after".into()),
         ]
     );
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_chose_is_changed_for_chunks_to_come_and_compressed_ones_stay_readable() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let client = connect_to(&url).await.unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE detection_events SET (timescaledb.compress, timescaledb.compress_segmentby = 'camera_id',
+                timescaledb.compress_orderby = 'time DESC');
+             INSERT INTO detection_events (time, camera_id, frame_id, label)
+                SELECT now() - n * interval '1 hour', 'a', n, 'car' FROM generate_series(48, 72) n;
+             SELECT compress_chunk(c) FROM show_chunks('detection_events') c",
+        )
+        .await
+        .unwrap();
+    let defaults = config::Store::default();
+    let first = lines(&url, &defaults).await;
+    let (from, to) = ("camera_id".to_owned(), "compressed by camera_id, label".to_owned());
+    assert!(
+        about(&first, "detection_events").contains(&&Change::Altered { from, to: to.clone() }),
+        "{first:?}"
+    );
+    assert!(about(&lines(&url, &defaults).await, "detection_events").contains(&&Change::Unchanged(to)));
+
+    client
+        .batch_execute(
+            "INSERT INTO detection_events (time, camera_id, frame_id, label)
+                SELECT now() - n * interval '1 hour', 'a', n, 'dog' FROM generate_series(240, 250) n;
+             SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks('detection_events') c",
+        )
+        .await
+        .unwrap();
+    let sql = "SELECT count(*) FROM jetcopy.detections(labelled => $1, since => '-infinity')";
+    for (label, expected) in [("car", 25), ("dog", 11)] {
+        assert_eq!(client.query_one(sql, &[&label]).await.unwrap().get::<_, i64>(0), expected, "{label}");
+    }
 }
 
 #[tokio::test]
