@@ -21,9 +21,6 @@ pub const LOCK_TIMEOUT: &str = "10s";
 /// How long a partition may wait for readers to end before it is let be until the next run.
 const DETACH_PATIENCE: Duration = Duration::from_mins(1);
 
-/// The first version of PostgreSQL that detaches a partition without locking the table.
-const DETACHES_CONCURRENTLY: i32 = 140_000;
-
 const TABLES: &str = "SELECT relation::text, relation::oid FROM jetcopy.partitioned_tables
     JOIN pg_class ON pg_class.oid = relation ORDER BY 1";
 
@@ -121,15 +118,9 @@ pub async fn drop_expired(client: &Client, table: &Partitioned, age: Duration) -
 
 /// Takes a partition out of its table.
 async fn detach(client: &Client, table: &Partitioned, partition: &str, detaching: bool) -> Result<(), Error> {
-    let version = "SELECT current_setting('server_version_num')::int";
-    let version: i32 = client.query_typed_one(version, &[]).await?.try_get(0)?;
-    let sql = format!("ALTER TABLE {} DETACH PARTITION {partition}", table.name);
-    let sql = match (detaching, version >= DETACHES_CONCURRENTLY) {
-        (true, _) => format!("{sql} FINALIZE"),
-        // In no transaction, and so without a lock_timeout of its own.
-        (false, true) => format!("{sql} CONCURRENTLY"),
-        (false, false) => format!("{}; {sql}; COMMIT", begin()),
-    };
+    // In no transaction, and so without a lock_timeout of its own.
+    let how = if detaching { "FINALIZE" } else { "CONCURRENTLY" };
+    let sql = format!("ALTER TABLE {} DETACH PARTITION {partition} {how}", table.name);
     match timeout(DETACH_PATIENCE, client.batch_execute(&sql)).await {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(Error::InUse(partition.to_owned())),

@@ -17,8 +17,8 @@ use crate::postgres::direct_compress;
 use crate::postgres::introspect::{self, introspect};
 use crate::recovery::chain;
 
-/// Oldest server that jetcopy is meant for: the oldest on which TimescaleDB's releases of the last years run.
-const OLDEST_VERSION: i32 = 12;
+/// Oldest server that jetcopy is meant for: the store's queries need its `date_bin`, and what is older gets no fixes any more.
+const OLDEST_VERSION: i32 = 14;
 
 /// What the daemon does with its own tables.
 const OWN_PRIVILEGES: [(&str, &str); 7] = [

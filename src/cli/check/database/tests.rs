@@ -55,6 +55,30 @@ async fn troubles(config: &Config) -> Vec<String> {
     report.text(false).lines().filter(|line| !line.starts_with("ok ")).map(str::to_owned).collect()
 }
 
+#[test]
+fn a_server_older_than_the_queries_need_is_an_error_that_says_which_would_do() {
+    let facts = |version: &str, version_number| Facts {
+        version: version.to_owned(),
+        version_number,
+        read_only: false,
+        encoding: "UTF8".to_owned(),
+        timescaledb: None,
+        may_create_temporary: true,
+        backend: 1,
+    };
+    let said = |facts: Facts| {
+        let mut report = Report::default();
+        facts.judge("host", &mut report);
+        report.text(false)
+    };
+    let old = said(facts("13.14", 130_014));
+    assert!(
+        old.contains("PostgreSQL 13.14 is too old") && old.contains("use PostgreSQL 14 or later"),
+        "{old}"
+    );
+    assert!(!said(facts("14.0", 140_000)).contains("too old"));
+}
+
 #[tokio::test]
 async fn a_database_as_it_should_be_gives_no_trouble() {
     let world = World::migrated().await;
