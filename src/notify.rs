@@ -1,7 +1,9 @@
 //! What systemd is told: that the daemon is ready, what it is doing, and that it still moves.
 //!
 //! Guarantees: `READY=1` is sent once no pipeline is in its first start any more: each runs, or waits for a reason that
-//! the status line names. `STATUS=` follows the pipelines' states within a second. `WATCHDOG=1` is sent only while every
+//! the status line names. `STATUS=` follows the pipelines' states within a second. A reload begins with `RELOADING=1` and ends
+//! with `READY=1`, when the new settings are in force or were refused; a refusal stays in the status line until a later reload
+//! does well. `WATCHDOG=1` is sent only while every
 //! pipeline moves or waits for a known reason ([`crate::pulse`]), from a task of the runtime that carries them: a runtime
 //! that hangs sends none either. Without `NOTIFY_SOCKET` nothing is sent and nothing fails; a message that cannot be sent
 //! is logged and not tried again.
@@ -13,7 +15,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -29,6 +31,9 @@ const FEEDS: u32 = 3;
 /// The longest status line: beyond it nobody reads, and a datagram has its limits.
 const STATUS_CHARS: usize = 400;
 
+/// What the status line says of a configuration that was refused.
+const REFUSED: &str = "the new configuration was not taken over";
+
 /// Where systemd listens; clones share the socket.
 #[derive(Debug, Clone)]
 pub struct Notifier(Option<Arc<Socket>>);
@@ -38,6 +43,16 @@ struct Socket {
     from: UnixDatagram,
     address: SocketAddr,
     watchdog: Option<Duration>,
+    status: Mutex<Status>,
+}
+
+/// What is told in the status line.
+#[derive(Debug, Default)]
+struct Status {
+    /// The line that was sent last.
+    told: String,
+    /// Why the newest configuration was not taken over.
+    refused: Option<String>,
 }
 
 /// What the variables of the service manager hold that is no use.
@@ -73,19 +88,46 @@ impl Notifier {
         socket.set_nonblocking(true).map_err(NotifyError::Socket)?;
         let for_us = watchdog_pid.is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = watchdog_usec.filter(|&usec| usec > 0 && for_us).map(Duration::from_micros);
-        Ok(Self(Some(Arc::new(Socket { from: socket, address, watchdog }))))
+        Ok(Self(Some(Arc::new(Socket { from: socket, address, watchdog, status: Mutex::default() }))))
     }
 
-    /// The daemon serves; also the end of a reload.
-    pub fn ready(&self) {
+    /// The daemon serves.
+    fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// The daemon reads its configuration again; [`Notifier::ready`] ends that.
+    /// The daemon reads its configuration again; [`Notifier::reloaded`] or [`Notifier::refused`] ends that.
     pub fn reloading(&self) {
         let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return };
         let usec = Duration::from(now).as_micros();
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
+    /// The new configuration is in force.
+    pub fn reloaded(&self) {
+        if let Some(to) = &self.0 {
+            to.status().refused = None;
+        }
+        self.ready();
+    }
+
+    /// The new configuration is not valid, and the former one goes on.
+    pub fn refused(&self, why: &str) {
+        let Some(to) = &self.0 else { return };
+        let line = one_line(&format!("{REFUSED}: {why}"));
+        let mut status = to.status();
+        self.send(&format!("STATUS={line}\nREADY=1"));
+        status.told.clone_from(&line);
+        status.refused = Some(line);
+    }
+
+    /// Sends the status line where it is another than before.
+    fn tell(&self, status: &mut Status, pipelines: &[Snapshot]) {
+        let line = status_line(status.refused.as_deref(), pipelines);
+        if line != status.told {
+            self.send(&format!("STATUS={line}"));
+            status.told = line;
+        }
     }
 
     /// The daemon ends.
@@ -106,15 +148,10 @@ impl Notifier {
         let mut look = tokio::time::interval(to.watchdog.map_or(LOOK, |usec| LOOK.min(usec / FEEDS)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut ready, mut frozen) = (false, false);
-        let mut told = String::new();
         loop {
             look.tick().await;
             let pipelines = registry.snapshots();
-            let status = status_line(&pipelines);
-            if status != told {
-                self.send(&format!("STATUS={status}"));
-                told = status;
-            }
+            self.tell(&mut to.status(), &pipelines);
             if !ready && !pipelines.is_empty() && pipelines.iter().all(|one| one.state != State::Starting) {
                 ready = true;
                 self.ready();
@@ -138,9 +175,15 @@ impl Notifier {
     }
 }
 
+impl Socket {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One line: what needs a person first, then the rest by state.
-fn status_line(pipelines: &[Snapshot]) -> String {
-    let mut parts = Vec::new();
+fn status_line(refused: Option<&str>, pipelines: &[Snapshot]) -> String {
+    let mut parts = Vec::from_iter(refused.map(str::to_owned));
     for one in pipelines {
         if let Some(reason) = one.state.reason() {
             parts.push(format!("{} {}: {reason}", one.shard, one.state.label()));
@@ -154,8 +197,12 @@ fn status_line(pipelines: &[Snapshot]) -> String {
             parts.push(format!("{state}: {}", names.join(", ")));
         }
     }
-    let line = parts.join("; ").replace(['\n', '\r'], " ");
-    line.chars().take(STATUS_CHARS).collect()
+    one_line(&parts.join("; "))
+}
+
+/// Without what would end the line, and not longer than a status may be.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").chars().take(STATUS_CHARS).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::checkpoint::{self, Place};
@@ -57,13 +57,23 @@ pub enum Ended {
     Undrained,
 }
 
+/// New settings for pipelines that run.
+#[derive(Debug)]
+pub struct Reload {
+    /// What takes the place of the present settings.
+    pub config: Config,
+    /// Told when nothing of the former settings runs any more: what they no longer hold has drained, and what takes its place
+    /// was started.
+    pub applied: oneshot::Sender<()>,
+}
+
 /// Runs all pipelines of `config` until `shutdown` resolves, then drains them. What comes in by `reloads` takes the place
 /// of `config`, but for the sections that only a restart can change.
 pub async fn run(
     config: Config,
     metrics: Metrics,
     registry: Registry,
-    mut reloads: mpsc::Receiver<Config>,
+    mut reloads: mpsc::Receiver<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Ended {
     let instance = instance();
@@ -75,6 +85,7 @@ pub async fn run(
         slots: BTreeMap::new(),
         tasks: JoinSet::new(),
         ended: Ended::Drained,
+        applied: Vec::new(),
     };
     let (settings, current) = watch::channel(Arc::clone(&supervisor.settings));
     // Ends when this function does.
@@ -91,12 +102,14 @@ pub async fn run(
             // A stop comes before new settings.
             biased;
             () = &mut shutdown => break,
-            Some(config) = reloads.recv() => {
+            Some(Reload { config, applied }) = reloads.recv() => {
+                supervisor.applied.push(applied);
                 supervisor.reload(config);
                 settings.send_replace(Arc::clone(&supervisor.settings));
             }
             Some(ended) = supervisor.tasks.join_next() => supervisor.settle(ended),
         }
+        supervisor.tell_applied();
     }
     tracing::info!("stopping: committing what has been taken");
     for slot in supervisor.slots.values_mut() {
@@ -122,6 +135,8 @@ struct Supervisor {
     /// Each ends with its pipeline's name.
     tasks: JoinSet<(String, Ended)>,
     ended: Ended,
+    /// Who waits for the end of a reload.
+    applied: Vec<oneshot::Sender<()>>,
 }
 
 /// A pipeline that runs or drains.
@@ -187,6 +202,16 @@ impl Supervisor {
         }
         let unchanged = self.slots.len() - added - restarted - removed;
         tracing::info!(added, restarted, removed, unchanged, "the configuration was reloaded");
+    }
+
+    /// Tells who waits for the end of a reload, once no pipeline drains any more.
+    fn tell_applied(&mut self) {
+        if !self.slots.values().any(|slot| *slot.stop.borrow()) {
+            for applied in self.applied.drain(..) {
+                // Whoever no longer waits need not be told.
+                let _ = applied.send(());
+            }
+        }
     }
 
     /// A pipeline has ended: what takes its place is started.

@@ -65,25 +65,36 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-/// Reads the configuration again whenever that is asked for, and hands it on where it is valid.
+/// Reads the configuration again whenever that is asked for, hands it on where it is valid, and waits until it is in force. A
+/// stop meanwhile ends the wait: then nothing is ready any more.
 async fn reload_on(
     mut reload: Reload,
     settings: &Settings,
-    reloaded: &mpsc::Sender<Config>,
+    reloaded: &mpsc::Sender<supervise::Reload>,
     notifier: &Notifier,
 ) -> Infallible {
     loop {
         reload.asked().await;
         notifier.reloading();
         match settings.load().and_then(|config| config.require_pipelines().map(|()| config)) {
-            // The receiver is there for as long as anything runs.
-            Ok(config) => reloaded.send(config).await.unwrap_or_default(),
-            Err(error) => tracing::error!(
-                error = error.one_line(),
-                "the configuration is not valid and was not taken over; the former one goes on"
-            ),
+            Ok(config) => {
+                let (applied, in_force) = oneshot::channel();
+                if reloaded.send(supervise::Reload { config, applied }).await.is_err()
+                    || in_force.await.is_err()
+                {
+                    std::future::pending::<()>().await;
+                }
+                notifier.reloaded();
+            }
+            Err(error) => {
+                let error = error.one_line();
+                tracing::error!(
+                    error,
+                    "the configuration is not valid and was not taken over; the former one goes on"
+                );
+                notifier.refused(&error);
+            }
         }
-        notifier.ready();
     }
 }
 

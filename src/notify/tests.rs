@@ -34,13 +34,13 @@ fn received(socket: &UnixDatagram) -> String {
 #[test]
 fn the_status_line_names_first_what_waits_and_why() {
     let registry = registry(&["frames", "events", "logs"]);
-    assert_eq!(status_line(&registry.snapshots()), "starting: frames, events, logs");
+    assert_eq!(status_line(None, &registry.snapshots()), "starting: frames, events, logs");
     let set = |name: &str, state| registry.get(name).unwrap().set_state(state);
     set("frames", State::Running);
     set("events", paused());
     set("logs", State::Running);
     assert_eq!(
-        status_line(&registry.snapshots()),
+        status_line(None, &registry.snapshots()),
         "events paused: no such table at all; running: frames, logs"
     );
 }
@@ -55,7 +55,7 @@ fn a_reload_tells_its_moment_and_abstract_sockets_serve_too() {
     let said = received(&socket);
     let usec: u64 = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
     assert!(usec > 0);
-    notifier.ready();
+    notifier.reloaded();
     notifier.stopping();
     assert_eq!((received(&socket), received(&socket)), ("READY=1".into(), "STOPPING=1".into()));
 }
@@ -84,6 +84,24 @@ async fn readiness_comes_when_no_pipeline_starts_any_more() {
     registry.get("frames").unwrap().set_state(paused());
     assert_eq!(received(&socket), "STATUS=frames paused: no such table at all; running: events");
     assert_eq!(received(&socket), "READY=1");
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_reload_ends_with_its_reason_which_stays_until_one_does_well() {
+    let (socket, notifier, _directory) = manager(None, None);
+    let registry = registry(&["frames"]);
+    registry.get("frames").unwrap().set_state(State::Running);
+    let task = tokio::spawn(notifier.clone().run(registry.clone()));
+    assert_eq!(received(&socket), "STATUS=running: frames");
+    assert_eq!(received(&socket), "READY=1");
+    notifier.refused("jetcopy.toml:3: unknown key\n`lgo`");
+    let why = "the new configuration was not taken over: jetcopy.toml:3: unknown key `lgo`";
+    assert_eq!(received(&socket), format!("STATUS={why}\nREADY=1"));
+    assert_eq!(received(&socket), format!("STATUS={why}; running: frames"));
+    notifier.reloaded();
+    assert_eq!(received(&socket), "READY=1");
+    assert_eq!(received(&socket), "STATUS=running: frames");
     task.abort();
 }
 

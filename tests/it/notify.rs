@@ -89,12 +89,55 @@ async fn the_service_manager_learns_that_the_daemon_is_ready_what_it_does_and_th
     assert!(first.contains(&"STATUS=running: events".to_owned()), "{first:?}");
     assert!(first.iter().all(|message| message != "STOPPING=1"), "{first:?}");
     manager.until("WATCHDOG=1").await;
-    daemon.signal(Signal::SIGHUP);
-    let reload = manager.until("READY=1").await;
-    assert!(reload.iter().any(|message| message.starts_with("RELOADING=1\nMONOTONIC_USEC=")), "{reload:?}");
     daemon.signal(Signal::SIGTERM);
     manager.until("STOPPING=1").await;
     assert_eq!(daemon.ended().await.0.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_ends_when_the_new_settings_are_in_force_or_were_refused() {
+    let mut world = world().await;
+    // Longer than the lock below is held: the transaction outlives it.
+    world.postgres_settings = String::new();
+    let manager = Manager::new(&world);
+    let daemon = manager.start(&world, &[]);
+    manager.until("READY=1").await;
+
+    // The pipeline is held in a transaction while it drains: until that ends, the former settings are in force.
+    let start = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    world.publish("a", (1..=3).map(event)).await;
+    eventually("the daemon to wait for the table", || async { world.count(start).await > 0 }).await;
+    world.config(&EVENTS.replace("200", "300"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("added=0 restarted=1 removed=0 unchanged=0").await;
+    let before = manager.received();
+    let reloading = |message: &String| message.starts_with("RELOADING=1\nMONOTONIC_USEC=");
+    assert!(before.iter().any(reloading), "{before:?}");
+    assert!(before.iter().all(|message| message != "READY=1"), "{before:?}");
+    world.database.batch_execute("ROLLBACK").await.unwrap();
+    manager.until("READY=1").await;
+    assert!(daemon.log().contains("pipeline has stopped"), "{}", daemon.log());
+    world.drained("events", &daemon).await;
+
+    world.config(&format!("{EVENTS}\n[lgo]\n"));
+    daemon.signal(Signal::SIGHUP);
+    let mut said = Vec::new();
+    eventually("the reload to be refused", || {
+        said.extend(manager.received());
+        let ended = said.iter().any(|message| message.ends_with("\nREADY=1"));
+        async move { ended }
+    })
+    .await;
+    let end = said.iter().find(|message| message.ends_with("\nREADY=1")).unwrap();
+    assert!(end.starts_with("STATUS=the new configuration was not taken over: "), "{end}");
+    assert!(end.contains("unknown key `lgo`"), "{end}");
+    assert!(said.iter().position(reloading) < said.iter().position(|message| message == end), "{said:?}");
+
+    world.config(EVENTS);
+    daemon.signal(Signal::SIGHUP);
+    manager.until("READY=1").await;
+    manager.until("STATUS=running: events").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
