@@ -66,6 +66,8 @@ pub struct Nats {
     pub user: Option<String>,
     /// A file that holds the user's password.
     pub password_file: Option<PathBuf>,
+    /// Subjects below which replies come in.
+    pub inbox_prefix: String,
     /// TLS; its presence requires TLS.
     pub tls: Option<Tls>,
 }
@@ -243,7 +245,8 @@ pub enum OnUnmatched {
 /// By hand, so that a password in the URL is not shown.
 impl fmt::Debug for Nats {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, credentials_file, nkey_file, token_file, user, password_file, tls } = self;
+        let Self { url, credentials_file, nkey_file, token_file, user, password_file, inbox_prefix, tls } =
+            self;
         formatter
             .debug_struct("Nats")
             .field("url", &redact_url(url))
@@ -252,6 +255,7 @@ impl fmt::Debug for Nats {
             .field("token_file", token_file)
             .field("user", user)
             .field("password_file", password_file)
+            .field("inbox_prefix", inbox_prefix)
             .field("tls", tls)
             .finish()
     }
@@ -306,6 +310,8 @@ impl Default for Nats {
             token_file: None,
             user: None,
             password_file: None,
+            // Not the clients' common _INBOX: replies to others of the account are none of jetcopy's business.
+            inbox_prefix: "_INBOX_jetcopy".into(),
             tls: None,
         }
     }

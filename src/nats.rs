@@ -79,13 +79,15 @@ impl Connection {
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
             .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            .custom_inbox_prefix(&config.inbox_prefix)
             .event_callback(move |event| {
                 if let Some(trouble) = Trouble::from_event(&event) {
                     report.send_if_modified(|seen| seen.is_none() && seen.replace(trouble).is_none());
                 }
                 async {}
             });
-        // The client leaves what stands in an address aside, so it is handed over here; a file's goes before it.
+        // What stands in an address is handed over here, and the address without it: the client leaves it aside, but for its log.
+        // A file's goes before it.
         if let Some((user, password)) = in_address(&config.url) {
             options = match password {
                 Some(password) => options.user_and_password(user, password),
@@ -117,7 +119,7 @@ impl Connection {
                 options = options.add_client_certificate(cert.clone(), key.clone());
             }
         }
-        let addresses: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
+        let addresses: Vec<String> = config.url.split(',').map(|url| without_user(url.trim())).collect();
         let client = options
             .connect(addresses.as_slice())
             .await
@@ -143,6 +145,14 @@ fn in_address(url: &str) -> Option<(String, Option<String>)> {
         let address = address.trim().parse::<ServerAddr>().ok()?;
         Some((decode(address.username()?), address.password().map(decode)))
     })
+}
+
+/// The address without user, password and token.
+fn without_user(address: &str) -> String {
+    let (scheme, rest) =
+        address.split_once("://").map_or((None, address), |(scheme, rest)| (Some(scheme), rest));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    scheme.map_or_else(|| host.to_owned(), |scheme| format!("{scheme}://{host}"))
 }
 
 impl Trouble {

@@ -95,6 +95,9 @@ fn nats(nats: &Nats, found: &mut Problems) {
     if nats.user.is_some() != nats.password_file.is_some() {
         found.add("nats", "user and password_file go together");
     }
+    if !is_subject(&nats.inbox_prefix) || nats.inbox_prefix.contains(['*', '>']) {
+        found.add("nats.inbox_prefix", "must be a subject without wildcards, such as `_INBOX_jetcopy`");
+    }
     tls("nats.tls", nats.tls.as_ref(), found);
 }
 

@@ -16,6 +16,19 @@ fn an_address_may_hold_a_user_or_a_token() {
     assert_eq!(in_address("nats://a, nats://token@b"), pair("token", None));
 }
 
+#[test]
+fn the_client_gets_addresses_without_what_logs_in() {
+    for (address, bare) in [
+        ("nats://me:h%40sh@a:4222", "nats://a:4222"),
+        ("tls://token@a", "tls://a"),
+        ("nats://a:4222", "nats://a:4222"),
+        ("me:hush@a:4222", "a:4222"),
+        ("a", "a"),
+    ] {
+        assert_eq!(without_user(address), bare);
+    }
+}
+
 /// A server with more lines of configuration, and a directory for the client's files.
 fn server(config: &str) -> (PrivateNats, TempDir) {
     let server = PrivateNats::start(&NatsOptions { config: config.into() }).unwrap();

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
 
-use crate::support::{Daemon, eventually};
+use crate::support::{Daemon, World, eventually};
 
 /// Secrets that look like nothing else.
 const NATS_PASSWORD: &str = "nats-pass-7Hq2";
@@ -90,7 +91,7 @@ async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secr
     let text = format!(
         "[nats]\nurl = \"{}\"\nuser = \"jetcopy\"\npassword_file = \"{}\"\n\
          [postgres]\nurl = \"{url}\"\npassword_file = \"{}\"\n\
-         [http]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"{}\"\n[log]\nlevel = \"debug\"\n\
+         [http]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"{}\"\n[log]\nlevel = \"trace,async_nats=trace\"\n\
          [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\nformat = \"json\"\n\
          [[pipeline.table]]\nname = \"frame_metadata\"\n[pipeline.table.columns]\n\
          time = \"$timestamp\"\ncamera_id = \"$subject[1]\"\n",
@@ -146,4 +147,65 @@ async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secr
     reader.flush().await.unwrap();
     let after = jetstream.get_stream("FRAMES").await.unwrap().cached_info().state.last_sequence;
     assert_eq!(after, before);
+    // Replies to others of the account are not its to read; what comes after them, to itself, is. The daemons that have ended may
+    // get some still: hence an inbox of the test's own.
+    let mut others = reader.subscribe("_INBOX.>").await.unwrap();
+    let mut own = reader.subscribe("_INBOX_jetcopy.test.>").await.unwrap();
+    reader.flush().await.unwrap();
+    publisher.publish("_INBOX.other.1", "secret".into()).await.unwrap();
+    publisher.publish("_INBOX_jetcopy.test.1", "reply".into()).await.unwrap();
+    assert_eq!(own.next().await.unwrap().payload, "reply");
+    assert!(others.next().now_or_never().flatten().is_none(), "a reply to somebody else was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_an_address_shows_nowhere_whether_it_is_right_or_the_server_is_away() {
+    let nats = nats();
+    let jetstream = async_nats::jetstream::new(as_user(&nats, "publisher", PUBLISHER_PASSWORD).await);
+    let stream = async_nats::jetstream::stream::Config { name: "FRAMES".into(), ..Default::default() };
+    jetstream.create_stream(stream).await.unwrap();
+    let postgres = PrivatePostgres::shared().unwrap();
+    let world = World::with_postgres(&postgres).await;
+    let with = |address: &str, user: &str, password: &str| {
+        address.replace("postgres@", "").replace("://", &format!("://{user}:{password}@"))
+    };
+    let right = with(&nats.url(), "jetcopy", NATS_PASSWORD);
+    let away = with("nats://127.0.0.1:1", "jetcopy", NATS_PASSWORD);
+    let database = with(&world.database_url, "postgres", POSTGRES_PASSWORD);
+    let no_database = with("postgres://127.0.0.1:1/none", "postgres", POSTGRES_PASSWORD);
+    for (nats_url, database_url) in [(&right, &database), (&away, &database), (&right, &no_database)] {
+        let config = world.directory.path().join("jetcopy.toml");
+        let text = format!(
+            "nats.url = \"{nats_url}\"\npostgres.url = \"{database_url}\"\nhttp.listen = \"127.0.0.1:0\"\n\
+             log.level = \"trace,async_nats=trace\"\n\
+             [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\n[[pipeline.table]]\nname = \"frame_metadata\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let daemon = Daemon::start(&config);
+        let state = if *nats_url == right && *database_url == database { "running" } else { "backing_off" };
+        daemon.says("http=").await;
+        eventually(&format!("the pipeline to be {state}"), async || daemon.get("/status").1.contains(state))
+            .await;
+        let mut places = ["/", "/status", "/metrics", "/readyz"].map(|path| daemon.get(path).1).to_vec();
+        places.extend([daemon.log(), daemon.arguments()]);
+        for command in [
+            &["check"][..],
+            &["status"],
+            &["migrate", "--status"],
+            &["audit", "frames"],
+            &["pause", "frames"],
+        ] {
+            let answer = world.run(&config, command).await;
+            places.extend([answer.out, answer.err]);
+        }
+        assert!(
+            places.iter().any(|place| place.contains("***")),
+            "the addresses are shown, with what hides the password"
+        );
+        for secret in [NATS_PASSWORD, POSTGRES_PASSWORD] {
+            let shown = places.iter().find(|place| place.contains(secret));
+            assert!(shown.is_none(), "{secret} shows: {shown:?}");
+        }
+        world.run(&config, &["resume", "frames"]).await;
+    }
 }

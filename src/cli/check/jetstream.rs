@@ -59,7 +59,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
     for pipeline in &config.pipelines {
         let place = format!("pipeline {}, stream {}", pipeline.name, pipeline.stream);
         if let Some(permissions) = &permissions {
-            for missing in permissions.missing(pipeline) {
+            for missing in permissions.missing(pipeline, &config.nats.inbox_prefix) {
                 report.error(&place, format!("no permission to {missing}"), "grant it to the user in [nats]");
             }
         }
@@ -69,15 +69,21 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
                 durable(&place, pipeline, &stream, report).await;
             }
-            Err(error) => no_stream(&place, pipeline, &error.kind(), &chain(&error), report),
+            Err(error) => no_stream(&place, config, pipeline, &error, report),
         }
     }
     horizons
 }
 
-fn no_stream(place: &str, pipeline: &Pipeline, kind: &GetStreamErrorKind, text: &str, report: &mut Report) {
-    let stream = &pipeline.stream;
-    match kind {
+fn no_stream(
+    place: &str,
+    config: &Config,
+    pipeline: &Pipeline,
+    error: &jetstream::context::GetStreamError,
+    report: &mut Report,
+) {
+    let (stream, inbox, text) = (&pipeline.stream, &config.nats.inbox_prefix, chain(error));
+    match error.kind() {
         GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
             report.error(
                 place,
@@ -93,7 +99,7 @@ fn no_stream(place: &str, pipeline: &Pipeline, kind: &GetStreamErrorKind, text: 
             format!("the question about the stream was not answered: {text}"),
             format!(
                 "enable JetStream, and allow the user to publish to $JS.API.STREAM.INFO.{stream} and to subscribe \
-                 to _INBOX.>"
+                 to {inbox}.>"
             ),
         ),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {

@@ -57,8 +57,8 @@ impl Permissions {
         answer.data?.permissions
     }
 
-    /// What `pipeline` needs and the user may not do.
-    pub(super) fn missing(&self, pipeline: &Pipeline) -> Vec<String> {
+    /// What `pipeline` needs and the user may not do; replies come in below `inbox_prefix`.
+    pub(super) fn missing(&self, pipeline: &Pipeline, inbox_prefix: &str) -> Vec<String> {
         let (stream, durable) = (&pipeline.stream, pipeline.durable_name());
         let mut create = format!("$JS.API.CONSUMER.CREATE.{stream}.{durable}");
         if let [subject] = pipeline.subjects.as_slice() {
@@ -74,7 +74,7 @@ impl Permissions {
             format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"),
             format!("$JS.ACK.{stream}.{durable}.>"),
         ];
-        let inbox = "_INBOX.>".to_owned();
+        let inbox = format!("{inbox_prefix}.>");
         let publish = publish.into_iter().filter(|subject| !self.publish.permit(subject));
         let subscribe = [inbox].into_iter().filter(|subject| !self.subscribe.permit(subject));
         publish

@@ -186,7 +186,7 @@ async fn each_missing_permission_is_an_error_that_names_its_subject() {
                 { user: guest, password: guest, permissions: {
                     publish: { allow: ["$JS.API.STREAM.INFO.FRAMES", "$JS.API.CONSUMER.>", "$SYS.REQ.USER.INFO"],
                                deny: ["$JS.API.CONSUMER.DELETE.>"] }
-                    subscribe: ["_INBOX.>"] } }
+                    subscribe: ["_INBOX_jetcopy.>"] } }
             ] }
             no_auth_user: admin
         "#
@@ -213,7 +213,7 @@ async fn a_user_who_may_not_ask_is_told_what_to_allow() {
         config: r#"
             authorization { users = [
                 { user: admin, password: admin },
-                { user: guest, password: guest, permissions: { publish: ["nothing"], subscribe: ["_INBOX.>"] } }
+                { user: guest, password: guest, permissions: { subscribe: ["_INBOX.>"] } }
             ] }
             no_auth_user: admin
         "#
@@ -224,4 +224,8 @@ async fn a_user_who_may_not_ask_is_told_what_to_allow() {
     let troubles = world.troubles().await;
     assert!(troubles[0].contains("the question about the stream was not answered"), "{troubles:?}");
     assert!(troubles[1].contains("publish to $JS.API.STREAM.INFO.FRAMES"), "{troubles:?}");
+    assert!(troubles[1].ends_with("subscribe to _INBOX_jetcopy.>"), "{troubles:?}");
+    world.config.nats.inbox_prefix = "_INBOX".into();
+    let troubles = self::troubles(&world.config).await;
+    assert!(troubles.iter().all(|line| !line.contains("not answered")), "{troubles:?}");
 }
