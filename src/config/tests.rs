@@ -1,11 +1,9 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use figment::error::Kind;
-use serde::de::DeserializeOwned;
-
 use super::*;
 
+mod reference;
 mod table;
 
 /// The least that a pipeline needs.
@@ -346,66 +344,11 @@ fn the_pipelines_of_the_store_are_taken() {
     assert_eq!((nats.url, postgres.url), (Nats::default().url, Postgres::default().url));
 }
 
-fn reference() -> String {
-    document("config/jetcopy.toml")
-}
-
 #[test]
 fn the_example_in_the_readme_is_taken() {
     let readme = document("README.md");
     let example = readme.split("```toml").nth(1).unwrap().split("```").next().unwrap();
     assert_eq!(load(example).unwrap().pipelines[0].tables.len(), 2);
-}
-
-#[test]
-fn the_reference_shows_the_defaults() {
-    let mut config = load(&reference()).unwrap();
-    let pipeline = config.pipelines.remove(0);
-    assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
-    let mut least = load(LEAST).unwrap().pipelines.remove(0);
-    least.tables.clone_from(&pipeline.tables);
-    assert_eq!(format!("{pipeline:#?}"), format!("{least:#?}"));
-    let table = &pipeline.tables[0];
-    assert_eq!(table.on_conflict, OnConflict::default());
-    assert!(table.key.is_empty() && table.for_each.is_none());
-}
-
-#[test]
-fn the_reference_names_every_setting() {
-    fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
-        let error = figment::Figment::new().merge(("no such key", 1)).extract::<T>().err().unwrap();
-        match error.kind {
-            Kind::UnknownField(_, fields) => fields,
-            other => panic!("{other}"),
-        }
-    }
-    let text = reference();
-    let sections = fields::<Config>();
-    assert!(sections.iter().all(|section| text.contains(&format!("[{section}]"))));
-    for settings in [
-        fields::<Nats>(),
-        fields::<Postgres>(),
-        fields::<Tls>(),
-        fields::<Http>(),
-        fields::<Log>(),
-        fields::<Store>(),
-        fields::<store::TableChange>(),
-        fields::<store::RollupChange>(),
-        fields::<store::RefreshChange>(),
-        fields::<Pipeline>(),
-        fields::<BatchLimits>(),
-        fields::<PoisonLimits>(),
-        fields::<Table>(),
-        fields::<When>(),
-        fields::<Unpivot>(),
-        fields::<DetailedSource>(),
-    ] {
-        for setting in settings {
-            let named =
-                [format!("{setting} = "), format!("{setting}]")].iter().any(|form| text.contains(form));
-            assert!(named || text.contains(&format!(".{setting}.")), "{setting} is not in the reference");
-        }
-    }
 }
 
 #[test]
@@ -495,5 +438,15 @@ fn spans_of_the_store_are_more_than_nothing() {
         ("store.frame_stats_1m.refresh.every = \"0s\"", "store.frame_stats_1m.refresh.every"),
     ] {
         assert_eq!(said(load(&format!("{line}\n{LEAST}"))), [format!("file:1: {key}: must be more than 0")]);
+    }
+}
+
+#[test]
+fn an_inbox_has_no_wildcards() {
+    for prefix in ["", "a..b", "_INBOX.>", "*", "a b"] {
+        assert_eq!(
+            said(load(&format!("nats.inbox_prefix = \"{prefix}\"\n{LEAST}"))),
+            ["file:1: nats.inbox_prefix: must be a subject without wildcards, such as `_INBOX_jetcopy`"]
+        );
     }
 }
