@@ -32,13 +32,14 @@ browser: setup ## Tests the status page in a real Chromium; pictures in target/p
 	cargo test --features kill-points --test it -- --ignored --test-threads 2 browser::
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
-	SEED=$(SEED) DURATION=$(DURATION) cargo test --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
+	SEED=$(SEED) DURATION=$(DURATION) cargo test --features kill-points --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
 
-alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; five minutes
-	cargo test --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards
+alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; six minutes
+	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards
 
-docs: ## Writes docs/metrics.md anew from the code
-	JETCOPY_WRITE_DOCS=1 cargo test --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says
+docs: ## Writes docs/metrics.md and docs/settings.md anew from the code
+	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --lib -- config::tests::reference
+	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says
 
 fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)
