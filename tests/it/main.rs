@@ -15,6 +15,7 @@ mod crash;
 mod dead_letters;
 mod demo;
 mod detections;
+mod documents;
 mod elements;
 mod failover;
 mod isolation;
