@@ -3,9 +3,29 @@ use crate::private::{PostgresOptions, PrivatePostgres, connect};
 use crate::store::catalog;
 
 mod time_tables;
+mod versions;
 
 fn settings(url: &str) -> config::Postgres {
     config::Postgres { url: url.to_owned(), ..config::Postgres::default() }
+}
+
+/// A database that was left at migration `version`.
+async fn database_at(server: &PrivatePostgres, version: i32) -> (String, Client) {
+    let url = server.create_database().await.unwrap();
+    let client = connect(&url).await.unwrap();
+    client.batch_execute(CREATE_HISTORY).await.unwrap();
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version <= version) {
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute(migration.sql).await.unwrap();
+        let record = [
+            (&migration.version as _, Type::INT4),
+            (&migration.name as _, Type::TEXT),
+            (&migration.sql as _, Type::TEXT),
+        ];
+        client.execute_typed(RECORD, &record).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    (url, client)
 }
 
 /// What of the catalog a migration can change.

@@ -24,6 +24,7 @@ mod kill_points;
 mod least_privilege;
 mod lifecycle;
 mod loss;
+mod migrate;
 mod monitoring;
 mod nats;
 mod notify;

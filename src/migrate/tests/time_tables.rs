@@ -2,25 +2,8 @@
 
 use tokio_postgres::Client;
 
-use super::{CREATE_HISTORY, MIGRATIONS, Type, connect, migrate, settings};
+use super::{connect, database_at, migrate, settings};
 use crate::private::PrivatePostgres;
-
-/// A database without TimescaleDB that was left at migration `version`.
-async fn plain_database_at(server: &PrivatePostgres, version: i32) -> (String, Client) {
-    let url = server.create_database().await.unwrap();
-    let client = connect(&url).await.unwrap();
-    client.batch_execute(CREATE_HISTORY).await.unwrap();
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version <= version) {
-        client.batch_execute(migration.sql).await.unwrap();
-        let record = [
-            (&migration.version as _, Type::INT4),
-            (&migration.name as _, Type::TEXT),
-            (&migration.sql as _, Type::TEXT),
-        ];
-        client.execute_typed(super::RECORD, &record).await.unwrap();
-    }
-    (url, client)
-}
 
 /// A database without TimescaleDB that was migrated.
 async fn plain_database(server: &PrivatePostgres) -> Client {
@@ -69,7 +52,7 @@ async fn the_empty_store_tables_take_rows_of_today_and_of_the_days_ahead() {
 #[tokio::test]
 async fn a_filled_table_of_an_earlier_version_keeps_its_rows_privileges_and_comment() {
     let server = PrivatePostgres::shared_plain().unwrap();
-    let (url, client) = plain_database_at(&server, 3).await;
+    let (url, client) = database_at(&server, 3).await;
     client
         .batch_execute(
             "CREATE ROLE frames_reader;

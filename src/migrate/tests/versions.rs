@@ -1,0 +1,275 @@
+//! From every version to the newest, with rows in the tables, also after an abort in the middle: always the schema of a
+//! database that was migrated in one go, and every row.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::{MIGRATIONS, MigrateError, connect, database_at, migrate, relations, settings};
+use crate::private::PrivatePostgres;
+
+/// Rows for what a migration makes, by its number. Times are of today: there is a partition for it.
+const ROWS: [(i32, &str); 6] = [
+    (
+        1,
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, stream_created, last_sequence, last_timestamp, epoch)
+         VALUES ('s', 'p', 'S', '2024-01-01', 41, '2024-01-02', 3);
+         INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, headers, payload, kind, message)
+         SELECT 'p', 's', 'S', n, 'S.a', '{\"a\": [\"b\"]}', '\\xc1', 'malformed', 'no MessagePack' FROM generate_series(1, 3) n;
+         INSERT INTO jetcopy.losses (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause)
+         VALUES ('p', 's', 'S', '2024-01-01', 5, 9, 'dropped')",
+    ),
+    (
+        2,
+        "INSERT INTO frame_metadata (time, camera_id, frame_id, key_frame, fps, attributes)
+         SELECT now(), 'c' || n % 3, n, n % 10 = 0, 'NaN', '{\"a\": null}' FROM generate_series(1, 50) n",
+    ),
+    (
+        3,
+        "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
+         SELECT now(), 'c', n, 'person', 0.5 FROM generate_series(1, 50) n",
+    ),
+    (
+        5,
+        "INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz) SELECT now(), 't', 'r', n FROM generate_series(1, 20) n",
+    ),
+    (
+        6,
+        "INSERT INTO time_series_metadata (id, name, updated_at) VALUES ('s', 'S', '2024-01-01');
+         INSERT INTO time_series_data_points (series_id, timestamp, column_name, value)
+         SELECT 's', now(), 'v', n FROM generate_series(1, 20) n",
+    ),
+    (
+        7,
+        "INSERT INTO projects (id, updated_at) VALUES ('p', '2024-01-01');
+         INSERT INTO files (project_id, path, updated_at, tags) VALUES ('p', 'a', '2024-01-01', '[\"t\"]');
+         INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'create_file')",
+    ),
+];
+
+/// Rows of other days, as long as no partition is needed for them: the conversion makes those.
+const OLD_ROWS: &str = "INSERT INTO frame_metadata (time, camera_id, frame_id)
+    SELECT now() - n * interval '1 day', 'old', n FROM generate_series(1, 40) n";
+
+/// Tables that have rows of their own.
+const TABLES: &str = "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE nspname IN ('jetcopy', 'public') AND relkind IN ('r', 'p') AND NOT relispartition
+        AND c.oid <> 'jetcopy.schema_history'::regclass
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+    ORDER BY 1";
+
+/// All that a migration can make, a line each. Partitions and chunks are those of the rows, and numbers of TimescaleDB's are
+/// used up by what was rolled back.
+const SCHEMA: &str = r"WITH ours AS (
+    SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE nspname IN ('jetcopy', 'public') AND NOT relispartition
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+), functions AS (
+    SELECT p.* FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+    WHERE nspname IN ('jetcopy', 'public')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+), lines (line) AS (
+    SELECT concat_ws(' ', 'relation', relkind, oid::regclass, reloptions, relacl, pg_get_userbyid(relowner)) FROM ours
+    UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname, row_number() OVER (PARTITION BY attrelid ORDER BY attnum),
+            format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated, pg_get_expr(adbin, adrelid), attacl)
+        FROM pg_attribute JOIN ours ON ours.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE attnum > 0 AND NOT attisdropped
+    UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(c.oid))
+        FROM pg_constraint c JOIN ours ON ours.oid = conrelid
+    UNION ALL SELECT concat_ws(' ', 'index', pg_get_indexdef(oid)) FROM ours WHERE relkind IN ('i', 'I')
+    UNION ALL SELECT concat_ws(' ', 'view', oid::regclass, pg_get_viewdef(oid)) FROM ours WHERE relkind = 'v'
+    UNION ALL SELECT concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid))
+        FROM pg_trigger t JOIN ours ON ours.oid = tgrelid WHERE NOT tgisinternal
+    UNION ALL SELECT concat_ws(' ', 'function', pg_get_functiondef(oid), proacl) FROM functions WHERE prokind <> 'a'
+    UNION ALL SELECT concat_ws(' ', 'comment', pg_describe_object(classoid, objoid, objsubid), description) FROM pg_description
+        WHERE (classoid = 'pg_class'::regclass AND objoid IN (SELECT oid FROM ours))
+            OR (classoid = 'pg_proc'::regclass AND objoid IN (SELECT oid FROM functions))
+    UNION ALL SELECT concat_ws(' ', 'partitioned', relation, time_column) FROM jetcopy.partitioned_tables
+    UNION ALL SELECT concat_ws(' ', 'rollup', name, source, width) FROM jetcopy.rollups
+    UNION ALL SELECT concat_ws(' ', 'migration', version, name, checksum) FROM jetcopy.schema_history
+)
+SELECT regexp_replace(line, '_hypertable_\d+', '_hypertable_N', 'g') FROM lines ORDER BY 1";
+
+const HYPERTABLES: &str =
+    "SELECT concat_ws(' ', 'dimension', hypertable_schema, hypertable_name, column_name, time_interval)
+        FROM timescaledb_information.dimensions WHERE hypertable_schema = 'public'
+    UNION ALL SELECT concat_ws(' ', 'aggregate', view_schema, view_name, materialized_only)
+        FROM timescaledb_information.continuous_aggregates
+    ORDER BY 1";
+
+/// A session that terminates another's, once that stands in the middle of a migration.
+const END_WHO_WAITS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'jetcopy migrate'";
+
+async fn lines(client: &Client, sql: &str) -> Vec<String> {
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// The schema, line by line.
+async fn schema(url: &str, timescaledb: bool) -> Vec<String> {
+    let client = connect(url).await.unwrap();
+    let mut found = lines(&client, SCHEMA).await;
+    if timescaledb {
+        found.extend(lines(&client, HYPERTABLES).await);
+    }
+    found
+}
+
+fn assert_same(found: &[String], expected: &[String], what: &str) {
+    let missing: Vec<&String> = expected.iter().filter(|line| !found.contains(line)).collect();
+    let more: Vec<&String> = found.iter().filter(|line| !expected.contains(line)).collect();
+    assert!(missing.is_empty() && more.is_empty(), "{what}: missing {missing:#?}, too much {more:#?}");
+    assert_eq!(found.len(), expected.len(), "{what}");
+}
+
+/// Every row of every table, as JSON.
+async fn rows(client: &Client) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    for table in lines(client, TABLES).await {
+        // Which tables are partitioned, and what is summed up, is the schema's.
+        if table == "jetcopy.partitioned_tables" || table == "jetcopy.rollups" {
+            continue;
+        }
+        for row in lines(client, &format!("SELECT to_jsonb(t)::text FROM {table} t")).await {
+            rows.push((table.clone(), row));
+        }
+    }
+    rows
+}
+
+/// Whether each row is still there, and no other; a migration may add columns.
+async fn assert_rows_kept(client: &Client, before: &[(String, String)]) {
+    for (table, row) in before {
+        // Frames that are alike but for columns that a row lacks do not occur: each has its number.
+        let sql = format!("SELECT count(*) FROM {table} t WHERE to_jsonb(t) @> $1::text::jsonb");
+        let there: i64 = client.query_one(&sql, &[row]).await.unwrap().get(0);
+        assert_eq!(there, 1, "{table}: {row}");
+    }
+    assert_eq!(rows(client).await.len(), before.len());
+}
+
+/// A database at `version`, with rows in all that it has.
+async fn filled(server: &PrivatePostgres, version: i32) -> (String, Client) {
+    let (url, client) = database_at(server, version).await;
+    for (_, sql) in ROWS.iter().filter(|(since, _)| *since <= version) {
+        client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    if (2..4).contains(&version) || version >= 2 && server.has_timescaledb() {
+        client.batch_execute(OLD_ROWS).await.unwrap();
+    }
+    (url, client)
+}
+
+fn newest() -> i32 {
+    MIGRATIONS.last().unwrap().version
+}
+
+fn servers() -> Vec<Arc<PrivatePostgres>> {
+    let (offered, plain) = (PrivatePostgres::shared().unwrap(), PrivatePostgres::shared_plain().unwrap());
+    if offered.has_timescaledb() {
+        vec![plain, offered]
+    } else {
+        println!("plain PostgreSQL only: TimescaleDB is not installed here");
+        vec![plain]
+    }
+}
+
+async fn fresh(server: &PrivatePostgres) -> Vec<String> {
+    let url = server.create_database().await.unwrap();
+    migrate(&settings(&url)).await.unwrap();
+    let fresh = schema(&url, server.has_timescaledb()).await;
+    assert!(fresh.len() > 300, "{fresh:#?}");
+    fresh
+}
+
+#[tokio::test]
+async fn from_each_version_with_rows_comes_the_schema_of_a_fresh_database_and_a_second_run_changes_nothing() {
+    for server in servers() {
+        let fresh = fresh(&server).await;
+        for version in 0..newest() {
+            let (url, client) = filled(&server, version).await;
+            let before = rows(&client).await;
+            let applied = migrate(&settings(&url)).await.unwrap().applied;
+            assert_eq!(applied.len(), MIGRATIONS.len() - usize::try_from(version).unwrap());
+            let found = schema(&url, server.has_timescaledb()).await;
+            assert_same(&found, &fresh, &format!("from version {version}"));
+            assert_rows_kept(&client, &before).await;
+
+            let made = relations(&url).await;
+            assert_eq!(migrate(&settings(&url)).await.unwrap().applied, []);
+            assert_eq!(relations(&url).await, made);
+        }
+    }
+}
+
+/// How a migration is held up within itself, after its first change, by a lock that the test has; and how that ends.
+fn hold(version: i32) -> (String, &'static str) {
+    // TimescaleDB makes continuous aggregates without the events of other changes: the second half of them waits.
+    if version == 9 {
+        return ("BEGIN; LOCK TABLE detection_events".to_owned(), "ROLLBACK");
+    }
+    let hold = format!(
+        "CREATE SCHEMA held;
+         CREATE FUNCTION held.wait() RETURNS event_trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF to_regclass('jetcopy.schema_history') IS NOT NULL
+                 AND ({version} > 1 OR to_regclass('jetcopy.checkpoints') IS NOT NULL)
+                 AND (SELECT coalesce(max(version), 0) FROM jetcopy.schema_history) = {version} - 1
+             THEN
+                 PERFORM pg_advisory_xact_lock(1);
+             END IF;
+         END $$;
+         CREATE EVENT TRIGGER held_wait ON ddl_command_end EXECUTE FUNCTION held.wait();
+         SELECT pg_advisory_lock(1)"
+    );
+    (hold, "DROP EVENT TRIGGER held_wait; DROP SCHEMA held CASCADE; SELECT pg_advisory_unlock(1)")
+}
+
+/// Aborts the migration of that number in the middle, by the end of its backend.
+async fn abort(url: &str, client: &Client, version: i32) {
+    let (hold, release) = hold(version);
+    client.batch_execute(&hold).await.unwrap();
+    let settings = settings(url);
+    let run = migrate(&settings);
+    let kill = async {
+        // In a transaction that holds a lock, the list of sessions does not change.
+        let watch = connect(url).await.unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+        while watch.query_one(END_WHO_WAITS, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(tokio::time::Instant::now() < deadline, "version {version} is never in the middle");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(run, kill);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, MigrateError::Migration { version: at, .. } if at == version), "{error:?}");
+    client.batch_execute(release).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_an_abort_in_the_middle_of_each_migration_nothing_has_changed_and_the_next_run_succeeds() {
+    for server in servers() {
+        let fresh = fresh(&server).await;
+        for version in 1..=newest() {
+            // Continuous aggregates: nothing happens without TimescaleDB.
+            if version == 9 && !server.has_timescaledb() {
+                continue;
+            }
+            // As the first that is pending, with rows in the tables; the last one also in a run that began from nothing.
+            let starts = if version == newest() { vec![version - 1, 0] } else { vec![version - 1] };
+            for start in starts {
+                let (url, client) = filled(&server, start).await;
+                let (made, kept) = (relations(&url).await, rows(&client).await);
+                abort(&url, &client, version).await;
+                assert_eq!(relations(&url).await, made, "version {version} from {start}");
+                assert_rows_kept(&client, &kept).await;
+
+                migrate(&settings(&url)).await.unwrap();
+                let found = schema(&url, server.has_timescaledb()).await;
+                assert_same(&found, &fresh, &format!("after an abort of version {version} from {start}"));
+                assert_rows_kept(&client, &kept).await;
+            }
+        }
+    }
+}
