@@ -31,7 +31,7 @@ const MIN_BUCKETS: u32 = 2;
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// How often the daemon does what TimescaleDB's jobs would, where there is no TimescaleDB.
+    /// How often the daemon does what TimescaleDB's jobs would, where there is no TimescaleDB, and what they never do.
     pub maintain_interval: Duration,
     tables: BTreeMap<&'static str, TableLife>,
     rollups: BTreeMap<&'static str, RollupLife>,

@@ -1,7 +1,8 @@
-//! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention.
+//! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention. And what nobody does
+//! with it either: staged files of the registry expire.
 //!
 //! Guarantees: of all daemons and commands one does it at a time; each step that fails is told and stops no other; a run
-//! that is interrupted is gone on with by the next. On hypertables it does nothing, and says so.
+//! that is interrupted is gone on with by the next. Hypertables are left to TimescaleDB, and it says so.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use crate::config::{self, Config};
 use crate::metrics::MaintainMetrics;
 use crate::postgres::connect::{self, ConnectError};
 use crate::recovery::chain;
+
+/// The registry's table of files, in the report.
+const FILES: &str = "files";
 
 /// How the server knows the sessions.
 const APPLICATION_NAME: &str = "jetcopy maintain";
@@ -40,6 +44,17 @@ const HAS_HYPERTABLES: &str = "SELECT to_regclass('timescaledb_information.hyper
 
 const HYPERTABLES: &str = "SELECT to_regclass(format('%I.%I', hypertable_schema, hypertable_name))::oid
     FROM timescaledb_information.hypertables";
+
+/// Whether this role may mark files of the registry; no row where there is no such table. Somebody else's table of the name
+/// has other columns.
+const MAY_EXPIRE: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')
+    FROM pg_class c WHERE c.oid = to_regclass('files') AND 6 = (
+        SELECT count(*) FROM pg_attribute a JOIN (VALUES ('project_id', 'text'::regtype), ('path', 'text'),
+            ('staged', 'boolean'), ('status', 'text'), ('expires_at', 'timestamptz'), ('updated_at', 'timestamptz')
+        ) AS ours (name, type) ON (a.attname, a.atttypid) = (ours.name, ours.type)
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)";
+
+const EXPIRE: &str = "SELECT jetcopy.expire_staged_files()";
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -181,7 +196,39 @@ async fn steps(client: &Client, store: &config::Store, all: bool, report: &mut R
             report.add(&name, Kind::Unchanged, "not partitioned by jetcopy: its rows stay");
         }
     }
+    match expire(client).await {
+        Ok(None | Some(Expired::Files(0))) => {}
+        Ok(Some(Expired::NotAllowed)) => {
+            let text = "staged files do not expire: this role may not change them; let `jetcopy maintain` run as one that may";
+            report.add(FILES, Kind::Unchanged, text);
+        }
+        Ok(Some(Expired::Files(files))) => {
+            report.add(FILES, Kind::Changed, format!("{files} staged files marked as expired"));
+        }
+        Err(error) => failed(client, report, FILES, "staged files not marked as expired", &error).await,
+    }
     Ok(())
+}
+
+/// What became of the registry's staged files.
+enum Expired {
+    /// So many were marked.
+    Files(i64),
+    /// The role lacks a privilege, as a daemon does that carries no registry.
+    NotAllowed,
+}
+
+/// Marks staged files whose time has passed; `None` where there is no registry.
+async fn expire(client: &Client) -> Result<Option<Expired>, tokio_postgres::Error> {
+    match client.query_typed_opt(MAY_EXPIRE, &[]).await?.map(|row| row.try_get(0)).transpose()? {
+        None => return Ok(None),
+        Some(false) => return Ok(Some(Expired::NotAllowed)),
+        Some(true) => {}
+    }
+    client.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = '{}'", partitions::LOCK_TIMEOUT)).await?;
+    let files = client.query_typed_one(EXPIRE, &[]).await?.try_get(0)?;
+    client.batch_execute("COMMIT").await?;
+    Ok(Some(Expired::Files(files)))
 }
 
 /// Object identifiers of all hypertables.

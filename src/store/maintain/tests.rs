@@ -265,6 +265,66 @@ async fn on_timescaledb_it_has_nothing_to_do_and_says_so() {
     assert!(report.lines.iter().all(|line| line.text.contains("TimescaleDB's own jobs")), "{report:#?}");
 }
 
+/// Staged files: one that has expired, one that has not, one that was taken over in time.
+const STAGED: &str = "INSERT INTO files (project_id, path, staged, expires_at, updated_at) VALUES
+    ('p', 'past', true, now() - interval '1 minute', now() - interval '1 hour'),
+    ('p', 'future', true, now() + interval '1 hour', now() - interval '1 hour'),
+    ('p', 'taken', false, now() - interval '1 minute', now() - interval '1 hour')";
+
+const FILES_NOW: &str =
+    "SELECT string_agg(path || ' ' || status || (updated_at = expires_at), ', ' ORDER BY path) FROM files";
+
+#[tokio::test]
+async fn staged_files_expire_at_the_time_set_whether_tables_are_hypertables_or_not() {
+    for server in [PrivatePostgres::shared().unwrap(), PrivatePostgres::shared_plain().unwrap()] {
+        let world = World::on(server).await;
+        world.sql(STAGED).await;
+        let report = world.maintain("").await;
+        let line = report.lines.iter().find(|line| line.name == FILES).unwrap();
+        assert_eq!((line.kind, line.text.as_str()), (Kind::Changed, "1 staged files marked as expired"));
+        assert_eq!(world.text(FILES_NOW).await, "future activefalse, past expiredtrue, taken activefalse");
+        let report = world.maintain("").await;
+        assert!(report.lines.iter().all(|line| line.name != FILES), "{report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_change_files_is_told_and_nothing_fails() {
+    let world = World::plain().await;
+    world.sql(STAGED).await;
+    world
+        .sql(
+            "CREATE ROLE maintain_reader LOGIN; GRANT USAGE ON SCHEMA jetcopy TO maintain_reader;
+              GRANT SELECT ON ALL TABLES IN SCHEMA jetcopy, public TO maintain_reader;
+              DELETE FROM jetcopy.partitioned_tables; DELETE FROM jetcopy.rollups",
+        )
+        .await;
+    let settings = config::Postgres {
+        url: world.settings.url.replace("postgres@", "maintain_reader@"),
+        ..config::Postgres::default()
+    };
+    let report = maintain(&settings, &Store::default(), true).await.unwrap();
+    let line = report.lines.iter().find(|line| line.name == FILES).unwrap();
+    assert!(
+        line.kind == Kind::Unchanged && line.text.contains("this role may not change them"),
+        "{report:#?}"
+    );
+    assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
+    assert_eq!(world.text(FILES_NOW).await, "future activefalse, past activefalse, taken activefalse");
+}
+
+#[tokio::test]
+async fn a_table_of_files_that_is_not_the_registrys_is_left_alone() {
+    let world = World::plain().await;
+    world
+        .sql("DROP TABLE files; CREATE TABLE files (staged boolean, status text, expires_at timestamptz)")
+        .await;
+    world.sql("INSERT INTO files VALUES (true, 'active', now() - interval '1 day')").await;
+    let report = world.maintain("").await;
+    assert!(report.lines.iter().all(|line| line.name != FILES), "{report:#?}");
+    assert_eq!(world.text("SELECT status FROM files").await, "active");
+}
+
 #[tokio::test]
 async fn a_database_that_was_not_migrated_is_told_so() {
     let server = PrivatePostgres::shared_plain().unwrap();
