@@ -46,6 +46,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 12, name: "operate", sql: include_str!("../migrations/V12__operate.sql") },
     Migration { version: 13, name: "monitoring", sql: include_str!("../migrations/V13__monitoring.sql") },
     Migration { version: 14, name: "query_spans", sql: include_str!("../migrations/V14__query_spans.sql") },
+    Migration {
+        version: 15,
+        name: "take_registry",
+        sql: include_str!("../migrations/V15__take_registry.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -3,7 +3,7 @@
 //! Guarantees: it is a pipeline of its own, by the same stages and with the same promise: its shard, its checkpoint, its
 //! durable, its dead letters. What it replays is never written to a table that the pipeline fills. It is bounded: nothing after
 //! the last sequence is written. One that was interrupted goes on where it was, when the same stretch is asked for again;
-//! when it is done, its checkpoint and its durable are gone.
+//! when it is done, its durable is gone, and so is its checkpoint unless it is to be kept.
 //!
 //! It does not lock the stretch: what the stream drops meanwhile is a loss, and ends it.
 
@@ -47,6 +47,8 @@ pub struct Request {
     pub to: Option<Point>,
     /// `TABLE=SHADOW`, or just `SHADOW` where the pipeline fills one table.
     pub into: Vec<String>,
+    /// Whether the checkpoint stays when all is there: whoever puts the shadows in the place of the tables needs it.
+    pub keep_checkpoint: bool,
 }
 
 /// What a replay would do.
@@ -67,6 +69,7 @@ pub struct Plan {
     /// Where an interrupted replay of this stretch stands.
     pub resumes_after: Option<u64>,
     created_ns: i64,
+    keep_checkpoint: bool,
 }
 
 /// A table and the one that is filled in its place.
@@ -218,7 +221,17 @@ pub async fn plan(
         return Err(Error::NotEmpty(filled));
     }
     let created_ns = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-    Ok(Plan { name, from, to, stream: (first, last), messages, shadows, resumes_after, created_ns })
+    Ok(Plan {
+        name,
+        from,
+        to,
+        stream: (first, last),
+        messages,
+        shadows,
+        resumes_after,
+        created_ns,
+        keep_checkpoint: request.keep_checkpoint,
+    })
 }
 
 /// The shadow of each table.
@@ -421,8 +434,14 @@ async fn finish(
         count(session, "jetcopy.dead_letters", &which).await
     };
     let dead_letters = (letters(&plan.name).await?, letters(&pipeline.name).await?);
-    let clear = format!("DELETE FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(&plan.name));
-    rows(session, "take the replay's checkpoint away", &clear).await?;
+    let shard = escape_literal(&plan.name);
+    let close = if plan.keep_checkpoint {
+        // The stretch can end in messages that are deleted, or not the pipeline's.
+        format!("UPDATE jetcopy.checkpoints SET last_sequence = {} WHERE shard = {shard}", plan.to)
+    } else {
+        format!("DELETE FROM jetcopy.checkpoints WHERE shard = {shard}")
+    };
+    rows(session, "close the replay's checkpoint", &close).await?;
     // A cursor that nobody pulls from does no harm, and goes with the stream.
     if let Err(error) = stream.delete_consumer(durable).await {
         tracing::warn!(durable, %error, "the replay's durable consumer is left");

@@ -30,6 +30,9 @@ pub struct Args {
     /// not there [default: the table's name and `_replay`].
     #[arg(long, value_name = "SHADOW")]
     pub into: Vec<String>,
+    /// Leave the replay's checkpoint when all is there: `jetcopy.take_registry` asks for it, by the name that is shown.
+    #[arg(long)]
+    pub keep_checkpoint: bool,
     /// Show what would be read and written; change nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -66,7 +69,12 @@ async fn replay(
     let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let stream: Stream = rewind::stream(connection.client.clone(), pipeline).await?;
-    let request = Request { from: args.from, to: args.to, into: args.into.clone() };
+    let request = Request {
+        from: args.from,
+        to: args.to,
+        into: args.into.clone(),
+        keep_checkpoint: args.keep_checkpoint,
+    };
     let plan = replay::plan(config, pipeline, &session, &stream, &request).await?;
     describe(pipeline, &plan);
     if args.dry_run {

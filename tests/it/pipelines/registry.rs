@@ -131,3 +131,69 @@ async fn an_event_that_comes_late_or_twice_changes_nothing() {
         1
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_rebuilt_beside_a_running_daemon_is_what_its_events_make_of_it() {
+    for world in [World::plain().await, World::new().await] {
+        // Partitions are added on demand for days up to 1,000 back.
+        let partition = |table: &str| {
+            let sql = format!(
+                "SELECT jetcopy.add_partition(relation, '2024-01-01') FROM jetcopy.partitioned_tables
+                 WHERE relation = '{table}'::regclass"
+            );
+            let database = &world.database;
+            async move { database.batch_execute(&sql).await.unwrap() }
+        };
+        partition("operations_log").await;
+        let config = world.config(&pipeline("registry"));
+        let daemon = Daemon::start(&config);
+        // Now and then a project that is none.
+        let mut events = events().into_iter().enumerate().map(|(n, (token, body))| match n % 50 {
+            49 => ("projects", json!({"id": "p"}).to_string()),
+            _ => (token, body.to_string()),
+        });
+        let mut publish = async |count: usize| {
+            for (token, body) in events.by_ref().take(count) {
+                world.publish(token, [body]).await;
+            }
+        };
+        publish(300).await;
+        world.drained("registry", &daemon).await;
+        // What a person or a lost disk does to tables.
+        let damage = "UPDATE projects SET name = 'wrong'; DELETE FROM files WHERE project_id = 'p-3'; TRUNCATE operations_log;
+            SELECT jetcopy.fresh_registry('rebuilt')";
+        world.database.batch_execute(damage).await.unwrap();
+        partition("rebuilt.operations_log").await;
+        let mut replay = vec!["replay", "registry", "--from", "1", "--keep-checkpoint"];
+        let into = TABLES.map(|table| format!("{table}=rebuilt.{table}"));
+        replay.extend(into.iter().flat_map(|into| ["--into", into]));
+        let (said, ()) = tokio::join!(world.run(&config, &replay), publish(100));
+        let said = said.well();
+        let name = said.split_whitespace().nth(1).unwrap().trim_end_matches(':').to_owned();
+        assert!(name.starts_with("registry-replay-1-"), "{said}");
+        // The pipeline goes on, past what was replayed.
+        publish(100).await;
+        world.drained("registry", &daemon).await;
+        let take = format!("SELECT jetcopy.take_registry('rebuilt', 'registry', '{name}')");
+        let (taken, ()) = tokio::join!(world.count(&take), publish(50));
+        assert!(u64::try_from(taken).unwrap() < world.last_sequence().await);
+        world.database.batch_execute("DROP SCHEMA rebuilt CASCADE").await.unwrap();
+        world.drained("registry", &daemon).await;
+        publish(usize::MAX).await;
+        world.drained("registry", &daemon).await;
+        assert!(daemon.is_running());
+
+        world.run(&config, &["replay", "registry", "--from", "1"]).await.well();
+        for table in TABLES {
+            let expected = digest(&world, &format!("{table}_replay")).await;
+            assert_eq!(digest(&world, table).await, expected, "{table}");
+            assert!(expected.0 > 10, "{table}");
+        }
+        let letters = "SELECT count(*) FROM jetcopy.dead_letters a FULL JOIN jetcopy.dead_letters b
+            ON b.sequence = a.sequence AND b.pipeline = 'registry' WHERE a.pipeline LIKE 'registry-replay-%'";
+        let each = "SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = 'registry'";
+        assert_eq!(world.count(each).await, 12);
+        assert_eq!(world.count(letters).await, world.count(each).await, "each bad event is one dead letter");
+        assert_eq!(world.count("SELECT count(*) FROM jetcopy.checkpoints").await, 1);
+    }
+}

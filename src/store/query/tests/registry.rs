@@ -166,7 +166,14 @@ async fn a_rebuilt_registry_takes_the_place_of_the_one_in_use_with_its_position(
         world
             .execute(
                 "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) VALUES
-                    ('registry', 'registry', 'REGISTRY', 10, 3), ('rebuild', 'rebuild', 'REGISTRY', 9, 1);
+                    ('registry', 'registry', 'REGISTRY', 15, 3),
+                    ('registry-replay-1-12', 'registry-replay-1-12', 'REGISTRY', 9, 1),
+                    ('registry-replay-5-12', 'registry-replay-5-12', 'REGISTRY', 12, 1);
+                 INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, message) VALUES
+                    ('registry', 'registry', 'REGISTRY', 14, 'a', '', 'malformed', 'to be carried again'),
+                    ('registry', 'registry', 'REGISTRY', 7, 'a', '', 'malformed', 'of the registry in use'),
+                    ('registry-replay-1-12', 'registry-replay-1-12', 'REGISTRY', 7, 'a', '', 'malformed', 'of the replay'),
+                    ('other', 'other', 'OTHER', 7, 'a', '', 'malformed', 'of another pipeline');
                  INSERT INTO projects (id, updated_at) VALUES ('wrong', now());
                  INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'wrong');
                  SELECT jetcopy.fresh_registry('rebuilt');
@@ -174,18 +181,33 @@ async fn a_rebuilt_registry_takes_the_place_of_the_one_in_use_with_its_position(
                  INSERT INTO rebuilt.operations_log (timestamp, operation) VALUES (now(), 'right'), (now(), 'too')",
             )
             .await;
-        let take = "SELECT jetcopy.take_registry('rebuilt', 'registry', 'rebuild')";
-        let error = world.database.query_one(take, &[]).await.unwrap_err();
-        let said = error.as_db_error().unwrap().message();
-        assert!(said.contains("stands at sequence 9 and has not come to 10 yet"), "{said}");
+        let take =
+            |rebuilt_by: &str| format!("SELECT jetcopy.take_registry('rebuilt', 'registry', '{rebuilt_by}')");
+        for (rebuilt_by, refusal) in [
+            ("registry-replay-1-99", "there is no checkpoint of registry-replay-1-99"),
+            ("registry-replay-5-12", "no replay of pipeline registry from sequence 1"),
+            ("registry-replay-1-12", "was interrupted after sequence 9"),
+        ] {
+            let error = world.database.query_one(&take(rebuilt_by), &[]).await.unwrap_err();
+            let said = error.as_db_error().unwrap().message();
+            assert!(said.contains(refusal), "{said}");
+        }
 
-        world.execute("UPDATE jetcopy.checkpoints SET last_sequence = 12 WHERE shard = 'rebuild'").await;
-        let row = world.database.query_one(take, &[]).await.unwrap();
+        world
+            .execute("UPDATE jetcopy.checkpoints SET last_sequence = 12 WHERE shard = 'registry-replay-1-12'")
+            .await;
+        let row = world.database.query_one(&take("registry-replay-1-12"), &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), 12, "{}", world.name);
         let sql = "SELECT (SELECT string_agg(id, ',') FROM projects), (SELECT count(*) FROM operations_log),
                 last_sequence, epoch FROM jetcopy.checkpoints WHERE shard = 'registry'";
         let row = world.database.query_one(sql, &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "right");
         assert_eq!((row.get::<_, i64>(1), row.get::<_, i64>(2), row.get::<_, i64>(3)), (2, 12, 4));
+        let letters = "SELECT string_agg(concat_ws(' ', pipeline, sequence, message), ', ' ORDER BY pipeline) FROM jetcopy.dead_letters";
+        let row = world.database.query_one(letters, &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "other 7 of another pipeline, registry 7 of the replay");
+        let kept = "SELECT string_agg(shard, ', ' ORDER BY shard) FROM jetcopy.checkpoints";
+        let row = world.database.query_one(kept, &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "registry, registry-replay-5-12");
     }
 }
