@@ -39,8 +39,15 @@ inside id jetcopy
 [ "$(inside stat -c '%a %U %G' /etc/jetcopy/jetcopy.toml)" = "640 root jetcopy" ] || fail "wrong rights on the configuration"
 inside test -s /usr/share/man/man1/jetcopy.1.gz || fail "no manual"
 inside test -s /usr/share/bash-completion/completions/jetcopy || fail "no completions"
-inside systemd-analyze verify --man=no /usr/lib/systemd/system/jetcopy.service || fail "the unit is not valid"
-! inside systemctl is-enabled --quiet jetcopy.service || fail "the service is enabled, and has no configuration yet"
+for unit in jetcopy.service jetcopy-maintain.timer jetcopy-backup.timer; do
+    inside systemd-analyze verify --man=no "/usr/lib/systemd/system/$unit" || fail "$unit is not valid"
+    ! inside systemctl is-enabled --quiet "$unit" || fail "$unit is enabled, and has no configuration yet"
+done
+inside /usr/lib/jetcopy/db-monitor --help >/dev/null || fail "no db-monitor"
+for program in db-backup db-restore db-verify; do
+    inside test -x "/usr/lib/jetcopy/$program" || fail "no $program"
+done
+inside test -s /usr/lib/jetcopy/backup_common.py || fail "db-backup lacks what it shares with db-restore"
 inside dpkg-query --showformat '${Conffiles}\n' --show jetcopy | grep -q /etc/jetcopy/jetcopy.toml || fail "not a conffile"
 
 echo '# changed by the operator' >>"$root/etc/jetcopy/jetcopy.toml"

@@ -14,7 +14,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['jetcopy_writer', 'jetcopy_operator', 'jetcopy_reader'] LOOP
+    FOREACH role IN ARRAY ARRAY['jetcopy_writer', 'jetcopy_operator', 'jetcopy_reader', 'jetcopy_backup'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         END IF;
@@ -44,6 +44,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_operator;
 -- Dashboards and people who look things up.
 GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_reader;
+
+-- `db-backup` reads everything, tables of other schemas and of TimescaleDB's catalog too.
+GRANT pg_read_all_data TO jetcopy_backup;
 
 -- A table with on_conflict = "update" or "ignore" needs more of the daemon: its rows are compared, by way of a temporary one.
 --   GRANT SELECT, UPDATE ON that_table TO jetcopy_writer;

@@ -1,7 +1,7 @@
 """What db-backup, db-restore and db-verify share: reaching the server, running PostgreSQL's programs, reading a backup.
 
 Guarantees: no password is in the arguments of any process; what is started is ended, also by SIGTERM; a failure is one
-message that says what to do. Needs PostgreSQL's client programs and no more of Python than its standard library.
+message that says what to do. Needs PostgreSQL's client programs and of Python (3.9) no more than its standard library.
 
 A backup is a directory: `dump` is pg_dump's (a file, or a directory where several jobs wrote it), `manifest.json` says
 what it must contain. It appears under its name by one rename, when all of it is on the disk.
@@ -280,8 +280,11 @@ def without_password(url):
 
 def digest(path):
     """Size and SHA-256 of a file."""
+    sha256 = hashlib.sha256()
     with open(path, "rb") as file:
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        while block := file.read(1 << 20):
+            sha256.update(block)
+        return {"bytes": file.tell(), "sha256": sha256.hexdigest()}
 
 
 def files(directory):

@@ -196,6 +196,9 @@ def fill(server, backup, database, given):
     compare(server, backup, database)
     # Plans need it, and no dump has it.
     server.psql("ANALYZE;", database, LOOKING if version else "")
+    if version:
+        # Whoever finds it from now on finds it in order. Workers are started by go_live().
+        server.psql(f"ALTER DATABASE {quoted(database)} RESET timescaledb.restoring;", database)
 
 
 def lists(contents):

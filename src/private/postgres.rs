@@ -134,6 +134,12 @@ impl PrivatePostgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.server.port)
     }
 
+    /// Where its programs are, such as `psql` and `pg_dump`.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.program.bin
+    }
+
     /// The port it listens on, also while it is stopped.
     #[must_use]
     pub fn port(&self) -> u16 {

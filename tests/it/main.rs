@@ -7,6 +7,7 @@
 
 mod acks;
 mod audit;
+mod backup;
 mod browser;
 mod chaos;
 mod cli;

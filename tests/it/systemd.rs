@@ -6,7 +6,7 @@ use std::process::Command;
 /// The highest exposure that a unit may have: 2.0, in tenths. A service without any hardening has 9.6.
 const MOST_EXPOSURE: u32 = 20;
 
-/// The units, in a directory of their own and with the program where it is here.
+/// The units, in a directory of their own and with the programs where they are here.
 fn units() -> (tempfile::TempDir, Vec<PathBuf>) {
     let directory = tempfile::tempdir().unwrap();
     let mut units = Vec::new();
@@ -15,6 +15,10 @@ fn units() -> (tempfile::TempDir, Vec<PathBuf>) {
         if path.extension().is_some_and(|kind| kind == "service" || kind == "timer") {
             let text = std::fs::read_to_string(&path).unwrap();
             let text = text.replace("/usr/bin/jetcopy ", concat!(env!("CARGO_BIN_EXE_jetcopy"), " "));
+            let text = text.replace(
+                "/usr/lib/jetcopy/",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/db-maintenance/"),
+            );
             let copy = directory.path().join(path.file_name().unwrap());
             std::fs::write(&copy, text).unwrap();
             units.push(copy);
