@@ -8,13 +8,13 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
+use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
 
 use blocks::{Kind, steps};
 use world::World;
 
 /// Commands that are not run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 14] = [
+const NOT_RUN: [(&str, &str); 16] = [
     ("make ", "builds, or runs all tests; the targets are what CI runs"),
     ("cargo install", "builds a release"),
     ("apt install ./target/debian", "scripts/check_package.sh installs the package in a fresh Debian"),
@@ -30,13 +30,24 @@ const NOT_RUN: [(&str, &str); 14] = [
     ("scripts/db-maintenance/db-monitor ", "watches for days; tests/it/monitoring/db_monitor.rs runs it"),
     (
         "psql -c \"SELECT jetcopy.take_registry(",
-        "needs the second pipeline that the text tells of; src/store/query/tests/registry.rs has it",
+        "needs events that were carried and replayed; tests/it/pipelines/registry.rs has them",
     ),
+    ("jetcopy replay registry ", "the same"),
+    ("pgbackrest ", "is not installed here"),
 ];
 
 /// How commands begin that are run.
-const RUN: [&str; 7] =
-    ["jetcopy ", "psql ", "echo ", "printf ", "nats stream add ", "sed ", "scripts/compose-secrets.sh"];
+const RUN: [&str; 9] = [
+    "jetcopy ",
+    "psql ",
+    "echo ",
+    "printf ",
+    "mkdir ",
+    "nats stream add ",
+    "sed ",
+    "scripts/compose-secrets.sh",
+    "scripts/db-maintenance/db-",
+];
 
 /// Commands that end otherwise than with 0: how they begin, their exit code, and what they say.
 const ENDS: [(&str, i32, &str); 1] = [("jetcopy rewind frames --to 900", 1, "--yes")];
@@ -91,8 +102,9 @@ fn every_command_of_the_documents_is_run_or_listed_with_a_reason() {
 }
 
 /// Documents whose commands are run, each by a test below.
-const WALKED: [&str; 7] = [
+const WALKED: [&str; 8] = [
     "README.md",
+    "docs/backup.md",
     "docs/commands.md",
     "docs/deployment.md",
     "docs/getting-started.md",
@@ -188,6 +200,15 @@ async fn the_commands_of_the_store_page_do_what_they_say() {
     assert!(world.run("jetcopy migrate").await.status.success());
     world.database.batch_execute("CREATE TABLE my_table (time timestamptz NOT NULL)").await.unwrap();
     walk("docs/store.md", &mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_backup_page_back_up_verify_and_restore() {
+    let (mut world, _nats, postgres) = world().await;
+    assert!(world.run("jetcopy migrate").await.status.success());
+    walk("docs/backup.md", &mut world).await;
+    let restored = connect(&postgres.database_url("restored")).await.unwrap();
+    assert!(restored.query("SELECT FROM jetcopy.checkpoints", &[]).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
