@@ -10,6 +10,12 @@ function top(value) {
   return [1, 2, 5, 10].find((step) => step * power >= value) * power;
 }
 
+/** How many minutes a chart spans: few while the daemon is young, so that its samples are not a smear at the right edge. */
+const minutes = (length, { kept, every }) => [1, 3, 5, 10].find((span) => span * 60 >= length * every) ?? Math.round((kept * every) / 60);
+
+/** How many samples that are. */
+const spanned = (length, scale) => Math.min(scale.kept, (minutes(length, scale) * 60) / scale.every);
+
 /** Where each sample lies: the newest at the right edge, also when there are few. */
 const across = (index, length, kept) => (kept - length + index) * (WIDTH / (kept - 1));
 
@@ -40,7 +46,7 @@ function outline(values, kept, highest) {
   return { line, area };
 }
 
-/** A series over the last quarter of an hour. */
+/** A series over the last minutes, a quarter of an hour at most. */
 class Chart {
   /** `least` is the top of the scale at least: noise about nothing should look like nothing. */
   constructor(name, format, least = 0) {
@@ -49,6 +55,7 @@ class Chart {
     this.least = least;
     this.now = el("span", { className: "now" });
     this.scale = el("span", { className: "scale" });
+    this.from = el("span", {}, "15 min ago");
     this.pauses = svg("g", { class: "pauses" });
     this.area = svg("path", { class: "area" });
     this.line = svg("path", { class: "line" });
@@ -63,7 +70,7 @@ class Chart {
       this.cursor,
     );
     const plot = el("div", { className: "plot" }, this.drawing, this.scale);
-    const axis = el("div", { className: "axis", ariaHidden: "true" }, el("span", {}, "15 min ago"), el("span", {}, "now"));
+    const axis = el("div", { className: "axis", ariaHidden: "true" }, this.from, el("span", {}, "now"));
     this.element = el("figure", { className: "chart" }, el("figcaption", {}, el("span", {}, name), this.now), plot, axis);
     plot.addEventListener("pointermove", (event) => this.point(event));
     plot.addEventListener("pointerdown", (event) => this.point(event));
@@ -72,7 +79,11 @@ class Chart {
     this.data = { values: [], running: [], kept: 180, every: 5, at: Date.now() };
   }
 
-  update(values, running, { kept, every, at }) {
+  update(values, running, scale) {
+    const { every, at } = scale;
+    const kept = spanned(values.length, scale);
+    const since = minutes(values.length, scale);
+    say(this.from, `${since} min ago`);
     this.data = { values, running, kept, every, at };
     const known = values.filter((value) => value !== null);
     const highest = top(Math.max(this.least, ...known));
@@ -93,7 +104,7 @@ class Chart {
     say(this.scale, this.format(highest));
     const newest = values.at(-1) ?? null;
     const summary = known.length === 0 ? "no values yet" : `highest ${this.format(Math.max(...known))}`;
-    this.drawing.setAttribute("aria-label", `${this.name}, last 15 minutes: ${this.read(newest)} now, ${summary}`);
+    this.drawing.setAttribute("aria-label", `${this.name}, last ${since} ${since === 1 ? "minute" : "minutes"}: ${this.read(newest)} now, ${summary}`);
     this.show();
   }
 
@@ -139,8 +150,8 @@ class Spark {
     );
   }
 
-  update(values, kept) {
+  update(values, scale) {
     const highest = Math.max(1, ...values.filter((value) => value !== null));
-    this.line.setAttribute("d", outline(values, kept, highest).line);
+    this.line.setAttribute("d", outline(values, spanned(values.length, scale), highest).line);
   }
 }

@@ -225,7 +225,7 @@ class Pipeline {
   draw() {
     if (!this.history) return;
     const { history, scale } = this.history;
-    this.spark.update(history.messages_per_second, scale.kept);
+    this.spark.update(history.messages_per_second, scale);
     if (!this.details.open) return;
     const sums = history.undelivered_messages.map(
       (undelivered, index) => undelivered + history.in_flight_messages[index] + history.uncommitted_messages[index],
@@ -261,7 +261,9 @@ class Ends {
 
   update(status) {
     const { first, last } = ends(status);
-    const { checkpoint_sequence: at, headroom_sequences: room } = status;
+    const { checkpoint_sequence: at } = status;
+    // Of the numbers that are shown: those of the daemon are up to two seconds apart.
+    const room = Math.max(0, at - first + 1);
     this.element.hidden = last === 0;
     const held = last - first + 1;
     const share = held > 0 ? Math.min(1, Math.max(0, (at - first + 1) / held)) : 1;
@@ -277,27 +279,30 @@ class Letters {
     this.rows = el("tbody");
     const heads = ["when", "sequence", "reason", "column"].map((name) => el("th", { scope: "col" }, name));
     const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads)), this.rows);
-    const where = el("p", { className: "note" }, "All of them, with their messages, are in ", el("code", {}, "jetcopy.dead_letters"), ".");
+    this.command = el("code");
+    const where = el("p", { className: "note" }, "All of them are listed by ", this.command);
     this.element = el("section", { className: "letters" }, el("h3", {}, "Newest dead letters"), table, where);
     this.shown = "";
   }
 
-  update({ newest_dead_letters: newest }) {
+  update({ pipeline, newest_dead_letters: newest }) {
     this.element.hidden = newest.length === 0;
+    say(this.command, `jetcopy dead-letters list --pipeline ${pipeline}`);
     const key = newest.map(({ at, sequence }) => `${at} ${sequence}`).join();
     if (key === this.shown) return;
     this.shown = key;
     this.rows.replaceChildren(
-      ...newest.map(({ at, sequence, reason, table, column }) =>
-        el(
+      ...newest.map(({ at, sequence, reason, table, column }) => {
+        const place = [table, column].filter(Boolean).join(".");
+        return el(
           "tr",
           {},
           el("td", {}, moment(new Date(at))),
           el("td", { className: "number" }, count(sequence)),
           el("td", {}, reason),
-          el("td", {}, [table, column].filter(Boolean).join(".") || "—"),
-        ),
-      ),
+          el("td", { className: place ? "" : "none" }, place || "—"),
+        );
+      }),
     );
   }
 }
