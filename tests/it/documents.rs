@@ -37,13 +37,14 @@ const NOT_RUN: [(&str, &str); 16] = [
 ];
 
 /// How commands begin that are run.
-const RUN: [&str; 9] = [
+const RUN: [&str; 10] = [
     "jetcopy ",
     "psql ",
     "echo ",
     "printf ",
     "mkdir ",
     "nats stream add ",
+    "nats stream edit ",
     "sed ",
     "scripts/compose-secrets.sh",
     "scripts/db-maintenance/db-",
@@ -217,6 +218,10 @@ async fn the_commands_of_the_migration_page_change_over_without_losing_or_doubli
     walk("docs/migrating.md", &mut world).await;
     let row = world.database.query_one("SELECT count(*), min(site) FROM readings", &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (1, "north"));
+    // The second way: what is published after the cut is in the new stream, and there alone.
+    let published = world.jetstream.publish("sensors.a2", "{}".into()).await.unwrap().await.unwrap();
+    assert_eq!((published.stream.as_str(), published.sequence), ("SENSORS_2", 1));
+    assert_eq!(world.jetstream.get_stream("SENSORS").await.unwrap().cached_info().state.last_sequence, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

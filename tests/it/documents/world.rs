@@ -119,23 +119,32 @@ impl World {
         .await;
     }
 
-    /// What `nats stream add` does with the flags that documents use; any other fails. The program itself is not among those
-    /// that `make setup` can install; the flags were read in its source.
+    /// What `nats stream add` and `nats stream edit` do with the flags that documents use; any other fails. The program itself is
+    /// not among those that `make setup` can install; the flags were read in its source.
     pub(super) async fn nats(&self, command: &str) {
         let words: Vec<&str> = command.split_whitespace().map(|word| word.trim_matches('\'')).collect();
-        let ["nats", "stream", "add", name, flags @ ..] = words.as_slice() else {
+        let ["nats", "stream", action @ ("add" | "edit"), name, flags @ ..] = words.as_slice() else {
             panic!("decide about {command}")
         };
-        let mut config = jetstream::stream::Config { name: (*name).to_owned(), ..Default::default() };
+        let mut config = match *action {
+            "add" => jetstream::stream::Config { name: (*name).to_owned(), ..Default::default() },
+            _ => self.jetstream.get_stream(name).await.unwrap().cached_info().config.clone(),
+        };
         let mut flags = flags.iter();
         while let Some(flag) = flags.next() {
-            match (*flag, if *flag == "--defaults" { None } else { flags.next().copied() }) {
-                ("--subjects", Some(subjects)) => config.subjects.push(subjects.to_owned()),
-                ("--retention", Some("limits")) | ("--storage", Some("file")) | ("--defaults", None) => {}
+            let value = if matches!(*flag, "--defaults" | "--force") { None } else { flags.next().copied() };
+            match (*flag, value) {
+                ("--subjects", Some(subjects)) => config.subjects = vec![subjects.to_owned()],
+                ("--retention", Some("limits"))
+                | ("--storage", Some("file"))
+                | ("--defaults" | "--force", None) => {}
                 ("--max-age", Some(age)) => config.max_age = humantime::parse_duration(age).unwrap(),
                 (flag, value) => panic!("decide about {flag} {value:?} of {command}"),
             }
         }
-        self.jetstream.create_stream(config).await.unwrap();
+        match *action {
+            "add" => drop(self.jetstream.create_stream(config).await.unwrap()),
+            _ => drop(self.jetstream.update_stream(config).await.unwrap()),
+        }
     }
 }
