@@ -5,7 +5,6 @@ before anybody is told that it worked; jobs of TimescaleDB do not run before tha
 """
 
 import contextlib
-import os
 import re
 import tempfile
 import time

@@ -1,138 +1,19 @@
 //! Backups of a database that takes rows, by the programs under `scripts/db-maintenance`, and what a daemon makes of a restored
 //! one.
 
+mod place;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jetcopy::config;
 use jetcopy::private::{PrivatePostgres, connect};
 use jetcopy::store::timescale::{self, Applied, Change};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Daemon, World, eventually, oracle};
+use crate::support::{Daemon, eventually, oracle};
 
-const PIPELINE: &str = r#"
-[[pipeline]]
-name = "frames"
-stream = "STREAM"
-format = "msgpack"
-batch = { max_rows = 200, max_age = "5ms" }
-
-[[pipeline.table]]
-name = "frame_metadata"
-[pipeline.table.columns]
-time = { from = "timestamp", unit = "us" }
-camera_id = "camera"
-sequence = "$sequence"
-"#;
-
-/// A frame of one of five cameras, so many hours ago.
-fn frame(id: u64, hours_ago: i64) -> Vec<u8> {
-    let now = jiff::Timestamp::now().as_microsecond();
-    rmp_serde::to_vec_named(&json!({
-        "timestamp": now - hours_ago * 3_600_000_000,
-        "camera": format!("cam-{}", id % 5),
-        "frame_id": id,
-        "codec": "h264",
-    }))
-    .unwrap()
-}
-
-/// How a program ended and what it said, on both ways.
-struct Said {
-    code: i32,
-    text: String,
-}
-
-impl Said {
-    fn well(self) -> String {
-        assert_eq!(self.code, 0, "{}", self.text);
-        self.text
-    }
-
-    fn refused(self, code: i32, why: &str) {
-        assert!(self.code == code && self.text.contains(why), "{}: {}", self.code, self.text);
-    }
-}
-
-/// Runs one of the programs, on that database, with PostgreSQL's programs from `bin` and no settings of the caller's.
-fn program(name: &str, url: &str, bin: &Path, arguments: &[&str]) -> Command {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/db-maintenance").join(name);
-    let mut command = Command::new(path);
-    command.arg("--bin").arg(bin).args(arguments);
-    if !url.is_empty() {
-        command.args(["--url", url]);
-    }
-    for variable in ["DATABASE_URL", "PGPASSWORD", "PGDATABASE", "PGHOST", "PGPORT", "PGUSER", "PGOPTIONS"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
-async fn run(mut command: Command) -> Said {
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    Said { code: output.status.code().unwrap(), text }
-}
-
-/// A server and a world on it, and what its programs are called with.
-struct Place {
-    server: Arc<PrivatePostgres>,
-    world: World,
-}
-
-impl Place {
-    async fn on(server: Arc<PrivatePostgres>) -> Self {
-        let world = World::with_postgres(&server).await;
-        world.database.batch_execute("ALTER TABLE frame_metadata ADD COLUMN sequence bigint").await.unwrap();
-        Self { server, world }
-    }
-
-    async fn plain() -> Self {
-        Self::on(PrivatePostgres::shared_plain().unwrap()).await
-    }
-
-    async fn run(&self, name: &str, arguments: &[&str]) -> Said {
-        run(program(name, &self.world.own_url, self.server.programs(), arguments)).await
-    }
-
-    /// A path in the world's directory.
-    fn path(&self, name: &str) -> String {
-        self.world.directory.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn manifest(backup: &str) -> Value {
-        let text = std::fs::read_to_string(Path::new(backup).join("manifest.json")).unwrap();
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// Drops the database, with whoever uses it.
-    async fn destroy(&self) {
-        let name = self.world.own_url.rsplit('/').next().unwrap();
-        let admin = connect(&self.server.url()).await.unwrap();
-        admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
-    }
-
-    /// Databases that the programs made and did not drop again.
-    async fn left_over(&self) -> i64 {
-        let name = self.world.own_url.rsplit('/').next().unwrap();
-        let admin = connect(&self.server.url()).await.unwrap();
-        let sql = "SELECT count(*) FROM pg_database WHERE starts_with(datname, $1) AND datname ~ '_(restoring|verify)_[0-9]+$'";
-        admin.query_one(sql, &[&format!("{name}_")]).await.unwrap().get(0)
-    }
-
-    /// Some rows, and their backup in the directory `backup`.
-    async fn backed_up(&self) -> String {
-        self.world.publish("load", (1..=500).map(|id| frame(id, 0))).await;
-        let daemon = Daemon::start(&self.world.config(PIPELINE));
-        self.world.drained("frames", &daemon).await;
-        let backup = self.path("backup");
-        self.run("db-backup", &["--output", &backup]).await.well();
-        backup
-    }
-}
+use place::{PIPELINE, Place, frame, program, run};
 
 /// Back up while rows come, go on, lose the database, restore, go on: nothing is lost and nothing is there twice. The daemon
 /// that was there is killed with the database, or `survives` all of it.
@@ -389,7 +270,13 @@ async fn old_backups_go_when_newer_ones_are_there_and_nothing_else_does() {
     let manifest = json!({"format": 1, "created": "2020-01-01T00:00:00Z", "database": {"name": "other"}});
     std::fs::write(other.join("manifest.json"), manifest.to_string()).unwrap();
     std::fs::create_dir(path.join(format!("{name}-notes"))).unwrap();
-    std::fs::create_dir(path.join(format!(".{name}-20200101T000000Z.removed"))).unwrap();
+    for left in ["removed", "partial"] {
+        std::fs::create_dir(path.join(format!(".{name}-20200101T000000Z.{left}"))).unwrap();
+    }
+    let under_way = path.join(format!(".{name}-20200102T000000Z.partial"));
+    std::fs::create_dir(&under_way).unwrap();
+    let under_way = std::fs::File::open(under_way).unwrap();
+    under_way.lock().unwrap();
     for year in ["2021", "2022", "2023"] {
         let old = path.join(format!("{name}-{year}0101T000000Z"));
         std::fs::create_dir(&old).unwrap();
@@ -407,6 +294,7 @@ async fn old_backups_go_when_newer_ones_are_there_and_nothing_else_does() {
     let made = left.iter().position(|found| said.contains(&format!("/{found}:"))).unwrap();
     left.remove(made);
     let mut expected = vec![
+        format!(".{name}-20200102T000000Z.partial"),
         format!("{name}-20230101T000000Z"),
         format!("{name}-notes"),
         "other-20200101T000000Z".to_owned(),
@@ -467,6 +355,42 @@ async fn the_shipped_role_may_back_up_everything_and_change_nothing() {
         let error = client.batch_execute("DELETE FROM frame_metadata").await.unwrap_err();
         assert_eq!(error.code().unwrap().code(), "42501");
     }
+}
+
+/// Stands before `pg_dump`: the first time, somebody waits for a table that is locked for the backup, before `pg_dump` has it.
+const WAITER: &str = r#"#!/bin/sh
+case "$* " in *--version*) exec BIN/pg_dump "$@" ;; esac
+if mkdir MARK; then
+    PGAPPNAME=waiter BIN/psql -qX -c "LOCK TABLE frame_metadata; INSERT INTO frame_metadata (time, camera_id, frame_id)
+        VALUES (now(), 'waiter', 1)" -d URL -1 >/dev/null 2>&1 &
+    until [ "$(BIN/psql -qXAt -d URL -c "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'waiter' AND wait_event_type = 'Lock' AND datname = current_database()")" = 1 ]; do :; done
+fi
+exec BIN/pg_dump "$@"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_table_between_the_locks_and_the_dump_goes_first_and_the_backup_begins_again() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::plain().await;
+    place.backed_up().await;
+    let bin = place.server.programs().to_str().unwrap();
+    let programs = place.path("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let waiter =
+        WAITER.replace("BIN", bin).replace("MARK", &place.path("mark")).replace("URL", &place.world.own_url);
+    let path = Path::new(&programs).join("pg_dump");
+    std::fs::write(&path, waiter).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["psql", "pg_restore"] {
+        std::os::unix::fs::symlink(Path::new(bin).join(name), Path::new(&programs).join(name)).unwrap();
+    }
+    let backup = place.path("again");
+    let arguments = ["--output", backup.as_str()];
+    let said = run(program("db-backup", &place.world.own_url, Path::new(&programs), &arguments)).await.well();
+    assert!(said.contains("begins again"), "{said}");
+    assert_eq!(Place::manifest(&backup)["rows"]["public.frame_metadata"], 501);
+    place.run("db-verify", &["--input", &backup, "--restore"]).await.well();
 }
 
 /// Stands before a program and writes down what it was called with, as everybody on the machine can see it.
