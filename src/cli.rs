@@ -14,6 +14,7 @@ use crate::logging;
 
 pub mod accept_loss;
 pub mod audit;
+pub mod bench;
 pub mod check;
 mod columns;
 pub mod completions;
@@ -56,6 +57,8 @@ Examples:
       ask the store; `jetcopy query` lists what it answers
   jetcopy publish 'frames.{camera_id}' frames.ndjson
       publish one message a line
+  jetcopy bench --config jetcopy.toml --rate 1000 --html report.html
+      measure latency, CPU and memory at that rate, in streams and tables of its own
 
 Settings come from the file, then the environment, then flags. In the environment two
 underscores nest: JETCOPY_POSTGRES__URL.
@@ -63,7 +66,8 @@ underscores nest: JETCOPY_POSTGRES__URL.
 Exit codes:
   0    done; run: stopped in order
   1    failed: a server refused or was away, check found an error, audit a difference, a dead
-       letter stays one, a step of maintain failed, a replay was interrupted, or --yes was missing
+       letter stays one, a step of maintain failed, a replay or bench was interrupted, or --yes was
+       missing
   2    wrong arguments or configuration; nothing was tried
   3    run: stopped, but something that was taken could not be committed in time; the next run
        carries it again, nothing is lost
@@ -206,6 +210,13 @@ enum Command {
     },
     /// Show everything at work on private servers, which end with it.
     Demo(demo::Args),
+    /// Measure these servers under load: latency, throughput, CPU and memory.
+    Bench {
+        #[command(flatten)]
+        args: bench::Args,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
     /// Ask the daemon on this machine whether it answers.
@@ -366,6 +377,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             logging::init(&Log { level: QUIET.into(), ..Log::default() }).map_err(Failure::failed)?;
             demo::run(&args).await.map(drop)
         }
+        Command::Bench { settings, args } => bench::run(&settings, &args).await,
         Command::Completions(args) => {
             completions::completions(Cli::command(), &args);
             Ok(())

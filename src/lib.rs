@@ -44,11 +44,13 @@
 //! - [`outside`]: a pipeline as its servers see it, without its daemon.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
+//! - [`mod@bench`]: load on servers, and what comes of it.
 //! - [`private`]: private servers for tests, benches and the demo.
 
 pub mod ack;
 pub mod audit;
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

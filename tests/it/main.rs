@@ -8,6 +8,7 @@
 mod acks;
 mod audit;
 mod backup;
+mod bench;
 mod browser;
 mod chaos;
 mod cli;
