@@ -6,6 +6,8 @@
 //! table keeps `$element` too, so is each element but for the last ones of a message, whose number nobody keeps. Where no
 //! table keeps `$sequence`, messages and rows are counted. What cannot be proven is said, and never taken for proven.
 //!
+//! What the tables drop by age is left out: messages that were stored before the age began ([`retention`]).
+//!
 //! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, rows whose values
 //! were changed, dead letters that were deleted by hand (they look missing).
 
@@ -17,10 +19,12 @@ use crate::config::{self, Config, OnConflict, OnUnmatched};
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::resync;
 
 pub(crate) mod contents;
 mod ledger;
 mod report;
+mod retention;
 
 use contents::Contents;
 use ledger::{Ledger, Loss, Place, Rule};
@@ -120,6 +124,7 @@ impl Audit<'_> {
                 position.ambiguous_to
             ));
         }
+        self.leave_out_expired(&mut report).await?;
         for place in &self.ledger.places {
             if let Some(other) = self.shares(&place.name) {
                 report.not_proven.push(format!("table {}: pipeline {other} writes to it too", place.name));
@@ -150,6 +155,24 @@ impl Audit<'_> {
             self.by_count(&mut report, since).await?;
         }
         Ok(report)
+    }
+
+    /// Begins after the messages whose rows a table may have dropped by their age. What the stream itself has dropped is no
+    /// difference anyway.
+    async fn leave_out_expired(&self, report: &mut Report) -> Result<(), Error> {
+        let Some(expired) = retention::expired(self.ledger).await? else { return Ok(()) };
+        let last = resync::kept_sequence(self.stream, expired.before_us)
+            .await
+            .map_err(|error| Error::Contents(error.into()))?
+            .min(report.checkpoint);
+        if last >= self.stream.cached_info().state.first_sequence && last >= report.from {
+            report.not_proven.push(format!(
+                "sequences up to {last}: table {} drops its rows by age, and theirs may be gone",
+                expired.table
+            ));
+            report.from = last + 1;
+        }
+        Ok(())
     }
 
     /// Another pipeline that fills the same table: its sequences cannot be told from this one's.

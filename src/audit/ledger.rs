@@ -23,7 +23,8 @@ pub(super) struct Place {
     pub(super) column: Option<String>,
     /// The column that keeps an element's place, quoted, where each element has one row at most.
     pub(super) element: Option<String>,
-    qualified: String,
+    /// Its schema and name, quoted for SQL.
+    pub(super) qualified: String,
 }
 
 /// How many rows a message has in a table, unless it is a dead letter.
@@ -258,7 +259,7 @@ impl<'a> Ledger<'a> {
         )
     }
 
-    async fn query(&self, action: &'static str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+    pub(super) async fn query(&self, action: &'static str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let messages =
             self.client.simple_query(sql).await.map_err(|source| Error::Database { action, source })?;
         Ok(messages

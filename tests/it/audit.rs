@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jetcopy::private::PrivatePostgres;
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, World};
@@ -237,4 +238,62 @@ async fn tables_that_take_messages_by_their_kind_are_proven_together() {
     // Where messages may be skipped, one without a row is none that is missing.
     let found = report(&world.config(&both("on_unmatched = \"skip\"")), &[]);
     assert_eq!((&found["differences"], &found["counts"]["not_judged"]), (&json!(0), &json!(1)));
+}
+
+/// Messages whose rows are gone, from a table that drops them by age.
+async fn dropped_by_age(world: &World) -> PathBuf {
+    world
+        .database
+        .batch_execute(
+            "CREATE TABLE events (time timestamptz NOT NULL, sequence bigint, id bigint);
+             SELECT jetcopy.time_table('events', 'time', '1 day')",
+        )
+        .await
+        .unwrap();
+    world.publish("a", (1..=10).map(|id| json!({"id": id}).to_string())).await;
+    let columns = "[pipeline.table.columns]\nsequence = \"$sequence\"\ntime = \"$timestamp\"\n";
+    let config = world.config(&pipeline("", columns));
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    world.database.batch_execute("TRUNCATE events").await.unwrap();
+    config
+}
+
+/// Rows that are gone and were younger than the retention are a difference; older ones are left out.
+async fn is_left_out(world: &World, config: &Path, since: impl Fn(&str) -> String) {
+    for (age, from, differences) in [("3 hours", 1, 10), ("1 second", 11, 0)] {
+        world.database.batch_execute(&since(age)).await.unwrap();
+        let found = report(config, &[]);
+        assert_eq!((&found["from"], &found["differences"]), (&json!(from), &json!(differences)), "{found:#}");
+        let text = "sequences up to 10: table events drops its rows by age, and theirs may be gone";
+        let said = found["not_proven"].as_array().unwrap().iter().any(|line| line == text);
+        assert_eq!(said, differences == 0, "{found:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_older_than_what_maintain_dropped_are_left_out_and_younger_ones_are_not() {
+    let world = World::plain().await;
+    let config = dropped_by_age(&world).await;
+    is_left_out(&world, &config, |age| {
+        format!("UPDATE jetcopy.partitioned_tables SET dropped_before = now() - interval '{age}'")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_older_than_a_retention_policy_are_left_out_and_younger_ones_are_not() {
+    if !PrivatePostgres::shared().unwrap().has_timescaledb() {
+        println!("skipped: TimescaleDB is not installed here");
+        return;
+    }
+    let world = World::new().await;
+    let config = dropped_by_age(&world).await;
+    is_left_out(&world, &config, |age| {
+        format!(
+            "SELECT remove_retention_policy('events', if_exists => true);
+             SELECT add_retention_policy('events', interval '{age}', initial_start => now() + interval '1 day')"
+        )
+    })
+    .await;
 }

@@ -1,0 +1,65 @@
+//! Up to when rows of a pipeline's tables are dropped by their age.
+//!
+//! Guarantees: it says so only of tables that TimescaleDB's retention or `jetcopy maintain` drops rows of; where the role may not
+//! see that, or an earlier version made the schema, it says nothing.
+
+use postgres_protocol::escape::escape_literal;
+use tokio_postgres::SimpleQueryRow;
+
+use super::Error;
+use super::ledger::{Ledger, Place};
+
+/// How much later than its row's time a message may be stored, in microseconds: an hour, so that what clocks, queues and slow
+/// senders do at the edge makes no difference. Rows that come later than that are dropped early, and look missing.
+const LATE_US: i64 = 3_600_000_000;
+
+/// What there is to be asked: the partitions that jetcopy keeps, and TimescaleDB's jobs.
+const SOURCES: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
+       WHERE attrelid = to_regclass('jetcopy.partitioned_tables') AND attname = 'dropped_before' \
+       AND has_column_privilege(attrelid, attnum, 'SELECT') AND has_column_privilege(attrelid, 'relation', 'SELECT')), \
+     to_regclass('timescaledb_information.jobs') IS NOT NULL";
+
+/// Messages stored before a time need not have their rows any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expired {
+    /// The table.
+    pub(super) table: String,
+    /// The time, in microseconds since the Unix epoch.
+    pub(super) before_us: i64,
+}
+
+/// The latest of these times, over all tables of the pipeline.
+pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Error> {
+    const ACTION: &str = "read the retention of the tables";
+    let sources = ledger.query(ACTION, SOURCES).await?;
+    let is = |column| sources.first().and_then(|row| row.get(column)) == Some("t");
+    let mut latest: Option<Expired> = None;
+    for Place { name, qualified, .. } in &ledger.places {
+        let table = format!("to_regclass({})", escape_literal(qualified));
+        let mut found: Vec<SimpleQueryRow> = Vec::new();
+        if is(0) {
+            let sql = format!(
+                "SELECT (extract(epoch FROM dropped_before) * 1000000)::bigint FROM jetcopy.partitioned_tables \
+                 WHERE relation = {table} AND isfinite(dropped_before)"
+            );
+            found.extend(ledger.query(ACTION, &sql).await?);
+        }
+        if is(1) {
+            let sql = format!(
+                "SELECT (extract(epoch FROM now() - CASE WHEN jsonb_typeof(config -> 'drop_after') = 'string' \
+                   THEN (config ->> 'drop_after')::interval END) * 1000000)::bigint \
+                 FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
+                 AND to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) = {table}"
+            );
+            found.extend(ledger.query(ACTION, &sql).await?);
+        }
+        for row in &found {
+            let Some(before_us) = row.get(0).and_then(|us| us.parse::<i64>().ok()) else { continue };
+            let before_us = before_us.saturating_add(LATE_US);
+            if latest.as_ref().is_none_or(|latest| latest.before_us < before_us) {
+                latest = Some(Expired { table: name.clone(), before_us });
+            }
+        }
+    }
+    Ok(latest)
+}
