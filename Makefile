@@ -11,7 +11,7 @@ SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz bench lint package package-test
+.PHONY: help setup demo test browser chaos alerts docs fuzz bench bench-store lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION e
 bench: setup ## Measures against the server's own COPY; writes target/bench.json
 	cargo bench --bench decode
 	cargo bench --bench drain -- $(ARGS)
+
+bench-store: setup ## Measures the store at ten million frames; writes target/bench-store.json (ARGS="--frames 1000000 --plain")
+	cargo bench --bench store -- $(ARGS)
 
 package: ## Builds the Debian package into target/debian (PROFILE=dev: quickly, for a test)
 	@scripts/package.sh
