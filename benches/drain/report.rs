@@ -1,7 +1,9 @@
-//! The figures as a table and as `target/bench.json`.
+//! The figures as a table and as a file.
 
 use std::path::Path;
 
+use jetcopy::bench::figures::rounded;
+use jetcopy::bench::process::machine;
 use serde_json::{Map, Value};
 
 /// The figures in the order in which they were found.
@@ -21,34 +23,13 @@ impl Report {
         }
     }
 
-    pub(crate) fn write(&self) {
-        let mut object: Map<String, Value> = self
-            .0
-            .iter()
-            .map(|(name, figure)| (name.clone(), Value::from((figure * 1e4).round() / 1e4)))
-            .collect();
+    /// `path` is that below the package.
+    pub(crate) fn write(&self, path: &str) {
+        let mut object: Map<String, Value> =
+            self.0.iter().map(|(name, figure)| (name.clone(), Value::from(rounded(*figure)))).collect();
         object.insert("machine".into(), machine().into());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench.json");
-        std::fs::write(&path, serde_json::to_string_pretty(&object).unwrap()).unwrap();
-        println!("written to target/bench.json");
-    }
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
-    format!("{cores} cores, {}", model.trim_start_matches([' ', '\t', ':']))
-}
-
-/// The middle one, or the mean of the two in the middle.
-pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    if figures.len().is_multiple_of(2) {
-        f64::midpoint(figures[middle - 1], figures[middle])
-    } else {
-        figures[middle]
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::write(file, serde_json::to_string_pretty(&object).unwrap()).unwrap();
+        println!("written to {path}");
     }
 }

@@ -3,92 +3,68 @@
 use std::path::PathBuf;
 
 use async_nats::jetstream;
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
+use jetcopy::bench::Servers;
+use jetcopy::bench::daemon::settings;
+use jetcopy::private::{PrivatePostgres, connect};
 use tokio_postgres::Client;
 
-/// Settings that a server for such a load would have, the same for both sides: no checkpoint in the middle of a run,
-/// a table's worth of buffers, no vacuum that starts when it likes. Commit times are what the drain is timed by.
-const SETTINGS: [(&str, &str); 6] = [
-    ("shared_buffers", "1GB"),
-    ("max_wal_size", "8GB"),
-    ("checkpoint_timeout", "1h"),
-    ("wal_compression", "off"),
-    ("autovacuum", "off"),
-    ("track_commit_timestamp", "on"),
-];
+use super::frames::Target;
 
 pub(crate) struct World {
-    pub(crate) postgres: PrivatePostgres,
-    pub(crate) nats: PrivateNats,
+    pub(crate) servers: Servers,
     pub(crate) database: Client,
-    pub(crate) database_url: String,
     pub(crate) client: async_nats::Client,
-    pub(crate) directory: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let options =
-            PostgresOptions { durable: true, timescaledb: false, settings, ..PostgresOptions::default() };
-        let postgres = PrivatePostgres::start(&options).unwrap();
-        let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
-        let database_url = postgres.create_database().await.unwrap();
-        let config = jetcopy::config::Postgres { url: database_url.clone(), ..Default::default() };
-        jetcopy::migrate::migrate(&config).await.unwrap();
+        let servers = Servers::private().await.unwrap();
         Self {
-            database: connect(&database_url).await.unwrap(),
-            database_url,
-            client: async_nats::connect(nats.url()).await.unwrap(),
-            postgres,
-            nats,
-            directory: tempfile::tempdir().unwrap(),
+            database: connect(&servers.postgres.url).await.unwrap(),
+            client: async_nats::connect(&servers.nats.url).await.unwrap(),
+            servers,
         }
     }
 
+    fn postgres(&self) -> &PrivatePostgres {
+        &self.servers.private.as_ref().unwrap().1
+    }
+
     pub(crate) async fn create_stream(&self, name: &str) {
-        let config = jetstream::stream::Config {
-            name: name.into(),
-            subjects: vec![format!("{name}.>")],
-            ..Default::default()
-        };
+        let config = jetstream::stream::Config { name: name.into(), ..Default::default() };
         jetstream::new(self.client.clone()).create_stream(config).await.unwrap();
     }
 
-    /// Writes a configuration: one pipeline from `stream` into `table`, all else at its default.
-    pub(crate) fn config(&self, stream: &str, table: &str) -> PathBuf {
-        let path = self.directory.path().join(format!("{table}.toml"));
-        let text = format!(
-            r#"
-            [nats]
-            url = "{}"
-            [postgres]
-            url = "{}"
-            [http]
-            listen = "127.0.0.1:0"
-            [log]
-            level = "warn"
-            [[pipeline]]
-            name = "{table}"
-            stream = "{stream}"
-            format = "msgpack"
-            [[pipeline.table]]
-            name = "{table}"
-            [pipeline.table.columns]
-            time = {{ from = "timestamp", unit = "us" }}
-            "#,
-            self.nats.url(),
-            self.database_url,
-        );
-        std::fs::write(&path, text).unwrap();
-        path
+    /// A configuration with one pipeline, all at its defaults but the mapping.
+    pub(crate) fn config(&self, target: Target) -> String {
+        settings(&self.servers.nats, &self.servers.postgres) + &target.pipeline()
     }
 
-    /// The checkpoint of the pipeline that fills `table`.
-    pub(crate) async fn checkpoint(&self, table: &str) -> u64 {
+    /// Where the server can write and read the rows of `table`.
+    pub(crate) fn file(&self, table: &str) -> PathBuf {
+        self.postgres().directory().join(format!("{table}.bin"))
+    }
+
+    /// The checkpoint of the pipeline that fills `target`.
+    pub(crate) async fn checkpoint(&self, target: Target) -> u64 {
         let sql = "SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = $1";
-        let row = self.database.query_opt(sql, &[&table]).await.unwrap();
+        let row = self.database.query_opt(sql, &[&target.name()]).await.unwrap();
         row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap())
+    }
+
+    /// Empty tables, no checkpoint, and nothing left to flush from before.
+    pub(crate) async fn empty(&self, target: Target) {
+        for table in target.tables() {
+            self.execute(&format!("TRUNCATE {table}")).await;
+        }
+        self.execute("DELETE FROM jetcopy.checkpoints").await;
+        self.execute("CHECKPOINT").await;
+    }
+
+    /// Bytes of write-ahead log since the server was made.
+    pub(crate) async fn write_ahead_log(&self) -> f64 {
+        let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8";
+        self.database.query_one(sql, &[]).await.unwrap().get(0)
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
