@@ -92,14 +92,11 @@ class Chart {
     this.area.setAttribute("d", area);
     const step = WIDTH / (kept - 1);
     this.pauses.replaceChildren(
-      ...stretches(running, (runs) => !runs).map(([first, last]) =>
-        svg("rect", {
-          x: across(first, running.length, kept) - step / 2,
-          width: (last - first + 1) * step,
-          y: 0,
-          height: HEIGHT,
-        }),
-      ),
+      ...stretches(running, (runs) => !runs).map(([first, last]) => {
+        const left = Math.max(0, across(first, running.length, kept) - step / 2);
+        const right = Math.min(WIDTH, across(last, running.length, kept) + step / 2);
+        return svg("rect", { x: left, width: right - left, y: 0, height: HEIGHT });
+      }),
     );
     say(this.scale, this.format(highest));
     const newest = values.at(-1) ?? null;
