@@ -11,7 +11,7 @@ SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz bench bench-growth bench-store lint package package-test
+.PHONY: help setup demo test browser chaos alerts docs fuzz bench bench-growth bench-store instructions lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ bench-growth: setup ## Measures what a row costs as tables, messages and pipelin
 
 bench-store: setup ## Measures the store at ten million frames; writes target/bench-store.json (ARGS="--frames 1000000 --plain")
 	cargo bench --bench store -- $(ARGS)
+
+instructions: ## Counts the instructions a message costs; fails where they grew by 5 % (ARGS=--record takes them as they are)
+	@scripts/setup.sh instructions
+	cargo bench --quiet --bench instructions -- $(ARGS)
 
 package: ## Builds the Debian package into target/debian (PROFILE=dev: quickly, for a test)
 	@scripts/package.sh

@@ -148,9 +148,7 @@ impl Decoder {
             Form::Msgpack => self.decode_as(message, msgpack::Reader::new(message.payload), index, rows),
             Form::Json => match str::from_utf8(message.payload) {
                 Ok(text) => self.decode_as(message, json::Reader::new(text), index, rows),
-                Err(error) => {
-                    Err(malformed("JSON", Malformed { what: "not UTF-8", at: error.valid_up_to() }))
-                }
+                Err(error) => Err(malformed("JSON", Malformed::new(&"not UTF-8", error.valid_up_to()))),
             },
         };
         if decoded.is_err() {
@@ -187,7 +185,7 @@ impl Decoder {
         rows: &mut Rows,
     ) -> Result<(), Poison> {
         if message.payload.is_empty() {
-            return Err(malformed(R::NAME, Malformed { what: "the payload is empty", at: 0 }));
+            return Err(malformed(R::NAME, Malformed::new(&"the payload is empty", 0)));
         }
         let buffers = &mut self.buffers;
         let mut slots = reuse(std::mem::take(&mut buffers.message));
@@ -217,7 +215,7 @@ impl Decoder {
                     Err(unmatched())
                 }
             }
-            _ => Err(malformed(R::NAME, Malformed { what: "a message is a map of fields", at: 0 })),
+            _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0))),
         });
         self.buffers.message = reuse(slots);
         decoded

@@ -31,7 +31,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
 use crate::config::NonFinite;
 use crate::decode::PoisonKind;
-use crate::decode::value::Value;
+use crate::decode::value::{Value, Wording};
 use copy_frame::TooLong;
 use jiff::tz::Offset;
 use time::Times;
@@ -43,7 +43,7 @@ pub struct Fault {
     /// What kind of fault.
     pub kind: PoisonKind,
     /// What was expected, or what is wrong.
-    pub what: &'static str,
+    pub what: Wording,
 }
 
 /// What a field turned out to be.
@@ -63,6 +63,8 @@ pub struct Encoder {
     text: String,
     /// Text whose escapes have been resolved.
     unescaped: String,
+    /// Keys of the objects that were written.
+    keys: json::Keys,
 }
 
 /// Base64 as RFC 4648 has it; on the way in, padding may be left out.
@@ -73,24 +75,24 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 impl Fault {
     #[cold]
-    pub(crate) fn ty(what: &'static str) -> Self {
+    pub(crate) fn ty(what: Wording) -> Self {
         Self { kind: PoisonKind::Type, what }
     }
 
     #[cold]
-    pub(crate) fn range(what: &'static str) -> Self {
+    pub(crate) fn range(what: Wording) -> Self {
         Self { kind: PoisonKind::Range, what }
     }
 
     #[cold]
-    pub(crate) fn malformed(what: &'static str) -> Self {
+    pub(crate) fn malformed(what: Wording) -> Self {
         Self { kind: PoisonKind::Malformed, what }
     }
 }
 
 impl From<TooLong> for Fault {
     fn from(_: TooLong) -> Self {
-        Self::range("the value is longer than PostgreSQL's limit of 1 GiB for a field")
+        Self::range(&"the value is longer than PostgreSQL's limit of 1 GiB for a field")
     }
 }
 
@@ -98,12 +100,12 @@ impl Encoder {
     /// An encoder that treats NaN and infinities by `non_finite`.
     #[must_use]
     pub fn new(non_finite: NonFinite) -> Self {
-        Self { non_finite, text: String::new(), unescaped: String::new() }
+        Self { non_finite, text: String::new(), unescaped: String::new(), keys: json::Keys::default() }
     }
 
-    /// What NaN and infinities become.
-    pub(crate) fn non_finite(&self) -> NonFinite {
-        self.non_finite
+    /// What writes JSON text.
+    pub(crate) fn json_writer(&mut self, nul: json::Nul) -> json::Writer<'_> {
+        json::Writer { non_finite: self.non_finite, nul, keys: &mut self.keys }
     }
 
     /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was appended is of
@@ -120,7 +122,7 @@ impl Encoder {
                 copy_frame::null(out);
                 return Ok(Written::Null);
             }
-            Value::NotText(_) => return Err(Fault::malformed("text that is not UTF-8")),
+            Value::NotText(_) => return Err(Fault::malformed(&"text that is not UTF-8")),
             Value::Escaped(escaped) if !matches!(ty, Type::Json | Type::Jsonb) => {
                 return self.escaped(out, ty, times, escaped);
             }
@@ -130,13 +132,13 @@ impl Encoder {
             Type::Bool => copy_frame::bool(out, number::boolean(value)?),
             Type::Int2 => {
                 let value = number::integer(value)?.try_into();
-                copy_frame::int2(out, value.map_err(|_| Fault::range("smallint holds -32768 to 32767"))?);
+                copy_frame::int2(out, value.map_err(|_| Fault::range(&"smallint holds -32768 to 32767"))?);
             }
             Type::Int4 => {
                 let value = number::integer(value)?.try_into();
                 copy_frame::int4(
                     out,
-                    value.map_err(|_| Fault::range("integer holds -2147483648 to 2147483647"))?,
+                    value.map_err(|_| Fault::range(&"integer holds -2147483648 to 2147483647"))?,
                 );
             }
             Type::Int8 => copy_frame::int8(out, number::integer(value)?),
@@ -223,7 +225,7 @@ impl Encoder {
         match value {
             Value::Str(text) => {
                 if memchr::memchr(0, text.as_bytes()).is_some() {
-                    return Err(Fault::range("text in PostgreSQL cannot hold the character NUL"));
+                    return Err(Fault::range(&"text in PostgreSQL cannot hold the character NUL"));
                 }
                 copy_frame::text(out, text)?;
             }
@@ -238,7 +240,7 @@ impl Encoder {
             Value::Float32(number) if !number.is_finite() => {
                 copy_frame::text(out, json::name_of(number.into()))?;
             }
-            _ => copy_frame::sized(out, |out| json::write(out, value, self.non_finite, json::Nul::Keep))?,
+            _ => copy_frame::sized(out, |out| self.json_writer(json::Nul::Keep).write(out, value))?,
         }
         Ok(())
     }
@@ -255,7 +257,7 @@ impl Encoder {
             if binary {
                 out.push(copy_frame::JSONB_VERSION);
             }
-            json::write(out, value, self.non_finite, nul)
+            self.json_writer(nul).write(out, value)
         })?;
         Ok(Written::Value)
     }
@@ -274,11 +276,11 @@ fn bytea(out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
             out.resize(start + base64::decoded_len_estimate(text.len()), 0);
             let written = BASE64
                 .decode_slice(text, &mut out[start..])
-                .map_err(|_| Fault::ty("bytea takes bytes, or text in base64"))?;
+                .map_err(|_| Fault::ty(&"bytea takes bytes, or text in base64"))?;
             out.truncate(start + written);
             Ok::<_, Fault>(())
         })?,
-        _ => return Err(Fault::ty("bytea takes bytes, or text in base64")),
+        _ => return Err(Fault::ty(&"bytea takes bytes, or text in base64")),
     }
     Ok(())
 }
@@ -289,7 +291,7 @@ fn uuid(out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
         Value::Bytes(bytes) => uuid::Uuid::from_slice(bytes).ok(),
         _ => None,
     };
-    let uuid = parsed.ok_or_else(|| Fault::ty("uuid takes its text form or 16 bytes"))?;
+    let uuid = parsed.ok_or_else(|| Fault::ty(&"uuid takes its text form or 16 bytes"))?;
     copy_frame::bytes(out, uuid.as_bytes())?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! recurse or allocate. It does not look into escapes beyond their form: whether `\ud800` is text is asked when a
 //! column takes it ([`unescape`]), since the `json` type takes it.
 
-use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Value};
+use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
 
 /// A place in a JSON message.
 #[derive(Debug, Clone)]
@@ -32,9 +32,9 @@ impl<'a> Reader<'a> {
     }
 
     #[cold]
-    fn malformed(&self, what: &'static str) -> Malformed {
-        let what = if self.at >= self.text.len() { "cut short" } else { what };
-        Malformed { what, at: self.at }
+    fn malformed(&self, what: Wording) -> Malformed {
+        let what = if self.at >= self.text.len() { &"cut short" } else { what };
+        Malformed::new(what, self.at)
     }
 
     #[inline]
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
                     self.at += 1;
                     self.escape()?;
                 }
-                _ => return Err(self.malformed("a control character in a string")),
+                _ => return Err(self.malformed(&"a control character in a string")),
             }
         }
     }
@@ -86,11 +86,11 @@ impl<'a> Reader<'a> {
             Some(b'u') => {
                 let digits = self.text.as_bytes().get(self.at + 1..self.at + 5);
                 if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-                    return Err(self.malformed("a \\u without four hexadecimal digits"));
+                    return Err(self.malformed(&"a \\u without four hexadecimal digits"));
                 }
                 5
             }
-            _ => return Err(self.malformed("an escape that JSON does not know")),
+            _ => return Err(self.malformed(&"an escape that JSON does not know")),
         };
         self.at += length;
         Ok(())
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
 
     fn word(&mut self, word: &'static str) -> Result<(), Malformed> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.malformed("not a JSON value"));
+            return Err(self.malformed(&"not a JSON value"));
         }
         self.at += word.len();
         Ok(())
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
         if self.at == start {
-            return Err(self.malformed("a number without digits"));
+            return Err(self.malformed(&"a number without digits"));
         }
         Ok(value)
     }
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         let integer = self.digits()?;
         if self.at - first > 1 && self.text.as_bytes()[first] == b'0' {
             self.at = first;
-            return Err(self.malformed("a number with a leading zero"));
+            return Err(self.malformed(&"a number with a leading zero"));
         }
         let mut whole = true;
         if self.peek() == Some(b'.') {
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
                 self.at += 1;
             }
             if self.text.as_bytes()[self.at - 1] == b'.' {
-                return Err(self.malformed("a number without digits"));
+                return Err(self.malformed(&"a number without digits"));
             }
         }
         if let Some(b'e' | b'E') = self.peek() {
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
                 self.word("null")?;
                 *value = Value::Null;
             }
-            _ => return Err(self.malformed("not a JSON value")),
+            _ => return Err(self.malformed(&"not a JSON value")),
         }
         Ok(())
     }
@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
                     open.first = true;
                 }
                 Some(byte) => self.scalar(byte, &mut Value::Null)?,
-                None => return Err(self.malformed("cut short")),
+                None => return Err(self.malformed(&"cut short")),
             }
         }
     }
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
             self.at += 1;
             self.space();
         } else {
-            return Err(self.malformed("no comma between two entries"));
+            return Err(self.malformed(&"no comma between two entries"));
         }
         Ok(false)
     }
@@ -276,7 +276,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
                 self.scalar(byte, value)?;
                 Ok(Next::Scalar)
             }
-            None => Err(self.malformed("cut short")),
+            None => Err(self.malformed(&"cut short")),
         }
     }
 
@@ -286,16 +286,30 @@ impl<'a> value::Reader<'a> for Reader<'a> {
             return Ok(None);
         }
         if self.peek() != Some(b'"') {
-            return Err(self.malformed("a key that is no string"));
+            return Err(self.malformed(&"a key that is no string"));
         }
         self.at += 1;
         let (inside, escaped) = self.string()?;
         self.space();
         if self.peek() != Some(b':') {
-            return Err(self.malformed("no colon after a key"));
+            return Err(self.malformed(&"no colon after a key"));
         }
         self.at += 1;
         Ok(Some(if escaped { Key::Escaped(inside) } else { Key::Plain(inside.as_bytes()) }))
+    }
+
+    #[inline]
+    fn pass_key(&mut self, map: &mut Open, key: &Spelled) -> bool {
+        let start = usize::from(map.first);
+        let (Some(rest), Some(key)) = (self.text.as_bytes().get(self.at..), key.json.get(start..)) else {
+            return false;
+        };
+        let passes = !key.is_empty() && begins_with(rest, key);
+        if passes {
+            map.first = false;
+            self.at += key.len();
+        }
+        passes
     }
 
     #[inline]
@@ -315,7 +329,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
                 *value = if map { Value::Map(self.raw(start)) } else { Value::Array(self.raw(start)) };
             }
             Some(byte) => self.scalar(byte, value)?,
-            None => return Err(self.malformed("cut short")),
+            None => return Err(self.malformed(&"cut short")),
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use rmp::Marker;
 
-use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Value};
+use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
 
 /// The extension type of a timestamp, from the specification.
 const TIMESTAMP: i8 = -1;
@@ -33,8 +33,8 @@ impl<'a> Reader<'a> {
     }
 
     #[cold]
-    fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed { what, at: self.at }
+    fn malformed(&self, what: Wording) -> Malformed {
+        Malformed::new(what, self.at)
     }
 
     #[inline]
@@ -44,7 +44,7 @@ impl<'a> Reader<'a> {
                 self.at += length;
                 Ok(taken)
             }
-            None => Err(self.malformed("cut short")),
+            None => Err(self.malformed(&"cut short")),
         }
     }
 
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
                 self.at += N;
                 Ok(*taken)
             }
-            None => Err(self.malformed("cut short")),
+            None => Err(self.malformed(&"cut short")),
         }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         let kind = self.fixed().map(i8::from_be_bytes)?;
         let bytes = self.take(length as usize)?;
         *value = if kind == TIMESTAMP {
-            timestamp(bytes).ok_or_else(|| self.malformed("a timestamp of a wrong form"))?
+            timestamp(bytes).ok_or_else(|| self.malformed(&"a timestamp of a wrong form"))?
         } else {
             Value::Bytes(bytes)
         };
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
                 let length = self.u32()?;
                 self.extension(length, value)
             }
-            _ => Err(self.malformed("a marker that MessagePack does not use")),
+            _ => Err(self.malformed(&"a marker that MessagePack does not use")),
         }
     }
 
@@ -296,6 +296,17 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
+    fn pass_key(&mut self, map: &mut Open, key: &Spelled) -> bool {
+        let passes = map.remaining > 0
+            && self.bytes.get(self.at..).is_some_and(|rest| begins_with(rest, &key.msgpack));
+        if passes {
+            map.remaining -= 1;
+            self.at += key.msgpack.len();
+        }
+        passes
+    }
+
+    #[inline]
     fn element(&mut self, array: &mut Open) -> Result<bool, Malformed> {
         let more = array.remaining > 0;
         array.remaining = array.remaining.saturating_sub(1);
@@ -335,6 +346,14 @@ impl<'a> value::Reader<'a> for Reader<'a> {
     fn raw(&self, start: usize) -> Raw<'a> {
         Raw::Msgpack(&self.bytes[start..self.at])
     }
+}
+
+/// `text` as the shortest marker writes it.
+pub(super) fn spelled(text: &str) -> Box<[u8]> {
+    let mut bytes = Vec::new();
+    // Writing to a vector cannot fail.
+    let _ = rmp::encode::write_str(&mut bytes, text);
+    bytes.into()
 }
 
 /// The three forms of a timestamp: 32, 64 and 96 bits.

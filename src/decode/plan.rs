@@ -410,13 +410,13 @@ fn encode(
     encoder: &mut Encoder,
 ) -> Result<Box<[u8]>, String> {
     let text = serde_json::to_string(value).map_err(|error| error.to_string())?;
-    let value = json::Reader::new(&text).value(0).map_err(|malformed| malformed.what.to_owned())?;
+    let value = json::Reader::new(&text).value(0).map_err(|malformed| malformed.what.to_string())?;
     let mut field = Vec::new();
     match encoder.field(&mut field, &column.ty, times, value) {
         Ok(Written::Null) if column.not_null => Err("the column is NOT NULL".into()),
         Ok(Written::Value | Written::Null) => Ok(field.into()),
         Err(fault) if fault.kind == PoisonKind::Missing => Err("it is absent".into()),
-        Err(fault) => Err(fault.what.to_owned()),
+        Err(fault) => Err(fault.what.to_string()),
     }
 }
 

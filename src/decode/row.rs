@@ -1,7 +1,7 @@
 //! Slots → tuples of a binary `COPY`.
 
 use crate::batch::{Refused, Row, TableRows};
-use crate::config::{BadElement, NonFinite};
+use crate::config::BadElement;
 use crate::encode::json::LONE_SURROGATE;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
@@ -219,7 +219,7 @@ impl<'a> Rows<'_, 'a> {
     fn row(&mut self, table: &Table, rows: &mut TableRows, origin: &Origin<'_, 'a>) -> Result<(), Poison> {
         let out = &mut rows.data;
         let start = u32::try_from(out.len()).map_err(|_| {
-            poison(table, None, Fault::range("the rows of a batch are longer than 4 GiB"), None)
+            poison(table, None, Fault::range(&"the rows of a batch are longer than 4 GiB"), None)
         })?;
         copy_frame::tuple(out, table.width);
         let mut time = 0;
@@ -307,24 +307,11 @@ impl<'a> Rows<'_, 'a> {
             } else {
                 json_text::Nul::Keep
             };
-            let non_finite = self.buffers.encoder.non_finite();
+            let Buffers { encoder, key, .. } = &mut *self.buffers;
+            let writer = encoder.json_writer(nul);
             match raw {
-                Raw::Msgpack(bytes) => rest_of(
-                    out,
-                    msgpack::Reader::new(bytes),
-                    &table.taken,
-                    &mut self.buffers.key,
-                    non_finite,
-                    nul,
-                ),
-                Raw::Json(text) => rest_of(
-                    out,
-                    json::Reader::new(text),
-                    &table.taken,
-                    &mut self.buffers.key,
-                    non_finite,
-                    nul,
-                ),
+                Raw::Msgpack(bytes) => rest_of(out, msgpack::Reader::new(bytes), &table.taken, key, writer),
+                Raw::Json(text) => rest_of(out, json::Reader::new(text), &table.taken, key, writer),
             }
         })
     }
@@ -336,8 +323,7 @@ fn rest_of<'a, R: Reader<'a>>(
     mut reader: R,
     taken: &[Box<[u8]>],
     scratch: &mut String,
-    non_finite: NonFinite,
-    nul: json_text::Nul,
+    mut writer: json_text::Writer<'_>,
 ) -> Result<(), Fault> {
     out.push(b'{');
     let Next::Map(mut map) = reader.open(&mut Value::Null)? else {
@@ -352,12 +338,12 @@ fn rest_of<'a, R: Reader<'a>>(
             continue;
         }
         let start = out.len();
-        json_text::key(out, key, non_finite, nul)?;
-        members.add(out, start);
-        json_text::write(out, value, non_finite, nul)?;
+        let rank = writer.key(out, key)?;
+        members.add(rank, start);
+        writer.write(out, value)?;
         out.push(b',');
     }
-    members.end(out, nul == json_text::Nul::Refuse);
+    members.end(out, writer.nul == json_text::Nul::Refuse);
     out.push(b'}');
     Ok(())
 }
@@ -391,7 +377,7 @@ fn poison(table: &Table, column: Option<usize>, fault: Fault, value: Option<Valu
         (Some(column), Some(value)) => {
             format!("{}; `{}` is {}", fault.what, table.columns[column].source, describe(value))
         }
-        _ => fault.what.to_owned(),
+        _ => fault.what.to_string(),
     };
     Poison {
         kind: fault.kind,
@@ -422,7 +408,7 @@ fn missing(table: &Table, column: usize, value: Option<Value<'_>>) -> Poison {
 
 #[cold]
 fn for_each(table: &Table, each: &Each, found: Value<'_>) -> Poison {
-    let what = Fault::ty("for_each takes an array of maps");
+    let what = Fault::ty(&"for_each takes an array of maps");
     let mut poison = poison(table, None, what, None);
     poison.message = format!("{}; in `{}` there is {}", what.what, each.path, describe(found));
     poison
@@ -439,7 +425,7 @@ fn named(mut poison: Poison, origin: &Origin<'_, '_>) -> Poison {
 
 #[cold]
 fn no_map(table: &Table, path: &str, found: Value<'_>) -> Poison {
-    let what = Fault::ty("unpivot takes a map");
+    let what = Fault::ty(&"unpivot takes a map");
     let mut poison = poison(table, None, what, None);
     poison.message = format!("{}; in `{path}` there is {}", what.what, describe(found));
     poison

@@ -1,7 +1,8 @@
 //! A payload for people.
 
 use crate::config::NonFinite;
-use crate::encode::json::{self as json_text, Nul};
+use crate::encode::Encoder;
+use crate::encode::json::Nul;
 
 use super::value::{Malformed, Reader, Value};
 use super::{json, msgpack};
@@ -18,7 +19,7 @@ pub fn as_json(payload: &[u8]) -> Option<String> {
     // Any byte is a number in MessagePack, so only what has parts counts.
     let value = whole(msgpack::Reader::new(payload)).ok().filter(|value| has_parts(*value))?;
     let mut out = Vec::new();
-    json_text::write(&mut out, value, NonFinite::Keep, Nul::Keep).ok()?;
+    Encoder::new(NonFinite::Keep).json_writer(Nul::Keep).write(&mut out, value).ok()?;
     String::from_utf8(out).ok()
 }
 

@@ -65,6 +65,51 @@ pub enum Key<'a> {
     Other(Value<'a>),
 }
 
+/// A key that is looked for, as it stands in messages.
+#[derive(Debug, Clone)]
+pub struct Spelled {
+    /// Its text.
+    pub key: Box<[u8]>,
+    /// With its marker.
+    pub(super) msgpack: Box<[u8]>,
+    /// Between a comma and a colon, without white space; empty where JSON would escape some of it.
+    pub(super) json: Box<[u8]>,
+}
+
+impl Spelled {
+    /// The ways to write `key`.
+    #[must_use]
+    pub fn new(key: &str) -> Self {
+        Self {
+            key: key.as_bytes().into(),
+            msgpack: msgpack::spelled(key),
+            json: if json::plain_prefix(key.as_bytes()) == key.len() {
+                format!(",\"{key}\":").into_bytes().into()
+            } else {
+                [].into()
+            },
+        }
+    }
+}
+
+/// Whether `bytes` begins with `start`. Keys are short, and a call of the C library's comparison costs more than these loads.
+#[inline]
+pub(super) fn begins_with(bytes: &[u8], start: &[u8]) -> bool {
+    let Some(bytes) = bytes.get(..start.len()) else { return false };
+    match start.len() {
+        8..=16 => {
+            bytes.first_chunk::<8>() == start.first_chunk::<8>()
+                && bytes.last_chunk::<8>() == start.last_chunk::<8>()
+        }
+        4..=7 => {
+            bytes.first_chunk::<4>() == start.first_chunk::<4>()
+                && bytes.last_chunk::<4>() == start.last_chunk::<4>()
+        }
+        0..=3 => bytes.iter().eq(start),
+        _ => bytes == start,
+    }
+}
+
 /// An array or a map that a reader has entered.
 #[derive(Debug, Clone, Copy)]
 pub struct Open {
@@ -89,9 +134,21 @@ pub enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed {
     /// What is wrong.
-    pub what: &'static str,
+    pub what: Wording,
     /// Where, in bytes from the payload's start.
-    pub at: usize,
+    pub at: u32,
+}
+
+/// What is wrong with a message or a value, in words. Behind one thin pointer, since an error of no more than two words
+/// leaves a function in registers, as does the success that it is not.
+pub(crate) type Wording = &'static &'static str;
+
+impl Malformed {
+    /// At `at` bytes from the payload's start; a NATS message is far shorter than 4 GiB.
+    #[must_use]
+    pub fn new(what: Wording, at: usize) -> Self {
+        Self { what, at: u32::try_from(at).unwrap_or(u32::MAX) }
+    }
 }
 
 /// How deep arrays and maps may nest. It is what `serde_json` allows and far beyond what messages carry; without a limit
@@ -99,9 +156,9 @@ pub struct Malformed {
 pub(super) const MAX_DEPTH: usize = 128;
 
 /// Wording of a breach of [`MAX_DEPTH`].
-pub(super) const TOO_DEEP: &str = "nested deeper than 128 levels";
+pub(super) const TOO_DEEP: Wording = &"nested deeper than 128 levels";
 /// Wording of bytes after a message.
-pub(super) const TRAILING: &str = "something follows the message's end";
+pub(super) const TRAILING: Wording = &"something follows the message's end";
 
 /// Reads a message from front to back; one for each format.
 ///
@@ -116,6 +173,9 @@ pub trait Reader<'a>: Sized {
 
     /// Reads to the next key, or past the map's end.
     fn key(&mut self, map: &mut Open) -> Result<Option<Key<'a>>, Malformed>;
+
+    /// Passes over the next key if it is that one, spelled as usual; else stays where it is.
+    fn pass_key(&mut self, map: &mut Open, key: &Spelled) -> bool;
 
     /// Reads to the next element, or past the array's end.
     fn element(&mut self, array: &mut Open) -> Result<bool, Malformed>;

@@ -6,7 +6,7 @@
 
 use super::json;
 use super::path::Step;
-use super::value::{Key, MAX_DEPTH, Malformed, Next, Reader, TOO_DEEP, Value};
+use super::value::{Key, MAX_DEPTH, Malformed, Next, Reader, Spelled, TOO_DEEP, Value};
 
 /// The wanted paths of one value, as a tree; each node has a slot of the same index.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(super) struct Wanted {
 #[derive(Debug, Clone, Default)]
 struct Node {
     /// Keys in the order in which messages have them; see [`Node::find`].
-    fields: Vec<(Box<[u8]>, usize)>,
+    fields: Vec<(Spelled, usize)>,
     elements: Vec<(u32, usize)>,
 }
 
@@ -38,9 +38,11 @@ impl Wanted {
         for step in path {
             let node = &self.nodes[at];
             let known = match step {
-                Step::Key(key) => {
-                    node.fields.iter().find(|(known, _)| **known == *key.as_bytes()).map(|(_, child)| *child)
-                }
+                Step::Key(key) => node
+                    .fields
+                    .iter()
+                    .find(|(known, _)| *known.key == *key.as_bytes())
+                    .map(|(_, child)| *child),
                 Step::Index(index) => {
                     node.elements.iter().find(|(known, _)| known == index).map(|(_, child)| *child)
                 }
@@ -48,7 +50,7 @@ impl Wanted {
             at = known.unwrap_or_else(|| {
                 let child = self.nodes.len();
                 match step {
-                    Step::Key(key) => self.nodes[at].fields.push((key.as_bytes().into(), child)),
+                    Step::Key(key) => self.nodes[at].fields.push((Spelled::new(key), child)),
                     Step::Index(index) => self.nodes[at].elements.push((*index, child)),
                 }
                 self.nodes.push(Node::default());
@@ -86,15 +88,24 @@ impl<'a> Walk<'_, 'a> {
         match reader.open(&mut value)? {
             Next::Scalar => {}
             Next::Map(_) | Next::Array(_) if depth >= MAX_DEPTH => {
-                return Err(Malformed { what: TOO_DEEP, at: start });
+                return Err(Malformed::new(TOO_DEEP, start));
             }
             Next::Map(mut map) => {
                 let mut expected = 0;
-                while let Some(key) = reader.key(&mut map)? {
-                    let child = self.child(at, key, &mut expected);
+                loop {
+                    let child = match self.nodes[at].fields.get(expected) {
+                        Some((spelled, child)) if reader.pass_key(&mut map, spelled) => {
+                            expected += 1;
+                            Some(*child)
+                        }
+                        _ => match reader.key(&mut map)? {
+                            Some(key) => self.child(at, key, &mut expected),
+                            None => break,
+                        },
+                    };
                     if let Some(child) = child {
                         if self.slots[child].is_some() {
-                            return Err(Malformed { what: "a key stands twice", at: reader.position() });
+                            return Err(Malformed::new(&"a key stands twice", reader.position()));
                         }
                         if self.nodes[child].has_children() {
                             self.node(reader, child, depth + 1)?;
@@ -132,7 +143,6 @@ impl<'a> Walk<'_, 'a> {
         Ok(())
     }
 
-    #[inline]
     fn child(&mut self, at: usize, key: Key<'a>, expected: &mut usize) -> Option<usize> {
         match key {
             Key::Plain(key) => self.nodes[at].find(key, expected),
@@ -152,36 +162,16 @@ impl Node {
         !(self.fields.is_empty() && self.elements.is_empty())
     }
 
-    /// The child of `key`. Messages of one stream have their keys in one order, so the key after the last one found is
-    /// compared first; a key found elsewhere is moved to that place, which is how the order is learned.
-    #[inline]
+    /// The child of a key that is not the one expected. Messages of one stream have their keys in one order, so the key
+    /// after the last one found is looked for first; a key found elsewhere is moved to that place, which is how the order
+    /// is learned.
     fn find(&mut self, key: &[u8], expected: &mut usize) -> Option<usize> {
-        if let Some((known, child)) = self.fields.get(*expected)
-            && same(known, key)
-        {
-            *expected += 1;
-            return Some(*child);
-        }
-        let place = self.fields.iter().position(|(known, _)| **known == *key)?;
+        let place = self.fields.iter().position(|(known, _)| *known.key == *key)?;
         let child = self.fields[place].1;
-        if place > *expected {
+        if place >= *expected {
             self.fields.swap(place, *expected);
             *expected += 1;
         }
         Some(child)
-    }
-}
-
-/// Whether two keys are the same. Keys are short, and a call of the C library's comparison costs more than these loads.
-#[inline]
-fn same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    match a.len() {
-        8..=16 => a.first_chunk::<8>() == b.first_chunk::<8>() && a.last_chunk::<8>() == b.last_chunk::<8>(),
-        4..=7 => a.first_chunk::<4>() == b.first_chunk::<4>() && a.last_chunk::<4>() == b.last_chunk::<4>(),
-        0..=3 => a.iter().eq(b),
-        _ => a == b,
     }
 }

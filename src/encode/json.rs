@@ -13,16 +13,18 @@ use super::{BASE64, Fault};
 use crate::config::NonFinite;
 use crate::decode::json::{LoneSurrogate, plain_prefix, unescape_one};
 use crate::decode::msgpack;
-use crate::decode::value::{Key, Malformed, Next, Raw, Reader, Value};
+use crate::decode::value::{Key, Malformed, Next, Open, Raw, Reader, Value, Wording};
+pub(crate) use keys::Keys;
 pub(crate) use members::Members;
 
+mod keys;
 mod members;
 
 /// Shared wording.
-pub(super) const NON_FINITE: &str = "NaN and infinities are refused by the setting `non_finite`";
-pub(crate) const LONE_SURROGATE: &str =
-    "half of a surrogate pair (\\ud800 to \\udfff alone), which is no text";
-const NUL: &str = "jsonb cannot hold the character NUL (\\u0000)";
+pub(super) const NON_FINITE: Wording = &"NaN and infinities are refused by the setting `non_finite`";
+pub(crate) const LONE_SURROGATE: Wording =
+    &"half of a surrogate pair (\\ud800 to \\udfff alone), which is no text";
+const NUL: Wording = &"jsonb cannot hold the character NUL (\\u0000)";
 
 /// What to do about the character NUL in a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,131 +35,163 @@ pub(crate) enum Nul {
     Refuse,
 }
 
-/// Appends `value`.
-pub(crate) fn write(
-    out: &mut Vec<u8>,
-    value: Value<'_>,
-    non_finite: NonFinite,
-    nul: Nul,
-) -> Result<(), Fault> {
-    match value {
-        Value::Array(Raw::Json(text)) | Value::Map(Raw::Json(text)) => copy(out, text, nul),
-        Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => {
-            next(out, &mut msgpack::Reader::new(bytes), non_finite, nul)
-        }
-        scalar => self::scalar(out, &scalar, non_finite, nul),
-    }
+/// Writes values as JSON text.
+pub(crate) struct Writer<'k> {
+    /// What NaN and infinities become.
+    pub(crate) non_finite: NonFinite,
+    /// What the character NUL is.
+    pub(crate) nul: Nul,
+    /// Keys that were written before.
+    pub(crate) keys: &'k mut Keys,
 }
 
-/// Appends `key` and a colon.
-pub(crate) fn key(out: &mut Vec<u8>, key: Key<'_>, non_finite: NonFinite, nul: Nul) -> Result<(), Fault> {
-    match key {
-        Key::Plain(text) => {
-            let text = str::from_utf8(text).map_err(|_| Fault::malformed("a key that is not UTF-8"))?;
-            string(out, text, nul)?;
-        }
-        Key::Escaped(text) => scalar(out, &Value::Escaped(text), non_finite, nul)?,
-        Key::Other(value @ (Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Null)) => {
-            out.push(b'"');
-            scalar(out, &value, non_finite, nul)?;
-            out.push(b'"');
-        }
-        Key::Other(
-            value @ (Value::Str(_) | Value::Bytes(_) | Value::Timestamp { .. } | Value::NotText(_)),
-        ) => {
-            scalar(out, &value, non_finite, nul)?;
-        }
-        Key::Other(_) => {
-            return Err(Fault::ty(
-                "a key in JSON is text; this map has a key that is a fraction, an array or a map",
-            ));
-        }
-    }
-    out.push(b':');
-    Ok(())
-}
-
-/// Appends what comes next. It recurses as deep as the value nests, which its first reading has limited.
-fn next(
-    out: &mut Vec<u8>,
-    reader: &mut msgpack::Reader<'_>,
-    non_finite: NonFinite,
-    nul: Nul,
-) -> Result<(), Fault> {
-    let mut value = Value::Null;
-    match reader.open(&mut value)? {
-        Next::Scalar => scalar(out, &value, non_finite, nul)?,
-        Next::Array(mut array) => {
-            out.push(b'[');
-            let mut separator = false;
-            while reader.element(&mut array)? {
-                if std::mem::replace(&mut separator, true) {
-                    out.push(b',');
-                }
-                next(out, reader, non_finite, nul)?;
+impl Writer<'_> {
+    /// Appends `value`.
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
+        match value {
+            Value::Array(Raw::Json(text)) | Value::Map(Raw::Json(text)) => copy(out, text, self.nul),
+            Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => {
+                self.next(out, &mut msgpack::Reader::new(bytes))
             }
-            out.push(b']');
+            scalar => self.scalar(out, &scalar),
         }
-        Next::Map(mut map) => {
-            out.push(b'{');
-            let mut members = Members::default();
-            while let Some(key) = reader.key(&mut map)? {
-                let start = out.len();
-                self::key(out, key, non_finite, nul)?;
-                members.add(out, start);
-                next(out, reader, non_finite, nul)?;
+    }
+
+    /// Appends `key` and a colon; its rank among the members of an object.
+    #[inline]
+    pub(crate) fn key(&mut self, out: &mut Vec<u8>, key: Key<'_>) -> Result<u64, Fault> {
+        if let Key::Plain(key) = key
+            && let Some(known) = self.keys.find(key)
+        {
+            out.extend_from_slice(known.text());
+            return Ok(known.rank);
+        }
+        self.new_key(out, key)
+    }
+
+    fn new_key(&mut self, out: &mut Vec<u8>, key: Key<'_>) -> Result<u64, Fault> {
+        let start = out.len();
+        match key {
+            Key::Plain(text) => {
+                let text = str::from_utf8(text).map_err(|_| Fault::malformed(&"a key that is not UTF-8"))?;
+                string(out, text, self.nul)?;
+            }
+            Key::Escaped(text) => self.scalar(out, &Value::Escaped(text))?,
+            Key::Other(value @ (Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Null)) => {
+                out.push(b'"');
+                self.scalar(out, &value)?;
+                out.push(b'"');
+            }
+            Key::Other(
+                value @ (Value::Str(_) | Value::Bytes(_) | Value::Timestamp { .. } | Value::NotText(_)),
+            ) => self.scalar(out, &value)?,
+            Key::Other(_) => {
+                return Err(Fault::ty(
+                    &"a key in JSON is text; this map has a key that is a fraction, an array or a map",
+                ));
+            }
+        }
+        out.push(b':');
+        if let Key::Plain(key) = key {
+            self.keys.keep(key, &out[start..]);
+        }
+        // Between the quotes, of which the last has a colon after it.
+        Ok(members::rank(out.get(start + 1..out.len() - 2).unwrap_or_default()))
+    }
+
+    /// Appends what comes next. It recurses as deep as the value nests, which its first reading has limited.
+    #[inline]
+    fn next(&mut self, out: &mut Vec<u8>, reader: &mut msgpack::Reader<'_>) -> Result<(), Fault> {
+        let mut value = Value::Null;
+        match reader.open(&mut value)? {
+            Next::Scalar => self.scalar(out, &value),
+            Next::Array(array) => self.array(out, reader, array),
+            Next::Map(map) => self.object(out, reader, map),
+        }
+    }
+
+    fn array(
+        &mut self,
+        out: &mut Vec<u8>,
+        reader: &mut msgpack::Reader<'_>,
+        mut array: Open,
+    ) -> Result<(), Fault> {
+        out.push(b'[');
+        let mut separator = false;
+        while reader.element(&mut array)? {
+            if std::mem::replace(&mut separator, true) {
                 out.push(b',');
             }
-            members.end(out, nul == Nul::Refuse);
-            out.push(b'}');
+            self.next(out, reader)?;
         }
+        out.push(b']');
+        Ok(())
     }
-    Ok(())
+
+    fn object(
+        &mut self,
+        out: &mut Vec<u8>,
+        reader: &mut msgpack::Reader<'_>,
+        mut map: Open,
+    ) -> Result<(), Fault> {
+        out.push(b'{');
+        let mut members = Members::default();
+        while let Some(key) = reader.key(&mut map)? {
+            let start = out.len();
+            let rank = self.key(out, key)?;
+            members.add(rank, start);
+            self.next(out, reader)?;
+            out.push(b',');
+        }
+        members.end(out, self.nul == Nul::Refuse);
+        out.push(b'}');
+        Ok(())
+    }
+
+    #[inline]
+    fn scalar(&mut self, out: &mut Vec<u8>, value: &Value<'_>) -> Result<(), Fault> {
+        match *value {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+            Value::Uint(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+            Value::Float(number) if number.is_finite() => {
+                out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+            }
+            Value::Float32(number) if number.is_finite() => {
+                out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+            }
+            Value::Float(number) => not_finite(out, number, self.non_finite)?,
+            Value::Float32(number) => not_finite(out, number.into(), self.non_finite)?,
+            Value::Decimal(digits) => out.extend_from_slice(digits.as_bytes()),
+            Value::Str(text) => string(out, text, self.nul)?,
+            Value::Escaped(text) => {
+                out.push(b'"');
+                copy(out, text, self.nul)?;
+                out.push(b'"');
+            }
+            Value::NotText(_) => return Err(Fault::malformed(&"text that is not UTF-8")),
+            Value::Bytes(bytes) => {
+                out.push(b'"');
+                base64(out, bytes)?;
+                out.push(b'"');
+            }
+            Value::Timestamp { seconds, nanos } => {
+                out.push(b'"');
+                timestamp(out, seconds, nanos)?;
+                out.push(b'"');
+            }
+            Value::Array(_) | Value::Map(_) => self.write(out, *value)?,
+        }
+        Ok(())
+    }
 }
 
 impl From<Malformed> for Fault {
     fn from(malformed: Malformed) -> Self {
         Self::malformed(malformed.what)
     }
-}
-
-#[inline]
-fn scalar(out: &mut Vec<u8>, value: &Value<'_>, non_finite: NonFinite, nul: Nul) -> Result<(), Fault> {
-    match *value {
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-        Value::Uint(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-        Value::Float(number) if number.is_finite() => {
-            out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
-        }
-        Value::Float32(number) if number.is_finite() => {
-            out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
-        }
-        Value::Float(number) => not_finite(out, number, non_finite)?,
-        Value::Float32(number) => not_finite(out, number.into(), non_finite)?,
-        Value::Decimal(digits) => out.extend_from_slice(digits.as_bytes()),
-        Value::Str(text) => string(out, text, nul)?,
-        Value::Escaped(text) => {
-            out.push(b'"');
-            copy(out, text, nul)?;
-            out.push(b'"');
-        }
-        Value::NotText(_) => return Err(Fault::malformed("text that is not UTF-8")),
-        Value::Bytes(bytes) => {
-            out.push(b'"');
-            base64(out, bytes)?;
-            out.push(b'"');
-        }
-        Value::Timestamp { seconds, nanos } => {
-            out.push(b'"');
-            timestamp(out, seconds, nanos)?;
-            out.push(b'"');
-        }
-        Value::Array(_) | Value::Map(_) => write(out, *value, non_finite, nul)?,
-    }
-    Ok(())
 }
 
 #[cold]
@@ -197,7 +231,7 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Fault> {
 
 /// Appends a point in time in RFC 3339.
 pub(super) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) -> Result<(), Fault> {
-    let range = || Fault::range("a timestamp in text lies between the years -9999 and 9999");
+    let range = || Fault::range(&"a timestamp in text lies between the years -9999 and 9999");
     let nanos = i32::try_from(nanos).map_err(|_| range())?;
     let timestamp = jiff::Timestamp::new(seconds, nanos).map_err(|_| range())?;
     write!(out, "{timestamp}").map_err(|_| range())

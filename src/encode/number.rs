@@ -4,7 +4,7 @@
 
 use super::Fault;
 use super::copy_frame;
-use crate::decode::value::Value;
+use crate::decode::value::{Value, Wording};
 
 /// A number in digits: `-12.50e3`.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +33,8 @@ const MAX_WEIGHT: i64 = 32_767;
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// Shared wording.
-const INTEGER: &str = "an integer column takes whole numbers";
-const NUMBER: &str = "a column of numbers takes numbers, or text that is one";
+const INTEGER: Wording = &"an integer column takes whole numbers";
+const NUMBER: Wording = &"a column of numbers takes numbers, or text that is one";
 
 /// Reads a `boolean`.
 pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
@@ -42,7 +42,7 @@ pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
         Value::Bool(value) => Ok(value),
         Value::Int(0) | Value::Str("false") => Ok(false),
         Value::Int(1) | Value::Str("true") => Ok(true),
-        _ => Err(Fault::ty("boolean takes true, false, 0 or 1")),
+        _ => Err(Fault::ty(&"boolean takes true, false, 0 or 1")),
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) fn integer(value: Value<'_>) -> Result<i64, Fault> {
 }
 
 fn integral(value: Value<'_>) -> Result<i64, Fault> {
-    let too_large = || Fault::range("bigint holds -9223372036854775808 to 9223372036854775807");
+    let too_large = || Fault::range(&"bigint holds -9223372036854775808 to 9223372036854775807");
     match value {
         Value::Int(value) => Ok(value),
         Value::Uint(_) => Err(too_large()),
@@ -93,7 +93,7 @@ pub(super) fn float8(value: Value<'_>) -> Result<f64, Fault> {
             let value: f64 = text.parse().map_err(|_| Fault::ty(NUMBER))?;
             // Only digits overflow; an infinity by name is one.
             if value.is_infinite() && Decimal::parse(text).is_some() {
-                return Err(Fault::range("double precision holds numbers up to 1.8e308"));
+                return Err(Fault::range(&"double precision holds numbers up to 1.8e308"));
             }
             Ok(value)
         }
@@ -119,7 +119,7 @@ pub(super) fn float4(value: Value<'_>) -> Result<f32, Fault> {
         }
     };
     if value.is_infinite() && !infinite {
-        return Err(Fault::range("real holds numbers up to 3.4e38"));
+        return Err(Fault::range(&"real holds numbers up to 3.4e38"));
     }
     Ok(value)
 }
@@ -262,7 +262,7 @@ impl<'a> Decimal<'a> {
 
     /// Appends the number as a `numeric`.
     fn numeric(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let too_large = || Fault::range("numeric holds 131072 digits before the point and 16383 after it");
+        let too_large = || Fault::range(&"numeric holds 131072 digits before the point and 16383 after it");
         let scale = (length(self.fraction) - self.exponent).max(0);
         if scale > MAX_SCALE {
             return Err(too_large());

@@ -11,7 +11,7 @@ use super::Fault;
 use super::copy_frame::EPOCH_US;
 use super::number::Decimal;
 use crate::config::TimeUnit;
-use crate::decode::value::Value;
+use crate::decode::value::{Value, Wording};
 
 /// Microseconds of a day.
 const DAY_US: i64 = 86_400_000_000;
@@ -21,9 +21,9 @@ const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
 const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
 
 /// Shared wording.
-const UNIT: &str =
-    "a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
-const TIMESTAMP_RANGE: &str = "a timestamp lies between 4714 BC and 294276 AD";
+const UNIT: Wording =
+    &"a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
+const TIMESTAMP_RANGE: Wording = &"a timestamp lies between 4714 BC and 294276 AD";
 
 /// How a column reads times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn timestamp(value: Value<'_>, times: Times) -> Result<i64, Fault> {
         value => amount(
             value,
             times.unit,
-            "a column of times takes RFC 3339 text, a timestamp or a number with a unit",
+            &"a column of times takes RFC 3339 text, a timestamp or a number with a unit",
         )?,
     };
     // A float may have saturated.
@@ -82,7 +82,7 @@ pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Faul
         value => i128::from(timestamp(value, Times { unit, offset: None })?) + i128::from(EPOCH_US),
     };
     let days = (micros - i128::from(EPOCH_US)).div_euclid(i128::from(DAY_US));
-    i32::try_from(days).map_err(|_| Fault::range("a date lies between 4714 BC and 5874897 AD"))
+    i32::try_from(days).map_err(|_| Fault::range(&"a date lies between 4714 BC and 5874897 AD"))
 }
 
 /// `2024-01-31`
@@ -90,7 +90,8 @@ const DATE_LENGTH: usize = 10;
 
 /// Microseconds since midnight.
 pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Fault> {
-    let expected = "time takes text such as 12:34:56.789, or a number with a unit, counted from midnight";
+    let expected: Wording =
+        &"time takes text such as 12:34:56.789, or a number with a unit, counted from midnight";
     let micros = match value {
         Value::Str(text) => {
             let time = match text.parse::<Time>() {
@@ -105,14 +106,14 @@ pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Faul
     match i64::try_from(micros) {
         // 24:00:00 is a time of day of its own.
         Ok(micros) if (0..=DAY_US).contains(&micros) => Ok(micros),
-        _ => Err(Fault::range("a time of day lies between 00:00:00 and 24:00:00")),
+        _ => Err(Fault::range(&"a time of day lies between 00:00:00 and 24:00:00")),
     }
 }
 
 /// An ISO 8601 duration, or a number with a unit.
 pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Interval, Fault> {
-    let expected = "interval takes an ISO 8601 duration such as P1DT2H, or a number with a unit";
-    let range = |_| Fault::range("the interval is out of range");
+    let expected: Wording = &"interval takes an ISO 8601 duration such as P1DT2H, or a number with a unit";
+    let range = |_| Fault::range(&"the interval is out of range");
     if let Value::Str(text) = value {
         let span: Span = text.parse().map_err(|_| Fault::ty(expected))?;
         let nanos = i128::from(span.get_hours()) * 3_600_000_000_000
@@ -132,7 +133,7 @@ pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Inter
 }
 
 /// A number of units, in microseconds.
-fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: &'static str) -> Result<i128, Fault> {
+fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: Wording) -> Result<i128, Fault> {
     if !matches!(
         value,
         Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::Float32(_) | Value::Decimal(_)
@@ -177,7 +178,7 @@ fn fraction(value: f64, unit: TimeUnit) -> Result<i128, Fault> {
         TimeUnit::Ns => value / 1e3,
     };
     if !micros.is_finite() {
-        return Err(Fault::range("NaN and infinities are no times"));
+        return Err(Fault::range(&"NaN and infinities are no times"));
     }
     // Whatever saturates here is far out of every type's range.
     #[expect(clippy::cast_possible_truncation, reason = "rounded; saturates")]
@@ -202,10 +203,10 @@ fn text_micros(text: &str, offset: Option<Offset>) -> Result<i128, Fault> {
     match (text.parse::<DateTime>(), offset) {
         (Ok(civil), Some(offset)) => civil_micros(civil, offset),
         (Ok(_), None) => Err(Fault::ty(
-            "a timestamptz takes RFC 3339 text with an offset, such as a Z at its end; or set `offset` of this column",
+            &"a timestamptz takes RFC 3339 text with an offset, such as a Z at its end; or set `offset` of this column",
         )),
         (Err(_), _) => {
-            Err(Fault::ty("a column of times takes RFC 3339 text such as 2024-01-31T12:34:56.789Z"))
+            Err(Fault::ty(&"a column of times takes RFC 3339 text such as 2024-01-31T12:34:56.789Z"))
         }
     }
 }

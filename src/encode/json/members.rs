@@ -30,12 +30,10 @@ struct Member {
 }
 
 impl Members {
-    /// Notes a member that starts at `start` and of which the key and the colon have been written.
+    /// Notes a member that starts at `start` and whose key has that rank.
     #[inline]
-    pub(crate) fn add(&mut self, out: &[u8], start: usize) {
+    pub(crate) fn add(&mut self, rank: u64, start: usize) {
         if let Some(member) = self.first.get_mut(self.count) {
-            // Between the quotes, of which the last has a colon after it.
-            let rank = rank(out.get(start + 1..out.len() - 2).unwrap_or_default());
             *member = Member { rank, start, end: 0 };
             self.disordered |= self.count > 0 && rank < self.first[self.count - 1].rank;
         }
@@ -73,9 +71,9 @@ impl Members {
     }
 }
 
-/// The length of `key`, then its first seven bytes.
+/// Where a member with `key` stands: the length of the key, then its first seven bytes.
 #[inline]
-fn rank(key: &[u8]) -> u64 {
+pub(super) fn rank(key: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     bytes[0] = u8::try_from(key.len()).unwrap_or(u8::MAX);
     let taken = key.len().min(7);
@@ -94,7 +92,7 @@ mod tests {
         for (key, value) in members {
             let start = out.len();
             out.extend_from_slice(format!("\"{key}\":").as_bytes());
-            noted.add(&out, start);
+            noted.add(rank(key.as_bytes()), start);
             out.extend_from_slice(format!("{value},").as_bytes());
         }
         noted.end(&mut out, sorted);
