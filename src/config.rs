@@ -192,9 +192,18 @@ pub struct BatchLimits {
     pub max_rows: usize,
     /// Encoded bytes over all tables.
     pub max_bytes: ByteSize,
-    /// Age of the oldest message in the batch.
-    #[serde(with = "humantime_serde")]
-    pub max_age: Duration,
+    /// Age of the oldest message in the batch. Without it, the age follows how fast the database is
+    /// ([`crate::pace`]).
+    #[serde(with = "humantime_serde::option")]
+    pub max_age: Option<Duration>,
+}
+
+impl BatchLimits {
+    /// The age at which a batch is closed at the latest, where the writer has room.
+    #[must_use]
+    pub fn longest_age(&self) -> Duration {
+        self.max_age.unwrap_or(crate::pace::LONGEST)
+    }
 }
 
 /// What to do about loss that cannot be prevented.
@@ -342,10 +351,10 @@ impl Default for Log {
 }
 
 impl Default for BatchLimits {
-    /// Age favours latency at low rates. Size counts under a backlog: each commit waits for the disk (6 ms where it was
-    /// measured, beside 35 ms for 10,000 rows), and twice the rows halve that.
+    /// Size counts under a backlog: each commit waits for the disk (6 ms where it was measured, beside 35 ms for 10,000
+    /// rows), and twice the rows halve that.
     fn default() -> Self {
-        Self { max_rows: 20_000, max_bytes: ByteSize::mib(4), max_age: Duration::from_millis(20) }
+        Self { max_rows: 20_000, max_bytes: ByteSize::mib(4), max_age: None }
     }
 }
 

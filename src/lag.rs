@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::config;
 use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::subscribe;
 
@@ -64,6 +65,8 @@ pub struct Progress {
     room: AtomicBool,
     first_commit: Notify,
     pulse: Arc<Pulse>,
+    /// How long a batch waits for more.
+    pub pace: Pace,
 }
 
 impl Progress {
@@ -78,6 +81,7 @@ impl Progress {
             room: AtomicBool::new(false),
             first_commit: Notify::new(),
             pulse,
+            pace: Pace::default(),
         }
     }
 
@@ -89,7 +93,9 @@ impl Progress {
     /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only compared with
     /// itself a probe later.
     pub fn delivered(&self, consumer_sequence: u64, timestamp_ns: i64) {
-        if self.delivered.swap(consumer_sequence, Ordering::Relaxed) == 0 {
+        let before = self.delivered.load(Ordering::Relaxed);
+        self.delivered.store(consumer_sequence, Ordering::Relaxed);
+        if before == 0 {
             self.lag.waits_since(timestamp_ns);
         }
     }

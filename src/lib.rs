@@ -15,6 +15,7 @@
 //! - [`nats`]: connecting to NATS.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
 //! - [`read`]: the first stage: deliveries into batches.
+//! - [`pace`]: how long a batch waits for more.
 //! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
@@ -70,6 +71,7 @@ pub mod migrate;
 pub mod nats;
 pub mod notify;
 pub mod outside;
+pub mod pace;
 pub mod pipeline;
 pub mod poison;
 pub mod postgres;

@@ -37,7 +37,7 @@ impl Patience {
         Self {
             starting: connect + step.saturating_mul(tables.saturating_add(START_STEPS)) + NATS_START,
             // A batch that fills waits for its age, nobody beats meanwhile.
-            running: step + pipeline.batch.max_age + PROBE + PROBE_TIMEOUT,
+            running: step + pipeline.batch.longest_age() + PROBE + PROBE_TIMEOUT,
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use async_nats::jetstream::stream::{self, Stream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use crate::batch::{Batch, Closed, Gap, Incoming};
 use crate::config;
@@ -76,7 +76,7 @@ impl Reader {
         mut emptied: mpsc::Receiver<Batch>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<Ended, Error> {
-        let mut age = pin!(sleep(self.limits.max_age));
+        let mut age = pin!(sleep(self.limits.longest_age()));
         let mut batch = Batch::new(self.tables);
         let mut due = None;
         let timing = self.metrics.stages.start();
@@ -103,7 +103,8 @@ impl Reader {
                 delivery = self.subscription.next(), if room => {
                     timing.enter(Stage::Decode);
                     if batch.is_empty() {
-                        restart(age.as_mut(), self.limits);
+                        let limit = self.limits.max_age.unwrap_or_else(|| self.progress.pace.age());
+                        age.as_mut().reset((Instant::now() + limit).into());
                     }
                     let mut delivery = delivery?;
                     let mut taken = 1;
@@ -198,8 +199,4 @@ impl Reader {
 /// Resolves once a stop is asked for, or nobody is left to ask for one.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|&stop| stop).await);
-}
-
-fn restart(age: std::pin::Pin<&mut Sleep>, limits: config::BatchLimits) {
-    age.reset((Instant::now() + limits.max_age).into());
 }

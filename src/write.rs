@@ -350,7 +350,9 @@ impl Writer {
         let commits =
             if poisoned.letters.is_empty() { &metrics.commits.committed } else { &metrics.commits.poison };
         commits.inc();
-        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.progress.pace.wrote(took);
+        metrics.commit_seconds.observe(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a count of rows in memory")]
         metrics.batch_rows.observe(batch.row_count() as f64);
         for (table, (counter, rows)) in metrics.rows.iter().zip(&batch.rows.tables).enumerate() {

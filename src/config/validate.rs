@@ -184,7 +184,7 @@ fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems)
     if batch.max_rows == 0 || u32::try_from(batch.max_rows).is_err() {
         found.add(at("batch.max_rows"), format!("must be from 1 to {}", u32::MAX));
     }
-    if batch.max_age.is_zero() {
+    if batch.max_age.is_some_and(|age| age.is_zero()) {
         found.add(at("batch.max_age"), "must be more than 0");
     }
     let max_bytes = batch.max_bytes.as_u64();
