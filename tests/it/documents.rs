@@ -201,6 +201,8 @@ async fn the_commands_of_the_store_page_do_what_they_say() {
     assert!(world.run("jetcopy migrate").await.status.success());
     world.database.batch_execute("CREATE TABLE my_table (time timestamptz NOT NULL)").await.unwrap();
     walk("docs/store.md", &mut world).await;
+    let dead = "SELECT count(*) FROM jetcopy.dead_letters";
+    assert_eq!(world.database.query_one(dead, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
