@@ -2,9 +2,9 @@
 //!
 //! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running,
 //! and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
-//! `/status/history` their last quarter of an hour. It only reads, and it shows no payload and no secret. Off the
-//! loopback address it tells nothing to a client without the token, but for the bare health ([`access`]). What a client may
-//! take of it is bounded ([`connections`]).
+//! `/status/history` their last quarter of an hour. It only reads, and it shows no payload and no secret. It
+//! tells nothing to a client without the token, or where there is none, to one that asks by another name than this
+//! machine's, but for the bare health ([`access`]). What a client may take of it is bounded ([`connections`]).
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,14 +1,18 @@
-//! Who may read: whoever carries the token, where there is one.
+//! Who may read: whoever carries the token, where there is one, else whoever is on this machine.
 //!
 //! Guarantees: with a token, every answer but those about health says nothing to a request without it; how long a refusal
-//! takes does not tell how much of a guess was right. Over plain HTTP the token can be read on the way: a network that is
-//! not trusted needs a proxy with TLS before it.
+//! takes does not tell how much of a guess was right. Without one, they say nothing to a request that is not addressed to
+//! this machine as such, so that no web page reads them in the browser of somebody who sits here: a page that lets its own
+//! name point to 127.0.0.1 can connect, but its requests carry that name. Over plain HTTP the token can be read on the way:
+//! a network that is not trusted needs a proxy with TLS before it.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -25,7 +29,11 @@ const MIN_TOKEN: usize = 16;
 /// What a browser is told, which then asks for a name and a password: the token is the password.
 const CHALLENGE: &str = "Basic realm=\"jetcopy\", Bearer";
 
-/// The token that requests must carry; without one, all may read.
+/// What a request is told that came by another name.
+const NOT_BY_THIS_NAME: &str =
+    "without http.token_file, only requests to localhost or a loopback address are answered\n";
+
+/// The token that requests must carry; without one, they must be addressed to this machine.
 #[derive(Clone, Default)]
 pub(super) struct Access(Option<Arc<str>>);
 
@@ -41,9 +49,9 @@ impl Access {
     }
 
     /// Whether a request with these headers may read: `Bearer TOKEN`, or as browsers send it, `Basic` with any name and
-    /// the token as the password.
+    /// the token as the password; without a token, a `Host` that is this machine.
     pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.0 else { return true };
+        let Some(token) = &self.0 else { return names_this_machine(headers) };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let Some((scheme, credentials)) = given.and_then(|given| given.split_once(' ')) else { return false };
         let credentials = credentials.trim();
@@ -56,10 +64,21 @@ impl Access {
     }
 }
 
+/// Whether the request was sent to `localhost` or to a loopback address, whatever the port: a tunnel has one of its own.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let Some(Ok(authority)) = host.map(str::parse::<Authority>) else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
+}
+
 /// Lets through who may read.
 pub(super) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
     if access.allows(request.headers()) {
         next.run(request).await
+    } else if access.0.is_none() {
+        (StatusCode::FORBIDDEN, NOT_BY_THIS_NAME).into_response()
     } else {
         (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, CHALLENGE)], "a token is needed\n").into_response()
     }
@@ -108,6 +127,40 @@ mod tests {
             assert!(!allows(authorization), "{authorization}");
         }
         assert!(!Access(Some(TOKEN.into())).allows(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn without_a_token_only_what_is_addressed_to_this_machine_may_read() {
+        let allows = |host: &str| Access(None).allows(&HeaderMap::from_iter([(HOST, host.parse().unwrap())]));
+        for host in [
+            "localhost",
+            "LOCALHOST:9464",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "127.1.2.3:9464",
+            "[::1]",
+            "[::1]:9464",
+            "[::ffff:127.0.0.1]:9464",
+        ] {
+            assert!(allows(host), "{host}");
+        }
+        for host in [
+            "",
+            ":9464",
+            "evil.example",
+            "evil.example:9464",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:9464",
+            "127.0.0.1@evil.example",
+            "evil.example,localhost",
+            "0.0.0.0:9464",
+            "10.0.0.7:9464",
+            "[::]:9464",
+            "[2001:db8::1]:9464",
+        ] {
+            assert!(!allows(host), "{host}");
+        }
+        assert!(!Access(None).allows(&HeaderMap::new()));
     }
 
     #[test]

@@ -46,10 +46,19 @@ impl Running {
 
     /// The same with that `Authorization`.
     async fn get_with(&self, path: &str, authorization: &str) -> (u16, String, String) {
+        let host = self.address;
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n")).await
+    }
+
+    /// The same by that name.
+    async fn get_by(&self, host: &str, path: &str) -> (u16, String, String) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n")).await
+    }
+
+    /// The answer to a request with that head.
+    async fn send(&self, head: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: jetcopy\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n"
-        );
+        let request = format!("{head}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -84,6 +93,32 @@ async fn without_the_token_only_the_bare_health_is_told() {
     assert_eq!(body, "frames: paused: no such table; run jetcopy migrate\n");
     frames.set_state(State::Running);
     assert_eq!(server.get("/readyz").await.2, "ready\n");
+}
+
+#[tokio::test]
+async fn a_page_that_points_its_own_name_at_the_daemon_reads_no_more_than_the_bare_health() {
+    let server = Running::start().await;
+    let frames = server.add("frames", "frames");
+    frames.set_state(State::Paused { reason: "no such table".into(), remedy: "run jetcopy migrate".into() });
+    for path in ["/", "/metrics", "/status", "/status/history"] {
+        let (code, _, body) = server.get_by("evil.example:9464", path).await;
+        assert_eq!(code, 403, "{path}");
+        assert!(body.contains("http.token_file") && !body.contains("frames"), "{path}: {body}");
+        assert_eq!(server.get_by("localhost:9464", path).await.0, 200, "{path}");
+    }
+    assert_eq!(server.get_by("evil.example:9464", "/healthz").await.0, 200);
+    let (code, _, body) = server.get_by("evil.example:9464", "/readyz").await;
+    assert_eq!((code, body.as_str()), (503, "not ready\n"));
+}
+
+#[tokio::test]
+async fn with_a_token_any_name_will_do() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "a-token-of-some-length").unwrap();
+    let server = Running::start_with(Some(token.path().to_owned())).await;
+    let head =
+        "GET /status HTTP/1.1\r\nHost: jetcopy:9464\r\nAuthorization: Bearer a-token-of-some-length\r\n";
+    assert_eq!(server.send(head).await.0, 200);
 }
 
 #[tokio::test]

@@ -27,7 +27,8 @@ impl Daemon {
     /// The same with a token.
     pub(crate) fn get_as(&self, path: &str, token: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http_address()).unwrap();
-        let head = format!("Host: daemon\r\nAuthorization: Bearer {token}\r\nConnection: close");
+        let host = self.http_address();
+        let head = format!("Host: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close");
         write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
