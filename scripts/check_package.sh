@@ -47,7 +47,9 @@ inside /usr/lib/jetcopy/db-monitor --help >/dev/null || fail "no db-monitor"
 for program in db-backup db-restore db-verify; do
     inside test -x "/usr/lib/jetcopy/$program" || fail "no $program"
 done
-inside test -s /usr/lib/jetcopy/backup_common.py || fail "db-backup lacks what it shares with db-restore"
+for shared in scripts/db-maintenance/*_common.py; do
+    inside test -s "/usr/lib/jetcopy/${shared##*/}" || fail "no ${shared##*/}, which the programs of backups import"
+done
 inside dpkg-query --showformat '${Conffiles}\n' --show jetcopy | grep -q /etc/jetcopy/jetcopy.toml || fail "not a conffile"
 
 echo '# changed by the operator' >>"$root/etc/jetcopy/jetcopy.toml"
