@@ -202,7 +202,7 @@ impl BatchLimits {
     /// The age at which a batch is closed at the latest, where the writer has room.
     #[must_use]
     pub fn longest_age(&self) -> Duration {
-        self.max_age.unwrap_or(crate::pace::LONGEST)
+        self.max_age.unwrap_or(crate::pace::BACKLOG)
     }
 }
 

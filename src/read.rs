@@ -102,11 +102,13 @@ impl Reader {
                 () = &mut age, if due.is_none() && !batch.is_empty() => due = Some(Closed::Age),
                 delivery = self.subscription.next(), if room => {
                     timing.enter(Stage::Decode);
+                    let mut delivery = delivery?;
                     if batch.is_empty() {
-                        let limit = self.limits.max_age.unwrap_or_else(|| self.progress.pace.age());
+                        // What is there already fills it.
+                        let backlog = delivery.pending >= self.limits.max_rows as u64;
+                        let limit = self.limits.max_age.unwrap_or_else(|| self.progress.pace.age(backlog));
                         age.as_mut().reset((Instant::now() + limit).into());
                     }
-                    let mut delivery = delivery?;
                     let mut taken = 1;
                     let more = loop {
                         if delivery.sequence > self.until {

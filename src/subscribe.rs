@@ -57,6 +57,8 @@ pub struct Delivery {
     pub consumer_sequence: u64,
     /// When the stream stored it: nanoseconds since the Unix epoch.
     pub timestamp_ns: i64,
+    /// Messages of the stream that the server had not delivered yet.
+    pub pending: u64,
     /// Subject, headers, payload and the reply subject that acknowledges.
     pub message: async_nats::Message,
 }
@@ -299,17 +301,17 @@ impl Delivery {
     fn new(message: async_nats::Message) -> Result<Self, Error> {
         let reply = message.reply.as_deref().ok_or(Error::Foreign)?;
         let numbers = ack_numbers(reply).ok_or(Error::Foreign)?;
-        let [sequence, consumer_sequence, timestamp_ns] = numbers;
+        let [sequence, consumer_sequence, timestamp_ns, pending] = numbers;
         let timestamp_ns = i64::try_from(timestamp_ns).map_err(|_| Error::Foreign)?;
-        Ok(Self { sequence, consumer_sequence, timestamp_ns, message })
+        Ok(Self { sequence, consumer_sequence, timestamp_ns, pending, message })
     }
 }
 
-/// Stream sequence, consumer sequence and time (ns) out of the subject that acknowledges a delivery.
+/// Stream sequence, consumer sequence, time (ns) and count of pending messages out of the subject that acknowledges a delivery.
 ///
 /// ADR-15 has two forms: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>`
 /// and one of eleven or more tokens, with `<domain>.<account hash>` after `$JS.ACK`.
-fn ack_numbers(reply: &str) -> Option<[u64; 3]> {
+fn ack_numbers(reply: &str) -> Option<[u64; 4]> {
     const PREFIX: &str = "$JS.ACK.";
     /// Tokens after the prefix of the short form, and of those before the stream sequence.
     const SHORT: (usize, usize) = (7, 3);
@@ -329,7 +331,7 @@ fn ack_numbers(reply: &str) -> Option<[u64; 3]> {
             number.checked_mul(10)?.checked_add(digit)
         })
     };
-    Some([number()?, number()?, number()?])
+    Some([number()?, number()?, number()?, number()?])
 }
 
 /// Bytes that one pull request may bring, so that two of them stay within half of `max_buffered_bytes`; never less

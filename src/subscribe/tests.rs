@@ -42,10 +42,10 @@ fn both_forms_of_the_ack_subject_are_read() {
     assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.99999999999999999999.5"), None);
     assert_eq!(
         ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.1700000000000000000.5"),
-        Some([20, 3, 1_700_000_000_000_000_000])
+        Some([20, 3, 1_700_000_000_000_000_000, 5])
     );
     let long = "$JS.ACK.hub.ACCHASH.FRAMES.jetcopy.1.20.3.1700000000000000000.5.token";
-    assert_eq!(ack_numbers(long), Some([20, 3, 1_700_000_000_000_000_000]));
+    assert_eq!(ack_numbers(long), Some([20, 3, 1_700_000_000_000_000_000, 5]));
     assert_eq!(ack_numbers("_INBOX.x"), None);
     assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1"), None);
 }
