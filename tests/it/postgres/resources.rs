@@ -3,10 +3,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use jetcopy::private::{PrivatePostgres, connect};
 
-use super::{in_state, own_server};
+use super::{database_resyncs, in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
 
 /// Lines that a fault may add to the log, however long it lasts: how it began, what the attempts after it met, the
@@ -23,9 +24,8 @@ async fn over(world: &World, daemon: &Daemon, fault: &str, lines: usize) {
 
 /// Repeats until the daemon has tried in vain so many times.
 async fn attempts(daemon: &Daemon, more: i64) {
-    let tried = || daemon.metric("jetcopy_resyncs_total", "cause=\"database\"");
-    let before = tried();
-    eventually("further attempts", || async { tried() >= before + more }).await;
+    let before = database_resyncs(daemon);
+    eventually("further attempts", || async { database_resyncs(daemon) >= before + more }).await;
 }
 
 /// A small file system of its own in `directory`, unmounted at the end; `None` where this process may not have one.
@@ -104,25 +104,34 @@ async fn a_server_made_read_only_is_waited_for_until_it_takes_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_free_connection_is_asked_again_until_it_has_one() {
-    const CONNECTIONS: usize = 10;
     let (_postgres, world) = own_server(&[("max_connections", "10")]).await;
     let daemon = Daemon::start(&world.config(EVENTS));
     let load = Load::start(&world);
     world.commits(&daemon).await;
-    let lines = daemon.log().lines().count();
-
     let mut taken = Vec::new();
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/%'";
-    // The daemon takes a place that comes free as quickly as this does.
-    while taken.len() < CONNECTIONS {
-        match connect(&world.own_url).await {
-            Ok(client) => taken.push(client),
-            Err(_) if world.count(end).await == 0 => break,
-            Err(_) => {}
+    let mut turned_away_at = None;
+    // A place that comes free is taken by whoever is quicker: go on until the daemon was turned away several times in a row.
+    let fill = async {
+        loop {
+            match connect(&world.own_url).await {
+                Ok(client) => taken.push(client),
+                Err(_) => drop(world.count(end).await),
+            }
+            let (status, attempts) = (daemon.status(), database_resyncs(&daemon));
+            let turned_away = status["state"] == "backing_off"
+                && status["reason"].as_str().is_some_and(|reason| reason.contains("too many clients"));
+            if !turned_away {
+                turned_away_at = None;
+            } else if attempts >= *turned_away_at.get_or_insert(attempts) + 3 {
+                break;
+            }
         }
-    }
-    in_state(&daemon, "backing_off", "too many clients").await;
-    attempts(&daemon, 3).await;
+    };
+    tokio::time::timeout(Duration::from_mins(1), fill)
+        .await
+        .expect("the daemon still finds a free connection");
+    let lines = daemon.log().lines().count();
     drop(taken);
     over(&world, &daemon, "no connection free", lines).await;
     world.judge(&daemon, load).await;
