@@ -54,23 +54,29 @@ impl Measurement for CpuTime {
 
 fn decode(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("decode");
-    for (shape, frame, detections) in [("flat", frames::flat(), false), ("nested", frames::nested(), true)] {
-        let msgpack = rmp_serde::to_vec(&frame).expect("a frame is MessagePack");
-        let json = serde_json::to_vec(&frame).expect("a frame is JSON");
-        for (format, payload) in [("msgpack", msgpack), ("json", json)] {
+    let shapes = [
+        ("flat", vec![frames::flat()], false),
+        ("varied", frames::varied(), false),
+        ("nested", vec![frames::nested()], true),
+    ];
+    for (shape, frames, detections) in shapes {
+        let msgpack = frames.iter().map(|frame| rmp_serde::to_vec(frame).expect("a frame is MessagePack"));
+        let json = frames.iter().map(|frame| serde_json::to_vec(frame).expect("a frame is JSON"));
+        let formats: [(&str, Vec<_>); 2] = [("msgpack", msgpack.collect()), ("json", json.collect())];
+        for (format, payloads) in formats {
             let (pipeline, tables) = frames::pipeline(detections);
             let mut decoder = Decoder::new(&pipeline, &tables).expect("the benchmark's own mapping is valid");
             let mut rows = Rows::new(tables.len());
             let per_message = if detections { 6 } else { 1 };
             group.throughput(Throughput::Elements(u64::from(BATCH) * per_message));
-            group.bench_function(format!("{shape}/{format}/{} bytes", payload.len()), |bencher| {
+            group.bench_function(format!("{shape}/{format}/{} bytes", payloads[0].len()), |bencher| {
                 bencher.iter(|| {
                     for table in &mut rows.tables {
                         table.data.clear();
                         table.rows.clear();
                     }
-                    for index in 0..BATCH {
-                        let message = frames::message(black_box(&payload));
+                    for (index, payload) in (0..BATCH).zip(payloads.iter().cycle()) {
+                        let message = frames::message(black_box(payload));
                         decoder.decode(&message, index, &mut rows).expect("a frame is no poison");
                     }
                     black_box(&rows);

@@ -92,7 +92,7 @@ async fn main() {
     contenders::fill(&world, Target::Plain, args.messages).await;
     contenders::fill(&world, Target::Tables, nested).await;
     for (target, _) in targets {
-        world.execute(&target.definition()).await;
+        world.execute(&target.definition(world.timescale())).await;
     }
 
     let mut rounds = Rounds::default();

@@ -100,7 +100,7 @@ impl Growth {
 #[tokio::main]
 async fn main() {
     let args = Args::parse();
-    let mut growth = Growth { servers: Servers::private().await.unwrap(), lines: Vec::new() };
+    let mut growth = Growth { servers: Servers::private(false).await.unwrap(), lines: Vec::new() };
     let plan = Plan {
         pipelines: 1,
         load: Load::Backlog { messages: args.messages },

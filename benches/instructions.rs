@@ -28,7 +28,8 @@ const TOLERANCE: u64 = 5;
 const MEASURED: &str = "instructions::measured";
 
 /// Shapes and formats of the message, each in a process of its own.
-const CASES: [&str; 4] = ["flat_msgpack", "flat_json", "nested_msgpack", "nested_json"];
+const CASES: [&str; 6] =
+    ["flat_msgpack", "flat_json", "varied_msgpack", "varied_json", "nested_msgpack", "nested_json"];
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -110,18 +111,22 @@ fn collect(case: &str, batches: u32) -> u64 {
 fn run(case: &str, batches: u32) {
     let (shape, format) = case.split_once('_').unwrap();
     let nested = shape == "nested";
-    let frame = if nested { frames::nested() } else { frames::flat() };
-    let payload = if format == "json" {
-        serde_json::to_vec(&frame).unwrap()
-    } else {
-        rmp_serde::to_vec(&frame).unwrap()
+    let frames = match shape {
+        "varied" => frames::varied(),
+        "nested" => vec![frames::nested()],
+        _ => vec![frames::flat()],
     };
+    let payload = |frame| match format {
+        "json" => serde_json::to_vec(frame).unwrap(),
+        _ => rmp_serde::to_vec(frame).unwrap(),
+    };
+    let payloads: Vec<Vec<u8>> = frames.iter().map(payload).collect();
     let (pipeline, tables) = frames::pipeline(nested);
     let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
     let mut batch = Batch::new(tables.len());
     for _ in 0..batches {
         batch.clear();
-        measured(&mut decoder, &mut batch, &payload);
+        measured(&mut decoder, &mut batch, &payloads);
         assert_eq!(batch.messages.len() as u64, MESSAGES);
         assert!(batch.rows.refused.is_empty());
     }
@@ -129,8 +134,8 @@ fn run(case: &str, batches: u32) {
 
 /// What the reading stage does with each delivery.
 #[inline(never)]
-fn measured(decoder: &mut Decoder, batch: &mut Batch, payload: &[u8]) {
-    for sequence in 1..=MESSAGES {
+fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Vec<u8>]) {
+    for (sequence, payload) in (1..=MESSAGES).zip(payloads.iter().cycle()) {
         let message = decode::Message { sequence, ..frames::message(black_box(payload)) };
         let decode::Message { timestamp_ns, subject, payload, .. } = message;
         let incoming = Incoming { sequence, timestamp_ns, subject, payload, headers: None };

@@ -129,13 +129,12 @@ impl Servers {
     }
 
     /// Private ones that commit durably, with a database that has the schema.
-    pub async fn private() -> Result<Self, Error> {
-        let started = tokio::task::spawn_blocking(|| {
+    pub async fn private(timescaledb: bool) -> Result<Self, Error> {
+        let started = tokio::task::spawn_blocking(move || {
             let settings =
                 POSTGRES_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-            // Without TimescaleDB's background workers, which would take their part of the cores.
             let options =
-                PostgresOptions { durable: true, timescaledb: false, settings, ..PostgresOptions::default() };
+                PostgresOptions { durable: true, timescaledb, settings, ..PostgresOptions::default() };
             Ok::<_, private::Error>((
                 PrivateNats::start(&NatsOptions::default())?,
                 PrivatePostgres::start(&options)?,

@@ -65,6 +65,8 @@ pub struct Encoder {
     unescaped: String,
     /// Keys of the objects that were written.
     keys: json::Keys,
+    /// Arrays and maps that were written.
+    texts: json::Texts,
 }
 
 /// Base64 as RFC 4648 has it; on the way in, padding may be left out.
@@ -100,12 +102,18 @@ impl Encoder {
     /// An encoder that treats NaN and infinities by `non_finite`.
     #[must_use]
     pub fn new(non_finite: NonFinite) -> Self {
-        Self { non_finite, text: String::new(), unescaped: String::new(), keys: json::Keys::default() }
+        Self {
+            non_finite,
+            text: String::new(),
+            unescaped: String::new(),
+            keys: json::Keys::default(),
+            texts: json::Texts::default(),
+        }
     }
 
     /// What writes JSON text.
     pub(crate) fn json_writer(&mut self, nul: json::Nul) -> json::Writer<'_> {
-        json::Writer { non_finite: self.non_finite, nul, keys: &mut self.keys }
+        json::Writer { non_finite: self.non_finite, nul, keys: &mut self.keys, texts: &mut self.texts }
     }
 
     /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was appended is of

@@ -261,6 +261,7 @@ pub async fn find(stream: &Stream, pipeline: &config::Pipeline) -> Result<Option
 pub struct Subscription {
     pull: Pull,
     order: Contiguity,
+    acks: AckSubjects,
 }
 
 impl Subscription {
@@ -273,7 +274,7 @@ impl Subscription {
         pull_bytes: usize,
     ) -> Result<Self, Error> {
         let pull = Pull::start(client, consumer, pull_bytes).await?;
-        Ok(Self { pull, order: Contiguity::after(checkpoint) })
+        Ok(Self { pull, order: Contiguity::after(checkpoint), acks: AckSubjects::default() })
     }
 
     /// The next delivery. An error ends the generation.
@@ -291,47 +292,65 @@ impl Subscription {
     }
 
     fn take(&mut self, message: async_nats::Message) -> Result<Delivery, Error> {
-        let delivery = Delivery::new(message)?;
+        let delivery = Delivery::new(message, &mut self.acks)?;
         self.order.check(delivery.consumer_sequence, delivery.sequence)?;
         Ok(delivery)
     }
 }
 
 impl Delivery {
-    fn new(message: async_nats::Message) -> Result<Self, Error> {
+    fn new(message: async_nats::Message, acks: &mut AckSubjects) -> Result<Self, Error> {
         let reply = message.reply.as_deref().ok_or(Error::Foreign)?;
-        let numbers = ack_numbers(reply).ok_or(Error::Foreign)?;
+        let numbers = acks.numbers(reply).ok_or(Error::Foreign)?;
         let [sequence, consumer_sequence, timestamp_ns, pending] = numbers;
         let timestamp_ns = i64::try_from(timestamp_ns).map_err(|_| Error::Foreign)?;
         Ok(Self { sequence, consumer_sequence, timestamp_ns, pending, message })
     }
 }
 
-/// Stream sequence, consumer sequence, time (ns) and count of pending messages out of the subject that acknowledges a delivery.
+/// The subjects that acknowledge the deliveries of one consumer.
 ///
 /// ADR-15 has two forms: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>`
 /// and one of eleven or more tokens, with `<domain>.<account hash>` after `$JS.ACK`.
-fn ack_numbers(reply: &str) -> Option<[u64; 4]> {
+#[derive(Debug, Default)]
+struct AckSubjects {
+    /// What the last one began with, up to the stream sequence: the next one begins so too.
+    beginning: String,
+}
+
+impl AckSubjects {
+    /// Stream sequence, consumer sequence, time (ns) and count of pending messages of a delivery.
+    #[inline]
+    fn numbers(&mut self, reply: &str) -> Option<[u64; 4]> {
+        if self.beginning.is_empty() || !reply.starts_with(&self.beginning) {
+            reply[..numbers_start(reply)?].clone_into(&mut self.beginning);
+        }
+        let mut rest = reply.as_bytes()[self.beginning.len()..].iter();
+        let mut number = || {
+            let first = rest.next().filter(|byte| byte.is_ascii_digit())?;
+            rest.by_ref().take_while(|&&byte| byte != b'.').try_fold(
+                u64::from(first - b'0'),
+                |number, byte| {
+                    let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+                    number.checked_mul(10)?.checked_add(digit)
+                },
+            )
+        };
+        Some([number()?, number()?, number()?, number()?])
+    }
+}
+
+/// Where the stream sequence begins in a subject that acknowledges a delivery.
+fn numbers_start(reply: &str) -> Option<usize> {
     const PREFIX: &str = "$JS.ACK.";
-    /// Tokens after the prefix of the short form, and of those before the stream sequence.
-    const SHORT: (usize, usize) = (7, 3);
+    /// Tokens of the short form, and of those before the stream sequence.
+    const SHORT: (usize, usize) = (9, 5);
     /// Tokens before the stream sequence of the other form.
-    const LONG_BEFORE: usize = 5;
-    let reply = reply.strip_prefix(PREFIX)?.as_bytes();
-    let tokens = memchr::memchr_iter(b'.', reply).count() + 1;
-    let before = if tokens == SHORT.0 { SHORT.1 } else { LONG_BEFORE };
-    let mut dots = memchr::memchr_iter(b'.', reply).skip(before - 1);
-    let mut start = dots.next()? + 1;
-    let mut number = || {
-        let end = dots.next().unwrap_or(reply.len());
-        let digits = &reply[start..end];
-        start = end + 1;
-        digits.iter().try_fold(0_u64, |number, digit| {
-            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-            number.checked_mul(10)?.checked_add(digit)
-        })
-    };
-    Some([number()?, number()?, number()?, number()?])
+    const LONG_BEFORE: usize = 7;
+    reply.strip_prefix(PREFIX)?;
+    let dots = || memchr::memchr_iter(b'.', reply.as_bytes());
+    let before = if dots().count() + 1 == SHORT.0 { SHORT.1 } else { LONG_BEFORE };
+    dots().nth(before - 1).map(|dot| dot + 1)
 }
 
 /// Bytes that one pull request may bring, so that two of them stay within half of `max_buffered_bytes`; never less

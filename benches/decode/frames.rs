@@ -8,6 +8,16 @@ use jetcopy::encode::types::Type;
 use jetcopy::postgres::introspect::{Column, ServerDefault, Table};
 use serde_json::{Value, json};
 
+/// Frames of which no two have the same map: more than are remembered of such maps.
+pub(crate) fn varied() -> Vec<Value> {
+    let frame = |number: u32| {
+        let mut frame = flat();
+        frame["attributes"]["exposure"] = (0.0125 + f64::from(number) / 1e4).into();
+        frame
+    };
+    (0..1_000).map(frame).collect()
+}
+
 /// A frame of twelve fields, one of them a map of about 110 bytes.
 pub(crate) fn flat() -> Value {
     json!({

@@ -78,7 +78,12 @@ pub(crate) async fn jetcopy(world: &World, target: Target, messages: u64) -> Dra
 /// Writes what the tables hold into files for [`copy`].
 pub(crate) async fn keep(world: &World, target: Target) {
     for table in target.tables() {
-        world.execute(&format!("COPY {table} TO '{}' (FORMAT binary)", world.file(table).display())).await;
+        world
+            .execute(&format!(
+                "COPY (SELECT * FROM {table}) TO '{}' (FORMAT binary)",
+                world.file(table).display()
+            ))
+            .await;
     }
 }
 

@@ -81,7 +81,8 @@ impl Target {
         }
     }
 
-    pub(crate) fn definition(self) -> String {
+    /// Its tables, as hypertables where there is TimescaleDB.
+    pub(crate) fn definition(self, timescale: bool) -> String {
         let frames = |name: &str, key: &str| {
             format!(
                 "CREATE TABLE {name} (time timestamptz NOT NULL, frame_id bigint NOT NULL, camera_id text NOT NULL,
@@ -89,7 +90,7 @@ impl Target {
                  brightness real, motion real, attributes jsonb{key});"
             )
         };
-        match self {
+        let tables = match self {
             Self::Indexed => frames("indexed", ", PRIMARY KEY (camera_id, time, frame_id)"),
             Self::Plain => frames("plain", ""),
             Self::Tables => {
@@ -97,7 +98,11 @@ impl Target {
                     + "CREATE TABLE detections (time timestamptz NOT NULL, frame_id bigint NOT NULL, camera_id text NOT NULL,
                        label text, score real, \"left\" real, top real, width real, height real, track bigint);"
             }
-        }
+        };
+        let hypertable = |name: &&str| {
+            format!("SELECT create_hypertable('{name}', 'time', create_default_indexes => false);")
+        };
+        if timescale { tables + &self.tables().iter().map(hypertable).collect::<String>() } else { tables }
     }
 
     /// The part of a configuration that fills it.

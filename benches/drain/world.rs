@@ -18,7 +18,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let servers = Servers::private().await.unwrap();
+        let servers = Servers::private(true).await.unwrap();
         Self {
             database: connect(&servers.postgres.url).await.unwrap(),
             client: async_nats::connect(&servers.nats.url).await.unwrap(),
@@ -28,6 +28,10 @@ impl World {
 
     fn postgres(&self) -> &PrivatePostgres {
         &self.servers.private.as_ref().unwrap().1
+    }
+
+    pub(crate) fn timescale(&self) -> bool {
+        self.postgres().has_timescaledb()
     }
 
     pub(crate) async fn create_stream(&self, name: &str) {

@@ -83,7 +83,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), Failure> {
     let servers = if args.private {
         logging::init(&Log { level: "warn".into(), ..Log::default() }).map_err(Failure::failed)?;
         tokio::select! {
-            servers = Servers::private() => servers.map_err(Failure::failed)?,
+            servers = Servers::private(false) => servers.map_err(Failure::failed)?,
             () = shutdown.clone().asked() => return Err(Failure::failed("interrupted before anything ran")),
         }
     } else {

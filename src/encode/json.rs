@@ -16,9 +16,12 @@ use crate::decode::msgpack;
 use crate::decode::value::{Key, Malformed, Next, Open, Raw, Reader, Value, Wording};
 pub(crate) use keys::Keys;
 pub(crate) use members::Members;
+use texts::Found;
+pub(crate) use texts::Texts;
 
 mod keys;
 mod members;
+mod texts;
 
 /// Shared wording.
 pub(super) const NON_FINITE: Wording = &"NaN and infinities are refused by the setting `non_finite`";
@@ -43,6 +46,8 @@ pub(crate) struct Writer<'k> {
     pub(crate) nul: Nul,
     /// Keys that were written before.
     pub(crate) keys: &'k mut Keys,
+    /// Arrays and maps that were written before.
+    pub(crate) texts: &'k mut Texts,
 }
 
 impl Writer<'_> {
@@ -50,11 +55,27 @@ impl Writer<'_> {
     pub(crate) fn write(&mut self, out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
         match value {
             Value::Array(Raw::Json(text)) | Value::Map(Raw::Json(text)) => copy(out, text, self.nul),
-            Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => {
-                self.next(out, &mut msgpack::Reader::new(bytes))
-            }
+            Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => self.repeated(out, bytes),
             scalar => self.scalar(out, &scalar),
         }
+    }
+
+    /// Appends an array or a map, which may have been written before.
+    fn repeated(&mut self, out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Fault> {
+        let set = match self.texts.find(bytes, self.nul) {
+            Found::Text(text) => {
+                out.extend_from_slice(text);
+                return Ok(());
+            }
+            Found::Set(set) => Some(set),
+            Found::Nothing => None,
+        };
+        let start = out.len();
+        self.next(out, &mut msgpack::Reader::new(bytes))?;
+        if let Some(set) = set {
+            self.texts.keep(set, bytes, self.nul, &out[start..]);
+        }
+        Ok(())
     }
 
     /// Appends `key` and a colon; its rank among the members of an object.

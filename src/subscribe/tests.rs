@@ -38,16 +38,30 @@ fn a_message_at_or_below_the_checkpoint_is_a_breach() {
 
 #[test]
 fn both_forms_of_the_ack_subject_are_read() {
-    assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.17x.5"), None);
-    assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.99999999999999999999.5"), None);
+    let numbers = |reply| AckSubjects::default().numbers(reply);
+    assert_eq!(numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.17x.5"), None);
+    assert_eq!(numbers("$JS.ACK.FRAMES.jetcopy.1.20..17.5"), None);
+    assert_eq!(numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.99999999999999999999.5"), None);
     assert_eq!(
-        ack_numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.1700000000000000000.5"),
+        numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.1700000000000000000.5"),
         Some([20, 3, 1_700_000_000_000_000_000, 5])
     );
     let long = "$JS.ACK.hub.ACCHASH.FRAMES.jetcopy.1.20.3.1700000000000000000.5.token";
-    assert_eq!(ack_numbers(long), Some([20, 3, 1_700_000_000_000_000_000, 5]));
-    assert_eq!(ack_numbers("_INBOX.x"), None);
-    assert_eq!(ack_numbers("$JS.ACK.FRAMES.jetcopy.1"), None);
+    assert_eq!(numbers(long), Some([20, 3, 1_700_000_000_000_000_000, 5]));
+    assert_eq!(numbers("_INBOX.x"), None);
+    assert_eq!(numbers("$JS.ACK.FRAMES.jetcopy.1"), None);
+    assert_eq!(numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.17"), None);
+}
+
+#[test]
+fn ack_subjects_that_begin_otherwise_than_the_last_one_are_read_too() {
+    let mut acks = AckSubjects::default();
+    assert_eq!(acks.numbers("$JS.ACK.FRAMES.jetcopy.1.20.3.17.5"), Some([20, 3, 17, 5]));
+    assert_eq!(acks.numbers("$JS.ACK.FRAMES.jetcopy.1.21.4.18.0"), Some([21, 4, 18, 0]));
+    assert_eq!(acks.numbers("$JS.ACK.FRAMES.jetcopy.12.22.5.19.0"), Some([22, 5, 19, 0]), "redelivered");
+    assert_eq!(acks.numbers("$JS.ACK.hub.HASH.FRAMES.jetcopy.1.23.6.20.0.x"), Some([23, 6, 20, 0]));
+    assert_eq!(acks.numbers("$JS.ACK.FRAMES"), None);
+    assert_eq!(acks.numbers("$JS.ACK.FRAMES.jetcopy.1.24.7.21.0"), Some([24, 7, 21, 0]));
 }
 
 #[test]
