@@ -54,6 +54,9 @@ struct Args {
     /// Seconds of each latency measurement.
     #[arg(long, default_value_t = 15)]
     seconds: u64,
+    /// Ordinary tables, also where the server offers TimescaleDB.
+    #[arg(long)]
+    plain: bool,
     /// What `cargo bench` says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -81,8 +84,9 @@ impl Rounds {
 #[tokio::main]
 async fn main() {
     let args = Args::parse();
-    let world = World::start().await;
+    let world = World::start(!args.plain).await;
     let mut report = Report::default();
+    report.set("hypertables", f64::from(u8::from(world.timescale())));
     report.set("messages", args.messages as f64);
     report.set("message_bytes", frames::message(Target::Plain, args.messages / 2).len() as f64);
     // As many rows as the other targets have, to within one message.

@@ -128,7 +128,7 @@ impl Servers {
         Self { nats: config.nats.clone(), postgres: config.postgres.clone(), private: None }
     }
 
-    /// Private ones that commit durably, with a database that has the schema.
+    /// Private ones that commit durably, with a database that has the schema; with TimescaleDB where that is asked for and offered.
     pub async fn private(timescaledb: bool) -> Result<Self, Error> {
         let started = tokio::task::spawn_blocking(move || {
             let settings =

@@ -17,8 +17,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn start() -> Self {
-        let servers = Servers::private(true).await.unwrap();
+    pub(crate) async fn start(timescaledb: bool) -> Self {
+        let servers = Servers::private(timescaledb).await.unwrap();
         Self {
             database: connect(&servers.postgres.url).await.unwrap(),
             client: async_nats::connect(&servers.nats.url).await.unwrap(),

@@ -38,6 +38,31 @@ async fn a_server_that_is_stopped_in_any_way_and_started_again_holds_each_messag
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commits_that_a_crash_takes_back_are_read_again() {
+    let (mut postgres, mut world) =
+        own_server(&[("synchronous_commit", "off"), ("wal_writer_delay", "10s")]).await;
+    let mut daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    for _ in 0..3 {
+        // The first ones wake the process that writes the log, which then sleeps through the next.
+        for _ in 0..10 {
+            world.commits(&daemon).await;
+        }
+        // Lest it reads again before the checkpoint is looked at.
+        daemon.kill();
+        let committed = world.checkpoint("events").await;
+        postgres.stop(Stop::Kill);
+        postgres.start_again().unwrap();
+        world.reconnect().await;
+        let kept = world.checkpoint("events").await;
+        assert!(kept < committed, "the crash left all of {committed}");
+        daemon = Daemon::start(&world.config(EVENTS));
+    }
+    world.commits(&daemon).await;
+    world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_an_administrator_ends_cost_no_row() {
     let (_postgres, world) = own_server(&[]).await;
     let daemon = Daemon::start(&world.config(EVENTS));
