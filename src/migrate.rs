@@ -51,6 +51,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "take_registry",
         sql: include_str!("../migrations/V15__take_registry.sql"),
     },
+    Migration {
+        version: 16,
+        name: "newest_detections",
+        sql: include_str!("../migrations/V16__newest_detections.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -252,9 +252,9 @@ pub static TABLES: [StoreTable; 5] = [
     StoreTable {
         name: "detection_events",
         time: "time",
-        // By label too: which labels there are, and where a rare one is, is seen without decompressing anything.
-        segment_by: &["camera_id", "label"],
-        once_segment_by: Some(&["camera_id"]),
+        // By label too, the newest detections of all cameras lay in as many batches as there are cameras and labels.
+        segment_by: &["camera_id"],
+        once_segment_by: Some(&["camera_id", "label"]),
         order_by: "time DESC",
         life: FAST,
     },

@@ -52,6 +52,17 @@ impl World {
         self.database.batch_execute(sql).await.unwrap();
     }
 
+    /// Has all tables compressed as the store does by default, but for the chunks of today.
+    async fn compress(&self) {
+        crate::store::timescale::apply(&settings(&self.url), &config::Store::default()).await.unwrap();
+        self.execute(
+            "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000;
+             SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
+             FROM timescaledb_information.chunks WHERE range_end < now() AND hypertable_schema = 'public'",
+        )
+        .await;
+    }
+
     /// Makes room for rows of the last `days` days, as the daemon does on demand.
     async fn past_days(&self, days: i32) {
         self.execute(&format!(

@@ -69,6 +69,83 @@ async fn detections_are_found_by_camera_label_and_confidence_and_without_any() {
     }
 }
 
+/// Detections of four days up to `moment`, three at each time: most of seven busy cameras, some of one that sees little, some
+/// without a label or a confidence.
+fn some_detections(moment: &str) -> String {
+    format!(
+        "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
+            SELECT timestamptz '{moment}' - n / 3 * interval '200 s', CASE WHEN n % 401 = 0 THEN 'few' ELSE 'cam-' || n % 7 END, n,
+                CASE WHEN n % 601 = 0 THEN 'rare' WHEN n % 5 > 0 THEN 'label-' || n % 5 END, nullif(n % 11, 0) / 11.0
+            FROM generate_series(1, 5000) n"
+    )
+}
+
+/// Rows that come after their days were compressed, among them a camera and a label that those did not have.
+fn late_detections(moment: &str) -> String {
+    format!(
+        "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
+            SELECT timestamptz '{moment}' - n * interval '999 s', CASE WHEN n % 3 = 0 THEN 'late' ELSE 'cam-' || n % 7 END, n,
+                CASE WHEN n % 4 = 0 THEN 'later' ELSE 'label-2' END, 0.75
+            FROM generate_series(1, 300) n"
+    )
+}
+
+/// Asks in many ways, each of which a plain SELECT answers too.
+async fn detections_are_those_of_a_plain_select(world: &World, moment: &str, state: &str) {
+    let time = |age: &str| format!("timestamptz '{moment}' - interval '{age}'");
+    let spans = [
+        ("NULL".to_owned(), "NULL".to_owned()),
+        (time("1 hour"), "NULL".to_owned()),
+        (time("61 hours"), time("30 hours")),
+        (time("1 hour"), time("2 hours")),
+    ];
+    for (since, until) in &spans {
+        for camera in ["NULL", "'few'"] {
+            for label in ["NULL", "'label-2'", "'rare'", "'later'"] {
+                for (confidence, max_rows) in
+                    [("NULL", "1"), ("NULL", "100"), ("0.5", "100"), ("0.5", "NULL")]
+                {
+                    let sql = format!(
+                        "WITH plain AS (
+                            SELECT time, camera_id, frame_id, track_id, label, confidence, bbox_left, bbox_top, bbox_width,
+                                bbox_height, attributes
+                            FROM detection_events
+                            WHERE ({camera} IS NULL OR camera_id = {camera}) AND ({label} IS NULL OR label = {label})
+                                AND ({confidence} IS NULL OR confidence >= {confidence})
+                                AND ({since} IS NULL OR time >= {since}) AND ({until} IS NULL OR time < {until})
+                        ), found AS (
+                            SELECT * FROM jetcopy.detections({camera}, {label}, {confidence}, {since}, {until}, {max_rows})
+                        )
+                        SELECT ARRAY(SELECT time FROM found) = ARRAY(SELECT time FROM plain ORDER BY time DESC LIMIT {max_rows})
+                            AND NOT EXISTS (TABLE found EXCEPT ALL TABLE plain)"
+                    );
+                    let same: bool = world.database.query_one(&sql, &[]).await.unwrap().get(0);
+                    assert!(same, "{}, {state}: {sql}", world.name);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn detections_are_the_newest_whatever_is_compressed_and_came_late() {
+    for world in World::both().await {
+        world.past_days(5).await;
+        // What is asked once is not worth compiling.
+        world.execute("SET jit = off").await;
+        let moment: String =
+            world.database.query_one("SELECT date_trunc('second', now())::text", &[]).await.unwrap().get(0);
+        world.execute(&some_detections(&moment)).await;
+        if world.name == "TimescaleDB" {
+            detections_are_those_of_a_plain_select(&world, &moment, "uncompressed").await;
+            world.compress().await;
+            detections_are_those_of_a_plain_select(&world, &moment, "compressed").await;
+        }
+        world.execute(&late_detections(&moment)).await;
+        detections_are_those_of_a_plain_select(&world, &moment, "with late rows").await;
+    }
+}
+
 #[tokio::test]
 async fn measurements_are_summed_up_by_receiver_and_over_time() {
     for world in World::both().await {

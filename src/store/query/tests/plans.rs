@@ -56,6 +56,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("latest_frames", &["camera=cam-7"]),
     ("frames", &["camera=cam-7", "since=2h"]),
     ("detections", &[]),
+    ("detections", &["labelled=dog", "since=6days"]),
     ("detections", &["labelled=dog", "min_confidence=0.5", "since=2days"]),
     ("detections", &["camera=cam-7", "min_confidence=0.5", "since=1day"]),
     ("recent_measurements", &[]),
@@ -184,14 +185,7 @@ async fn no_query_over_compressed_rows_is_estimated_to_be_worth_workers_or_compi
         return;
     }
     world.execute(ROWS).await;
-    crate::store::timescale::apply(&settings(&world.url), &config::Store::default()).await.unwrap();
-    world
-        .execute(
-            "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000;
-             SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
-             FROM timescaledb_information.chunks WHERE range_end < now() AND hypertable_schema = 'public'",
-        )
-        .await;
+    world.compress().await;
     world.execute("VACUUM ANALYZE").await;
     for (name, words) in CALLS {
         let call = Call::parse(name, words.iter().copied()).unwrap();
