@@ -1,9 +1,10 @@
 //! The store with ten million frames: bytes a row, compression, every query, backup and restore. `make bench-store`.
 //!
 //! A private server that commits durably is filled with a week of frames and their detections (`store/frames.rs` says how
-//! they vary), a month of measurements and operations, a week of time series and a registry (`store/others.sql`), by the
-//! binary `COPY` and by the server itself. Roll-ups are refreshed, all chunks but the newest of each table are compressed,
-//! every named query is asked with many different arguments, and the database is backed up and restored.
+//! they vary), a month of measurements, two of operations, a week of time series and a registry (`store/others.sql`), by the
+//! binary `COPY` and by the server itself. Roll-ups are refreshed, and what the life cycle has compressed by now, by default, is
+//! compressed. Every named query is asked with many different arguments. Then all chunks but the newest of each table are
+//! compressed, for the ratio of each, and the database is backed up and restored.
 //!
 //! With `--plain`, or where the server has no TimescaleDB, the same goes into native partitions, and nothing is compressed.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
@@ -73,10 +74,19 @@ async fn main() {
     world.execute(include_str!("store/others.sql")).await;
     step("summing up");
     life::roll_up(&world, &mut report).await;
-    step("compressing");
-    life::compress(&world, &mut report).await;
+    life::sizes(&world, &mut report).await;
+    let mut compression = life::Compression::default();
+    if world.timescale() {
+        step("compressing what is due");
+        compression.due(&world).await;
+    }
+    world.execute("CHECKPOINT").await;
     step("asking");
     questions::measure(&world, args.repeats.max(1), &mut report).await;
+    if world.timescale() {
+        step("compressing the rest");
+        compression.rest(&world, &mut report).await;
+    }
     if !args.no_backup {
         step("backing up and restoring");
         backup::measure(&world, &mut report);

@@ -1,7 +1,7 @@
 //! What happens to rows with age: roll-ups, compression, and what it leaves of their bytes.
 
 use jetcopy::config;
-use jetcopy::store::catalog::{ROLLUPS, TABLES};
+use jetcopy::store::catalog::{ROLLUPS, StoreTable, TABLES};
 use jetcopy::store::maintain;
 
 use super::report::Report;
@@ -54,48 +54,79 @@ async fn size(world: &World, name: &str) -> f64 {
     world.number(&sql).await
 }
 
-/// Sizes, then compression of all chunks but the newest of each table.
-pub(crate) async fn compress(world: &World, report: &mut Report) {
+/// Bytes of rows as they came.
+pub(crate) async fn sizes(world: &World, report: &mut Report) {
     for table in &TABLES {
         let rows = world.number(&format!("SELECT count(*) FROM {}", table.name)).await;
         report.set(format!("{}: size", table.name), size(world, table.name).await / rows, "bytes a row");
     }
-    if !world.timescale() {
-        world.execute("CHECKPOINT").await;
-        return;
+}
+
+/// What it took so far to compress the chunks of each table.
+#[derive(Default)]
+pub(crate) struct Compression {
+    seconds: [f64; TABLES.len()],
+    processor_ms: [f64; TABLES.len()],
+}
+
+impl Compression {
+    /// Compresses what the life cycle has compressed by now, where nobody set another.
+    pub(crate) async fn due(&mut self, world: &World) {
+        self.compress(world, |table| match table.life.compress_after.age() {
+            Some(age) => format!("now() - interval '{} s'", age.as_secs()),
+            None => "'-infinity'".to_owned(),
+        })
+        .await;
     }
-    for table in &TABLES {
-        let name = table.name;
-        let newest = format!(
-            "SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_name = '{name}'"
-        );
-        let ran = world.processor_ms();
-        let seconds = world
-            .timed(&format!(
-                "SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
-                 FROM timescaledb_information.chunks WHERE hypertable_name = '{name}' AND range_end < ({newest})"
-            ))
-            .await;
-        let ran = world.processor_ms() - ran;
-        let (before, after) = (stats(world, name, "before").await, stats(world, name, "after").await);
-        let rows = world
-            .number(&format!(
-                "SELECT count(*) FROM {name} WHERE {} < (SELECT max(range_start) FROM timescaledb_information.chunks
-                 WHERE hypertable_name = '{name}')",
-                table.time
-            ))
-            .await;
-        if after == 0.0 {
-            continue;
+
+    /// Compresses the rest but the newest chunk of each table, and tells what all of it took and left.
+    pub(crate) async fn rest(&mut self, world: &World, report: &mut Report) {
+        self.compress(world, |table| {
+            format!(
+                "(SELECT max(range_start) FROM timescaledb_information.chunks WHERE hypertable_name = '{}')",
+                table.name
+            )
+        })
+        .await;
+        for (index, table) in TABLES.iter().enumerate() {
+            let name = table.name;
+            let (before, after) = (stats(world, name, "before").await, stats(world, name, "after").await);
+            let rows = world
+                .number(&format!(
+                    "SELECT count(*) FROM {name} WHERE {} < (SELECT max(range_start) FROM timescaledb_information.chunks
+                     WHERE hypertable_name = '{name}')",
+                    table.time
+                ))
+                .await;
+            if after == 0.0 {
+                continue;
+            }
+            let (seconds, processor_ms) = (self.seconds[index], self.processor_ms[index]);
+            report.set(format!("{name}: compression"), rows / seconds, "rows/s");
+            report.set(format!("{name}: processor of compression"), processor_ms * 1e3 / rows, "µs a row");
+            report.set(format!("{name}: compressed"), after / rows, "bytes a row");
+            report.set(format!("{name}: compression ratio"), before / after, "");
         }
-        report.set(format!("{name}: compression"), rows / seconds, "rows/s");
-        report.set(format!("{name}: processor of compression"), ran * 1e3 / rows, "µs a row");
-        report.set(format!("{name}: compressed"), after / rows, "bytes a row");
-        report.set(format!("{name}: compression ratio"), before / after, "");
+        columns(world, report).await;
     }
-    world.execute("VACUUM ANALYZE").await;
-    world.execute("CHECKPOINT").await;
-    columns(world, report).await;
+
+    /// Compresses the chunks of each table that end no later than `end` says, in SQL.
+    async fn compress(&mut self, world: &World, end: impl Fn(&StoreTable) -> String) {
+        for (index, table) in TABLES.iter().enumerate() {
+            let ran = world.processor_ms();
+            self.seconds[index] += world
+                .timed(&format!(
+                    "SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
+                     FROM timescaledb_information.chunks
+                     WHERE hypertable_name = '{}' AND NOT is_compressed AND range_end <= {}",
+                    table.name,
+                    end(table)
+                ))
+                .await;
+            self.processor_ms[index] += world.processor_ms() - ran;
+        }
+        world.execute("VACUUM ANALYZE").await;
+    }
 }
 
 async fn stats(world: &World, name: &str, side: &str) -> f64 {

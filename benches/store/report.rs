@@ -18,6 +18,8 @@ pub(crate) struct Answer {
     /// Whether it is a look-up.
     pub(crate) look_up: bool,
     pub(crate) rows: f64,
+    /// The share of its runs that read compressed chunks.
+    pub(crate) compressed: f64,
     pub(crate) execution: Times,
     /// Planning and execution.
     pub(crate) times: Times,
@@ -54,13 +56,18 @@ impl Report {
             println!("| {name} | {figure:.decimals$} {unit} |");
         }
         println!(
-            "\n| Query | | rows | execution p50, ms | p99 | with planning p50, ms | p99 | processor p99, ms |\n\
-             |---|---|---|---|---|---|---|---|"
+            "\n| Query | | rows | of compressed, % | execution p50, ms | p99 | with planning p50, ms | p99 | processor p99, ms |\n\
+             |---|---|---|---|---|---|---|---|---|"
         );
-        for Answer { query, question, rows, execution, times, processor, .. } in &self.answers {
+        for Answer { query, question, rows, compressed, execution, times, processor, .. } in &self.answers {
             println!(
-                "| `{query}` | {question} | {rows:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
-                execution.p50, execution.p99, times.p50, times.p99, processor.p99
+                "| `{query}` | {question} | {rows:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                compressed * 100.0,
+                execution.p50,
+                execution.p99,
+                times.p50,
+                times.p99,
+                processor.p99
             );
         }
         for (limit, look_up, what) in [(1.0, true, "look-ups"), (10.0, false, "queries")] {
@@ -95,8 +102,8 @@ impl Report {
             .answers
             .iter()
             .map(|answer| {
-                let Answer { query, question, look_up, rows, execution, times, processor } = answer;
-                json!({"query": query, "question": question, "look_up": look_up, "rows": rows,
+                let Answer { query, question, look_up, rows, compressed, execution, times, processor } = answer;
+                json!({"query": query, "question": question, "look_up": look_up, "rows": rows, "compressed": compressed,
                     "execution_p50_ms": execution.p50, "execution_p99_ms": execution.p99, "p50_ms": times.p50,
                     "p99_ms": times.p99, "processor_p50_ms": processor.p50, "processor_p99_ms": processor.p99})
             })

@@ -48,7 +48,7 @@ impl World {
             world
                 .execute(
                     "SELECT jetcopy.add_partitions(relation, ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n
-                        FROM generate_series(0, 31) n)) FROM jetcopy.partitioned_tables",
+                        FROM generate_series(0, 61) n)) FROM jetcopy.partitioned_tables",
                 )
                 .await;
         }
