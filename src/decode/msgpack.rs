@@ -234,29 +234,53 @@ impl<'a> Reader<'a> {
     /// Like [`Reader::head`], for a value that nobody looks at: strings stay unchecked.
     #[inline]
     fn pass(&mut self) -> Result<Head, Malformed> {
-        let length = match self.bytes.get(self.at).copied().map(Marker::from_u8) {
-            Some(Marker::FixStr(length)) => {
-                self.at += 1;
-                u32::from(length)
+        let marker = self.bytes.get(self.at).copied();
+        let length = match marker.map(|marker| PASSED[usize::from(marker)]) {
+            Some(known @ 1..) => {
+                self.take(known.into())?;
+                return Ok(Head::Scalar);
             }
-            Some(Marker::Str8) => {
-                self.at += 1;
-                self.u8()?.into()
-            }
-            Some(Marker::Str16) => {
-                self.at += 1;
-                self.u16()?.into()
-            }
-            Some(Marker::Str32) => {
-                self.at += 1;
-                self.u32()?
-            }
-            _ => return self.head(&mut Value::Null),
+            _ => match marker.map(Marker::from_u8) {
+                Some(Marker::Str8) => {
+                    self.at += 1;
+                    self.u8()?.into()
+                }
+                Some(Marker::Str16) => {
+                    self.at += 1;
+                    self.u16()?.into()
+                }
+                Some(Marker::Str32) => {
+                    self.at += 1;
+                    self.u32()?
+                }
+                _ => return self.head(&mut Value::Null),
+            },
         };
         self.take(length as usize)?;
         Ok(Head::Scalar)
     }
 }
+
+/// How long a value is with its marker, where the marker says it: all numbers, and strings of less than 32 bytes. 0 for others.
+const PASSED: [u8; 256] = {
+    let mut lengths = [0; 256];
+    let mut marker = u8::MAX;
+    loop {
+        lengths[marker as usize] = match marker {
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => 1,
+            0xa0..=0xbf => 1 + (marker & 0x1f),
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 => 3,
+            0xca | 0xce | 0xd2 => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            _ => 0,
+        };
+        if marker == 0 {
+            break lengths;
+        }
+        marker -= 1;
+    }
+};
 
 impl<'a> value::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "MessagePack";
@@ -371,4 +395,22 @@ fn timestamp(bytes: &[u8]) -> Option<Value<'static>> {
         _ => return None,
     };
     (nanos < 1_000_000_000).then_some(Value::Timestamp { seconds, nanos })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_passed_over_as_far_as_it_is_read() {
+        for marker in 0..=u8::MAX {
+            let bytes: Vec<u8> = std::iter::once(marker).chain([1; 300]).collect();
+            let (mut read, mut passed) = (Reader::new(&bytes), Reader::new(&bytes));
+            let (head, past) = (read.head(&mut Value::Null), passed.pass());
+            assert_eq!(head.is_ok(), past.is_ok(), "{marker:#x}");
+            assert_eq!(head.is_ok().then_some(read.at), past.is_ok().then_some(passed.at), "{marker:#x}");
+            let mut short = Reader::new(&bytes[..usize::from(PASSED[usize::from(marker)]).saturating_sub(1)]);
+            assert!(PASSED[usize::from(marker)] == 0 || short.pass().is_err(), "{marker:#x}");
+        }
+    }
 }

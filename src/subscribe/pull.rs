@@ -117,7 +117,7 @@ impl Pull {
                 self.ask().await?;
             }
             let message = poll_fn(|context| self.poll(context)).await?;
-            if let Some(message) = self.sort(message)? {
+            if self.brings(&message)? {
                 return Ok(message);
             }
         }
@@ -127,9 +127,9 @@ impl Pull {
     pub(super) fn next_ready(&mut self) -> Option<Result<Message, Error>> {
         loop {
             match self.subscriber.next().now_or_never()? {
-                Some(message) => match self.sort(message) {
-                    Ok(Some(message)) => return Some(Ok(message)),
-                    Ok(None) => {}
+                Some(message) => match self.brings(&message) {
+                    Ok(true) => return Some(Ok(message)),
+                    Ok(false) => {}
                     Err(error) => return Some(Err(error)),
                 },
                 None => return Some(Err(Error::Ended)),
@@ -156,18 +156,20 @@ impl Pull {
         self.silence.as_mut().poll(context).map(|()| Err(Error::MissedHeartbeat))
     }
 
-    /// Accounts for what arrived; `None` for a status that changes nothing else.
-    fn sort(&mut self, message: Message) -> Result<Option<Message>, Error> {
+    /// Accounts for what arrived; whether it is a message, not a status that changes nothing else.
+    #[inline]
+    fn brings(&mut self, message: &Message) -> Result<bool, Error> {
         self.heard = true;
         match message.status {
-            Some(status) if message.reply.is_none() => self.status(status, &message).map(|()| None),
+            Some(status) if message.reply.is_none() => self.status(status, message).map(|()| false),
             _ => {
                 self.open = self.open.saturating_sub(1);
-                Ok(Some(message))
+                Ok(true)
             }
         }
     }
 
+    #[cold]
     fn status(&mut self, status: StatusCode, message: &Message) -> Result<(), Error> {
         let description = message.description.as_deref().unwrap_or_default();
         let pending = message.headers.as_ref().and_then(|headers| headers.get(PENDING_MESSAGES));
