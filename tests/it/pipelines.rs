@@ -45,7 +45,7 @@ async fn publish(world: &World, subject: &str, lines: impl IntoIterator<Item = s
 
 async fn publish_file(world: &World, subject: &str, file: &Path) {
     let subject = format!("{}.{subject}", world.stream);
-    jetcopy(&["publish", &subject, file.to_str().unwrap()], &world.config("")).await;
+    jetcopy(&["publish", &subject, file.to_str().unwrap()], &world.config_file("publish.toml", "")).await;
 }
 
 /// Starts the pipeline, and waits until it has carried everything.

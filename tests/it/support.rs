@@ -132,7 +132,12 @@ impl World {
 
     /// Writes a configuration file for these servers; `rest` is its pipelines, where `STREAM` stands for the stream.
     pub(crate) fn config(&self, rest: &str) -> PathBuf {
-        let path = self.directory.path().join("jetcopy.toml");
+        self.config_file("jetcopy.toml", rest)
+    }
+
+    /// The same in a file of another name, for a command beside a daemon that reads its own.
+    pub(crate) fn config_file(&self, name: &str, rest: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
         let text = format!(
             "[nats]\nurl = \"{}\"\n[postgres]\nurl = \"{}\"\n{}\n[http]\nlisten = \"127.0.0.1:0\"\n{}",
             self.nats_url,
