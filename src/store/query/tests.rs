@@ -52,11 +52,15 @@ impl World {
         self.database.batch_execute(sql).await.unwrap();
     }
 
-    /// Has all tables compressed as the store does by default, but for the chunks of today.
-    async fn compress(&self) {
-        // Or a job might compress a chunk that is about to be compressed here.
+    /// Gives the tables the life cycle that they have by default, whose jobs do not run: one might compress a chunk that a test is
+    /// about to compress.
+    async fn apply_life_cycle(&self) {
         self.execute("SELECT _timescaledb_functions.stop_background_workers()").await;
         crate::store::timescale::apply(&settings(&self.url), &config::Store::default()).await.unwrap();
+    }
+
+    /// Compresses all chunks but those of today.
+    async fn compress(&self) {
         self.execute(
             "SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
              FROM timescaledb_information.chunks WHERE range_end < now() AND hypertable_schema = 'public'",

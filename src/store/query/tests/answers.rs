@@ -138,6 +138,7 @@ async fn detections_are_the_newest_whatever_is_compressed_and_came_late() {
         world.execute(&some_detections(&moment)).await;
         if world.name == "TimescaleDB" {
             detections_are_those_of_a_plain_select(&world, &moment, "uncompressed").await;
+            world.apply_life_cycle().await;
             world.compress().await;
             detections_are_those_of_a_plain_select(&world, &moment, "compressed").await;
         }

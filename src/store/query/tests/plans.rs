@@ -157,18 +157,10 @@ async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compre
         if world.name != "TimescaleDB" {
             continue;
         }
-        crate::store::timescale::apply(&settings(&world.url), &config::Store::default()).await.unwrap();
-        world
-            .execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000")
-            .await;
+        world.apply_life_cycle().await;
         world.execute("BEGIN").await;
         let before = answers(&world, "jetcopy").await;
-        world
-            .execute(
-                "SELECT compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass)
-                 FROM timescaledb_information.chunks WHERE range_end < now() AND hypertable_schema = 'public'",
-            )
-            .await;
+        world.compress().await;
         let after = answers(&world, "jetcopy").await;
         world.execute("COMMIT").await;
         for (before, after) in before.iter().zip(&after) {
@@ -185,6 +177,7 @@ async fn no_query_over_compressed_rows_is_estimated_to_be_worth_workers_or_compi
         return;
     }
     world.execute(ROWS).await;
+    world.apply_life_cycle().await;
     world.compress().await;
     world.execute("VACUUM ANALYZE").await;
     for (name, words) in CALLS {
