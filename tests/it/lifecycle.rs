@@ -50,7 +50,7 @@ async fn world() -> Option<World> {
     }
     let world = World::new().await;
     // Jobs run when the test says so.
-    world.database.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await.unwrap();
+    world.stop_jobs().await;
     world.database.batch_execute("ALTER TABLE frame_metadata ADD COLUMN sequence bigint").await.unwrap();
     let settings = config::Postgres { url: world.own_url.clone(), ..config::Postgres::default() };
     timescale::apply(&settings, &config::Store::default()).await.unwrap();

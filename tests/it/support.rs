@@ -177,6 +177,14 @@ impl World {
         self.database.query_one(sql, &[]).await.unwrap().get(0)
     }
 
+    /// Ends TimescaleDB's scheduler of the database and the jobs that run: from then on, they run when a test says so.
+    pub(crate) async fn stop_jobs(&self) {
+        self.database.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await.unwrap();
+        let workers = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND backend_type NOT IN ('client backend', 'autovacuum worker', 'parallel worker')";
+        eventually("the jobs to end", || async { self.count(workers).await == 0 }).await;
+    }
+
     /// Waits until everything in the stream is committed.
     pub(crate) async fn drained(&self, shard: &str, daemon: &Daemon) {
         let last = self.last_sequence().await;
