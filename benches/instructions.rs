@@ -14,6 +14,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use async_nats::Subject;
 use clap::Parser;
 use jetcopy::batch::{Batch, Incoming};
 use jetcopy::decode::{self, Decoder};
@@ -138,7 +139,14 @@ fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Vec<u8>]) {
     for (sequence, payload) in (1..=MESSAGES).zip(payloads.iter().cycle()) {
         let message = decode::Message { sequence, ..frames::message(black_box(payload)) };
         let decode::Message { timestamp_ns, subject, payload, .. } = message;
-        let incoming = Incoming { sequence, timestamp_ns, subject, payload, headers: None };
+        let incoming = Incoming {
+            sequence,
+            timestamp_ns,
+            subject,
+            payload,
+            headers: None,
+            reply: Subject::from_static("$JS.ACK."),
+        };
         batch.push(incoming, |_, index, rows| decoder.decode(&message, index, rows));
     }
 }

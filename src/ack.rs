@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use async_nats::Subject;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -21,7 +22,7 @@ pub struct Ack {
     /// Proof of the commit.
     pub committed: Committed,
     /// Reply subject of the batch's last message.
-    pub reply: String,
+    pub reply: Subject,
 }
 
 /// Acknowledges until the writer is done. Of several waiting acks only the last is sent, since it covers the others.

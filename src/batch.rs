@@ -5,7 +5,7 @@
 //! element of the batch is either represented by its rows or listed as [`Refused`]. It does no input or output and reads
 //! no clock.
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, Subject};
 
 use crate::config;
 use crate::decode::Poison;
@@ -22,12 +22,11 @@ pub struct Batch {
     /// The messages, in stream order.
     pub messages: Vec<Message>,
     /// Where an ack of the whole batch goes: the reply subject of its last message.
-    pub reply: String,
+    pub reply: Option<Subject>,
     /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
     /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
     originals: Vec<u8>,
     gap: Option<Gap>,
-    mark: Mark,
 }
 
 /// Sequences that the stream did not deliver, between two messages of a batch.
@@ -40,7 +39,7 @@ pub struct Gap {
     /// Messages of the batch before it.
     messages: usize,
     /// Where an ack of those goes.
-    reply: String,
+    reply: Option<Subject>,
 }
 
 /// One message of a batch.
@@ -124,14 +123,7 @@ impl Batch {
     /// An empty batch for `tables` tables.
     #[must_use]
     pub fn new(tables: usize) -> Self {
-        Self {
-            rows: Rows::new(tables),
-            messages: Vec::new(),
-            reply: String::new(),
-            originals: Vec::new(),
-            gap: None,
-            mark: Mark::default(),
-        }
+        Self { rows: Rows::new(tables), messages: Vec::new(), reply: None, originals: Vec::new(), gap: None }
     }
 
     /// Empties the batch and keeps its allocations.
@@ -142,7 +134,7 @@ impl Batch {
         }
         self.rows.refused.clear();
         self.messages.clear();
-        self.reply.clear();
+        self.reply = None;
         self.originals.clear();
         self.gap = None;
     }
@@ -177,22 +169,21 @@ impl Batch {
         Some(gap)
     }
 
-    /// Adds one message: `decode` appends its rows, given its index, or says why it has none.
+    /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none.
     pub fn push(
         &mut self,
         delivered: Incoming<'_>,
         decode: impl FnOnce(&Incoming<'_>, u32, &mut Rows) -> Result<(), Poison>,
     ) {
         let index = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        self.rows.mark(&mut self.mark);
         if let Err(poison) = decode(&delivered, index, &mut self.rows) {
-            self.rows.rollback(&self.mark);
             self.rows.refused.push(Refused { message: index, element: None, poison });
         }
         let subject_start = self.originals.len();
         self.originals.extend_from_slice(delivered.subject.as_bytes());
         let payload_start = self.originals.len();
         self.originals.extend_from_slice(delivered.payload);
+        self.reply = Some(delivered.reply);
         self.messages.push(Message {
             sequence: delivered.sequence,
             timestamp_ns: delivered.timestamp_ns,
@@ -266,6 +257,8 @@ pub struct Incoming<'a> {
     pub payload: &'a [u8],
     /// Headers, where it has any.
     pub headers: Option<HeaderMap>,
+    /// Where an ack of it, and of all before it, goes.
+    pub reply: Subject,
 }
 
 impl Closed {
@@ -337,7 +330,8 @@ mod tests {
     use crate::decode::PoisonKind;
 
     fn incoming(sequence: u64, payload: &[u8]) -> Incoming<'_> {
-        Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None }
+        let reply = format!("ack {sequence}").into();
+        Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None, reply }
     }
 
     fn push_row(batch: &mut Batch, sequence: u64, time: i64) {
@@ -355,12 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_leaves_no_row_and_keeps_its_original() {
+    fn a_refused_message_has_no_row_and_keeps_its_original() {
         let mut batch = Batch::new(1);
         push_row(&mut batch, 7, 0);
-        batch.push(incoming(8, b"bad"), |_, message, rows| {
-            rows.tables[0].data.extend_from_slice(b"half a tu");
-            rows.tables[0].rows.push(Row { start: 5, message, element: 0, time: 0 });
+        batch.push(incoming(8, b"bad"), |_, _, _| {
             Err(Poison {
                 kind: PoisonKind::Malformed,
                 message: "cut short".into(),
@@ -395,11 +387,9 @@ mod tests {
     #[test]
     fn what_came_after_the_first_gap_can_be_dropped() {
         let mut batch = Batch::new(1);
-        batch.reply = "ack 2".into();
         push_row(&mut batch, 1, 0);
         push_row(&mut batch, 2, 0);
         batch.note_gap(3, 4);
-        batch.reply = "ack 9".into();
         push_row(&mut batch, 5, 0);
         batch.note_gap(6, 8);
         push_row(&mut batch, 9, 0);
@@ -407,7 +397,7 @@ mod tests {
         assert_eq!((gap.from, gap.to), (3, 4));
         assert_eq!(batch.messages.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((batch.row_count(), batch.rows.tables[0].data.len()), (2, 10));
-        assert_eq!((batch.reply.as_str(), batch.message_bytes()), ("ack 2", 30));
+        assert_eq!((batch.reply.as_deref(), batch.message_bytes()), (Some("ack 2"), 30));
         assert_eq!(batch.gap(), None);
     }
 }

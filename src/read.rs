@@ -158,17 +158,13 @@ impl Reader {
             batch.note_gap(self.last_sequence + 1, delivery.sequence - 1);
         }
         self.last_sequence = delivery.sequence;
-        let message = delivery.message;
-        batch.reply.clear();
-        if let Some(reply) = &message.reply {
-            batch.reply.push_str(reply);
-        }
         let incoming = Incoming {
             sequence: delivery.sequence,
             timestamp_ns: delivery.timestamp_ns,
-            subject: &message.subject,
-            payload: &message.payload,
-            headers: message.headers,
+            subject: &delivery.subject,
+            payload: &delivery.payload,
+            headers: delivery.headers,
+            reply: delivery.reply,
         };
         let decoder = &mut self.decoder;
         batch.push(incoming, |incoming, index, rows| {

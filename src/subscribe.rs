@@ -14,6 +14,8 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::config;
@@ -59,8 +61,14 @@ pub struct Delivery {
     pub timestamp_ns: i64,
     /// Messages of the stream that the server had not delivered yet.
     pub pending: u64,
-    /// Subject, headers, payload and the reply subject that acknowledges.
-    pub message: async_nats::Message,
+    /// Full subject.
+    pub subject: Subject,
+    /// Payload as published.
+    pub payload: Bytes,
+    /// Headers, where it has any.
+    pub headers: Option<HeaderMap>,
+    /// Where an ack of it, and of all before it, goes.
+    pub reply: Subject,
 }
 
 /// Deliveries that cannot be what the server sent.
@@ -284,6 +292,7 @@ impl Subscription {
     }
 
     /// The next delivery if it has arrived already.
+    #[inline]
     pub fn next_ready(&mut self) -> Option<Result<Delivery, Error>> {
         match self.pull.next_ready()? {
             Ok(message) => Some(self.take(message)),
@@ -291,6 +300,7 @@ impl Subscription {
         }
     }
 
+    #[inline]
     fn take(&mut self, message: async_nats::Message) -> Result<Delivery, Error> {
         let delivery = Delivery::new(message, &mut self.acks)?;
         self.order.check(delivery.consumer_sequence, delivery.sequence)?;
@@ -299,12 +309,14 @@ impl Subscription {
 }
 
 impl Delivery {
+    #[inline]
     fn new(message: async_nats::Message, acks: &mut AckSubjects) -> Result<Self, Error> {
-        let reply = message.reply.as_deref().ok_or(Error::Foreign)?;
-        let numbers = acks.numbers(reply).ok_or(Error::Foreign)?;
+        let async_nats::Message { subject, reply, payload, headers, .. } = message;
+        let reply = reply.ok_or(Error::Foreign)?;
+        let numbers = acks.numbers(&reply).ok_or(Error::Foreign)?;
         let [sequence, consumer_sequence, timestamp_ns, pending] = numbers;
         let timestamp_ns = i64::try_from(timestamp_ns).map_err(|_| Error::Foreign)?;
-        Ok(Self { sequence, consumer_sequence, timestamp_ns, pending, message })
+        Ok(Self { sequence, consumer_sequence, timestamp_ns, pending, subject, payload, headers, reply })
     }
 }
 

@@ -162,7 +162,9 @@ impl Writer {
                     let Some(mut batch) = batch else { break };
                     let committed = self.write(&mut batch).await?;
                     // Whoever acknowledges is gone only when the generation ends; the checkpoint holds without it.
-                    acks.send(Ack { committed, reply: std::mem::take(&mut batch.reply) }).await.ok();
+                    if let Some(reply) = batch.reply.take() {
+                        acks.send(Ack { committed, reply }).await.ok();
+                    }
                     self.metrics.buffered_bytes.sub(gauge_value(batch.bytes() as u64));
                     batch.clear();
                     // Nobody waits for an emptied batch: it is only spared an allocation.

@@ -124,6 +124,7 @@ impl Pull {
     }
 
     /// The next message if it has arrived already; sends no request.
+    #[inline]
     pub(super) fn next_ready(&mut self) -> Option<Result<Message, Error>> {
         loop {
             match self.subscriber.next().now_or_never()? {
