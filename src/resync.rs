@@ -120,7 +120,8 @@ pub async fn resync(
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, place, owner);
     let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await?;
-    if newest.take_changed() {
+    // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
+    if newest.take_changed() || claim.last_timestamp_us.is_some() {
         tell_replay(&session, place, &claim, metrics);
     }
     metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
@@ -165,12 +166,13 @@ pub async fn resync(
             within(step_timeout, "move the checkpoint", past).await?
         }
     };
+    metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
     let consumer = subscribe::place(&nats.client, &stream, pipeline, claim.last_sequence, placement).await?;
     Ok(Ready { session, nats, stream, consumer, claim, decoder, tables })
 }
 
-/// After a failover, says how far the database went back behind what this process knows to be committed: the standby had
-/// not got all of it.
+/// Says how far the database went back behind what this process knows to be committed: a standby had not got all of it, a
+/// crash or a backup took it back.
 fn tell_replay(session: &Session, place: &Place, claim: &Claim, metrics: &PipelineMetrics) {
     // The gauge outlives a generation; 0 before the first.
     let known = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);

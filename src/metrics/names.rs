@@ -72,7 +72,7 @@ families! {
     HEADROOM_SECONDS = "jetcopy_headroom_seconds", "Time until the stream drops uncommitted messages if all goes on as in the last half minute; +Inf when it will not.";
     CATCH_UP_SECONDS = "jetcopy_catch_up_seconds", "Time until nothing is left to catch up with if all goes on as in the last half minute; 0 less than a second behind, +Inf when the lag does not shrink.";
     RESYNCS = "jetcopy_resyncs_total", "Restarts from the checkpoint, by cause.";
-    REPLAYED = "jetcopy_replayed_messages_total", "Stream sequences that were committed once and are written again, since a failover went back behind them.";
+    REPLAYED = "jetcopy_replayed_messages_total", "Stream sequences that were committed once and are written again, since the database went back behind them: by a failover, a crash, a restored backup.";
     LOSSES = "jetcopy_losses_total", "Times that the stream no longer held what the checkpoint needs.";
     LOST_MESSAGES = "jetcopy_lost_messages_total", "Stream sequences that were gone before they could be committed.";
     DATABASE_UP = "jetcopy_database_up", "Whether a writable database answered the pipeline last.";

@@ -65,6 +65,8 @@ async fn lose_and_restore(place: &mut Place, jobs: &str, survives: bool) {
     }
     let daemon = daemon.unwrap_or_else(|| Daemon::start(&config));
     oracle(world, &daemon, "frames", "frame_metadata", frame(1, 0)).await;
+    let replayed = daemon.metric("jetcopy_replayed_messages_total", "");
+    assert_eq!(replayed > 0, survives, "a daemon knows what it has committed itself: {replayed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

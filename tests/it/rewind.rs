@@ -39,6 +39,7 @@ async fn a_paused_pipeline_is_rewound_its_rows_removed_and_each_message_is_there
     world.database.batch_execute(delete).await.unwrap();
     world.run(&config, &["resume", "events"]).await.well();
     oracle(&world, &daemon, "events", "events", event(101)).await;
+    assert_eq!(daemon.metric("jetcopy_replayed_messages_total", ""), 0, "the database has lost nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
