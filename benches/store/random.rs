@@ -1,24 +1,21 @@
 //! Numbers that look random and are the same in every run.
 
-/// `SplitMix64`: a few instructions a number, and good enough that nothing compresses by its pattern.
-pub(crate) struct Random(u64);
+#[path = "splitmix.rs"]
+mod splitmix;
+
+use splitmix::SplitMix64;
+
+/// A few instructions a number, and good enough that nothing compresses by its pattern.
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Self(SplitMix64(seed))
     }
 
     /// From 0 up to 1.
     pub(crate) fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.0.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// From `low` up to `high`.

@@ -235,26 +235,24 @@ impl<'a> Reader<'a> {
     #[inline]
     fn pass(&mut self) -> Result<Head, Malformed> {
         let marker = self.bytes.get(self.at).copied();
-        let length = match marker.map(|marker| PASSED[usize::from(marker)]) {
-            Some(known @ 1..) => {
-                self.take(known.into())?;
-                return Ok(Head::Scalar);
+        if let Some(known @ 1..) = marker.map(|marker| PASSED[usize::from(marker)]) {
+            self.take(known.into())?;
+            return Ok(Head::Scalar);
+        }
+        let length = match marker.map(Marker::from_u8) {
+            Some(Marker::Str8) => {
+                self.at += 1;
+                self.u8()?.into()
             }
-            _ => match marker.map(Marker::from_u8) {
-                Some(Marker::Str8) => {
-                    self.at += 1;
-                    self.u8()?.into()
-                }
-                Some(Marker::Str16) => {
-                    self.at += 1;
-                    self.u16()?.into()
-                }
-                Some(Marker::Str32) => {
-                    self.at += 1;
-                    self.u32()?
-                }
-                _ => return self.head(&mut Value::Null),
-            },
+            Some(Marker::Str16) => {
+                self.at += 1;
+                self.u16()?.into()
+            }
+            Some(Marker::Str32) => {
+                self.at += 1;
+                self.u32()?
+            }
+            _ => return self.head(&mut Value::Null),
         };
         self.take(length as usize)?;
         Ok(Head::Scalar)

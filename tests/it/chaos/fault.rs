@@ -7,6 +7,11 @@ use jetcopy::private::Stop;
 
 use crate::support::{Fault as Spoil, Lose, Way};
 
+#[path = "../../../benches/store/splitmix.rs"]
+mod splitmix;
+
+use splitmix::SplitMix64;
+
 /// A fault; what it is about comes first, since two that last at the same time are about different things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -71,25 +76,17 @@ pub(super) struct Step {
     pub(super) rest: Duration,
 }
 
-/// Random numbers from a seed: `SplitMix64`, the same on every machine and with every version of every library.
-pub(super) struct Dice(u64);
+/// Random numbers from a seed: the same on every machine and with every version of every library.
+pub(super) struct Dice(SplitMix64);
 
 impl Dice {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(SplitMix64(seed))
     }
 
     /// A number from `from` to below `to`.
     fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.roll() % (to - from)
+        from + self.0.next() % (to - from)
     }
 
     fn millis(&mut self, from: u64, to: u64) -> Duration {
@@ -97,7 +94,7 @@ impl Dice {
     }
 
     fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[usize::try_from(self.roll() % choices.len() as u64).unwrap()]
+        choices[usize::try_from(self.0.next() % choices.len() as u64).unwrap()]
     }
 }
 
