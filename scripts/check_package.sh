@@ -50,6 +50,10 @@ done
 for shared in scripts/db-maintenance/*_common.py; do
     inside test -s "/usr/lib/jetcopy/${shared##*/}" || fail "no ${shared##*/}, which the programs of backups import"
 done
+for shared in store.toml postgres/roles.sql prometheus/rules/jetcopy.yml grafana/jetcopy.json; do
+    inside test -s "/usr/share/jetcopy/$shared" || fail "no $shared"
+done
+inside test -s /usr/share/doc/jetcopy/docs/operations.md || fail "no documents"
 inside dpkg-query --showformat '${Conffiles}\n' --show jetcopy | grep -q /etc/jetcopy/jetcopy.toml || fail "not a conffile"
 
 echo '# changed by the operator' >>"$root/etc/jetcopy/jetcopy.toml"

@@ -215,9 +215,9 @@ class Session:
 
     MARK = "-- done --"
 
-    def __init__(self, server):
+    def __init__(self, server, database=None):
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        where = server.conninfo()
+        where = server.conninfo(database)
         self.child = subprocess.Popen(
             server.command("psql", *PSQL, *([f"--dbname={where}"] if where else [])),
             stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import backup_common as common
-from backup_common import CATALOG, Failure, literal, quoted
+from backup_common import CATALOG, Failure, Session, literal, quoted
 
 # How long a rename waits for sessions that are ending; the server itself waits 5 s for autovacuum.
 RENAME_PATIENCE = 30
@@ -30,6 +30,15 @@ IS_EMPTY = """SELECT to_json(NOT EXISTS (
     UNION ALL SELECT FROM pg_namespace n
     WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'public') AND nspname NOT LIKE 'pg\\_%'
         AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = n.oid AND deptype = 'e')))"""
+
+# The comment of a database that is being made, and the lock that its maker holds until it is done or dead.
+UNFINISHED = "unfinished: made by db-restore or db-verify of jetcopy"
+LOCK = "hashtextextended('jetcopy ' || %s, 0)"
+
+# Those that one which was killed has left: nobody holds their lock.
+LEFT = f"""SELECT coalesce(json_agg(datname), '[]') FROM pg_database
+    WHERE shobj_description(oid, 'pg_database') = {literal(UNFINISHED)} AND pg_has_role(datdba, 'USAGE')
+        AND pg_try_advisory_lock({LOCK % "datname"})"""
 
 SESSIONS = """SELECT coalesce(json_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed')), '[]')
     FROM pg_stat_activity WHERE datname = %s AND backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"""
@@ -85,13 +94,26 @@ class Target:
 
 
 class Fresh:
-    """A new database, which is dropped unless it takes its name."""
+    """A new database, which is dropped unless it takes its name: at the end, or by the next one where this one is killed."""
 
     def __init__(self, server, maintenance, backup, name, owner, given):
         self.server, self.maintenance, self.backup, self.name = server, maintenance, backup, name
         self.owner, self.given = owner, given
 
     def __enter__(self):
+        for left in self.server.json(LEFT, self.maintenance):
+            self.server.psql(f"DROP DATABASE IF EXISTS {quoted(left)} WITH (FORCE);", self.maintenance)
+            print(f"removed database {left}, which a restore that was killed had left")
+        self.lock = Session(self.server, self.maintenance)
+        try:
+            self.lock.ask(f"SET idle_session_timeout = 0; SELECT pg_advisory_lock({LOCK % literal(self.name)})")
+            self.create()
+        except BaseException:
+            self.lock.__exit__()
+            raise
+        return self
+
+    def create(self):
         database = self.backup.manifest["database"]
         name = quoted(self.name)
         self.server.psql(
@@ -100,11 +122,11 @@ class Fresh:
             self.maintenance,
         )
         try:
+            self.server.psql(f"COMMENT ON DATABASE {name} IS {literal(UNFINISHED)};", self.maintenance)
             self.server.psql(self.properties(database), self.maintenance)
         except BaseException:
             self.drop()
             raise
-        return self
 
     def properties(self, database):
         """What pg_dump does not take along, since it belongs to the database and not into it."""
@@ -126,8 +148,11 @@ class Fresh:
         return "\n".join(sql)
 
     def __exit__(self, *_):
-        if self.name:
-            self.drop()
+        try:
+            if self.name:
+                self.drop()
+        finally:
+            self.lock.__exit__()
 
     def drop(self):
         self.server.psql(f"DROP DATABASE IF EXISTS {quoted(self.name)} WITH (FORCE);", self.maintenance)
@@ -135,7 +160,7 @@ class Fresh:
     def take_name(self, target):
         """Takes the place of the target, in one transaction; the name under which what was there is kept, if it is."""
         kept = None
-        sql = f"ALTER DATABASE {quoted(self.name)} RENAME TO {quoted(target.name)};"
+        sql = f"COMMENT ON DATABASE {quoted(self.name)} IS NULL; ALTER DATABASE {quoted(self.name)} RENAME TO {quoted(target.name)};"
         if target.there:
             target.check_unused()
             kept = f"{target.name[:40]}_before_{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"

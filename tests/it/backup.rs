@@ -4,10 +4,12 @@
 mod place;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jetcopy::config;
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::private::{PostgresOptions, PrivatePostgres, connect};
 use jetcopy::store::timescale::{self, Applied, Change};
 use serde_json::json;
 
@@ -323,8 +325,7 @@ async fn a_backup_that_fails_or_is_stopped_leaves_nothing() {
     place.world.database.batch_execute("BEGIN; LOCK TABLE frame_metadata").await.unwrap();
     let mut command =
         program("db-backup", &place.world.own_url, place.server.programs(), &["--output", &backup]);
-    let child =
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'db-backup'";
     // Within a transaction, the list of sessions does not change.
     let watch = connect(&place.world.own_url).await.unwrap();
@@ -361,6 +362,54 @@ async fn the_shipped_role_may_back_up_everything_and_change_nothing() {
     }
 }
 
+/// Stands before `pg_restore`: never comes to an end.
+const STUCK: &str = r#"#!/bin/sh
+for argument in "$@"; do
+    case "$argument" in --dbname=*) exec BIN/psql -qX -c "SELECT pg_sleep(600)" -d "${argument#--dbname=}" ;; esac
+done
+exec BIN/pg_restore "$@"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_restore_has_left_is_removed_by_the_next_one_and_what_another_makes_is_not() {
+    // A server of its own: on a shared one, other tests' restores would remove it.
+    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let place = Place::on(Arc::new(PrivatePostgres::start(&options).unwrap())).await;
+    let backup = place.backed_up().await;
+    let stuck = place.programs_with(&[("pg_restore", STUCK.to_owned())]);
+    let sleeping =
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
+    let first_database = place.server.database_url("one");
+    let mut first = program("db-restore", &first_database, &stuck, &["--input", &backup]);
+    let mut first = first.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let restore = || {
+        run(program(
+            "db-restore",
+            &place.server.database_url("two"),
+            place.server.programs(),
+            &["--input", &backup],
+        ))
+    };
+
+    eventually("the first to be stuck", || async { place.world.count(sleeping).await == 1 }).await;
+    let said = restore().await.well();
+    assert!(!said.contains("removed database"), "{said}");
+    assert_eq!(place.world.count(sleeping).await, 1, "one that runs is let alone");
+
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    eventually("its session to end", || async { place.world.count(locks).await == 0 }).await;
+    let admin = connect(&place.server.url()).await.unwrap();
+    admin.batch_execute("DROP DATABASE two").await.unwrap();
+    let said = restore().await.well();
+    assert!(said.contains("removed database one_restoring_"), "{said}");
+    assert_eq!(place.world.count(sleeping).await, 0);
+    let left = "SELECT count(*) FROM pg_database
+        WHERE datname ~ '_restoring_[0-9]+$' OR shobj_description(oid, 'pg_database') LIKE 'unfinished%'";
+    assert_eq!(place.world.count(left).await, 0);
+}
+
 /// Stands before `pg_dump`: the first time, somebody waits for a table that is locked for the backup, before `pg_dump` has it.
 const WAITER: &str = r#"#!/bin/sh
 case "$* " in *--version*) exec BIN/pg_dump "$@" ;; esac
@@ -375,23 +424,13 @@ exec BIN/pg_dump "$@"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_table_between_the_locks_and_the_dump_goes_first_and_the_backup_begins_again() {
-    use std::os::unix::fs::PermissionsExt as _;
     let place = Place::plain().await;
     place.backed_up().await;
-    let bin = place.server.programs().to_str().unwrap();
-    let programs = place.path("bin");
-    std::fs::create_dir(&programs).unwrap();
-    let waiter =
-        WAITER.replace("BIN", bin).replace("MARK", &place.path("mark")).replace("URL", &place.world.own_url);
-    let path = Path::new(&programs).join("pg_dump");
-    std::fs::write(&path, waiter).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    for name in ["psql", "pg_restore"] {
-        std::os::unix::fs::symlink(Path::new(bin).join(name), Path::new(&programs).join(name)).unwrap();
-    }
+    let waiter = WAITER.replace("MARK", &place.path("mark")).replace("URL", &place.world.own_url);
+    let programs = place.programs_with(&[("pg_dump", waiter)]);
     let backup = place.path("again");
     let arguments = ["--output", backup.as_str()];
-    let said = run(program("db-backup", &place.world.own_url, Path::new(&programs), &arguments)).await.well();
+    let said = run(program("db-backup", &place.world.own_url, &programs, &arguments)).await.well();
     assert!(said.contains("begins again"), "{said}");
     assert_eq!(Place::manifest(&backup)["rows"]["public.frame_metadata"], 501);
     place.run("db-verify", &["--input", &backup, "--restore"]).await.well();
@@ -402,7 +441,6 @@ const WATCHER: &str = "#!/bin/sh\nprintf '%s\\n' \"NAME $*\" >>\"$WATCHED\"\nexe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_in_the_arguments_of_no_process_and_refused_in_ones_own() {
-    use std::os::unix::fs::PermissionsExt as _;
     let place = Place::plain().await;
     let secret = "backup-pass-6Tz3";
     let with_password = place.world.own_url.replace("postgres@", &format!("postgres:{secret}@"));
@@ -412,14 +450,8 @@ async fn a_password_is_in_the_arguments_of_no_process_and_refused_in_ones_own() 
     assert!(!said.text.contains(secret), "{}", said.text);
     said.refused(2, "--url holds a password");
 
-    let watchers = place.path("bin");
-    std::fs::create_dir(&watchers).unwrap();
-    for name in ["psql", "pg_dump", "pg_restore"] {
-        let path = Path::new(&watchers).join(name);
-        let bin = place.server.programs().to_str().unwrap();
-        std::fs::write(&path, WATCHER.replace("NAME", name).replace("BIN", bin)).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let watchers = place
+        .programs_with(&["psql", "pg_dump", "pg_restore"].map(|name| (name, WATCHER.replace("NAME", name))));
     let watched = place.path("watched");
     let restored = with_password.rsplit_once('/').unwrap().0.to_owned() + "/restored_secretly";
     for (name, url, arguments) in [
@@ -427,7 +459,7 @@ async fn a_password_is_in_the_arguments_of_no_process_and_refused_in_ones_own() 
         ("db-verify", &with_password, ["--input", &backup]),
         ("db-restore", &restored, ["--input", &backup]),
     ] {
-        let mut command = program(name, "", Path::new(&watchers), &arguments);
+        let mut command = program(name, "", &watchers, &arguments);
         command.env("DATABASE_URL", url).env("WATCHED", &watched);
         run(command).await.well();
     }

@@ -1,6 +1,7 @@
 //! A database with rows, and the programs of `scripts/db-maintenance` on it.
 
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -97,6 +98,23 @@ impl Place {
     /// A path in the world's directory.
     pub(super) fn path(&self, name: &str) -> String {
         self.world.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A directory of PostgreSQL's programs where a script stands in the place of some: `BIN` in it is where the real ones are.
+    pub(super) fn programs_with(&self, scripts: &[(&str, String)]) -> PathBuf {
+        let (bin, made) = (self.server.programs(), self.world.directory.path().join("bin"));
+        std::fs::create_dir(&made).unwrap();
+        for name in ["psql", "pg_dump", "pg_restore"] {
+            match scripts.iter().find(|(replaced, _)| *replaced == name) {
+                None => symlink(bin.join(name), made.join(name)).unwrap(),
+                Some((_, script)) => {
+                    std::fs::write(made.join(name), script.replace("BIN", bin.to_str().unwrap())).unwrap();
+                    std::fs::set_permissions(made.join(name), std::fs::Permissions::from_mode(0o755))
+                        .unwrap();
+                }
+            }
+        }
+        made
     }
 
     pub(super) fn manifest(backup: &str) -> Value {
