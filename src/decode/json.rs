@@ -11,6 +11,8 @@ use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Va
 pub struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// Whether a number was met that `numeric` may not hold.
+    wide: bool,
 }
 
 /// Why escaped text is no text.
@@ -19,6 +21,8 @@ pub(crate) struct LoneSurrogate;
 
 /// What `i64` holds at most.
 const MAX_INT: u64 = i64::MAX.cast_unsigned();
+/// Numbers of fewer digits and lesser exponents than this are none that `numeric` does not hold.
+const LARGE: u64 = 8_000;
 /// Every byte of a word.
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// The top bit of every byte of a word.
@@ -28,7 +32,7 @@ impl<'a> Reader<'a> {
     /// Starts at the front of `text`.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, wide: false }
     }
 
     #[cold]
@@ -147,8 +151,10 @@ impl<'a> Reader<'a> {
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
-            self.digits()?;
+            let exponent = self.digits()?;
+            self.wide |= exponent.is_none_or(|exponent| exponent > LARGE);
         }
+        self.wide |= (self.at - start) as u64 > LARGE;
         match integer {
             // The sign of -0 lives on as text only.
             Some(number) if whole && number <= MAX_INT && (number > 0 || !negative) => {
@@ -349,7 +355,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
 
     #[inline]
     fn raw(&self, start: usize) -> Raw<'a> {
-        Raw::Json(self.since(start).trim_ascii_start())
+        Raw::Json { text: self.since(start).trim_ascii_start(), wide: self.wide }
     }
 }
 

@@ -61,7 +61,7 @@ impl<'a> Rows<'_, 'a> {
             Some(Value::Array(Raw::Msgpack(bytes))) => {
                 self.elements(table, rows, &mut each, &mut slots, msgpack::Reader::new(bytes))
             }
-            Some(Value::Array(Raw::Json(text))) => {
+            Some(Value::Array(Raw::Json { text, .. })) => {
                 self.elements(table, rows, &mut each, &mut slots, json::Reader::new(text))
             }
             Some(other) => Err(for_each(table, &each, other)),
@@ -171,7 +171,7 @@ impl<'a> Rows<'_, 'a> {
         };
         match map {
             Raw::Msgpack(bytes) => self.entries(table, rows, origin, msgpack::Reader::new(bytes), taken),
-            Raw::Json(text) => self.entries(table, rows, origin, json::Reader::new(text), taken),
+            Raw::Json { text, .. } => self.entries(table, rows, origin, json::Reader::new(text), taken),
         }
     }
 
@@ -311,7 +311,7 @@ impl<'a> Rows<'_, 'a> {
             let writer = encoder.json_writer(nul);
             match raw {
                 Raw::Msgpack(bytes) => rest_of(out, msgpack::Reader::new(bytes), &table.taken, key, writer),
-                Raw::Json(text) => rest_of(out, json::Reader::new(text), &table.taken, key, writer),
+                Raw::Json { text, .. } => rest_of(out, json::Reader::new(text), &table.taken, key, writer),
             }
         })
     }

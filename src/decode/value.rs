@@ -50,8 +50,13 @@ pub enum Value<'a> {
 pub enum Raw<'a> {
     /// MessagePack, from marker to last byte
     Msgpack(&'a [u8]),
-    /// JSON, from bracket to bracket
-    Json(&'a str),
+    /// JSON
+    Json {
+        /// From bracket to bracket
+        text: &'a str,
+        /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold
+        wide: bool,
+    },
 }
 
 /// A key of a map.
@@ -206,7 +211,7 @@ impl<'a> Raw<'a> {
     pub fn elements(self) -> Elements<'a> {
         match self {
             Self::Msgpack(bytes) => Elements::Msgpack(Each::new(msgpack::Reader::new(bytes))),
-            Self::Json(text) => Elements::Json(Each::new(json::Reader::new(text))),
+            Self::Json { text, .. } => Elements::Json(Each::new(json::Reader::new(text))),
         }
     }
 }

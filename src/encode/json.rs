@@ -1,17 +1,17 @@
 //! JSON text for `json`, `jsonb` and `text` columns.
 //!
 //! Guarantees: what is written is valid JSON; a JSON message's own text is copied as it stands. With [`Nul::Refuse`] it
-//! holds no `\u0000` and no lone surrogate, neither of which a `jsonb` takes. It may then order the members of an object
-//! as `jsonb` does.
+//! holds no `\u0000`, no lone surrogate and no number beyond `numeric`, none of which a `jsonb` takes. It may then order the
+//! members of an object as `jsonb` does.
 
 use std::io::Write as _;
 
 use base64::Engine as _;
 use memchr::memchr;
 
-use super::{BASE64, Fault};
+use super::{BASE64, Fault, number};
 use crate::config::NonFinite;
-use crate::decode::json::{LoneSurrogate, plain_prefix, unescape_one};
+use crate::decode::json::{self, LoneSurrogate, plain_prefix, unescape_one};
 use crate::decode::msgpack;
 use crate::decode::value::{Key, Malformed, Next, Open, Raw, Reader, Value, Wording};
 pub(crate) use keys::Keys;
@@ -34,7 +34,7 @@ const NUL: Wording = &"jsonb cannot hold the character NUL (\\u0000)";
 pub(crate) enum Nul {
     /// Write it as `\u0000`.
     Keep,
-    /// Refuse it, and with it half surrogates in text that is copied: for a `jsonb`.
+    /// Refuse it, and with it half surrogates in text that is copied, and numbers that `numeric` does not hold: for a `jsonb`.
     Refuse,
 }
 
@@ -54,7 +54,12 @@ impl Writer<'_> {
     /// Appends `value`.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
         match value {
-            Value::Array(Raw::Json(text)) | Value::Map(Raw::Json(text)) => copy(out, text, self.nul),
+            Value::Array(Raw::Json { text, wide }) | Value::Map(Raw::Json { text, wide }) => {
+                if wide && self.nul == Nul::Refuse {
+                    fit_numeric(&mut json::Reader::new(text))?;
+                }
+                copy(out, text, self.nul)
+            }
             Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => self.repeated(out, bytes),
             scalar => self.scalar(out, &scalar),
         }
@@ -185,7 +190,12 @@ impl Writer<'_> {
             }
             Value::Float(number) => not_finite(out, number, self.non_finite)?,
             Value::Float32(number) => not_finite(out, number.into(), self.non_finite)?,
-            Value::Decimal(digits) => out.extend_from_slice(digits.as_bytes()),
+            Value::Decimal(digits) => {
+                if self.nul == Nul::Refuse {
+                    number::fits_numeric(digits)?;
+                }
+                out.extend_from_slice(digits.as_bytes());
+            }
             Value::Str(text) => string(out, text, self.nul)?,
             Value::Escaped(text) => {
                 out.push(b'"');
@@ -256,6 +266,30 @@ pub(super) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) -> Result<(
     let nanos = i32::try_from(nanos).map_err(|_| range())?;
     let timestamp = jiff::Timestamp::new(seconds, nanos).map_err(|_| range())?;
     write!(out, "{timestamp}").map_err(|_| range())
+}
+
+/// Refuses what comes next where a number in it is beyond `numeric`. It recurses as deep as the value nests, which its first
+/// reading has limited.
+fn fit_numeric(reader: &mut json::Reader<'_>) -> Result<(), Fault> {
+    let mut value = Value::Null;
+    match reader.open(&mut value)? {
+        Next::Scalar => {
+            if let Value::Decimal(digits) = value {
+                number::fits_numeric(digits)?;
+            }
+        }
+        Next::Array(mut array) => {
+            while reader.element(&mut array)? {
+                fit_numeric(reader)?;
+            }
+        }
+        Next::Map(mut map) => {
+            while reader.key(&mut map)?.is_some() {
+                fit_numeric(reader)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Appends JSON text as it stands.

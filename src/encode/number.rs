@@ -23,8 +23,9 @@ pub(super) enum Special {
     MinusInfinity,
 }
 
-/// Larger exponents are out of every type's range; the limit keeps sums of them in range.
-const MAX_EXPONENT: i64 = 1_000_000;
+/// Larger exponents are out of every type's range, and the server reads none of 1,073,741,823 or more, even of a zero; the limit
+/// keeps sums of them in range.
+const MAX_EXPONENT: i64 = 1_000_000_000;
 /// Digits after the point that `numeric` holds.
 const MAX_SCALE: i64 = 16_383;
 /// The weight of the first group of four digits that `numeric` holds: 131,072 digits before the point.
@@ -34,6 +35,8 @@ const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// Shared wording.
 const INTEGER: Wording = &"an integer column takes whole numbers";
+const TOO_LARGE: Wording =
+    &"numeric, and with it jsonb, holds 131072 digits before the point and 16383 after it";
 const NUMBER: Wording = &"a column of numbers takes numbers, or text that is one";
 
 /// Reads a `boolean`.
@@ -180,6 +183,11 @@ pub(super) fn numeric(
     Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?.numeric(out)
 }
 
+/// Refuses a number that `numeric`, and with it `jsonb`, does not hold.
+pub(super) fn fits_numeric(digits: &str) -> Result<(), Fault> {
+    Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?.extent().map(|_| ())
+}
+
 /// Appends a `numeric` without digits.
 fn header(out: &mut Vec<u8>, digits: i16, weight: i16, sign: u16, scale: i16) -> Result<(), Fault> {
     copy_frame::sized(out, |out| {
@@ -260,27 +268,38 @@ impl<'a> Decimal<'a> {
         Some((if self.negative { -value } else { value }, exact))
     }
 
-    /// Appends the number as a `numeric`.
-    fn numeric(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let too_large = || Fault::range(&"numeric holds 131072 digits before the point and 16383 after it");
+    /// Digits after the point, and the weights of the first and the last group of four digits that are not all 0, where there
+    /// are such; a fault where `numeric` does not hold them.
+    fn extent(&self) -> Result<(i16, Option<(i64, i64)>), Fault> {
+        let too_large = || Fault::range(TOO_LARGE);
         let scale = (length(self.fraction) - self.exponent).max(0);
-        if scale > MAX_SCALE {
+        if scale > MAX_SCALE || self.exponent >= MAX_EXPONENT {
             return Err(too_large());
         }
         let scale = i16::try_from(scale).map_err(|_| too_large())?;
-        let Some(leading) = self.digits().position(|digit| digit != 0) else {
-            return header(out, 0, 0, 0, scale);
-        };
+        let Some(leading) = self.digits().position(|digit| digit != 0) else { return Ok((scale, None)) };
         let trailing = self.digits().rev().position(|digit| digit != 0).unwrap_or(0);
-        let place = |index: i64| self.point() - 1 - index;
-        let first = place(i64::try_from(leading).map_err(|_| too_large())?).div_euclid(4);
+        let first = self.place(i64::try_from(leading).map_err(|_| too_large())?).div_euclid(4);
         let last = {
             let digits = length(self.whole) + length(self.fraction);
-            place(digits - 1 - i64::try_from(trailing).map_err(|_| too_large())?).div_euclid(4)
+            self.place(digits - 1 - i64::try_from(trailing).map_err(|_| too_large())?).div_euclid(4)
         };
         if first > MAX_WEIGHT {
             return Err(too_large());
         }
+        Ok((scale, Some((first, last))))
+    }
+
+    /// The power of ten of a digit.
+    fn place(&self, index: i64) -> i64 {
+        self.point() - 1 - index
+    }
+
+    /// Appends the number as a `numeric`.
+    fn numeric(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let too_large = || Fault::range(TOO_LARGE);
+        let (scale, groups) = self.extent()?;
+        let Some((first, last)) = groups else { return header(out, 0, 0, 0, scale) };
         let groups = i16::try_from(first - last + 1).map_err(|_| too_large())?;
         let weight = i16::try_from(first).map_err(|_| too_large())?;
         let sign: u16 = if self.negative { 0x4000 } else { 0 };
@@ -290,7 +309,7 @@ impl<'a> Decimal<'a> {
             out.extend_from_slice(&sign.to_be_bytes());
             out.extend_from_slice(&scale.to_be_bytes());
             for group in (last..=first).rev() {
-                let start = place(4 * group + 3);
+                let start = self.place(4 * group + 3);
                 let value = (start..start + 4).fold(0, |value, index| value * 10 + self.digit(index));
                 out.extend_from_slice(&value.to_be_bytes());
             }

@@ -14,6 +14,8 @@ pub(crate) enum Tree {
     Int(i64),
     UInt(u64),
     Float(f64),
+    /// A number in JSON, by its digits; text in MessagePack.
+    Decimal(&'static str),
     Text(String),
     Binary(Vec<u8>),
     /// A timestamp in MessagePack; the bytes in hexadecimal elsewhere.
@@ -64,6 +66,21 @@ const FLOATS: &[f64] = &[
     f64::NEG_INFINITY,
     9.3e18,
     f64::MIN_POSITIVE,
+];
+
+const DECIMALS: &[&str] = &[
+    "0.50",
+    "-1e5",
+    "1E+131071",
+    "1e131072",
+    "1e-16383",
+    "-1e-16384",
+    "1e400000",
+    "0e1073741822",
+    "0e1073741823",
+    "10231E52701489638281",
+    "0e-16383",
+    "0e-16384",
 ];
 
 const TEXTS: &[&str] = &[
@@ -136,7 +153,7 @@ impl Tree {
     }
 
     fn new(choices: &mut Choices<'_>, depth: usize) -> Self {
-        let leaves = 9;
+        let leaves = 10;
         match choices.below(if depth == 0 { leaves } else { leaves + 4 }) {
             0 => Self::Null,
             1 => Self::Bool(choices.one_in(2)),
@@ -149,7 +166,8 @@ impl Tree {
                 let length = choices.pick(&[0, 4, 8, 12, 16]);
                 Self::Extension(choices.pick(&[-1, -1, 0]), (0..length).map(|_| choices.byte()).collect())
             }
-            9 | 10 => Self::Array((0..choices.below(4)).map(|_| Self::new(choices, depth - 1)).collect()),
+            9 => Self::Decimal(choices.pick(DECIMALS)),
+            10 | 11 => Self::Array((0..choices.below(4)).map(|_| Self::new(choices, depth - 1)).collect()),
             _ => {
                 let count = choices.below(4);
                 let key =
@@ -185,6 +203,10 @@ impl Tree {
             Self::UInt(value) => (*value).into(),
             // JSON has no infinities: null.
             Self::Float(value) => (*value).into(),
+            Self::Decimal(digits) => {
+                out.extend_from_slice(digits.as_bytes());
+                return;
+            }
             Self::Text(text) => text.as_str().into(),
             Self::Binary(bytes) | Self::Extension(_, bytes) => STANDARD.encode(bytes).into(),
             Self::Array(elements) => {
@@ -214,6 +236,7 @@ impl Tree {
             Self::Int(value) => drop(write::write_sint(out, *value)?),
             Self::UInt(value) => drop(write::write_uint(out, *value)?),
             Self::Float(value) => write::write_f64(out, *value)?,
+            Self::Decimal(text) => write::write_str(out, text)?,
             Self::Text(text) => write::write_str(out, text)?,
             Self::Binary(bytes) => write::write_bin(out, bytes)?,
             Self::Extension(kind, bytes) => {

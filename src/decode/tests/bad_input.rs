@@ -151,6 +151,24 @@ fn text_that_is_no_text_is_poison_that_names_its_column() {
 }
 
 #[test]
+fn numbers_that_numeric_does_not_hold_are_poison_in_a_jsonb_only() {
+    let mut decoder = plain(vec![column("j", Type::Jsonb), column("k", Type::Json)]);
+    let long = format!("0.{}", "1".repeat(16_384));
+    for number in ["1e131072", "-1e-16384", "0e1073741823", "10231E52701489638281", long.as_str()] {
+        for value in [number.to_owned(), format!(r#"{{"a":[0.5,{{"e1":{number}}}]}}"#)] {
+            let poison = poison(&mut decoder, format!(r#"{{"j":{value}}}"#).as_bytes());
+            assert_eq!((poison.kind, poison.column.as_deref()), (PoisonKind::Range, Some("j")), "{number}");
+            assert_eq!(row(&mut decoder, format!(r#"{{"k":{value}}}"#).as_bytes())[1], text(&value));
+        }
+    }
+    for number in ["1E+131071", "1e-16383", "0.50", "0e10000", "12345678901234567890123"] {
+        for value in [number.to_owned(), format!(r#"{{"a 1e99999":{number}}}"#)] {
+            assert_eq!(row(&mut decoder, format!(r#"{{"j":{value}}}"#).as_bytes())[0], jsonb(&value));
+        }
+    }
+}
+
+#[test]
 fn a_null_or_absent_field_of_a_required_column_is_missing() {
     let mut decoder = plain(vec![not_null("a", Type::Int8), column("b", Type::Int8)]);
     for json in ["{}", r#"{"a":null}"#] {
