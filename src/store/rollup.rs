@@ -20,15 +20,17 @@ use super::partitions::begin;
 /// Buckets that lie between two that changed, and are summed up along with them: cheaper than another statement.
 const JOINED: i64 = 10;
 
-/// Where the roll-up stands, in seconds since the Unix epoch: filled to, now, rows dropped before; and whether it is due.
-const STATE: &str = "SELECT extract(epoch FROM filled_to)::int8, extract(epoch FROM now())::int8,
-        coalesce((SELECT extract(epoch FROM nullif(dropped_before, '-infinity'))::int8
+/// Where the roll-up stands, in seconds since the Unix epoch: filled to, now, rows dropped before; and whether it is due. A cast
+/// alone would round: into the next bucket.
+const STATE: &str =
+    "SELECT floor(extract(epoch FROM filled_to))::int8, floor(extract(epoch FROM now()))::int8,
+        coalesce((SELECT ceil(extract(epoch FROM nullif(dropped_before, '-infinity')))::int8
                   FROM jetcopy.partitioned_tables WHERE relation = source), 0),
         coalesce(refreshed_at + make_interval(secs => $2) <= now(), true)
     FROM jetcopy.rollups WHERE name = $1 FOR UPDATE";
 
 const TAKE_TOUCHED: &str = "WITH taken AS (DELETE FROM jetcopy.touched_buckets WHERE rollup = $1 RETURNING buckets)
-    SELECT DISTINCT extract(epoch FROM bucket)::int8 FROM taken, unnest(buckets) AS bucket WHERE isfinite(bucket)";
+    SELECT DISTINCT floor(extract(epoch FROM bucket))::int8 FROM taken, unnest(buckets) AS bucket WHERE isfinite(bucket)";
 
 const TOUCH: &str = "SELECT jetcopy.touch($1, ARRAY(SELECT to_timestamp(n) FROM unnest($2::int8[]) AS n))";
 

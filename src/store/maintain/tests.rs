@@ -138,10 +138,13 @@ async fn late_rows_are_taken_in_within_the_window_and_left_out_beyond_it() {
     world.days_back(7).await;
     world.sql(ROWS).await;
     world.maintain("").await;
+    // At the very end of a bucket, which may be told by any time within it.
     let late = |hours: i32| {
+        let time =
+            format!("date_trunc('minute', now()) - interval '{hours} hours' + interval '59.75 seconds'");
         format!(
-            "INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES (now() - interval '{hours} hours', 'late-{hours}', 1);
-             SELECT jetcopy.touch('frame_stats_1m', ARRAY[now() - interval '{hours} hours'])"
+            "INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES ({time}, 'late-{hours}', 1);
+             SELECT jetcopy.touch('frame_stats_1m', ARRAY[{time}])"
         )
     };
     world.sql(&late(50)).await;
