@@ -166,6 +166,7 @@ pub async fn resync(
             within(step_timeout, "move the checkpoint", past).await?
         }
     };
+    // Where it was moved just now, it is not the one that was claimed.
     metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
     let consumer = subscribe::place(&nats.client, &stream, pipeline, claim.last_sequence, placement).await?;
     Ok(Ready { session, nats, stream, consumer, claim, decoder, tables })
