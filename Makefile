@@ -7,6 +7,9 @@ DURATION ?=
 RATE ?= 2000
 # Where the faults of `make chaos` are drawn from; without it, a seed of its own, which it prints.
 SEED ?=
+# What `make chaos` draws from, comma-separated: daemons, postgres, nats, poison, durable, table, unreadable, huge, limits; without
+# it, everything.
+KINDS ?=
 # More arguments for the demo or the benches.
 ARGS ?=
 
@@ -32,7 +35,7 @@ browser: setup ## Tests the status page in a real Chromium; pictures in target/p
 	cargo test --features kill-points --test it -- --ignored --test-threads 2 browser::
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
-	SEED=$(SEED) DURATION=$(DURATION) cargo test --features kill-points --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
+	SEED=$(SEED) DURATION=$(DURATION) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
 
 alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; six minutes
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards

@@ -1,16 +1,18 @@
 //! Random faults, drawn from a seed, while messages flow to two daemons; the oracle after each round.
 //!
-//! `make chaos SEED=… DURATION=…` runs it. The same seed draws the same faults in the same order with the same pauses;
-//! what they meet is the machine's doing.
+//! `make chaos SEED=… DURATION=… KINDS=…` runs it. The same seed draws the same faults in the same order with the same
+//! pauses; what they meet is the machine's doing. `KINDS=table,durable` draws from these kinds only.
 
 mod arena;
+mod dice;
 mod fault;
 mod load;
 
 use std::time::{Duration, Instant};
 
 use arena::Arena;
-use fault::{Dice, Step};
+use dice::Dice;
+use fault::{DRAWN, Kind, NAMED, Step};
 
 /// Steps of faults between two verdicts: long enough that their consequences meet, short enough to find the guilty.
 const STEPS: usize = 8;
@@ -18,17 +20,44 @@ const STEPS: usize = 8;
 /// Without `DURATION`.
 const DURATION: Duration = Duration::from_mins(5);
 
+/// A variable that says something.
+fn said(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
 fn seed() -> u64 {
-    match std::env::var("SEED") {
-        Ok(text) if !text.is_empty() => text.parse().expect("SEED is a number"),
-        _ => u64::from(std::process::id()),
-    }
+    said("SEED").map_or(u64::from(std::process::id()), |text| text.parse().expect("SEED is a number"))
 }
 
 fn duration() -> Duration {
-    match std::env::var("DURATION") {
-        Ok(text) if !text.is_empty() => humantime::parse_duration(&text).expect("DURATION is a time like 5m"),
-        _ => DURATION,
+    said("DURATION")
+        .map_or(DURATION, |text| humantime::parse_duration(&text).expect("DURATION is a time like 5m"))
+}
+
+fn kinds(text: &str) -> Vec<Kind> {
+    text.split(',')
+        .map(|name| {
+            let named = NAMED.iter().find(|(known, _)| *known == name);
+            named
+                .unwrap_or_else(|| {
+                    panic!(
+                        "KINDS names {name}; there are {:?}",
+                        NAMED.iter().map(|(known, _)| known).collect::<Vec<_>>()
+                    )
+                })
+                .1
+        })
+        .collect()
+}
+
+/// How to have the same again, printed at the end of a run that failed.
+struct Again(String);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the same faults again: make chaos {}", self.0);
+        }
     }
 }
 
@@ -36,7 +65,11 @@ fn duration() -> Duration {
 #[ignore = "takes minutes; make chaos runs it"]
 async fn random_faults_cost_no_message_and_double_none() {
     let (seed, duration) = (seed(), duration());
-    println!("SEED={seed} DURATION={}", humantime::format_duration(duration));
+    let only = said("KINDS");
+    let from = only.as_deref().map_or_else(|| DRAWN.to_vec(), kinds);
+    let only = only.map_or_else(String::new, |only| format!(" KINDS={only}"));
+    let again = Again(format!("SEED={seed} DURATION={}{only}", humantime::format_duration(duration)));
+    println!("{}", again.0);
     let start = Instant::now();
     let at = || format!("{:>7.1} s", start.elapsed().as_secs_f64());
     let mut dice = Dice::new(seed);
@@ -46,7 +79,7 @@ async fn random_faults_cost_no_message_and_double_none() {
         round += 1;
         let load = arena.load();
         for _ in 0..STEPS {
-            let step = Step::draw(&mut dice);
+            let step = Step::draw(&mut dice, &from);
             println!("{}  {step}", at());
             faults += step.faults.len();
             for fault in &step.faults {
@@ -54,8 +87,8 @@ async fn random_faults_cost_no_message_and_double_none() {
             }
             // The faults last, and then the daemons have a moment: the pauses are part of what is drawn.
             tokio::time::sleep(step.hold).await;
-            for fault in &step.faults {
-                arena.end(*fault).await;
+            for fault in step.ends() {
+                arena.end(fault).await;
             }
             tokio::time::sleep(step.rest).await;
         }
