@@ -1,14 +1,17 @@
 //! Connecting to NATS, and knowing at once when a connection is no longer what it was.
 //!
 //! Guarantees: a [`Connection`] that met anything which may have cost deliveries (a disconnect, a slow consumer, a
-//! closed connection) says so through [`Connection::broken`], and keeps saying so. It does not reconnect on behalf of
-//! a pipeline: the client's own reconnect is left to it, but a pipeline starts anew with a fresh connection.
+//! closed connection) says so through [`Connection::broken`], and keeps saying so. What the server refused the user is
+//! known as soon as the server says it ([`Connection::denied`]): a request without permission is never answered. It does
+//! not reconnect on behalf of a pipeline: the client's own reconnect is left to it, but a pipeline starts anew with a
+//! fresh connection.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{ConnectOptions, Event, ServerAddr, ServerError};
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
@@ -31,7 +34,46 @@ const SUBSCRIPTION_CAPACITY: usize = 256 * 1024;
 pub struct Connection {
     /// The client.
     pub client: async_nats::Client,
-    trouble: watch::Receiver<Option<Trouble>>,
+    heard: watch::Receiver<Heard>,
+}
+
+/// What the client told of a connection.
+#[derive(Debug, Default)]
+struct Heard {
+    trouble: Option<Trouble>,
+    denied: Vec<Denial>,
+    /// The server's last error.
+    said: Option<String>,
+}
+
+/// Denials that are remembered: more than jetcopy has subjects of its own.
+const MOST_DENIALS: usize = 32;
+
+/// The connection is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// What may have cost deliveries.
+    pub trouble: Trouble,
+    /// The last error that the server sent over it, such as the reason why it ended it.
+    pub said: Option<String>,
+}
+
+/// Something that the server does not let the user do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// What was tried.
+    pub action: Access,
+    /// On which subject.
+    pub subject: String,
+}
+
+/// What permissions are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To publish.
+    Publish,
+    /// To subscribe.
+    Subscribe,
 }
 
 /// What may have cost deliveries.
@@ -73,7 +115,7 @@ pub enum ConnectError {
 impl Connection {
     /// Connects under the client name `name`.
     pub async fn open(config: &config::Nats, name: &str) -> Result<Self, ConnectError> {
-        let (report, trouble) = watch::channel(None);
+        let (report, heard) = watch::channel(Heard::default());
         let mut options = ConnectOptions::new()
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -81,9 +123,7 @@ impl Connection {
             .subscription_capacity(SUBSCRIPTION_CAPACITY)
             .custom_inbox_prefix(&config.inbox_prefix)
             .event_callback(move |event| {
-                if let Some(trouble) = Trouble::from_event(&event) {
-                    report.send_if_modified(|seen| seen.is_none() && seen.replace(trouble).is_none());
-                }
+                report.send_if_modified(|heard| heard.note(&event));
                 async {}
             });
         // What stands in an address is handed over here, and the address without it: the client leaves it aside, but for its log.
@@ -124,17 +164,105 @@ impl Connection {
             .connect(addresses.as_slice())
             .await
             .map_err(|source| ConnectError::Connect { url: config::redact_url(&config.url), source })?;
-        Ok(Self { client, trouble })
+        Ok(Self { client, heard })
     }
 
     /// Resolves once anything may have cost deliveries.
-    pub async fn broken(&self) -> Trouble {
-        let mut trouble = self.trouble.clone();
-        match trouble.wait_for(Option::is_some).await {
-            Ok(seen) => (*seen).unwrap_or(Trouble::Closed),
-            // The sender lives in the client's task; that it is gone means that the client is.
-            Err(_) => Trouble::Closed,
+    pub fn broken(&self) -> impl Future<Output = Lost> + Send + Sync + use<> {
+        let mut heard = self.heard.clone();
+        async move {
+            let lost = match heard.wait_for(|heard| heard.trouble.is_some()).await {
+                Ok(heard) => Some(heard.lost()),
+                // The sender lives in the client's task; that it is gone means that the client is.
+                Err(_) => None,
+            };
+            lost.unwrap_or_else(|| heard.borrow().lost())
         }
+    }
+
+    /// Whether anything may have cost deliveries.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.heard.borrow().trouble.is_some() || self.heard.has_changed().is_err()
+    }
+
+    /// Resolves once the server has refused the user something that `matters`.
+    pub async fn denied(&self, matters: impl Fn(&Denial) -> bool) -> Denial {
+        let mut heard = self.heard.clone();
+        let found = match heard.wait_for(|heard| heard.denied.iter().any(&matters)).await {
+            Ok(heard) => heard.denied.iter().find(|denial| matters(denial)).cloned(),
+            Err(_) => None,
+        };
+        match found {
+            Some(denial) => denial,
+            // A client that is gone is refused nothing any more.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Heard {
+    /// Takes an event in; whether it says anything new.
+    fn note(&mut self, event: &Event) -> bool {
+        let trouble = Trouble::from_event(event).filter(|_| self.trouble.is_none());
+        self.trouble = self.trouble.or(trouble);
+        let Event::ServerError(error) = event else { return trouble.is_some() };
+        let text = match error {
+            ServerError::AuthorizationViolation => "authorization violation".to_owned(),
+            ServerError::SlowConsumer(_) => "slow consumer".to_owned(),
+            ServerError::Other(text) => text.clone(),
+        };
+        if let Some(denial) = Denial::read(&text)
+            && !self.denied.contains(&denial)
+            && self.denied.len() < MOST_DENIALS
+        {
+            self.denied.push(denial);
+        }
+        self.said = Some(text);
+        true
+    }
+
+    fn lost(&self) -> Lost {
+        Lost { trouble: self.trouble.unwrap_or(Trouble::Closed), said: self.said.clone() }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.trouble {
+            Trouble::Disconnected => "the connection to NATS was lost",
+            Trouble::SlowConsumer => "the client dropped messages from NATS that nobody read in time",
+            Trouble::LameDuck => "the NATS server is about to shut down",
+            Trouble::Closed => "the NATS client gave up",
+        })?;
+        match &self.said {
+            Some(said) => write!(f, "; the last error that the server sent: {said}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Denial {
+    /// Reads what the server says about a missing permission:
+    /// `Permissions Violation for Publish to "frames.a"`, with more after the subject at times.
+    fn read(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("Permissions Violation for ")?;
+        let (action, rest) = match rest.strip_prefix("Publish to \"") {
+            Some(rest) => (Access::Publish, rest),
+            None => (Access::Subscribe, rest.strip_prefix("Subscription to \"")?),
+        };
+        let subject = rest.split('"').next()?.to_owned();
+        Some(Self { action, subject })
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let action = match self.action {
+            Access::Publish => "publish",
+            Access::Subscribe => "subscribe",
+        };
+        write!(f, "{action} to {}", self.subject)
     }
 }
 

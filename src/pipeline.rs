@@ -9,6 +9,7 @@
 //! ```
 //!
 //! Guarantees: when any stage fails, all of them end, and the failure of that stage is what the generation returns.
+//! When nothing more can be read, what was taken before is committed first, as far as [`LAST_DELIVERIES`] lets it.
 //! On a stop they end in the order of the data: nothing more is pulled, what was taken is committed and acknowledged.
 
 use std::pin::pin;
@@ -25,7 +26,7 @@ use crate::config::{self, Config};
 use crate::copy::Target;
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
-use crate::nats::Trouble;
+use crate::nats::{Lost, Trouble};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
 use crate::read::{self, Reader};
@@ -42,6 +43,10 @@ const ACKS: usize = 4;
 
 /// Emptied batches that wait to be filled again: no more than can be in flight.
 const EMPTIED: usize = 2;
+
+/// How long what has arrived over a connection that is lost may take to be taken and sent to the writer: two pull
+/// requests are decoded in a fraction of it, and a writer that is stuck does not keep the loss from being told for longer.
+const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 
 /// What stays the same over the generations of a pipeline.
 #[derive(Debug)]
@@ -90,8 +95,8 @@ pub enum Failure {
     #[error(transparent)]
     Lag(#[from] lag::Error),
     /// The connection to NATS may have cost deliveries.
-    #[error("the connection to NATS had trouble: {0:?}")]
-    Nats(Trouble),
+    #[error("{0}")]
+    Nats(Lost),
     /// A stage panicked, which is a defect in jetcopy.
     #[error("a stage of the pipeline panicked")]
     Panicked(#[source] JoinError),
@@ -211,8 +216,7 @@ impl Pipeline {
             client.server_info().max_payload,
         );
         let reader = Reader {
-            subscription: Subscription::start(client.clone(), &consumer, claim.last_sequence, pull_bytes)
-                .await?,
+            subscription: Subscription::start(&nats, &consumer, claim.last_sequence, pull_bytes).await?,
             decoder,
             limits: self.pipeline.batch,
             tables: tables.len(),
@@ -228,6 +232,7 @@ impl Pipeline {
             Ok(match reader.run(batches, emptied_in, stop).await? {
                 read::Ended::Stopped => Ended::Well,
                 read::Ended::Dropped(gap) => Ended::Drained(Failure::Dropped(gap)),
+                read::Ended::Cut(error) => Ended::Drained(Failure::Read(error.into())),
             })
         });
         stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Ended::Well)?) });
@@ -236,7 +241,14 @@ impl Pipeline {
             ack::run(client, acks_in, metrics).await;
             Ok(Ended::Well)
         });
-        stages.spawn(async move { Err(Failure::Nats(nats.broken().await)) });
+        stages.spawn(async move {
+            let lost = nats.broken().await;
+            // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.
+            if lost.trouble != Trouble::SlowConsumer {
+                tokio::time::sleep(LAST_DELIVERIES).await;
+            }
+            Err(Failure::Nats(lost))
+        });
         let probe = lag::run(consumer, stream, self.pipeline.clone(), progress, self.metrics.clone());
         stages.spawn(async move { Err(probe.await.into()) });
         Ok(stages)

@@ -51,12 +51,14 @@ pub enum Ended {
     Stopped,
     /// The stream dropped messages that were not delivered yet. What came before them has been sent.
     Dropped(Gap),
+    /// Nothing more can be read. What came before has been sent.
+    Cut(subscribe::Error),
 }
 
 /// Why reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The subscription failed.
+    /// The subscription failed; only after what came before was sent.
     #[error(transparent)]
     Subscription(#[from] subscribe::Error),
     /// The stream could not be asked about a gap.
@@ -69,7 +71,8 @@ pub enum Error {
 const TAKEN_IN_A_ROW: usize = 64;
 
 impl Reader {
-    /// Reads until `stop` says so, the writer is gone, or the subscription fails. On a stop, what was taken is sent.
+    /// Reads until `stop` says so, the writer is gone, or the subscription fails. But for the second, what was taken is
+    /// sent first.
     pub async fn run(
         mut self,
         batches: mpsc::Sender<Batch>,
@@ -78,7 +81,7 @@ impl Reader {
     ) -> Result<Ended, Error> {
         let mut age = pin!(sleep(self.limits.longest_age()));
         let mut batch = Batch::new(self.tables);
-        let mut due = None;
+        let (mut due, mut cut) = (None, None);
         let timing = self.metrics.stages.start();
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
@@ -102,38 +105,58 @@ impl Reader {
                 () = &mut age, if due.is_none() && !batch.is_empty() => due = Some(Closed::Age),
                 delivery = self.subscription.next(), if room => {
                     timing.enter(Stage::Decode);
-                    let mut delivery = delivery?;
-                    if batch.is_empty() {
-                        // What is there already fills it.
-                        let backlog = delivery.pending >= self.limits.max_rows as u64;
-                        let limit = self.limits.max_age.unwrap_or_else(|| self.progress.pace.age(backlog));
-                        age.as_mut().reset((Instant::now() + limit).into());
-                    }
-                    let mut taken = 1;
-                    let more = loop {
-                        if delivery.sequence > self.until {
-                            break false;
+                    let taken = match delivery {
+                        Ok(delivery) => {
+                            if batch.is_empty() {
+                                // What is there already fills it.
+                                let backlog = delivery.pending >= self.limits.max_rows as u64;
+                                let limit = self.limits.max_age;
+                                let limit = limit.unwrap_or_else(|| self.progress.pace.age(backlog));
+                                age.as_mut().reset((Instant::now() + limit).into());
+                            }
+                            self.take(delivery, &mut batch)
                         }
-                        self.push(&mut batch, delivery);
-                        if taken == TAKEN_IN_A_ROW || batch.reached(&self.limits).is_some() {
-                            break true;
-                        }
-                        let Some(next) = self.subscription.next_ready() else { break true };
-                        delivery = next?;
-                        taken += 1;
+                        Err(error) => Err(error),
                     };
-                    if !more {
-                        break;
+                    match taken {
+                        Ok(true) => due = batch.reached(&self.limits).or(due),
+                        Ok(false) => break,
+                        Err(error) => {
+                            cut = Some(error);
+                            break;
+                        }
                     }
-                    due = batch.reached(&self.limits).or(due);
                 }
             }
         }
         // A writer that is gone has said why; what was not written is replayed.
         let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
+        if let Some(error) = cut {
+            // Nobody may be there to ask about a gap: what follows it is read again.
+            batch.truncate_at_gap();
+            self.finish(permit, batch);
+            return Ok(Ended::Cut(error));
+        }
         let gap = self.dropped(&mut batch).await?;
         self.finish(permit, batch);
         Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
+    }
+
+    /// Takes a delivery and those that have arrived after it; false once the last sequence to take is passed.
+    fn take(&mut self, mut delivery: Delivery, batch: &mut Batch) -> Result<bool, subscribe::Error> {
+        let mut taken = 1;
+        loop {
+            if delivery.sequence > self.until {
+                return Ok(false);
+            }
+            self.push(batch, delivery);
+            if taken == TAKEN_IN_A_ROW || batch.reached(&self.limits).is_some() {
+                return Ok(true);
+            }
+            let Some(next) = self.subscription.next_ready() else { return Ok(true) };
+            delivery = next?;
+            taken += 1;
+        }
     }
 
     /// The first gap of `batch` if the front of the stream has passed it, so that its messages are lost rather than

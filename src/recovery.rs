@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::checkpoint;
 use crate::lag;
-use crate::nats::{self, Trouble};
+use crate::nats::{self, Lost, Trouble};
 use crate::pipeline::Failure;
 use crate::postgres::connect::ConnectError;
 use crate::postgres::direct_compress::DirectCompressError;
@@ -118,10 +118,16 @@ pub fn recovery(failure: &Failure) -> Recovery {
                 Recovery::again("jetstream")
             }
         },
-        Failure::Nats(Trouble::Disconnected | Trouble::Closed) => Recovery::again("nats"),
-        Failure::Nats(Trouble::LameDuck) => Recovery::again("lame_duck"),
-        Failure::Nats(Trouble::SlowConsumer) => Recovery::again("slow_consumer"),
+        Failure::Nats(lost) => of_connection(lost),
         Failure::Panicked(_) => Recovery::again("panic"),
+    }
+}
+
+fn of_connection(lost: &Lost) -> Recovery {
+    match lost.trouble {
+        Trouble::Disconnected | Trouble::Closed => Recovery::again("nats"),
+        Trouble::LameDuck => Recovery::again("lame_duck"),
+        Trouble::SlowConsumer => Recovery::again("slow_consumer"),
     }
 }
 
@@ -215,9 +221,8 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
             pull::Error::ConsumerDeleted => Recovery::again("consumer_deleted"),
             pull::Error::NoResponders => Recovery::again("no_responders"),
             pull::Error::Refused(_) => Recovery { cause: "consumer_changed", action: Action::Recreate },
-            pull::Error::Ended | pull::Error::Subscribe(_) | pull::Error::Ask(_) => {
-                Recovery::again("jetstream")
-            }
+            pull::Error::Lost(lost) => of_connection(lost),
+            pull::Error::Subscribe(_) | pull::Error::Ask(_) => Recovery::again("jetstream"),
         },
         subscribe::Error::Paused { stream, durable, .. } => Recovery {
             cause: "paused_in_nats",

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::config;
+use crate::nats::Connection;
 use pull::Pull;
 
 pub mod pull;
@@ -276,16 +277,16 @@ impl Subscription {
     /// Starts pulling from a durable that was [placed](place) after `checkpoint`. At most about two pull requests of
     /// `pull_bytes` each are on the way or buffered by the client.
     pub async fn start(
-        client: async_nats::Client,
+        connection: &Connection,
         consumer: &PullConsumer,
         checkpoint: u64,
         pull_bytes: usize,
     ) -> Result<Self, Error> {
-        let pull = Pull::start(client, consumer, pull_bytes).await?;
+        let pull = Pull::start(connection, consumer, pull_bytes).await?;
         Ok(Self { pull, order: Contiguity::after(checkpoint), acks: AckSubjects::default() })
     }
 
-    /// The next delivery. An error ends the generation.
+    /// The next delivery. An error ends the generation; all that was yielded before it was in order.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         let message = self.pull.next().await?;
         self.take(message)

@@ -77,6 +77,13 @@ fn pipeline(name: &str) -> config::Pipeline {
     Figment::from(Toml::string(&text)).extract().unwrap()
 }
 
+impl World {
+    async fn connection(&self) -> Connection {
+        let settings = config::Nats { url: self.nats.url(), ..config::Nats::default() };
+        Connection::open(&settings, "test").await.unwrap()
+    }
+}
+
 struct World {
     client: async_nats::Client,
     stream: Stream,
@@ -113,7 +120,7 @@ async fn read(
 ) -> Vec<u64> {
     let consumer = place(&world.client, &world.stream, pipeline, checkpoint, placement).await.unwrap();
     let mut subscription =
-        Subscription::start(world.client.clone(), &consumer, checkpoint, pull_bytes).await.unwrap();
+        Subscription::start(&world.connection().await, &consumer, checkpoint, pull_bytes).await.unwrap();
     let mut sequences = Vec::new();
     for _ in 0..count {
         let delivery = tokio::time::timeout(Duration::from_secs(10), subscription.next());
@@ -143,7 +150,7 @@ async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_els
 async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
     let (world, pipeline) = (stream_with("END", 5, 10).await, pipeline("END"));
     let consumer = place(&world.client, &world.stream, &pipeline, 5, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(world.client.clone(), &consumer, 5, ROOMY).await.unwrap();
+    let mut subscription = Subscription::start(&world.connection().await, &consumer, 5, ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "END", 1, 10).await;
     assert_eq!(subscription.next().await.unwrap().sequence, 6);
@@ -160,7 +167,7 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
         tokio::task::yield_now().await;
     }
     let placed = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(world.client.clone(), &placed, 0, ROOMY).await.unwrap();
+    let mut subscription = Subscription::start(&world.connection().await, &placed, 0, ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "ZOMBIE", 20, 10).await;
     for sequence in 1..=20 {
@@ -172,7 +179,7 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
 async fn a_second_puller_on_the_durable_is_a_breach() {
     let (world, pipeline) = (stream_with("SECOND", 0, 10).await, pipeline("SECOND"));
     let consumer = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(world.client.clone(), &consumer, 0, ROOMY).await.unwrap();
+    let mut subscription = Subscription::start(&world.connection().await, &consumer, 0, ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     let mut second = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
     assert!(second.next().now_or_never().is_none());
