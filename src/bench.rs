@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::migrate;
 use crate::nats::Connection;
 use crate::postgres::connect::{self, Session};
-use crate::private::{self, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
+use crate::private::{self, Extension, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
 
 pub mod commits;
 pub mod daemon;
@@ -133,8 +133,12 @@ impl Servers {
         let started = tokio::task::spawn_blocking(move || {
             let settings =
                 POSTGRES_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-            let options =
-                PostgresOptions { durable: true, timescaledb, settings, ..PostgresOptions::default() };
+            let options = PostgresOptions {
+                durable: true,
+                timescaledb: if timescaledb { Extension::Offered } else { Extension::Never },
+                settings,
+                ..PostgresOptions::default()
+            };
             Ok::<_, private::Error>((
                 PrivateNats::start(&NatsOptions::default())?,
                 PrivatePostgres::start(&options)?,

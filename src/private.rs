@@ -10,6 +10,7 @@
 //! Every call that starts or stops a server blocks for up to some seconds; in async code other than tests, call it
 //! from `spawn_blocking`.
 
+mod account;
 mod directory;
 mod nats;
 mod pgbouncer;
@@ -21,9 +22,10 @@ mod prometheus;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+pub use account::{Need, leave_out, skip};
 pub use nats::{NatsOptions, PrivateNats};
 pub use pgbouncer::PrivatePgBouncer;
-pub use postgres::{PostgresOptions, PrivatePostgres, connect};
+pub use postgres::{Extension, PostgresOptions, PrivatePostgres, connect};
 pub use process::{Stop, spawn_tied};
 pub use programs::promtool;
 pub use prometheus::{PrivateExporter, PrivatePrometheus};
@@ -38,6 +40,14 @@ pub enum Error {
         program: &'static str,
         /// The environment variable that names its place.
         variable: &'static str,
+    },
+    /// `JETCOPY_TIMESCALEDB` asks for what the server does not have, or says neither yes nor no.
+    #[error("JETCOPY_TIMESCALEDB is {value:?}, but {reason}")]
+    Switch {
+        /// What the variable says.
+        value: String,
+        /// Why that cannot be done.
+        reason: &'static str,
     },
     /// The program ran and ended, or did not get ready in time.
     #[error("{program} did not start; its log ends:\n{tail}")]

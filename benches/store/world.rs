@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres, connect};
+use jetcopy::private::{Extension, PostgresOptions, PrivatePostgres, connect};
 use jetcopy::{config, migrate, store};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -31,8 +31,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(plain: bool) -> Self {
         let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let options =
-            PostgresOptions { durable: true, timescaledb: !plain, settings, ..PostgresOptions::default() };
+        let options = PostgresOptions {
+            durable: true,
+            timescaledb: if plain { Extension::Never } else { Extension::Offered },
+            settings,
+            ..PostgresOptions::default()
+        };
         let postgres = PrivatePostgres::start(&options).unwrap();
         let url = postgres.create_database_named("store").await.unwrap();
         let mut world = Self { database: connect(&url).await.unwrap(), url, postgres, process: 0 };

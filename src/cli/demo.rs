@@ -23,7 +23,7 @@ use super::Failure;
 use super::signals::Shutdown;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::private::{self, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
+use crate::private::{self, Extension, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
 use crate::publish::{paced, publish};
 use crate::status::{Numbers, Registry, State};
 use crate::{http, migrate, supervise};
@@ -251,7 +251,10 @@ impl Servers {
     async fn start() -> Result<Self, Failure> {
         let started = tokio::task::spawn_blocking(|| {
             let nats = PrivateNats::start(&NatsOptions::default())?;
-            let postgres = PrivatePostgres::start(&PostgresOptions::default())?;
+            let postgres = PrivatePostgres::start(&PostgresOptions {
+                timescaledb: Extension::Offered,
+                ..PostgresOptions::default()
+            })?;
             Ok::<_, private::Error>((nats, postgres))
         });
         let (nats, postgres) = started.await.map_err(Failure::failed)?.map_err(Failure::failed)?;

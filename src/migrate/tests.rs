@@ -78,11 +78,7 @@ async fn an_empty_database_gets_every_table_and_a_second_run_changes_nothing() {
 
 #[tokio::test]
 async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
@@ -204,7 +200,7 @@ async fn checkpoint_updates_stay_heap_only_on_one_page() {
     // A server of its own, without workers: a transaction that somebody else holds open, in whatever database, holds
     // back what an update may prune.
     let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
-    let options = PostgresOptions { timescaledb: false, settings, ..PostgresOptions::default() };
+    let options = PostgresOptions { settings, ..PostgresOptions::plain() };
     let server = PrivatePostgres::start(&options).unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&self::settings(&url)).await.unwrap();

@@ -10,6 +10,7 @@ use std::process::Child;
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
+use super::account::{self, Need};
 use super::postgres::server_user;
 use super::process::{Program, Server, Stop, log_to, spawn_tied};
 use super::{Error, PrivatePostgres, directory, io as io_error, programs};
@@ -38,16 +39,45 @@ struct PgBouncer {
 impl PrivatePgBouncer {
     /// Starts a pooler in front of `postgres` and waits until it answers.
     pub fn start(postgres: &PrivatePostgres) -> Result<Self, Error> {
-        let program =
+        let mut program =
             PgBouncer { path: programs::pgbouncer()?, user: server_user(), postgres_port: postgres.port() };
         let directory = directory::create()?;
         if let Some(user) = &program.user {
+            // It may lie below root's home, where that user cannot run it.
+            let copy = directory.path().join("pgbouncer");
+            std::fs::copy(&program.path, &copy).map_err(io_error("copy", &program.path))?;
+            program.path = copy;
             chown(directory.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
                 .map_err(io_error("change the owner of", directory.path()))?;
         }
         let mut server = Server::new("pgbouncer", directory);
         server.start_on_free_port(&program)?;
         Ok(Self { server, program })
+    }
+
+    /// The same for a test that needs one: `None`, noted as a skip, where the program is missing.
+    ///
+    /// # Panics
+    ///
+    /// When it is, and `JETCOPY_REQUIRE` names it.
+    pub fn start_or_skip(postgres: &PrivatePostgres) -> Result<Option<Self>, Error> {
+        Self::start_or_leave_out(postgres, account::TEST)
+    }
+
+    /// The same for a test of which only `what` needs one.
+    ///
+    /// # Panics
+    ///
+    /// When the program is missing, and `JETCOPY_REQUIRE` names it.
+    pub fn start_or_leave_out(postgres: &PrivatePostgres, what: &str) -> Result<Option<Self>, Error> {
+        match Self::start(postgres) {
+            Ok(pooler) => Ok(Some(pooler)),
+            Err(Error::Missing { .. }) => {
+                account::leave_out(Need::PgBouncer, what);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Turns new server connections to `postgres`, without a restart.

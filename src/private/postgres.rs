@@ -1,4 +1,8 @@
-//! A private PostgreSQL, with TimescaleDB where the server offers it.
+//! A private PostgreSQL, plain or with TimescaleDB.
+//!
+//! `JETCOPY_TIMESCALEDB` is the switch. `no` hides the extension from all that is started here; `yes` loads
+//! it and fails where the server does not offer it. Without it tests are on plain PostgreSQL, while `jetcopy
+//! demo` and the benches take what the server offers.
 //!
 //! `initdb` takes a second or more: it runs once a version, and every start copies what it made.
 
@@ -15,6 +19,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User};
 use tokio_postgres::{Client, NoTls};
 
+use super::account::{self, Need};
 use super::process::{Program, Server, Stop, as_user, log_to, spawn_tied};
 use super::{Error, directory, io as io_error, programs};
 
@@ -27,14 +32,46 @@ const ORPHANS: &str = "pre-existing shared memory block";
 /// How long they may take: they notice within milliseconds, unless a loaded machine does not let them run.
 const ORPHANS_END: Duration = Duration::from_secs(10);
 
+/// The switch: `yes` or `no`.
+const SWITCH: &str = "JETCOPY_TIMESCALEDB";
+
+/// Whether a private PostgreSQL loads TimescaleDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extension {
+    /// As `JETCOPY_TIMESCALEDB` says; without it, no.
+    Switched,
+    /// Where the server offers it, unless `JETCOPY_TIMESCALEDB` says no.
+    Offered,
+    /// In no case.
+    Never,
+}
+
+impl Extension {
+    /// Whether it is loaded where the switch is `switch`; `offered`: whether the server has it.
+    fn is_loaded(self, switch: String, offered: impl Fn() -> bool) -> Result<bool, Error> {
+        let reason = match (self, switch.as_str()) {
+            (Self::Never, _) | (Self::Switched | Self::Offered, "no") | (Self::Switched, "") => {
+                return Ok(false);
+            }
+            (Self::Offered, "") => return Ok(offered()),
+            (Self::Switched | Self::Offered, "yes") if offered() => return Ok(true),
+            (Self::Switched | Self::Offered, "yes") => {
+                "the server does not offer TimescaleDB: install it, or say no"
+            }
+            (Self::Switched | Self::Offered, _) => "it is yes or no",
+        };
+        Err(Error::Switch { value: switch, reason })
+    }
+}
+
 /// What a private PostgreSQL is started with.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
     /// Whether commits survive the machine, as they must in a bench; tests only kill the server, and that they survive
     /// either way.
     pub durable: bool,
-    /// Whether TimescaleDB is loaded when the server has it.
-    pub timescaledb: bool,
+    /// Whether TimescaleDB is loaded.
+    pub timescaledb: Extension,
     /// `max_connections`
     pub max_connections: u32,
     /// More settings, as `postgresql.conf` takes them; they win over those above.
@@ -43,7 +80,15 @@ pub struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { durable: false, timescaledb: true, max_connections: 200, settings: Vec::new() }
+        Self { durable: false, timescaledb: Extension::Switched, max_connections: 200, settings: Vec::new() }
+    }
+}
+
+impl PostgresOptions {
+    /// Plain PostgreSQL, whatever the switch says.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { timescaledb: Extension::Never, ..Self::default() }
     }
 }
 
@@ -66,7 +111,9 @@ impl PrivatePostgres {
     /// Starts a server and waits until it answers.
     pub fn start(options: &PostgresOptions) -> Result<Self, Error> {
         let program = Postgres { bin: programs::postgres_bin()?, user: server_user() };
-        let has_timescaledb = options.timescaledb && program.offers_timescaledb();
+        let switch = std::env::var(SWITCH).unwrap_or_default();
+        let has_timescaledb = options.timescaledb.is_loaded(switch, || program.offers_timescaledb())?;
+        account::note_store(has_timescaledb, options.timescaledb == Extension::Switched);
         let directory = directory::create()?;
         program.give(directory.path())?;
         let data = directory.path().join("data");
@@ -112,14 +159,24 @@ impl PrivatePostgres {
     /// The server that the tests of this process share, each in a database of its own. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
-        super::shared(&SHARED, || Self::start(&PostgresOptions::default()))
+        let server = super::shared(&SHARED, || Self::start(&PostgresOptions::default()))?;
+        account::note_store(server.has_timescaledb, true);
+        Ok(server)
+    }
+
+    /// As [`Self::shared`], for a test that needs TimescaleDB: `None`, noted as a skip, where this run is on
+    /// plain PostgreSQL.
+    pub fn shared_timescaledb() -> Result<Option<Arc<Self>>, Error> {
+        let server = Self::shared()?;
+        Ok((!server.lacks_timescaledb()).then_some(server))
     }
 
     /// As [`Self::shared`], without TimescaleDB also where the server has it.
     pub fn shared_plain() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
-        let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
-        super::shared(&SHARED, || Self::start(&options))
+        let server = super::shared(&SHARED, || Self::start(&PostgresOptions::plain()))?;
+        account::note_store(false, false);
+        Ok(server)
     }
 
     /// The address of the maintenance database `postgres`.
@@ -156,6 +213,19 @@ impl PrivatePostgres {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
+    }
+
+    /// Whether TimescaleDB is missing, which is noted as a skip of the test that asks.
+    ///
+    /// # Panics
+    ///
+    /// When it is, and `JETCOPY_REQUIRE` names it.
+    #[must_use]
+    pub fn lacks_timescaledb(&self) -> bool {
+        if !self.has_timescaledb {
+            account::skip(Need::TimescaleDb);
+        }
+        !self.has_timescaledb
     }
 
     /// Whether TimescaleDB is loaded. The extension is yet to be created in each database that wants it.
@@ -357,6 +427,23 @@ mod tests {
     use std::net::{Ipv4Addr, TcpStream};
 
     use super::*;
+
+    #[test]
+    fn the_switch_hides_timescaledb_unless_it_says_yes_and_then_it_must_be_there() {
+        let loaded = |extension: Extension, switch: &str, offered| {
+            extension.is_loaded(switch.to_owned(), || offered).map_err(|error| error.to_string())
+        };
+        for offered in [false, true] {
+            assert_eq!(loaded(Extension::Switched, "", offered), Ok(false));
+            assert_eq!(loaded(Extension::Offered, "", offered), Ok(offered));
+            for extension in [Extension::Switched, Extension::Offered] {
+                assert_eq!(loaded(extension, "no", offered), Ok(false));
+                assert_eq!(loaded(extension, "yes", offered).is_ok(), offered);
+                assert!(loaded(extension, "true", offered).unwrap_err().contains("yes or no"));
+            }
+            assert_eq!(loaded(Extension::Never, "yes", offered), Ok(false));
+        }
+    }
 
     #[tokio::test]
     async fn a_killed_postgres_comes_back_on_its_port_with_what_it_had_committed() {

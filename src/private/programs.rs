@@ -8,6 +8,8 @@ use super::Error;
 const TOOLS: &str = ".tools/venv/bin";
 /// Where it unpacks Debian's packages that would start a service if they were installed.
 const UNPACKED: &str = ".tools/debian/usr/bin";
+/// The same for programs that Debian keeps for administrators.
+const UNPACKED_SYSTEM: &str = ".tools/debian/usr/sbin";
 /// Where Debian's packages put each major version of PostgreSQL.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
@@ -39,12 +41,13 @@ pub(super) fn postgres_bin() -> Result<PathBuf, Error> {
     found.ok_or(Error::Missing { program: "PostgreSQL", variable: VARIABLE })
 }
 
-/// The `pgbouncer` program: `$JETCOPY_PGBOUNCER`, else from `PATH`, else where Debian puts it. No setup installs it:
-/// tests that want it are skipped where it is missing.
+/// The `pgbouncer` program: `$JETCOPY_PGBOUNCER`, else what `make setup` unpacked, else from `PATH`, else
+/// where Debian puts it.
 pub(super) fn pgbouncer() -> Result<PathBuf, Error> {
     const VARIABLE: &str = "JETCOPY_PGBOUNCER";
     std::env::var_os(VARIABLE)
         .map(PathBuf::from)
+        .or_else(|| tools(UNPACKED_SYSTEM, "pgbouncer"))
         .or_else(|| on_path("pgbouncer"))
         .or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")))
         .filter(|path| path.is_file())

@@ -283,8 +283,7 @@ async fn messages_older_than_what_maintain_dropped_are_left_out_and_younger_ones
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_older_than_a_retention_policy_are_left_out_and_younger_ones_are_not() {
-    if !PrivatePostgres::shared().unwrap().has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
+    if PrivatePostgres::shared().unwrap().lacks_timescaledb() {
         return;
     }
     let world = World::new().await;

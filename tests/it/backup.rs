@@ -93,11 +93,7 @@ const COMPRESSED: &str = "SELECT count(*) FROM timescaledb_information.chunks
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_catches_up_from_the_stream() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let mut place = Place::on(server).await;
     let world = &place.world;
     let settings = config::Postgres { url: world.own_url.clone(), ..config::Postgres::default() };
@@ -373,7 +369,7 @@ exec BIN/pg_restore "$@"
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_restore_has_left_is_removed_by_the_next_one_and_what_another_makes_is_not() {
     // A server of its own: on a shared one, other tests' restores would remove it.
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let place = Place::on(Arc::new(PrivatePostgres::start(&options).unwrap())).await;
     let backup = place.backed_up().await;
     let stuck = place.programs_with(&[("pg_restore", STUCK.to_owned())]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, World, shared_data};
+use crate::support::{Daemon, World, days_ago, shared_data};
 
 const PIPELINE: &str = r#"
 [[pipeline]]
@@ -33,8 +33,10 @@ bbox_width = "box[2]"
 bbox_height = "box[3]"
 "#;
 
-/// 2024-01-01, in microseconds; frames follow at 25 a second.
-const START: i64 = 1_704_067_200_000_000;
+/// When it begins, in microseconds; frames follow at 25 a second.
+fn start() -> i64 {
+    days_ago(10)
+}
 const FRAME: i64 = 40_000;
 
 /// A line of a file: box and score.
@@ -64,7 +66,7 @@ fn message(frame: i64, detections: &[Detection]) -> Value {
         .iter()
         .map(|(edges, score)| json!({"box": edges, "score": score, "label": "person"}))
         .collect();
-    json!({"timestamp": START + frame * FRAME, "frame": frame, "detections": detections})
+    json!({"timestamp": start() + frame * FRAME, "frame": frame, "detections": detections})
 }
 
 fn in_order(mut rows: Vec<(String, i64, [f64; 5])>) -> Vec<(String, i64, [f64; 5])> {
@@ -103,7 +105,7 @@ async fn every_line_becomes_a_row(format: &str, encode: impl Fn(&Value) -> Vec<u
     assert_eq!(stored.len(), frames.len());
     for (camera, frame, time) in stored {
         assert!(frames.contains_key(&(camera, frame)));
-        assert_eq!(time, START + frame * FRAME);
+        assert_eq!(time, start() + frame * FRAME);
     }
 
     let sql = "SELECT camera_id, frame_id, bbox_left, bbox_top, bbox_width, bbox_height, confidence

@@ -162,7 +162,7 @@ async fn walk(path: &str, world: &mut World) {
 
 async fn world() -> (World, PrivateNats, PrivatePostgres) {
     // Without TimescaleDB, which some of docs/store.md is about; src/store has its tests.
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let (nats, postgres) =
         (PrivateNats::start(&NatsOptions::default()).unwrap(), PrivatePostgres::start(&options).unwrap());
     (World::new(&nats, &postgres).await, nats, postgres)
@@ -244,7 +244,7 @@ async fn the_mapping_of_the_operations_page_splits_a_stream_over_two_pipelines()
     world.write("jetcopy.toml", "");
     walk("docs/operations.md", &mut world).await;
     world.start("jetcopy run").await;
-    let publish = "for n in $(seq 40); do echo \"{\\\"camera\\\": $n, \\\"timestamp\\\": 1, \\\"frame_id\\\": $n}\"; done |
+    let publish = "for n in $(seq 40); do echo \"{\\\"camera\\\": $n, \\\"timestamp\\\": $(date +%s)000000, \\\"frame_id\\\": $n}\"; done |
         jetcopy publish 'frames.cam-{camera}'";
     let published = world.run(publish).await;
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));

@@ -66,7 +66,7 @@ fn healthy(config: &Path, daemon: &Daemon) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secret() {
     let nats = nats();
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let postgres = PrivatePostgres::start(&options).unwrap();
     let (admin, url) = database(&postgres).await;
     let publisher = as_user(&nats, "publisher", PUBLISHER_PASSWORD).await;

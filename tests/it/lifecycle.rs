@@ -44,8 +44,7 @@ fn frame(id: u64, hours_ago: i64) -> Vec<u8> {
 /// aloud, where there is none.
 async fn world() -> Option<World> {
     let postgres = PrivatePostgres::shared().unwrap();
-    if !postgres.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
+    if postgres.lacks_timescaledb() {
         return None;
     }
     let world = World::new().await;

@@ -7,12 +7,9 @@ use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
 
 /// A server of its own with a pooler before it, and a world that knows both; `None` where there is no pooler.
 async fn pooled() -> Option<(PrivatePostgres, PrivatePgBouncer, World)> {
-    let options = PostgresOptions { timescaledb: false, ..Default::default() };
+    let options = PostgresOptions::plain();
     let postgres = PrivatePostgres::start(&options).unwrap();
-    let Ok(bouncer) = PrivatePgBouncer::start(&postgres) else {
-        eprintln!("SKIPPED: pgbouncer is not there");
-        return None;
-    };
+    let bouncer = PrivatePgBouncer::start_or_skip(&postgres).unwrap()?;
     let mut world = World::with_postgres(&postgres).await;
     world.database_url = bouncer.url(&world.own_url);
     Some((postgres, bouncer, world))

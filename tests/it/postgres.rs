@@ -18,7 +18,7 @@ const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 /// A PostgreSQL of the test's own, which it may stop and change, and a world on it.
 pub(crate) async fn own_server(settings: &[(&str, &str)]) -> (PrivatePostgres, World) {
     let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options = PostgresOptions { timescaledb: false, settings, ..Default::default() };
+    let options = PostgresOptions { settings, ..PostgresOptions::plain() };
     let postgres = PrivatePostgres::start(&options).unwrap();
     let world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();

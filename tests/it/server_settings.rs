@@ -39,7 +39,7 @@ async fn a_server_takes_every_setting_of_the_tuned_files() {
         if timescaledb {
             given.push(("shared_preload_libraries".into(), "timescaledb,pg_stat_statements".into()));
         }
-        let options = PostgresOptions { timescaledb, settings: given, ..PostgresOptions::default() };
+        let options = PostgresOptions { settings: given, ..PostgresOptions::default() };
         let server = PrivatePostgres::start(&options).unwrap();
         let client = connect(&server.url()).await.unwrap();
         let errors = client.query("SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL", &[]);

@@ -9,12 +9,12 @@ mod proxy;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use jetcopy::private::{PrivateNats, PrivatePostgres, connect};
+use jetcopy::private::{Need, PrivateNats, PrivatePostgres, connect, skip};
 use jetcopy::publish::{Outgoing, publish};
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -205,11 +205,20 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
     }
 }
 
+/// Midnight (UTC) so many days before this process first asked, in microseconds: a time that does not depend
+/// on the date of the run, and is the same throughout it. Partitions are added on demand for days up to 1,000
+/// back and 7 ahead.
+pub(crate) fn days_ago(days: i64) -> i64 {
+    const DAY: i64 = 86_400_000_000;
+    static TODAY: LazyLock<i64> = LazyLock::new(|| jiff::Timestamp::now().as_microsecond().div_euclid(DAY));
+    (*TODAY - days) * DAY
+}
+
 /// Real input that lies beside the package on the developers' machines and is no part of it.
 pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(path);
     if !path.exists() {
-        eprintln!("SKIPPED: {} is not there", path.display());
+        skip(Need::Data);
         return None;
     }
     Some(path)

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jetcopy::private::{Need, skip};
+
 /// The highest exposure that a unit may have: 2.0, in tenths. A service without any hardening has 9.6.
 const MOST_EXPOSURE: u32 = 20;
 
@@ -31,7 +33,7 @@ fn units() -> (tempfile::TempDir, Vec<PathBuf>) {
 /// What `systemd-analyze` says; `None` where it is missing.
 fn analyze(arguments: &[&str], units: &[PathBuf]) -> Option<(bool, String)> {
     let Ok(output) = Command::new("systemd-analyze").args(arguments).args(units).output() else {
-        eprintln!("SKIPPED: systemd-analyze is not there");
+        skip(Need::Systemd);
         return None;
     };
     let said = [output.stdout, output.stderr].concat();

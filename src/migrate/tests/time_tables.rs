@@ -251,11 +251,7 @@ async fn two_who_add_the_same_partitions_at_once_both_succeed() {
 
 #[tokio::test]
 async fn a_time_table_is_a_hypertable_where_timescaledb_is_installed() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::{MIGRATIONS, MigrateError, connect, database_at, migrate, relations, settings};
-use crate::private::PrivatePostgres;
+use crate::private::{Need, PrivatePostgres, leave_out};
 
 /// Rows for what a migration makes, by its number. Times are of today: there is a partition for it.
 const ROWS: [(i32, &str); 6] = [
@@ -170,7 +170,7 @@ fn servers() -> Vec<Arc<PrivatePostgres>> {
     if offered.has_timescaledb() {
         vec![plain, offered]
     } else {
-        println!("plain PostgreSQL only: TimescaleDB is not installed here");
+        leave_out(Need::TimescaleDb, "the same on TimescaleDB");
         vec![plain]
     }
 }

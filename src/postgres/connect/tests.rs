@@ -46,7 +46,7 @@ async fn mute() -> (TcpListener, u16) {
 ///
 /// `client_ca` goes one further: over TLS, `guarded` then needs a certificate in place of the password.
 async fn guarded(tls: Option<(&str, &str)>, client_ca: Option<&str>) -> PrivatePostgres {
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let server = PrivatePostgres::start(&options).unwrap();
     let client = private::connect(&server.url()).await.unwrap();
     client.batch_execute(&format!("CREATE ROLE guarded LOGIN PASSWORD '{SECRET}'")).await.unwrap();
@@ -295,9 +295,8 @@ async fn a_unix_socket_serves_too() {
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let path = directory.path().to_str().unwrap();
     let options = PostgresOptions {
-        timescaledb: false,
         settings: vec![("unix_socket_directories".into(), path.into())],
-        ..PostgresOptions::default()
+        ..PostgresOptions::plain()
     };
     let server = PrivatePostgres::start(&options).unwrap();
     let config = settings(&format!("host={path} port={} user=postgres dbname=postgres", server.port()));
@@ -352,12 +351,11 @@ async fn dropping_a_session_ends_its_backend_also_in_the_middle_of_a_query() {
 #[tokio::test]
 async fn a_cancelled_wait_for_a_standby_is_seen_with_the_commit() {
     let options = PostgresOptions {
-        timescaledb: false,
         settings: vec![
             ("synchronous_standby_names".into(), "absent".into()),
             ("synchronous_commit".into(), "local".into()),
         ],
-        ..PostgresOptions::default()
+        ..PostgresOptions::plain()
     };
     let server = PrivatePostgres::start(&options).unwrap();
     let session = connect(&settings(&server.url()), "test").await.unwrap();
@@ -385,14 +383,7 @@ async fn a_cancelled_wait_for_a_standby_is_seen_with_the_commit() {
 #[tokio::test]
 async fn everything_here_works_through_a_transaction_pooler() {
     let server = PrivatePostgres::shared().unwrap();
-    let pooler = match PrivatePgBouncer::start(&server) {
-        Ok(pooler) => pooler,
-        Err(private::Error::Missing { .. }) => {
-            println!("skipped: PgBouncer is not installed here");
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+    let Some(pooler) = PrivatePgBouncer::start_or_skip(&server).unwrap() else { return };
     let config = settings(&pooler.url(&server.create_database().await.unwrap()));
     let all = migrate::status(&config).await.unwrap().len();
     let (one, other) = tokio::join!(migrate::migrate(&config), migrate::migrate(&config));

@@ -143,8 +143,7 @@ async fn a_row_that_is_there_is_merged_only_where_the_table_has_on_conflict() {
 #[tokio::test]
 async fn on_a_hypertable_the_line_is_as_exact_as_on_a_plain_table() {
     let (server, client) = with("CREATE TABLE t (at bigint NOT NULL, v text, UNIQUE (at, v))").await;
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
+    if server.lacks_timescaledb() {
         return;
     }
     client
@@ -320,10 +319,9 @@ async fn a_session_that_is_not_what_it_was_is_replaced() {
 #[tokio::test]
 async fn a_full_server_is_waited_for() {
     let options = PostgresOptions {
-        timescaledb: false,
         max_connections: 4,
         settings: vec![("superuser_reserved_connections".into(), "0".into())],
-        ..PostgresOptions::default()
+        ..PostgresOptions::plain()
     };
     let server = PrivatePostgres::start(&options).unwrap();
     let mut held = Vec::new();

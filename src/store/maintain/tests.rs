@@ -257,11 +257,7 @@ async fn a_step_that_fails_is_told_and_the_others_are_done() {
 
 #[tokio::test]
 async fn on_timescaledb_it_has_nothing_to_do_and_says_so() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let world = World::on(server).await;
     let report = world.maintain("").await;
     assert!(report.lines.len() >= 2);

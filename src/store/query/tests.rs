@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::migrate::migrate;
-use crate::private::{PostgresOptions, PrivatePostgres, connect};
+use crate::private::{Need, PostgresOptions, PrivatePostgres, connect, leave_out};
 
 /// A migrated database with and without TimescaleDB, as far as the server offers both.
 struct World {
@@ -43,7 +43,7 @@ impl World {
         if shared.has_timescaledb() {
             worlds.push(Self::on("TimescaleDB", shared).await);
         } else {
-            println!("skipped: TimescaleDB is not installed here");
+            leave_out(Need::TimescaleDb, "the same on TimescaleDB");
         }
         worlds
     }

@@ -6,8 +6,7 @@ use crate::store::catalog;
 
 /// A migrated database on a server with TimescaleDB, or `None`, said aloud, where there is none.
 async fn database(server: &PrivatePostgres) -> Option<String> {
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
+    if server.lacks_timescaledb() {
         return None;
     }
     let url = server.create_database().await.unwrap();
@@ -195,11 +194,7 @@ async fn another_chunk_interval_holds_for_new_chunks() {
 
 #[tokio::test]
 async fn what_is_not_the_stores_own_is_left_with_a_reason() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     let client = connect_to(&url).await.unwrap();
     client
@@ -288,11 +283,7 @@ async fn what_an_earlier_version_chose_is_changed_for_chunks_to_come_and_compres
 
 #[tokio::test]
 async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     let client = connect_to(&url).await.unwrap();
     client
@@ -333,7 +324,7 @@ async fn a_server_under_the_apache_licence_is_told_apart_and_migrates() {
 
 #[tokio::test]
 async fn without_timescaledb_there_is_nothing_to_apply() {
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let server = PrivatePostgres::start(&options).unwrap();
     migrate::migrate(&settings(&server.url())).await.unwrap();
     let applied = apply(&settings(&server.url()), &config::Store::default()).await.unwrap();

@@ -59,7 +59,7 @@ impl Drop for Monitor {
 async fn db_monitor_reports_outages_drops_lag_and_slow_statements_of_a_run() {
     const DATABASE_UP: usize = 1;
     const DAEMON_UP: usize = 7;
-    let options = PostgresOptions { timescaledb: false, ..Default::default() };
+    let options = PostgresOptions::plain();
     let mut postgres = PrivatePostgres::start(&options).unwrap();
     let mut world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use jetcopy::private::{Stop, connect};
+use jetcopy::private::{Need, Stop, connect, leave_out};
 use tokio_postgres::Client;
 
 use super::rules;
@@ -119,8 +119,8 @@ impl Watch {
         }
     }
 
-    fn skip(&mut self, alert: &'static str, why: &str) {
-        eprintln!("SKIPPED: {alert}: {why}");
+    fn skip(&mut self, alert: &'static str, need: Need) {
+        leave_out(need, alert);
         self.skipped.insert(alert);
     }
 
@@ -249,7 +249,7 @@ impl Drop for SmallDisk {
 async fn full_disk(watch: &mut Watch) {
     let path = watch.stack.world.directory.path().join(FULL);
     let Some(disk) = SmallDisk::mount(path) else {
-        watch.skip("DiskNearlyFull", "only root may mount a small file system to fill");
+        watch.skip("DiskNearlyFull", Need::Mount);
         return;
     };
     let expected = watch.before(["DiskNearlyFull"]).await;
@@ -275,7 +275,7 @@ async fn slow_queries(watch: &mut Watch) {
 
 async fn failing_job(watch: &mut Watch) {
     if !watch.stack.postgres.has_timescaledb() {
-        watch.skip("StoreJobFailing", "the server does not offer TimescaleDB");
+        watch.skip("StoreJobFailing", Need::TimescaleDb);
         return;
     }
     let expected = watch.before(["StoreJobFailing"]).await;
@@ -334,7 +334,7 @@ async fn clients(watch: &mut Watch) {
 
 async fn crowded_pool(watch: &mut Watch) {
     if watch.stack.bouncer.is_none() {
-        watch.skip("PgBouncerClientsWaiting", "PgBouncer is not there");
+        watch.skip("PgBouncerClientsWaiting", Need::PgBouncer);
         return;
     }
     let expected = watch.before(["PgBouncerClientsWaiting"]).await;

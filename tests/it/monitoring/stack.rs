@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use jetcopy::private::{
-    NatsOptions, PostgresOptions, PrivateExporter, PrivateNats, PrivatePgBouncer, PrivatePostgres,
-    PrivatePrometheus, Stop, connect,
+    NatsOptions, Need, PostgresOptions, PrivateExporter, PrivateNats, PrivatePgBouncer, PrivatePostgres,
+    PrivatePrometheus, Stop, connect, leave_out,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -65,23 +65,18 @@ impl Stack {
         world.database.batch_execute(&format!("{TABLE}; {MONITOR}")).await.unwrap();
         let between = Proxy::start(postgres.port()).await;
         let standby = postgres.standby(between.port()).unwrap();
-        let bouncer = match PrivatePgBouncer::start(&postgres) {
-            Ok(bouncer) => {
-                let server = format!(
-                    "CREATE SERVER pgbouncer FOREIGN DATA WRAPPER dblink_fdw
-                         OPTIONS (host '127.0.0.1', port '{}', dbname 'pgbouncer', connect_timeout '2');
-                     CREATE USER MAPPING FOR CURRENT_USER SERVER pgbouncer OPTIONS (user 'postgres')",
-                    bouncer.port()
-                );
-                world.database.batch_execute(&server).await.unwrap();
-                connect(&bouncer.url(&world.own_url)).await.unwrap().batch_execute("SELECT").await.unwrap();
-                Some(bouncer)
-            }
-            Err(error) => {
-                eprintln!("SKIPPED: what is told of PgBouncer: {error}");
-                None
-            }
-        };
+        // Each place that asks about the pooler leaves it out where there is none, and says so.
+        let bouncer = PrivatePgBouncer::start_or_leave_out(&postgres, "what PgBouncer tells").unwrap();
+        if let Some(bouncer) = &bouncer {
+            let server = format!(
+                "CREATE SERVER pgbouncer FOREIGN DATA WRAPPER dblink_fdw
+                     OPTIONS (host '127.0.0.1', port '{}', dbname 'pgbouncer', connect_timeout '2');
+                 CREATE USER MAPPING FOR CURRENT_USER SERVER pgbouncer OPTIONS (user 'postgres')",
+                bouncer.port()
+            );
+            world.database.batch_execute(&server).await.unwrap();
+            connect(&bouncer.url(&world.own_url)).await.unwrap().batch_execute("SELECT").await.unwrap();
+        }
         // First the primary, then the standby, as the failover at the end wants it.
         let both = format!(":{},127.0.0.1:{}/", postgres.port(), standby.port());
         world.database_url = world.own_url.replace(&format!(":{}/", postgres.port()), &both);
@@ -118,12 +113,16 @@ impl Stack {
 
     /// Compressed chunks, roll-ups and a job's run, where there is TimescaleDB.
     pub(super) async fn use_the_store(&self) {
-        let insert = "INSERT INTO frame_metadata (time, camera_id, frame_id)
+        // SQL of one's own gets no partitions on demand.
+        let insert = "SELECT jetcopy.add_partitions(relation, ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(2, 4) n))
+                FROM jetcopy.partitioned_tables;
+            INSERT INTO frame_metadata (time, camera_id, frame_id)
                 SELECT now() - interval '3 days' + make_interval(secs => n), 'cam', n FROM generate_series(1, 2000) n;
             INSERT INTO detection_events (time, camera_id, frame_id, label)
                 SELECT now() - interval '3 days' + make_interval(secs => n), 'cam', n, 'person' FROM generate_series(1, 2000) n";
         self.world.database.batch_execute(insert).await.unwrap();
         if !self.postgres.has_timescaledb() {
+            leave_out(Need::TimescaleDb, "what TimescaleDB tells");
             return;
         }
         let compress = "DO $$ BEGIN

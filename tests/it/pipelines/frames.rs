@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{carry, publish};
-use crate::support::{World, shared_data};
+use crate::support::{World, days_ago, shared_data};
 
-/// 2024-01-01, in microseconds; frames follow at 25 a second.
-const START: i64 = 1_704_067_200_000_000;
+/// When it begins, in microseconds; frames follow at 25 a second.
+fn start() -> i64 {
+    days_ago(10)
+}
 
 /// Count and sums of the files: score and area of the boxes.
 type Sums = (i64, f64, f64);
@@ -28,7 +30,7 @@ fn cameras() -> Option<BTreeMap<String, (Vec<Value>, Sums)>> {
             let detection = json!({"label": "person", "confidence": number(6), "box": edges});
             frames.entry(fields[0].parse().unwrap()).or_default().push(detection);
         }
-        let message = |(frame, detections): (i64, Vec<Value>)| json!({"timestamp": START + frame * 40_000, "frame_id": frame, "site": "street", "detections": detections});
+        let message = |(frame, detections): (i64, Vec<Value>)| json!({"timestamp": start() + frame * 40_000, "frame_id": frame, "site": "street", "detections": detections});
         let camera = path.file_stem().unwrap().to_str().unwrap().to_owned();
         cameras.insert(camera, (frames.into_iter().map(message).collect(), sums));
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{carry, digest, publish, publish_file};
-use crate::support::{World, shared_data};
+use crate::support::{World, days_ago, shared_data};
 
 /// Time, in text, and value, as the file has them.
 type Line = (String, f64);
@@ -23,6 +23,16 @@ fn in_order(mut lines: Vec<Line>) -> Vec<Line> {
     lines
 }
 
+/// A world with partitions for the days of the files, which are older than those that are added on demand.
+async fn world_of_old_days() -> World {
+    let world = World::new().await;
+    let sql = "SELECT count(jetcopy.add_partition(relation, day::date))
+        FROM jetcopy.partitioned_tables, generate_series(date '2013-12-01', '2015-12-31', '1 day') AS day
+        WHERE relation = 'time_series_data_points'::regclass";
+    world.database.batch_execute(sql).await.unwrap();
+    world
+}
+
 async fn stored(world: &World, series: &str) -> Vec<Line> {
     let sql = "SELECT to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), value FROM time_series_data_points
         WHERE series_id = $1 AND column_name = 'value'";
@@ -33,7 +43,7 @@ async fn stored(world: &World, series: &str) -> Vec<Line> {
 #[tokio::test]
 async fn real_series_published_from_their_files_are_stored_to_the_digit() {
     let Some(directory) = shared_data("series") else { return };
-    let world = World::new().await;
+    let world = world_of_old_days().await;
     let mut expected = Vec::new();
     for entry in directory.read_dir().unwrap() {
         let path = entry.unwrap().path();
@@ -67,7 +77,7 @@ async fn many_points_a_message_in_long_and_in_wide_form_are_the_same_as_one_a_me
     let lines = lines(&path);
     let long = |(time, value): &Line| json!({"timestamp": time, "column": "value", "value": value});
     let wide = |(time, value): &Line| json!({"timestamp": time, "value": value});
-    let world = World::new().await;
+    let world = world_of_old_days().await;
     publish_file(&world, "one.row", &path).await;
     let hundreds = |point: &dyn Fn(&Line) -> Value, name: &str| -> Vec<Value> {
         lines.chunks(100).map(|lines| json!({name: lines.iter().map(point).collect::<Vec<_>>()})).collect()
@@ -85,22 +95,30 @@ async fn many_points_a_message_in_long_and_in_wide_form_are_the_same_as_one_a_me
 #[tokio::test]
 async fn columns_of_wide_rows_are_points_and_what_is_no_number_is_null() {
     let world = World::new().await;
+    let second = |n: i64| days_ago(5) + n * 1_000_000;
+    let text = |n: i64, hours: i8, format: &str| {
+        let time = jiff::Timestamp::from_microsecond(second(n)).unwrap();
+        time.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(hours))).strftime(format).to_string()
+    };
     let rows = json!({"rows": [
-        {"timestamp": 1_700_000_000_000_000_i64, "temperature": 21.5, "humidity": "NaN"},
-        {"timestamp": "2023-11-14T22:13:21+00:00", "humidity": null, "temperature": "warm"},
-        {"timestamp": "2023-11-15 00:13:22+02:00", "temperature": "-Infinity"},
+        {"timestamp": second(0), "temperature": 21.5, "humidity": "NaN"},
+        {"timestamp": text(1, 0, "%Y-%m-%dT%H:%M:%S+00:00"), "humidity": null, "temperature": "warm"},
+        {"timestamp": text(2, 2, "%Y-%m-%d %H:%M:%S+02:00"), "temperature": "-Infinity"},
     ]});
     publish(&world, "room.rows", [rows]).await;
-    // {"timestamp": 1700000003000000, "temperature": NaN}, which JSON cannot say.
+    // {"timestamp": …, "temperature": NaN}, which JSON cannot say.
     let mut nan = b"\x82\xa9timestamp\xcf".to_vec();
-    nan.extend_from_slice(&1_700_000_003_000_000_u64.to_be_bytes());
+    nan.extend_from_slice(&second(3).to_be_bytes());
     nan.extend_from_slice(b"\xabtemperature\xcb");
     nan.extend_from_slice(&f64::NAN.to_be_bytes());
     world.publish("room.row", [nan]).await;
     let _daemon = carry(&world, "series").await;
-    let sql = "SELECT extract(epoch FROM timestamp)::bigint - 1700000000, column_name, value FROM time_series_data_points
-        WHERE series_id = 'room' ORDER BY 1, 2";
-    let found = world.database.query(sql, &[]).await.unwrap();
+    let sql = format!(
+        "SELECT extract(epoch FROM timestamp)::bigint - {}, column_name, value FROM time_series_data_points
+        WHERE series_id = 'room' ORDER BY 1, 2",
+        second(0) / 1_000_000
+    );
+    let found = world.database.query(&sql, &[]).await.unwrap();
     let found: Vec<(i64, &str, Option<f64>)> =
         found.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let expected = [

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::private::{Need, PrivatePostgres, connect, skip};
 
 use super::{database_resyncs, in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
@@ -55,7 +55,7 @@ async fn a_full_disk_is_waited_for_until_there_is_room() {
     let (postgres, world) = own_server(&[]).await;
     let disk = postgres.directory().join("small");
     let Some(_disk) = SmallDisk::mount(&disk) else {
-        eprintln!("SKIPPED: a full disk takes the right to mount one, which root has");
+        skip(Need::Mount);
         return;
     };
     world.database.batch_execute("DROP TABLE events").await.unwrap();

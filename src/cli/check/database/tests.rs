@@ -1,6 +1,6 @@
 use super::*;
 use crate::config;
-use crate::private::{self, PrivatePgBouncer, PrivatePostgres, connect};
+use crate::private::{PrivatePgBouncer, PrivatePostgres, connect};
 
 /// A database with a role of its own, `owner`'s migrations applied unless said otherwise.
 struct World {
@@ -174,14 +174,7 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
 #[tokio::test]
 async fn a_pooler_in_transaction_mode_is_a_warning() {
     let world = World::migrated().await;
-    let pooler = match PrivatePgBouncer::start(&world.server) {
-        Ok(pooler) => pooler,
-        Err(private::Error::Missing { .. }) => {
-            println!("skipped: PgBouncer is not installed here");
-            return;
-        }
-        Err(error) => panic!("{error:?}"),
-    };
+    let Some(pooler) = PrivatePgBouncer::start_or_skip(&world.server).unwrap() else { return };
     let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
     config.postgres.url = pooler.url(&config.postgres.url);
     let troubles = troubles(&config).await;

@@ -23,11 +23,7 @@ async fn a_streams_horizon_is_its_limit_or_else_the_age_of_its_oldest_message() 
 
 #[tokio::test]
 async fn compression_before_the_horizon_is_a_warning_that_knows_the_cost() {
-    let server = PrivatePostgres::shared().unwrap();
-    if !server.has_timescaledb() {
-        println!("skipped: TimescaleDB is not installed here");
-        return;
-    }
+    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client
         .batch_execute(

@@ -86,7 +86,7 @@ async fn who_waits_too_long_for_a_connection_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_goes_on_after_a_restart_and_a_change_is_never_made_twice() {
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let mut server = PrivatePostgres::start(&options).unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
@@ -114,12 +114,9 @@ async fn a_read_goes_on_after_a_restart_and_a_change_is_never_made_twice() {
 
 #[tokio::test]
 async fn reads_and_changes_work_through_a_transaction_pooler() {
-    let options = PostgresOptions { timescaledb: false, ..PostgresOptions::default() };
+    let options = PostgresOptions::plain();
     let server = PrivatePostgres::start(&options).unwrap();
-    let Ok(bouncer) = PrivatePgBouncer::start(&server) else {
-        println!("skipped: pgbouncer is not installed here");
-        return;
-    };
+    let Some(bouncer) = PrivatePgBouncer::start_or_skip(&server).unwrap() else { return };
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     // More sessions than the pooler has at the server.
