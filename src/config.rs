@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 mod load;
+pub(crate) mod path;
 mod redact;
 mod sslmode;
 mod store;
@@ -21,7 +22,9 @@ pub use load::{ConfigError, Overrides, Problem};
 pub use redact::{read_secret, redact_url};
 pub use sslmode::{Verify, parse_postgres_url};
 pub use store::Store;
-pub use table::{BadElement, ColumnSource, DetailedSource, OnConflict, Table, TimeUnit, Unpivot, When};
+pub use table::{
+    BadElement, ColumnSource, DetailedSource, HeaderIs, OnConflict, Table, TimeUnit, Unpivot, When,
+};
 
 /// The source of a column that keeps the message's sequence.
 pub const SEQUENCE: &str = "$sequence";

@@ -6,11 +6,11 @@
 //! A message is one map, in MessagePack or JSON. It is read once from front to back ([`walk`]), which leaves the wanted
 //! values in slots; then each table's row is encoded from the slots, column by column ([`row`]). A key that a column takes
 //! may stand only once in its map; `$rest` and whole copies keep repeated keys as they are. A field that is null is as good
-//! as absent: it takes the column's default, else NULL.
+//! as absent: it takes the column's default, else NULL. A message that no table takes by its subject and its headers is not
+//! read at all.
 
 pub(crate) mod json;
 pub(crate) mod msgpack;
-mod path;
 mod plan;
 mod row;
 mod show;
@@ -143,8 +143,16 @@ impl Decoder {
     /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an error nothing
     /// stays appended.
     pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
+        if !self.plan.admit(message) {
+            return unmatched(self.plan.unmatched);
+        }
         rows.mark(&mut self.mark);
         let decoded = match self.format(message) {
+            _ if message.payload.is_empty() && self.plan.goes_by_headers() => {
+                self.decode_as(message, json::Reader::new(NO_FIELDS), index, rows)
+            }
+            Form::Msgpack if message.payload.is_empty() => Err(empty(msgpack::Reader::NAME)),
+            Form::Json if message.payload.is_empty() => Err(empty(json::Reader::NAME)),
             Form::Msgpack => self.decode_as(message, msgpack::Reader::new(message.payload), index, rows),
             Form::Json => match str::from_utf8(message.payload) {
                 Ok(text) => self.decode_as(message, json::Reader::new(text), index, rows),
@@ -155,6 +163,13 @@ impl Decoder {
             rows.rollback(&self.mark);
         }
         decoded
+    }
+
+    /// Whether some table takes `message` by a condition on its headers: then nobody may pass over it for what they say, such
+    /// as that something was deleted.
+    #[must_use]
+    pub fn asks_for(&self, message: &Message<'_>) -> bool {
+        self.plan.asks_for(message)
     }
 
     /// How the payload is written: as configured, else by its `Content-Type`, else by its first byte.
@@ -184,9 +199,6 @@ impl Decoder {
         index: u32,
         rows: &mut Rows,
     ) -> Result<(), Poison> {
-        if message.payload.is_empty() {
-            return Err(malformed(R::NAME, Malformed::new(&"the payload is empty", 0)));
-        }
         let buffers = &mut self.buffers;
         let mut slots = reuse(std::mem::take(&mut buffers.message));
         let read = self
@@ -201,19 +213,14 @@ impl Decoder {
                 let mut writer = RowWriter { buffers, message, raw, slots: &slots, index, refused };
                 let mut matched = false;
                 for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
-                    if let Some(when) = &table.when
-                        && !when.holds(message.subject, &slots, &mut writer.buffers.key)
-                    {
+                    let when = table.when.as_ref();
+                    if !table.takes || when.is_some_and(|when| !when.holds(&slots, &mut writer.buffers.key)) {
                         continue;
                     }
                     matched = true;
                     writer.table(table, rows)?;
                 }
-                if matched || self.plan.unmatched == config::OnUnmatched::Skip {
-                    Ok(())
-                } else {
-                    Err(unmatched())
-                }
+                if matched { Ok(()) } else { unmatched(self.plan.unmatched) }
             }
             _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0))),
         });
@@ -229,11 +236,19 @@ enum Form {
     Json,
 }
 
+/// A message without a payload, where one is not needed.
+const NO_FIELDS: &str = "{}";
+
 /// The first value of a header, whatever the case of its name.
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let (_, values) =
-        headers.iter().find(|(known, _)| AsRef::<str>::as_ref(known).eq_ignore_ascii_case(name))?;
-    values.first().map(async_nats::HeaderValue::as_str)
+    header_values(headers, name).next()
+}
+
+/// The values of a header, whatever the case of its name.
+fn header_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
+    let named =
+        headers.iter().filter(move |(known, _)| AsRef::<str>::as_ref(*known).eq_ignore_ascii_case(name));
+    named.flat_map(|(_, values)| values).map(async_nats::HeaderValue::as_str)
 }
 
 /// Empties `slots` for values of another lifetime. Collecting an emptied vector keeps its allocation, which the
@@ -243,14 +258,23 @@ fn reuse<'b>(mut slots: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
     slots.into_iter().map(|_| None).collect()
 }
 
+/// What becomes of a message that no table takes.
 #[cold]
-fn unmatched() -> Poison {
-    Poison {
+fn unmatched(then: config::OnUnmatched) -> Result<(), Poison> {
+    if then == config::OnUnmatched::Skip {
+        return Ok(());
+    }
+    Err(Poison {
         kind: PoisonKind::Unmatched,
         message: "`when` holds for no table: correct one, add one, or set on_unmatched = \"skip\"".into(),
         table: None,
         column: None,
-    }
+    })
+}
+
+#[cold]
+fn empty(format: &str) -> Poison {
+    malformed(format, Malformed::new(&"the payload is empty", 0))
 }
 
 #[cold]

@@ -42,10 +42,21 @@ pub struct Table {
 pub struct When {
     /// What the subject must match; `*` and `>` are wildcards as in NATS.
     pub subject: Option<String>,
+    /// Header → what it must be.
+    pub headers: BTreeMap<String, HeaderIs>,
     /// Path of a field of the message that must be there and not be null.
     pub field: Option<String>,
     /// What it must be: text, a whole number, true or false, or one of several in an array.
     pub equals: Option<figment::value::Value>,
+}
+
+/// What a header must be, for a `when`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderIs {
+    /// `true`: there, whatever its value; `false`: not there.
+    There(bool),
+    /// One of these texts.
+    OneOf(Vec<String>),
 }
 
 /// `unpivot = { … }`: one of the three.
@@ -144,6 +155,35 @@ impl<'de> Deserialize<'de> for ColumnSource {
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 let map = serde::de::value::MapAccessDeserializer::new(map);
                 DetailedSource::deserialize(map).map(ColumnSource::Detailed)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderIs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = HeaderIs;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a text, an array of texts, true (it is there) or false (it is not)")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, there: bool) -> Result<Self::Value, E> {
+                Ok(HeaderIs::There(there))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(HeaderIs::OneOf(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, texts: A) -> Result<Self::Value, A::Error> {
+                let texts = serde::de::value::SeqAccessDeserializer::new(texts);
+                Vec::deserialize(texts).map(HeaderIs::OneOf)
             }
         }
 

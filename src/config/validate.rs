@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use super::{
-    BadElement, ColumnSource, Config, ConfigError, Http, Nats, OnConflict, OnUnmatched, Pipeline, Postgres,
-    Problem, Table, Tls, Unpivot, When, parse_postgres_url,
+    BadElement, ColumnSource, Config, ConfigError, HeaderIs, Http, Nats, OnConflict, OnUnmatched, Pipeline,
+    Postgres, Problem, Table, Tls, Unpivot, When, parse_postgres_url,
 };
+
+mod paths;
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
 /// and a shard.
@@ -169,6 +171,7 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     for (index, table) in pipeline.tables.iter().enumerate() {
         check_table(table, &|key| at(&format!("table[{index}].{key}")), found);
     }
+    paths::contradictions(&pipeline.tables, at, found);
     if pipeline.on_unmatched == OnUnmatched::Skip
         && let Some(table) = pipeline.tables.iter().find(|table| table.when.is_none())
     {
@@ -202,9 +205,6 @@ fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems)
 fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {
     if table.name.trim().is_empty() {
         found.add(at("name"), "a table needs a name");
-    }
-    if table.for_each.as_deref().is_some_and(|path| path.trim().is_empty()) {
-        found.add(at("for_each"), "names the array to make rows of, or is left out");
     }
     if table.direct_compress && table.on_conflict != OnConflict::Error {
         found.add(at("direct_compress"), "goes with on_conflict = \"error\" only: a unique key turns it off");
@@ -246,10 +246,10 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         }
         Some(_) | None => {}
     }
+    paths::check(table, at, found);
     for (column, source) in &table.columns {
         let key = at(&format!("columns.{column}"));
         match source {
-            ColumnSource::From(path) if path.trim().is_empty() => found.add(key, "the path is empty"),
             ColumnSource::Detailed(source)
                 if source.constant.is_some()
                     && (source.from.is_some()
@@ -265,9 +265,19 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
 }
 
 fn check_when(when: &When, at: &dyn Fn(&str) -> String, found: &mut Problems) {
-    let When { subject, field, equals } = when;
-    if subject.is_none() && field.is_none() {
-        found.add(at("when"), "needs a `subject`, a `field`, or both");
+    let When { subject, headers, field, equals } = when;
+    if subject.is_none() && headers.is_empty() && field.is_none() {
+        found.add(at("when"), "needs a `subject`, `headers` or a `field`");
+    }
+    for (name, is) in headers {
+        let key = at(&format!("when.headers.{name}"));
+        if name.is_empty()
+            || name.contains(|character: char| !character.is_ascii_graphic() || character == ':')
+        {
+            found.add(key, "is no name of a header; it looks like `Nats-Marker-Reason`");
+        } else if *is == HeaderIs::OneOf(Vec::new()) {
+            found.add(key, "takes a text, an array of texts, true (it is there) or false (it is not)");
+        }
     }
     if let Some(subject) = subject
         && !is_subject(subject)

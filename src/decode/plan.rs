@@ -7,6 +7,7 @@
 //! itself. A column with a default or an identity that the configuration does not name is left to the server, since a
 //! `COPY` that names a column cannot ask for its default. Naming it (`inserted_at = "inserted_at"`) makes it take its field.
 
+use crate::config::path::{self, Source, Step};
 use crate::config::{self, BadElement, ColumnSource, OnConflict, OnUnmatched};
 use crate::encode::time::Times;
 use crate::encode::types::Type;
@@ -14,11 +15,10 @@ use crate::encode::{Encoder, Written};
 use crate::postgres::introspect::{self, ServerDefault};
 use jiff::tz::Offset;
 
-use super::path::{self, Source, Step};
 use super::value::{Reader as _, Value};
 use super::walk::Wanted;
 use super::when::When;
-use super::{PlanError, PoisonKind, json};
+use super::{Message, PlanError, PoisonKind, json};
 
 /// How the messages of a pipeline become rows.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) tables: Vec<Table>,
     /// What becomes of a message that no table takes.
     pub(super) unmatched: OnUnmatched,
+    /// Whether some table does not take every message.
+    conditional: bool,
 }
 
 /// How one table's rows are made.
@@ -44,6 +46,8 @@ pub(super) struct Table {
     pub(super) time: Option<usize>,
     /// Which messages it takes.
     pub(super) when: Option<When>,
+    /// Whether it takes the message at hand, as far as that is known.
+    pub(super) takes: bool,
     /// One row an element of this array.
     pub(super) each: Option<Each>,
     /// One row a field.
@@ -165,7 +169,34 @@ impl Plan {
             .zip(tables)
             .map(|(mapping, table)| Table::new(mapping, table, &mut message, &split, encoder))
             .collect::<Result<_, _>>()?;
-        Ok(Self { message, tables, unmatched: pipeline.on_unmatched })
+        let conditional = pipeline.tables.iter().any(|table| table.when.is_some());
+        Ok(Self { message, tables, unmatched: pipeline.on_unmatched, conditional })
+    }
+
+    /// Finds which tables may take `message`, by its subject and its headers; whether any may.
+    #[inline]
+    pub(super) fn admit(&mut self, message: &Message<'_>) -> bool {
+        if !self.conditional {
+            return true;
+        }
+        let mut any = false;
+        for table in &mut self.tables {
+            table.takes = table.when.as_ref().is_none_or(|when| when.may_hold(message));
+            any |= table.takes;
+        }
+        any
+    }
+
+    /// Whether every table that may take the message at hand goes by its headers: then it need not have a payload.
+    pub(super) fn goes_by_headers(&self) -> bool {
+        let by_headers = |table: &Table| table.when.as_ref().is_some_and(When::has_headers);
+        self.tables.iter().all(|table| !table.takes || by_headers(table))
+    }
+
+    /// Whether some table takes `message` by a condition on its headers.
+    pub(super) fn asks_for(&self, message: &Message<'_>) -> bool {
+        let whens = self.tables.iter().filter_map(|table| table.when.as_ref());
+        whens.filter(|when| when.has_headers()).any(|when| when.may_hold(message))
     }
 }
 
@@ -265,6 +296,7 @@ impl Table {
             names,
             columns,
             when,
+            takes: true,
             each,
             unpivot,
             taken,

@@ -4,8 +4,9 @@
 //! stands once in its map, or the message is malformed: which of two values a row gets must not depend on the reader.
 //! Keys that no path names may repeat.
 
+use crate::config::path::Step;
+
 use super::json;
-use super::path::Step;
 use super::value::{Key, MAX_DEPTH, Malformed, Next, Reader, Spelled, TOO_DEEP, Value};
 
 /// The wanted paths of one value, as a tree; each node has a slot of the same index.

@@ -1,19 +1,23 @@
 //! Which messages a table takes.
 //!
-//! Guarantees: it is decided by the subject and the message's fields alone, before anything is made of the message, and
-//! allocates nothing once its scratch buffer has grown.
+//! Guarantees: it is decided by the subject, the headers and the message's fields alone, before anything is made of the
+//! message, and allocates nothing once its scratch buffer has grown. What subject and headers rule out is ruled out before
+//! the payload is looked at, so that it may be anything.
 
-use crate::config;
+use async_nats::HeaderMap;
 
-use super::json;
-use super::path;
+use crate::config::path;
+use crate::config::{self, HeaderIs};
+
 use super::value::Value;
 use super::walk::Wanted;
+use super::{Message, header_values, json};
 
 /// `when`
 #[derive(Debug)]
 pub(super) struct When {
     subject: Option<String>,
+    headers: Vec<(String, HeaderIs)>,
     field: Option<Field>,
 }
 
@@ -41,12 +45,33 @@ impl When {
                 values: when.equals.as_ref().map(literals).transpose()?,
             }),
         };
-        Ok(Self { subject: when.subject.clone(), field })
+        let headers = when.headers.iter().map(|(name, is)| (name.clone(), is.clone())).collect();
+        Ok(Self { subject: when.subject.clone(), headers, field })
     }
 
-    pub(super) fn holds(&self, subject: &str, slots: &[Option<Value<'_>>], scratch: &mut String) -> bool {
-        self.subject.as_deref().is_none_or(|pattern| matches(pattern, subject))
-            && self.field.as_ref().is_none_or(|field| field.holds(slots[field.slot], scratch))
+    /// Whether it may hold, by all but the payload.
+    pub(super) fn may_hold(&self, message: &Message<'_>) -> bool {
+        self.subject.as_deref().is_none_or(|pattern| matches(pattern, message.subject))
+            && self.headers.iter().all(|(name, is)| is_so(message.headers, name, is))
+    }
+
+    /// Whether it goes by headers.
+    pub(super) fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    /// Whether it holds for a message for which it may hold.
+    pub(super) fn holds(&self, slots: &[Option<Value<'_>>], scratch: &mut String) -> bool {
+        self.field.as_ref().is_none_or(|field| field.holds(slots[field.slot], scratch))
+    }
+}
+
+/// Whether a header is what it must be; of several of one name, one must.
+fn is_so(headers: Option<&HeaderMap>, name: &str, is: &HeaderIs) -> bool {
+    let mut values = headers.into_iter().flat_map(|headers| header_values(headers, name));
+    match is {
+        HeaderIs::There(there) => values.next().is_some() == *there,
+        HeaderIs::OneOf(texts) => values.any(|value| texts.iter().any(|text| text == value)),
     }
 }
 

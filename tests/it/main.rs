@@ -26,6 +26,7 @@ mod kill_points;
 mod least_privilege;
 mod lifecycle;
 mod loss;
+mod mapping;
 mod migrate;
 mod monitoring;
 mod nats;

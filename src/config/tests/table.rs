@@ -10,7 +10,7 @@ fn settings_of_a_table_without_effect_are_refused() {
         table("bad_element = \"element\""),
         at("bad_element", "has no effect without for_each: a message has one row here")
     );
-    assert_eq!(table("when = {}"), at("when", "needs a `subject`, a `field`, or both"));
+    assert_eq!(table("when = {}"), at("when", "needs a `subject`, `headers` or a `field`"));
     assert_eq!(
         table("when.subject = \"a..b\""),
         at("when.subject", "`a..b` is not a subject; it looks like `series.*.points`")
@@ -19,6 +19,14 @@ fn settings_of_a_table_without_effect_are_refused() {
         table("when = { subject = \"a\", equals = 1 }"),
         at("when.equals", "says what the `field` must be: name one")
     );
+    assert_eq!(
+        table("when.headers = { \"a b\" = true }"),
+        at("when.headers.a b", "is no name of a header; it looks like `Nats-Marker-Reason`")
+    );
+    for headers in ["{ X = [] }", "{ X = 1 }"] {
+        let said = table(&format!("when.headers = {headers}"));
+        assert!(said.contains("true (it is there) or false (it is not)"), "{said}");
+    }
     for unpivot in ["{}", "{ rest = true, map = \"a\" }", "{ rest = false }"] {
         assert_eq!(
             table(&format!("unpivot = {unpivot}")),
@@ -42,4 +50,59 @@ fn contradictory_sources_are_refused() {
         ["file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset or default"]
     );
     assert_eq!(column("\"\""), ["file:7: pipeline[0].table[0].columns.a: the path is empty"]);
+}
+
+/// What is said of a table with these lines, of which the file's first is its seventh.
+fn wrong(lines: &str) -> Vec<String> {
+    said(load(&format!("{LEAST}{lines}")))
+}
+
+#[test]
+fn a_path_that_leads_nowhere_whatever_the_message_is_refused_where_it_stands() {
+    for (lines, key) in [
+        ("for_each = \"$rest\"", "for_each"),
+        ("for_each = \"$payload\"", "for_each"),
+        ("for_each = \"^a\"", "for_each"),
+        ("when.field = \"$subject\"", "when.field"),
+        ("unpivot.map = \"$rest\"", "unpivot.map"),
+        ("unpivot.fields = [\"$sequence\"]", "unpivot.fields"),
+    ] {
+        let said = wrong(lines).remove(0);
+        assert!(said.starts_with(&format!("file:7: pipeline[0].table[0].{key}: `")), "{said}");
+        assert!(said.contains("is no field of the message: name one"), "{said}");
+    }
+    for (lines, key) in [
+        ("for_each = \"[0]\"", "for_each"),
+        ("when.field = \"[1].a\"", "when.field"),
+        ("columns.a = \"[0]\"", "columns.a"),
+        ("for_each = \"a\"\ncolumns.b = \"^[0]\"", "columns.b"),
+    ] {
+        let said = wrong(lines).remove(0);
+        assert!(said.contains(&format!("table[0].{key}: `")), "{said}");
+        assert!(said.ends_with("begins with an index, and a message is a map: name a field first"), "{said}");
+    }
+    assert!(wrong("for_each = \"a..b\"").remove(0).contains("is not a path"));
+    assert!(wrong("columns.a = \"$sequense\"").remove(0).contains("$sequence"));
+    load(&format!("{LEAST}for_each = '\"$rest\"'\ncolumns.a = \"[0]\"")).unwrap();
+}
+
+#[test]
+fn a_path_into_an_array_that_rows_are_made_of_is_refused() {
+    let second = "\n[[pipeline.table]]\nname = \"b\"\n";
+    for lines in
+        ["for_each = \"frames.detections\"", "columns.a = \"frames.detections\"", "when.field = \"frames.x\""]
+    {
+        let said = wrong(&format!("for_each = \"frames\"{second}{lines}"));
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("file:10: pipeline[0].table[1]."), "{said:?}");
+        assert!(said[0].contains("goes into `frames` as into a map"), "{said:?}");
+    }
+    // An index leads into it, and messages of another kind may hold a map there.
+    for (first, lines) in [
+        ("", "columns.a = \"frames[0].x\""),
+        ("", "for_each = \"frames\"\ncolumns.a = \"frames.x\""),
+        ("\nwhen.subject = \"a\"", "columns.a = \"frames.x\""),
+    ] {
+        load(&format!("{LEAST}for_each = \"frames\"{first}{second}{lines}")).unwrap();
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::support::{
     Fields, column, int8, jsonb, mapped, message, msgpack, not_null, row, rows_of, table, text, try_decoder,
+    with_headers,
 };
 use crate::batch::Rows;
 use crate::decode::{Decoder, PoisonKind};
@@ -194,4 +195,71 @@ fn rest_keeps_the_field_that_tells_the_kind() {
     let toml = "[[table]]\nname = 't'\nwhen = { field = 'kind' }\n[table.columns]\nrest = '$rest'\n";
     let mut decoder = try_decoder(toml, &[table(vec![column("rest", Type::Jsonb)])]).unwrap();
     assert_eq!(row(&mut decoder, br#"{"kind":"a"}"#), [jsonb(r#"{"kind":"a"}"#)]);
+}
+
+fn header(name: &str, value: &str) -> async_nats::HeaderMap {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(name, value);
+    headers
+}
+
+#[test]
+fn what_no_table_takes_by_its_subject_is_not_decoded() {
+    let whens = ("{ subject = 'events.>' }", "{ subject = 'frames.*.meta', field = 'a' }");
+    let jpeg = b"\xff\xd8\xff\xe0\x00\x10JFIF";
+    for payload in [&jpeg[..], b"", b"{"] {
+        let mut decoder = two(whens.0, whens.1, "on_unmatched = 'skip'");
+        assert_eq!(counts(&mut decoder, payload), [0, 0]);
+        let poison = rows_of(&mut two(whens.0, whens.1, ""), &message(payload)).unwrap_err();
+        assert_eq!(poison.kind, PoisonKind::Unmatched);
+        let mut taken = message(payload);
+        taken.subject = "frames.cam-07.meta";
+        assert_eq!(rows_of(&mut decoder, &taken).unwrap_err().kind, PoisonKind::Malformed);
+    }
+}
+
+#[test]
+fn a_table_takes_the_messages_whose_headers_are_so() {
+    let mut decoder = two(
+        "{ headers = { KV-Operation = ['DEL', 'PURGE'] } }",
+        "{ headers = { KV-Operation = false, X-Kind = true } }",
+        "on_unmatched = 'skip'",
+    );
+    for (name, value, expected) in [
+        ("KV-Operation", "DEL", [1, 0]),
+        ("kv-operation", "PURGE", [1, 0]),
+        ("KV-Operation", "PUT", [0, 0]),
+        ("X-Kind", "", [0, 1]),
+        ("X-Other", "DEL", [0, 0]),
+    ] {
+        let headers = header(name, value);
+        let rows = rows_of(&mut decoder, &with_headers(br#"{"a":1}"#, &headers)).unwrap();
+        assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{name}: {value}");
+        assert_eq!(decoder.asks_for(&with_headers(b"", &headers)), expected != [0, 0]);
+    }
+    assert_eq!(counts(&mut decoder, b"no payload that can be read"), [0, 0]);
+    let mut two_values = header("KV-Operation", "PUT");
+    two_values.append("KV-Operation", "DEL");
+    assert_eq!(rows_of(&mut decoder, &with_headers(b"{}", &two_values)).unwrap()[0].len(), 1);
+}
+
+#[test]
+fn a_message_without_a_payload_is_a_row_of_a_table_that_goes_by_its_headers() {
+    let toml = |more: &str| {
+        format!(
+            "[[table]]\nname = 't'\nwhen = {{ headers = {{ KV-Operation = 'DEL' }} }}\n[table.columns]\na = '$sequence'\n\
+             k = '$subject[1]'\nv = '$payload'\n{more}"
+        )
+    };
+    let columns = || vec![column("a", Type::Int8), column("k", Type::Text), column("v", Type::Bytea)];
+    let headers = header("KV-Operation", "DEL");
+    let mut decoder = try_decoder(&toml(""), &[table(columns())]).unwrap();
+    let rows = rows_of(&mut decoder, &with_headers(b"", &headers)).unwrap();
+    assert_eq!(rows[0], [vec![int8(42), text("cam-07"), Some(vec![])]]);
+    // Another table, which takes every message, needs one.
+    let second = "[[table]]\nname = 'u'\n";
+    let mut decoder =
+        try_decoder(&toml(second), &[table(columns()), table(vec![column("a", Type::Int8)])]).unwrap();
+    let poison = rows_of(&mut decoder, &with_headers(b"", &headers)).unwrap_err();
+    assert!(poison.message.contains("the payload is empty"), "{poison:?}");
 }

@@ -1,10 +1,11 @@
 //! How a mapping names a value: `a.b[0].c`, `^name`, `$subject[1]`.
 //!
-//! Guarantees: a [`Source`] was read whole; an error says what is wrong with the text, and what is meant to stand there.
+//! Guarantees: a [`Source`] was read whole; an error says what is wrong with the text, and what is meant to stand there. It
+//! does not know the messages: whether a path ever leads anywhere, only they show.
 
 /// Where a column's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// A field of the message, or of the element under `for_each`.
     Field(Vec<Step>),
     /// `^…`: a field of the message around the element.
@@ -33,7 +34,7 @@ pub(super) enum Source {
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Into the value of a key.
     Key(String),
     /// Into an element of an array, from 0.
@@ -45,7 +46,7 @@ const SOURCES: &str =
     "$subject, $subject[n], $element, $sequence, $timestamp, $header.NAME, $payload or $rest";
 
 /// Reads a source.
-pub(super) fn source(text: &str) -> Result<Source, String> {
+pub(crate) fn source(text: &str) -> Result<Source, String> {
     if let Some(path) = text.strip_prefix('^') {
         return Ok(Source::Outer(path_of(path)?));
     }
@@ -79,7 +80,13 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
 }
 
 /// Reads a path: keys between dots, indexes in brackets, odd keys in double quotes.
-pub(super) fn path_of(text: &str) -> Result<Vec<Step>, String> {
+pub(crate) fn path_of(text: &str) -> Result<Vec<Step>, String> {
+    if text.starts_with(['$', '^']) {
+        return Err(format!(
+            "`{text}` is no field of the message: name one, such as `detections` (a field whose name starts so is written \
+             \"{text}\" in double quotes)"
+        ));
+    }
     let mut steps = Vec::new();
     let mut rest = text;
     let wrong = |why: &str| format!("`{text}` is not a path: {why} (as in a.b[0].c, or \"odd.key\".c)");
@@ -133,7 +140,9 @@ mod tests {
 
     #[test]
     fn a_broken_path_is_refused() {
-        for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "\"a", "a]b", "a\"b\"", "a[0]b"] {
+        for text in
+            ["", ".", "a.", "a..b", "a[", "a[x]", "a[-1]", "\"a", "a]b", "a\"b\"", "a[0]b", "$rest", "^a"]
+        {
             assert!(path_of(text).is_err(), "{text}");
         }
     }

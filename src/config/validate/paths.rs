@@ -1,0 +1,108 @@
+//! Paths that can lead nowhere, whatever the messages are.
+
+use super::Problems;
+use crate::config::path::{Source, Step, path_of, source};
+use crate::config::{ColumnSource, Table};
+
+/// Looks at every path of a table by itself.
+pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    let in_element = table.for_each.is_some();
+    if let Some(for_each) = &table.for_each {
+        if for_each.trim().is_empty() {
+            found.add(at("for_each"), "names the array to make rows of, or is left out");
+        } else {
+            a_path(for_each, at("for_each"), false, found);
+        }
+    }
+    if let Some(field) = table.when.as_ref().and_then(|when| when.field.as_ref()) {
+        a_path(field, at("when.field"), false, found);
+    }
+    if let Some(unpivot) = &table.unpivot {
+        if let Some(map) = &unpivot.map {
+            a_path(map, at("unpivot.map"), in_element, found);
+        }
+        for field in &unpivot.fields {
+            a_path(field, at("unpivot.fields"), in_element, found);
+        }
+    }
+    for (column, from) in &table.columns {
+        let key = at(&format!("columns.{column}"));
+        match from_of(from) {
+            Some(path) if path.trim().is_empty() => found.add(key, "the path is empty"),
+            Some(path) => match source(path) {
+                Ok(Source::Field(steps)) => from_the_top(path, &steps, key, in_element, found),
+                Ok(Source::Outer(steps)) => from_the_top(path, &steps, key, false, found),
+                Ok(_) => {}
+                Err(problem) => found.add(key, problem),
+            },
+            None => {}
+        }
+    }
+}
+
+/// Looks for paths that go into an array as if it were a map, since `for_each` makes rows of that array.
+pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    for array in tables {
+        let Some(Ok(for_each)) = array.for_each.as_deref().map(path_of) else { continue };
+        for (index, table) in tables.iter().enumerate() {
+            // Messages of another kind may hold something else there.
+            if array.when.is_some() && array.when != table.when {
+                continue;
+            }
+            for (key, path, steps) in of_message(table) {
+                let into_it = steps.get(..for_each.len()) == Some(for_each.as_slice());
+                if into_it && matches!(steps.get(for_each.len()), Some(Step::Key(_))) {
+                    let whole = array.for_each.as_deref().unwrap_or_default();
+                    let text = format!(
+                        "`{path}` goes into `{whole}` as into a map, and table {} makes rows of it as of an array. Of an array \
+                         inside an array no rows are made: take it whole, into a column of jsonb under for_each = \"{whole}\"",
+                        array.name,
+                    );
+                    found.add(at(&format!("table[{index}].{key}")), text);
+                }
+            }
+        }
+    }
+}
+
+/// The paths of a table that begin at the message: key, text and steps.
+fn of_message(table: &Table) -> Vec<(String, &str, Vec<Step>)> {
+    let when = table.when.as_ref().and_then(|when| when.field.as_deref());
+    let mut paths: Vec<(String, &str)> = Vec::new();
+    paths.extend(table.for_each.as_deref().map(|path| ("for_each".to_owned(), path)));
+    paths.extend(when.map(|path| ("when.field".to_owned(), path)));
+    if let (Some(unpivot), None) = (&table.unpivot, &table.for_each) {
+        paths.extend(unpivot.map.as_deref().map(|path| ("unpivot.map".to_owned(), path)));
+        paths.extend(unpivot.fields.iter().map(|path| ("unpivot.fields".to_owned(), path.as_str())));
+    }
+    for (column, from) in &table.columns {
+        let outer = from_of(from).and_then(|path| match path.strip_prefix('^') {
+            None if table.for_each.is_none() => Some(path),
+            outer => outer,
+        });
+        paths.extend(outer.map(|path| (format!("columns.{column}"), path)));
+    }
+    let steps = |(key, path): (String, _)| path_of(path).ok().map(|steps| (key, path, steps));
+    paths.into_iter().filter_map(steps).collect()
+}
+
+fn from_of(source: &ColumnSource) -> Option<&str> {
+    match source {
+        ColumnSource::From(path) => Some(path),
+        ColumnSource::Detailed(detail) => detail.from.as_deref(),
+    }
+}
+
+fn a_path(path: &str, key: String, in_element: bool, found: &mut Problems) {
+    match path_of(path) {
+        Ok(steps) => from_the_top(path, &steps, key, in_element, found),
+        Err(problem) => found.add(key, problem),
+    }
+}
+
+/// A message is a map; only an element may be an array.
+fn from_the_top(path: &str, steps: &[Step], key: String, in_element: bool, found: &mut Problems) {
+    if !in_element && matches!(steps.first(), Some(Step::Index(_))) {
+        found.add(key, format!("`{path}` begins with an index, and a message is a map: name a field first"));
+    }
+}

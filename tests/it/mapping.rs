@@ -1,0 +1,3 @@
+//! What of a message becomes what, and that nothing of it vanishes without a word.
+
+mod when;
