@@ -1,7 +1,7 @@
 //! The status page, metrics, health and status over HTTP.
 //!
-//! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running,
-//! and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
+//! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running
+//! and commits what waits, and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
 //! `/status/history` their last quarter of an hour. It only reads, and it shows no payload and no secret. It
 //! tells nothing to a client without the token, or where there is none, to one that asks by another name than this
 //! machine's, but for the bare health ([`access`]). What a client may take of it is bounded ([`connections`]).
@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use crate::config;
 use crate::history::{History, Recent, Since};
 use crate::metrics::Metrics;
-use crate::status::{Registry, Snapshot, State};
+use crate::status::{Registry, Snapshot};
 
 use access::Access;
 
@@ -153,7 +153,7 @@ async fn show_readiness(Shared(sources): Shared<Sources>, headers: HeaderMap) ->
     if pipelines.is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no pipeline has started yet\n".into());
     }
-    let ready = pipelines.iter().all(|pipeline| pipeline.state == State::Running);
+    let ready = pipelines.iter().all(Snapshot::is_ready);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if !sources.access.allows(&headers) {
         return (code, if ready { "ready\n".into() } else { "not ready\n".into() });
@@ -161,13 +161,17 @@ async fn show_readiness(Shared(sources): Shared<Sources>, headers: HeaderMap) ->
     (code, pipelines.iter().map(readiness).collect())
 }
 
-/// One line: `frames (shard frames-0): paused: no such table; run jetcopy migrate`.
+/// One line: `frames (shard frames-0): paused: no such table; run jetcopy migrate`, or `frames: running, but nothing has
+/// committed for 5 s: …`.
 fn readiness(pipeline: &Snapshot) -> String {
     let mut line = pipeline.pipeline.clone();
     if pipeline.shard != pipeline.pipeline {
         line = line + " (shard " + &pipeline.shard + ")";
     }
     line = line + ": " + pipeline.state.label();
+    if let Some(held) = &pipeline.held_up {
+        line = line + ", but " + &held.to_string();
+    }
     if let Some(reason) = pipeline.state.reason() {
         line = line + ": " + reason;
     }

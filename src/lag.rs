@@ -246,6 +246,7 @@ fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: 
     metrics.ack_pending_messages.set(gauge_value(consumer.num_ack_pending as u64));
     metrics.in_flight_messages.set(gauge_value(in_flight));
     metrics.uncommitted_messages.set(gauge_value(uncommitted));
+    metrics.motion.waiting(consumer.num_pending + in_flight);
     if in_flight + uncommitted == 0 {
         // All that came is committed. That more comes is the server's part; `Observation` sees where it is ours.
         progress.pulse.beat();

@@ -34,6 +34,7 @@
 //! - [`store`]: the store's tables and roll-ups, and what happens to their rows with age.
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
+//! - [`onlook`]: why a pipeline stands still, asked of the database from beside it.
 //! - [`pulse`]: whether a pipeline moves or waits for a known reason.
 //! - [`notify`]: what systemd is told: ready, status, watchdog.
 //! - [`history`]: the last quarter of an hour of every pipeline, in memory.
@@ -70,6 +71,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod nats;
 pub mod notify;
+pub mod onlook;
 pub mod outside;
 pub mod pace;
 pub mod pipeline;

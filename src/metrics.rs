@@ -12,13 +12,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
+mod motion;
 pub mod names;
 mod stage;
 
+pub use motion::{HELD_UP, HeldUp, Motion, Step, Writing};
 use names::Family;
 pub use stage::{Stage, StageClock, StageSeconds, Timing};
 
@@ -100,7 +102,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         for (pipeline, _) in self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            pipeline.stages.settle();
+            pipeline.settle();
         }
         TextEncoder::new()
             .encode_to_string(&self.inner.registry.gather())
@@ -145,6 +147,9 @@ pub struct PipelineMetrics {
     /// per message.
     pub publish_to_commit_seconds: Histogram,
     pub stages: StageClock,
+    /// Whether it moves.
+    pub motion: Motion,
+    held_up: HeldUpSeconds,
     pub pending_messages: IntGauge,
     pub in_flight_messages: IntGauge,
     pub uncommitted_messages: IntGauge,
@@ -167,6 +172,14 @@ pub struct PipelineMetrics {
     resyncs: IntCounterVec,
     dead_letters: IntCounterVec,
     state: IntGaugeVec,
+}
+
+/// Seconds by the stage that holds a pipeline up.
+#[derive(Debug, Clone)]
+struct HeldUpSeconds {
+    nats: Gauge,
+    decode: Gauge,
+    database: Gauge,
 }
 
 /// Batches by the limit that closed them.
@@ -211,6 +224,8 @@ impl PipelineMetrics {
         let batches = labelled.counters(names::BATCHES, names::REASON);
         let commits = labelled.counters(names::COMMITS, names::OUTCOME);
         let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
+        let stages = StageClock::new(|stage| stages.with_label_values(&[stage]));
+        let held_up = labelled.float_gauges(names::HELD_UP_SECONDS, names::STAGE);
         let headroom_seconds = labelled.float_gauge(names::HEADROOM_SECONDS);
         // Until something is known, nothing is foreseen.
         headroom_seconds.set(f64::INFINITY);
@@ -234,7 +249,13 @@ impl PipelineMetrics {
             batch_rows: labelled.histogram(names::BATCH_ROWS, ROWS_BUCKETS),
             commit_seconds: labelled.histogram(names::COMMIT_SECONDS, COMMIT_BUCKETS),
             publish_to_commit_seconds: labelled.histogram(names::PUBLISH_TO_COMMIT_SECONDS, LATENCY_BUCKETS),
-            stages: StageClock::new(|stage| stages.with_label_values(&[stage])),
+            motion: Motion::new(stages.clone()),
+            stages,
+            held_up: HeldUpSeconds {
+                nats: held_up.with_label_values(&["nats"]),
+                decode: held_up.with_label_values(&["decode"]),
+                database: held_up.with_label_values(&["database"]),
+            },
             pending_messages: labelled.gauge(names::PENDING_MESSAGES),
             in_flight_messages: labelled.gauge(names::IN_FLIGHT_MESSAGES),
             uncommitted_messages: labelled.gauge(names::UNCOMMITTED_MESSAGES),
@@ -259,6 +280,17 @@ impl PipelineMetrics {
             state: labelled.gauges(names::PIPELINE_STATE, names::STATE),
         };
         (handles, Collectors(labelled.made.into_inner()))
+    }
+
+    /// Brings what goes on by itself up to now.
+    fn settle(&self) {
+        self.stages.settle();
+        let held = self.motion.held_up();
+        let of = |stage| held.as_ref().filter(|held| held.stage == stage).map_or(0.0, |held| held.seconds);
+        let HeldUpSeconds { nats, decode, database } = &self.held_up;
+        for (gauge, stage) in [(nats, Stage::Nats), (decode, Stage::Decode), (database, Stage::Database)] {
+            gauge.set(of(stage));
+        }
     }
 
     /// The counter of resyncs of one cause. Looks a label up: for rare events.
@@ -385,6 +417,10 @@ impl<'a> Labelled<'a> {
 
     fn gauges(&self, family: Family, label: &str) -> IntGaugeVec {
         self.register(IntGaugeVec::new(self.opts(family), &[label]))
+    }
+
+    fn float_gauges(&self, family: Family, label: &str) -> GaugeVec {
+        self.register(GaugeVec::new(self.opts(family), &[label]))
     }
 
     fn float_gauge(&self, family: Family) -> Gauge {

@@ -189,9 +189,15 @@ fn status_line(refused: Option<&str>, pipelines: &[Snapshot]) -> String {
             parts.push(format!("{} {}: {reason}", one.shard, one.state.label()));
         }
     }
+    for one in pipelines {
+        if let Some(held) = &one.held_up {
+            parts.push(format!("{} {}, but {held}", one.shard, one.state.label()));
+        }
+    }
     for state in State::LABELS {
-        let of_state =
-            pipelines.iter().filter(|one| one.state.reason().is_none() && one.state.label() == state);
+        let of_state = pipelines.iter().filter(|one| {
+            one.state.reason().is_none() && one.held_up.is_none() && one.state.label() == state
+        });
         let names: Vec<&str> = of_state.map(|one| one.shard.as_str()).collect();
         if !names.is_empty() {
             parts.push(format!("{state}: {}", names.join(", ")));

@@ -130,6 +130,7 @@ impl Pipeline {
         };
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         self.metrics.buffered_bytes.set(0);
+        self.metrics.motion.begin();
         let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse()));
         let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
         let mut tried = pin!(async {

@@ -86,7 +86,8 @@ impl Reader {
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
             self.progress.room(room);
-            timing.enter(if room { Stage::Nats } else { Stage::Database });
+            // What is due waits for the writer, also where there is room for more of it.
+            timing.enter(if due.is_some() { Stage::Database } else { Stage::Nats });
             tokio::select! {
                 // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
                 // its age stays near its limit.
@@ -208,6 +209,7 @@ impl Reader {
         metrics.messages.inc_by(batch.messages.len() as u64);
         metrics.bytes.inc_by(batch.message_bytes() as u64);
         metrics.buffered_bytes.add(gauge_value(batch.bytes() as u64));
+        metrics.motion.queued();
         match closed {
             Closed::Rows => metrics.batches.rows.inc(),
             Closed::Bytes => metrics.batches.bytes.inc(),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::dead_letter::DeadLetter;
-use crate::metrics::PipelineMetrics;
+use crate::metrics::{HeldUp, Motion, PipelineMetrics, Stage};
 use crate::pulse::{Patience, Pulse};
 
 mod letters;
@@ -168,6 +168,12 @@ impl Registry {
         lock(&self.pipelines).iter().find_map(|status| Some((status.shard.clone(), status.frozen()?)))
     }
 
+    /// All pipelines, in the order in which they were added.
+    #[must_use]
+    pub fn pipelines(&self) -> Vec<Arc<PipelineStatus>> {
+        lock(&self.pipelines).clone()
+    }
+
     /// All pipelines as they are now, in the order in which they were added.
     #[must_use]
     pub fn snapshots(&self) -> Vec<Snapshot> {
@@ -258,6 +264,19 @@ impl PipelineStatus {
     #[must_use]
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
+    }
+
+    /// Whether it moves.
+    #[must_use]
+    pub fn motion(&self) -> &Motion {
+        &self.metrics.motion
+    }
+
+    /// What holds it up while it runs.
+    #[must_use]
+    pub fn held_up(&self) -> Option<HeldUp> {
+        let runs = lock(&self.current).state == State::Running;
+        runs.then(|| self.metrics.motion.held_up()).flatten()
     }
 
     /// Says how long it may show no beat, as its settings have it.
@@ -351,6 +370,7 @@ impl PipelineStatus {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let current = lock(&self.current);
+        let runs = current.state == State::Running;
         Snapshot {
             pipeline: self.name.clone(),
             shard: self.shard.clone(),
@@ -358,6 +378,8 @@ impl PipelineStatus {
             state: current.state.clone(),
             since: current.since,
             down_since: current.down_since,
+            held_up: runs.then(|| self.metrics.motion.held_up()).flatten(),
+            limit: runs.then(|| self.metrics.motion.limit()).flatten(),
             last_error: current.last_error.clone(),
             newest_dead_letters: current.newest_dead_letters.clone(),
             numbers: Numbers::read(&self.metrics, &current.state),
@@ -383,6 +405,11 @@ pub struct Snapshot {
     /// Since when it does not run, through all the states since then; `None` while it runs.
     #[serde(serialize_with = "as_text_or_null")]
     pub down_since: Option<Timestamp>,
+    /// What holds it up while it runs: work waits, and nothing has moved for seconds.
+    pub held_up: Option<HeldUp>,
+    /// The stage that it waits for at this moment, for longer than what is always under way.
+    #[serde(skip)]
+    pub limit: Option<Stage>,
     /// The last trouble, also when it is over.
     pub last_error: Option<LastError>,
     /// The newest dead letters since the daemon's start, without a value of any message.
@@ -390,6 +417,14 @@ pub struct Snapshot {
     /// Counts and positions.
     #[serde(flatten)]
     pub numbers: Numbers,
+}
+
+impl Snapshot {
+    /// Whether it does what it is there for: it runs, and what waits is committed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Running && self.held_up.is_none()
+    }
 }
 
 /// A status is plain data: one that a panicking thread left behind is still whole.

@@ -17,6 +17,7 @@ use crate::checkpoint::{self, Place};
 use crate::config::{self, Config};
 use crate::lag;
 use crate::metrics::{Metrics, PipelineMetrics};
+use crate::onlook;
 use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
@@ -90,7 +91,8 @@ pub async fn run(
     let (settings, current) = watch::channel(Arc::clone(&supervisor.settings));
     // Ends when this function does.
     let mut maintenance = JoinSet::new();
-    maintenance.spawn(maintain::run(current, supervisor.metrics.maintain()));
+    maintenance.spawn(maintain::run(current.clone(), supervisor.metrics.maintain()));
+    maintenance.spawn(onlook::run(current, supervisor.registry.clone(), instance.clone()));
     for pipeline in supervisor.settings.pipelines.clone() {
         supervisor.start(pipeline);
     }

@@ -27,7 +27,7 @@ use crate::checkpoint::{self, Advance, Committed, Open, Place};
 use crate::copy::{CopyError, Target};
 use crate::dead_letter;
 use crate::lag::Progress;
-use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::metrics::{self, PipelineMetrics, gauge_value};
 use crate::poison::{Flood, Window};
 use crate::postgres::connect::Session;
 use crate::postgres::sqlstate::{Decision, Step, decide};
@@ -163,6 +163,7 @@ impl Writer {
                     let committed = self.write(&mut batch).await?;
                     // Whoever acknowledges is gone only when the generation ends; the checkpoint holds without it.
                     if let Some(reply) = batch.reply.take() {
+                        self.at(metrics::Step::Ack);
                         acks.send(Ack { committed, reply }).await.ok();
                     }
                     self.metrics.buffered_bytes.sub(gauge_value(batch.bytes() as u64));
@@ -172,6 +173,7 @@ impl Writer {
                     renewal.reset();
                 }
                 _ = renewal.tick() => {
+                    self.at(metrics::Step::Renew);
                     let renew = checkpoint::renew(&self.session, &self.place, self.epoch);
                     within(self.step_timeout, "renew the lease", renew).await?;
                 }
@@ -185,7 +187,7 @@ impl Writer {
 
     /// Writes one batch, whatever of it is poison.
     async fn write(&mut self, batch: &mut Batch) -> Result<Committed, Error> {
-        let started = Instant::now();
+        let (started, writing) = (Instant::now(), self.metrics.motion.write());
         let mut poisoned = self.refused_by_decoder(batch)?;
         let mut retries = 0;
         let committed = loop {
@@ -225,10 +227,12 @@ impl Writer {
             }
             retries += 1;
             tracing::debug!(retries, error = %again, "trying the transaction again");
+            self.at(metrics::Step::Again);
             tokio::time::sleep(RETRY_PAUSE * retries).await;
         };
         self.checkpoint = committed.last_sequence();
         self.count(batch, &poisoned, started);
+        writing.done();
         Ok(committed)
     }
 
@@ -236,6 +240,7 @@ impl Writer {
     async fn attempt(&mut self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Attempt, Error> {
         let Some(last) = batch.messages.last() else { unreachable!("an empty batch is never sent") };
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
+        self.at(metrics::Step::Begin);
         let along = partitions::touches(&self.targets, &batch.rows.tables);
         let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
         let open = match within(self.step_timeout, "begin", begin).await {
@@ -279,6 +284,7 @@ impl Writer {
             };
         }
         if !poisoned.letters.is_empty() {
+            self.at(metrics::Step::DeadLetters);
             let stored = dead_letter::store(&self.session.client, &self.place, &poisoned.letters);
             timeout(self.step_timeout, stored)
                 .await
@@ -286,6 +292,7 @@ impl Writer {
                 .map_err(Error::DeadLetters)?;
             self.progress.step();
         }
+        self.at(metrics::Step::Commit);
         match within(self.step_timeout, "commit", open.commit()).await {
             Ok(committed) => {
                 self.metrics.duplicates_skipped.inc_by(copied.unwrap_or_default());
@@ -335,6 +342,7 @@ impl Writer {
             if rows.rows.is_empty() {
                 continue;
             }
+            self.at(metrics::Step::Copy(target.name.clone()));
             let selection = Selection { table, excluded, within: within.clone() };
             let outcome = timeout(self.step_timeout, target.write(&self.session, rows, &selection)).await;
             self.progress.step();
@@ -345,6 +353,11 @@ impl Writer {
             }
         }
         Ok(Ok(skipped))
+    }
+
+    /// Says what the writer is at.
+    fn at(&self, step: metrics::Step) {
+        self.metrics.motion.step(step);
     }
 
     fn count(&mut self, batch: &Batch, poisoned: &Poisoned, started: Instant) {

@@ -120,6 +120,10 @@ fn trouble(pipeline: &Value) -> String {
     if let Some(reason) = pipeline["reason"].as_str() {
         lines.push(reason.to_owned());
     }
+    let held = &pipeline["held_up"];
+    if let (Some(seconds), Some(what)) = (held["seconds"].as_f64(), held["what"].as_str()) {
+        lines.push(format!("nothing has committed for {:.0} s: {what}", seconds.floor()));
+    }
     if let Some(remedy) = pipeline["remedy"].as_str() {
         lines.push(format!("remedy: {remedy}"));
     }

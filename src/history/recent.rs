@@ -61,7 +61,8 @@ pub struct Recent {
     pub batch_rows: Option<f64>,
     /// Parts of the reading stage's time, as `jetcopy_stage_seconds_total` counts it; all 0 where nothing ran.
     pub stages: StageSeconds,
-    /// The stage that most of that time went into; `None` where the pipeline keeps up or does not run.
+    /// The stage that is waited for at this moment, or that most of that time went into; `None` where the pipeline keeps up
+    /// or does not run.
     pub limited_by: Option<Stage>,
 }
 
@@ -84,7 +85,9 @@ impl Recent {
             commit_seconds: mean(now.commit_seconds, before.commit_seconds),
             batch_rows: mean(now.batch_rows, before.batch_rows),
             stages,
-            limited_by: largest(&stages).filter(|_| behind && snapshot.state == State::Running),
+            limited_by: snapshot
+                .limit
+                .or_else(|| largest(&stages).filter(|_| behind && snapshot.state == State::Running)),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::status::PipelineStatus;
+use crate::status::State;
 
 /// A server on a free port with one pipeline, unless `empty`.
 struct Running {

@@ -50,7 +50,8 @@ families! {
     MESSAGES = "jetcopy_messages_total", "Messages taken from the stream, in order and once a generation.";
     BYTES = "jetcopy_bytes_total", "Payload bytes of the messages taken from the stream.";
     DUPLICATES_SKIPPED = "jetcopy_duplicates_skipped_total", "Messages delivered again although their rows were committed, and skipped.";
-    STAGE_SECONDS = "jetcopy_stage_seconds_total", "Time of the reading stage by what it went into: waiting for messages from NATS, decoding, or waiting for the database to take a full batch. The largest is what limits a pipeline that is behind.";
+    STAGE_SECONDS = "jetcopy_stage_seconds_total", "Time of the reading stage by what it went into: waiting for messages from NATS, decoding, or waiting for the database to take a batch that is due. The largest is what limits a pipeline that is behind.";
+    HELD_UP_SECONDS = "jetcopy_held_up_seconds", "How long nothing has committed although work waits, by the stage that it waits for; 0 while the pipeline moves. From 3 s on, /readyz says that it is not ready.";
     BUFFERED_BYTES = "jetcopy_buffered_bytes", "Bytes of messages and encoded rows held in memory.";
     BATCHES = "jetcopy_batches_total", "Batches closed, by the limit that closed them.";
     BATCH_ROWS = "jetcopy_batch_rows", "Rows of a batch over all its tables.";

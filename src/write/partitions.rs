@@ -20,6 +20,7 @@ use crate::checkpoint;
 use crate::copy::Target;
 use crate::dead_letter::DeadLetter;
 use crate::decode::PoisonKind;
+use crate::metrics;
 use crate::postgres::sqlstate::{Decision, Step, decide};
 
 /// Microseconds of a day.
@@ -89,6 +90,7 @@ impl Writer {
         table: usize,
     ) -> Result<Added, Error> {
         let target = &self.targets[table];
+        self.at(metrics::Step::Partitions(target.name.clone()));
         let days: Vec<i64> = match &target.time_column {
             Some(_) => {
                 let rows = batch.rows.tables[table].rows.iter();

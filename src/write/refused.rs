@@ -17,6 +17,7 @@ use crate::checkpoint;
 use crate::config::BadElement;
 use crate::copy::CopyError;
 use crate::dead_letter::{DeadLetter, Headers};
+use crate::metrics;
 use crate::postgres::sqlstate::{Decision, Step, decide};
 
 /// What of a batch does not become rows, and what is kept of it.
@@ -141,6 +142,7 @@ impl Writer {
 
     /// Whether the server takes the rows of the first `messages` messages.
     async fn passes(&self, batch: &mut Batch, excluded: &Excluded, messages: u32) -> Result<bool, Error> {
+        self.at(metrics::Step::Search);
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", checkpoint::LOCK_TIMEOUT.as_millis());
         self.statement(&begin).await?.map_err(Error::Trial)?;
         let outcome = match self.copy_all(batch, excluded, 0..messages).await? {
@@ -223,6 +225,8 @@ impl Writer {
             poisoned.letters.retain(|other| other.sequence != letter.sequence);
             table
         };
+        // There are so many fewer left to find.
+        self.metrics.motion.moved();
         letter.table = table.map(|table| self.targets[table].name.clone());
         poisoned.letters.push(reason(letter));
         self.admit(poisoned.letters.len())

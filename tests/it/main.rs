@@ -20,6 +20,7 @@ mod detections;
 mod documents;
 mod elements;
 mod failover;
+mod held_up;
 mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;

@@ -17,6 +17,7 @@ const STAGES = { nats: "NATS", decode: "decode", database: "database" };
 /** What follows from a state, for a person. */
 const PROMISES = {
   backing_off: "It tries again by itself.",
+  held_up: "It goes on as soon as what it waits for is there.",
   waiting: "It takes over when the other daemon is gone.",
   paused: "Nothing is lost: it goes on from its checkpoint.",
   halted: "It goes on when somebody has decided.",
@@ -126,14 +127,15 @@ class Pipeline {
   }
 
   get rank() {
-    return this.status.retries ? STATES.backing_off.rank : (STATES[this.status.state]?.rank ?? 0);
+    const { retries, held_up: held, state } = this.status;
+    return retries || held ? STATES.backing_off.rank : (STATES[state]?.rank ?? 0);
   }
 
   /** Whether it is what somebody looks for. */
   matches(text, onlyTrouble) {
-    const { pipeline, shard, stream, state } = this.status;
+    const { pipeline, shard, stream, state, held_up: held } = this.status;
     const found = [pipeline, shard, stream].some((name) => name.toLowerCase().includes(text));
-    return found && !(onlyTrouble && state === "running");
+    return found && !(onlyTrouble && state === "running" && !held);
   }
 
   /** Shows what `/status` says; `now` is the daemon's clock. */
@@ -143,24 +145,26 @@ class Pipeline {
     const retries = state === "starting" && down !== null && error !== null && new Date(error.at) >= new Date(down);
     this.status = { ...status, retries };
     const runs = state === "running";
-    const { glyph, tone } = STATES[retries ? "backing_off" : state] ?? { glyph: "?", tone: "warn" };
+    const { held_up: held } = status;
+    const { glyph, tone } = STATES[retries || held ? "backing_off" : state] ?? { glyph: "?", tone: "warn" };
     const reason = retries ? error.message : status.reason;
     const title = status.shard === status.pipeline ? status.pipeline : `${status.pipeline} / ${status.shard}`;
     say(this.name, title);
     say(this.stream, `stream ${status.stream}`);
     say(this.glyph, glyph);
-    say(this.word, words(status.state));
+    say(this.word, held ? "held up" : words(status.state));
     this.element.dataset.tone = tone;
     this.element.dataset.state = status.state;
     say(this.rowRate, runs ? `${rate(status.recent.messages_per_second)} msg/s` : "—");
     say(this.rowBehind, `${milliseconds(status.behind_seconds)} behind`);
 
-    this.callout.hidden = !reason;
+    this.callout.hidden = !reason && !held;
     const since = span((now - new Date(down ?? status.since)) / 1_000);
-    tell(this.reason, reason ? `Not running for ${since}: ${reason}` : "");
+    const still = held ? `Nothing has committed for ${span(held.seconds)}: ${held.what}` : "";
+    tell(this.reason, reason ? `Not running for ${since}: ${reason}` : still);
     this.remedy.hidden = !status.remedy;
     tell(this.remedy, status.remedy ? `What mends it: ${status.remedy}` : "");
-    say(this.promise, PROMISES[retries ? "backing_off" : state] ?? "");
+    say(this.promise, PROMISES[retries ? "backing_off" : held ? "held_up" : state] ?? "");
 
     this.figures(status, runs, since);
     this.ends.update(status);

@@ -1,0 +1,410 @@
+//! Whether a pipeline with work before it moves, and what holds it up where it does not.
+//!
+//! Guarantees: what is said is about work that waits now: a batch that the writer has or that waits for it, a message
+//! that is decoded, or messages that NATS holds and does not bring. A pipeline without work is never held up, nor is one
+//! whose batch fills until its age has come. What counts as a move is a commit, a row that was found to be refused, and a
+//! `COPY` of which the server has taken more since somebody looked.
+//!
+//! It measures and decides nothing; `/readyz`, `/status`, the page and the metrics all ask here.
+
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::stage::{Stage, StageClock};
+
+/// A pipeline with work that moves less often is held up.
+pub const HELD_UP: Duration = Duration::from_secs(3);
+
+/// Where each of the last batches took long by itself, twice as long as that: a pipeline that is slow and steady is not
+/// held up between two of its commits. No longer than this, whatever they took.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A wait that lasts longer limits a pipeline; shorter ones are what always is under way.
+pub(super) const LIMITS: Duration = Duration::from_secs(1);
+
+/// What the writer is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Extends the lease of an idle shard.
+    Renew,
+    /// Opens the transaction and moves the checkpoint.
+    Begin,
+    /// Copies rows to that table.
+    Copy(String),
+    /// Adds partitions to that table.
+    Partitions(String),
+    /// Looks for the row that was refused.
+    Search,
+    /// Stores dead letters.
+    DeadLetters,
+    /// Commits.
+    Commit,
+    /// Waits before it tries again what another transaction was in the way of.
+    Again,
+    /// Hands a committed batch on to be acknowledged.
+    Ack,
+}
+
+impl Step {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Renew
+            | Self::Begin
+            | Self::Copy(_)
+            | Self::Partitions(_)
+            | Self::Search
+            | Self::DeadLetters
+            | Self::Commit
+            | Self::Again => Stage::Database,
+            Self::Ack => Stage::Nats,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Renew => f.write_str("the renewal of the lease"),
+            Self::Begin => f.write_str("BEGIN and the move of the checkpoint"),
+            Self::Copy(table) => write!(f, "COPY to table {table}"),
+            Self::Partitions(table) => write!(f, "new partitions of table {table}"),
+            Self::Search => f.write_str("the search for a row that was refused"),
+            Self::DeadLetters => f.write_str("the storing of dead letters"),
+            Self::Commit => f.write_str("COMMIT"),
+            Self::Again => f.write_str("the pause before another attempt"),
+            Self::Ack => f.write_str("acks that do not leave"),
+        }
+    }
+}
+
+/// What holds a pipeline up.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldUp {
+    /// The stage that the others wait for.
+    pub stage: Stage,
+    /// How long nothing has moved.
+    pub seconds: f64,
+    /// What is waited for, for a person.
+    pub what: String,
+}
+
+impl fmt::Display for HeldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nothing has committed for {:.0} s: {}", self.seconds.floor(), self.what)
+    }
+}
+
+/// What a pipeline has under way; clones share it.
+#[derive(Debug, Clone)]
+pub struct Motion {
+    stages: StageClock,
+    facts: Arc<Mutex<Facts>>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    /// The batch that the writer has.
+    batch: Option<Batch>,
+    /// Since when a batch waits for the writer.
+    queued: Option<Instant>,
+    /// What the writer is at, and since when.
+    step: Option<(Step, Instant)>,
+    /// What the server said of that step.
+    said: Option<String>,
+    /// How long the last two batches took.
+    took: [Duration; 2],
+    /// Messages that the server holds or has sent, and since when there have been some.
+    waiting: Option<(u64, Instant)>,
+    /// Batches that the writer has taken.
+    taken: u64,
+}
+
+#[derive(Debug)]
+struct Batch {
+    taken: Instant,
+    moved: Instant,
+    attempts: u32,
+    /// Rows of the present `COPY` that the server has taken, where it was asked.
+    copied: u64,
+}
+
+/// A batch that is being written, as long as it lives.
+#[derive(Debug)]
+pub struct Writing(Motion);
+
+impl Motion {
+    pub(super) fn new(stages: StageClock) -> Self {
+        Self { stages, facts: Arc::default() }
+    }
+
+    /// A generation begins: nothing of the one before is under way any more.
+    pub fn begin(&self) {
+        let mut facts = self.lock();
+        *facts = Facts { took: facts.took, taken: facts.taken, ..Facts::default() };
+    }
+
+    /// A batch is on its way to the writer.
+    pub fn queued(&self) {
+        self.lock().queued = Some(Instant::now());
+    }
+
+    /// The writer takes a batch.
+    #[must_use]
+    pub fn write(&self) -> Writing {
+        let now = Instant::now();
+        let mut facts = self.lock();
+        facts.queued = None;
+        facts.taken += 1;
+        facts.batch = Some(Batch { taken: now, moved: now, attempts: 0, copied: 0 });
+        drop(facts);
+        self.stages.writes(Some(now));
+        Writing(self.clone())
+    }
+
+    /// The writer begins a step.
+    pub fn step(&self, step: Step) {
+        let mut facts = self.lock();
+        if let Some(batch) = &mut facts.batch {
+            batch.copied = 0;
+            batch.attempts += u32::from(step == Step::Begin);
+        }
+        facts.said = None;
+        facts.step = Some((step, Instant::now()));
+    }
+
+    /// The writer came further with its batch, though it has not committed it.
+    pub fn moved(&self) {
+        if let Some(batch) = &mut self.lock().batch {
+            batch.moved = Instant::now();
+        }
+    }
+
+    /// So many messages wait at the server or on the way from it.
+    pub fn waiting(&self, messages: u64) {
+        let mut facts = self.lock();
+        let since = facts.waiting.map_or_else(Instant::now, |(_, since)| since);
+        facts.waiting = (messages > 0).then_some((messages, since));
+    }
+
+    /// The batch that the writer has had for so long or longer, as a number.
+    #[must_use]
+    pub fn writing_for(&self, limit: Duration) -> Option<u64> {
+        let facts = self.lock();
+        facts.batch.as_ref().filter(|batch| batch.taken.elapsed() >= limit).map(|_| facts.taken)
+    }
+
+    /// Notes what the server says of the step that `batch` is at: what it waits for, and how many rows of a `COPY` it has
+    /// taken.
+    pub fn said(&self, batch: u64, what: Option<String>, copied: Option<u64>) {
+        let mut facts = self.lock();
+        if facts.taken != batch {
+            return;
+        }
+        let Some(at) = &mut facts.batch else { return };
+        if let Some(copied) = copied {
+            if at.copied > 0 && copied > at.copied {
+                at.moved = Instant::now();
+            }
+            at.copied = copied;
+        }
+        facts.said = what;
+    }
+
+    /// What holds the pipeline up.
+    #[must_use]
+    pub fn held_up(&self) -> Option<HeldUp> {
+        let facts = self.lock();
+        let patience = (2 * facts.took[0].min(facts.took[1])).clamp(HELD_UP, LONGEST_PATIENCE);
+        self.waits(&facts, patience)
+    }
+
+    /// The stage that is waited for at this moment, for longer than what is always under way.
+    #[must_use]
+    pub fn limit(&self) -> Option<Stage> {
+        self.waits(&self.lock(), LIMITS).map(|held| held.stage)
+    }
+
+    /// `writer` is the patience with a writer; others need none of theirs to be long.
+    fn waits(&self, facts: &Facts, writer: Duration) -> Option<HeldUp> {
+        let others = writer.min(HELD_UP);
+        let reading = self.stages.since();
+        let (waited, limit, stage, what) = if let Some(batch) = &facts.batch {
+            let waited = batch.moved.elapsed();
+            let (step, since) = facts.step.as_ref()?;
+            (waited, writer, step.stage(), facts.database(step, *since, batch.attempts))
+        } else if let Some(queued) = facts.queued {
+            let (step, since) = facts.step.as_ref()?;
+            (queued.elapsed(), writer, step.stage(), facts.database(step, *since, 0))
+        } else if let Some((Stage::Decode, since)) = reading {
+            (since.elapsed(), others, Stage::Decode, "decoding".to_owned())
+        } else if let (Some((Stage::Nats, reads)), Some((messages, waits))) = (reading, facts.waiting) {
+            let what = format!("waiting for NATS: {messages} messages are in the stream, and none comes");
+            (reads.max(waits).elapsed(), others, Stage::Nats, what)
+        } else {
+            return None;
+        };
+        (waited >= limit).then_some(HeldUp { stage, seconds: waited.as_secs_f64(), what })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Facts {
+    /// What the writer waits for, in words.
+    fn database(&self, step: &Step, since: Instant, attempts: u32) -> String {
+        let server = match step.stage() {
+            Stage::Database => "the database",
+            Stage::Nats => "NATS",
+            Stage::Decode => "the decoder",
+        };
+        let mut what = format!("waiting for {server}: {step} for {} s", since.elapsed().as_secs());
+        if attempts > 1 {
+            // Writing to a string cannot fail.
+            let _ = write!(what, ", attempt {attempts}");
+        }
+        if let Some(said) = &self.said {
+            what = what + "; " + said;
+        }
+        what
+    }
+}
+
+impl Writing {
+    /// It is committed.
+    pub fn done(self) {
+        let mut facts = self.0.lock();
+        if let Some(batch) = &facts.batch {
+            facts.took = [batch.taken.elapsed(), facts.took[0]];
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut facts = self.0.lock();
+        (facts.batch, facts.step, facts.said) = (None, None, None);
+        drop(facts);
+        self.0.stages.writes(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Counter;
+
+    use super::*;
+
+    fn motion() -> Motion {
+        Motion::new(StageClock::new(|stage| Counter::new(stage, stage).unwrap()))
+    }
+
+    /// Lets the time of a fact have passed.
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()
+    }
+
+    fn writing_for(motion: &Motion, seconds: u64) -> Writing {
+        let writing = motion.write();
+        motion.step(Step::Copy("events".into()));
+        let mut facts = motion.lock();
+        let batch = facts.batch.as_mut().unwrap();
+        (batch.taken, batch.moved) = (ago(seconds), ago(seconds));
+        drop(facts);
+        writing
+    }
+
+    #[test]
+    fn a_batch_that_is_not_committed_for_three_seconds_is_held_up_by_the_step_that_it_is_at() {
+        let motion = motion();
+        let writing = writing_for(&motion, 2);
+        assert_eq!((motion.held_up(), motion.limit()), (None, Some(Stage::Database)));
+        drop(writing);
+        let _writing = writing_for(&motion, 4);
+        let held = motion.held_up().unwrap();
+        assert_eq!(held.stage, Stage::Database);
+        let said = "nothing has committed for 4 s: waiting for the database: COPY to table events for 0 s";
+        assert_eq!(held.to_string(), said);
+    }
+
+    #[test]
+    fn a_pipeline_that_is_slow_and_steady_is_not_held_up_between_its_commits() {
+        let motion = motion();
+        for _ in 0..2 {
+            writing_for(&motion, 4).done();
+        }
+        let _writing = writing_for(&motion, 5);
+        assert_eq!(motion.held_up(), None);
+    }
+
+    #[test]
+    fn one_slow_batch_gives_no_patience_with_the_next_one() {
+        let motion = motion();
+        writing_for(&motion, 20).done();
+        writing_for(&motion, 0).done();
+        let _writing = writing_for(&motion, 4);
+        assert!(motion.held_up().is_some());
+    }
+
+    #[test]
+    fn a_copy_of_which_the_server_takes_more_moves() {
+        let motion = motion();
+        let _writing = writing_for(&motion, 4);
+        let batch = motion.writing_for(Duration::from_secs(1)).unwrap();
+        motion.said(batch, None, Some(100));
+        assert!(motion.held_up().is_some());
+        motion.said(batch, None, Some(200));
+        assert_eq!(motion.held_up(), None);
+    }
+
+    #[test]
+    fn what_the_server_says_of_a_batch_is_not_said_of_the_next_one() {
+        let motion = motion();
+        let writing = writing_for(&motion, 4);
+        let batch = motion.writing_for(Duration::from_secs(1)).unwrap();
+        motion.said(batch, Some("it waits for a lock".into()), None);
+        assert!(motion.held_up().unwrap().what.ends_with("; it waits for a lock"));
+        drop(writing);
+        let _writing = writing_for(&motion, 4);
+        motion.said(batch, Some("it waits for a lock".into()), None);
+        assert!(motion.held_up().unwrap().what.ends_with(" s"));
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_held_up_by_nats_only_while_there_are_messages() {
+        let motion = motion();
+        let timing = motion.stages.start();
+        timing.enter(Stage::Nats);
+        motion.stages.set_since(ago(10));
+        assert_eq!(motion.held_up(), None);
+        motion.waiting(7);
+        assert_eq!(motion.held_up(), None, "they may just have come");
+        motion.lock().waiting = Some((7, ago(5)));
+        let held = motion.held_up().unwrap();
+        assert_eq!(held.stage, Stage::Nats);
+        assert!(held.what.contains("7 messages"), "{held}");
+        motion.waiting(0);
+        assert_eq!(motion.held_up(), None);
+    }
+
+    #[test]
+    fn a_batch_that_waits_for_a_writer_that_renews_its_lease_is_held_up() {
+        let motion = motion();
+        motion.step(Step::Renew);
+        motion.queued();
+        assert_eq!(motion.held_up(), None);
+        motion.lock().queued = Some(ago(4));
+        assert!(motion.held_up().unwrap().what.contains("the renewal of the lease"));
+    }
+
+    #[test]
+    fn a_generation_that_ends_leaves_nothing_behind() {
+        let motion = motion();
+        drop(writing_for(&motion, 9));
+        assert_eq!((motion.held_up(), motion.limit()), (None, None));
+    }
+}

@@ -1,0 +1,123 @@
+//! What the daemon sees of its database from beside its pipelines: why one stands still.
+//!
+//! Guarantees: whatever it meets, no pipeline notices. It asks over a session of its own, which it has only while a batch
+//! takes longer than usual, and it waits for nothing longer than [`ANSWER`]. What holds a pipeline up is logged once, and so is
+//! the end of that.
+//!
+//! What it cannot see, it leaves out: behind a pooler that does not pass the application's name on, it says nothing.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres_protocol::escape::escape_literal;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::checkpoint;
+use crate::config::Config;
+use crate::postgres::connect::{self, Session};
+use crate::status::{PipelineStatus, Registry};
+
+/// How often it is looked: `COPY` must be seen twice before a pipeline counts as held up.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A batch that takes longer is asked about.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// How long a connection or an answer may take: later ones would be about another moment.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// How the server knows the session.
+const NAME: &str = "jetcopy onlook";
+
+/// Looks on for as long as the daemon runs; `instance` is its name.
+pub async fn run(settings: watch::Receiver<Arc<Config>>, registry: Registry, instance: String) -> Infallible {
+    let mut timer = tokio::time::interval(LOOK);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut session = None;
+    let mut held = BTreeSet::new();
+    loop {
+        timer.tick().await;
+        let pipelines = registry.pipelines();
+        let slow: Vec<Slow> = pipelines.iter().filter_map(|status| Slow::new(status, &instance)).collect();
+        if slow.is_empty() {
+            session = None;
+        } else {
+            let settings = Arc::clone(&settings.borrow());
+            session = timeout(ANSWER, look(session, &settings, &slow)).await.ok().flatten();
+        }
+        for status in &pipelines {
+            tell(status, &mut held);
+        }
+        held.retain(|shard: &String| pipelines.iter().any(|status| status.shard() == shard));
+    }
+}
+
+/// Logs that a pipeline stands still, or no longer does.
+fn tell(status: &PipelineStatus, held: &mut BTreeSet<String>) {
+    let (pipeline, shard) = (status.name(), status.shard());
+    match status.held_up() {
+        Some(by) if held.insert(shard.to_owned()) => {
+            tracing::warn!(pipeline, shard, what = by.what, "nothing has committed for seconds");
+        }
+        None if held.remove(shard) => tracing::info!(pipeline, shard, "no longer held up"),
+        Some(_) | None => {}
+    }
+}
+
+/// A pipeline whose batch takes long.
+struct Slow<'s> {
+    status: &'s PipelineStatus,
+    /// The name of its session.
+    owner: String,
+    /// Its batch.
+    batch: u64,
+}
+
+impl<'s> Slow<'s> {
+    fn new(status: &'s PipelineStatus, instance: &str) -> Option<Self> {
+        let batch = status.motion().writing_for(SLOW)?;
+        Some(Self { status, owner: checkpoint::owner_name(status.shard(), instance), batch })
+    }
+}
+
+/// Asks about the sessions of `slow`, and hands the session back for the next time.
+async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) -> Option<Session> {
+    let session = match session.filter(|session| !session.is_closed()) {
+        Some(session) => session,
+        None => connect::connect(&settings.postgres, NAME).await.ok()?,
+    };
+    let owners: Vec<String> = slow.iter().map(|slow| escape_literal(&slow.owner)).collect();
+    let sql = format!(
+        "SELECT seen.application_name, seen.wait_event_type, seen.wait_event, copying.tuples_processed, \
+           (SELECT string_agg(format('%s (pid %s, role %s)', \
+                coalesce(nullif(other.application_name, ''), 'a session'), other.pid, other.usename), ', ') \
+            FROM pg_stat_activity AS other WHERE other.pid = ANY (pg_blocking_pids(seen.pid))) \
+         FROM pg_stat_activity AS seen LEFT JOIN pg_stat_progress_copy AS copying USING (pid) \
+         WHERE seen.application_name IN ({}) AND seen.state = 'active'",
+        owners.join(", ")
+    );
+    let rows = session.client.simple_query(&sql).await.ok()?;
+    for Slow { status, owner, batch } in slow {
+        let seen = rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) if row.get(0) == Some(owner) => Some(row),
+            _ => None,
+        });
+        let Some(row) = seen else {
+            status.motion().said(*batch, Some("no session of it is at work in the server".into()), None);
+            continue;
+        };
+        let what = match (row.get(4), row.get(1), row.get(2)) {
+            (Some(holders), _, _) => format!("it waits for a lock that {holders} holds"),
+            (None, Some("Lock"), _) => "it waits for a lock".to_owned(),
+            (None, Some(kind), Some(event)) => format!("the server waits there for {kind} {event}"),
+            (None, _, _) => "the server is at work on it".to_owned(),
+        };
+        let copied = row.get(3).and_then(|count| count.parse().ok());
+        status.motion().said(*batch, Some(what), copied);
+    }
+    Some(session)
+}
