@@ -127,7 +127,9 @@ async fn connect_target(
         let one = single_host(driver_config, target, address, timeout);
         let attempt = tokio::time::timeout(timeout, one.connect(connector.clone())).await;
         match attempt {
-            Ok(Ok((client, connection))) => return Ok(Session::start(client, connection, host)),
+            Ok(Ok((client, connection))) => {
+                return Ok(Session::start(client, connection, host, connector.clone()));
+            }
             Ok(Err(error)) => failure = Some(classify(&host, error)),
             Err(_) => failure = Some(unreachable(timed_out("no session was established", timeout))),
         }

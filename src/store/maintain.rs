@@ -17,7 +17,7 @@ use super::partitions::{self, Partitioned};
 use super::rollup;
 use crate::config::{self, Config};
 use crate::metrics::MaintainMetrics;
-use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::connect::{self, ConnectError, Session};
 use crate::recovery::chain;
 
 /// The registry's table of files, in the report.
@@ -140,7 +140,7 @@ pub async fn maintain(
         guard.client.batch_execute("BEGIN").await?;
         let alone: bool = guard.client.query_typed_one(LOCK, &[]).await?.try_get(0)?;
         if alone {
-            steps(&worker.client, store, all, &mut report).await?;
+            steps(&worker, store, all, &mut report).await?;
         } else {
             report.outcome = Outcome::Busy;
         }
@@ -153,7 +153,13 @@ pub async fn maintain(
     report
 }
 
-async fn steps(client: &Client, store: &config::Store, all: bool, report: &mut Report) -> Result<(), Error> {
+async fn steps(
+    session: &Session,
+    store: &config::Store,
+    all: bool,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let client = &session.client;
     let ours = partitions::tables(client).await?;
     for table in &ours {
         match partitions::add_ahead(client, table).await {
@@ -189,7 +195,7 @@ async fn steps(client: &Client, store: &config::Store, all: bool, report: &mut R
         let (name, oid): (String, u32) = (row.try_get(0)?, row.try_get(1)?);
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { continue };
         if let Some(ours) = ours.iter().find(|ours| ours.oid == oid) {
-            retention(client, ours, store.table(table).retention.age(), report).await;
+            retention(session, ours, store.table(table).retention.age(), report).await;
         } else if hypertables.contains(&oid) {
             report.add(&name, Kind::Unchanged, "a hypertable: TimescaleDB's own jobs maintain it");
         } else {
@@ -240,15 +246,15 @@ pub(super) async fn hypertables(client: &Client) -> Result<Vec<u32>, tokio_postg
     client.query_typed(HYPERTABLES, &[]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
-async fn retention(client: &Client, table: &Partitioned, age: Option<Duration>, report: &mut Report) {
+async fn retention(session: &Session, table: &Partitioned, age: Option<Duration>, report: &mut Report) {
     let Some(age) = age else { return };
-    match partitions::drop_expired(client, table, age).await {
+    match partitions::drop_expired(session, table, age, partitions::DETACH_PATIENCE).await {
         Ok(dropped) if dropped.is_empty() => {}
         Ok(dropped) => {
             let text = format!("{} partitions dropped, older than {}", dropped.len(), written(age));
             report.add(&table.name, Kind::Changed, text);
         }
-        Err(error) => failed(client, report, &table.name, "partitions not dropped", &error).await,
+        Err(error) => failed(&session.client, report, &table.name, "partitions not dropped", &error).await,
     }
 }
 

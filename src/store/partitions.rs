@@ -4,12 +4,16 @@
 //! table while one is dropped; what was interrupted halfway is finished by the next run. Only tables in
 //! `jetcopy.partitioned_tables` are touched, and of those only partitions that lie wholly beyond the retention.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use postgres_protocol::escape::escape_identifier;
 use tokio::time::timeout;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+
+use crate::postgres::connect::Session;
 
 /// How many days ahead partitions are there: over a weekend on which nobody runs `jetcopy maintain`. The daemon adds what
 /// is missing on demand anyway.
@@ -18,8 +22,14 @@ pub const DAYS_AHEAD: i32 = 3;
 /// How long a statement waits for a lock: others queue behind it, and the next run tries again.
 pub const LOCK_TIMEOUT: &str = "10s";
 
-/// How long a partition may wait for readers to end before it is let be until the next run.
-const DETACH_PATIENCE: Duration = Duration::from_mins(1);
+/// How long a partition may wait for those who read from its table before it is let be until the next run.
+pub const DETACH_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long a later run waits for the same: who adds a partition to the table waits meanwhile.
+const FINALIZE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a cancelled statement may take to end: it is waiting for a lock, and does so at once.
+const CANCELLED: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "SELECT relation::text, relation::oid FROM jetcopy.partitioned_tables
     JOIN pg_class ON pg_class.oid = relation ORDER BY 1";
@@ -29,14 +39,15 @@ const ADD: &str = "SELECT jetcopy.add_partitions($1::oid::regclass,
 
 const COUNT: &str = "SELECT count(*) FROM jetcopy.partitions($1::oid::regclass)";
 
-/// Partitions that lie wholly before an age, oldest first: schema, name, the name on their way out, since their day may get
-/// a new one meanwhile, and whether they are being detached.
+/// Partitions that lie wholly before an age, oldest first, and before them one that is being detached, for
+/// PostgreSQL detaches one at a time of a table: schema, name, the name on their way out, since their day may
+/// get a new one meanwhile, and whether they are being detached.
 const EXPIRED: &str = "SELECT n.nspname::text, c.relname::text,
         left(t.relname, 45) || to_char(p.starts AT TIME ZONE 'UTC', '_pYYYYMMDD') || '_dropped', p.detaching
     FROM pg_class t
     CROSS JOIN jetcopy.partitions(t.oid::regclass) p
     JOIN pg_class c ON c.oid = p.partition JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.oid = $1 AND p.ends <= now() - make_interval(secs => $2) ORDER BY p.starts";
+    WHERE t.oid = $1 AND p.ends <= now() - make_interval(secs => $2) ORDER BY p.detaching DESC, p.starts";
 
 /// What a run that was interrupted has detached and not dropped.
 const LEFT_OVER: &str = "SELECT n.nspname::text, c.relname::text
@@ -55,9 +66,15 @@ pub enum Error {
     /// The server refused, or the connection is gone.
     #[error("the server refused")]
     Database(#[from] tokio_postgres::Error),
-    /// Somebody reads from it for long.
-    #[error("partition {0} is still being read from; the next run goes on")]
-    InUse(String),
+    /// Somebody reads from its table for long.
+    #[error("partition {partition} or its table was still being read from after {} s; the next run goes on",
+        .after.as_secs())]
+    InUse {
+        /// The partition.
+        partition: String,
+        /// How long was waited.
+        after: Duration,
+    },
 }
 
 /// A table that jetcopy partitions.
@@ -87,15 +104,24 @@ pub async fn add_ahead(client: &Client, table: &Partitioned) -> Result<u64, toki
     Ok(u64::try_from(count().await? - before).unwrap_or(0))
 }
 
-/// Drops the partitions whose rows are all older than `age`; their names.
-pub async fn drop_expired(client: &Client, table: &Partitioned, age: Duration) -> Result<Vec<String>, Error> {
+/// Drops the partitions whose rows are all older than `age`, and waits for readers of each as long as
+/// `patience`; their names.
+pub async fn drop_expired(
+    session: &Session,
+    table: &Partitioned,
+    age: Duration,
+    patience: Duration,
+) -> Result<Vec<String>, Error> {
+    let client = &session.client;
     let seconds = age.as_secs_f64();
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&table.oid, Type::OID), (&seconds, Type::FLOAT8)];
     let expired = client.query_typed(EXPIRED, &parameters).await?;
     if !expired.is_empty() {
         // First: from now on no bucket is summed up from what is left.
+        client.batch_execute(&begin()).await?;
         client.execute_typed(FORGET, &parameters).await?;
+        client.batch_execute("COMMIT").await?;
     }
     for row in expired {
         let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -104,7 +130,7 @@ pub async fn drop_expired(client: &Client, table: &Partitioned, age: Duration) -
             let (from, to) = (qualified(&schema, &name), escape_identifier(&out));
             client.batch_execute(&format!("{}; ALTER TABLE {from} RENAME TO {to}; COMMIT", begin())).await?;
         }
-        detach(client, table, &qualified(&schema, &out), detaching).await?;
+        detach(session, table, &qualified(&schema, &out), detaching, patience).await?;
     }
     let mut dropped = Vec::new();
     for row in client.query_typed(LEFT_OVER, &[(&table.oid, Type::OID)]).await? {
@@ -117,13 +143,29 @@ pub async fn drop_expired(client: &Client, table: &Partitioned, age: Duration) -
 }
 
 /// Takes a partition out of its table.
-async fn detach(client: &Client, table: &Partitioned, partition: &str, detaching: bool) -> Result<(), Error> {
-    // In no transaction, and so without a lock_timeout of its own.
-    let how = if detaching { "FINALIZE" } else { "CONCURRENTLY" };
+async fn detach(
+    session: &Session,
+    table: &Partitioned,
+    partition: &str,
+    detaching: bool,
+    patience: Duration,
+) -> Result<(), Error> {
+    // Not possible in a transaction, and so without a lock_timeout of its own; one of the session would stay
+    // with the server's session behind a pooler.
+    let (how, patience) =
+        if detaching { ("FINALIZE", patience.min(FINALIZE_PATIENCE)) } else { ("CONCURRENTLY", patience) };
     let sql = format!("ALTER TABLE {} DETACH PARTITION {partition} {how}", table.name);
-    match timeout(DETACH_PATIENCE, client.batch_execute(&sql)).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => Err(Error::InUse(partition.to_owned())),
+    let mut detached = pin!(session.client.batch_execute(&sql));
+    if let Ok(outcome) = timeout(patience, &mut detached).await {
+        return Ok(outcome?);
+    }
+    session.cancel().await;
+    match timeout(CANCELLED, detached).await {
+        // Just in time.
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.code() != Some(&SqlState::QUERY_CANCELED) => Err(error.into()),
+        // Where it has not ended, the session is of no more use, and the steps that follow find that out.
+        Ok(Err(_)) | Err(_) => Err(Error::InUse { partition: partition.to_owned(), after: patience }),
     }
 }
 

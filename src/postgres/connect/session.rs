@@ -1,6 +1,7 @@
 //! A connection, the task that drives it, and what the server says unasked.
 
 use std::error::Error as _;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +9,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How long [`Session::close`] waits for the goodbye to leave: it is one small packet, and a server that does not take
 /// it sees the closed socket instead.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the request to cancel a statement may take: one connection and one packet.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The C function in the server that waits for synchronous standbys. The field that carries it is not translated,
 /// unlike the warning's text.
@@ -25,10 +31,20 @@ pub struct Session {
     /// The client. Replace the whole session where it fails.
     pub client: Client,
     host: String,
+    tls: Tls,
     sync_wait_cancelled: Arc<AtomicBool>,
     warnings_matter: Arc<AtomicBool>,
     driver_runs: watch::Receiver<()>,
     driver: Driver,
+}
+
+/// What connects once more, to cancel a statement.
+struct Tls(MakeRustlsConnect);
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
 }
 
 /// The driving task, which ends with its owner: dropping the client alone does not end it while replies are due.
@@ -43,7 +59,12 @@ impl Drop for Driver {
 
 impl Session {
     /// Starts the task that drives `connection`.
-    pub(super) fn start<S>(client: Client, connection: Connection<Socket, S>, host: String) -> Self
+    pub(super) fn start<S>(
+        client: Client,
+        connection: Connection<Socket, S>,
+        host: String,
+        tls: MakeRustlsConnect,
+    ) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
@@ -57,13 +78,24 @@ impl Session {
             let _runs = runs;
             poll_messages(connection, &cancelled, &shown).await;
         }));
-        Self { client, host, sync_wait_cancelled, warnings_matter, driver_runs, driver }
+        Self { client, host, tls: Tls(tls), sync_wait_cancelled, warnings_matter, driver_runs, driver }
     }
 
     /// Host and port that answered.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Asks the server to end the statement that runs; it fails with 57014, if it was still running.
+    pub async fn cancel(&self) {
+        let token = self.client.cancel_token();
+        match timeout(CANCEL_TIMEOUT, token.cancel_query(self.tls.0.clone())).await {
+            Ok(Ok(())) => {}
+            // The statement ends by itself, or with its connection.
+            Ok(Err(error)) => tracing::debug!(%error, "a statement could not be cancelled"),
+            Err(_) => tracing::debug!("a statement could not be cancelled in time"),
+        }
     }
 
     /// Whether a wait for synchronous replication was cancelled since the last call: a `COMMIT` in between answered

@@ -41,7 +41,7 @@ impl World {
     async fn days_back(&self, days: i32) {
         for table in ["frame_metadata", "detection_events", "measurements"] {
             self.sql(&format!(
-                "SELECT jetcopy.add_partitions('{table}', ARRAY(SELECT current_date - n FROM generate_series(0, {days}) n))"
+                "SELECT jetcopy.add_partitions('{table}', ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(0, {days}) n))"
             ))
             .await;
         }
@@ -230,6 +230,43 @@ async fn partitions_ahead_are_added_and_what_was_interrupted_is_finished() {
     world.maintain("").await;
     assert_eq!(world.text(ahead).await, "-7 -6 -5 -4 -3 -2 -1 0 1 2 3");
     assert_eq!(world.text("SELECT count(*)::text FROM pg_class WHERE relname LIKE '%dropped%'").await, "0");
+}
+
+#[tokio::test]
+async fn a_reader_of_the_table_holds_a_run_up_for_the_time_promised_and_the_next_run_goes_on() {
+    let world = World::plain().await;
+    world.days_back(5).await;
+    // Of another day than those that go, so that nothing but the table itself is in use.
+    let reader = connect(&world.settings.url).await.unwrap();
+    let today = world.text("SELECT (now() AT TIME ZONE 'UTC')::date::text").await;
+    let read = format!("SELECT count(*) FROM frame_metadata WHERE time >= timestamptz '{today} 00:00Z'");
+    reader.batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {read}")).await.unwrap();
+    let session = crate::postgres::connect::connect(&world.settings, "test").await.unwrap();
+    let tables = partitions::tables(&session.client).await.unwrap();
+    let frames = tables.iter().find(|table| table.name == "frame_metadata").unwrap();
+    let age = Duration::from_hours(48);
+    let drop = async |patience| partitions::drop_expired(&session, frames, age, patience).await;
+    // Once it is detached concurrently, once it is gone on with.
+    for _ in 0..2 {
+        let error = tokio::time::timeout(Duration::from_secs(30), drop(Duration::from_millis(500))).await;
+        let error = error.unwrap().unwrap_err();
+        assert!(matches!(error, partitions::Error::InUse { .. }), "{error:?}");
+        // The session is of use, and the server no longer at it.
+        let waiting = "SELECT count(*)::text FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE 'ALTER TABLE%' AND state = 'active'";
+        assert_eq!(world.text(waiting).await, "0");
+        session.client.batch_execute("SELECT").await.unwrap();
+    }
+    // Who writes to the table gets the partitions that they need meanwhile.
+    world.sql("SET lock_timeout = '1s'").await;
+    world
+        .sql("SELECT jetcopy.add_partitions('frame_metadata', ARRAY[(now() AT TIME ZONE 'UTC')::date - 6])")
+        .await;
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(drop(partitions::DETACH_PATIENCE).await.unwrap().len(), 4);
+    let left = "SELECT count(*)::text FROM jetcopy.partitions('frame_metadata') WHERE ends <= now() - interval '2 days'";
+    assert_eq!(world.text(left).await, "0");
+    session.close().await;
 }
 
 #[tokio::test]
