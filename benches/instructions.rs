@@ -145,7 +145,7 @@ fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Vec<u8>]) {
             subject,
             payload,
             headers: None,
-            reply: Subject::from_static("$JS.ACK."),
+            reply: Some(Subject::from_static("$JS.ACK.")),
         };
         batch.push(incoming, |_, index, rows| decoder.decode(&message, index, rows));
     }

@@ -21,7 +21,7 @@ pub struct Batch {
     pub rows: Rows,
     /// The messages, in stream order.
     pub messages: Vec<Message>,
-    /// Where an ack of the whole batch goes: the reply subject of its last message.
+    /// Where an ack of the whole batch goes: the reply subject of its last message, where that was delivered.
     pub reply: Option<Subject>,
     /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
     /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
@@ -183,7 +183,7 @@ impl Batch {
         self.originals.extend_from_slice(delivered.subject.as_bytes());
         let payload_start = self.originals.len();
         self.originals.extend_from_slice(delivered.payload);
-        self.reply = Some(delivered.reply);
+        self.reply = delivered.reply;
         self.messages.push(Message {
             sequence: delivered.sequence,
             timestamp_ns: delivered.timestamp_ns,
@@ -257,8 +257,8 @@ pub struct Incoming<'a> {
     pub payload: &'a [u8],
     /// Headers, where it has any.
     pub headers: Option<HeaderMap>,
-    /// Where an ack of it, and of all before it, goes.
-    pub reply: Subject,
+    /// Where an ack of it, and of all before it, goes; `None` where it came by no delivery.
+    pub reply: Option<Subject>,
 }
 
 impl Closed {
@@ -330,7 +330,7 @@ mod tests {
     use crate::decode::PoisonKind;
 
     fn incoming(sequence: u64, payload: &[u8]) -> Incoming<'_> {
-        let reply = format!("ack {sequence}").into();
+        let reply = Some(format!("ack {sequence}").into());
         Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None, reply }
     }
 

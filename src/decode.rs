@@ -71,6 +71,8 @@ pub enum PoisonKind {
     Range,
     /// No table takes the message.
     Unmatched,
+    /// The client library cannot read it, so it never came to be decoded.
+    Unreadable,
 }
 
 impl PoisonKind {
@@ -83,6 +85,7 @@ impl PoisonKind {
             Self::Type => "type",
             Self::Range => "range",
             Self::Unmatched => "unmatched",
+            Self::Unreadable => "unreadable",
         }
     }
 }

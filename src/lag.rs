@@ -62,6 +62,8 @@ pub struct Progress {
     delivered: AtomicU64,
     /// Messages committed, counted like deliveries from the generation's beginning.
     committed: AtomicU64,
+    /// Messages that came by no delivery; the first of those that are committed.
+    fetched: AtomicU64,
     room: AtomicBool,
     first_commit: Notify,
     pulse: Arc<Pulse>,
@@ -78,6 +80,7 @@ impl Progress {
             lag,
             delivered: AtomicU64::new(0),
             committed: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
             room: AtomicBool::new(false),
             first_commit: Notify::new(),
             pulse,
@@ -96,6 +99,13 @@ impl Progress {
         let before = self.delivered.load(Ordering::Relaxed);
         self.delivered.store(consumer_sequence, Ordering::Relaxed);
         if before == 0 {
+            self.lag.waits_since(timestamp_ns);
+        }
+    }
+
+    /// Notes a message, stored at `timestamp_ns`, that was read by itself before any delivery.
+    pub fn fetched(&self, timestamp_ns: i64) {
+        if self.fetched.fetch_add(1, Ordering::Relaxed) == 0 {
             self.lag.waits_since(timestamp_ns);
         }
     }
@@ -238,7 +248,8 @@ impl Observation {
 
 /// Sets the gauges of a running generation.
 fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: &PipelineMetrics) {
-    let committed = progress.committed.load(Ordering::Relaxed);
+    let fetched = progress.fetched.load(Ordering::Relaxed);
+    let committed = progress.committed.load(Ordering::Relaxed).saturating_sub(fetched);
     let received = progress.delivered.load(Ordering::Relaxed);
     let in_flight = consumer.delivered.consumer_sequence.saturating_sub(received);
     let uncommitted = received.saturating_sub(committed);

@@ -14,6 +14,9 @@
 //! - [`loss`]: what the stream no longer holds: noticed, recorded, passed over when accepted.
 //! - [`nats`]: connecting to NATS.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
+//! - [`stored`]: messages read one by one, as the bytes that they are.
+//! - [`unreadable`]: messages that the client library cannot read, and the way past them.
+//! - [`approach`]: how the next generation reads, by how the last ones ended.
 //! - [`read`]: the first stage: deliveries into batches.
 //! - [`pace`]: how long a batch waits for more.
 //! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
@@ -50,6 +53,7 @@
 //! - [`private`]: private servers for tests, benches and the demo.
 
 pub mod ack;
+pub mod approach;
 pub mod audit;
 pub mod batch;
 pub mod bench;
@@ -87,6 +91,8 @@ pub mod resync;
 pub mod retry;
 pub mod status;
 pub mod store;
+pub mod stored;
 pub mod subscribe;
 pub mod supervise;
+pub mod unreadable;
 pub mod write;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::ack;
+use crate::approach::{Approach, Begin};
 use crate::batch::Gap;
 use crate::checkpoint::Place;
 use crate::config::{self, Config};
@@ -63,6 +64,8 @@ pub struct Pipeline {
     pub poison: Arc<Mutex<Window>>,
     /// Which history of the database it has written on.
     pub newest: Newest,
+    /// What its generations hand on to each other.
+    pub approach: Approach,
     /// How far behind it is.
     pub lag: Arc<Lag>,
     /// What it counts with.
@@ -177,7 +180,8 @@ impl Pipeline {
 
     async fn resync(&self, placement: Placement) -> Result<Ready, resync::Error> {
         let Self { settings, pipeline, place, owner, newest, metrics, .. } = self;
-        resync(settings, pipeline, place, owner, placement, newest, metrics).await
+        let begin = Begin { placement, look: self.approach.look() };
+        resync(settings, pipeline, place, owner, begin, newest, metrics).await
     }
 
     async fn start(
@@ -186,7 +190,7 @@ impl Pipeline {
         progress: Arc<Progress>,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
-        let Ready { session, nats, stream, consumer, claim, decoder, tables } = ready;
+        let Ready { session, nats, stream, singles, consumer, claim, decoder, tables } = ready;
         let (batches, batches_in) = mpsc::channel(BATCHES);
         let (acks, acks_in) = mpsc::channel(ACKS);
         let (emptied, emptied_in) = mpsc::channel(EMPTIED);
@@ -216,8 +220,10 @@ impl Pipeline {
             self.pipeline.max_buffered_bytes.as_u64(),
             client.server_info().max_payload,
         );
+        let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
         let reader = Reader {
-            subscription: Subscription::start(&nats, &consumer, claim.last_sequence, pull_bytes).await?,
+            singles,
+            subscription: Subscription::start(&nats, &consumer, read, pull_bytes).await?,
             decoder,
             limits: self.pipeline.batch,
             tables: tables.len(),

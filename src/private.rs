@@ -18,6 +18,7 @@ mod postgres;
 mod process;
 mod programs;
 mod prometheus;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -29,6 +30,7 @@ pub use postgres::{Extension, PostgresOptions, PrivatePostgres, connect};
 pub use process::{Stop, spawn_tied};
 pub use programs::promtool;
 pub use prometheus::{PrivateExporter, PrivatePrometheus};
+pub use wire::Wire;
 
 /// Why a private server cannot be had.
 #[derive(Debug, thiserror::Error)]

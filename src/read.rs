@@ -21,10 +21,13 @@ use crate::kill_point;
 use crate::lag::Progress;
 use crate::metrics::{PipelineMetrics, Stage, gauge_value};
 use crate::subscribe::{self, Delivery, Subscription};
+use crate::unreadable::{Single, Unreadable};
 
 /// Takes deliveries and makes batches of them.
 pub struct Reader {
-    /// Where deliveries come from.
+    /// What comes first: messages that were read one by one.
+    pub singles: Vec<Single>,
+    /// Where deliveries come from after them.
     pub subscription: Subscription,
     /// What turns them into rows.
     pub decoder: Decoder,
@@ -82,6 +85,12 @@ impl Reader {
         let mut age = pin!(sleep(self.limits.longest_age()));
         let mut batch = Batch::new(self.tables);
         let (mut due, mut cut) = (None, None);
+        for single in std::mem::take(&mut self.singles) {
+            if single.sequence <= self.until {
+                self.push_single(&mut batch, single);
+                due = Some(Closed::Age);
+            }
+        }
         let timing = self.metrics.stages.start();
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
@@ -178,20 +187,43 @@ impl Reader {
 
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) {
         self.progress.delivered(delivery.consumer_sequence, delivery.timestamp_ns);
-        if delivery.sequence != self.last_sequence + 1 {
-            batch.note_gap(self.last_sequence + 1, delivery.sequence - 1);
-        }
-        self.last_sequence = delivery.sequence;
         let incoming = Incoming {
             sequence: delivery.sequence,
             timestamp_ns: delivery.timestamp_ns,
             subject: &delivery.subject,
             payload: &delivery.payload,
             headers: delivery.headers,
-            reply: delivery.reply,
+            reply: Some(delivery.reply),
         };
+        self.add(batch, incoming, None);
+        kill_point::reach(kill_point::AFTER_DECODE);
+    }
+
+    fn push_single(&mut self, batch: &mut Batch, single: Single) {
+        self.progress.fetched(single.timestamp_ns);
+        let incoming = Incoming {
+            sequence: single.sequence,
+            timestamp_ns: single.timestamp_ns,
+            subject: &single.subject,
+            payload: &single.payload,
+            headers: single.headers,
+            reply: None,
+        };
+        self.add(batch, incoming, single.unreadable);
+    }
+
+    /// Adds a message: its rows, or why it has none.
+    #[inline]
+    fn add(&mut self, batch: &mut Batch, incoming: Incoming<'_>, unreadable: Option<Unreadable>) {
+        if incoming.sequence != self.last_sequence + 1 {
+            batch.note_gap(self.last_sequence + 1, incoming.sequence - 1);
+        }
+        self.last_sequence = incoming.sequence;
         let decoder = &mut self.decoder;
         batch.push(incoming, |incoming, index, rows| {
+            if let Some(reason) = unreadable {
+                return Err(reason.into());
+            }
             let message = decode::Message {
                 subject: incoming.subject,
                 headers: incoming.headers.as_ref(),
@@ -201,7 +233,6 @@ impl Reader {
             };
             decoder.decode(&message, index, rows)
         });
-        kill_point::reach(kill_point::AFTER_DECODE);
     }
 
     fn count(&self, batch: &Batch, closed: Closed) {

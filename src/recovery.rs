@@ -20,6 +20,7 @@ use crate::postgres::introspect::IntrospectError;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
 use crate::read;
 use crate::resync;
+use crate::stored;
 use crate::subscribe::{self, pull};
 use crate::write;
 
@@ -123,6 +124,18 @@ pub fn recovery(failure: &Failure) -> Recovery {
     }
 }
 
+/// Whether the connection to NATS was lost while a generation ran.
+#[must_use]
+pub fn lost_connection(failure: &Failure) -> bool {
+    let (Failure::Nats(lost)
+    | Failure::Subscribe(subscribe::Error::Pull(pull::Error::Lost(lost)))
+    | Failure::Read(read::Error::Subscription(subscribe::Error::Pull(pull::Error::Lost(lost))))) = failure
+    else {
+        return false;
+    };
+    matches!(lost.trouble, Trouble::Disconnected | Trouble::Closed)
+}
+
 fn of_connection(lost: &Lost) -> Recovery {
     match lost.trouble {
         Trouble::Disconnected | Trouble::Closed => Recovery::again("nats"),
@@ -193,6 +206,13 @@ fn of_resync(error: &resync::Error) -> Recovery {
             GetStreamErrorKind::Request => Recovery::again("jetstream"),
         },
         resync::Error::RolledBack(_) => Recovery::again("jetstream"),
+        resync::Error::Single(error) => match error {
+            stored::Error::Request { .. } | stored::Error::Answer { .. } => Recovery::again("jetstream"),
+            stored::Error::Refused { .. } => Recovery::pause(
+                "stream",
+                "allow jetcopy's user to read single messages ($JS.API.STREAM.MSG.GET), or correct the stream's name",
+            ),
+        },
         resync::Error::Retention { .. } => Recovery::pause(
             "stream",
             "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",

@@ -14,6 +14,7 @@ use async_nats::jetstream::stream::Stream;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio::sync::watch;
 
+use crate::approach::Approach;
 use crate::audit::contents::Contents;
 use crate::checkpoint::{self, Place, timestamp};
 use crate::config::{self, Config, OnLoss, SEQUENCE};
@@ -309,6 +310,7 @@ pub async fn run(
         status: Arc::clone(&status),
         until: plan.to,
         lag: Arc::default(),
+        approach: Approach::default(),
     };
     let (halt, halted) = watch::channel(false);
     let mut contents = Contents::new(stream, &pipeline.subjects);

@@ -12,6 +12,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, RetentionPolicy, Stream};
 use tokio::time::timeout;
 
+use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
 use crate::config;
 use crate::decode::{Decoder, PlanError};
@@ -22,7 +23,9 @@ use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
-use crate::subscribe::{self, Placement};
+use crate::stored;
+use crate::subscribe;
+use crate::unreadable::{self, Single};
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
 /// leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is met sooner.
@@ -37,7 +40,9 @@ pub struct Ready {
     pub nats: nats::Connection,
     /// The stream.
     pub stream: Stream,
-    /// The durable, placed after the checkpoint.
+    /// The first messages after the checkpoint, where they were read one by one.
+    pub singles: Vec<Single>,
+    /// The durable, placed after the checkpoint and those.
     pub consumer: PullConsumer,
     /// Epoch and checkpoint.
     pub claim: Claim,
@@ -87,6 +92,9 @@ pub enum Error {
     /// It could not be found out how far a stream was rolled back.
     #[error("cannot read the messages of a stream that was rolled back")]
     RolledBack(#[from] RawMessageError),
+    /// The connection is lost again and again, and what comes next cannot be looked at.
+    #[error("the connection to NATS is lost at each attempt, and the next message cannot be read by itself")]
+    Single(#[from] stored::Error),
     /// The stream drops what has been acknowledged, so it cannot be replayed.
     #[error("stream {stream} has {retention} retention and cannot be replayed")]
     Retention {
@@ -109,7 +117,7 @@ pub async fn resync(
     pipeline: &config::Pipeline,
     place: &Place,
     owner: &str,
-    placement: Placement,
+    begin: Begin,
     newest: &Newest,
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
@@ -168,8 +176,31 @@ pub async fn resync(
     };
     // Where it was moved just now, it is not the one that was claimed.
     metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
-    let consumer = subscribe::place(&nats.client, &stream, pipeline, claim.last_sequence, placement).await?;
-    Ok(Ready { session, nats, stream, consumer, claim, decoder, tables })
+    let singles = singles(&nats.client, pipeline, &claim, begin.look).await?;
+    let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
+    let consumer = subscribe::place(&nats.client, &stream, pipeline, read, begin.placement).await?;
+    Ok(Ready { session, nats, stream, singles, consumer, claim, decoder, tables })
+}
+
+/// The first messages after the checkpoint, where a subscription might not get past them.
+async fn singles(
+    client: &async_nats::Client,
+    pipeline: &config::Pipeline,
+    claim: &Claim,
+    look: Look,
+) -> Result<Vec<Single>, stored::Error> {
+    if look == Look::No {
+        return Ok(Vec::new());
+    }
+    let bytes = subscribe::pull_bytes(pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
+    let anyway = look == Look::Anyway;
+    match unreadable::stretch(client, pipeline, claim.last_sequence, bytes, anyway).await {
+        Err(error) if look == (Look::ForUnreadable { needed: false }) => {
+            tracing::debug!(pipeline = pipeline.name, %error, "cannot look at the next message");
+            Ok(Vec::new())
+        }
+        found => found,
+    }
 }
 
 /// Says how far the database went back behind what this process knows to be committed: a standby had not got all of it, a

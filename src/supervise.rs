@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::approach::Approach;
 use crate::checkpoint::{self, Place};
 use crate::config::{self, Config};
 use crate::lag;
@@ -22,7 +23,7 @@ use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
 use crate::pulse::Patience;
-use crate::recovery::{Action, Server, chain, recovery};
+use crate::recovery::{Action, Server, chain, lost_connection, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
 use crate::store::maintain;
@@ -164,6 +165,7 @@ impl Supervisor {
             place: Place { pipeline: name.clone(), shard, stream: settings.stream.clone() },
             poison: Arc::new(Mutex::new(Window::new(settings.poison))),
             newest: Newest::default(),
+            approach: Approach::default(),
             lag: Arc::default(),
             metrics: handles,
             status,
@@ -304,10 +306,16 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
             None => {}
         }
         let committed = commits(metrics) > committed;
+        let lost = lost_connection(&failure);
+        pipeline.approach.ended(lost, committed);
         on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
         if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {
             backoff.reset();
             unanswered.reset();
+        }
+        if lost && committed {
+            // What it did not get past comes first now.
+            backoff.reset();
         }
         let waits = matches!(recovery.action, Action::Wait | Action::Hold { .. });
         if !(waits && waits_for == Some(recovery.cause)) {

@@ -7,6 +7,7 @@ mod consumer;
 mod rollback;
 mod server;
 mod stream;
+mod unreadable;
 
 use std::path::Path;
 use std::process::Command;
