@@ -28,6 +28,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The column that says that the checkpoint was moved.
+const MOVED: &str = "jetcopy_moved";
+
 /// PostgreSQL keeps this many bytes of an application name.
 const APPLICATION_NAME_MAX: usize = 63;
 
@@ -224,7 +227,7 @@ pub async fn relocate(
     stream_created_ns: i64,
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
-    let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to, "").await?;
+    let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
     // The time of a message that this daemon did not carry is not known.
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL WHERE shard = {}",
@@ -264,43 +267,62 @@ pub async fn release(session: &Session, place: &Place, epoch: i64) -> Result<(),
     affected(session, &sql, "release").await.map(drop)
 }
 
+/// What goes along with the statements that open a transaction, in their round trip. Each statement ends with a semicolon.
+#[derive(Debug, Default)]
+pub struct Along {
+    /// Before the checkpoint is moved.
+    pub before: String,
+    /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock with another.
+    pub after: String,
+}
+
 /// A transaction in which the checkpoint has been moved and nothing is committed yet.
 #[derive(Debug)]
 #[must_use = "a transaction that is neither committed nor rolled back blocks the shard"]
 pub struct Open<'s> {
     session: &'s Session,
     last_sequence: u64,
+    answers: Vec<SimpleQueryMessage>,
 }
 
 impl<'s> Open<'s> {
     /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round trip, which takes
-    /// the statements `along` too; each ends with a semicolon.
+    /// the statements `along` too. Each statement sees what was committed before it, whatever the role's defaults are:
+    /// what follows a lock sees what the lock waited for.
     pub async fn begin(
         session: &'s Session,
         place: &Place,
         epoch: i64,
         from: u64,
         to: &Advance,
-        along: &str,
+        along: &Along,
     ) -> Result<Self, Error> {
         let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{}ms'; {along}\
+            "{}{}\
              UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
                lease_until = now() + interval '{} ms', updated_at = now() \
-             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from}",
-            LOCK_TIMEOUT.as_millis(),
+             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} RETURNING true AS {MOVED}; {}",
+            begin_sql(),
+            along.before,
             to.last_sequence,
             timestamp(to.last_timestamp_ns),
             LEASE.as_millis(),
             escape_literal(&place.shard),
+            along.after,
         );
-        match affected(session, &sql, "advance").await? {
-            0 => {
-                rollback(session).await?;
-                Err(Error::LostEpoch)
-            }
-            _ => Ok(Self { session, last_sequence: to.last_sequence }),
+        let answers = session.client.simple_query(&sql).await;
+        let answers = answers.map_err(|source| Error::Database { action: "advance", source })?;
+        if answer(&answers, MOVED).is_none() {
+            rollback(session).await?;
+            return Err(Error::LostEpoch);
         }
+        Ok(Self { session, last_sequence: to.last_sequence, answers })
+    }
+
+    /// What the statements `along` have answered, among others.
+    #[must_use]
+    pub fn answers(&self) -> &[SimpleQueryMessage] {
+        &self.answers
     }
 
     /// The session that the transaction is open on.
@@ -331,6 +353,27 @@ impl<'s> Open<'s> {
     pub async fn rollback(self) -> Result<(), Error> {
         rollback(self.session).await
     }
+}
+
+/// SQL that opens a transaction for rows: the first statements of a simple query.
+#[must_use]
+pub fn begin_sql() -> String {
+    // Of the role's own defaults only whether it may write is heeded.
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{}ms'; ",
+        LOCK_TIMEOUT.as_millis()
+    )
+}
+
+/// The value of column `name` in the first row that has one.
+#[must_use]
+pub fn answer<'a>(answers: &'a [SimpleQueryMessage], name: &str) -> Option<&'a str> {
+    answers.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) if row.columns().iter().any(|column| column.name() == name) => {
+            row.get(name)
+        }
+        _ => None,
+    })
 }
 
 /// Ends the transaction that is open on `session`.

@@ -46,6 +46,10 @@ pub struct Target {
     pub on_conflict: OnConflict,
     /// What is refused with a row.
     pub bad_element: BadElement,
+    /// What `jetcopy.shape()` said when the table was read.
+    pub shape: Option<i64>,
+    /// Takes the lock that a `COPY` takes, before anything is read that the `COPY` depends on.
+    pub lock: String,
     direct_compress: bool,
     copy: String,
     merge_create: String,
@@ -74,6 +78,14 @@ impl Target {
             names.iter().map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ")
         };
         let (name, columns_sql, key_sql) = (&table.qualified, list(columns), list(&settings.key));
+        // `ONLY` leaves partitions alone, of which there may be thousands: a `COPY` locks those that it fills.
+        let lock = if table.lockable {
+            format!("LOCK TABLE ONLY {name} IN ROW EXCLUSIVE MODE; ")
+        } else {
+            // `EXPLAIN` takes the same lock, runs nothing and fires no trigger, and needs no right to other columns.
+            let defaults = vec!["DEFAULT"; columns.len()].join(", ");
+            format!("EXPLAIN (COSTS OFF) INSERT INTO {name} ({columns_sql}) VALUES ({defaults}); ")
+        };
         let updates: Vec<String> = columns
             .iter()
             .filter(|column| !settings.key.contains(column))
@@ -111,6 +123,8 @@ impl Target {
             merging: 0,
             on_conflict: settings.on_conflict,
             bad_element: settings.bad_element,
+            shape: table.shape,
+            lock,
             direct_compress: settings.direct_compress,
             copy: format!("COPY {name} ({columns_sql}) FROM STDIN (FORMAT binary)"),
             merge_create: format!(

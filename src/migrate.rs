@@ -56,6 +56,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "newest_detections",
         sql: include_str!("../migrations/V16__newest_detections.sql"),
     },
+    Migration { version: 17, name: "shape", sql: include_str!("../migrations/V17__shape.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -13,7 +13,7 @@
 //! On a stop they end in the order of the data: nothing more is pulled, what was taken is committed and acknowledged.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -29,6 +29,7 @@ use crate::lag::{self, Lag, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats::{Lost, Trouble};
 use crate::poison::Window;
+use crate::postgres::introspect::{self, Changes};
 use crate::postgres::timeline::Newest;
 use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
@@ -74,6 +75,8 @@ pub struct Pipeline {
     pub status: Arc<PipelineStatus>,
     /// The last sequence that it carries; what follows ends it.
     pub until: u64,
+    /// The tables as the last generation read them; at first, none.
+    pub tables: Mutex<Vec<introspect::Table>>,
 }
 
 /// Why a generation ended.
@@ -134,6 +137,7 @@ impl Pipeline {
         self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
         self.metrics.buffered_bytes.set(0);
         self.metrics.motion.begin();
+        self.tell_changes(&ready.tables);
         let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse()));
         let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
         let mut tried = pin!(async {
@@ -182,6 +186,31 @@ impl Pipeline {
         let Self { settings, pipeline, place, owner, newest, metrics, .. } = self;
         let begin = Begin { placement, look: self.approach.look() };
         resync(settings, pipeline, place, owner, begin, newest, metrics).await
+    }
+
+    /// Says what has become of the tables since the last generation read them.
+    fn tell_changes(&self, tables: &[introspect::Table]) {
+        let mut known = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((settings, before), after) in self.pipeline.tables.iter().zip(known.iter()).zip(tables) {
+            let Some(Changes { added, gone, changed }) = Changes::between(before, after) else { continue };
+            let (pipeline, table) = (self.place.pipeline.as_str(), settings.name.as_str());
+            let (added, changed) = (added.join(", "), changed.join(", "));
+            if gone.is_empty() {
+                tracing::info!(pipeline, table, added, changed, "the table has changed and was read anew");
+            } else {
+                let gone = gone.join(", ");
+                tracing::warn!(
+                    pipeline,
+                    table,
+                    gone,
+                    added,
+                    changed,
+                    "the table has lost columns and was read anew: what they took is taken by no column of it now"
+                );
+            }
+        }
+        known.clear();
+        known.extend_from_slice(tables);
     }
 
     async fn start(

@@ -42,6 +42,8 @@ pub enum Action {
     Reconnect,
     /// The same, and create the durable anew instead of moving it.
     Recreate,
+    /// Nothing has failed: start the next generation at once, but after one that has committed nothing as [`Self::Again`].
+    AtOnce,
     /// Another daemon has the shard: look again when its lease may have ended.
     Wait,
     /// An operator paused it: look often whether they resumed it.
@@ -273,6 +275,22 @@ fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
 fn of_write(error: &write::Error) -> Recovery {
     match error {
         write::Error::Checkpoint(error) => of_checkpoint(error),
+        write::Error::Changed { .. } => Recovery { cause: "table", action: Action::AtOnce },
+        // The same for a table that is gone, or is no table any more.
+        write::Error::Begin { source, .. }
+            if source.code().is_some_and(|code| {
+                [
+                    SqlState::UNDEFINED_TABLE,
+                    SqlState::UNDEFINED_COLUMN,
+                    SqlState::INVALID_SCHEMA_NAME,
+                    SqlState::WRONG_OBJECT_TYPE,
+                ]
+                .contains(code)
+            }) =>
+        {
+            Recovery::again("table")
+        }
+        write::Error::Begin { source, .. } => of_database(source, Step::Own),
         // The table is not what it was when the generation began: the next one looks at it anew, and says so if it is
         // gone or the mapping no longer fits.
         write::Error::Copy { source, .. }

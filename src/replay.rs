@@ -311,6 +311,7 @@ pub async fn run(
         until: plan.to,
         lag: Arc::default(),
         approach: Approach::default(),
+        tables: Mutex::default(),
     };
     let (halt, halted) = watch::channel(false);
     let mut contents = Contents::new(stream, &pipeline.subjects);

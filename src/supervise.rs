@@ -170,10 +170,11 @@ impl Supervisor {
             metrics: handles,
             status,
             until: u64::MAX,
+            tables: Mutex::default(),
         };
         let (stop, stopped) = watch::channel(false);
         self.slots.insert(name.clone(), Slot { pipeline: settings, stop, next: None });
-        self.tasks.spawn(async move { (name, drained(pipeline, stopped).await) });
+        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, stopped)).await) });
     }
 
     /// Takes new settings over: stops what is gone, restarts what differs, starts what is new.
@@ -328,7 +329,8 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
             _ => Placement::Reset,
         };
         let pause = match recovery.action {
-            Action::Again | Action::Recreate | Action::Reconnect => {
+            Action::AtOnce if committed => Duration::ZERO,
+            Action::Again | Action::AtOnce | Action::Recreate | Action::Reconnect => {
                 let waits = if recovery.action == Action::Reconnect { &mut unanswered } else { &mut backoff };
                 let pause = waits.pause();
                 status.set_state(State::BackingOff { reason, retry_in: pause });

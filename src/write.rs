@@ -7,6 +7,7 @@
 //! - A row that the server refuses is pinned to its message by the error's `COPY` line, else by bisection; that message
 //!   becomes a dead letter as a whole, or with `bad_element = "element"` the row's element alone, and all others of the
 //!   batch are committed by `COPY`.
+//! - Rows are written into tables that still are what the batch was encoded for (`write/shape.rs`).
 //! - A row for which a partition is missing gets one, within the bounds of `jetcopy.add_partitions()`.
 //! - Every wait has a deadline, except the one for the next batch.
 //!
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, timeout};
+use tokio_postgres::error::SqlState;
 
 use crate::ack::Ack;
 use crate::batch::{Batch, Excluded, Selection};
-use crate::checkpoint::{self, Advance, Committed, Open, Place};
+use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
 use crate::copy::{CopyError, Target};
 use crate::dead_letter;
 use crate::lag::Progress;
@@ -38,6 +40,7 @@ use refused::Poisoned;
 
 pub(crate) mod partitions;
 pub(crate) mod refused;
+pub(crate) mod shape;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
 const RETRIES: u32 = 5;
@@ -55,6 +58,20 @@ pub enum Error {
     /// The checkpoint could not be moved or committed.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// A table could not be locked, or the checkpoint not be moved.
+    #[error("cannot move the checkpoint and lock {tables}")]
+    Begin {
+        /// The tables, as configured.
+        tables: String,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// A table is not what the batch was encoded for.
+    #[error("table {table} has changed: it is read anew")]
+    Changed {
+        /// Table as configured.
+        table: String,
+    },
     /// Rows were not taken, and no single row is at fault.
     #[error("cannot write to table {table}")]
     Copy {
@@ -188,7 +205,14 @@ impl Writer {
     /// Writes one batch, whatever of it is poison.
     async fn write(&mut self, batch: &mut Batch) -> Result<Committed, Error> {
         let (started, writing) = (Instant::now(), self.metrics.motion.write());
-        let mut poisoned = self.refused_by_decoder(batch)?;
+        let mut poisoned = match self.refused_by_decoder(batch) {
+            Ok(poisoned) => poisoned,
+            Err(flood) => {
+                // It may be poison by a table that is another by now.
+                self.look_at_tables().await?;
+                return Err(flood);
+            }
+        };
         let mut retries = 0;
         let committed = loop {
             let again = match self.attempt(batch, &poisoned).await? {
@@ -240,8 +264,11 @@ impl Writer {
     async fn attempt(&mut self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Attempt, Error> {
         let Some(last) = batch.messages.last() else { unreachable!("an empty batch is never sent") };
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
-        self.at(metrics::Step::Begin);
-        let along = partitions::touches(&self.targets, &batch.rows.tables);
+        self.at(metrics::Step::Begin(self.tables()));
+        let along = Along {
+            before: partitions::touches(&self.targets, &batch.rows.tables),
+            after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
+        };
         let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
         let open = match within(self.step_timeout, "begin", begin).await {
             Ok(open) => open,
@@ -253,6 +280,10 @@ impl Writer {
             }
         };
         self.progress.step();
+        if let Err(changed) = self.unchanged(open.answers()) {
+            within(self.step_timeout, "roll back", open.rollback()).await?;
+            return Err(changed);
+        }
         let copied = self.copy_all(batch, &poisoned.excluded, 0..u32::MAX).await?;
         if let Err((table, error)) = copied {
             self.metrics.commits.failed.inc();
@@ -318,13 +349,17 @@ impl Writer {
         }
     }
 
-    /// After an error on jetcopy's own table: rolls back and tries again where that helps.
+    /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in time is
+    /// waited for by the next generation, which says so.
     async fn try_again(&self, error: Error) -> Result<Attempt, Error> {
-        let Error::Checkpoint(checkpoint::Error::Database { source, .. }) = &error else { return Err(error) };
-        if decide(source, Step::Own) != Decision::Retry {
+        let Error::Checkpoint(checkpoint::Error::Database { source, .. }) = error else { return Err(error) };
+        self.metrics.commits.failed.inc();
+        let again = decide(&source, Step::Own) == Decision::Retry
+            && source.code() != Some(&SqlState::LOCK_NOT_AVAILABLE);
+        let error = Error::Begin { tables: self.tables(), source };
+        if !again {
             return Err(error);
         }
-        self.metrics.commits.failed.inc();
         within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
         Ok(Attempt::Again(error))
     }

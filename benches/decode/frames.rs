@@ -45,6 +45,7 @@ fn table(columns: &[(&str, Type)]) -> Table {
             name: (*name).into(),
             ty: ty.clone(),
             not_null: *name == "time",
+            type_name: String::new(),
             default: ServerDefault::None,
         })
         .collect();

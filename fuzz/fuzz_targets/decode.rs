@@ -79,7 +79,8 @@ fn introspected(columns: &[Column]) -> introspect::Table {
         let element = Box::new(scalar.clone());
         let ty = if column.array { Type::Array { element, element_oid: 1 } } else { scalar.clone() };
         let not_null = column.not_null;
-        introspect::Column { name: column.name.into(), ty, not_null, default: ServerDefault::None }
+        let (name, type_name) = (column.name.into(), String::new());
+        introspect::Column { name, ty, type_name, not_null, default: ServerDefault::None }
     };
     introspect::Table {
         time_column: columns.first().map(|column| column.name.into()),

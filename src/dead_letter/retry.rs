@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::kept::{self, Kept};
 use super::{DeadLetter, Headers, restate, store};
 use crate::batch::{Excluded, Row, Rows, Selection, TableRows};
-use crate::checkpoint::{LOCK_TIMEOUT, Place};
+use crate::checkpoint::{Place, begin_sql};
 use crate::config::{self, BadElement, Config, OnConflict, SEQUENCE};
 use crate::copy::{CopyError, Target};
 use crate::decode::{Decoder, Message, PlanError, Poison};
@@ -28,6 +28,7 @@ use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::sqlstate::{Decision, Step, decide};
 use crate::write::partitions::touches;
 use crate::write::refused::refused_letter;
+use crate::write::shape::{changed, lock_and_ask};
 
 /// How often a transaction that lost a deadlock or a lock is tried again.
 const ATTEMPTS: u32 = 5;
@@ -86,6 +87,9 @@ pub enum Error {
         /// What the driver said.
         source: tokio_postgres::Error,
     },
+    /// A table is not what the letter was decoded for.
+    #[error("table {0} is being changed; try again when that is done")]
+    Changed(String),
     /// The server did not answer in time.
     #[error("the database did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
@@ -153,8 +157,7 @@ impl<'c> Retrier<'c> {
 
     /// One transaction.
     async fn attempt(&mut self, id: i64) -> Result<Settled, Error> {
-        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis());
-        self.own("begin on", self.session.client.batch_execute(&begin)).await?;
+        self.own("begin on", self.session.client.batch_execute(&begin_sql())).await?;
         let kept = match self.own("read", kept::lock(&self.session.client, id)).await {
             Err(error) if is_retry(&error, Step::Own) => return self.again(error).await,
             kept => kept?,
@@ -182,7 +185,22 @@ impl<'c> Retrier<'c> {
             let why = "it does not say when the stream stored it: it is older than `jetcopy migrate` to V12";
             return self.not_tried(why.to_owned()).await;
         };
-        let mut attempt = match decode(prepared, pipeline, &kept, stored_at_us) {
+        let decoded = decode(prepared, pipeline, &kept, stored_at_us);
+        let rows = decoded.as_ref().map_or(&[][..], |attempt| &attempt.rows.tables);
+        let look = lock_and_ask(&prepared.targets, rows);
+        let limit = settings.postgres.step_timeout;
+        match own(limit, "lock the tables of", self.session.client.simple_query(&look)).await {
+            Err(error) if is_retry(&error, Step::Own) => return self.again(error).await,
+            answers => {
+                if let Some(table) = changed(&prepared.targets, &answers?) {
+                    // What was prepared is of a table as it was.
+                    let error = Error::Changed(table.name.clone());
+                    self.prepared.remove(&pipeline.name);
+                    return self.again(error).await;
+                }
+            }
+        }
+        let mut attempt = match decoded {
             Ok(attempt) => attempt,
             Err(letter) => return self.refuse(id, &letter).await,
         };

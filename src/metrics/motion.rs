@@ -30,8 +30,8 @@ pub(super) const LIMITS: Duration = Duration::from_secs(1);
 pub enum Step {
     /// Extends the lease of an idle shard.
     Renew,
-    /// Opens the transaction and moves the checkpoint.
-    Begin,
+    /// Opens the transaction, moves the checkpoint and locks these tables.
+    Begin(String),
     /// Copies rows to that table.
     Copy(String),
     /// Adds partitions to that table.
@@ -52,7 +52,7 @@ impl Step {
     fn stage(&self) -> Stage {
         match self {
             Self::Renew
-            | Self::Begin
+            | Self::Begin(_)
             | Self::Copy(_)
             | Self::Partitions(_)
             | Self::Search
@@ -68,7 +68,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Renew => f.write_str("the renewal of the lease"),
-            Self::Begin => f.write_str("BEGIN and the move of the checkpoint"),
+            Self::Begin(tables) => write!(f, "the move of the checkpoint and the lock of {tables}"),
             Self::Copy(table) => write!(f, "COPY to table {table}"),
             Self::Partitions(table) => write!(f, "new partitions of table {table}"),
             Self::Search => f.write_str("the search for a row that was refused"),
@@ -169,7 +169,7 @@ impl Motion {
         let mut facts = self.lock();
         if let Some(batch) = &mut facts.batch {
             batch.copied = 0;
-            batch.attempts += u32::from(step == Step::Begin);
+            batch.attempts += u32::from(matches!(step, Step::Begin(_)));
         }
         facts.said = None;
         facts.step = Some((step, Instant::now()));

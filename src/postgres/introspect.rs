@@ -4,7 +4,8 @@
 //! and everything in [`Table`] is what a `COPY` that names columns meets. Each question is one unnamed, typed
 //! statement, so that it works through a transaction pooler, inside a transaction or outside.
 //!
-//! It takes no lock: a table that is altered later is met again when a `COPY` fails and the pipeline resyncs.
+//! It takes no lock. [`Table::shape`] is read before all else and stands for it: while `jetcopy.shape()` says the same under
+//! the lock that rows are written under, the table is still what was read here.
 
 use std::error::Error;
 
@@ -13,11 +14,17 @@ use tokio_postgres::{Client, Row};
 
 use crate::encode::types::Type;
 
+pub use changes::Changes;
+
 /// A target table.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     /// Schema and name, quoted for SQL: `public.frame_metadata`.
     pub qualified: String,
+    /// What `jetcopy.shape()` says of the table; `None` where the function is missing, so that no row can be written.
+    pub shape: Option<i64>,
+    /// Whether `LOCK TABLE` may name it: that takes the right to fill all of its columns.
+    pub lockable: bool,
     /// Columns in table order, without dropped and generated ones and those in `unsupported`.
     pub columns: Vec<Column>,
     /// Columns of a type that jetcopy does not write. The server fills each by itself, with its default or NULL.
@@ -47,6 +54,8 @@ pub struct Column {
     pub name: String,
     /// Its type, with domains resolved to their base.
     pub ty: Type,
+    /// Its type as SQL writes it.
+    pub type_name: String,
     /// Whether the column, or its domain, refuses NULL.
     pub not_null: bool,
     /// What the server writes when a `COPY` does not name the column.
@@ -114,8 +123,13 @@ pub enum IntrospectError {
     },
 }
 
+const HAS_SHAPE: &str = "SELECT to_regprocedure('jetcopy.shape(regclass)') IS NOT NULL";
+
+const SHAPE: &str = "SELECT jetcopy.shape(to_regclass($1))";
+
 const RESOLVE: &str =
-    "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind IN ('r', 'p', 'f')
+    "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind IN ('r', 'p', 'f'),
+        c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'INSERT')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = to_regclass($1)";
 
@@ -194,15 +208,16 @@ const TIME_DIMENSION: &str = "SELECT d.column_name::text
 /// Looks at table `name`, schema-qualified and quoted where needed.
 pub async fn introspect(client: &Client, name: &str) -> Result<Table, IntrospectError> {
     let failed = |source| IntrospectError::Query { name: name.to_owned(), source };
+    let shape = shape(client, name).await.map_err(failed)?;
     let resolved = client.query_typed_opt(RESOLVE, &[(&name, WireType::TEXT)]).await.map_err(failed)?;
     let Some(row) = resolved else {
         return Err(IntrospectError::Missing { name: name.to_owned() });
     };
-    let (oid, qualified, is_table) = relation(&row).map_err(failed)?;
+    let (oid, qualified, is_table, lockable) = relation(&row).map_err(failed)?;
     if !is_table {
         return Err(IntrospectError::NotATable { name: name.to_owned() });
     }
-    let mut table = Table { qualified, ..Table::default() };
+    let mut table = Table { qualified, shape, lockable, ..Table::default() };
     let mut constants = Vec::new();
     for row in client.query_typed(COLUMNS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
         match column(&row).map_err(failed)? {
@@ -237,8 +252,17 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
     Ok(table)
 }
 
-fn relation(row: &Row) -> Result<(u32, String, bool), tokio_postgres::Error> {
-    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+/// What [`Table::shape`] is now.
+async fn shape(client: &Client, name: &str) -> Result<Option<i64>, tokio_postgres::Error> {
+    let known: bool = client.query_typed_one(HAS_SHAPE, &[]).await?.try_get(0)?;
+    if !known {
+        return Ok(None);
+    }
+    client.query_typed_one(SHAPE, &[(&name, WireType::TEXT)]).await?.try_get(0)
+}
+
+fn relation(row: &Row) -> Result<(u32, String, bool, bool), tokio_postgres::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
 }
 
 enum Found {
@@ -253,7 +277,7 @@ fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
     let name: String = row.try_get(0)?;
     let (not_null, filled): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
     let (arrays, element_oid): (i32, u32) = (row.try_get(4)?, row.try_get(5)?);
-    let leaf: &str = row.try_get(6)?;
+    let (type_name, leaf): (String, &str) = (row.try_get(1)?, row.try_get(6)?);
     let ty = match (scalar(leaf), arrays) {
         (Some(ty), 0) => Some(ty),
         (Some(ty), 1) => Some(Type::Array { element: Box::new(ty), element_oid }),
@@ -261,11 +285,11 @@ fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
         (Some(_) | None, _) => None,
     };
     let Some(ty) = ty else {
-        let column = Unsupported { name, type_name: row.try_get(1)? };
+        let column = Unsupported { name, type_name };
         return Ok(if not_null && !filled { Found::Impossible(column) } else { Found::Unsupported(column) });
     };
     let default = if filled { ServerDefault::Computed } else { ServerDefault::None };
-    Ok(Found::Column(Column { name, ty, not_null, default }))
+    Ok(Found::Column(Column { name, ty, type_name, not_null, default }))
 }
 
 /// Puts the values of constant defaults into their columns.
@@ -344,6 +368,8 @@ fn first_time_column(columns: &[Column]) -> Option<String> {
     let is_time = |column: &&Column| matches!(column.ty, Type::Timestamptz | Type::Timestamp | Type::Date);
     columns.iter().find(is_time).map(|column| column.name.clone())
 }
+
+mod changes;
 
 #[cfg(test)]
 mod tests;

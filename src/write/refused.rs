@@ -143,8 +143,7 @@ impl Writer {
     /// Whether the server takes the rows of the first `messages` messages.
     async fn passes(&self, batch: &mut Batch, excluded: &Excluded, messages: u32) -> Result<bool, Error> {
         self.at(metrics::Step::Search);
-        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", checkpoint::LOCK_TIMEOUT.as_millis());
-        self.statement(&begin).await?.map_err(Error::Trial)?;
+        self.begin_trial(&batch.rows.tables).await?;
         let outcome = match self.copy_all(batch, excluded, 0..messages).await? {
             Ok(_) => self.statement("SET CONSTRAINTS ALL IMMEDIATE").await?.map_err(|e| (e, Step::Commit)),
             Err((table, error)) if error.step == Step::CopyStart => {

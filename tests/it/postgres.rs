@@ -11,6 +11,7 @@ mod outage;
 mod resources;
 mod restart;
 mod schema;
+mod shape;
 
 /// The request that ends a batch's transaction, as the driver sends it.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";

@@ -14,7 +14,7 @@ pub(super) type Fields = Vec<Option<Vec<u8>>>;
 
 /// A nullable column.
 pub(super) fn column(name: &str, ty: Type) -> Column {
-    Column { name: name.into(), ty, not_null: false, default: ServerDefault::None }
+    Column { name: name.into(), ty, type_name: String::new(), not_null: false, default: ServerDefault::None }
 }
 
 pub(super) fn not_null(name: &str, ty: Type) -> Column {
