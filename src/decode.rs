@@ -14,6 +14,9 @@ pub(crate) mod msgpack;
 mod plan;
 mod row;
 mod show;
+mod takers;
+mod tally;
+mod untaken;
 pub(crate) mod value;
 mod walk;
 mod when;
@@ -28,6 +31,8 @@ use crate::postgres::introspect;
 use plan::Plan;
 use row::{Refusals, Rows as RowWriter};
 pub use show::as_json;
+use takers::Tables;
+pub use tally::{ColumnTally, TableTally, Tally};
 use value::{Malformed, Reader, Value};
 
 /// A message as the decoder sees it.
@@ -147,6 +152,7 @@ impl Decoder {
     /// stays appended.
     pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
         if !self.plan.admit(message) {
+            self.plan.settle(Some(Tables::NONE), &[]);
             return unmatched(self.plan.unmatched);
         }
         rows.mark(&mut self.mark);
@@ -212,23 +218,25 @@ impl Decoder {
             .map_err(|fault| malformed(R::NAME, fault));
         let decoded = read.and_then(|()| match slots[walk::ROOT] {
             Some(Value::Map(raw)) => {
-                let refused = Refusals { list: &mut rows.refused, room: self.max_refused };
-                let mut writer = RowWriter { buffers, message, raw, slots: &slots, index, refused };
-                let mut matched = false;
-                for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
-                    let when = table.when.as_ref();
-                    if !table.takes || when.is_some_and(|when| !when.holds(&slots, &mut writer.buffers.key)) {
-                        continue;
-                    }
-                    matched = true;
-                    writer.table(table, rows)?;
+                let matched = self.plan.matched(&slots, &mut buffers.key);
+                if matched == Tables::NONE {
+                    return unmatched(self.plan.unmatched).map(|()| matched);
                 }
-                if matched { Ok(()) } else { unmatched(self.plan.unmatched) }
+                self.plan.fits(matched, &slots)?;
+                let refused = Refusals { list: &mut rows.refused, room: self.max_refused };
+                let mut writer = RowWriter { buffers, message, raw, slots: &slots, index, refused, matched };
+                for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
+                    if table.takes {
+                        writer.table(table, rows)?;
+                    }
+                }
+                Ok(matched)
             }
             _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0))),
         });
+        self.plan.settle(decoded.as_ref().ok().copied(), &slots);
         self.buffers.message = reuse(slots);
-        decoded
+        decoded.map(|_| ())
     }
 }
 

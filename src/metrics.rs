@@ -138,6 +138,11 @@ pub struct PipelineMetrics {
     pub messages: IntCounter,
     /// One counter a table, in the order of the configuration.
     pub rows: Vec<IntCounter>,
+    pub untaken_fields: IntCounter,
+    /// One counter a table, as in `rows`.
+    pub table_messages: Vec<IntCounter>,
+    /// One gauge a table, as in `rows`.
+    pub unfilled_columns: Vec<IntGauge>,
     pub bytes: IntCounter,
     pub batches: BatchesClosed,
     pub commits: Commits,
@@ -221,6 +226,8 @@ impl PipelineMetrics {
         let labels = [(names::PIPELINE, pipeline), (names::SHARD, shard), (names::STREAM, stream)];
         let labelled = Labelled::new(registry, &labels);
         let rows = labelled.counters(names::ROWS, names::TABLE);
+        let table_messages = labelled.counters(names::TABLE_MESSAGES, names::TABLE);
+        let unfilled_columns = labelled.gauges(names::UNFILLED_COLUMNS, names::TABLE);
         let batches = labelled.counters(names::BATCHES, names::REASON);
         let commits = labelled.counters(names::COMMITS, names::OUTCOME);
         let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
@@ -232,6 +239,12 @@ impl PipelineMetrics {
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
+            untaken_fields: labelled.counter(names::UNTAKEN_FIELDS),
+            table_messages: tables.iter().map(|table| table_messages.with_label_values(&[table])).collect(),
+            unfilled_columns: tables
+                .iter()
+                .map(|table| unfilled_columns.with_label_values(&[table]))
+                .collect(),
             bytes: labelled.counter(names::BYTES),
             batches: BatchesClosed {
                 rows: batches.with_label_values(&["rows"]),

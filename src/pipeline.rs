@@ -261,7 +261,9 @@ impl Pipeline {
             until: self.until,
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),
+            status: Arc::clone(&self.status),
         };
+        self.status.set_mapping(&self.pipeline.tables);
 
         let mut stages = JoinSet::new();
         stages.spawn(async move {

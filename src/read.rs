@@ -20,6 +20,7 @@ use crate::decode::{self, Decoder};
 use crate::kill_point;
 use crate::lag::Progress;
 use crate::metrics::{PipelineMetrics, Stage, gauge_value};
+use crate::status::PipelineStatus;
 use crate::subscribe::{self, Delivery, Subscription};
 use crate::unreadable::{Single, Unreadable};
 
@@ -45,6 +46,8 @@ pub struct Reader {
     pub progress: Arc<Progress>,
     /// Counts messages and bytes.
     pub metrics: PipelineMetrics,
+    /// Told what of the messages went nowhere.
+    pub status: Arc<PipelineStatus>,
 }
 
 /// How reading ended without a failure.
@@ -178,7 +181,7 @@ impl Reader {
     }
 
     /// Sends the last batch.
-    fn finish(&self, permit: mpsc::Permit<'_, Batch>, batch: Batch) {
+    fn finish(&mut self, permit: mpsc::Permit<'_, Batch>, batch: Batch) {
         if !batch.is_empty() {
             self.count(&batch, Closed::Shutdown);
             permit.send(batch);
@@ -235,7 +238,8 @@ impl Reader {
         });
     }
 
-    fn count(&self, batch: &Batch, closed: Closed) {
+    fn count(&mut self, batch: &Batch, closed: Closed) {
+        self.status.note_tally(&self.decoder.tell());
         let metrics = &self.metrics;
         metrics.messages.inc_by(batch.messages.len() as u64);
         metrics.bytes.inc_by(batch.message_bytes() as u64);

@@ -17,9 +17,11 @@ use crate::pulse::{Patience, Pulse};
 
 mod letters;
 mod numbers;
+mod untaken;
 
 pub use letters::{Newest, NewestLetter};
 pub use numbers::Numbers;
+pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
 /// Different troubles that are remembered as told; more in one outage are told again rather than kept without end.
 const MOST_TOLD: usize = 64;
@@ -201,6 +203,7 @@ struct Current {
     down_since: Option<Timestamp>,
     last_error: Option<LastError>,
     newest_dead_letters: Newest,
+    untaken: untaken::Kept,
     /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways by turns.
     told: BTreeSet<String>,
 }
@@ -243,6 +246,7 @@ impl PipelineStatus {
                 down_since: Some(Timestamp::now()),
                 last_error: None,
                 newest_dead_letters: Newest::default(),
+                untaken: untaken::Kept::default(),
                 told: BTreeSet::new(),
             }),
         }
@@ -382,6 +386,7 @@ impl PipelineStatus {
             limit: runs.then(|| self.metrics.motion.limit()).flatten(),
             last_error: current.last_error.clone(),
             newest_dead_letters: current.newest_dead_letters.clone(),
+            untaken: current.untaken.show(),
             numbers: Numbers::read(&self.metrics, &current.state),
         }
     }
@@ -414,6 +419,8 @@ pub struct Snapshot {
     pub last_error: Option<LastError>,
     /// The newest dead letters since the daemon's start, without a value of any message.
     pub newest_dead_letters: Newest,
+    /// What of the messages went nowhere.
+    pub untaken: Untaken,
     /// Counts and positions.
     #[serde(flatten)]
     pub numbers: Numbers,

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::outside;
 
 pub mod fetch;
+mod untaken;
 
 /// Clears a terminal and puts the cursor at its top.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -133,6 +134,7 @@ fn trouble(pipeline: &Value) -> String {
     for unknown in pipeline["unknown"].as_array().into_iter().flatten() {
         lines.push(format!("could not ask {}", text(unknown)));
     }
+    lines.extend(untaken::lines(&pipeline["untaken"]));
     let name = name(pipeline);
     lines.iter().fold(String::new(), |text, line| text + &name + ": " + line + "\n")
 }

@@ -7,18 +7,22 @@
 //! itself. A column with a default or an identity that the configuration does not name is left to the server, since a
 //! `COPY` that names a column cannot ask for its default. Naming it (`inserted_at = "inserted_at"`) makes it take its field.
 
-use crate::config::path::{self, Source, Step};
-use crate::config::{self, BadElement, ColumnSource, OnConflict, OnUnmatched};
+use std::sync::atomic::AtomicBool;
+
+use crate::config::path::{self, Step};
+use crate::config::{self, BadElement, OnConflict, OnUnmatched};
+use crate::encode::Encoder;
 use crate::encode::time::Times;
 use crate::encode::types::Type;
-use crate::encode::{Encoder, Written};
 use crate::postgres::introspect::{self, ServerDefault};
-use jiff::tz::Offset;
 
-use super::value::{Reader as _, Value};
+use super::PlanError;
+use super::takers::{Partial, Tables};
 use super::walk::Wanted;
 use super::when::When;
-use super::{Message, PlanError, PoisonKind, json};
+
+mod column;
+mod matching;
 
 /// How the messages of a pipeline become rows.
 #[derive(Debug)]
@@ -29,13 +33,25 @@ pub(super) struct Plan {
     /// What becomes of a message that no table takes.
     pub(super) unmatched: OnUnmatched,
     /// Whether some table does not take every message.
-    conditional: bool,
+    pub(super) conditional: bool,
+    /// All tables.
+    all: Tables,
+    /// Fields of the message that only some tables take.
+    pub(super) partial: Vec<Partial>,
+    /// Messages that were decoded or passed over, since that was last told.
+    pub(super) messages: u64,
 }
 
 /// How one table's rows are made.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
+    /// Itself, among the tables.
+    pub(super) bit: Tables,
+    /// Messages that it took, since that was last told; not counted where all tables take every message.
+    pub(super) taken_messages: u64,
+    /// Columns that no message had a value for, when that was last told.
+    pub(super) told_unfilled: Option<usize>,
     /// Column names, in tuple order.
     pub(super) names: Vec<String>,
     /// One entry a column, in the same order.
@@ -52,9 +68,13 @@ pub(super) struct Table {
     pub(super) each: Option<Each>,
     /// One row a field.
     pub(super) unpivot: Option<Unpivot>,
-    /// Top-level keys that `$rest` and an unpivoted rest leave out; empty where there is neither.
-    pub(super) taken: Vec<Box<[u8]>>,
+    /// Top-level keys that `$rest` and an unpivoted rest leave out, each where one of those tables takes the message; empty
+    /// where there is neither.
+    pub(super) taken: Vec<Taken>,
 }
+
+/// A key and the tables that take it.
+pub(super) type Taken = (Box<[u8]>, Tables);
 
 /// `for_each`
 #[derive(Debug)]
@@ -67,6 +87,10 @@ pub(super) struct Each {
     pub(super) path: String,
     /// What a bad element takes along.
     pub(super) bad: BadElement,
+    /// Tables before it that make rows of the same array, and note what nobody takes of it.
+    pub(super) earlier: Tables,
+    /// Messages that had the array, since that was last told.
+    pub(super) found: u64,
 }
 
 /// `unpivot`
@@ -91,6 +115,8 @@ pub(super) struct Column {
     pub(super) default: Option<Box<[u8]>>,
     /// As configured, for error messages.
     pub(super) source: String,
+    /// Whether a message had a value for it. Atomic only since a decoder is looked at from several tasks.
+    pub(super) filled: AtomicBool,
 }
 
 /// Where a value lies.
@@ -123,7 +149,9 @@ struct Making<'m> {
     each: Option<Each>,
     unpivots: bool,
     /// Keys that columns take.
-    taken: Vec<Box<[u8]>>,
+    taken: Vec<Taken>,
+    /// The table.
+    bit: Tables,
 }
 
 /// Names the table and the column that a problem belongs to.
@@ -153,60 +181,96 @@ impl Plan {
                 return Err(place.error("another entry fills this table too, and on_conflict goes by the order within one: make them one entry"));
             }
         }
-        let mut message = Wanted::new();
+        let mut message = Wanted::new("");
         let mut split = Vec::new();
-        for table in &pipeline.tables {
+        for (index, table) in pipeline.tables.iter().enumerate() {
             let place = Place { table: &table.name, column: "*" };
             if let Some(for_each) = &table.for_each {
                 let path =
                     path::path_of(for_each).map_err(|problem| place.error(format!("for_each: {problem}")))?;
-                split.extend(first_key(&path));
+                split.extend(first_key(&path).map(|key| (key, Tables::of(index))));
             }
         }
-        let tables = pipeline
+        let mut tables = pipeline
             .tables
             .iter()
             .zip(tables)
-            .map(|(mapping, table)| Table::new(mapping, table, &mut message, &split, encoder))
-            .collect::<Result<_, _>>()?;
+            .enumerate()
+            .map(|(index, (mapping, table))| {
+                Table::new(mapping, table, &mut message, &split, encoder, Tables::of(index))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        share(&mut message, &mut tables);
         let conditional = pipeline.tables.iter().any(|table| table.when.is_some());
-        Ok(Self { message, tables, unmatched: pipeline.on_unmatched, conditional })
-    }
-
-    /// Finds which tables may take `message`, by its subject and its headers; whether any may.
-    #[inline]
-    pub(super) fn admit(&mut self, message: &Message<'_>) -> bool {
-        if !self.conditional {
-            return true;
-        }
-        let mut any = false;
-        for table in &mut self.tables {
-            table.takes = table.when.as_ref().is_none_or(|when| when.may_hold(message));
-            any |= table.takes;
-        }
-        any
-    }
-
-    /// Whether every table that may take the message at hand goes by its headers: then it need not have a payload.
-    pub(super) fn goes_by_headers(&self) -> bool {
-        let by_headers = |table: &Table| table.when.as_ref().is_some_and(When::has_headers);
-        self.tables.iter().all(|table| !table.takes || by_headers(table))
-    }
-
-    /// Whether some table takes `message` by a condition on its headers.
-    pub(super) fn asks_for(&self, message: &Message<'_>) -> bool {
-        let whens = self.tables.iter().filter_map(|table| table.when.as_ref());
-        whens.filter(|when| when.has_headers()).any(|when| when.may_hold(message))
+        let partial = if conditional { message.partial(tables.len()) } else { Vec::new() };
+        let mut all = Tables::NONE;
+        tables.iter().for_each(|table| all |= table.bit);
+        let unmatched = pipeline.on_unmatched;
+        Ok(Self { message, tables, unmatched, conditional, all, partial, messages: 0 })
     }
 }
 
+/// Lets everybody know what the others take.
+fn share(message: &mut Wanted, tables: &mut [Table]) {
+    let mut always = Tables::NONE;
+    for table in &*tables {
+        if table.when.is_none() {
+            always |= table.bit;
+        }
+        if table.each.is_none() && table.takes_rest() {
+            message.take_rest(table.bit, table.own_keys());
+        }
+        if table.columns.iter().any(|column| matches!(column.from, From::Payload)) {
+            message.cover(table.bit);
+        }
+    }
+    let arrays: Vec<_> = tables
+        .iter()
+        .filter_map(|table| {
+            let each = table.each.as_ref()?;
+            let own: Vec<Box<[u8]>> = table.own_keys().map(Box::from).collect();
+            Some((each.slot, each.element.clone(), table.bit, table.takes_rest().then_some(own)))
+        })
+        .collect();
+    for table in tables {
+        let Some(each) = &mut table.each else { continue };
+        for (slot, element, bit, rest) in arrays.iter().filter(|(slot, ..)| *slot == each.slot) {
+            if let Some(own) = rest {
+                each.element.take_rest(*bit, own.iter().map(|key| &**key));
+            }
+            if *bit != table.bit {
+                each.element.join(element);
+            }
+            each.element.cover(message.covered(*slot));
+        }
+        let before = arrays.iter().take_while(|(.., bit, _)| *bit != table.bit);
+        before.filter(|(slot, ..)| *slot == each.slot).for_each(|(.., bit, _)| each.earlier |= *bit);
+        let mut walked = always;
+        walked |= table.bit;
+        each.element.seal(walked);
+    }
+    message.seal(always);
+}
+
 impl Table {
+    /// Whether it takes what no column takes.
+    fn takes_rest(&self) -> bool {
+        matches!(self.unpivot, Some(Unpivot::Rest))
+            || self.columns.iter().any(|column| matches!(column.from, From::Rest))
+    }
+
+    /// The keys that it leaves out of the rest whatever other tables do.
+    fn own_keys(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.taken.iter().filter(|(_, tables)| *tables == Tables::ALL).map(|(key, _)| &**key)
+    }
+
     fn new(
         mapping: &config::Table,
         table: &introspect::Table,
         message: &mut Wanted,
-        split: &[Box<[u8]>],
+        split: &[Taken],
         encoder: &mut Encoder,
+        bit: Tables,
     ) -> Result<Self, PlanError> {
         for name in mapping.columns.keys() {
             if !table.columns.iter().any(|column| column.name == *name) {
@@ -227,15 +291,17 @@ impl Table {
         let each = match &mapping.for_each {
             None => None,
             Some(path) => Some(Each {
-                slot: message.slot(&path_of("for_each", path)?),
-                element: Wanted::new(),
+                slot: message.split(&path_of("for_each", path)?, bit),
+                element: Wanted::new(&format!("{path}[].")),
                 path: path.clone(),
                 bad: mapping.bad_element,
+                earlier: Tables::NONE,
+                found: 0,
             }),
         };
         // Under `for_each`, `$rest` is of the element, which no table splits further.
         let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
-        let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken };
+        let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit };
         let mut names = Vec::new();
         let mut columns = Vec::new();
         for column in &table.columns {
@@ -257,7 +323,9 @@ impl Table {
                 if making.each.is_none() {
                     let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
                     let field = field.map(|field| path_of("when", field)).transpose()?;
-                    making.taken.extend(field.and_then(|path| first_key(&path)));
+                    making
+                        .taken
+                        .extend(field.and_then(|path| first_key(&path)).map(|key| (key, Tables::ALL)));
                 }
                 Some(Unpivot::Rest)
             }
@@ -290,6 +358,9 @@ impl Table {
         }
         Ok(Self {
             name: mapping.name.clone(),
+            bit,
+            taken_messages: 0,
+            told_unfilled: None,
             width: i16::try_from(columns.len())
                 .map_err(|_| place.error("more columns than a tuple holds"))?,
             time: table.time_column.as_ref().and_then(|time| names.iter().position(|name| name == time)),
@@ -307,164 +378,11 @@ impl Table {
 impl Making<'_> {
     /// Where the field at `path` lies, in the element or in the message; its key is taken.
     fn slot(&mut self, path: &[Step]) -> From {
-        self.taken.extend(first_key(path));
+        self.taken.extend(first_key(path).map(|key| (key, Tables::ALL)));
         match &mut self.each {
-            Some(each) => From::Element(each.element.slot(path)),
-            None => From::Message(self.message.slot(path)),
+            Some(each) => From::Element(each.element.whole(path, self.bit)),
+            None => From::Message(self.message.whole(path, self.bit)),
         }
-    }
-}
-
-impl Column {
-    fn new(
-        place: &Place<'_>,
-        mapped: Option<&ColumnSource>,
-        column: &introspect::Column,
-        making: &mut Making<'_>,
-        encoder: &mut Encoder,
-    ) -> Result<Self, PlanError> {
-        let (from, detail) = match mapped {
-            None => (None, None),
-            Some(ColumnSource::From(from)) => (Some(from.as_str()), None),
-            Some(ColumnSource::Detailed(detail)) => (detail.from.as_deref(), Some(detail)),
-        };
-        let unit = detail.and_then(|detail| detail.unit);
-        if unit.is_some() && !column.ty.is_time() {
-            return Err(place.error("`unit` is for columns of times; this one is none: remove it"));
-        }
-        let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
-            Some(_) if column.ty != Type::Timestamptz => {
-                return Err(
-                    place.error("`offset` is for columns of type timestamptz; this one is none: remove it")
-                );
-            }
-            Some(text) => Some(offset(text).map_err(|problem| place.error(problem))?),
-            None => None,
-        };
-        let times = Times { unit, offset };
-        let mut literal = |value: &figment::value::Value, what: &str| {
-            encode(value, column, times, encoder)
-                .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))
-        };
-        let constant = detail.and_then(|detail| detail.constant.as_ref());
-        let default = detail.and_then(|detail| detail.default.as_ref());
-        if constant.is_some() && (from.is_some() || default.is_some()) {
-            return Err(
-                place.error("a `constant` stands alone: remove `from` and `default`, or the constant")
-            );
-        }
-        let default = match (default, &column.default) {
-            (Some(value), _) => Some(literal(value, "default")?),
-            (None, ServerDefault::Constant(field)) => Some(field.clone()),
-            (None, ServerDefault::None | ServerDefault::Computed) => None,
-        };
-        let (from, source) = if let Some(constant) = constant {
-            (From::Constant(literal(constant, "constant")?), "constant".to_owned())
-        } else {
-            let own = vec![Step::Key(column.name.clone())];
-            let parsed = from.map_or(Ok(Source::Field(own)), path::source);
-            let parsed = parsed.map_err(|problem| place.error(problem))?;
-            check(&parsed, column, times, encoder).map_err(|problem| place.error(problem))?;
-            let from_place = match parsed {
-                Source::Field(path) => making.slot(&path),
-                Source::Outer(path) if making.each.is_some() => From::Message(making.message.slot(&path)),
-                Source::Outer(_) => {
-                    return Err(place.error(
-                        "`^` reaches out of an element, and this table has no `for_each`: remove it",
-                    ));
-                }
-                Source::Element if making.each.is_some() => From::Place,
-                Source::Element => {
-                    return Err(place.error(
-                        "`$element` is the place of an element, and this table has no `for_each`: remove it",
-                    ));
-                }
-                Source::Subject => From::Subject,
-                Source::SubjectToken(number) => From::SubjectToken(number),
-                Source::Sequence => From::Sequence,
-                Source::Timestamp => From::Timestamp,
-                Source::Header(name) => From::Header(name),
-                Source::Payload => From::Payload,
-                Source::Rest => From::Rest,
-                Source::Name if making.unpivots => From::Name,
-                Source::Value if making.unpivots => From::Value,
-                Source::Name | Source::Value => {
-                    return Err(place.error(
-                        "`$name` and `$value` are of an unpivoted field, and this table has no `unpivot`: add it",
-                    ));
-                }
-            };
-            (from_place, from.unwrap_or(&column.name).to_owned())
-        };
-        Ok(Self { from, ty: column.ty.clone(), times, not_null: column.not_null, default, source })
-    }
-}
-
-/// Whether a source whose values are known by their kind goes with the column at all.
-fn check(
-    source: &Source,
-    column: &introspect::Column,
-    times: Times,
-    encoder: &mut Encoder,
-) -> Result<(), String> {
-    let sample = match source {
-        Source::Payload if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text | Type::Bytea) => {
-            return Err(
-                "$payload goes into jsonb, json, text or bytea: change the column or its source".into()
-            );
-        }
-        Source::Rest if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text) => {
-            return Err("$rest goes into jsonb, json or text: change the column or its source".into());
-        }
-        Source::Element | Source::Sequence => Value::Int(1),
-        Source::Timestamp => Value::Timestamp { seconds: 0, nanos: 0 },
-        Source::Field(_)
-        | Source::Outer(_)
-        | Source::Subject
-        | Source::SubjectToken(_)
-        | Source::Header(_)
-        | Source::Payload
-        | Source::Rest
-        | Source::Name
-        | Source::Value => return Ok(()),
-    };
-    encoder
-        .field(&mut Vec::new(), &column.ty, times, sample)
-        .map(|_| ())
-        .map_err(|fault| format!("the source does not fit the column: {}", fault.what))
-}
-
-/// Encodes a value of the configuration, by way of JSON, so that it means what it would mean in a message.
-fn encode(
-    value: &figment::value::Value,
-    column: &introspect::Column,
-    times: Times,
-    encoder: &mut Encoder,
-) -> Result<Box<[u8]>, String> {
-    let text = serde_json::to_string(value).map_err(|error| error.to_string())?;
-    let value = json::Reader::new(&text).value(0).map_err(|malformed| malformed.what.to_string())?;
-    let mut field = Vec::new();
-    match encoder.field(&mut field, &column.ty, times, value) {
-        Ok(Written::Null) if column.not_null => Err("the column is NOT NULL".into()),
-        Ok(Written::Value | Written::Null) => Ok(field.into()),
-        Err(fault) if fault.kind == PoisonKind::Missing => Err("it is absent".into()),
-        Err(fault) => Err(fault.what.to_string()),
-    }
-}
-
-/// `+02:00`, or `Z`.
-fn offset(text: &str) -> Result<Offset, String> {
-    if text == "Z" {
-        return Ok(Offset::UTC);
-    }
-    let text = text.trim();
-    // Midnight there, as an instant, says how far it is from UTC.
-    let midnight = format!("2000-01-01T00:00:00{text}").parse::<jiff::Timestamp>();
-    let seconds = midnight.map(|midnight| 946_684_800 - midnight.as_second()).ok();
-    let offset = seconds.and_then(|seconds| i32::try_from(seconds).ok()).map(Offset::from_seconds);
-    match offset {
-        Some(Ok(offset)) => Ok(offset),
-        Some(Err(_)) | None => Err(format!("`{text}` is not an offset; it looks like Z or +02:00")),
     }
 }
 

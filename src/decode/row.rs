@@ -1,12 +1,15 @@
 //! Slots → tuples of a binary `COPY`.
 
+use std::sync::atomic::Ordering;
+
 use crate::batch::{Refused, Row, TableRows};
 use crate::config::BadElement;
 use crate::encode::json::LONE_SURROGATE;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
-use super::plan::{Column, Each, From, Table, Unpivot};
+use super::plan::{Column, Each, From, Table, Taken, Unpivot};
+use super::takers::Tables;
 use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
 use super::{Buffers, Message, Poison, PoisonKind, header, json, msgpack, reuse};
@@ -22,6 +25,8 @@ pub(super) struct Rows<'d, 'a> {
     pub(super) index: u32,
     /// Where refused elements go.
     pub(super) refused: Refusals<'d>,
+    /// The tables that take the message.
+    pub(super) matched: Tables,
 }
 
 /// The elements of one message that were refused.
@@ -59,9 +64,11 @@ impl<'a> Rows<'_, 'a> {
         let done = match self.slots[each.slot] {
             None | Some(Value::Null) => Ok(()),
             Some(Value::Array(Raw::Msgpack(bytes))) => {
+                each.found += 1;
                 self.elements(table, rows, &mut each, &mut slots, msgpack::Reader::new(bytes))
             }
             Some(Value::Array(Raw::Json { text, .. })) => {
+                each.found += 1;
                 self.elements(table, rows, &mut each, &mut slots, json::Reader::new(text))
             }
             Some(other) => Err(for_each(table, &each, other)),
@@ -109,6 +116,9 @@ impl<'a> Rows<'_, 'a> {
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
         each.element.walk(reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
+        if let Some((slot, path)) = each.element.misfit(self.matched) {
+            return Err(misfit(table, &format!("{}[]", each.path), path, slots[slot]));
+        }
         match slots[ROOT] {
             Some(Value::Map(raw) | Value::Array(raw)) => {
                 self.unpivoted(table, rows, Origin { element: slots, raw, place, entry: None })
@@ -182,7 +192,7 @@ impl<'a> Rows<'_, 'a> {
         rows: &mut TableRows,
         origin: Origin<'_, 'a>,
         mut reader: R,
-        taken: &[Box<[u8]>],
+        taken: &[Taken],
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
         let Next::Map(mut map) = reader.open(&mut Value::Null).map_err(malformed)? else {
@@ -190,7 +200,7 @@ impl<'a> Rows<'_, 'a> {
         };
         while let Some(key) = reader.key(&mut map).map_err(malformed)? {
             let value = reader.value(1).map_err(malformed)?;
-            if is_taken(key, taken, &mut self.buffers.key)
+            if is_taken(key, taken, self.matched, &mut self.buffers.key)
                 .map_err(|fault| poison(table, None, fault, None))?
             {
                 continue;
@@ -247,11 +257,13 @@ impl<'a> Rows<'_, 'a> {
             };
             let written = match value {
                 None | Some(Value::Null) => Written::Null,
-                Some(value) => self
-                    .buffers
-                    .encoder
-                    .field(out, &column.ty, column.times, value)
-                    .map_err(|fault| named(poison(table, Some(position), fault, Some(value)), origin))?,
+                Some(value) => {
+                    column.filled.store(true, Ordering::Relaxed);
+                    self.buffers
+                        .encoder
+                        .field(out, &column.ty, column.times, value)
+                        .map_err(|fault| named(poison(table, Some(position), fault, Some(value)), origin))?
+                }
             };
             if written == Written::Null {
                 out.truncate(field);
@@ -308,10 +320,11 @@ impl<'a> Rows<'_, 'a> {
                 json_text::Nul::Keep
             };
             let Buffers { encoder, key, .. } = &mut *self.buffers;
+            let taken = (table.taken.as_slice(), self.matched);
             let writer = encoder.json_writer(nul);
             match raw {
-                Raw::Msgpack(bytes) => rest_of(out, msgpack::Reader::new(bytes), &table.taken, key, writer),
-                Raw::Json { text, .. } => rest_of(out, json::Reader::new(text), &table.taken, key, writer),
+                Raw::Msgpack(bytes) => rest_of(out, msgpack::Reader::new(bytes), taken, key, writer),
+                Raw::Json { text, .. } => rest_of(out, json::Reader::new(text), taken, key, writer),
             }
         })
     }
@@ -321,7 +334,7 @@ impl<'a> Rows<'_, 'a> {
 fn rest_of<'a, R: Reader<'a>>(
     out: &mut Vec<u8>,
     mut reader: R,
-    taken: &[Box<[u8]>],
+    (taken, matched): (&[Taken], Tables),
     scratch: &mut String,
     mut writer: json_text::Writer<'_>,
 ) -> Result<(), Fault> {
@@ -334,7 +347,7 @@ fn rest_of<'a, R: Reader<'a>>(
     let mut members = json_text::Members::default();
     while let Some(key) = reader.key(&mut map)? {
         let value = reader.value(1)?;
-        if is_taken(key, taken, scratch)? {
+        if is_taken(key, taken, matched, scratch)? {
             continue;
         }
         let start = out.len();
@@ -348,8 +361,9 @@ fn rest_of<'a, R: Reader<'a>>(
     Ok(())
 }
 
-/// Whether `key` is among the `taken` ones; a key that is no text never is.
-fn is_taken(key: Key<'_>, taken: &[Box<[u8]>], scratch: &mut String) -> Result<bool, Fault> {
+/// Whether `key` is among those that `taken` leaves out of a message that the tables of `matched` take; a key that is no text
+/// never is.
+fn is_taken(key: Key<'_>, taken: &[Taken], matched: Tables, scratch: &mut String) -> Result<bool, Fault> {
     let name = match key {
         Key::Plain(name) => name,
         Key::Escaped(name) => {
@@ -359,7 +373,7 @@ fn is_taken(key: Key<'_>, taken: &[Box<[u8]>], scratch: &mut String) -> Result<b
         }
         Key::Other(_) => return Ok(false),
     };
-    Ok(taken.iter().any(|taken| **taken == *name))
+    Ok(taken.iter().any(|(taken, tables)| **taken == *name && tables.meets(matched)))
 }
 
 /// The value of an encoded time or date, 0 for NULL.
@@ -385,6 +399,21 @@ fn poison(table: &Table, column: Option<usize>, fault: Fault, value: Option<Valu
         table: Some(table.name.clone()),
         column: column.map(|column| table.names[column].clone()),
     }
+}
+
+/// A value that the mapping goes into and cannot: at `path` below `place`, which is empty for the message.
+#[cold]
+pub(super) fn misfit(table: &Table, place: &str, path: &str, found: Option<Value<'_>>) -> Poison {
+    let what = match (place, path) {
+        (place, "") => place.to_owned(),
+        ("", path) => path.to_owned(),
+        (place, path) => format!("{place}.{path}"),
+    };
+    let found = found.map_or_else(|| "nothing".to_owned(), describe);
+    let message = format!(
+        "the mapping goes into `{what}`, which is {found} in this message: correct the path, or take it whole into a column too"
+    );
+    Poison { kind: PoisonKind::Type, message, table: Some(table.name.clone()), column: None }
 }
 
 #[cold]

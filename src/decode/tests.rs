@@ -7,3 +7,4 @@ mod sources;
 #[expect(clippy::unnecessary_wraps, reason = "fields are compared with what may be NULL")]
 mod support;
 mod types;
+mod untaken;

@@ -2,17 +2,26 @@
 //!
 //! Guarantees: the whole value is read and its form checked, also where nothing in it is wanted. A key that a path names
 //! stands once in its map, or the message is malformed: which of two values a row gets must not depend on the reader.
-//! Keys that no path names may repeat.
+//! Keys that no path names may repeat; they are noted ([`untaken`](super::untaken)), as is a value that a path goes into
+//! and that is of another kind ([`Wanted::misfit`]).
 
 use crate::config::path::Step;
 
 use super::json;
+use super::takers::{Partial, Tables, Takers};
+use super::untaken::{Noted, Untaken};
 use super::value::{Key, MAX_DEPTH, Malformed, Next, Reader, Spelled, TOO_DEEP, Value};
 
 /// The wanted paths of one value, as a tree; each node has a slot of the same index.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     nodes: Vec<Node>,
+    /// Who wants each node.
+    takers: Takers,
+    /// Fields that no path names.
+    pub(super) untaken: Untaken,
+    /// Nodes whose paths go on and whose values do not.
+    misfits: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -20,6 +29,8 @@ struct Node {
     /// Keys in the order in which messages have them; see [`Node::find`].
     fields: Vec<(Spelled, usize)>,
     elements: Vec<(u32, usize)>,
+    /// Whether keys in it that no path names are noted.
+    watched: bool,
 }
 
 /// What was found for each node of a [`Wanted`].
@@ -29,25 +40,17 @@ pub(super) type Slots<'a> = Vec<Option<Value<'a>>>;
 pub(super) const ROOT: usize = 0;
 
 impl Wanted {
-    pub(super) fn new() -> Self {
-        Self { nodes: vec![Node::default()] }
+    /// Nothing yet; `prefix` is what people see before a path.
+    pub(super) fn new(prefix: &str) -> Self {
+        let takers = Takers::new(prefix);
+        Self { nodes: vec![Node::default()], takers, untaken: Untaken::new(), misfits: Vec::new() }
     }
 
     /// The slot of `path`, added where it is new.
-    pub(super) fn slot(&mut self, path: &[Step]) -> usize {
+    fn slot(&mut self, path: &[Step]) -> usize {
         let mut at = ROOT;
         for step in path {
-            let node = &self.nodes[at];
-            let known = match step {
-                Step::Key(key) => node
-                    .fields
-                    .iter()
-                    .find(|(known, _)| *known.key == *key.as_bytes())
-                    .map(|(_, child)| *child),
-                Step::Index(index) => {
-                    node.elements.iter().find(|(known, _)| known == index).map(|(_, child)| *child)
-                }
-            };
+            let known = self.child(at, step);
             at = known.unwrap_or_else(|| {
                 let child = self.nodes.len();
                 match step {
@@ -55,10 +58,115 @@ impl Wanted {
                     Step::Index(index) => self.nodes[at].elements.push((*index, child)),
                 }
                 self.nodes.push(Node::default());
+                self.takers.add(at, step);
                 child
             });
         }
         at
+    }
+
+    fn child(&self, at: usize, step: &Step) -> Option<usize> {
+        let node = &self.nodes[at];
+        match step {
+            Step::Key(key) => node.key(key.as_bytes()),
+            Step::Index(index) => {
+                node.elements.iter().find(|(known, _)| known == index).map(|(_, child)| *child)
+            }
+        }
+    }
+
+    /// The slot of a value of which `tables` take all.
+    pub(super) fn whole(&mut self, path: &[Step], tables: Tables) -> usize {
+        let slot = self.slot(path);
+        self.takers.whole(slot, tables);
+        slot
+    }
+
+    /// The slot of an array of which `tables` make rows.
+    pub(super) fn split(&mut self, path: &[Step], tables: Tables) -> usize {
+        let slot = self.slot(path);
+        self.takers.split(slot, tables);
+        slot
+    }
+
+    /// The slot of a value that a `when` looks at.
+    pub(super) fn read(&mut self, path: &[Step]) -> usize {
+        let slot = self.slot(path);
+        self.takers.read(slot);
+        slot
+    }
+
+    /// Notes that `tables` take all fields but those of `left_out`.
+    pub(super) fn take_rest<'k>(&mut self, tables: Tables, left_out: impl Iterator<Item = &'k [u8]> + Clone) {
+        self.takers.rest(tables);
+        for (spelled, child) in &self.nodes[ROOT].fields {
+            if !left_out.clone().any(|key| *key == *spelled.key) {
+                self.takers.whole(*child, tables);
+            }
+        }
+    }
+
+    /// Notes what `other` takes, which walks the same values.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.join_at(ROOT, other, ROOT);
+    }
+
+    fn join_at(&mut self, at: usize, other: &Self, other_at: usize) {
+        self.takers.join(at, &other.takers, other_at);
+        for (spelled, child) in &other.nodes[other_at].fields {
+            match self.nodes[at].key(&spelled.key) {
+                Some(known) => self.join_at(known, other, *child),
+                None => {
+                    let key = String::from_utf8_lossy(&spelled.key);
+                    let place = self.takers.place(at, &key, other.takers.of(*child));
+                    self.untaken.know(place, &spelled.key);
+                }
+            }
+        }
+        for (index, child) in &other.nodes[other_at].elements {
+            if let Some(known) = self.child(at, &Step::Index(*index)) {
+                self.join_at(known, other, *child);
+            }
+        }
+    }
+
+    /// Who takes what lies in `slot` as a whole, with or without what is around it.
+    pub(super) fn covered(&self, slot: usize) -> Tables {
+        self.takers.covered(slot)
+    }
+
+    /// Notes that `tables` take all of it by another way.
+    pub(super) fn cover(&mut self, tables: Tables) {
+        self.takers.whole(ROOT, tables);
+    }
+
+    /// Says what is noted, once all is taken; `always` are the tables that take every message.
+    pub(super) fn seal(&mut self, always: Tables) {
+        self.takers.seal();
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            node.watched = !self.takers.beyond(at).meets(always);
+        }
+    }
+
+    /// The fields that some of so many tables do not take.
+    pub(super) fn partial(&self, tables: usize) -> Vec<Partial> {
+        (ROOT + 1..self.nodes.len()).filter_map(|slot| self.takers.partial(slot, tables)).collect()
+    }
+
+    /// A value that a path of a table of `matched` goes into, and that is none that one can go into that way: its slot and
+    /// its path. Where such a table takes the value whole, it may be of any kind.
+    #[inline]
+    pub(super) fn misfit(&self, matched: Tables) -> Option<(usize, &str)> {
+        if self.misfits.is_empty() {
+            return None;
+        }
+        let found = self.misfits.iter().find(|slot| self.takers.need(**slot, matched))?;
+        Some((*found, self.takers.path(*found)))
+    }
+
+    /// The tables that go into what lies in `slot`, or take it.
+    pub(super) fn needs(&self, slot: usize) -> Tables {
+        self.takers.of(slot)
     }
 
     /// Reads the next value of `reader`, `depth` levels inside the message, and leaves what is wanted in `slots`.
@@ -71,12 +179,18 @@ impl Wanted {
     ) -> Result<(), Malformed> {
         slots.clear();
         slots.resize(self.nodes.len(), None);
-        Walk { nodes: &mut self.nodes, slots, scratch }.node(reader, ROOT, depth)
+        self.untaken.begin();
+        self.misfits.clear();
+        let Self { nodes, takers, untaken, misfits } = self;
+        Walk { nodes, takers, untaken, misfits, slots, scratch }.node(reader, ROOT, depth)
     }
 }
 
 struct Walk<'w, 'a> {
     nodes: &'w mut [Node],
+    takers: &'w Takers,
+    untaken: &'w mut Untaken,
+    misfits: &'w mut Vec<usize>,
     slots: &'w mut Slots<'a>,
     scratch: &'w mut String,
 }
@@ -87,11 +201,18 @@ impl<'a> Walk<'_, 'a> {
         let start = reader.position();
         let mut value = Value::Null;
         match reader.open(&mut value)? {
-            Next::Scalar => {}
+            Next::Scalar => {
+                if at != ROOT && value != Value::Null {
+                    self.misfits.push(at);
+                }
+            }
             Next::Map(_) | Next::Array(_) if depth >= MAX_DEPTH => {
                 return Err(Malformed::new(TOO_DEEP, start));
             }
             Next::Map(mut map) => {
+                if at != ROOT && self.nodes[at].fields.is_empty() {
+                    self.misfits.push(at);
+                }
                 let mut expected = 0;
                 loop {
                     let child = match self.nodes[at].fields.get(expected) {
@@ -123,9 +244,13 @@ impl<'a> Walk<'_, 'a> {
                 value = Value::Map(reader.raw(start));
             }
             Next::Array(mut array) => {
+                if self.nodes[at].elements.is_empty() {
+                    self.misfits.push(at);
+                }
                 let mut index = 0;
                 while reader.element(&mut array)? {
-                    let wanted = self.nodes[at].elements.iter().find(|(wanted, _)| *wanted == index);
+                    let mut elements = self.nodes[at].elements.iter();
+                    let wanted = elements.find(|(wanted, _)| *wanted == index);
                     match wanted.map(|(_, child)| *child) {
                         Some(child) if self.nodes[child].has_children() => {
                             self.node(reader, child, depth + 1)?;
@@ -145,15 +270,29 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn child(&mut self, at: usize, key: Key<'a>, expected: &mut usize) -> Option<usize> {
-        match key {
-            Key::Plain(key) => self.nodes[at].find(key, expected),
+        let node = &mut self.nodes[at];
+        let (child, text) = match key {
+            Key::Plain(key) => (node.find(key, expected), Some(key)),
             Key::Escaped(key) => {
                 self.scratch.clear();
-                json::unescape(key, self.scratch).ok()?;
-                self.nodes[at].find(self.scratch.as_bytes(), expected)
+                match json::unescape(key, self.scratch) {
+                    Ok(()) => (node.find(self.scratch.as_bytes(), expected), Some(self.scratch.as_bytes())),
+                    Err(json::LoneSurrogate) => (None, None),
+                }
             }
-            Key::Other(_) => None,
+            Key::Other(_) => (None, None),
+        };
+        if child.is_none() && node.watched {
+            match text.map(|text| (text, self.untaken.note(at, text))) {
+                Some((_, Noted::Listed)) => {}
+                Some((text, Noted::New)) => match str::from_utf8(text) {
+                    Ok(name) => self.untaken.learn(self.takers.place(at, name, Tables::NONE), text),
+                    Err(_) => self.takers.note_unlisted(at, self.untaken),
+                },
+                Some((_, Noted::Full)) | None => self.takers.note_unlisted(at, self.untaken),
+            }
         }
+        child
     }
 }
 
@@ -161,6 +300,11 @@ impl Node {
     #[inline]
     fn has_children(&self) -> bool {
         !(self.fields.is_empty() && self.elements.is_empty())
+    }
+
+    /// The child of a key, wherever it stands.
+    fn key(&self, key: &[u8]) -> Option<usize> {
+        self.fields.iter().find(|(known, _)| *known.key == *key).map(|(_, child)| *child)
     }
 
     /// The child of a key that is not the one expected. Messages of one stream have their keys in one order, so the key

@@ -41,7 +41,7 @@ impl When {
         let field = match &when.field {
             None => None,
             Some(path) => Some(Field {
-                slot: message.slot(&path::path_of(path)?),
+                slot: message.read(&path::path_of(path)?),
                 values: when.equals.as_ref().map(literals).transpose()?,
             }),
         };

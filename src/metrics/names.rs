@@ -58,6 +58,9 @@ families! {
     COMMIT_SECONDS = "jetcopy_commit_seconds", "Time of a batch's transaction, from BEGIN to the answer to COMMIT.";
     COMMITS = "jetcopy_commits_total", "Transactions by how they ended.";
     ROWS = "jetcopy_rows_total", "Rows committed.";
+    UNTAKEN_FIELDS = "jetcopy_untaken_fields_total", "Fields of messages that no column takes, each time that one was there; /status and jetcopy status name them.";
+    TABLE_MESSAGES = "jetcopy_table_messages_total", "Messages that a table took: its when held, and the array of its for_each was there. One that stays at 0 gets nothing.";
+    UNFILLED_COLUMNS = "jetcopy_unfilled_columns", "Columns of a table that take a field, a header or a token of the subject, and for which no message has had a value.";
     DEAD_LETTERS = "jetcopy_dead_letters_total", "Messages committed to jetcopy.dead_letters, by what is wrong with them.";
     PUBLISH_TO_COMMIT_SECONDS = "jetcopy_publish_to_commit_seconds", "Time from the stream's storing of a message to the commit of its rows.";
     CHECKPOINT_SEQUENCE = "jetcopy_checkpoint_sequence", "Last stream sequence whose rows are committed.";

@@ -1,3 +1,4 @@
 //! What of a message becomes what, and that nothing of it vanishes without a word.
 
+mod untaken;
 mod when;

@@ -104,6 +104,7 @@ class Pipeline {
     ];
     this.ends = new Ends();
     this.causes = new Letters();
+    this.untaken = new Untaken();
     this.trouble = el("p", { className: "muted trouble" });
     this.details = el(
       "details",
@@ -118,6 +119,7 @@ class Pipeline {
         el("div", { className: "columns" }, this.lag.element, this.stages.element),
         this.ends.element,
         this.causes.element,
+        this.untaken.element,
         this.trouble,
       ),
     );
@@ -169,6 +171,7 @@ class Pipeline {
     this.figures(status, runs, since);
     this.ends.update(status);
     this.causes.update(status);
+    this.untaken.update(status.untaken);
     this.trouble.hidden = !runs || error === null;
     say(this.trouble, error ? `Last trouble, at ${moment(new Date(error.at))}: ${error.message}` : "");
   }
@@ -308,5 +311,33 @@ class Letters {
         );
       }),
     );
+  }
+}
+
+/** Fields that no column takes, and tables and columns that nothing fills: names, never values. */
+class Untaken {
+  constructor() {
+    this.list = el("ul");
+    this.element = el("section", { className: "untaken" }, el("h3", {}, "What goes nowhere"), this.list);
+    this.shown = "";
+  }
+
+  update({ tables, columns, fields }) {
+    const lines = [
+      ...tables.map(({ table, reason }) => `Table ${table} gets nothing: ${reason}.`),
+      ...columns.map(({ table, column, source }) => {
+        const from = source === column ? "" : ` (from ${source})`;
+        return `No message had a value for column ${column} of table ${table}${from}.`;
+      }),
+      ...fields.slice(0, 8).map(({ field, times, meant }) => {
+        return `No column takes field ${field}: ${count(times)} times${meant ? `; is it ${meant}?` : "."}`;
+      }),
+    ];
+    if (fields.length > 8) lines.push(`And ${count(fields.length - 8)} more fields.`);
+    this.element.hidden = lines.length === 0;
+    const key = lines.join("\n");
+    if (key === this.shown) return;
+    this.shown = key;
+    this.list.replaceChildren(...lines.map((line) => el("li", {}, line)));
   }
 }

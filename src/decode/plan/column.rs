@@ -1,0 +1,172 @@
+//! How one column's value is made.
+
+use std::sync::atomic::AtomicBool;
+
+use jiff::tz::Offset;
+
+use crate::config::ColumnSource;
+use crate::config::path::{self, Source, Step};
+use crate::decode::value::{Reader as _, Value};
+use crate::decode::{PlanError, PoisonKind, json};
+use crate::encode::time::Times;
+use crate::encode::types::Type;
+use crate::encode::{Encoder, Written};
+use crate::postgres::introspect::{self, ServerDefault};
+
+use super::{Column, From, Making, Place};
+
+impl Column {
+    pub(super) fn new(
+        place: &Place<'_>,
+        mapped: Option<&ColumnSource>,
+        column: &introspect::Column,
+        making: &mut Making<'_>,
+        encoder: &mut Encoder,
+    ) -> Result<Self, PlanError> {
+        let (from, detail) = match mapped {
+            None => (None, None),
+            Some(ColumnSource::From(from)) => (Some(from.as_str()), None),
+            Some(ColumnSource::Detailed(detail)) => (detail.from.as_deref(), Some(detail)),
+        };
+        let unit = detail.and_then(|detail| detail.unit);
+        if unit.is_some() && !column.ty.is_time() {
+            return Err(place.error("`unit` is for columns of times; this one is none: remove it"));
+        }
+        let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
+            Some(_) if column.ty != Type::Timestamptz => {
+                return Err(
+                    place.error("`offset` is for columns of type timestamptz; this one is none: remove it")
+                );
+            }
+            Some(text) => Some(offset(text).map_err(|problem| place.error(problem))?),
+            None => None,
+        };
+        let times = Times { unit, offset };
+        let mut literal = |value: &figment::value::Value, what: &str| {
+            encode(value, column, times, encoder)
+                .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))
+        };
+        let constant = detail.and_then(|detail| detail.constant.as_ref());
+        let default = detail.and_then(|detail| detail.default.as_ref());
+        if constant.is_some() && (from.is_some() || default.is_some()) {
+            return Err(
+                place.error("a `constant` stands alone: remove `from` and `default`, or the constant")
+            );
+        }
+        let default = match (default, &column.default) {
+            (Some(value), _) => Some(literal(value, "default")?),
+            (None, ServerDefault::Constant(field)) => Some(field.clone()),
+            (None, ServerDefault::None | ServerDefault::Computed) => None,
+        };
+        let (from, source) = if let Some(constant) = constant {
+            (From::Constant(literal(constant, "constant")?), "constant".to_owned())
+        } else {
+            let own = vec![Step::Key(column.name.clone())];
+            let parsed = from.map_or(Ok(Source::Field(own)), path::source);
+            let parsed = parsed.map_err(|problem| place.error(problem))?;
+            check(&parsed, column, times, encoder).map_err(|problem| place.error(problem))?;
+            let from_place = match parsed {
+                Source::Field(path) => making.slot(&path),
+                Source::Outer(path) if making.each.is_some() => {
+                    From::Message(making.message.whole(&path, making.bit))
+                }
+                Source::Outer(_) => {
+                    return Err(place.error(
+                        "`^` reaches out of an element, and this table has no `for_each`: remove it",
+                    ));
+                }
+                Source::Element if making.each.is_some() => From::Place,
+                Source::Element => {
+                    return Err(place.error(
+                        "`$element` is the place of an element, and this table has no `for_each`: remove it",
+                    ));
+                }
+                Source::Subject => From::Subject,
+                Source::SubjectToken(number) => From::SubjectToken(number),
+                Source::Sequence => From::Sequence,
+                Source::Timestamp => From::Timestamp,
+                Source::Header(name) => From::Header(name),
+                Source::Payload => From::Payload,
+                Source::Rest => From::Rest,
+                Source::Name if making.unpivots => From::Name,
+                Source::Value if making.unpivots => From::Value,
+                Source::Name | Source::Value => {
+                    return Err(place.error(
+                        "`$name` and `$value` are of an unpivoted field, and this table has no `unpivot`: add it",
+                    ));
+                }
+            };
+            (from_place, from.unwrap_or(&column.name).to_owned())
+        };
+        let (ty, not_null, filled) = (column.ty.clone(), column.not_null, AtomicBool::new(false));
+        Ok(Self { from, ty, times, not_null, default, source, filled })
+    }
+}
+
+/// Whether a source whose values are known by their kind goes with the column at all.
+fn check(
+    source: &Source,
+    column: &introspect::Column,
+    times: Times,
+    encoder: &mut Encoder,
+) -> Result<(), String> {
+    let sample = match source {
+        Source::Payload if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text | Type::Bytea) => {
+            return Err(
+                "$payload goes into jsonb, json, text or bytea: change the column or its source".into()
+            );
+        }
+        Source::Rest if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text) => {
+            return Err("$rest goes into jsonb, json or text: change the column or its source".into());
+        }
+        Source::Element | Source::Sequence => Value::Int(1),
+        Source::Timestamp => Value::Timestamp { seconds: 0, nanos: 0 },
+        Source::Field(_)
+        | Source::Outer(_)
+        | Source::Subject
+        | Source::SubjectToken(_)
+        | Source::Header(_)
+        | Source::Payload
+        | Source::Rest
+        | Source::Name
+        | Source::Value => return Ok(()),
+    };
+    encoder
+        .field(&mut Vec::new(), &column.ty, times, sample)
+        .map(|_| ())
+        .map_err(|fault| format!("the source does not fit the column: {}", fault.what))
+}
+
+/// Encodes a value of the configuration, by way of JSON, so that it means what it would mean in a message.
+fn encode(
+    value: &figment::value::Value,
+    column: &introspect::Column,
+    times: Times,
+    encoder: &mut Encoder,
+) -> Result<Box<[u8]>, String> {
+    let text = serde_json::to_string(value).map_err(|error| error.to_string())?;
+    let value = json::Reader::new(&text).value(0).map_err(|malformed| malformed.what.to_string())?;
+    let mut field = Vec::new();
+    match encoder.field(&mut field, &column.ty, times, value) {
+        Ok(Written::Null) if column.not_null => Err("the column is NOT NULL".into()),
+        Ok(Written::Value | Written::Null) => Ok(field.into()),
+        Err(fault) if fault.kind == PoisonKind::Missing => Err("it is absent".into()),
+        Err(fault) => Err(fault.what.to_string()),
+    }
+}
+
+/// `+02:00`, or `Z`.
+fn offset(text: &str) -> Result<Offset, String> {
+    if text == "Z" {
+        return Ok(Offset::UTC);
+    }
+    let text = text.trim();
+    // Midnight there, as an instant, says how far it is from UTC.
+    let midnight = format!("2000-01-01T00:00:00{text}").parse::<jiff::Timestamp>();
+    let seconds = midnight.map(|midnight| 946_684_800 - midnight.as_second()).ok();
+    let offset = seconds.and_then(|seconds| i32::try_from(seconds).ok()).map(Offset::from_seconds);
+    match offset {
+        Some(Ok(offset)) => Ok(offset),
+        Some(Err(_)) | None => Err(format!("`{text}` is not an offset; it looks like Z or +02:00")),
+    }
+}

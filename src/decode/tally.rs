@@ -1,0 +1,98 @@
+//! What became of messages, to be told now and then.
+
+use std::sync::atomic::Ordering;
+
+use super::Decoder;
+use super::plan::{Column, From, Table};
+
+/// What became of the messages since it was last told; dead letters are counted elsewhere.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Messages that became rows, or that no table took.
+    pub messages: u64,
+    /// One entry a configured table.
+    pub tables: Vec<TableTally>,
+    /// Fields that no column took: their paths, and how often each was there.
+    pub fields: Vec<(String, u64)>,
+    /// How often others were there, for whose names there was no room.
+    pub others: u64,
+}
+
+/// The same of one table.
+#[derive(Debug, Default)]
+pub struct TableTally {
+    /// Messages that it took.
+    pub taken: u64,
+    /// Those of them that had the array of its `for_each`; all, where it has none.
+    pub found: u64,
+    /// The columns that messages may lack, where one was filled that was not when that was last told.
+    pub columns: Option<Vec<ColumnTally>>,
+}
+
+/// A column that messages may lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnTally {
+    /// Its name.
+    pub column: String,
+    /// Where its value comes from, as configured.
+    pub source: String,
+    /// Whether some message had a value for it.
+    pub filled: bool,
+}
+
+impl Decoder {
+    /// Tells what became of the messages since the last time.
+    pub fn tell(&mut self) -> Tally {
+        let plan = &mut self.plan;
+        let mut tally = Tally::default();
+        let mut told = |name: &str, times| tally.fields.push((name.to_owned(), times));
+        tally.others = plan.message.untaken.tell(&mut told);
+        for partial in plan.partial.iter_mut().filter(|partial| partial.times > 0) {
+            told(&partial.path, std::mem::take(&mut partial.times));
+        }
+        for each in plan.tables.iter_mut().filter_map(|table| table.each.as_mut()) {
+            tally.others += each.element.untaken.tell(&mut told);
+        }
+        tally.tables.resize_with(plan.tables.len(), TableTally::default);
+        let messages = std::mem::take(&mut plan.messages);
+        tally.messages = messages;
+        for (table, tally) in plan.tables.iter_mut().zip(&mut tally.tables) {
+            let taken = std::mem::take(&mut table.taken_messages);
+            tally.taken = if plan.conditional { taken } else { messages };
+            tally.found = match &mut table.each {
+                Some(each) => std::mem::take(&mut each.found),
+                None => tally.taken,
+            };
+            let unfilled = table.columns.iter().filter(|column| !is_filled(column)).count();
+            let changed = table.told_unfilled.replace(unfilled) != Some(unfilled);
+            tally.columns = changed.then(|| columns(table));
+        }
+        tally
+    }
+}
+
+fn is_filled(column: &Column) -> bool {
+    column.filled.load(Ordering::Relaxed)
+}
+
+fn columns(table: &Table) -> Vec<ColumnTally> {
+    let of = |(name, column): (&String, &Column)| {
+        // The others have a value for every message.
+        let may_lack = match column.from {
+            From::Message(_) | From::Element(_) | From::SubjectToken(_) | From::Header(_) => true,
+            From::Subject
+            | From::Place
+            | From::Sequence
+            | From::Timestamp
+            | From::Payload
+            | From::Rest
+            | From::Name
+            | From::Value
+            | From::Constant(_) => false,
+        };
+        let tally =
+            || ColumnTally { column: name.clone(), source: column.source.clone(), filled: is_filled(column) };
+        may_lack.then(tally)
+    };
+    table.names.iter().zip(&table.columns).filter_map(of).collect()
+}
