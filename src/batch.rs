@@ -312,6 +312,13 @@ impl TableRows {
         self.rows.truncate(rows);
     }
 
+    /// Which rows belong to these messages.
+    #[must_use]
+    pub fn of_messages(&self, messages: &std::ops::Range<u32>) -> std::ops::Range<usize> {
+        let first = |message: u32| self.rows.partition_point(|row| row.message < message);
+        first(messages.start)..first(messages.end)
+    }
+
     /// Bytes of the `index`th tuple.
     #[must_use]
     pub fn range(&self, index: u32) -> std::ops::Range<usize> {

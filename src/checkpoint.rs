@@ -31,6 +31,9 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The column that says that the checkpoint was moved.
 const MOVED: &str = "jetcopy_moved";
 
+/// The first server with `transaction_timeout`, which bounds a transaction as a whole.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
+
 /// PostgreSQL keeps this many bytes of an application name.
 const APPLICATION_NAME_MAX: usize = 63;
 
@@ -180,15 +183,14 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     session.client.simple_query(&end_leftovers).await.map_err(database("end leftover backends of"))?;
 
     let take = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
-         SELECT FROM jetcopy.checkpoints WHERE shard = {shard} FOR UPDATE; \
+        "{}SELECT FROM jetcopy.checkpoints WHERE shard = {shard} FOR UPDATE; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, lease_until = now() + interval '{} ms', \
            updated_at = now() \
          WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
            (extract(epoch FROM last_timestamp) * 1000000)::bigint; \
          COMMIT",
-        LOCK_TIMEOUT.as_millis(),
+        begin_sql(session),
         escape_literal(owner),
         LEASE.as_millis(),
         escape_literal(owner),
@@ -298,11 +300,10 @@ impl<'s> Open<'s> {
         along: &Along,
     ) -> Result<Self, Error> {
         let sql = format!(
-            "{}{}\
-             UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
+            "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
                lease_until = now() + interval '{} ms', updated_at = now() \
              WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} RETURNING true AS {MOVED}; {}",
-            begin_sql(),
+            begin_sql(session),
             along.before,
             to.last_sequence,
             timestamp(to.last_timestamp_ns),
@@ -355,12 +356,21 @@ impl<'s> Open<'s> {
     }
 }
 
-/// SQL that opens a transaction for rows: the first statements of a simple query.
+/// SQL that opens a transaction of the daemon's own: the first statements of a simple query.
+///
+/// Of the role's own defaults only whether it may write is heeded. Its limits of time are for people and their queries:
+/// below what a batch takes, they would end each attempt at it. What bounds the daemon's statements are its own deadlines.
+/// `LOCAL`, so that nothing of it stays behind with a pooler.
 #[must_use]
-pub fn begin_sql() -> String {
-    // Of the role's own defaults only whether it may write is heeded.
+pub fn begin_sql(session: &Session) -> String {
+    let newer = if session.server_version() >= TRANSACTION_TIMEOUT_SINCE {
+        "SET LOCAL transaction_timeout = 0; "
+    } else {
+        ""
+    };
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{}ms'; ",
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{}ms'; SET LOCAL statement_timeout = 0; \
+         SET LOCAL idle_in_transaction_session_timeout = 0; {newer}",
         LOCK_TIMEOUT.as_millis()
     )
 }

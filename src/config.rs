@@ -86,7 +86,8 @@ pub struct Postgres {
     /// How long a connection attempt may take, per host.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long one step of a transaction (BEGIN, COPY, COMMIT) may take before the connection is given up.
+    /// How long one step of a transaction (BEGIN, COPY, COMMIT) may take before the connection is given up; COPY a second more for
+    /// each MiB. What does not fit is tried again with fewer messages.
     #[serde(with = "humantime_serde")]
     pub step_timeout: Duration,
     /// TLS; whether it is used is `sslmode`'s choice in the URL.

@@ -63,6 +63,8 @@ pub struct Pipeline {
     pub owner: String,
     /// How much poison there was lately.
     pub poison: Arc<Mutex<Window>>,
+    /// What its writers have learnt.
+    pub memory: Arc<Mutex<write::Memory>>,
     /// Which history of the database it has written on.
     pub newest: Newest,
     /// What its generations hand on to each other.
@@ -225,6 +227,12 @@ impl Pipeline {
         let (emptied, emptied_in) = mpsc::channel(EMPTIED);
         let client = nats.client.clone();
 
+        let columns = |table: &introspect::Table| {
+            let columns = table.columns.iter().map(|column| format!("{} {:?}", column.name, column.ty));
+            format!("{} {:?}", table.qualified, columns.collect::<Vec<_>>())
+        };
+        let shape: Vec<String> = tables.iter().map(columns).collect();
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).begin(shape.join(", "), tables.len());
         let targets = self
             .pipeline
             .tables
@@ -240,6 +248,7 @@ impl Pipeline {
             checkpoint: claim.last_sequence,
             targets,
             poison: Arc::clone(&self.poison),
+            memory: Arc::clone(&self.memory),
             step_timeout: self.settings.postgres.step_timeout,
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),

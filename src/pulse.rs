@@ -17,6 +17,12 @@ const NATS_START: Duration = Duration::from_mins(1);
 /// Steps of a start on the database besides reading each table: claim, record a loss, move the checkpoint twice.
 const START_STEPS: u32 = 4;
 
+/// How long a `COPY` of so many bytes may take: a second more for each MiB, which any link in use brings in less.
+#[must_use]
+pub fn copy_deadline(step_timeout: Duration, bytes: usize) -> Duration {
+    step_timeout.saturating_add(Duration::from_secs(bytes as u64 >> 20))
+}
+
 /// How long a pipeline may show no beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -33,11 +39,12 @@ impl Patience {
         let step = config.postgres.step_timeout;
         let hosts = parse_postgres_url(&config.postgres.url).map_or(1, |(url, _)| url.get_ports().len());
         let connect = config.postgres.connect_timeout * u32::try_from(hosts.max(1)).unwrap_or(u32::MAX);
+        let bytes = usize::try_from(pipeline.batch.max_bytes.as_u64()).unwrap_or(usize::MAX / 2);
         let tables = u32::try_from(pipeline.tables.len()).unwrap_or(u32::MAX);
         Self {
             starting: connect + step.saturating_mul(tables.saturating_add(START_STEPS)) + NATS_START,
-            // A batch that fills waits for its age, nobody beats meanwhile.
-            running: step + pipeline.batch.longest_age() + PROBE + PROBE_TIMEOUT,
+            // A batch that fills waits for its age, nobody beats meanwhile. It may pass its size by one message.
+            running: copy_deadline(step, 2 * bytes) + pipeline.batch.longest_age() + PROBE + PROBE_TIMEOUT,
         }
     }
 
@@ -120,9 +127,16 @@ mod tests {
             "[postgres]\nurl = \"postgres://a:1,b:2/c\"\nstep_timeout = \"7s\"\nconnect_timeout = \"3s\"",
         );
         let running = patience.in_state(&State::Running).unwrap();
-        assert_eq!(running, Duration::from_secs(7 + 600 + 12));
+        assert_eq!(running, Duration::from_secs(7 + 8 + 600 + 12));
         let starting = patience.in_state(&State::Starting).unwrap();
         assert_eq!(starting, Duration::from_secs(2 * 3 + 6 * 7 + 60));
+    }
+
+    #[test]
+    fn the_deadline_of_rows_grows_by_a_second_a_mebibyte() {
+        let of = |bytes| copy_deadline(Duration::from_secs(60), bytes);
+        assert_eq!([of(0), of(4 << 20)], [Duration::from_secs(60), Duration::from_secs(64)]);
+        assert_eq!(copy_deadline(Duration::MAX, 1 << 30), Duration::MAX);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use tokio_postgres::error::SqlState;
 
 use crate::checkpoint;
+use crate::copy::CopyError;
 use crate::lag;
 use crate::nats::{self, Lost, Trouble};
 use crate::pipeline::Failure;
@@ -302,7 +303,36 @@ fn of_write(error: &write::Error) -> Recovery {
         {
             Recovery::again("table")
         }
-        write::Error::Copy { source, .. } => of_database(&source.source, source.step),
+        write::Error::Copy { source, .. } => of_copy(source),
+        write::Error::AllRefused { sequence, lasting: true, source, .. } => Recovery::pause(
+            "table",
+            format!(
+                "mend the table, or the trigger or constraint that refuses all rows ({}); if only messages from sequence \
+                 {sequence} on are refused and are not wanted, delete them from the stream; jetcopy looks again by itself",
+                sqlstate::said(source)
+            ),
+        ),
+        write::Error::AllRefused { lasting: false, .. } | write::Error::Unsettled { .. } => {
+            Recovery::again("table")
+        }
+        write::Error::Elsewhere { sequence: Some(sequence), source, .. } => Recovery::pause(
+            "table",
+            format!(
+                "mend what the server names ({}); all other messages pass, so if the one at sequence {sequence} is not \
+                 wanted, delete it from the stream; jetcopy looks again by itself",
+                sqlstate::said(&source.source)
+            ),
+        ),
+        write::Error::Elsewhere { relation: Some(_), sequence: None, .. } => Recovery::again("table"),
+        write::Error::Elsewhere { relation: None, sequence: None, source, .. } => of_copy(source),
+        write::Error::Slow { source, .. } => of_write(source),
+        write::Error::TooSlow { sequence, .. } => Recovery::pause(
+            "table",
+            format!(
+                "raise postgres.step_timeout, or find out what makes the database take so long over the message at \
+                 sequence {sequence}: a lock or a trigger as a rule; jetcopy looks again by itself"
+            ),
+        ),
         write::Error::DeadLetters(error)
         | write::Error::Trial(error)
         | write::Error::Partitions { source: error, .. } => of_database(error, Step::Own),
@@ -318,12 +348,19 @@ fn of_write(error: &write::Error) -> Recovery {
     }
 }
 
+fn of_copy(error: &CopyError) -> Recovery {
+    let recovery = of_database(&error.source, error.step);
+    // The server is there; what it writes to or asks for these rows is not.
+    let behind = recovery.action == Action::Again && sqlstate::is_behind(&error.source, error.step);
+    if behind { Recovery::again("table") } else { recovery }
+}
+
 fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
     match decide(error, step) {
         Decision::Retry
         | Decision::Reconnect
         | Decision::BackOff
-        | Decision::PoisonRow
+        | Decision::SuspectRow
         | Decision::AddPartition
         | Decision::Merge => Recovery::again("database"),
         Decision::Pause => Recovery::pause("database", sqlstate::remedy(error)),

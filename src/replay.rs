@@ -304,6 +304,7 @@ pub async fn run(
             stream: shadowed.stream.clone(),
         },
         poison: Arc::new(Mutex::new(Window::new(shadowed.poison))),
+        memory: Arc::default(),
         pipeline: shadowed,
         newest: Newest::default(),
         metrics: handles.clone(),

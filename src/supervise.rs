@@ -164,6 +164,7 @@ impl Supervisor {
             owner: checkpoint::owner_name(&shard, &self.instance),
             place: Place { pipeline: name.clone(), shard, stream: settings.stream.clone() },
             poison: Arc::new(Mutex::new(Window::new(settings.poison))),
+            memory: Arc::default(),
             newest: Newest::default(),
             approach: Approach::default(),
             lag: Arc::default(),

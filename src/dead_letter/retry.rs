@@ -157,7 +157,7 @@ impl<'c> Retrier<'c> {
 
     /// One transaction.
     async fn attempt(&mut self, id: i64) -> Result<Settled, Error> {
-        self.own("begin on", self.session.client.batch_execute(&begin_sql())).await?;
+        self.own("begin on", self.session.client.batch_execute(&begin_sql(&self.session))).await?;
         let kept = match self.own("read", kept::lock(&self.session.client, id)).await {
             Err(error) if is_retry(&error, Step::Own) => return self.again(error).await,
             kept => kept?,
@@ -235,7 +235,7 @@ impl<'c> Retrier<'c> {
                 }
                 match decision {
                     // A person adds the partition first: the letter says which day.
-                    Decision::PoisonRow | Decision::AddPartition => {}
+                    Decision::SuspectRow | Decision::AddPartition => {}
                     Decision::Merge => {
                         target.merging = 1;
                         own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
@@ -276,7 +276,7 @@ impl<'c> Retrier<'c> {
         match own(limit, "commit", client.batch_execute("COMMIT")).await {
             Ok(()) => Ok(Settled::Done(Outcome::Stored { rows, refused: attempt.refused.len() })),
             // The server has rolled back already, and the letter is as it was.
-            Err(Error::Database { source, .. }) if decide(&source, Step::Commit) == Decision::PoisonRow => {
+            Err(Error::Database { source, .. }) if decide(&source, Step::Commit) == Decision::SuspectRow => {
                 let refused = refused_letter(attempt.letter.clone(), &source);
                 own(limit, "begin on", self.session.client.batch_execute("BEGIN")).await?;
                 self.refuse(id, &refused).await

@@ -185,7 +185,7 @@ pub(crate) fn classify(host: &str, error: tokio_postgres::Error) -> ConnectError
         Decision::Retry
         | Decision::Reconnect
         | Decision::BackOff
-        | Decision::PoisonRow
+        | Decision::SuspectRow
         | Decision::AddPartition
         | Decision::Merge => ConnectError::Unreachable { host, source: error.into() },
     }

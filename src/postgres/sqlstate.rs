@@ -4,7 +4,8 @@
 //! error of a person's making (missing table, privilege, password) is retried in a tight loop or thrown away.
 //!
 //! It looks at an error and the step that met it, nothing else: caps, back-off times and the state of a pipeline are
-//! the caller's.
+//! the caller's. So is the proof: [`Decision::SuspectRow`] says that a row may be at fault, not that it is, and whether
+//! the error is about the target table at all ([`relation`]) only the catalog knows.
 
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity};
@@ -12,6 +13,9 @@ use tokio_postgres::error::{DbError, Severity};
 /// The C function in the server that finds the partition of a row. It tells its error from a check's, which has the same
 /// SQLSTATE, and is not translated.
 const NO_PARTITION_ROUTINE: &str = "ExecFindPartition";
+
+/// How the C functions begin that read binary values out of a message.
+const FIELD_ROUTINES: &str = "pq_";
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +26,9 @@ pub enum Decision {
     Reconnect,
     /// As [`Self::Reconnect`], but the server is short of something: wait longer before the next attempt.
     BackOff,
-    /// One row of the batch is refused and always will be: find it, store it as a dead letter, commit the others.
-    PoisonRow,
-    /// No partition takes a row: add it where jetcopy partitions the table, else as [`Self::PoisonRow`].
+    /// A row of the batch may be at fault. It is only where it fails alone and others pass: then it becomes a dead letter.
+    SuspectRow,
+    /// No partition takes a row: add it where jetcopy partitions the table. It is never the row's fault.
     AddPartition,
     /// A row is there already and the table has `on_conflict`: go through the temporary table.
     Merge,
@@ -90,16 +94,25 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         // Servers before 9.6 and some poolers do not send it; theirs is in English.
         None => matches!(error.severity(), "FATAL" | "PANIC"),
     };
-    // Only an error that left the session alive and names the `COPY` can speak of a row.
-    let of_a_row = matches!(step, Step::CopyData { .. }) && !fatal && copy_context(error).is_some();
-    let row_or = |otherwise| if of_a_row { Decision::PoisonRow } else { otherwise };
-    let data_or_pause = if step.judges_rows() { Decision::PoisonRow } else { Decision::Pause };
+    // Only an error that left the session alive can speak of a row.
+    let judges = step.judges_rows() && !fatal;
+    let suspect_or = |otherwise| if judges { Decision::SuspectRow } else { otherwise };
+    // What the server finds while it reads the fields of a `COPY`.
+    let of_a_field = judges && matches!(step, Step::CopyData { .. }) && copy_context(error).is_some();
+    // Where rows are judged, the session lives and something behind the table fails: a foreign server, a worker, a
+    // routine's own connection.
+    let behind_or = |otherwise| if judges { Decision::BackOff } else { otherwise };
 
     match class(code) {
         // Success and "no data" are no errors; a server that sends one as such is out of step.
         Class::Completion => Decision::Reconnect,
-        // 08P01 is also what a value that is too short raises.
-        Class::Connection => row_or(Decision::Reconnect),
+        Class::Connection => match code {
+            // Also what a value that is too short raises, where the server reads the field.
+            "08P01" if of_a_field && error.routine().is_some_and(|name| name.starts_with(FIELD_ROUTINES)) => {
+                Decision::SuspectRow
+            }
+            _ => behind_or(Decision::Reconnect),
+        },
         // A cursor, savepoint, statement or transaction is not where it was thought to be: the session is not ours
         // alone (a pooler) or was left in the middle. 25006 is a primary that became a standby. 42P05 is of class 42.
         Class::SessionState => Decision::Reconnect,
@@ -107,22 +120,21 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         Class::Data => match code {
             // The frame of the COPY, not a value in it: no row is at fault.
             "22P04" => Decision::Pause,
-            _ => data_or_pause,
+            // A sequence has given its last number: no row with a default of its own would pass.
+            "2200H" => Decision::Pause,
+            _ => suspect_or(Decision::Pause),
         },
         Class::Integrity => match (code, step) {
-            ("23505", Step::CopyData { mergeable: true }) => Decision::Merge,
+            ("23505" | "23P01", Step::CopyData { mergeable: true }) => Decision::Merge,
             ("23514", Step::CopyData { .. } | Step::Merge)
                 if error.routine() == Some(NO_PARTITION_ROUTINE) =>
             {
                 Decision::AddPartition
             }
-            _ => data_or_pause,
+            _ => suspect_or(Decision::Pause),
         },
-        // A trigger or a routine of the table's owner raised it. With a row at hand it speaks of that row.
-        Class::Routine => match step {
-            Step::Merge | Step::Commit => Decision::PoisonRow,
-            Step::Connect | Step::Own | Step::CopyStart | Step::CopyData { .. } => row_or(Decision::Pause),
-        },
+        // A trigger or a routine of the table's owner raised it, for a row as a rule.
+        Class::Routine => suspect_or(Decision::Pause),
         Class::Rollback => match code {
             // Whether the statement completed is unknown.
             "40003" => Decision::Reconnect,
@@ -132,13 +144,13 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
             // Someone else's prepared statement behind a pooler.
             "42P05" => Decision::Reconnect,
             // An array whose elements are of another type than the column's.
-            "42804" => row_or(Decision::Pause),
+            "42804" if of_a_field => Decision::SuspectRow,
             _ => Decision::Pause,
         },
         // Disk, memory, connections, a configured limit.
         Class::Resources => Decision::BackOff,
         // Nesting and sizes: of the value, where there is a row.
-        Class::Limits => row_or(Decision::Pause),
+        Class::Limits => suspect_or(Decision::Pause),
         Class::State => match code {
             // Locked, or in use: it passes.
             "55P03" | "55006" => Decision::Retry,
@@ -148,7 +160,8 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
             "57014" => Decision::Retry,
             // Too many cooks at the server rather than a lost connection.
             "57000" => Decision::BackOff,
-            _ => Decision::Reconnect,
+            // Another server's, passed on; this session's own end is fatal.
+            _ => behind_or(Decision::Reconnect),
         },
         Class::System => match code {
             // A file that a person must put there: an extension's library, as a rule.
@@ -161,11 +174,11 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         Class::Internal => match code {
             // Damaged data or index: nothing may be written until a person looked at it.
             "XX001" | "XX002" => Decision::Pause,
-            // Such as a jsonb of an unknown version. Without a row: mostly concurrent changes to the catalog.
-            _ => row_or(Decision::Reconnect),
+            // An extension's or a remote session's trouble, or concurrent changes to the catalog.
+            _ => behind_or(Decision::Reconnect),
         },
         // Not PostgreSQL's own: an extension's, or a trigger's `RAISE … USING ERRCODE`.
-        Class::Custom => row_or(Decision::Pause),
+        Class::Custom => suspect_or(Decision::Pause),
     }
 }
 
@@ -270,13 +283,46 @@ fn line_in(context: &str) -> Option<u64> {
     }
 }
 
+/// Whether something behind the target table fails for its rows, such as a foreign server, while this server is there.
+#[must_use]
+pub fn is_behind(error: &Error, step: Step) -> bool {
+    let class = error.code().map(|code| class(code.code()));
+    let elsewhere =
+        matches!(class, Some(Class::Connection | Class::Foreign | Class::Internal | Class::Intervention));
+    step.judges_rows() && elsewhere && decide(error, step) == Decision::BackOff
+}
+
+/// What the server said, with its code.
+#[must_use]
+pub fn said(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("server: {}, SQLSTATE {}", error.message(), error.code().code()),
+        None => error.to_string(),
+    }
+}
+
+/// Schema and name of the relation that the error is about, where it names one: the table itself, a partition or a
+/// chunk of it, or any other that a trigger writes to.
+#[must_use]
+pub fn relation(error: &Error) -> Option<(&str, &str)> {
+    let error = error.as_db_error()?;
+    Some((error.schema()?, error.table()?))
+}
+
+/// Whether the server ended a statement or a session since it took too long: fewer rows at once may fit.
+#[must_use]
+pub fn ran_out_of_time(error: &Error) -> bool {
+    // Cancelled, by `statement_timeout` or somebody; idle in a transaction; `transaction_timeout`.
+    error.code().is_some_and(|code| matches!(code.code(), "57014" | "25P03" | "25P04"))
+}
+
 /// What a person can do about an error that pauses a pipeline.
 #[must_use]
 pub fn remedy(error: &Error) -> String {
-    let Some(error) = error.as_db_error() else {
+    let Some(code) = error.code() else {
         return "check that the server runs and can be reached".to_owned();
     };
-    let text = match error.code().code() {
+    let text = match code.code() {
         "42P01" => {
             "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name in the configuration"
         }
@@ -288,6 +334,9 @@ pub fn remedy(error: &Error) -> String {
         "28P01" => "correct the password (password_file) of the role in [postgres] url",
         "28000" => "create the role, allow it to log in, and add a line for it to pg_hba.conf",
         "0A000" => "the target must be a table that takes COPY: a view or a foreign table may not",
+        "2200H" => {
+            "a sequence has given its last number: give it more, as by ALTER SEQUENCE … AS bigint MAXVALUE …"
+        }
         "22P04" => "restart the pipeline; if it stays, the encoding is at fault: report it",
         "55000" => "the target does not take rows in its present state; see the server's message",
         "58P01" => "install what the server misses, an extension's library as a rule",
@@ -316,7 +365,7 @@ pub fn remedy(error: &Error) -> String {
             | Class::Internal => "see the server's message and its log",
         },
     };
-    format!("{text} (server: {}, SQLSTATE {})", error.message(), error.code().code())
+    format!("{text} ({})", said(error))
 }
 
 #[cfg(test)]

@@ -169,11 +169,10 @@ impl Writer {
             format!("ARRAY(SELECT date '2000-01-01' + n FROM unnest('{{{list}}}'::int[]) AS n)")
         };
         let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
-             SELECT array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM unnest(left_out) AS day), ',') \
+            "{}SELECT array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM unnest(left_out) AS day), ',') \
              FROM jetcopy.add_partitions({}::regclass, {days}) AS left_out WHERE left_out IS NOT NULL; \
              COMMIT",
-            checkpoint::LOCK_TIMEOUT.as_millis(),
+            checkpoint::begin_sql(&self.session),
             escape_literal(table),
         );
         let answer = timeout(self.step_timeout, self.session.client.simple_query(&sql))

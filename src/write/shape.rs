@@ -14,10 +14,12 @@ use postgres_protocol::escape::escape_literal;
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
 
+use super::attempt::Stop;
 use super::{Error, Writer, within};
 use crate::batch::TableRows;
 use crate::checkpoint::{self, answer, begin_sql};
 use crate::copy::Target;
+use crate::metrics;
 
 /// The column that the shapes come in.
 const SHAPES: &str = "jetcopy_shapes";
@@ -69,17 +71,24 @@ impl Writer {
     }
 
     /// Opens a transaction that moves no checkpoint, with the same locks and the same look at the tables.
-    pub(super) async fn begin_trial(&self, rows: &[TableRows]) -> Result<(), Error> {
-        let sql = begin_sql() + &lock_and_ask(&self.targets, rows);
+    pub(super) async fn begin_trial(&self, rows: &[TableRows]) -> Result<Result<(), Stop>, Error> {
+        self.at(metrics::Step::Search);
+        let sql = begin_sql(&self.session) + &lock_and_ask(&self.targets, rows);
         let answers = timeout(self.step_timeout, self.session.client.simple_query(&sql))
             .await
-            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })?
-            .map_err(Error::Trial)?;
+            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })?;
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(source) => {
+                let error = checkpoint::Error::Database { action: "try rows that may not move", source };
+                return self.try_again(error.into()).await.map(Err);
+            }
+        };
         let unchanged = self.unchanged(&answers);
         if unchanged.is_err() {
             within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
         }
-        unchanged
+        unchanged.map(Ok)
     }
 
     /// An error if a table has changed: asked before so much poison is believed that the pipeline would stop.

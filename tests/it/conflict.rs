@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Daemon, World};
+use crate::support::{Daemon, World, oracle};
 
 fn pipeline(on_conflict: &str) -> String {
     let key = if on_conflict == "error" { "" } else { "key = [\"id\"]" };
@@ -71,6 +71,47 @@ async fn a_row_that_the_merge_path_refuses_is_a_dead_letter_and_the_others_are_m
         let first = if on_conflict == "update" { 10 } else { -1 };
         assert_eq!(rows, [(1, first), (2, -2), (4, 40)], "{on_conflict}");
         assert_eq!(world.count("SELECT sequence FROM jetcopy.dead_letters").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_there_beside_one_that_another_table_refuses_is_no_reason_to_pause() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known VALUES (1), (2);
+        CREATE TABLE facts (id integer REFERENCES known, sequence bigint);
+        CREATE TABLE items (id integer PRIMARY KEY, value integer); INSERT INTO items VALUES (1, -1)";
+    world.database.batch_execute(tables).await.unwrap();
+    world.publish("a", [r#"{"id": 1}"#, r#"{"id": 9}"#, r#"{"id": 2}"#]).await;
+    let facts = "[[pipeline.table]]\nname = \"facts\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n";
+    let items = pipeline("ignore");
+    let (head, table) = items.split_at(items.find("[[pipeline.table]]").unwrap());
+    let daemon = Daemon::start(&world.config(&format!("{head}{facts}{table}")));
+    oracle(&world, &daemon, "items", "facts", br#"{"id": 2}"#.to_vec()).await;
+    let dead = "SELECT string_agg(sequence || ' ' || sqlstate, ', ') FROM jetcopy.dead_letters";
+    let dead: String = world.database.query_one(dead, &[]).await.unwrap().get(0);
+    assert_eq!(dead, "2 23503");
+    assert_eq!(world.count("SELECT count(*) FROM items").await, 2);
+}
+
+#[tokio::test]
+async fn ignore_skips_what_an_exclusion_constraint_or_an_index_on_an_expression_holds_already() {
+    for index in [
+        "EXCLUDE USING gist (int4range(id, id + 1) WITH &&)",
+        "UNIQUE (sequence); CREATE UNIQUE INDEX ON items ((id % 10))",
+        "UNIQUE (sequence); CREATE UNIQUE INDEX ON items (id) WHERE id > 0",
+    ] {
+        let world = World::new().await;
+        let table =
+            format!("CREATE TABLE items (id integer, sequence bigint); ALTER TABLE items ADD {index}");
+        world.database.batch_execute(&table).await.unwrap();
+        world.database.batch_execute("INSERT INTO items VALUES (1, -1)").await.unwrap();
+        world.publish("a", (1..=4).map(|id| json!({"id": id}).to_string())).await;
+        let rest = pipeline("ignore").replace("key = [\"id\"]", "");
+        let rest = format!("{rest}[pipeline.table.columns]\nsequence = \"$sequence\"\n");
+        let daemon = Daemon::start(&world.config(&rest));
+        world.drained("items", &daemon).await;
+        assert_eq!(world.count("SELECT count(*) FROM items").await, 4, "{index}");
+        assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0, "{index}");
     }
 }
 

@@ -182,6 +182,78 @@ async fn rows_that_a_deferred_constraint_refuses_at_commit_are_found_by_bisectio
     refused_by_the_server(table, |id| id == 42, "23503").await;
 }
 
+/// A table whose trigger refuses the rows 42 and 211, and 300, which is the last.
+fn guarded(trigger: &str, errcode: &str) -> String {
+    format!(
+        "CREATE TABLE events (sequence bigint, id integer);
+         CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.id IN (42, 211, 300) THEN RAISE 'not this one' USING ERRCODE = '{errcode}'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE {trigger} FOR EACH ROW EXECUTE FUNCTION guard()"
+    )
+}
+
+#[tokio::test]
+async fn rows_that_a_trigger_refuses_are_dead_letters_whenever_it_fires_and_whatever_its_code() {
+    for trigger in [
+        "TRIGGER guard BEFORE INSERT ON events",
+        "TRIGGER guard AFTER INSERT ON events",
+        "CONSTRAINT TRIGGER guard AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED",
+    ] {
+        for code in ["P0001", "JC001"] {
+            refused_by_the_server(&guarded(trigger, code), |id| [42, 211, 300].contains(&id), code).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_dead_letter_of_a_batch_has_the_reason_of_its_own_row() {
+    let world = World::new().await;
+    let table =
+        "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 99);
+        CREATE TABLE events (sequence bigint, id integer REFERENCES known CHECK (id <> 7), note text);
+        CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.note = 'bad' THEN RAISE 'bad note'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER guard AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION guard()";
+    world.database.batch_execute(table).await.unwrap();
+    let messages = [(1, "bad"), (2, ""), (100, ""), (7, ""), (200, "bad"), (3, "bad"), (4, "")];
+    world.publish("a", messages.map(|(id, note)| json!({"id": id, "note": note}).to_string())).await;
+    let daemon = Daemon::start(&world.config(&pipeline("json", "")));
+    oracle(&world, &daemon, "events", "events", json!({"id": 1}).to_string().into()).await;
+    let found = dead_letters(&world).await;
+    let codes: Vec<(i64, Option<&str>)> = found.iter().map(|(n, _, code)| (*n, code.as_deref())).collect();
+    assert_eq!(
+        codes,
+        [(1, Some("P0001")), (3, Some("23503")), (4, Some("23514")), (5, Some("23503")), (6, Some("P0001"))],
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_bad_message_that_comes_alone_is_a_dead_letter_at_once_and_two_after_a_while() {
+    for count in [1, 2] {
+        let world = World::new().await;
+        world
+            .database
+            .batch_execute(&guarded("TRIGGER guard AFTER INSERT ON events", "P0001"))
+            .await
+            .unwrap();
+        world.publish("a", (0..count).map(|_| json!({"id": 42}).to_string())).await;
+        let daemon = Daemon::start(&world.config(&pipeline("json", "")));
+        oracle(&world, &daemon, "events", "events", json!({"id": 1}).to_string().into()).await;
+        assert_eq!(dead_letters(&world).await.len(), count);
+        assert_eq!(daemon.log().contains("no message is at fault"), count > 1, "{}", daemon.log());
+        // By now a good row is known.
+        world.publish("a", (0..5).map(|_| json!({"id": 211}).to_string())).await;
+        world.drained("events", &daemon).await;
+        assert_eq!(dead_letters(&world).await.len(), count + 5);
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_enum_label_is_refused_by_the_server_and_pinned() {
     let world = World::new().await;

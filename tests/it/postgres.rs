@@ -6,12 +6,14 @@ use jetcopy::private::{PostgresOptions, PrivatePostgres};
 
 use crate::support::{Daemon, TABLE, World, eventually};
 
+mod behind;
 mod connection;
 mod outage;
 mod resources;
 mod restart;
 mod schema;
 mod shape;
+mod time;
 
 /// The request that ends a batch's transaction, as the driver sends it.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
@@ -33,6 +35,7 @@ fn database_resyncs(daemon: &Daemon) -> i64 {
 
 /// Waits until the daemon's only pipeline is in `state` for a reason that holds `reason`, and returns its status.
 async fn in_state(daemon: &Daemon, state: &str, reason: &str) -> serde_json::Value {
+    daemon.says("http=").await;
     let mut found = serde_json::Value::Null;
     eventually(&format!("state {state}: {reason}"), || {
         found = daemon.status();

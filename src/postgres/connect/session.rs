@@ -32,6 +32,7 @@ pub struct Session {
     pub client: Client,
     host: String,
     tls: Tls,
+    server_version: u32,
     sync_wait_cancelled: Arc<AtomicBool>,
     warnings_matter: Arc<AtomicBool>,
     driver_runs: watch::Receiver<()>,
@@ -69,6 +70,7 @@ impl Session {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let sync_wait_cancelled = Arc::new(AtomicBool::new(false));
+        let server_version = connection.parameter("server_version").map_or(0, major_version);
         let (runs, driver_runs) = watch::channel(());
         let cancelled = Arc::clone(&sync_wait_cancelled);
         let warnings_matter = Arc::new(AtomicBool::new(false));
@@ -78,7 +80,8 @@ impl Session {
             let _runs = runs;
             poll_messages(connection, &cancelled, &shown).await;
         }));
-        Self { client, host, tls: Tls(tls), sync_wait_cancelled, warnings_matter, driver_runs, driver }
+        let tls = Tls(tls);
+        Self { client, host, server_version, tls, sync_wait_cancelled, warnings_matter, driver_runs, driver }
     }
 
     /// Host and port that answered.
@@ -96,6 +99,12 @@ impl Session {
             Ok(Err(error)) => tracing::debug!(%error, "a statement could not be cancelled"),
             Err(_) => tracing::debug!("a statement could not be cancelled in time"),
         }
+    }
+
+    /// The server's major version, 0 where it is not told.
+    #[must_use]
+    pub fn server_version(&self) -> u32 {
+        self.server_version
     }
 
     /// Whether a wait for synchronous replication was cancelled since the last call: a `COMMIT` in between answered
@@ -131,6 +140,12 @@ impl Session {
             tracing::debug!("the database connection did not close in time and is dropped");
         }
     }
+}
+
+/// Of `15.20 (Debian 15.20-0+deb12u1)` or `18beta1`.
+fn major_version(version: &str) -> u32 {
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
 }
 
 async fn poll_messages<S>(
@@ -171,4 +186,16 @@ fn is_cancelled_sync_wait(notice: &DbError) -> bool {
     notice.parsed_severity() == Some(Severity::Warning)
         && (notice.routine() == Some(SYNC_WAIT_ROUTINE)
             || notice.message().contains("wait for synchronous replication"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_what_a_version_begins_with() {
+        assert_eq!(major_version("15.20 (Debian 15.20-0+deb12u1)"), 15);
+        assert_eq!(major_version("18beta1"), 18);
+        assert_eq!(major_version("EnterpriseDB"), 0);
+    }
 }

@@ -62,13 +62,12 @@ async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
         [&1_i32.to_be_bytes()[..], &[0; 4], &25_i32.to_be_bytes(), &one, &one, &one, b"a"].concat();
     let thousand = [0, 1, 0, 0, 0, 0, 0, 0, 0x03, 0xE8];
     let deep = [b"\x01", "[".repeat(100_000).as_bytes()].concat();
-    let cases: [(&str, &str, &[u8], &[u8]); 15] = [
+    let cases: [(&str, &str, &[u8], &[u8]); 14] = [
         ("texts", "22021", b"a", b"\xff"),
         ("texts", "22021", b"a", b"a\0"),
         ("jsonbs", "22P05", b"\x01[]", b"\x01\"\\u0000\""),
         ("jsonbs", "22P02", b"\x01[]", b"\x01\"\\ud800\""),
         ("jsons", "22P02", b"[]", b"{\n\n\"a\": }"),
-        ("jsonbs", "XX000", b"\x01[]", b"\x09[]"),
         ("jsonbs", "54001", b"\x01[]", &deep),
         ("moods", "22P02", b"fine", b"COPY moods, line 9"),
         ("numbers", "08P01", &one, b"\0"),
@@ -85,13 +84,13 @@ async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
         let good = if table == "lists" { &empty_list } else { good };
         let error = copy(&client, table, &[&[Some(good)], &[Some(good)], &[Some(bad)], &[Some(good)]]).await;
         assert_eq!(code(&error), expected, "{table}: {error:?}");
-        assert_eq!(decide(&error, COPY), Decision::PoisonRow, "{table}: {error:?}");
+        assert_eq!(decide(&error, COPY), Decision::SuspectRow, "{table}: {error:?}");
         assert_eq!(copy_line(&error), Some(3), "{table}: {error:?}");
     }
     let error = copy(&client, "required", &[&[Some(&one)], &[None]]).await;
     assert_eq!(
         (code(&error), copy_line(&error), decide(&error, COPY)),
-        ("23502", Some(2), Decision::PoisonRow)
+        ("23502", Some(2), Decision::SuspectRow)
     );
 }
 
@@ -109,7 +108,7 @@ async fn a_row_without_a_partition_is_told_from_one_that_a_check_or_a_trigger_re
     .await;
     let one = 1_i32.to_be_bytes();
     for (table, decision) in
-        [("parts", Decision::AddPartition), ("part", Decision::PoisonRow), ("raising", Decision::PoisonRow)]
+        [("parts", Decision::AddPartition), ("part", Decision::SuspectRow), ("raising", Decision::SuspectRow)]
     {
         let error = copy(&client, table, &[&[Some(&one)]]).await;
         assert_eq!((code(&error), copy_line(&error), decide(&error, COPY)), ("23514", Some(1), decision));
@@ -132,10 +131,10 @@ async fn a_row_that_is_there_is_merged_only_where_the_table_has_on_conflict() {
     let one = 1_i32.to_be_bytes();
     let error = copy(&client, "t", &[&[Some(&one)], &[Some(&one)]]).await;
     assert_eq!((code(&error), copy_line(&error)), ("23505", Some(2)));
-    assert_eq!(decide(&error, COPY), Decision::PoisonRow);
+    assert_eq!(decide(&error, COPY), Decision::SuspectRow);
     assert_eq!(decide(&error, MERGEABLE), Decision::Merge);
     // Another key than the one that ON CONFLICT names.
-    assert_eq!(decide(&error, Step::Merge), Decision::PoisonRow);
+    assert_eq!(decide(&error, Step::Merge), Decision::SuspectRow);
     // jetcopy's own tables have been tampered with.
     assert_eq!(decide(&error, Step::Own), Decision::Pause);
 }
@@ -157,7 +156,7 @@ async fn on_a_hypertable_the_line_is_as_exact_as_on_a_plain_table() {
     let rows =
         |last: i64, v: &'static [u8]| [(at(1), &b"a"[..]), (at(2), b"a"), (at(3), b"a"), (at(last), v)];
     for (rows, expected, line, decision) in
-        [(rows(4, b"\0"), "22021", 4, Decision::PoisonRow), (rows(2, b"a"), "23505", 4, Decision::Merge)]
+        [(rows(4, b"\0"), "22021", 4, Decision::SuspectRow), (rows(2, b"a"), "23505", 4, Decision::Merge)]
     {
         let rows = rows.each_ref().map(|(at, v)| [Some(at.as_slice()), Some(*v)]);
         let rows = rows.each_ref().map(<[_; 2]>::as_slice);
@@ -176,10 +175,13 @@ async fn a_foreign_key_names_no_line_and_a_deferred_one_speaks_at_commit() {
     )
     .await;
     let error = copy(&client, "now", &[&[Some(&[0; 4])]]).await;
-    assert_eq!((code(&error), copy_line(&error), decide(&error, COPY)), ("23503", None, Decision::PoisonRow));
+    assert_eq!(
+        (code(&error), copy_line(&error), decide(&error, COPY)),
+        ("23503", None, Decision::SuspectRow)
+    );
     client.batch_execute("BEGIN; INSERT INTO later VALUES (1)").await.unwrap();
     let error = client.batch_execute("COMMIT").await.unwrap_err();
-    assert_eq!((code(&error), decide(&error, Step::Commit)), ("23503", Decision::PoisonRow));
+    assert_eq!((code(&error), decide(&error, Step::Commit)), ("23503", Decision::SuspectRow));
 }
 
 #[tokio::test]
@@ -201,7 +203,7 @@ async fn a_trigger_that_refuses_a_row_makes_it_poison() {
     for (value, expected) in [(0_i32, "JC001"), (1, "P0001")] {
         let error = copy(&client, "t", &[&[Some(&9_i32.to_be_bytes())], &[Some(&value.to_be_bytes())]]).await;
         assert_eq!((code(&error), copy_line(&error)), (expected, Some(2)), "{error:?}");
-        assert_eq!(decide(&error, COPY), Decision::PoisonRow);
+        assert_eq!(decide(&error, COPY), Decision::SuspectRow);
         assert_eq!(decide(&error, Step::Own), Decision::Pause);
     }
 }

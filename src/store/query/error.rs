@@ -65,7 +65,7 @@ impl From<tokio_postgres::Error> for StoreError {
         }
         match decide(&error, Step::Own) {
             Decision::Retry | Decision::Reconnect | Decision::BackOff => Self::Lost(error),
-            Decision::PoisonRow | Decision::AddPartition | Decision::Merge | Decision::Pause => {
+            Decision::SuspectRow | Decision::AddPartition | Decision::Merge | Decision::Pause => {
                 Self::Refused(error)
             }
         }

@@ -1,0 +1,321 @@
+//! One transaction with rows: to commit it, or to try and roll it back.
+//!
+//! Guarantees: what is returned as a [`Stop`] has been rolled back, and the session takes the next transaction; an error
+//! leaves the session in an unknown state and ends the generation. An error of the server that names another relation
+//! than the tables written to, or whose class is never a row's, is [`Stop::Elsewhere`].
+
+use std::ops::Range;
+
+use postgres_protocol::escape::escape_literal;
+use tokio::time::timeout;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
+
+use super::refused::Poisoned;
+use super::{BEGIN, Error, Writer, partitions, shape, within};
+use crate::batch::{Batch, Excluded, Row, Selection, TableRows};
+use crate::checkpoint::{self, Advance, Along, Committed, Open};
+use crate::copy::CopyError;
+use crate::dead_letter;
+use crate::metrics;
+use crate::postgres::sqlstate::{Decision, Step, decide, relation};
+use crate::pulse::copy_deadline;
+
+/// What one attempt to write a part of a batch came to.
+pub(super) enum Attempt {
+    Committed(Committed),
+    Stopped(Stop),
+}
+
+/// Why rows did not go in.
+pub(super) enum Stop {
+    /// A row may be at fault; of this table, unless it was at `COMMIT`.
+    Suspect { table: Option<usize>, error: CopyError },
+    /// Something else than a row is.
+    Elsewhere {
+        table: Option<usize>,
+        error: CopyError,
+        /// The relation that the server names, where it is none of those written to.
+        relation: Option<String>,
+    },
+    /// No partition of this table takes a row.
+    Unpartitioned { table: usize, error: CopyError },
+    /// A row of this table is there already.
+    Conflict { table: usize },
+    /// Another transaction was in the way, or time ran out.
+    Again(Error),
+}
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Copied {
+    /// Rows that were there already.
+    pub(super) skipped: u64,
+    /// The tables that they are of, a bit each; the last bit stands for all further tables.
+    tables: u64,
+}
+
+impl Copied {
+    /// Whether rows of one of the tables were skipped, which says nothing about what would have become of them.
+    pub(super) fn skips(self, tables: &[usize]) -> bool {
+        tables.iter().any(|&table| self.tables & bit(table) != 0)
+    }
+}
+
+fn bit(table: usize) -> u64 {
+    1 << table.min(63)
+}
+
+impl Writer {
+    /// One transaction, from BEGIN to COMMIT or ROLLBACK.
+    pub(super) async fn attempt(&self, batch: &mut Batch, poisoned: &Poisoned) -> Result<Attempt, Error> {
+        let part = &poisoned.part;
+        let Some(last) = batch.messages[..part.end as usize].last() else {
+            unreachable!("an empty batch is never sent")
+        };
+        let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
+        self.at(metrics::Step::Begin(self.tables()));
+        let along = Along {
+            before: partitions::touches(&self.targets, &batch.rows.tables),
+            after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
+        };
+        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
+        let open = match within(self.step_timeout, BEGIN, begin).await {
+            Ok(open) => open,
+            Err(error) => {
+                if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
+                    self.metrics.commits.lost_epoch.inc();
+                }
+                return self.try_again(error).await.map(Attempt::Stopped);
+            }
+        };
+        self.progress.step();
+        if let Err(changed) = self.unchanged(open.answers()) {
+            within(self.step_timeout, "roll back", open.rollback()).await?;
+            return Err(changed);
+        }
+        let copied = match self.copy_all(batch, &poisoned.excluded, part).await? {
+            Ok(copied) => copied,
+            Err((table, error)) => {
+                self.metrics.commits.failed.inc();
+                return self.stop(Some(table), error).await.map(Attempt::Stopped);
+            }
+        };
+        if !poisoned.letters.is_empty() {
+            self.at(metrics::Step::DeadLetters);
+            let stored = dead_letter::store(&self.session.client, &self.place, &poisoned.letters);
+            timeout(self.step_timeout, stored)
+                .await
+                .map_err(|_| Error::Timeout { action: "store dead letters", after: self.step_timeout })?
+                .map_err(Error::DeadLetters)?;
+            self.progress.step();
+        }
+        self.at(metrics::Step::Commit);
+        match within(self.step_timeout, "commit", open.commit()).await {
+            Ok(committed) => {
+                self.metrics.duplicates_skipped.inc_by(copied.skipped);
+                Ok(Attempt::Committed(committed))
+            }
+            // The server has answered, and rolled back already.
+            Err(Error::Checkpoint(checkpoint::Error::Database { source, .. }))
+                if decide(&source, Step::Commit) != Decision::Reconnect =>
+            {
+                self.metrics.commits.failed.inc();
+                let error = CopyError { step: Step::Commit, row: None, source };
+                self.stop(None, error).await.map(Attempt::Stopped)
+            }
+            Err(error) => {
+                self.metrics.commits.in_doubt.inc();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the server takes these rows now, in a transaction that is rolled back.
+    pub(super) async fn trial(
+        &self,
+        batch: &mut Batch,
+        excluded: &Excluded,
+        part: &Range<u32>,
+    ) -> Result<Result<Copied, Stop>, Error> {
+        if let Err(stop) = self.begin_trial(&batch.rows.tables).await? {
+            return Ok(Err(stop));
+        }
+        let copied = self.copy_all(batch, excluded, part).await?;
+        self.end_trial(copied).await
+    }
+
+    /// The same for a single row of `table`.
+    pub(super) async fn trial_of(&self, table: usize, tuple: Vec<u8>) -> Result<Result<Copied, Stop>, Error> {
+        if let Err(stop) = self.begin_trial(&[]).await? {
+            return Ok(Err(stop));
+        }
+        let row = Row { start: 0, message: 0, element: 0, time: 0 };
+        let mut rows = TableRows { data: tuple, rows: vec![row] };
+        let copied = self.copy_one(table, &mut rows, &Excluded::default(), &(0..1)).await?;
+        let copied = match copied {
+            Ok(skipped) => Ok(Copied { skipped, tables: if skipped > 0 { bit(table) } else { 0 } }),
+            Err(error) => Err((table, error)),
+        };
+        self.end_trial(copied).await
+    }
+
+    async fn end_trial(
+        &self,
+        copied: Result<Copied, (usize, CopyError)>,
+    ) -> Result<Result<Copied, Stop>, Error> {
+        let copied = match copied {
+            Ok(copied) => copied,
+            Err((table, error)) => return self.stop(Some(table), error).await.map(Err),
+        };
+        // What is deferred is judged at COMMIT, which a trial never comes to.
+        if let Err(source) = self.statement("SET CONSTRAINTS ALL IMMEDIATE").await? {
+            let error = CopyError { step: Step::Commit, row: None, source };
+            return self.stop(None, error).await.map(Err);
+        }
+        within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+        Ok(Ok(copied))
+    }
+
+    async fn statement(&self, sql: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
+        timeout(self.step_timeout, self.session.client.batch_execute(sql))
+            .await
+            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })
+    }
+
+    /// Copies the rows of every table into the open transaction, without what is `excluded` and of the messages of `part`
+    /// only.
+    async fn copy_all(
+        &self,
+        batch: &mut Batch,
+        excluded: &Excluded,
+        part: &Range<u32>,
+    ) -> Result<Result<Copied, (usize, CopyError)>, Error> {
+        let mut copied = Copied::default();
+        for (table, rows) in batch.rows.tables.iter_mut().enumerate() {
+            if rows.rows.is_empty() {
+                continue;
+            }
+            match self.copy_one(table, rows, excluded, part).await? {
+                Ok(0) => {}
+                Ok(skipped) => {
+                    copied.skipped += skipped;
+                    copied.tables |= bit(table);
+                }
+                Err(error) => return Ok(Err((table, error))),
+            }
+        }
+        Ok(Ok(copied))
+    }
+
+    async fn copy_one(
+        &self,
+        table: usize,
+        rows: &mut TableRows,
+        excluded: &Excluded,
+        part: &Range<u32>,
+    ) -> Result<Result<u64, CopyError>, Error> {
+        self.at(metrics::Step::Copy(self.targets[table].name.clone()));
+        let after = copy_deadline(self.step_timeout, rows.data.len());
+        let selection = Selection { table, excluded, within: part.clone() };
+        let outcome = timeout(after, self.targets[table].write(&self.session, rows, &selection)).await;
+        self.progress.step();
+        outcome.map_err(|_| Error::Timeout { action: "copy", after })
+    }
+
+    /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in time is
+    /// waited for by the next generation, which says so.
+    pub(super) async fn try_again(&self, error: Error) -> Result<Stop, Error> {
+        let Error::Checkpoint(checkpoint::Error::Database { source, .. }) = error else { return Err(error) };
+        self.metrics.commits.failed.inc();
+        let again = decide(&source, Step::Own) == Decision::Retry
+            && source.code() != Some(&SqlState::LOCK_NOT_AVAILABLE);
+        let error = Error::Begin { tables: self.tables(), source };
+        if !again {
+            return Err(error);
+        }
+        within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+        Ok(Stop::Again(error))
+    }
+
+    /// What an error about rows means, the transaction being rolled back.
+    async fn stop(&self, table: Option<usize>, error: CopyError) -> Result<Stop, Error> {
+        let decision = decide(&error.source, error.step);
+        // Where a COPY does not start, the driver's replies are off by one: the connection is not used again.
+        if error.step == Step::CopyStart || decision == Decision::Reconnect {
+            return Err(self.not_written(table, error));
+        }
+        let rollback = checkpoint::rollback(&self.session);
+        if within(self.step_timeout, "roll back", rollback).await.is_err() {
+            return Err(self.not_written(table, error));
+        }
+        let relation = match decision {
+            Decision::SuspectRow | Decision::AddPartition | Decision::Merge => {
+                self.other_relation(table, &error.source).await?
+            }
+            Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::Pause => None,
+        };
+        Ok(match (decision, table) {
+            (Decision::SuspectRow | Decision::AddPartition | Decision::Merge, _) if relation.is_some() => {
+                Stop::Elsewhere { table, error, relation }
+            }
+            (Decision::AddPartition, Some(table)) => Stop::Unpartitioned { table, error },
+            (Decision::Merge, Some(table)) => Stop::Conflict { table },
+            (Decision::SuspectRow | Decision::AddPartition | Decision::Merge, _) => {
+                Stop::Suspect { table, error }
+            }
+            (Decision::Retry, _) => Stop::Again(self.not_written(table, error)),
+            (Decision::Reconnect | Decision::BackOff | Decision::Pause, _) => {
+                Stop::Elsewhere { table, error, relation }
+            }
+        })
+    }
+
+    /// Rows were not written, and none of them is at fault.
+    pub(super) fn not_written(&self, table: Option<usize>, error: CopyError) -> Error {
+        match table {
+            Some(table) => Error::Copy { table: self.targets[table].name.clone(), source: error },
+            None => checkpoint::Error::Database { action: "commit", source: error.source }.into(),
+        }
+    }
+
+    /// The relation that the error names, where that is neither a table that was written to nor a partition or a chunk of
+    /// one.
+    async fn other_relation(
+        &self,
+        table: Option<usize>,
+        error: &tokio_postgres::Error,
+    ) -> Result<Option<String>, Error> {
+        let Some((schema, name)) = relation(error) else { return Ok(None) };
+        let written = self.targets.iter().enumerate().filter(|(index, _)| table.is_none_or(|t| t == *index));
+        let written: Vec<String> = written.map(|(_, target)| escape_literal(&target.qualified)).collect();
+        let sql = format!(
+            "WITH RECURSIVE up (oid) AS ( \
+               SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname = {} AND c.relname = {} \
+               UNION SELECT i.inhparent FROM pg_inherits i JOIN up ON i.inhrelid = up.oid) \
+             SELECT 1 FROM up WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[{}]) AS name)",
+            escape_literal(schema),
+            escape_literal(name),
+            written.join(", "),
+        );
+        let answer = timeout(self.step_timeout, self.session.client.simple_query(&sql))
+            .await
+            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })?
+            .map_err(Error::Trial)?;
+        let is_written = answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_)));
+        Ok((!is_written).then(|| format!("{schema}.{name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_rows_are_known_by_table() {
+        let copied = Copied { skipped: 1, tables: bit(2) | bit(99) };
+        assert!(copied.skips(&[2]) && copied.skips(&[0, 2]) && copied.skips(&[70]));
+        assert!(!copied.skips(&[0, 1]) && !copied.skips(&[]));
+    }
+}

@@ -1,0 +1,157 @@
+//! Why no more batches can be written: a variant for each thing that follows.
+
+use std::time::Duration;
+
+use super::BEGIN;
+use crate::checkpoint;
+use crate::copy::CopyError;
+use crate::poison::Flood;
+use crate::postgres::sqlstate;
+
+/// Why no more batches can be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint could not be moved or committed.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// A table could not be locked, or the checkpoint not be moved.
+    #[error("cannot move the checkpoint and lock {tables}")]
+    Begin {
+        /// The tables, as configured.
+        tables: String,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// A table is not what the batch was encoded for.
+    #[error("table {table} has changed: it is read anew")]
+    Changed {
+        /// Table as configured.
+        table: String,
+    },
+    /// Rows were not taken, and no single row is at fault.
+    #[error("cannot write to table {table}")]
+    Copy {
+        /// Table as configured.
+        table: String,
+        /// Where and why.
+        source: CopyError,
+    },
+    /// Dead letters could not be stored.
+    #[error("cannot store dead letters")]
+    DeadLetters(#[source] tokio_postgres::Error),
+    /// A trial that looks for the refused row failed for another reason.
+    #[error("cannot look for the refused row")]
+    Trial(#[source] tokio_postgres::Error),
+    /// Rows need partitions that could not be added.
+    #[error("cannot add partitions to table {table}")]
+    Partitions {
+        /// Table as configured.
+        table: String,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// The server did not answer in time.
+    #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
+    Timeout {
+        /// What was to be done.
+        action: &'static str,
+        /// How long was waited: `postgres.step_timeout`.
+        after: Duration,
+    },
+    /// Rows are refused, and none passes that is tried: something else than a message is wrong.
+    #[error("{}", all_refused(.table.as_deref(), *.sequence))]
+    AllRefused {
+        /// Table as configured, unless it was at COMMIT.
+        table: Option<String>,
+        /// Sequence of the message whose rows are refused first.
+        sequence: u64,
+        /// Whether that lasts.
+        lasting: bool,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// Rows are refused, and taken when they are tried.
+    #[error("rows{} are refused, and taken when they are tried alone", of_table(.table.as_deref()))]
+    Unsettled {
+        /// Table as configured, unless it was at COMMIT.
+        table: Option<String>,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// Something else than the target table or a message is at fault.
+    #[error("{}", elsewhere(.table.as_deref(), .relation.as_deref(), *.sequence))]
+    Elsewhere {
+        /// Table as configured, unless it was at COMMIT.
+        table: Option<String>,
+        /// The relation that the server names.
+        relation: Option<String>,
+        /// The one message that has met this for a while, where others pass.
+        sequence: Option<u64>,
+        /// Where and why.
+        source: CopyError,
+    },
+    /// A transaction ran out of time; the next ones take fewer messages.
+    #[error("{messages} messages did not fit into one transaction, the next ones take fewer")]
+    Slow {
+        /// How many there were.
+        messages: u32,
+        /// How that was noticed.
+        source: Box<Error>,
+    },
+    /// So did one of a single message, again and again.
+    #[error("the message at sequence {sequence} alone takes longer than a transaction may")]
+    TooSlow {
+        /// Its sequence.
+        sequence: u64,
+        /// How that was noticed.
+        source: Box<Error>,
+    },
+    /// More poison than is normal.
+    #[error(transparent)]
+    Flood(#[from] Flood),
+    /// The connection is gone.
+    #[error("the database connection was lost")]
+    Closed,
+}
+
+fn of_table(table: Option<&str>) -> String {
+    table.map_or_else(String::new, |table| format!(" of table {table}"))
+}
+
+fn all_refused(table: Option<&str>, sequence: u64) -> String {
+    let table = of_table(table);
+    format!("every row{table} that was tried is refused, from sequence {sequence} on: no message is at fault")
+}
+
+fn elsewhere(table: Option<&str>, relation: Option<&str>, sequence: Option<u64>) -> String {
+    let mut text = format!("cannot write rows{}", of_table(table));
+    if let Some(relation) = relation {
+        text = text + ", for the server names another relation, " + relation;
+    }
+    if let Some(sequence) = sequence {
+        text = text + &format!(", as soon as those of sequence {sequence} are among them");
+    }
+    text
+}
+
+/// Whether it was a matter of time that rows were not written, so that fewer might be.
+pub(super) fn out_of_time(error: &Error) -> bool {
+    match error {
+        Error::Timeout { action, .. } => *action != BEGIN,
+        Error::Checkpoint(checkpoint::Error::Database { source, .. })
+        | Error::Copy { source: CopyError { source, .. }, .. }
+        | Error::DeadLetters(source)
+        | Error::Trial(source) => sqlstate::ran_out_of_time(source),
+        Error::Checkpoint(_)
+        | Error::Begin { .. }
+        | Error::Changed { .. }
+        | Error::Partitions { .. }
+        | Error::AllRefused { .. }
+        | Error::Unsettled { .. }
+        | Error::Elsewhere { .. }
+        | Error::Slow { .. }
+        | Error::TooSlow { .. }
+        | Error::Flood(_)
+        | Error::Closed => false,
+    }
+}
