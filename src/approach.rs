@@ -3,17 +3,32 @@
 //! Guarantees: what is remembered here changes how messages are fetched, never which: whatever it says, the next generation
 //! reads on right after the checkpoint. It lasts as long as the process.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::subscribe::Placement;
+use async_nats::{Client, Request};
+use serde::Deserialize;
+
+use crate::subscribe::{Known, Placement, Window};
 
 /// Connections lost in a row, without a commit, after which messages are read one by one whether the client library is at
 /// fault or not: something else on the way may not let them pass together.
 const STUCK_AT: u32 = 4;
 
+/// Where a server tells an account's users about the account; they need no right beyond publishing to it.
+const STATISTICS: &str = "$SYS.REQ.ACCOUNT.PING.STATZ";
+
+/// How long that may take: where it is not allowed, no answer comes.
+const STATISTICS_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What the generations of a pipeline hand on.
 #[derive(Debug, Default)]
-pub struct Approach(Mutex<Memory>);
+pub struct Approach {
+    memory: Mutex<Memory>,
+    window: Arc<Window>,
+    /// What was found out about the durable's server.
+    pub known: Known,
+}
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -21,15 +36,21 @@ struct Memory {
     lost: bool,
     /// Generations that lost it in a row without a commit.
     in_vain: u32,
+    /// The server that was connected to, which is another one after a restart.
+    server: Option<String>,
+    /// Whether it is open why the last connection was lost.
+    unexplained: bool,
+    /// Slow consumers that the server had counted.
+    slow_consumers: Option<u64>,
 }
 
 /// How a generation begins to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begin {
-    /// How the durable is put right after what is read by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin<'a> {
+    /// How the durable is put.
     pub placement: Placement,
-    /// What is read by itself.
-    pub look: Look,
+    /// What the last ones found out.
+    pub approach: &'a Approach,
 }
 
 /// Whether the first messages are read one by one.
@@ -55,6 +76,7 @@ impl Approach {
         }
         if lost {
             memory.in_vain += u32::from(!committed);
+            memory.unexplained = true;
         }
         // What fails before it has read anything leaves the question open.
         memory.lost = lost || (memory.lost && !committed);
@@ -71,10 +93,64 @@ impl Approach {
         }
     }
 
+    /// How much may be on the way.
+    #[must_use]
+    pub fn window(&self) -> Arc<Window> {
+        Arc::clone(&self.window)
+    }
+
+    /// Takes up a new connection to the server with that id. If the last one was lost while the same server ran on, and no
+    /// message was `at_fault`, fewer are asked for at a time: servers end connections on which too much waits to be sent.
+    pub async fn connected(&self, client: &Client, pipeline: &str, at_fault: bool) {
+        let server = client.server_info().server_id;
+        let unexplained = {
+            let mut memory = self.memory();
+            let same = memory.server.as_ref() == Some(&server);
+            memory.server = Some(server);
+            std::mem::take(&mut memory.unexplained) && same && !at_fault
+        };
+        if !unexplained {
+            return;
+        }
+        let counted = slow_consumers(client).await;
+        let before = std::mem::replace(&mut self.memory().slow_consumers, counted);
+        let slow = counted > before.or(Some(0));
+        let Some(messages) = self.window.shrink(slow) else { return };
+        tracing::warn!(
+            pipeline,
+            messages,
+            slow_consumer = slow,
+            "the connection was lost though the NATS server runs on: asking for fewer messages at a time; if the server \
+             logs \"Slow Consumer Detected: MaxPending\", raise its max_pending"
+        );
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // Plain numbers: what a panicking thread left behind is still whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Connections of this account that the server has ended because too much waited to be sent on them, since it started;
+/// `None` where it does not tell.
+pub async fn slow_consumers(client: &Client) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Statistics,
+    }
+    #[derive(Deserialize)]
+    struct Statistics {
+        account_statz: Vec<Account>,
+    }
+    #[derive(Deserialize)]
+    struct Account {
+        #[serde(default)]
+        slow_consumers: u64,
+    }
+    let request = Request::new().timeout(Some(STATISTICS_TIMEOUT));
+    let answer = client.send_request(STATISTICS, request).await.ok()?;
+    let answer: Answer = serde_json::from_slice(&answer.payload).ok()?;
+    Some(answer.data.account_statz.iter().map(|account| account.slow_consumers).sum())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{DeliverPolicy, Info, PullConsumer};
+use async_nats::jetstream::consumer::{DeliverPolicy, Info, PullConsumer, pull};
 use async_nats::jetstream::stream::{self, Stream};
 use tokio::sync::Notify;
 
@@ -180,6 +180,10 @@ pub async fn run(
     progress: Arc<Progress>,
     metrics: PipelineMetrics,
 ) -> Error {
+    // The server may have allowed less than was asked for.
+    let max_ack_pending = consumer.cached_info().config.max_ack_pending;
+    let wanted = subscribe::consumer_config(&pipeline, DeliverPolicy::All);
+    let wanted = pull::Config { max_ack_pending, ..wanted };
     let mut before = None;
     let mut timer = tokio::time::interval(PROBE);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -197,7 +201,7 @@ pub async fn run(
         if let Err(paused) = subscribe::refuse_paused(&consumer) {
             return paused.into();
         }
-        if !subscribe::matches(&consumer.config, &subscribe::consumer_config(&pipeline, DeliverPolicy::All)) {
+        if !subscribe::matches(&consumer.config, &wanted) {
             return Error::Changed;
         }
         report(&consumer, &stream, &progress, &metrics);

@@ -102,6 +102,14 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// The server's certificate, or jetcopy's own, is not accepted.
+    #[error("cannot connect to NATS at {url}: the certificate was not accepted")]
+    Certificate {
+        /// Addresses, without credentials.
+        url: String,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
     /// The server could not be reached or refused the connection.
     #[error("cannot connect to NATS at {url}")]
     Connect {
@@ -163,7 +171,7 @@ impl Connection {
         let client = options
             .connect(addresses.as_slice())
             .await
-            .map_err(|source| ConnectError::Connect { url: config::redact_url(&config.url), source })?;
+            .map_err(|source| ConnectError::new(config::redact_url(&config.url), source))?;
         Ok(Self { client, heard })
     }
 
@@ -263,6 +271,27 @@ impl fmt::Display for Denial {
             Access::Subscribe => "subscribe",
         };
         write!(f, "{action} to {}", self.subject)
+    }
+}
+
+impl ConnectError {
+    /// The client says "input or output" of whatever TLS finds; that is told apart here, since no second attempt mends it.
+    fn new(url: String, source: async_nats::ConnectError) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
+        while let Some(error) = cause {
+            // An error of input or output does not name what it wraps as its source, but that one's source.
+            let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            let tls = match wrapped {
+                Some(wrapped) => wrapped.downcast_ref::<rustls::Error>(),
+                None => error.downcast_ref::<rustls::Error>(),
+            };
+            if let Some(tls @ (rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))) = tls
+            {
+                return Self::Certificate { url, source: tls.clone() };
+            }
+            cause = error.source();
+        }
+        Self::Connect { url, source }
     }
 }
 

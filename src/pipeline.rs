@@ -27,7 +27,7 @@ use crate::config::{self, Config};
 use crate::copy::Target;
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
-use crate::nats::{Lost, Trouble};
+use crate::nats::{Denial, Lost, Trouble};
 use crate::poison::Window;
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::timeline::Newest;
@@ -105,6 +105,9 @@ pub enum Failure {
     /// The connection to NATS may have cost deliveries.
     #[error("{0}")]
     Nats(Lost),
+    /// The server does not let the user do what is needed.
+    #[error("the NATS server does not let jetcopy's user {0}")]
+    Denied(Denial),
     /// A stage panicked, which is a defect in jetcopy.
     #[error("a stage of the pipeline panicked")]
     Panicked(#[source] JoinError),
@@ -186,7 +189,7 @@ impl Pipeline {
 
     async fn resync(&self, placement: Placement) -> Result<Ready, resync::Error> {
         let Self { settings, pipeline, place, owner, newest, metrics, .. } = self;
-        let begin = Begin { placement, look: self.approach.look() };
+        let begin = Begin { placement, approach: &self.approach };
         resync(settings, pipeline, place, owner, begin, newest, metrics).await
     }
 
@@ -254,16 +257,15 @@ impl Pipeline {
             metrics: self.metrics.clone(),
             status: Arc::clone(&self.status),
         };
-        let pull_bytes = subscribe::pull_bytes(
-            self.pipeline.max_buffered_bytes.as_u64(),
-            client.server_info().max_payload,
-        );
+        let limits =
+            subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
+        let window = self.approach.window();
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
         let reader = Reader {
             singles,
-            subscription: Subscription::start(&nats, &consumer, read, pull_bytes).await?,
+            subscription: Subscription::start(&nats, &consumer, read, window, limits).await?,
             decoder,
-            limits: self.pipeline.batch,
+            limits: subscribe::batch_limits(self.pipeline.batch, &consumer),
             tables: tables.len(),
             stream: self.pipeline.subjects.is_empty().then(|| stream.clone()),
             last_sequence: claim.last_sequence,
@@ -288,6 +290,8 @@ impl Pipeline {
             ack::run(client, acks_in, metrics).await;
             Ok(Ended::Well)
         });
+        let connection = nats.clone();
+        stages.spawn(async move { Err(Failure::Denied(connection.denied(resync::needed).await)) });
         stages.spawn(async move {
             let lost = nats.broken().await;
             // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.

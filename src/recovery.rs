@@ -7,13 +7,14 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 
 use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::{self, ErrorCode};
 
 use tokio_postgres::error::SqlState;
 
 use crate::checkpoint;
 use crate::copy::CopyError;
 use crate::lag;
-use crate::nats::{self, Lost, Trouble};
+use crate::nats::{self, Denial, Lost, Trouble};
 use crate::pipeline::Failure;
 use crate::postgres::connect::ConnectError;
 use crate::postgres::direct_compress::DirectCompressError;
@@ -24,6 +25,9 @@ use crate::resync;
 use crate::stored;
 use crate::subscribe::{self, pull};
 use crate::write;
+
+/// What helps where there is no JetStream.
+const ENABLE: &str = "enable JetStream on the NATS server and for the account of jetcopy's user";
 
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +127,7 @@ pub fn recovery(failure: &Failure) -> Recovery {
             }
         },
         Failure::Nats(lost) => of_connection(lost),
+        Failure::Denied(denial) => denied(denial),
         Failure::Panicked(_) => Recovery::again("panic"),
     }
 }
@@ -164,6 +169,11 @@ fn of_resync(error: &resync::Error) -> Recovery {
         },
         resync::Error::Nats(error) => match error {
             nats::ConnectError::File { .. } => Recovery::pause("nats", "make the file readable for jetcopy"),
+            nats::ConnectError::Certificate { .. } => Recovery::pause(
+                "nats",
+                "correct [nats.tls]: ca_file is to hold the authority of the server's certificate, and the addresses in \
+                 nats.url the names in it; cert_file and key_file are jetcopy's own, where the server asks for them",
+            ),
             nats::ConnectError::Connect { source, .. } => match source.kind() {
                 async_nats::ConnectErrorKind::Authentication
                 | async_nats::ConnectErrorKind::AuthorizationViolation => {
@@ -202,12 +212,11 @@ fn of_resync(error: &resync::Error) -> Recovery {
             GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
                 Recovery::pause("stream", "correct the stream's name in the configuration")
             }
-            GetStreamErrorKind::JetStream(_) => Recovery::pause(
-                "stream",
-                "create the stream, or correct its name or the permissions of jetcopy's user",
-            ),
+            GetStreamErrorKind::JetStream(error) => of_jetstream(&error),
             GetStreamErrorKind::Request => Recovery::again("jetstream"),
         },
+        resync::Error::NoJetStream => Recovery::pause("jetstream", ENABLE),
+        resync::Error::Denied(denial) => denied(denial),
         resync::Error::RolledBack(_) => Recovery::again("jetstream"),
         resync::Error::Single(error) => match error {
             stored::Error::Request { .. } | stored::Error::Answer { .. } => Recovery::again("jetstream"),
@@ -233,6 +242,33 @@ fn of_resync(error: &resync::Error) -> Recovery {
     }
 }
 
+/// What JetStream itself says.
+fn of_jetstream(error: &jetstream::Error) -> Recovery {
+    match error.error_code() {
+        ErrorCode::STREAM_NOT_FOUND => Recovery::pause(
+            "stream",
+            "create the stream, or correct its name or the permissions of jetcopy's user",
+        ),
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+            Recovery::pause("jetstream", ENABLE)
+        }
+        ErrorCode::MAXIMUM_CONSUMERS_LIMIT => Recovery::pause(
+            "consumer",
+            "raise max_consumers of the stream or of the account, or remove consumers that nobody uses",
+        ),
+        // 5xx: it is being elected, recovered or short of something; 4xx stays until somebody mends it.
+        _ if error.code() >= 500 => Recovery::again("jetstream"),
+        _ => Recovery::pause("jetstream", "mend what the server says; jetcopy looks again by itself"),
+    }
+}
+
+fn denied(denial: &Denial) -> Recovery {
+    Recovery::pause(
+        "permission",
+        format!("allow jetcopy's user in NATS to {denial}; config/nats has all that it needs"),
+    )
+}
+
 fn of_subscription(error: &subscribe::Error) -> Recovery {
     match error {
         // Another client may be pulling from the durable: creating it anew ends its requests.
@@ -253,6 +289,7 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
                 remedy: format!("run `nats consumer resume {stream} {durable}`, or wait for the pause's end"),
             },
         },
+        subscribe::Error::Refused { source, .. } => of_jetstream(source),
         subscribe::Error::Consumer { .. } => Recovery::again("jetstream"),
     }
 }

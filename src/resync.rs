@@ -3,11 +3,14 @@
 //! Guarantees: a [`Ready`] generation owns the shard under a new epoch, its durable stands right after the
 //! checkpoint, and the stream is the one that the checkpoint counts in.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::context::{Context, ContextBuilder, GetStreamError};
+use async_nats::jetstream::context::{
+    Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
+};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, RetentionPolicy, Stream};
 use tokio::time::timeout;
@@ -18,7 +21,7 @@ use crate::config;
 use crate::decode::{Decoder, PlanError};
 use crate::loss::{self, Loss, StreamFacts, Verdict, compare};
 use crate::metrics::{PipelineMetrics, gauge_value};
-use crate::nats;
+use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
@@ -89,6 +92,12 @@ pub enum Error {
         /// What the client said.
         source: GetStreamError,
     },
+    /// Nobody answers JetStream's requests, and the server has none.
+    #[error("the NATS server has no JetStream")]
+    NoJetStream,
+    /// The server does not let the user do what is needed.
+    #[error("the NATS server does not let jetcopy's user {0}")]
+    Denied(Denial),
     /// It could not be found out how far a stream was rolled back.
     #[error("cannot read the messages of a stream that was rolled back")]
     RolledBack(#[from] RawMessageError),
@@ -117,7 +126,7 @@ pub async fn resync(
     pipeline: &config::Pipeline,
     place: &Place,
     owner: &str,
-    begin: Begin,
+    begin: Begin<'_>,
     newest: &Newest,
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
@@ -147,54 +156,116 @@ pub async fn resync(
     let nats = nats::Connection::open(&settings.nats, owner).await;
     metrics.nats_up.set(nats.is_ok().into());
     let nats = nats?;
-    let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
-    subscribe::find(&open(&prompt, pipeline).await?, pipeline).await?;
-    let stream = open(&jetstream::new(nats.client.clone()), pipeline).await?;
-    refuse_other_retention(&stream)?;
-    let mut facts = read_facts(&stream, claim.last_sequence).await;
-    if let Some(timestamp_us) = claim.last_timestamp_us
-        && facts.contradicts(&claim)
-    {
-        facts.kept_sequence = Some(kept_sequence(&stream, timestamp_us).await?);
-    }
-    let claim = match compare(&claim, &facts) {
-        Verdict::Intact => claim,
-        Verdict::Fresh => {
-            let start = checkpoint::relocate(&session, place, &claim, facts.start(), facts.created_ns);
-            within(step_timeout, "move the checkpoint", start).await?
-        }
-        Verdict::Lost(loss) => {
-            let on_loss = pipeline.on_loss;
-            let settled = loss::settle(&session, place, &loss, facts.created_ns, on_loss, metrics);
-            if !within(step_timeout, "record a loss", settled).await? {
-                return Err(Error::Loss(loss));
-            }
-            tracing::error!(pipeline = place.pipeline, %loss, "going on past a loss");
-            let past = checkpoint::relocate(&session, place, &claim, loss.resume_after, facts.created_ns);
-            within(step_timeout, "move the checkpoint", past).await?
-        }
+    let source = Source { settings, pipeline, place, metrics, session: &session, nats: &nats };
+    let read = tokio::select! {
+        read = source.read(claim, begin) => read?,
+        // What is not allowed is not answered.
+        denial = nats.denied(needed) => return Err(Error::Denied(denial)),
     };
-    // Where it was moved just now, it is not the one that was claimed.
-    metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
-    let singles = singles(&nats.client, pipeline, &claim, begin.look).await?;
-    let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-    let consumer = subscribe::place(&nats.client, &stream, pipeline, read, begin.placement).await?;
+    let Read { stream, singles, consumer, claim } = read;
     Ok(Ready { session, nats, stream, singles, consumer, claim, decoder, tables })
+}
+
+/// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the account; acks
+/// tell the server what is committed, and the checkpoint holds without them.
+pub(crate) fn needed(denial: &Denial) -> bool {
+    let spared = ["$SYS.", "$JS.ACK."];
+    !about_single(denial) && !spared.iter().any(|prefix| denial.subject.starts_with(prefix))
+}
+
+/// Whether it is about reading single messages.
+fn about_single(denial: &Denial) -> bool {
+    denial.subject.starts_with("$JS.API.STREAM.MSG.GET.")
+}
+
+/// What the stream is settled with.
+struct Source<'a> {
+    settings: &'a config::Config,
+    pipeline: &'a config::Pipeline,
+    place: &'a Place,
+    metrics: &'a PipelineMetrics,
+    session: &'a Session,
+    nats: &'a nats::Connection,
+}
+
+/// The stream, settled with the checkpoint.
+struct Read {
+    stream: Stream,
+    singles: Vec<Single>,
+    consumer: PullConsumer,
+    claim: Claim,
+}
+
+impl Source<'_> {
+    /// Compares stream and checkpoint, looks at what comes next, and places the durable.
+    async fn read(&self, claim: Claim, begin: Begin<'_>) -> Result<Read, Error> {
+        let Self { pipeline, place, metrics, nats, .. } = *self;
+        let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
+        subscribe::find(&open(nats, &prompt, pipeline).await?, pipeline).await?;
+        let stream = open(nats, &jetstream::new(nats.client.clone()), pipeline).await?;
+        refuse_other_retention(&stream)?;
+        let claim = self.settle(&stream, claim).await?;
+        // Where it was moved just now, it is not the one that was claimed.
+        metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
+        let Begin { placement, approach } = begin;
+        let singles = singles(nats, pipeline, &claim, approach.look()).await?;
+        let at_fault = singles.iter().any(|single| single.unreadable.is_some());
+        approach.connected(&nats.client, &place.pipeline, at_fault).await;
+        let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
+        let placed = subscribe::place(&nats.client, &stream, pipeline, read, placement, &approach.known);
+        let consumer = placed.await?;
+        Ok(Read { stream, singles, consumer, claim })
+    }
+
+    /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.
+    async fn settle(&self, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
+        let Self { settings, pipeline, place, metrics, session, nats } = *self;
+        let step_timeout = settings.postgres.step_timeout;
+        let mut facts = read_facts(nats, stream, claim.last_sequence).await;
+        if let Some(timestamp_us) = claim.last_timestamp_us
+            && facts.contradicts(&claim)
+        {
+            facts.kept_sequence = Some(kept_sequence(stream, timestamp_us).await?);
+        }
+        match compare(&claim, &facts) {
+            Verdict::Intact => Ok(claim),
+            Verdict::Fresh => {
+                let start = checkpoint::relocate(session, place, &claim, facts.start(), facts.created_ns);
+                within(step_timeout, "move the checkpoint", start).await
+            }
+            Verdict::Lost(loss) => {
+                let on_loss = pipeline.on_loss;
+                let settled = loss::settle(session, place, &loss, facts.created_ns, on_loss, metrics);
+                if !within(step_timeout, "record a loss", settled).await? {
+                    return Err(Error::Loss(loss));
+                }
+                tracing::error!(pipeline = place.pipeline, %loss, "going on past a loss");
+                let past = checkpoint::relocate(session, place, &claim, loss.resume_after, facts.created_ns);
+                within(step_timeout, "move the checkpoint", past).await
+            }
+        }
+    }
 }
 
 /// The first messages after the checkpoint, where a subscription might not get past them.
 async fn singles(
-    client: &async_nats::Client,
+    nats: &nats::Connection,
     pipeline: &config::Pipeline,
     claim: &Claim,
     look: Look,
-) -> Result<Vec<Single>, stored::Error> {
+) -> Result<Vec<Single>, Error> {
     if look == Look::No {
         return Ok(Vec::new());
     }
-    let bytes = subscribe::pull_bytes(pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
+    // As much as a batch that fills beside one that is written.
+    let bytes = usize::try_from(pipeline.max_buffered_bytes.as_u64() / 4).unwrap_or(usize::MAX);
     let anyway = look == Look::Anyway;
-    match unreadable::stretch(client, pipeline, claim.last_sequence, bytes, anyway).await {
+    let stretch = unreadable::stretch(&nats.client, pipeline, claim.last_sequence, bytes, anyway);
+    let found = tokio::select! {
+        found = stretch => found.map_err(Error::from),
+        denial = nats.denied(about_single) => Err(Error::Denied(denial)),
+    };
+    match found {
         Err(error) if look == (Look::ForUnreadable { needed: false }) => {
             tracing::debug!(pipeline = pipeline.name, %error, "cannot look at the next message");
             Ok(Vec::new())
@@ -229,9 +300,21 @@ async fn within<T, E: Into<Error>>(
     timeout(limit, step).await.map_err(|_| Error::Timeout { action, after: limit })?.map_err(Into::into)
 }
 
-async fn open(context: &Context, pipeline: &config::Pipeline) -> Result<Stream, Error> {
-    let stream = context.get_stream(&pipeline.stream).await;
-    stream.map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })
+async fn open(
+    nats: &nats::Connection,
+    context: &Context,
+    pipeline: &config::Pipeline,
+) -> Result<Stream, Error> {
+    let source = match context.get_stream(&pipeline.stream).await {
+        Ok(stream) => return Ok(stream),
+        Err(source) => source,
+    };
+    let request = StdError::source(&source).and_then(|cause| cause.downcast_ref::<RequestError>());
+    let unheard = request.is_some_and(|request| request.kind() == RequestErrorKind::NoResponders);
+    if unheard && !nats.client.server_info().jetstream {
+        return Err(Error::NoJetStream);
+    }
+    Err(Error::Stream { stream: pipeline.stream.clone(), source })
 }
 
 fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {
@@ -243,18 +326,21 @@ fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {
     Err(Error::Retention { stream: stream.cached_info().config.name.clone(), retention })
 }
 
-async fn read_facts(stream: &Stream, checkpoint: u64) -> StreamFacts {
+async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -> StreamFacts {
     let info = stream.cached_info();
     let state = &info.state;
     let holds = (state.first_sequence..=state.last_sequence).contains(&checkpoint);
     let checkpoint_timestamp_us = if checkpoint > 0 && holds {
-        match stream.get_raw_message(checkpoint).await {
-            Ok(message) => i64::try_from(message.time.unix_timestamp_nanos() / 1_000).ok(),
+        let message = tokio::select! {
+            message = stored::at(&nats.client, &info.config.name, checkpoint) => message,
+            // The comparison of sequences and creation times stays.
+            _ = nats.denied(about_single) => Ok(None),
+        };
+        match message {
+            // A deleted message leaves no more than that either.
+            Ok(message) => message.map(|message| message.timestamp_ns.div_euclid(1_000)),
             Err(error) => {
-                // A deleted message or a missing permission: the comparison of sequences and creation times stays.
-                if error.kind() != RawMessageErrorKind::NoMessageFound {
-                    tracing::debug!(%error, "cannot read the message at the checkpoint");
-                }
+                tracing::debug!(%error, "cannot read the message at the checkpoint");
                 None
             }
         }

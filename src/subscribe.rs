@@ -7,49 +7,25 @@
 //!
 //! Redelivery by the server plays no part: `ack_wait` is longer than any outage in which a subscription is kept.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use async_nats::jetstream::consumer;
-use async_nats::jetstream::consumer::pull::Config;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
-use async_nats::jetstream::context::ConsumerInfoErrorKind;
-use async_nats::jetstream::stream::Stream;
-use async_nats::{HeaderMap, Subject};
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::{HeaderMap, Subject, jetstream};
 use bytes::Bytes;
-use jiff::Timestamp;
 
-use crate::config;
 use crate::nats::Connection;
 use pull::Pull;
 
+mod place;
 pub mod pull;
+mod window;
 
-/// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written, and one
-/// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
-const BATCHES_UNACKED: usize = 4;
-
-/// Never fewer: small batches come many in a second, and each waits for its ack to come round.
-const LEAST_UNACKED: usize = 10_000;
-
-/// Redelivery is no recovery path here; a week outlasts every outage in which a subscription stays open.
-const ACK_WAIT: Duration = Duration::from_hours(7 * 24);
+pub use place::{Known, Placement, batch_limits, consumer_config, find, matches, place, refuse_paused};
+pub use window::{Limits, Window};
 
 /// What a pull request's byte limit leaves for subject, headers and protocol beside the largest payload. A message
 /// over the limit would never be delivered.
 const PULL_BYTES_MARGIN: usize = 64 * 1024;
-
-/// First server version with consumer reset (ADR-60).
-const RESET_SINCE: (i64, i64, i64) = (2, 14, 0);
-
-/// How the durable is put at its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Placement {
-    /// Moved where the server can do it and nobody else pulls from it, else recreated.
-    #[default]
-    Reset,
-    /// Deleted and created: ends pull requests of other clients too.
-    Recreate,
-}
 
 /// One message, in order.
 #[derive(Debug)]
@@ -115,6 +91,14 @@ pub enum Error {
         /// When the pause ends.
         until: String,
     },
+    /// The server refuses to create the durable.
+    #[error("the server refuses to create durable consumer {durable}")]
+    Refused {
+        /// Consumer's name.
+        durable: String,
+        /// What JetStream said.
+        source: jetstream::Error,
+    },
     /// The durable could not be read, made, moved or removed.
     #[error("cannot {action} durable consumer {durable}")]
     Consumer {
@@ -125,20 +109,6 @@ pub enum Error {
         /// What the client said.
         source: async_nats::Error,
     },
-}
-
-/// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo what somebody
-/// meant.
-pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
-    if !durable.paused {
-        return Ok(());
-    }
-    let until = durable.config.pause_until.and_then(|end| Timestamp::from_second(end.unix_timestamp()).ok());
-    Err(Error::Paused {
-        stream: durable.stream_name.clone(),
-        durable: durable.name.clone(),
-        until: until.map_or_else(|| "an unknown time".to_owned(), |until| until.to_string()),
-    })
 }
 
 /// The order in which deliveries must come.
@@ -169,103 +139,6 @@ impl Contiguity {
     }
 }
 
-/// The configuration that the durable of `pipeline` must have.
-#[must_use]
-pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> Config {
-    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
-    let mut config = Config {
-        durable_name: Some(pipeline.durable_name()),
-        description: Some(format!("cursor of jetcopy pipeline {}", pipeline.name)),
-        deliver_policy,
-        ack_policy: AckPolicy::All,
-        ack_wait: ACK_WAIT,
-        max_deliver: -1,
-        replay_policy: ReplayPolicy::Instant,
-        max_ack_pending: i64::try_from(max_ack_pending).unwrap_or(i64::MAX),
-        ..Default::default()
-    };
-    match pipeline.subjects.as_slice() {
-        [] => {}
-        [subject] => config.filter_subject.clone_from(subject),
-        subjects => config.filter_subjects = subjects.to_vec(),
-    }
-    config
-}
-
-/// Whether what an operator or another program may have changed on the durable still is as `wanted`.
-#[must_use]
-pub fn matches(found: &async_nats::jetstream::consumer::Config, wanted: &Config) -> bool {
-    found.ack_policy == wanted.ack_policy
-        && found.ack_wait == wanted.ack_wait
-        && found.max_deliver == wanted.max_deliver
-        && found.max_ack_pending == wanted.max_ack_pending
-        && found.filter_subject == wanted.filter_subject
-        && found.filter_subjects == wanted.filter_subjects
-        && found.replay_policy == wanted.replay_policy
-        && found.backoff.is_empty()
-        && !found.headers_only
-        && found.deliver_subject.is_none()
-}
-
-/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence 1.
-pub async fn place(
-    client: &async_nats::Client,
-    stream: &Stream,
-    pipeline: &config::Pipeline,
-    checkpoint: u64,
-    placement: Placement,
-) -> Result<PullConsumer, Error> {
-    let durable = pipeline.durable_name();
-    let failed = |action| {
-        let durable = durable.clone();
-        move |source: async_nats::Error| Error::Consumer { action, durable, source }
-    };
-    let start = checkpoint + 1;
-    let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
-    let found = find(stream, pipeline).await?;
-    found.as_ref().map_or(Ok(()), refuse_paused)?;
-    if can_reset
-        && placement == Placement::Reset
-        && let Some(found) = found
-    {
-        let usable = found.config.deliver_policy == DeliverPolicy::All
-            && matches(&found.config, &consumer_config(pipeline, DeliverPolicy::All));
-        if usable {
-            let reset = stream.reset_consumer(&durable, Some(start)).await;
-            // A waiting pull request is another client's: it would take the first messages.
-            if reset.map_err(|e| failed("reset")(e.into()))?.info.num_waiting == 0 {
-                return stream.get_consumer(&durable).await.map_err(failed("read"));
-            }
-            tracing::info!(durable, "another client pulls from the durable, creating it anew");
-        } else {
-            tracing::warn!(durable, "the durable is not configured as jetcopy does it, creating it anew");
-        }
-    }
-    if find(stream, pipeline).await?.is_some() {
-        stream.delete_consumer(&durable).await.map_err(|e| failed("delete")(e.into()))?;
-    }
-    let policy =
-        if can_reset { DeliverPolicy::All } else { DeliverPolicy::ByStartSequence { start_sequence: start } };
-    let consumer = stream
-        .create_consumer_strict(consumer_config(pipeline, policy))
-        .await
-        .map_err(|e| failed("create")(e.into()))?;
-    if can_reset && start > 1 {
-        stream.reset_consumer(&durable, Some(start)).await.map_err(|e| failed("reset")(e.into()))?;
-    }
-    Ok(consumer)
-}
-
-/// The durable as it is, where there is one.
-pub async fn find(stream: &Stream, pipeline: &config::Pipeline) -> Result<Option<consumer::Info>, Error> {
-    let durable = pipeline.durable_name();
-    match stream.consumer_info(&durable).await {
-        Ok(info) => Ok(Some(info)),
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::Consumer { action: "read", durable, source: error.into() }),
-    }
-}
-
 /// Contiguous deliveries of one generation.
 pub struct Subscription {
     pull: Pull,
@@ -274,15 +147,16 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Starts pulling from a durable that was [placed](place) after `checkpoint`. At most about two pull requests of
-    /// `pull_bytes` each are on the way or buffered by the client.
+    /// Starts pulling from a durable that was [placed](place) after `checkpoint`. What is on the way or buffered by the
+    /// client stays within `window` and `limits`.
     pub async fn start(
         connection: &Connection,
         consumer: &PullConsumer,
         checkpoint: u64,
-        pull_bytes: usize,
+        window: Arc<Window>,
+        limits: Limits,
     ) -> Result<Self, Error> {
-        let pull = Pull::start(connection, consumer, pull_bytes).await?;
+        let pull = Pull::start(connection, consumer, window, limits).await?;
         Ok(Self { pull, order: Contiguity::after(checkpoint), acks: AckSubjects::default() })
     }
 
@@ -305,6 +179,7 @@ impl Subscription {
     fn take(&mut self, message: async_nats::Message) -> Result<Delivery, Error> {
         let delivery = Delivery::new(message, &mut self.acks)?;
         self.order.check(delivery.consumer_sequence, delivery.sequence)?;
+        self.pull.pending = delivery.pending;
         Ok(delivery)
     }
 }
@@ -366,12 +241,12 @@ fn numbers_start(reply: &str) -> Option<usize> {
     dots().nth(before - 1).map(|dot| dot + 1)
 }
 
-/// Bytes that one pull request may bring, so that two of them stay within half of `max_buffered_bytes`; never less
-/// than the largest message that the server takes, since a message over the limit would be asked for without end.
+/// What pull requests may ask for, so that what is on the way stays within half of `max_buffered_bytes`; one of them always
+/// fits the largest message that the server takes, since a message over it would be asked for without end.
 #[must_use]
-pub fn pull_bytes(max_buffered_bytes: u64, max_payload: usize) -> usize {
-    let quarter = usize::try_from(max_buffered_bytes / 4).unwrap_or(usize::MAX);
-    quarter.max(max_payload + PULL_BYTES_MARGIN)
+pub fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
+    let memory = usize::try_from(max_buffered_bytes / 2).unwrap_or(usize::MAX);
+    Limits { memory, largest: max_payload + PULL_BYTES_MARGIN, batch: None, bytes: None, expires: None }
 }
 
 #[cfg(test)]

@@ -45,25 +45,23 @@ fn to(server: &PrivateNats) -> config::Nats {
     config::Nats { url: server.url(), ..config::Nats::default() }
 }
 
-/// What the client said to a connection that was refused, with all its causes.
-async fn refused(settings: &config::Nats) -> (ConnectErrorKind, String) {
-    let ConnectError::Connect { url, source } = Connection::open(settings, "test").await.unwrap_err() else {
-        panic!("not refused by the server")
+/// What the client said to a connection that was refused, with all its causes; no kind where it is about a certificate.
+async fn refused(settings: &config::Nats) -> (Option<ConnectErrorKind>, String) {
+    let error = Connection::open(settings, "test").await.unwrap_err();
+    let kind = match &error {
+        ConnectError::File { .. } => panic!("not refused by the server"),
+        ConnectError::Certificate { .. } => None,
+        ConnectError::Connect { source, .. } => Some(source.kind()),
     };
-    let mut text = url;
-    let mut cause: Option<&dyn std::error::Error> = Some(&source);
-    while let Some(error) = cause {
-        text = format!("{text} / {error}");
-        cause = error.source();
-    }
-    (source.kind(), text)
+    (kind, crate::recovery::chain(&error))
 }
 
 /// That these settings log in, and `wrong` ones do not.
 async fn logs_in(right: &config::Nats, wrong: &config::Nats) {
     Connection::open(right, "test").await.unwrap();
     let (kind, text) = refused(wrong).await;
-    let denied = matches!(kind, ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation);
+    let denied =
+        matches!(kind, Some(ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation));
     assert!(denied, "{kind:?}: {text}");
     assert!(!text.contains("s3cr"), "{text}");
 }
@@ -189,8 +187,8 @@ async fn tls_is_verified_both_ways_and_a_wrong_certificate_is_named_as_the_reaso
         }
     };
     let certain = async |settings: &config::Nats, reason: &str| {
-        let (_, text) = refused(settings).await;
-        assert!(text.contains(reason), "{text}");
+        let (kind, text) = refused(settings).await;
+        assert!(kind.is_none() && text.contains(reason), "{kind:?}: {text}");
     };
 
     let (plain, _) = server(&tls("plain", "127.0.0.1", false));
@@ -204,4 +202,34 @@ async fn tls_is_verified_both_ways_and_a_wrong_certificate_is_named_as_the_reaso
     for client in [None, Some(&other)] {
         assert!(Connection::open(&with(&mutual, &authority, client), "test").await.is_err());
     }
+}
+
+#[test]
+fn a_denial_is_read_out_of_the_servers_words() {
+    let read = |text: &str| Denial::read(text).map(|denial| denial.to_string());
+    let publish = r#"Permissions Violation for Publish to "$JS.API.STREAM.INFO.FRAMES""#;
+    assert_eq!(read(publish).as_deref(), Some("publish to $JS.API.STREAM.INFO.FRAMES"));
+    let subscribe = r#"Permissions Violation for Subscription to "_INBOX_jetcopy.x.*" using queue "q""#;
+    assert_eq!(read(subscribe).as_deref(), Some("subscribe to _INBOX_jetcopy.x.*"));
+    assert_eq!(read("Stale Connection"), None);
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_is_known_at_once_and_what_ended_a_connection_is_told() {
+    let (server, _) =
+        server(r#"authorization { users: [{ user: me, password: me, permissions: { publish: "a" } }] }"#);
+    let url = server.url().replace("nats://", "nats://me:me@");
+    let connection =
+        Connection::open(&config::Nats { url, ..config::Nats::default() }, "test").await.unwrap();
+    connection.client.publish("b", "".into()).await.unwrap();
+    let denial = connection.denied(|denial| denial.subject != "c").await;
+    assert_eq!((denial.action, denial.subject.as_str()), (Access::Publish, "b"));
+    assert!(!connection.is_broken());
+    drop(server);
+    let lost = connection.broken().await;
+    assert!(connection.is_broken());
+    assert!(
+        lost.to_string().contains("the last error that the server sent: Permissions Violation"),
+        "{lost}"
+    );
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, Weak};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::process::{Program, Server, Stop, free_port, log_to, spawn_tied};
 use super::{Error, directory, programs};
@@ -16,7 +17,8 @@ use super::{Error, directory, programs};
 /// What a private NATS server is started with.
 #[derive(Debug, Clone, Default)]
 pub struct NatsOptions {
-    /// More lines of its configuration file.
+    /// More lines of its configuration file. One that begins with `jetstream` takes the place of the server's own, with
+    /// `STORE` for the directory of its streams.
     pub config: String,
 }
 
@@ -100,6 +102,15 @@ impl PrivateNats {
         self.server.stop(&self.program, stop);
     }
 
+    /// Lets the running server read another configuration, as an operator does who changes it.
+    pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
+        config.clone_into(&mut self.program.config);
+        let path =
+            self.program.write(&self.server).map_err(super::io("write", self.server.directory.path()))?;
+        let Some(pid) = self.server.pid().and_then(|pid| i32::try_from(pid).ok()) else { return Ok(()) };
+        kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|error| super::io("reload", path)(error.into()))
+    }
+
     /// Starts it again on the same port and data.
     ///
     /// # Panics
@@ -121,6 +132,17 @@ impl NatsServer {
         server.directory.path().join("store")
     }
 
+    /// Writes its configuration file; where.
+    fn write(&self, server: &Server) -> io::Result<PathBuf> {
+        let path = server.directory.path().join("nats.conf");
+        let store = format!("\"{}\"", Self::store(server).display());
+        let own = self.config.lines().any(|line| line.starts_with("jetstream"));
+        let jetstream = if own { String::new() } else { format!("jetstream {{ store_dir: {store} }}\n") };
+        let lines = self.config.replace("STORE", &store);
+        std::fs::write(&path, format!("listen: \"127.0.0.1:{}\"\n{jetstream}{lines}\n", server.port))?;
+        Ok(path)
+    }
+
     fn pid_file(server: &Server) -> PathBuf {
         server.directory.path().join("nats.pid")
     }
@@ -129,14 +151,7 @@ impl NatsServer {
 impl Program for NatsServer {
     fn spawn(&self, server: &Server, log: File) -> io::Result<Child> {
         let directory = server.directory.path();
-        let config = directory.join("nats.conf");
-        let text = format!(
-            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n{}\n",
-            server.port,
-            Self::store(server).display(),
-            self.config
-        );
-        std::fs::write(&config, text)?;
+        let config = self.write(server)?;
         // What a server that was killed wrote would make this one look ready.
         match std::fs::remove_file(Self::pid_file(server)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -1,7 +1,7 @@
 //! Pull requests on a durable consumer.
 //!
-//! Guarantees: at most two requests are open, each bounded by count and by bytes, so that what the client buffers is
-//! bounded too; what the server says about a request is either accounted for or an error; silence is an error after
+//! Guarantees: what is open is bounded by count and by bytes ([`Window`]), so that what the client buffers is bounded
+//! too, and by what the server allows; what the server says about a request is either accounted for or an error; silence is an error after
 //! two heartbeats. Once the connection has had trouble nothing more is asked for, and what had arrived by then is
 //! yielded before the trouble is. A message that a publisher dressed up as a status is still a message.
 //!
@@ -11,10 +11,11 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::{self, PullConsumer};
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::future::Fuse;
@@ -22,11 +23,8 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::window::{Limits, STALL, Shape, Window};
 use crate::nats::{Connection, Lost};
-
-/// Messages that a pull request asks for. Measured on one server over loopback, 1,000 gave 482 k messages/s, 5,000 up
-/// to 741 k and 15,000 782 k; more only costs memory.
-pub(super) const MESSAGES: usize = 5_000;
 
 /// How long a pull request waits at the server: long enough that an idle pipeline asks only twice a minute.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -37,6 +35,14 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The header by which the server says how many messages a request that it closed would still have taken.
 const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
+
+/// What the server says to a request for more than it allows, before the number.
+const TOO_MANY: &str = "Exceeded MaxRequestBatch of ";
+const TOO_LARGE: &str = "Exceeded MaxRequestMaxBytes of ";
+
+/// Requests that are refused or ended in a row without a message between them, before nothing is expected of the next:
+/// more than are ever open.
+const BARREN: u32 = 200;
 
 /// Why nothing more can be pulled.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +84,10 @@ pub(super) struct Pull {
     subscriber: Subscriber,
     /// Where requests go.
     requests: Subject,
+    window: Arc<Window>,
+    limits: Limits,
+    /// The requests that are made at the moment, and how the next is written.
+    shape: Shape,
     request: Bytes,
     /// Messages that were asked for and have neither come nor been refused.
     open: usize,
@@ -85,46 +95,86 @@ pub(super) struct Pull {
     silence: Pin<Box<Sleep>>,
     /// Whether anything came since `silence` was started.
     heard: bool,
+    /// Since when there is nothing to take.
+    waiting: Option<Instant>,
+    /// Messages that the server had not delivered yet with the last delivery.
+    pub(super) pending: u64,
+    flow: Flow,
+    /// Requests that ended in a row without a message.
+    barren: u32,
+}
+
+/// What came since the window was looked at last.
+struct Flow {
+    since: Instant,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self { since: Instant::now(), messages: 0, bytes: 0 }
+    }
+}
+
+/// `limits`, and what the server made of the consumer's.
+fn within(limits: Limits, consumer: &consumer::Config) -> Limits {
+    let some = |limit: i64| usize::try_from(limit).ok().filter(|&limit| limit > 0);
+    Limits {
+        batch: some(consumer.max_batch),
+        bytes: some(consumer.max_bytes),
+        expires: Some(consumer.max_expires).filter(|limit| !limit.is_zero()),
+        ..limits
+    }
 }
 
 impl Pull {
-    /// Subscribes to an inbox of its own and sends the first request.
+    /// Subscribes to an inbox of its own and sends the first requests.
     pub(super) async fn start(
         connection: &Connection,
         consumer: &PullConsumer,
-        max_bytes: usize,
+        window: Arc<Window>,
+        limits: Limits,
     ) -> Result<Self, Error> {
         let info = consumer.cached_info();
         let client = &connection.client;
         let inbox = Subject::from(client.new_inbox());
-        let request = json!({
-            "batch": MESSAGES,
-            "max_bytes": max_bytes,
-            "expires": nanoseconds(EXPIRES),
-            "idle_heartbeat": nanoseconds(HEARTBEAT),
-        });
+        let limits = within(limits, &info.config);
         let mut pull = Self {
             subscriber: client.subscribe(inbox.clone()).await?,
             requests: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", info.stream_name, info.name).into(),
-            request: request.to_string().into(),
+            shape: Shape { open: 0, batch: 0, bytes: 0 },
+            request: Bytes::new(),
+            window,
+            limits,
             connection: connection.clone(),
             broken: FutureExt::fuse(Box::pin(connection.broken())),
             inbox,
             open: 0,
             silence: Box::pin(sleep(2 * HEARTBEAT)),
             heard: true,
+            waiting: None,
+            pending: 0,
+            flow: Flow::new(),
+            barren: 0,
         };
+        pull.reshape();
         pull.ask().await?;
         Ok(pull)
     }
 
     /// The next message. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Message, Error> {
+        // Who did not ask did not wait.
+        self.waiting = None;
         loop {
-            if self.open <= MESSAGES / 2 && !self.connection.is_broken() {
-                self.ask().await?;
-            }
+            self.ask().await?;
             let message = poll_fn(|context| self.poll(context)).await?;
+            if let Some(since) = self.waiting.take()
+                && since.elapsed() >= STALL
+            {
+                self.stalled();
+            }
             if self.brings(&message)? {
                 return Ok(message);
             }
@@ -147,11 +197,58 @@ impl Pull {
         }
     }
 
+    /// Sends as many requests as the window has room for.
     async fn ask(&mut self) -> Result<(), Error> {
-        let (to, inbox) = (self.requests.clone(), self.inbox.clone());
-        self.connection.client.publish_with_reply(to, inbox, self.request.clone()).await?;
-        self.open += MESSAGES;
+        while self.open + self.shape.batch <= self.shape.open && !self.connection.is_broken() {
+            let (to, inbox) = (self.requests.clone(), self.inbox.clone());
+            self.connection.client.publish_with_reply(to, inbox, self.request.clone()).await?;
+            self.open += self.shape.batch;
+            self.reshape();
+        }
         Ok(())
+    }
+
+    /// Takes up the window as it is now.
+    fn reshape(&mut self) {
+        let shape = self.window.shape(&self.limits);
+        if shape == self.shape {
+            return;
+        }
+        self.shape = shape;
+        let expires = self.limits.expires.map_or(EXPIRES, |allowed| allowed.min(EXPIRES));
+        let request = json!({
+            "batch": shape.batch,
+            "max_bytes": shape.bytes,
+            "expires": nanoseconds(expires),
+            // The server wants two of them within the time.
+            "idle_heartbeat": nanoseconds(HEARTBEAT.min(expires / 2)),
+        });
+        self.request = request.to_string().into();
+    }
+
+    /// Messages were waited for. Where the server has more than is on the way, the way is too long for the window.
+    #[cold]
+    fn stalled(&mut self) {
+        let Shape { open, batch, bytes } = self.shape;
+        let came = self.flow.messages >= open || self.flow.bytes >= bytes * open.div_ceil(batch);
+        if self.pending <= open as u64 {
+            self.flow = Flow::new();
+            return;
+        }
+        if !came {
+            return;
+        }
+        let seconds = self.flow.since.elapsed().as_secs_f64().max(STALL.as_secs_f64());
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a rate by which the window is bounded roughly"
+        )]
+        let rate = (self.flow.bytes as f64 / seconds) as usize;
+        self.window.grow(rate);
+        self.reshape();
+        self.flow = Flow::new();
     }
 
     /// What arrives, or the end of the patience. The wait for a heartbeat begins when there is nothing left to take: while
@@ -165,6 +262,7 @@ impl Pull {
         if let Poll::Ready(lost) = self.broken.poll_unpin(context) {
             return Poll::Ready(Err(Error::Lost(lost)));
         }
+        self.waiting.get_or_insert_with(Instant::now);
         if std::mem::take(&mut self.heard) {
             self.silence.as_mut().reset(Instant::now() + 2 * HEARTBEAT);
         }
@@ -179,6 +277,9 @@ impl Pull {
             Some(status) if message.reply.is_none() => self.status(status, message).map(|()| false),
             _ => {
                 self.open = self.open.saturating_sub(1);
+                self.flow.messages += 1;
+                self.flow.bytes += message.length;
+                self.barren = 0;
                 Ok(true)
             }
         }
@@ -189,6 +290,9 @@ impl Pull {
         let description = message.description.as_deref().unwrap_or_default();
         let pending = message.headers.as_ref().and_then(|headers| headers.get(PENDING_MESSAGES));
         let pending = pending.and_then(|pending| pending.as_str().parse::<usize>().ok());
+        if status != StatusCode::IDLE_HEARTBEAT && status != StatusCode::TIMEOUT {
+            self.barren += 1;
+        }
         match (status, description, pending) {
             (StatusCode::IDLE_HEARTBEAT, _, _) => Ok(()),
             // Some servers that go do not say how much a request has brought.
@@ -202,12 +306,31 @@ impl Pull {
                 self.open = self.open.saturating_sub(pending);
                 Ok(())
             }
-            // It has brought as many bytes as it may. One that brought nothing never will: a message is larger.
-            (_, "Message Size Exceeds MaxBytes", Some(pending)) if pending < MESSAGES => {
+            // It has brought as many bytes as it may. Where none brings anything, a message is larger than any may bring.
+            (_, "Message Size Exceeds MaxBytes", Some(pending)) if self.barren <= BARREN => {
                 self.open = self.open.saturating_sub(pending);
                 Ok(())
             }
+            (_, refusal, _) if self.barren <= BARREN && self.lower(refusal) => Ok(()),
             _ => Err(Error::Refused(format!("{status} {description}"))),
         }
+    }
+    /// Takes in what the server allows a request, where it refused one for asking for more.
+    fn lower(&mut self, refusal: &str) -> bool {
+        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|&number| number > 0);
+        if let Some(batch) = refusal.strip_prefix(TOO_MANY).and_then(number) {
+            self.limits.batch = Some(batch);
+        } else if let Some(bytes) = refusal.strip_prefix(TOO_LARGE).and_then(number) {
+            self.limits.bytes = Some(bytes);
+        } else {
+            return false;
+        }
+        let before = self.shape;
+        self.reshape();
+        if self.shape != before {
+            // What was asked for alike is refused alike.
+            self.open = 0;
+        }
+        true
     }
 }

@@ -6,8 +6,13 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::stream::Stream;
+use std::time::Duration;
+
 use super::*;
 
+use crate::config;
 use crate::private::PrivateNats;
 use crate::publish::{Outgoing, publish};
 
@@ -64,12 +69,6 @@ fn ack_subjects_that_begin_otherwise_than_the_last_one_are_read_too() {
     assert_eq!(acks.numbers("$JS.ACK.FRAMES.jetcopy.1.24.7.21.0"), Some([24, 7, 21, 0]));
 }
 
-#[test]
-fn a_pull_request_always_fits_the_largest_message() {
-    assert_eq!(pull_bytes(64 << 20, 1 << 20), 16 << 20);
-    assert_eq!(pull_bytes(1 << 20, 1 << 20), (1 << 20) + PULL_BYTES_MARGIN);
-}
-
 fn pipeline(name: &str) -> config::Pipeline {
     use figment::Figment;
     use figment::providers::{Format, Toml};
@@ -115,12 +114,16 @@ async fn read(
     pipeline: &config::Pipeline,
     checkpoint: u64,
     placement: Placement,
-    pull_bytes: usize,
+    limits: Limits,
     count: usize,
 ) -> Vec<u64> {
-    let consumer = place(&world.client, &world.stream, pipeline, checkpoint, placement).await.unwrap();
+    let consumer = place(&world.client, &world.stream, pipeline, checkpoint, placement, &Known::default())
+        .await
+        .unwrap();
     let mut subscription =
-        Subscription::start(&world.connection().await, &consumer, checkpoint, pull_bytes).await.unwrap();
+        Subscription::start(&world.connection().await, &consumer, checkpoint, Arc::default(), limits)
+            .await
+            .unwrap();
     let mut sequences = Vec::new();
     for _ in 0..count {
         let delivery = tokio::time::timeout(Duration::from_secs(10), subscription.next());
@@ -129,7 +132,7 @@ async fn read(
     sequences
 }
 
-const ROOMY: usize = 16 << 20;
+const ROOMY: Limits = Limits { memory: 32 << 20, largest: 16 << 20, batch: None, bytes: None, expires: None };
 
 #[tokio::test]
 async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_elsewhere() {
@@ -149,8 +152,10 @@ async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_els
 #[tokio::test]
 async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
     let (world, pipeline) = (stream_with("END", 5, 10).await, pipeline("END"));
-    let consumer = place(&world.client, &world.stream, &pipeline, 5, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(&world.connection().await, &consumer, 5, ROOMY).await.unwrap();
+    let consumer =
+        place(&world.client, &world.stream, &pipeline, 5, Placement::Reset, &Known::default()).await.unwrap();
+    let mut subscription =
+        Subscription::start(&world.connection().await, &consumer, 5, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "END", 1, 10).await;
     assert_eq!(subscription.next().await.unwrap().sequence, 6);
@@ -159,15 +164,18 @@ async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
 #[tokio::test]
 async fn a_pull_request_of_another_client_takes_nothing_away() {
     let (world, pipeline) = (stream_with("ZOMBIE", 0, 10).await, pipeline("ZOMBIE"));
-    let consumer = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
+    let consumer =
+        place(&world.client, &world.stream, &pipeline, 0, Placement::Reset, &Known::default()).await.unwrap();
     let mut zombie = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
     assert!(zombie.next().now_or_never().is_none());
     // Its pull request has reached the server.
     while consumer.get_info().await.unwrap().num_waiting == 0 {
         tokio::task::yield_now().await;
     }
-    let placed = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(&world.connection().await, &placed, 0, ROOMY).await.unwrap();
+    let placed =
+        place(&world.client, &world.stream, &pipeline, 0, Placement::Reset, &Known::default()).await.unwrap();
+    let mut subscription =
+        Subscription::start(&world.connection().await, &placed, 0, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "ZOMBIE", 20, 10).await;
     for sequence in 1..=20 {
@@ -178,8 +186,10 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
 #[tokio::test]
 async fn a_second_puller_on_the_durable_is_a_breach() {
     let (world, pipeline) = (stream_with("SECOND", 0, 10).await, pipeline("SECOND"));
-    let consumer = place(&world.client, &world.stream, &pipeline, 0, Placement::Reset).await.unwrap();
-    let mut subscription = Subscription::start(&world.connection().await, &consumer, 0, ROOMY).await.unwrap();
+    let consumer =
+        place(&world.client, &world.stream, &pipeline, 0, Placement::Reset, &Known::default()).await.unwrap();
+    let mut subscription =
+        Subscription::start(&world.connection().await, &consumer, 0, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     let mut second = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
     assert!(second.next().now_or_never().is_none());
@@ -212,8 +222,8 @@ async fn a_durable_that_an_operator_changed_is_created_anew() {
 async fn messages_of_the_largest_size_arrive_through_the_smallest_pull_request() {
     let max_payload = 1 << 20;
     let (world, pipeline) = (stream_with("LARGE", 40, max_payload).await, pipeline("LARGE"));
-    let pull_bytes = pull_bytes(0, max_payload);
-    let sequences = read(&world, &pipeline, 0, Placement::Reset, pull_bytes, 40).await;
+    let limits = limits(0, max_payload);
+    let sequences = read(&world, &pipeline, 0, Placement::Reset, limits, 40).await;
     assert_eq!(sequences, (1..=40).collect::<Vec<_>>());
 }
 
@@ -223,8 +233,8 @@ async fn small_and_large_messages_mixed_arrive_through_byte_bounded_pull_request
     let (world, pipeline) = (stream_with("MIXED", 3_000, 100).await, pipeline("MIXED"));
     add(&world.client, "MIXED", 10, max_payload).await;
     add(&world.client, "MIXED", 12_000, 100).await;
-    let pull_bytes = pull_bytes(0, max_payload);
-    let sequences = read(&world, &pipeline, 0, Placement::Reset, pull_bytes, 15_010).await;
+    let limits = limits(0, max_payload);
+    let sequences = read(&world, &pipeline, 0, Placement::Reset, limits, 15_010).await;
     assert_eq!(sequences, (1..=15_010).collect::<Vec<_>>());
 }
 

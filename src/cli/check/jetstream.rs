@@ -18,6 +18,7 @@ use crate::recovery::chain;
 use crate::subscribe;
 use permissions::Permissions;
 
+mod limits;
 mod permissions;
 
 /// How long one question may take: without permission for it, the server lets it go unanswered.
@@ -41,6 +42,14 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
             report.error(NATS, chain(&error), "correct the path, or let jetcopy's user read the file");
             return horizons;
         }
+        Err(error @ ConnectError::Certificate { .. }) => {
+            report.error(
+                NATS,
+                chain(&error),
+                "let nats.tls.ca_file hold the authority of the server's certificate, and nats.url a name that is in it",
+            );
+            return horizons;
+        }
         Err(error @ ConnectError::Connect { .. }) => {
             report.error(
                 NATS,
@@ -54,6 +63,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
     let server = client.server_info();
     report.ok(NATS, format!("NATS server {} at {}:{}", server.version, server.host, server.port));
     let permissions = Permissions::ask(&client, ANSWER_TIMEOUT).await;
+    limits::slow(NATS, &client, report).await;
     let mut context = jetstream::new(client);
     context.set_timeout(ANSWER_TIMEOUT);
     for pipeline in &config.pipelines {
@@ -69,7 +79,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
                 durable(&place, pipeline, &stream, report).await;
             }
-            Err(error) => no_stream(&place, config, pipeline, &error, report),
+            Err(error) => no_stream(&place, config, pipeline, &error, server.jetstream, report),
         }
     }
     horizons
@@ -80,6 +90,7 @@ fn no_stream(
     config: &Config,
     pipeline: &Pipeline,
     error: &jetstream::context::GetStreamError,
+    has_jetstream: bool,
     report: &mut Report,
 ) {
     let (stream, inbox, text) = (&pipeline.stream, &config.nats.inbox_prefix, chain(error));
@@ -93,6 +104,9 @@ fn no_stream(
         }
         GetStreamErrorKind::JetStream(_) => {
             report.error(place, text, "enable JetStream on the server and for the account");
+        }
+        GetStreamErrorKind::Request if !has_jetstream => {
+            report.error(place, "the server has no JetStream", "enable JetStream on the server and for the account");
         }
         GetStreamErrorKind::Request => report.error(
             place,
@@ -127,11 +141,7 @@ fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, repo
     let wanted = wanted_ack_pending(pipeline);
     let allowed = config.consumer_limits.as_ref().map_or(0, |limits| limits.max_ack_pending);
     if allowed > 0 && allowed < wanted {
-        report.error(
-            place,
-            format!("its consumers may have {allowed} messages unacknowledged at most, and jetcopy asks for {wanted}"),
-            "raise the stream's consumer_limits.max_ack_pending, or lower batch.max_rows",
-        );
+        limits::few_unacked(place, pipeline, allowed, wanted, report);
     }
     if report.troubles() == before {
         let state = &info.state;
@@ -151,11 +161,14 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
     if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
         return;
     }
+    // What a transform makes of its subjects is what it holds; what the transform does not take stays as it is.
+    let mut held = config.subjects.clone();
+    held.extend(config.subject_transform.as_ref().map(|transform| pattern(&transform.destination)));
     for wanted in &pipeline.subjects {
-        if !config.subjects.iter().any(|taken| super::subject::overlap(taken, wanted)) {
+        if !held.iter().any(|held| super::subject::overlap(held, wanted)) {
             report.error(
                 place,
-                format!("it takes no message for {wanted}; its subjects are {}", config.subjects.join(", ")),
+                format!("it takes no message for {wanted}; its subjects are {}", held.join(", ")),
                 "correct subjects, or leave them out to read the whole stream",
             );
         }
@@ -171,6 +184,20 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
             }
         }
     }
+}
+
+/// The subjects that the destination of a transform can become: `frames.{{partition(2,1)}}.$2` makes `frames.*.*`.
+fn pattern(destination: &str) -> String {
+    let mut tokens = Vec::new();
+    for token in destination.split('.') {
+        if token.contains("{{split") || token.contains("{{slice") {
+            // One token becomes some.
+            tokens.push(">");
+            break;
+        }
+        tokens.push(if token.contains("{{") || token.starts_with('$') { "*" } else { token });
+    }
+    tokens.join(".")
 }
 
 fn message_size(
@@ -241,6 +268,7 @@ async fn durable(place: &str, pipeline: &Pipeline, stream: &jetstream::stream::S
     let info = match stream.consumer_info(&name).await {
         Ok(info) => info,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
+            limits::asked(place, pipeline, stream, report).await;
             return report.ok(place, format!("the durable consumer {name} will be created"));
         }
         Err(error) => {
@@ -251,6 +279,7 @@ async fn durable(place: &str, pipeline: &Pipeline, stream: &jetstream::stream::S
             );
         }
     };
+    limits::found(place, &info, report);
     let wanted = subscribe::consumer_config(pipeline, consumer::DeliverPolicy::All);
     let batch = i64::try_from(pipeline.batch.max_rows).unwrap_or(i64::MAX);
     let found = &info.config;

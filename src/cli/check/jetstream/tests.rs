@@ -6,7 +6,7 @@ use crate::private::{NatsOptions, PrivateNats};
 
 /// A private server with the stream FRAMES, and settings with one pipeline that reads it.
 struct World {
-    _server: PrivateNats,
+    server: PrivateNats,
     context: jetstream::Context,
     config: Config,
 }
@@ -17,7 +17,7 @@ impl World {
         let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
         context.create_stream(stream).await.unwrap();
         let config = settings(&server.url(), "");
-        Self { _server: server, context, config }
+        Self { server, context, config }
     }
 
     async fn with(stream: StreamConfig) -> Self {
@@ -143,6 +143,7 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
     let world = World::with(StreamConfig { consumer_limits: Some(limits), ..frames() }).await;
     let troubles = world.troubles().await;
     assert!(troubles[0].contains("may have 100 messages unacknowledged at most"), "{troubles:?}");
+    assert!(troubles[0].starts_with("warn"), "{troubles:?}");
 
     let world = World::with(frames()).await;
     let stream = world.context.get_stream("FRAMES").await.unwrap();
@@ -228,4 +229,76 @@ async fn a_user_who_may_not_ask_is_told_what_to_allow() {
     world.config.nats.inbox_prefix = "_INBOX".into();
     let troubles = self::troubles(&world.config).await;
     assert!(troubles.iter().all(|line| !line.contains("not answered")), "{troubles:?}");
+}
+
+#[tokio::test]
+async fn what_the_server_allows_a_consumer_is_found_before_and_after_it_is_made() {
+    let config = "jetstream { store_dir: STORE, limits: { max_request_batch: 250, max_ack_pending: 1000 } }";
+    let world = World::new(frames(), &NatsOptions { config: config.into() }).await;
+    let before = world.troubles().await.join("\n");
+    assert!(before.contains("lets one pull request bring 250 messages"), "{before}");
+    assert!(before.contains("may have 1000 messages unacknowledged at most"), "{before}");
+    assert!(before.ends_with("no errors, 2 warnings"), "{before}");
+    let stream = world.context.get_stream("FRAMES").await.unwrap();
+    assert_eq!(stream.cached_info().state.consumer_count, 0, "a check makes none");
+    let durable = subscribe::consumer_config(&world.config.pipelines[0], consumer::DeliverPolicy::All);
+    stream.create_consumer(pull::Config { max_ack_pending: 1000, ..durable }).await.unwrap();
+    let after = world.troubles().await.join("\n");
+    assert!(after.contains("lets one pull request bring 250 messages"), "{after}");
+    assert!(after.contains("allows 1000 unacknowledged messages"), "{after}");
+}
+
+#[tokio::test]
+async fn a_stream_without_room_for_another_consumer_is_an_error() {
+    let world = World::with(StreamConfig { max_consumers: 1, ..frames() }).await;
+    let stream = world.context.get_stream("FRAMES").await.unwrap();
+    let other = pull::Config { durable_name: Some("other".into()), ..pull::Config::default() };
+    stream.create_consumer(other).await.unwrap();
+    let troubles = world.troubles().await;
+    assert!(troubles[0].contains("it has 1 consumers, which are all that it may have"), "{troubles:?}");
+}
+
+#[tokio::test]
+async fn subjects_that_a_transform_makes_are_the_streams() {
+    let transform = |source: &str, destination: &str| {
+        Some(jetstream::stream::SubjectTransform { source: source.into(), destination: destination.into() })
+    };
+    for (destination, good, bad) in [
+        ("by.{{partition(2,1)}}.{{wildcard(1)}}", "by.1.*", "by.*"),
+        ("by.$1.end", "by.*.end", "by.*.start"),
+        ("by.{{split(1,-)}}", "by.a.b.c", "of.a"),
+    ] {
+        let subject_transform = transform("frames.*", destination);
+        let mut world = World::with(StreamConfig { subject_transform, ..frames() }).await;
+        world.config.pipelines[0].subjects = vec![good.into()];
+        assert_eq!(world.troubles().await, ["no errors, no warnings"], "{destination}");
+        // What the transform does not take is held as it came.
+        world.config.pipelines[0].subjects = vec!["frames.a.b".into()];
+        assert_eq!(world.troubles().await, ["no errors, no warnings"], "{destination}");
+        world.config.pipelines[0].subjects = vec![bad.into()];
+        let troubles = world.troubles().await;
+        assert!(troubles[0].contains(&format!("it takes no message for {bad}")), "{troubles:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_jetstream_and_one_that_counts_slow_consumers_are_told() {
+    let server = PrivateNats::start(&NatsOptions { config: "jetstream: disabled".into() }).unwrap();
+    let told = troubles(&settings(&server.url(), "")).await;
+    assert!(
+        told[0].ends_with("the server has no JetStream") && told[1].contains("enable JetStream"),
+        "{told:?}"
+    );
+
+    let world = World::new(frames(), &NatsOptions { config: "max_pending: 1MB".into() }).await;
+    let mut slow = std::net::TcpStream::connect(("127.0.0.1", world.server.port())).unwrap();
+    std::io::Write::write_all(&mut slow, b"CONNECT {}\r\nSUB frames.> 1\r\n").unwrap();
+    let client = async_nats::connect(world.server.url()).await.unwrap();
+    while crate::approach::slow_consumers(&client).await != Some(1) {
+        client.publish("frames.a", vec![b'x'; 500_000].into()).await.unwrap();
+        client.flush().await.unwrap();
+    }
+    let told = world.troubles().await.join("\n");
+    assert!(told.contains("has ended 1 connections of this account as slow consumers"), "{told}");
+    assert!(told.contains("raise max_pending"), "{told}");
 }

@@ -1,0 +1,270 @@
+//! The durable consumer: made, moved to the checkpoint, and found as it has to be.
+//!
+//! Guarantees: after [`place`] the next delivery is the first message after the checkpoint, with consumer sequence 1, whatever
+//! stood there before and whichever server has the consumer: one that does not know how to reset it, or that allows fewer
+//! unacknowledged messages than jetcopy would like, is asked for what it has.
+//!
+//! Not guaranteed: that nobody changes it afterwards; the probes look ([`crate::lag`]).
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer;
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::stream::{
+    ConsumerCreateStrictErrorKind, ConsumerError, ConsumerResetErrorKind, Stream,
+};
+use jiff::Timestamp;
+
+use super::Error;
+use crate::config;
+
+/// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written, and one
+/// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
+const BATCHES_UNACKED: usize = 4;
+
+/// Never fewer: small batches come many in a second, and each waits for its ack to come round.
+const LEAST_UNACKED: usize = 10_000;
+
+/// Redelivery is no recovery path here; a week outlasts every outage in which a subscription stays open.
+const ACK_WAIT: Duration = Duration::from_hours(7 * 24);
+
+/// First server version with consumer reset (ADR-60).
+const RESET_SINCE: (i64, i64, i64) = (2, 14, 0);
+
+/// How long a request to reset may go without an answer. It is one step of a server that has just answered another
+/// question about the durable; one that does not know the request never answers.
+const RESET_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long that is remembered: servers are upgraded without jetcopy being started again.
+const RESET_AGAIN: Duration = Duration::from_mins(10);
+
+/// JetStream's code for more unacknowledged messages than it allows a consumer.
+const TOO_MANY_UNACKED: ErrorCode = ErrorCode(10_121);
+
+/// How the durable is put at its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// Moved where the server can do it and nobody else pulls from it, else recreated.
+    #[default]
+    Reset,
+    /// Deleted and created: ends pull requests of other clients too.
+    Recreate,
+}
+
+/// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo what somebody
+/// meant.
+pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
+    if !durable.paused {
+        return Ok(());
+    }
+    let until = durable.config.pause_until.and_then(|end| Timestamp::from_second(end.unix_timestamp()).ok());
+    Err(Error::Paused {
+        stream: durable.stream_name.clone(),
+        durable: durable.name.clone(),
+        until: until.map_or_else(|| "an unknown time".to_owned(), |until| until.to_string()),
+    })
+}
+
+/// The configuration that the durable of `pipeline` must have.
+#[must_use]
+pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> Config {
+    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
+    let mut config = Config {
+        durable_name: Some(pipeline.durable_name()),
+        description: Some(format!("cursor of jetcopy pipeline {}", pipeline.name)),
+        deliver_policy,
+        ack_policy: AckPolicy::All,
+        ack_wait: ACK_WAIT,
+        max_deliver: -1,
+        replay_policy: ReplayPolicy::Instant,
+        max_ack_pending: i64::try_from(max_ack_pending).unwrap_or(i64::MAX),
+        ..Default::default()
+    };
+    match pipeline.subjects.as_slice() {
+        [] => {}
+        [subject] => config.filter_subject.clone_from(subject),
+        subjects => config.filter_subjects = subjects.to_vec(),
+    }
+    config
+}
+
+/// Whether what an operator or another program may have changed on the durable still is as `wanted`.
+#[must_use]
+pub fn matches(found: &async_nats::jetstream::consumer::Config, wanted: &Config) -> bool {
+    found.ack_policy == wanted.ack_policy
+        && found.ack_wait == wanted.ack_wait
+        && found.max_deliver == wanted.max_deliver
+        && found.max_ack_pending == wanted.max_ack_pending
+        && found.filter_subject == wanted.filter_subject
+        && found.filter_subjects == wanted.filter_subjects
+        && found.replay_policy == wanted.replay_policy
+        && found.backoff.is_empty()
+        && !found.headers_only
+        && found.deliver_subject.is_none()
+}
+
+/// Limits of a batch that can fill: the server holds deliveries back while so many are unacknowledged, and a batch is
+/// acknowledged only once it is written.
+#[must_use]
+pub fn batch_limits(limits: config::BatchLimits, consumer: &PullConsumer) -> config::BatchLimits {
+    let allowed = usize::try_from(consumer.cached_info().config.max_ack_pending).unwrap_or(usize::MAX);
+    let rows = (allowed / BATCHES_UNACKED).max(1);
+    config::BatchLimits { max_rows: limits.max_rows.min(rows), ..limits }
+}
+
+/// What was found out about the server of a durable, over the generations of a pipeline.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<Facts>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts {
+    /// When a request to reset went without an answer.
+    reset_unanswered: Option<Instant>,
+    /// Messages that may be unacknowledged at most.
+    max_ack_pending: Option<i64>,
+}
+
+impl Known {
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        // Plain values: what a panicking thread left behind is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers_resets(&self) -> bool {
+        self.facts().reset_unanswered.is_none_or(|at| at.elapsed() > RESET_AGAIN)
+    }
+}
+
+/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence 1.
+pub async fn place(
+    client: &async_nats::Client,
+    stream: &Stream,
+    pipeline: &config::Pipeline,
+    checkpoint: u64,
+    placement: Placement,
+    known: &Known,
+) -> Result<PullConsumer, Error> {
+    let durable = pipeline.durable_name();
+    let start = checkpoint + 1;
+    // The server of the durable may be another than the one that is connected to, and older.
+    let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
+    let wanted = wanted(stream, pipeline, known);
+    let found = find(stream, pipeline).await?;
+    found.as_ref().map_or(Ok(()), refuse_paused)?;
+    if can_reset
+        && known.answers_resets()
+        && placement == Placement::Reset
+        && let Some(found) = &found
+    {
+        let usable = found.config.deliver_policy == DeliverPolicy::All && matches(&found.config, &wanted);
+        if !usable {
+            tracing::warn!(durable, "the durable is not configured as jetcopy does it, creating it anew");
+        } else if let Some(waiting) = reset(stream, &durable, start, known).await? {
+            // A waiting pull request is another client's: it would take the first messages.
+            if waiting == 0 {
+                let source = match stream.get_consumer(&durable).await {
+                    Ok(consumer) => return Ok(consumer),
+                    Err(source) => source,
+                };
+                return Err(Error::Consumer { action: "read", durable, source });
+            }
+            tracing::info!(durable, "another client pulls from the durable, creating it anew");
+        }
+    }
+    if find(stream, pipeline).await?.is_some() {
+        delete(stream, &durable).await?;
+    }
+    if can_reset && known.answers_resets() {
+        let consumer =
+            create(stream, Config { deliver_policy: DeliverPolicy::All, ..wanted.clone() }, known).await?;
+        if start == 1 || reset(stream, &durable, start, known).await?.is_some() {
+            return Ok(consumer);
+        }
+        delete(stream, &durable).await?;
+    }
+    let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: start };
+    create(stream, Config { deliver_policy, ..wanted }, known).await
+}
+
+/// The durable's configuration, within what is known to be allowed.
+fn wanted(stream: &Stream, pipeline: &config::Pipeline, known: &Known) -> Config {
+    let wanted = consumer_config(pipeline, DeliverPolicy::All);
+    let of_stream = stream.cached_info().config.consumer_limits.as_ref().map(|limits| limits.max_ack_pending);
+    let of_stream = of_stream.filter(|&limit| limit > 0).unwrap_or(i64::MAX);
+    let of_server = known.facts().max_ack_pending.unwrap_or(i64::MAX);
+    Config { max_ack_pending: wanted.max_ack_pending.min(of_stream).min(of_server), ..wanted }
+}
+
+/// Moves the durable; how many pull requests wait on it, or `None` where the request goes without an answer.
+async fn reset(stream: &Stream, durable: &str, start: u64, known: &Known) -> Result<Option<usize>, Error> {
+    let reset = tokio::time::timeout(RESET_TIMEOUT, stream.reset_consumer(durable, Some(start))).await;
+    let error = match reset {
+        Ok(Ok(answer)) => {
+            known.facts().reset_unanswered = None;
+            return Ok(Some(answer.info.num_waiting));
+        }
+        Ok(Err(error)) if error.kind() != ConsumerResetErrorKind::TimedOut => error,
+        Ok(Err(_)) | Err(_) => {
+            known.facts().reset_unanswered = Some(Instant::now());
+            tracing::warn!(
+                durable,
+                "nobody answers the request to reset the durable, creating it anew: its server may be older than 2.14"
+            );
+            return Ok(None);
+        }
+    };
+    Err(Error::Consumer { action: "reset", durable: durable.to_owned(), source: error.into() })
+}
+
+async fn delete(stream: &Stream, durable: &str) -> Result<(), Error> {
+    let deleted = stream.delete_consumer(durable).await;
+    let failed = |error: ConsumerError| Error::Consumer {
+        action: "delete",
+        durable: durable.to_owned(),
+        source: error.into(),
+    };
+    deleted.map(drop).map_err(failed)
+}
+
+/// Creates the durable, with fewer unacknowledged messages where the server allows no more.
+async fn create(stream: &Stream, mut config: Config, known: &Known) -> Result<PullConsumer, Error> {
+    loop {
+        let error = match stream.create_consumer_strict(config.clone()).await {
+            Ok(consumer) => return Ok(consumer),
+            Err(error) => error,
+        };
+        let durable = config.durable_name.clone().unwrap_or_default();
+        let ConsumerCreateStrictErrorKind::JetStream(refusal) = error.kind() else {
+            return Err(Error::Consumer { action: "create", durable, source: error.into() });
+        };
+        if refusal.error_code() != TOO_MANY_UNACKED || config.max_ack_pending <= 1 {
+            return Err(Error::Refused { durable, source: refusal });
+        }
+        // It says how many it allows; where it says it otherwise than expected, it is found out.
+        let text = refusal.to_string();
+        let number = text.split(" limit of ").nth(1).and_then(|rest| rest.split(' ').next());
+        let allowed = number.and_then(|number| number.parse::<i64>().ok());
+        let fewer = allowed.filter(|&allowed| (1..config.max_ack_pending).contains(&allowed));
+        config.max_ack_pending = fewer.unwrap_or(config.max_ack_pending / 2);
+        known.facts().max_ack_pending = Some(config.max_ack_pending);
+        tracing::info!(
+            durable,
+            max_ack_pending = config.max_ack_pending,
+            "the server allows no more unacknowledged"
+        );
+    }
+}
+
+/// The durable as it is, where there is one.
+pub async fn find(stream: &Stream, pipeline: &config::Pipeline) -> Result<Option<consumer::Info>, Error> {
+    let durable = pipeline.durable_name();
+    match stream.consumer_info(&durable).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::Consumer { action: "read", durable, source: error.into() }),
+    }
+}
