@@ -26,20 +26,20 @@ pub struct Batch {
     /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
     /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
     originals: Vec<u8>,
-    gap: Option<Gap>,
+    gaps: Vec<Gap>,
+    /// How many of the gaps were checked.
+    checked: usize,
 }
 
-/// Sequences that the stream did not deliver, between two messages of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Sequences that did not come, right before a message of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     /// First sequence that did not come.
     pub from: u64,
     /// Last sequence that did not come.
     pub to: u64,
     /// Messages of the batch before it.
-    messages: usize,
-    /// Where an ack of those goes.
-    reply: Option<Subject>,
+    pub messages: usize,
 }
 
 /// One message of a batch.
@@ -123,7 +123,14 @@ impl Batch {
     /// An empty batch for `tables` tables.
     #[must_use]
     pub fn new(tables: usize) -> Self {
-        Self { rows: Rows::new(tables), messages: Vec::new(), reply: None, originals: Vec::new(), gap: None }
+        Self {
+            rows: Rows::new(tables),
+            messages: Vec::new(),
+            reply: None,
+            originals: Vec::new(),
+            gaps: Vec::new(),
+            checked: 0,
+        }
     }
 
     /// Empties the batch and keeps its allocations.
@@ -136,26 +143,28 @@ impl Batch {
         self.messages.clear();
         self.reply = None;
         self.originals.clear();
-        self.gap = None;
+        self.gaps.clear();
+        self.checked = 0;
     }
 
-    /// Notes that the stream did not deliver `from` to `to` right before the message that is added next. Only the
-    /// first gap of a batch is kept: if the stream's front has passed any, it has passed the first.
+    /// Notes that `from` to `to` did not come right before the message that is added next.
     pub fn note_gap(&mut self, from: u64, to: u64) {
-        if self.gap.is_none() {
-            self.gap = Some(Gap { from, to, messages: self.messages.len(), reply: self.reply.clone() });
-        }
+        self.gaps.push(Gap { from, to, messages: self.messages.len() });
     }
 
-    /// The first gap.
+    /// The gaps that were not checked yet, in the order of the stream.
     #[must_use]
-    pub fn gap(&self) -> Option<&Gap> {
-        self.gap.as_ref()
+    pub fn unchecked_gaps(&self) -> &[Gap] {
+        &self.gaps[self.checked..]
     }
 
-    /// Drops the messages after the first gap, with their rows.
-    pub fn truncate_at_gap(&mut self) -> Option<Gap> {
-        let gap = self.gap.take()?;
+    /// Notes that all gaps were checked, and that nothing is missing in them.
+    pub fn gaps_checked(&mut self) {
+        self.checked = self.gaps.len();
+    }
+
+    /// Drops the messages after `gap`, with their rows. What is left goes without an ack of its own.
+    pub fn truncate_at(&mut self, gap: Gap) {
         let kept = |message: u32| (message as usize) < gap.messages;
         for table in &mut self.rows.tables {
             let rows = table.rows.partition_point(|row| kept(row.message));
@@ -165,8 +174,9 @@ impl Batch {
         self.rows.refused.retain(|refused| kept(refused.message));
         self.messages.truncate(gap.messages);
         self.originals.truncate(self.messages.last().map_or(0, |message| message.payload_end));
-        self.reply.clone_from(&gap.reply);
-        Some(gap)
+        self.gaps.retain(|kept| kept.from < gap.from);
+        self.checked = self.gaps.len();
+        self.reply = None;
     }
 
     /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none.
@@ -392,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_after_the_first_gap_can_be_dropped() {
+    fn what_came_after_a_gap_can_be_dropped() {
         let mut batch = Batch::new(1);
         push_row(&mut batch, 1, 0);
         push_row(&mut batch, 2, 0);
@@ -400,11 +410,18 @@ mod tests {
         push_row(&mut batch, 5, 0);
         batch.note_gap(6, 8);
         push_row(&mut batch, 9, 0);
-        let gap = batch.truncate_at_gap().unwrap();
-        assert_eq!((gap.from, gap.to), (3, 4));
-        assert_eq!(batch.messages.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            batch.unchecked_gaps(),
+            [Gap { from: 3, to: 4, messages: 2 }, Gap { from: 6, to: 8, messages: 3 }]
+        );
+        let sequences =
+            |batch: &Batch| batch.messages.iter().map(|message| message.sequence).collect::<Vec<_>>();
+        batch.truncate_at(batch.unchecked_gaps()[1]);
+        assert_eq!(sequences(&batch), [1, 2, 5]);
+        batch.truncate_at(Gap { from: 3, to: 4, messages: 2 });
+        assert_eq!(sequences(&batch), [1, 2]);
         assert_eq!((batch.row_count(), batch.rows.tables[0].data.len()), (2, 10));
-        assert_eq!((batch.reply.as_deref(), batch.message_bytes()), (Some("ack 2"), 30));
-        assert_eq!(batch.gap(), None);
+        assert_eq!((batch.reply.as_deref(), batch.message_bytes()), (None, 30));
+        assert_eq!(batch.unchecked_gaps(), []);
     }
 }

@@ -1,8 +1,9 @@
 //! How far a pipeline is behind, and whether it stands still without knowing.
 //!
-//! Guarantees: a consumer that says it delivered messages which never came, that lost its pull requests with work
-//! left, that was changed by somebody else or is gone, ends the generation within two probes. The lag metrics are as
-//! old as the last probe at most, also while no generation runs, as long as NATS answers ([`Outlook`]).
+//! Guarantees: a consumer that says it delivered messages which never came, that passed over the stream's last messages,
+//! that lost its pull requests with work left, that was changed by somebody else or is gone, ends the generation within
+//! two probes ([`standing`]). The lag metrics are as old as the last probe at most, also while no generation runs, as
+//! long as NATS answers ([`Outlook`]).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +14,18 @@ use async_nats::jetstream::stream::{self, Stream};
 use tokio::sync::Notify;
 
 use crate::config;
+use crate::gaps::{self, Contents};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::subscribe;
 
 use forecast::{Forecast, Limits, Observation as Seen};
+use standing::Observation;
 
 mod forecast;
 mod outlook;
+mod standing;
 
 pub use outlook::Outlook;
 
@@ -59,7 +63,10 @@ impl Lag {
 #[derive(Debug)]
 pub struct Progress {
     lag: Arc<Lag>,
+    /// Consumer sequence of the last delivery that was taken.
     delivered: AtomicU64,
+    /// Stream sequence of the last message that was taken; before the first, the checkpoint.
+    position: AtomicU64,
     /// Messages committed, counted like deliveries from the generation's beginning.
     committed: AtomicU64,
     /// Messages that came by no delivery; the first of those that are committed.
@@ -72,13 +79,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a generation that begins: after a failover it may write again what was committed once.
+    /// Of a generation that begins after `checkpoint`: after a failover it may write again what was committed once.
     #[must_use]
-    pub fn new(lag: Arc<Lag>, pulse: Arc<Pulse>) -> Self {
+    pub fn new(lag: Arc<Lag>, pulse: Arc<Pulse>, checkpoint: u64) -> Self {
         lag.waits_since_ns.store(0, Ordering::Relaxed);
         Self {
             lag,
             delivered: AtomicU64::new(0),
+            position: AtomicU64::new(checkpoint),
             committed: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             room: AtomicBool::new(false),
@@ -110,6 +118,11 @@ impl Progress {
         }
     }
 
+    /// Notes that the reader has come to the message at `sequence`.
+    pub fn reached(&self, sequence: u64) {
+        self.position.store(sequence, Ordering::Relaxed);
+    }
+
     /// Notes whether the reader has room for more: without it, what was delivered waits in the client.
     pub fn room(&self, room: bool) {
         self.room.store(room, Ordering::Relaxed);
@@ -126,19 +139,6 @@ impl Progress {
     pub async fn first_commit(&self) {
         self.first_commit.notified().await;
     }
-
-    fn standing(&self) -> Standing {
-        Standing { received: self.delivered.load(Ordering::Relaxed), room: self.room.load(Ordering::Relaxed) }
-    }
-}
-
-/// Where the reader stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Standing {
-    /// Consumer sequence of the last delivery that was taken.
-    received: u64,
-    /// Whether it has room for more.
-    room: bool,
 }
 
 /// Why a probe ends the generation.
@@ -152,6 +152,15 @@ pub enum Error {
         /// Consumer sequence that was received.
         received: u64,
     },
+    /// The durable has delivered all that it knows of, and the stream holds more.
+    #[error("the stream holds message {sequence}, and the durable passed over it")]
+    Skipped {
+        /// Stream sequence of the first such message.
+        sequence: u64,
+    },
+    /// The stream does not say what it holds.
+    #[error(transparent)]
+    Contents(#[from] gaps::Error),
     /// The server holds messages and no pull request.
     #[error("the durable has messages to deliver and no pull request waits")]
     NoPull,
@@ -176,6 +185,7 @@ pub enum Error {
 pub async fn run(
     consumer: PullConsumer,
     stream: Stream,
+    contents: Contents,
     pipeline: config::Pipeline,
     progress: Arc<Progress>,
     metrics: PipelineMetrics,
@@ -190,11 +200,14 @@ pub async fn run(
     loop {
         timer.tick().await;
         let probe = async {
+            // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
+            let stream = stream.get_info().await?;
             let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
-            Ok::<_, Error>((consumer, stream.get_info().await?))
+            let skipped = standing::skipped(&consumer, &stream, &contents, &progress).await?;
+            Ok::<_, Error>((consumer, stream, skipped))
         };
-        let (consumer, stream) = match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-            Ok(Ok(infos)) => infos,
+        let (consumer, stream, skipped) = match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+            Ok(Ok(seen)) => seen,
             Ok(Err(error)) => return error,
             Err(_) => return Error::Timeout,
         };
@@ -205,48 +218,13 @@ pub async fn run(
             return Error::Changed;
         }
         report(&consumer, &stream, &progress, &metrics);
-        let now = Observation::new(&consumer, progress.standing());
+        let now = Observation::new(&consumer, &progress, skipped);
         if before == Some(now)
             && let Some(error) = now.trouble()
         {
             return error;
         }
         before = Some(now);
-    }
-}
-
-/// What a probe saw; trouble is only what two in a row saw alike, since a message may be on its way at any moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Observation {
-    reader: Standing,
-    /// Consumer sequence that the server delivered last.
-    delivered: u64,
-    /// Whether there are messages to deliver, room for them under `max_ack_pending`, and no pull request for them.
-    starved: bool,
-}
-
-impl Observation {
-    fn new(consumer: &Info, reader: Standing) -> Self {
-        let unacked = i64::try_from(consumer.num_ack_pending).unwrap_or(i64::MAX);
-        Self {
-            reader,
-            delivered: consumer.delivered.consumer_sequence,
-            starved: consumer.num_waiting == 0
-                && consumer.num_pending > 0
-                && unacked < consumer.config.max_ack_pending,
-        }
-    }
-
-    /// A reader without room says nothing: what it was sent waits in the client, and the client asks for no more.
-    fn trouble(self) -> Option<Error> {
-        let (server, received) = (self.delivered, self.reader.received);
-        if !self.reader.room {
-            None
-        } else if server > received {
-            Some(Error::Undelivered { server, received })
-        } else {
-            self.starved.then_some(Error::NoPull)
-        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! - [`unreadable`]: messages that the client library cannot read, and the way past them.
 //! - [`approach`]: how the next generation reads, by how the last ones ended.
 //! - [`read`]: the first stage: deliveries into batches.
+//! - [`gaps`]: jumps in stream sequences, checked against the stream.
 //! - [`pace`]: how long a batch waits for more.
 //! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
@@ -65,6 +66,7 @@ pub mod copy;
 pub mod dead_letter;
 pub mod decode;
 pub mod encode;
+pub mod gaps;
 pub mod history;
 pub mod http;
 pub mod kill_point;

@@ -25,6 +25,7 @@ use crate::batch::Gap;
 use crate::checkpoint::Place;
 use crate::config::{self, Config};
 use crate::copy::Target;
+use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::nats::{Denial, Lost, Trouble};
@@ -143,7 +144,8 @@ impl Pipeline {
         self.metrics.buffered_bytes.set(0);
         self.metrics.motion.begin();
         self.tell_changes(&ready.tables);
-        let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse()));
+        let checkpoint = ready.claim.last_sequence;
+        let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse(), checkpoint));
         let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
         let mut tried = pin!(async {
             if let Some(limit) = trial {
@@ -261,13 +263,14 @@ impl Pipeline {
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let window = self.approach.window();
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
+        let contents = Contents::new(&client, &self.pipeline);
         let reader = Reader {
             singles,
             subscription: Subscription::start(&nats, &consumer, read, window, limits).await?,
             decoder,
             limits: subscribe::batch_limits(self.pipeline.batch, &consumer),
             tables: tables.len(),
-            stream: self.pipeline.subjects.is_empty().then(|| stream.clone()),
+            gaps: Gaps::new(contents.clone(), stream.clone(), self.pipeline.clone()),
             last_sequence: claim.last_sequence,
             until: self.until,
             progress: Arc::clone(&progress),
@@ -300,7 +303,8 @@ impl Pipeline {
             }
             Err(Failure::Nats(lost))
         });
-        let probe = lag::run(consumer, stream, self.pipeline.clone(), progress, self.metrics.clone());
+        let probe =
+            lag::run(consumer, stream, contents, self.pipeline.clone(), progress, self.metrics.clone());
         stages.spawn(async move { Err(probe.await.into()) });
         Ok(stages)
     }

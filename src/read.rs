@@ -3,20 +3,20 @@
 //! Guarantees: batches leave in stream order, each covering the stretch of the stream right after the one before.
 //! One batch fills while the ones before it are queued and written; a batch whose time has come keeps growing, up to
 //! its limits, for as long as the writer has no room. Memory is bounded by that: when the batch is full and the
-//! writer busy, nothing more is taken from the subscription. What the stream dropped before it was delivered is
-//! noticed before anything after it is sent on, where the whole stream is read; with `subjects`, a gap says nothing.
+//! writer busy, nothing more is taken from the subscription. Each jump in stream sequences, that from the checkpoint
+//! to the first delivery too, is checked before anything after it is sent on ([`crate::gaps`]).
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use async_nats::jetstream::stream::{self, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::batch::{Batch, Closed, Gap, Incoming};
 use crate::config;
 use crate::decode::{self, Decoder};
+use crate::gaps::{self, Gaps};
 use crate::kill_point;
 use crate::lag::Progress;
 use crate::metrics::{PipelineMetrics, Stage, gauge_value};
@@ -36,8 +36,8 @@ pub struct Reader {
     pub limits: config::BatchLimits,
     /// Tables that a message fills.
     pub tables: usize,
-    /// The stream, asked when its sequences have a gap; `None` when `subjects` narrow what is read.
-    pub stream: Option<Stream>,
+    /// Whom to ask when sequences jump.
+    pub gaps: Gaps,
     /// The last sequence to take; what follows ends the reading like a stop.
     pub until: u64,
     /// Sequence of the last message taken; at first, the checkpoint.
@@ -67,9 +67,9 @@ pub enum Error {
     /// The subscription failed; only after what came before was sent.
     #[error(transparent)]
     Subscription(#[from] subscribe::Error),
-    /// The stream could not be asked about a gap.
-    #[error("cannot read the stream's state")]
-    Stream(#[from] stream::InfoError),
+    /// Sequences jumped, and the stream holds what did not come, or does not say.
+    #[error(transparent)]
+    Gaps(#[from] gaps::Error),
 }
 
 /// Deliveries that are taken in a row before timers and the writer are looked at again: a look costs about as much
@@ -87,7 +87,7 @@ impl Reader {
     ) -> Result<Ended, Error> {
         let mut age = pin!(sleep(self.limits.longest_age()));
         let mut batch = Batch::new(self.tables);
-        let (mut due, mut cut) = (None, None);
+        let (mut due, mut cut, mut dropped) = (None, None, None);
         for single in std::mem::take(&mut self.singles) {
             if single.sequence <= self.until {
                 self.push_single(&mut batch, single);
@@ -107,6 +107,7 @@ impl Reader {
                 () = stopped(&mut stop) => break,
                 permit = batches.reserve(), if due.is_some() => {
                     let Ok(permit) = permit else { return Ok(Ended::Stopped) };
+                    // It may have grown since it was due.
                     if let Some(gap) = self.dropped(&mut batch).await? {
                         self.finish(permit, batch);
                         return Ok(Ended::Dropped(gap));
@@ -115,7 +116,10 @@ impl Reader {
                     self.count(&batch, due.take().unwrap_or(Closed::Age));
                     permit.send(std::mem::replace(&mut batch, next));
                 }
-                () = &mut age, if due.is_none() && !batch.is_empty() => due = Some(Closed::Age),
+                () = &mut age, if due.is_none() && !batch.is_empty() => {
+                    due = Some(Closed::Age);
+                    dropped = self.dropped(&mut batch).await?;
+                }
                 delivery = self.subscription.next(), if room => {
                     timing.enter(Stage::Decode);
                     let taken = match delivery {
@@ -132,7 +136,14 @@ impl Reader {
                         Err(error) => Err(error),
                     };
                     match taken {
-                        Ok(true) => due = batch.reached(&self.limits).or(due),
+                        Ok(true) => {
+                            let before = due;
+                            due = batch.reached(&self.limits).or(due);
+                            // While it waits for the writer, the front may pass what was removed on purpose.
+                            if before.is_none() && due.is_some() {
+                                dropped = self.dropped(&mut batch).await?;
+                            }
+                        }
                         Ok(false) => break,
                         Err(error) => {
                             cut = Some(error);
@@ -141,16 +152,24 @@ impl Reader {
                     }
                 }
             }
+            if dropped.is_some() {
+                break;
+            }
         }
         // A writer that is gone has said why; what was not written is replayed.
         let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
         if let Some(error) = cut {
             // Nobody may be there to ask about a gap: what follows it is read again.
-            batch.truncate_at_gap();
+            if let Some(&gap) = batch.unchecked_gaps().first() {
+                batch.truncate_at(gap);
+            }
             self.finish(permit, batch);
             return Ok(Ended::Cut(error));
         }
-        let gap = self.dropped(&mut batch).await?;
+        let gap = match dropped {
+            Some(gap) => Some(gap),
+            None => self.dropped(&mut batch).await?,
+        };
         self.finish(permit, batch);
         Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
     }
@@ -172,12 +191,20 @@ impl Reader {
         }
     }
 
-    /// The first gap of `batch` if the front of the stream has passed it, so that its messages are lost rather than
-    /// deleted on purpose. The batch then ends before it.
-    async fn dropped(&self, batch: &mut Batch) -> Result<Option<Gap>, Error> {
-        let (Some(stream), Some(gap)) = (&self.stream, batch.gap()) else { return Ok(None) };
-        let first = stream.get_info().await?.state.first_sequence;
-        Ok(if first > gap.from { batch.truncate_at_gap() } else { None })
+    /// The first gap of `batch` whose messages may have been dropped before they were read. The batch then ends before
+    /// it.
+    async fn dropped(&mut self, batch: &mut Batch) -> Result<Option<Gap>, Error> {
+        let unchecked = batch.unchecked_gaps();
+        if unchecked.is_empty() {
+            return Ok(None);
+        }
+        let Some(first) = self.gaps.check(unchecked).await? else {
+            batch.gaps_checked();
+            return Ok(None);
+        };
+        let gap = unchecked[first];
+        batch.truncate_at(gap);
+        Ok(Some(gap))
     }
 
     /// Sends the last batch.
@@ -222,6 +249,7 @@ impl Reader {
             batch.note_gap(self.last_sequence + 1, incoming.sequence - 1);
         }
         self.last_sequence = incoming.sequence;
+        self.progress.reached(incoming.sequence);
         let decoder = &mut self.decoder;
         batch.push(incoming, |incoming, index, rows| {
             if let Some(reason) = unreadable {

@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::checkpoint;
 use crate::copy::CopyError;
+use crate::gaps;
 use crate::lag;
 use crate::nats::{self, Denial, Lost, Trouble};
 use crate::pipeline::Failure;
@@ -113,12 +114,14 @@ pub fn recovery(failure: &Failure) -> Recovery {
     match failure {
         Failure::Resync(error) => of_resync(error),
         Failure::Read(read::Error::Subscription(error)) | Failure::Subscribe(error) => of_subscription(error),
-        Failure::Read(read::Error::Stream(_)) => Recovery::again("jetstream"),
+        Failure::Read(read::Error::Gaps(error)) => of_gaps(error),
         // Resync finds the loss, records it and decides.
         Failure::Dropped(_) => Recovery::again("dropped"),
         Failure::Write(error) => of_write(error),
         Failure::Lag(error) => match error {
             lag::Error::Undelivered { .. } => Recovery::again("undelivered"),
+            lag::Error::Skipped { .. } => Recovery { cause: "skipped", action: Action::Recreate },
+            lag::Error::Contents(error) => of_gaps(error),
             lag::Error::NoPull => Recovery::again("no_pull"),
             lag::Error::Paused(error) => of_subscription(error),
             lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
@@ -291,6 +294,16 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
         },
         subscribe::Error::Refused { source, .. } => of_jetstream(source),
         subscribe::Error::Consumer { .. } => Recovery::again("jetstream"),
+    }
+}
+
+fn of_gaps(error: &gaps::Error) -> Recovery {
+    match error {
+        // Whoever made the durable pass over messages may do so again: creating it anew ends their requests.
+        gaps::Error::Skipped { .. } => Recovery { cause: "skipped", action: Action::Recreate },
+        gaps::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
+        gaps::Error::Durable(error) => of_subscription(error),
+        gaps::Error::Unanswered(_) | gaps::Error::Refused(_) => Recovery::again("jetstream"),
     }
 }
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod connection;
 mod consumer;
+mod gaps;
 mod limits;
 mod rollback;
 mod server;

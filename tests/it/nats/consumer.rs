@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use super::{quiet, resyncs, shared};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually};
 
-const DURABLE: &str = "jetcopy-events";
+pub(super) const DURABLE: &str = "jetcopy-events";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_consumer_is_created_again_at_the_checkpoint() {

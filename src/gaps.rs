@@ -1,0 +1,257 @@
+//! Jumps in stream sequences, checked against the stream.
+//!
+//! Guarantees: a gap between two deliveries is taken for messages that were removed on purpose only when the stream
+//! holds none of the pipeline's messages in it and its front has not passed it. One that the stream still holds was
+//! skipped by the durable (somebody edited it, reset it or pulls from it), and the generation ends before anything
+//! after it is committed. A front that has passed means that messages may have been dropped before they were read.
+//!
+//! With `subjects`, most jumps are messages of other subjects. Up to [`MOST_ASKED`] of them in a batch are all checked.
+//! Of more, as a backlog has them, the widest and a part of the others are, and the durable's settings are looked at:
+//! what is not seen then is a filter that was changed and put back within the time of one batch, and skipped only
+//! messages in narrow gaps.
+
+use async_nats::jetstream::context::{Context, RequestError};
+use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{self, ErrorCode};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::batch::Gap;
+use crate::config;
+use crate::subscribe;
+
+/// Every subject.
+const ALL: &str = ">";
+
+/// Questions that are on the way at once. Measured on one server over loopback, more gain nothing.
+const AT_ONCE: usize = 64;
+
+/// Gaps of a batch up to which each is asked about by itself: the list of all that was removed is one answer, but it
+/// can be long.
+const FEW: usize = 32;
+
+/// Removed sequences in the stream's list that cost about as much as one question.
+const REMOVED_PER_QUESTION: usize = 100;
+
+/// The longest list of removed sequences that is asked for: 8 MB of memory, and as much on the way.
+const MOST_REMOVED: u64 = 1_000_000;
+
+/// Gaps that are asked about in one batch of a pipeline with `subjects`: some 15 ms on one server over loopback, a tenth
+/// of what a full batch takes.
+pub const MOST_ASKED: usize = 512;
+
+/// Why gaps could not be passed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A delivery was lost.
+    #[error("the stream holds message {sequence}, and the durable passed over it")]
+    Skipped {
+        /// Stream sequence of the first such message.
+        sequence: u64,
+    },
+    /// Somebody changed the durable.
+    #[error("the durable was changed")]
+    Changed,
+    /// The durable could not be read.
+    #[error(transparent)]
+    Durable(#[from] subscribe::Error),
+    /// No answer, or none that can be read.
+    #[error("cannot ask the stream what it holds")]
+    Unanswered(#[from] RequestError),
+    /// The server refuses the question.
+    #[error("the server does not say what the stream holds")]
+    Refused(#[source] jetstream::Error),
+}
+
+/// Asks a stream for the messages of a pipeline.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    context: Context,
+    /// Subject of the question.
+    question: String,
+    /// Those that narrow the stream, or all.
+    subjects: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<jetstream::Error>,
+    message: Option<Found>,
+}
+
+/// What is needed of a message; its bytes are left aside, since the client library cannot read all that servers store.
+#[derive(Deserialize)]
+struct Found {
+    seq: u64,
+}
+
+impl Contents {
+    /// What the stream of `pipeline` holds for it.
+    #[must_use]
+    pub fn new(client: &async_nats::Client, pipeline: &config::Pipeline) -> Self {
+        let all = [ALL.to_owned()];
+        let subjects = if pipeline.subjects.is_empty() { &all[..] } else { &pipeline.subjects };
+        Self {
+            context: jetstream::new(client.clone()),
+            question: format!("STREAM.MSG.GET.{}", pipeline.stream),
+            subjects: subjects.to_vec(),
+        }
+    }
+
+    /// The sequence of the first message at or after `sequence`.
+    pub async fn next(&self, sequence: u64) -> Result<Option<u64>, Error> {
+        let mut first = None;
+        for subject in &self.subjects {
+            let question = json!({"seq": sequence, "next_by_subj": subject});
+            let answer: Answer = self.context.request(self.question.clone(), &question).await?;
+            match (answer.message, answer.error) {
+                (Some(found), _) => first = Some(first.map_or(found.seq, |first: u64| first.min(found.seq))),
+                (None, Some(error)) if error.error_code() != ErrorCode::NO_MESSAGE_FOUND => {
+                    return Err(Error::Refused(error));
+                }
+                (None, _) => {}
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// The gaps of one generation.
+pub struct Gaps {
+    contents: Contents,
+    stream: Stream,
+    pipeline: config::Pipeline,
+    removed: Removed,
+}
+
+/// What the stream said it had removed from its middle. Sequences are never given twice, so that this stays true.
+#[derive(Debug, Default)]
+struct Removed {
+    /// In order.
+    sequences: Vec<u64>,
+}
+
+impl Removed {
+    /// Whether all of `gap` was removed.
+    fn holds(&self, gap: &Gap) -> bool {
+        self.missing(gap).is_none()
+    }
+
+    /// The first sequence of `gap` that was not removed.
+    fn missing(&self, gap: &Gap) -> Option<u64> {
+        let start = self.sequences.partition_point(|&sequence| sequence < gap.from);
+        let mut removed = self.sequences[start..].iter();
+        (gap.from..=gap.to).find(|sequence| removed.next() != Some(sequence))
+    }
+}
+
+impl Gaps {
+    /// Those of `pipeline`, which reads `stream`.
+    #[must_use]
+    pub fn new(contents: Contents, stream: Stream, pipeline: config::Pipeline) -> Self {
+        Self { contents, stream, pipeline, removed: Removed::default() }
+    }
+
+    /// Checks gaps, which come in the order of the stream. The index of the first that the stream's front has passed, so
+    /// that its messages may have been dropped before they were read; `None` where all were made on purpose.
+    pub async fn check(&mut self, gaps: &[Gap]) -> Result<Option<usize>, Error> {
+        let open: Vec<(usize, Gap)> =
+            gaps.iter().copied().enumerate().filter(|(_, gap)| !self.removed.holds(gap)).collect();
+        let Some((_, last)) = open.last() else { return Ok(None) };
+        let whole = self.pipeline.subjects.is_empty();
+        if whole
+            && open.len() > FEW
+            && let Some(first) = self.list(open.len(), last.to).await?
+        {
+            for (index, gap) in open {
+                if gap.from < first {
+                    return Ok(Some(index));
+                }
+                if let Some(sequence) = self.removed.missing(&gap) {
+                    return Err(Error::Skipped { sequence });
+                }
+            }
+            return Ok(None);
+        }
+        let mut asked: Vec<Gap> = open.iter().map(|&(_, gap)| gap).collect();
+        if !whole && asked.len() > MOST_ASKED {
+            self.look_at_durable().await?;
+            asked = part(asked);
+        }
+        let contents = &self.contents;
+        let questions = asked
+            .into_iter()
+            .map(|gap| async move { Ok::<_, Error>((gap.to, contents.next(gap.from).await?)) });
+        let mut answers = stream::iter(questions).buffered(AT_ONCE);
+        while let Some((to, next)) = answers.try_next().await? {
+            if let Some(sequence) = next.filter(|&next| next <= to) {
+                return Err(Error::Skipped { sequence });
+            }
+        }
+        // Read after the questions: what they did not find, the front had passed by then.
+        let front = self.stream.get_info().await?.state.first_sequence;
+        Ok(open.into_iter().find(|(_, gap)| gap.from < front).map(|(index, _)| index))
+    }
+
+    /// Reads what was removed from the stream, where that costs less than `questions`; its first sequence then.
+    async fn list(&mut self, questions: usize, last: u64) -> Result<Option<u64>, Error> {
+        let worth = (questions as u64).saturating_mul(REMOVED_PER_QUESTION as u64).min(MOST_REMOVED);
+        let removed = self.stream.get_info().await?.state.deleted_count.unwrap_or(0);
+        if removed > worth {
+            return Ok(None);
+        }
+        let state = self.stream.info_builder().with_deleted(true).fetch().await?.info.state;
+        self.removed.sequences = state.deleted.unwrap_or_default();
+        self.removed.sequences.sort_unstable();
+        tracing::debug!(removed, last, "read what was removed from the stream");
+        Ok(Some(state.first_sequence))
+    }
+
+    async fn look_at_durable(&self) -> Result<(), Error> {
+        let wanted = subscribe::consumer_config(&self.pipeline, jetstream::consumer::DeliverPolicy::All);
+        match subscribe::find(&self.stream, &self.pipeline).await? {
+            Some(found) if subscribe::matches(&found.config, &wanted) => Ok(()),
+            _ => Err(Error::Changed),
+        }
+    }
+}
+
+/// [`MOST_ASKED`] of the gaps: the widest, since a durable that skips messages makes wide ones, and an even part of the
+/// others.
+fn part(mut gaps: Vec<Gap>) -> Vec<Gap> {
+    gaps.sort_unstable_by_key(|gap| std::cmp::Reverse(gap.to - gap.from));
+    let others = gaps.split_off(MOST_ASKED / 2);
+    let step = others.len().div_ceil(MOST_ASKED / 2);
+    gaps.extend(others.into_iter().step_by(step.max(1)));
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(from: u64, to: u64) -> Gap {
+        Gap { from, to, messages: 0 }
+    }
+
+    #[test]
+    fn a_gap_is_removed_only_where_each_of_its_sequences_is() {
+        let removed = Removed { sequences: vec![3, 4, 5, 9] };
+        assert!(removed.holds(&gap(3, 5)) && removed.holds(&gap(4, 4)) && removed.holds(&gap(9, 9)));
+        assert_eq!(removed.missing(&gap(2, 4)), Some(2));
+        assert_eq!(removed.missing(&gap(4, 9)), Some(6));
+        assert_eq!(removed.missing(&gap(9, 10)), Some(10));
+        assert_eq!(Removed::default().missing(&gap(1, 1)), Some(1));
+    }
+
+    #[test]
+    fn of_too_many_gaps_the_widest_and_a_part_of_the_others_are_asked_about() {
+        let mut gaps: Vec<Gap> = (0..10_000).map(|at| gap(at * 100, at * 100 + at % 3)).collect();
+        gaps[7_777].to += 90;
+        let wide = gaps[7_777];
+        let asked = part(gaps);
+        assert!(asked.len() <= MOST_ASKED && asked.len() > MOST_ASKED / 2, "{}", asked.len());
+        assert!(asked.contains(&wide));
+    }
+}
