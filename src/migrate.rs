@@ -57,6 +57,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/V16__newest_detections.sql"),
     },
     Migration { version: 17, name: "shape", sql: include_str!("../migrations/V17__shape.sql") },
+    Migration {
+        version: 18,
+        name: "partition_bounds",
+        sql: include_str!("../migrations/V18__partition_bounds.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -252,6 +252,7 @@ impl Pipeline {
             epoch: claim.epoch,
             checkpoint: claim.last_sequence,
             targets,
+            partitions: self.settings.store.partitions,
             poison: Arc::clone(&self.poison),
             memory: Arc::clone(&self.memory),
             step_timeout: self.settings.postgres.step_timeout,

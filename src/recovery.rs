@@ -386,6 +386,13 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::DeadLetters(error)
         | write::Error::Trial(error)
         | write::Error::Partitions { source: error, .. } => of_database(error, Step::Own),
+        write::Error::NoPartition { .. } => Recovery::pause(
+            "table",
+            "create the partition, or a default one, or drop what is in its place; jetcopy looks again by itself",
+        ),
+        write::Error::Bounds { .. } => {
+            Recovery::pause("table", "run `jetcopy migrate`: it makes the database follow [store]")
+        }
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),
         write::Error::Flood(_) => Recovery {
             cause: "poison",

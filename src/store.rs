@@ -6,9 +6,11 @@
 //! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
 //! - [`timescale`]: TimescaleDB's policies, as `[store]` wants them.
 //! - [`query`]: reading the store, and the changes to it that people make.
+//! - [`bounds`]: how far from today partitions are added on demand.
 //! - [`partitions`], [`rollup`]: what [`maintain`] does where there is no TimescaleDB.
 //! - [`report`]: what `jetcopy store` shows.
 
+pub mod bounds;
 pub mod catalog;
 pub mod maintain;
 pub mod partitions;

@@ -8,7 +8,8 @@
 //!   message fails alone and others pass (`blame.rs`), it becomes a dead letter as a whole, or with
 //!   `bad_element = "element"` the row's element alone, and all others of the batch are committed by `COPY`.
 //! - Rows are written into tables that still are what the batch was encoded for (`write/shape.rs`).
-//! - A row for which a partition is missing gets one, within the bounds of `jetcopy.add_partitions()`.
+//! - A row for which a partition is missing gets one, within the bounds of `[store]`; where that is not jetcopy's to do, the
+//!   pipeline pauses until it is there.
 //! - Every wait has a deadline, except the one for the next batch. A batch that does not fit into one is written in parts,
 //!   in order, each in a transaction that moves the checkpoint to its end.
 //!
@@ -33,9 +34,10 @@ use crate::metrics::{self, PipelineMetrics, gauge_value};
 use crate::poison::Window;
 use crate::postgres::connect::Session;
 use crate::status::PipelineStatus;
+use crate::store::bounds::Bounds;
 
 use attempt::{Attempt, Stop};
-use blame::{Counts, Halt};
+use blame::Halt;
 pub use error::Error;
 use error::out_of_time;
 pub use memory::Memory;
@@ -80,6 +82,8 @@ pub struct Writer {
     pub checkpoint: u64,
     /// The tables, in the order of the configuration.
     pub targets: Vec<Target>,
+    /// How far from today partitions are to be added.
+    pub partitions: Bounds,
     /// How much poison there was lately.
     pub poison: Arc<Mutex<Window>>,
     /// What the generations before have learnt, and this one learns.
@@ -228,8 +232,8 @@ impl Writer {
         mut stop: Stop,
     ) -> Result<Next, Error> {
         loop {
-            let (table, error, counts) = match stop {
-                Stop::Suspect { table, error } => (table, error, Counts::Suspects),
+            let (table, error) = match stop {
+                Stop::Suspect { table, error } => (table, error),
                 Stop::Elsewhere { table, error, relation } => {
                     return Err(self.elsewhere(batch, poisoned, table, error, relation).await);
                 }
@@ -241,7 +245,7 @@ impl Writer {
                             return Ok(Next::Later(self.not_written(Some(table), error)));
                         }
                         // Whatever is added does not take it: partitions of other spans than a day are in the way.
-                        Added::All | Added::Foreign => (Some(table), error, Counts::Anything),
+                        Added::All | Added::Foreign => return Err(self.no_partition(table, error)),
                     }
                 }
                 Stop::Conflict { table } => {
@@ -253,7 +257,7 @@ impl Writer {
                 }
                 Stop::Again(error) => return Ok(Next::Later(error)),
             };
-            match self.blame(batch, poisoned, table, error, counts).await {
+            match self.blame(batch, poisoned, table, error).await {
                 Ok(None) => return Ok(Next::Now),
                 Ok(Some(error)) => return Ok(Next::Later(error)),
                 Err(Halt::Error(error)) => return Err(error),

@@ -13,6 +13,7 @@ use report::Report;
 mod database;
 mod horizon;
 mod jetstream;
+mod partitions;
 mod report;
 mod subject;
 

@@ -3,7 +3,12 @@
 use super::Failure;
 use crate::config::Config;
 use crate::migrate::{self, Report};
+use crate::postgres::connect;
+use crate::store::bounds;
 use crate::store::timescale::{self, Applied, Change};
+
+/// How the server knows the session.
+const APPLICATION_NAME: &str = "jetcopy migrate";
 
 /// Arguments of `jetcopy migrate`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +39,22 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
         }
     }
+    keep_bounds(config).await?;
     say(&timescale::apply(&config.postgres, &config.store).await.map_err(Failure::failed)?);
+    Ok(())
+}
+
+/// Lets the database keep how far partitions are added on demand.
+async fn keep_bounds(config: &Config) -> Result<(), Failure> {
+    let session = connect::connect(&config.postgres, APPLICATION_NAME).await.map_err(Failure::failed)?;
+    let before = bounds::keep(&session.client, config.store.partitions).await.map_err(Failure::failed)?;
+    if let Some(before) = before {
+        println!(
+            "partitions are added on demand within {}; before, it was {before}",
+            config.store.partitions
+        );
+    }
+    session.close().await;
     Ok(())
 }
 

@@ -11,18 +11,21 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use crate::store::bounds::{self, Bounds};
 use crate::store::catalog::{
     self, After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
 };
 
-/// The setting beside the tables and roll-ups.
+/// The settings beside the tables and roll-ups.
 const MAINTAIN_INTERVAL: &str = "maintain_interval";
+const PARTITIONS_BACK: &str = "partitions_back";
+const PARTITIONS_AHEAD: &str = "partitions_ahead";
 
 /// Every key of `[store]`, for the message about an unknown one.
 static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let tables = TABLES.iter().map(|table| table.name);
     let rollups = ROLLUPS.iter().map(|rollup| rollup.name);
-    [MAINTAIN_INTERVAL].into_iter().chain(tables).chain(rollups).collect()
+    [MAINTAIN_INTERVAL, PARTITIONS_BACK, PARTITIONS_AHEAD].into_iter().chain(tables).chain(rollups).collect()
 });
 
 /// How many buckets a refresh must span at least, or TimescaleDB refuses the policy.
@@ -33,6 +36,8 @@ const MIN_BUCKETS: u32 = 2;
 pub struct Store {
     /// How often the daemon does what TimescaleDB's jobs would, where there is no TimescaleDB, and what they never do.
     pub maintain_interval: Duration,
+    /// How far from today partitions are added on demand.
+    pub partitions: Bounds,
     tables: BTreeMap<&'static str, TableLife>,
     rollups: BTreeMap<&'static str, RollupLife>,
 }
@@ -68,6 +73,13 @@ impl Store {
         for (name, life) in &self.rollups {
             positive(format!("store.{name}.refresh.every"), life.refresh.every);
             life.retention.age().into_iter().for_each(|age| positive(format!("store.{name}.retention"), age));
+        }
+        for (key, days) in
+            [(PARTITIONS_BACK, self.partitions.back), (PARTITIONS_AHEAD, self.partitions.ahead)]
+        {
+            if days > bounds::FARTHEST {
+                found.push((format!("store.{key}"), format!("must be at most {}d", bounds::FARTHEST)));
+            }
         }
         for rollup in &ROLLUPS {
             found.extend(self.window(rollup));
@@ -119,6 +131,7 @@ impl Default for Store {
         Self {
             // The finest roll-up has a bucket a minute.
             maintain_interval: Duration::from_mins(1),
+            partitions: Bounds::default(),
             tables: TABLES.iter().map(|table| (table.name, table.life)).collect(),
             rollups: ROLLUPS.iter().map(|rollup| (rollup.name, rollup.life)).collect(),
         }
@@ -141,8 +154,11 @@ impl<'de> Deserialize<'de> for Store {
                 let mut store = Store::default();
                 while let Some(key) = map.next_key::<String>()? {
                     if key == MAINTAIN_INTERVAL {
-                        store.maintain_interval =
-                            map.next_value::<humantime_serde::Serde<Duration>>()?.into_inner();
+                        store.maintain_interval = duration(&mut map)?;
+                    } else if key == PARTITIONS_BACK {
+                        store.partitions.back = bounds::days(duration(&mut map)?);
+                    } else if key == PARTITIONS_AHEAD {
+                        store.partitions.ahead = bounds::days(duration(&mut map)?);
                     } else if let Some(life) = store.tables.get_mut(key.as_str()) {
                         map.next_value::<TableChange>()?.apply(life);
                     } else if let Some(life) = store.rollups.get_mut(key.as_str()) {
@@ -157,6 +173,10 @@ impl<'de> Deserialize<'de> for Store {
 
         deserializer.deserialize_map(Settings)
     }
+}
+
+fn duration<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Duration, A::Error> {
+    Ok(map.next_value::<humantime_serde::Serde<Duration>>()?.into_inner())
 }
 
 /// `[store.frame_metadata]` and the like: what is not set stays as it is.

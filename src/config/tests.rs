@@ -442,6 +442,21 @@ fn spans_of_the_store_are_more_than_nothing() {
 }
 
 #[test]
+fn partitions_are_added_for_whole_days_and_for_no_more_than_a_century() {
+    for (back, days) in [("1000d", 1_000), ("36525d", 36_525), ("1h", 1), ("0s", 0), ("5y", 1_827)] {
+        let config = load(&format!("store.partitions_back = \"{back}\"\n{LEAST}")).unwrap();
+        assert_eq!(config.store.partitions.back, days, "{back}");
+        assert_eq!(config.store.partitions.ahead, 7);
+    }
+    for (key, value) in [("partitions_back", "36526d"), ("partitions_ahead", "101y")] {
+        assert_eq!(
+            said(load(&format!("store.{key} = \"{value}\"\n{LEAST}"))),
+            [format!("file:1: store.{key}: must be at most 36525d")]
+        );
+    }
+}
+
+#[test]
 fn an_inbox_has_no_wildcards() {
     for prefix in ["", "a..b", "_INBOX.>", "*", "a b"] {
         assert_eq!(

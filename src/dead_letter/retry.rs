@@ -26,7 +26,7 @@ use crate::decode::{Decoder, Message, PlanError, Poison};
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::sqlstate::{Decision, Step, decide};
-use crate::write::partitions::touches;
+use crate::write::partitions::{Answer, ask_for, beyond_bounds, days, touches};
 use crate::write::refused::refused_letter;
 use crate::write::shape::{changed, lock_and_ask};
 
@@ -101,6 +101,8 @@ pub struct Retrier<'c> {
     session: Session,
     settings: &'c Config,
     prepared: BTreeMap<String, Prepared>,
+    /// What was said of the partitions that the letter at hand needs, once they were asked for.
+    partitions: Option<Answer>,
 }
 
 /// What a pipeline's messages are decoded and written with.
@@ -133,7 +135,7 @@ impl<'c> Retrier<'c> {
     /// On a session of its own.
     #[must_use]
     pub fn new(settings: &'c Config, session: Session) -> Self {
-        Self { session, settings, prepared: BTreeMap::new() }
+        Self { session, settings, prepared: BTreeMap::new(), partitions: None }
     }
 
     /// The session, when all is done.
@@ -145,6 +147,7 @@ impl<'c> Retrier<'c> {
     /// Retries one letter.
     pub async fn retry(&mut self, id: i64) -> Result<Outcome, Error> {
         let mut attempt = 0;
+        self.partitions = None;
         loop {
             match self.attempt(id).await? {
                 Settled::Done(outcome) => return Ok(outcome),
@@ -234,7 +237,15 @@ impl<'c> Retrier<'c> {
                     return Err(Error::Copy { table: target.name.clone(), source: error });
                 }
                 match decision {
-                    // A person adds the partition first: the letter says which day.
+                    Decision::AddPartition if self.partitions.is_none() => {
+                        let rows = rows.rows.iter().filter(|row| !attempt.excluded.holds(table, row));
+                        let days = days(target, rows);
+                        own(limit, "leave", session.client.batch_execute("ROLLBACK")).await?;
+                        let asked = ask_for(session, &target.qualified, &days);
+                        self.partitions = Some(own(limit, "add partitions for", asked).await?);
+                        return Ok(Settled::Again(Error::Copy { table: target.name.clone(), source: error }));
+                    }
+                    // What there is no partition for by now, gets none.
                     Decision::SuspectRow | Decision::AddPartition => {}
                     Decision::Merge => {
                         target.merging = 1;
@@ -251,7 +262,11 @@ impl<'c> Retrier<'c> {
                 }
                 own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
                 let refused = DeadLetter { table: Some(target.name.clone()), ..attempt.letter.clone() };
-                let refused = refused_letter(refused, &error.source);
+                let beyond = self.partitions.as_ref().and_then(|answer| answer.refusal(&target.name));
+                let refused = match beyond {
+                    Some(reason) if decision == Decision::AddPartition => beyond_bounds(refused, reason),
+                    Some(_) | None => refused_letter(refused, &error.source),
+                };
                 let row = error.row.and_then(|row| target.row_of(rows, &selection, row));
                 match row
                     .filter(|_| target.bad_element == BadElement::Element && attempt.letter.element.is_none())

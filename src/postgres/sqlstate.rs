@@ -316,6 +316,15 @@ pub fn ran_out_of_time(error: &Error) -> bool {
     error.code().is_some_and(|code| matches!(code.code(), "57014" | "25P03" | "25P04"))
 }
 
+/// The partition key of the row that has no partition, with its value, as `(time) = (2027-01-01 00:00:00+00)`. Where the
+/// role may not read the key's columns, the server keeps it to itself.
+#[must_use]
+pub fn partition_key(error: &Error) -> Option<&str> {
+    let detail = error.as_db_error()?.detail()?;
+    // A sentence in the server's language around it.
+    Some(detail[detail.find('(')?..].trim_end_matches('.'))
+}
+
 /// What a person can do about an error that pauses a pipeline.
 #[must_use]
 pub fn remedy(error: &Error) -> String {

@@ -79,9 +79,9 @@ impl Writer {
         poisoned: &mut Poisoned,
         table: Option<usize>,
         error: CopyError,
-        counts: Counts,
     ) -> Result<Option<Error>, Halt> {
-        let Some((unit, (table, error))) = self.find(batch, poisoned, table, &error, counts).await? else {
+        let found = self.find(batch, poisoned, table, &error, Counts::Suspects).await?;
+        let Some((unit, (table, error))) = found else {
             return Ok(Some(self.not_found(table, error)));
         };
         let others = self.others(batch, poisoned, unit, table).await?;

@@ -7,6 +7,7 @@ use crate::checkpoint;
 use crate::copy::CopyError;
 use crate::poison::Flood;
 use crate::postgres::sqlstate;
+use crate::store::bounds::Bounds;
 
 /// Why no more batches can be written.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,31 @@ pub enum Error {
         table: String,
         /// What the driver said.
         source: tokio_postgres::Error,
+    },
+    /// Rows need a partition that is not jetcopy's to make.
+    #[error("no partition for {key} in table {table}")]
+    NoPartition {
+        /// Table as configured.
+        table: String,
+        /// The partition key and the value of a row, where the server says it.
+        key: String,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
+    /// Rows need partitions that the configuration wants and the database refuses.
+    #[error(
+        "rows of {day} have no partition in table {table}: the configuration has them added within {set}, and the \
+         database within {kept}"
+    )]
+    Bounds {
+        /// Table as configured.
+        table: String,
+        /// One of the days.
+        day: String,
+        /// What the database keeps.
+        kept: Bounds,
+        /// What the configuration says.
+        set: Bounds,
     },
     /// The server did not answer in time.
     #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
@@ -146,6 +172,8 @@ pub(super) fn out_of_time(error: &Error) -> bool {
         | Error::Begin { .. }
         | Error::Changed { .. }
         | Error::Partitions { .. }
+        | Error::NoPartition { .. }
+        | Error::Bounds { .. }
         | Error::AllRefused { .. }
         | Error::Unsettled { .. }
         | Error::Elsewhere { .. }

@@ -1,10 +1,14 @@
 //! What the rows of a batch need where TimescaleDB is not installed: partitions, and a word to the roll-ups.
 //!
-//! Guarantees: after [`Writer::add_partitions`] each day of the batch's rows has its partition, or its messages are dead
-//! letters that say why not. It runs between two attempts to write the batch, in transactions of its own: the partitions
-//! stay if the daemon dies, and the checkpoint does not move.
+//! Guarantees: after [`Writer::add_partitions`] each day of the batch's rows has its partition, or its messages are
+//! dead letters that say why not. It runs between two attempts to write the batch, in transactions of its own: the
+//! partitions stay if the daemon dies, and the checkpoint does not move.
+//!
+//! A partition that is missing is the table's fault, not a message's: where somebody else partitions the table, or has a
+//! partition in the way, the pipeline pauses until it is there. Only a day beyond `store.partitions_back` and
+//! `store.partitions_ahead` is the message's, as of a wrong clock, whoever partitions the table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use jiff::Span;
@@ -17,11 +21,13 @@ use super::refused::Poisoned;
 use super::{Error, Writer, within};
 use crate::batch::{Batch, Row, TableRows};
 use crate::checkpoint;
-use crate::copy::Target;
+use crate::copy::{CopyError, Target};
 use crate::dead_letter::DeadLetter;
 use crate::decode::PoisonKind;
 use crate::metrics;
-use crate::postgres::sqlstate::{Decision, Step, decide};
+use crate::postgres::connect::Session;
+use crate::postgres::sqlstate::{self, Decision, Step, decide};
+use crate::store::bounds::{self, Bounds};
 
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
@@ -36,12 +42,39 @@ const LAST_DAY: i64 = 2_921_939;
 /// for some thousands over all sessions by default.
 const DAYS_AT_ONCE: usize = 50;
 
-/// What the server says about days, each counted from 2000-01-01.
-enum Answer {
-    /// No partition takes these; the others have theirs.
-    LeftOut(BTreeSet<i64>),
-    /// Somebody else partitions the table.
-    Foreign,
+/// What the server says about the partitions of some days, each counted from 2000-01-01.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// No partition takes these, and jetcopy adds none; the others have theirs, as far as that can be told.
+    without: BTreeSet<i64>,
+    /// Whether jetcopy partitions the table.
+    ours: bool,
+    /// Today.
+    today: i64,
+    /// How far from today jetcopy adds partitions, as the database has it.
+    bounds: Bounds,
+}
+
+impl Answer {
+    /// The days without a partition that are beyond the bounds.
+    fn beyond(&self) -> impl Iterator<Item = i64> {
+        self.without.iter().copied().filter(|day| !self.bounds.hold(day - self.today))
+    }
+
+    /// Why rows of a day beyond the bounds are refused.
+    fn reason(&self, table: &str, day: i64) -> String {
+        let (day, bounds) = (name_of(day), self.bounds);
+        if self.ours {
+            format!("no partition of {table} takes {day}, and jetcopy adds them only within {bounds}")
+        } else {
+            format!("no partition of {table} takes {day}, and only days within {bounds} are waited for")
+        }
+    }
+
+    /// Why rows are refused, where there is a day beyond the bounds among theirs.
+    pub(crate) fn refusal(&self, table: &str) -> Option<String> {
+        self.beyond().next().map(|day| self.reason(table, day))
+    }
 }
 
 /// SQL that tells the roll-ups which of their buckets the batch changes; empty where there are none.
@@ -77,12 +110,12 @@ pub(super) enum Added {
     LeftOut,
     /// Something is in the way, and passes.
     Busy(Error),
-    /// Somebody else partitions the table.
+    /// Somebody else partitions the table, and has none for a row.
     Foreign,
 }
 
 impl Writer {
-    /// Adds the partitions that the rows for `table` need. Messages of days that get none become dead letters.
+    /// Adds the partitions that the rows for `table` need. Messages of days that are too far away become dead letters.
     pub(super) async fn add_partitions(
         &self,
         batch: &Batch,
@@ -91,21 +124,17 @@ impl Writer {
     ) -> Result<Added, Error> {
         let target = &self.targets[table];
         self.at(metrics::Step::Partitions(target.name.clone()));
-        let days: Vec<i64> = match &target.time_column {
-            Some(_) => {
-                let rows = batch.rows.tables[table].rows.iter();
-                let rows = rows.filter(|row| !poisoned.excluded.holds(table, row));
-                let days: BTreeSet<i64> = rows.map(day_of).collect();
-                days.into_iter().collect()
-            }
-            // The server writes the time, as a rule that of the moment.
-            None => Vec::new(),
-        };
-        let mut left_out = BTreeSet::new();
+        let rows = of_part(batch, poisoned, table).iter();
+        let days = days(target, rows.filter(|row| !poisoned.excluded.holds(table, row)));
+        let (mut ours, mut beyond) = (true, BTreeMap::new());
         for some in days.chunks(DAYS_AT_ONCE).chain(days.is_empty().then_some(&[][..])) {
-            match self.ask_for(&target.qualified, some).await? {
-                Ok(Answer::LeftOut(days)) => left_out.extend(days),
-                Ok(Answer::Foreign) => return Ok(Added::Foreign),
+            let asked = timeout(self.step_timeout, ask_for(&self.session, &target.qualified, some)).await;
+            match asked.map_err(|_| Error::Timeout { action: "add partitions", after: self.step_timeout })? {
+                Ok(answer) => {
+                    self.follows_settings(target, &answer)?;
+                    ours &= answer.ours;
+                    beyond.extend(answer.beyond().map(|day| (day, answer.reason(&target.name, day))));
+                }
                 Err(source) => {
                     let again = decide(&source, Step::Own) == Decision::Retry;
                     let error = Error::Partitions { table: target.name.clone(), source };
@@ -120,75 +149,123 @@ impl Writer {
         tracing::info!(
             pipeline = self.place.pipeline,
             table = target.name,
-            days = days.len().max(1) - left_out.len(),
-            left_out = left_out.len(),
+            days = days.len().max(1) - beyond.len(),
+            left_out = beyond.len(),
+            added = ours,
             "rows had no partition: looked to it that their days have one"
         );
-        if left_out.is_empty() {
-            return Ok(Added::All);
+        if !beyond.is_empty() {
+            self.leave_out(batch, poisoned, table, &beyond)?;
+            return Ok(Added::LeftOut);
         }
-        self.leave_out(batch, poisoned, table, &left_out)?;
-        Ok(Added::LeftOut)
+        Ok(if ours { Added::All } else { Added::Foreign })
     }
 
-    /// Makes dead letters of the messages with rows of these days.
+    /// Whether the database adds partitions as far as the configuration says: a row that only the latter wants is no dead
+    /// letter.
+    fn follows_settings(&self, target: &Target, answer: &Answer) -> Result<(), Error> {
+        match answer.beyond().find(|day| self.partitions.hold(day - answer.today)) {
+            None => Ok(()),
+            Some(day) => Err(Error::Bounds {
+                table: target.name.clone(),
+                day: name_of(day),
+                kept: answer.bounds,
+                set: self.partitions,
+            }),
+        }
+    }
+
+    /// Makes dead letters of the messages with rows of these days, for these reasons.
     fn leave_out(
         &self,
         batch: &Batch,
         poisoned: &mut Poisoned,
         table: usize,
-        days: &BTreeSet<i64>,
+        days: &BTreeMap<i64, String>,
     ) -> Result<(), Error> {
-        let target = &self.targets[table];
-        for row in &batch.rows.tables[table].rows {
-            let day = day_of(row);
-            if !days.contains(&day) || poisoned.excluded.holds(table, row) {
+        // Those of a later part have their turn: a letter now would be a second one.
+        for row in of_part(batch, poisoned, table) {
+            let Some(reason) = days.get(&day_of(row)) else { continue };
+            if poisoned.excluded.holds(table, row) {
                 continue;
             }
             self.exclude(poisoned, batch, self.unit_of(table, row), Some(table), |letter| DeadLetter {
-                kind: PoisonKind::Range.as_str(),
-                sqlstate: Some("23514".to_owned()),
-                message: format!(
-                    "no partition of {} takes {}, and jetcopy adds them for days up to 1,000 back and 7 ahead only",
-                    target.name,
-                    name_of(day),
-                ),
-                column: target.time_column.clone(),
-                ..letter
+                column: self.targets[table].time_column.clone(),
+                ..beyond_bounds(letter, reason.clone())
             })?;
         }
         Ok(())
     }
 
-    /// Asks the server for the partitions of some days, or of today where there are none.
-    async fn ask_for(&self, table: &str, days: &[i64]) -> Result<Result<Answer, DatabaseError>, Error> {
-        let list = days.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-        let days = if days.is_empty() {
-            "ARRAY[(now() AT TIME ZONE 'UTC')::date]".to_owned()
-        } else {
-            format!("ARRAY(SELECT date '2000-01-01' + n FROM unnest('{{{list}}}'::int[]) AS n)")
-        };
-        let sql = format!(
-            "{}SELECT array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM unnest(left_out) AS day), ',') \
-             FROM jetcopy.add_partitions({}::regclass, {days}) AS left_out WHERE left_out IS NOT NULL; \
-             COMMIT",
-            checkpoint::begin_sql(&self.session),
-            escape_literal(table),
-        );
-        let answer = timeout(self.step_timeout, self.session.client.simple_query(&sql))
-            .await
-            .map_err(|_| Error::Timeout { action: "add partitions", after: self.step_timeout })?;
-        Ok(answer.map(|messages| {
-            let row = messages.iter().find_map(|message| match message {
-                SimpleQueryMessage::Row(row) if !row.is_empty() => row.get(0),
-                _ => None,
-            });
-            match row {
-                Some(days) => Answer::LeftOut(days.split(',').filter_map(|day| day.parse().ok()).collect()),
-                None => Answer::Foreign,
-            }
-        }))
+    /// Why rows cannot be written for which a partition is missing that jetcopy does not make.
+    pub(super) fn no_partition(&self, table: usize, error: CopyError) -> Error {
+        let CopyError { source, .. } = error;
+        let key = sqlstate::partition_key(&source).unwrap_or("some rows").to_owned();
+        Error::NoPartition { table: self.targets[table].name.clone(), key, source }
     }
+}
+
+/// The rows of the part of a batch that is being written.
+fn of_part<'b>(batch: &'b Batch, poisoned: &Poisoned, table: usize) -> &'b [Row] {
+    let rows = &batch.rows.tables[table];
+    &rows.rows[rows.of_messages(&poisoned.part)]
+}
+
+/// The letter of a message with a row of a day that is too far away.
+pub(crate) fn beyond_bounds(original: DeadLetter, reason: String) -> DeadLetter {
+    DeadLetter {
+        kind: PoisonKind::Range.as_str(),
+        sqlstate: Some("23514".to_owned()),
+        message: reason,
+        ..original
+    }
+}
+
+/// The days of rows for a table; none where the server writes the time, as a rule that of the moment.
+pub(crate) fn days<'r>(target: &Target, rows: impl Iterator<Item = &'r Row>) -> Vec<i64> {
+    match &target.time_column {
+        Some(_) => rows.map(day_of).collect::<BTreeSet<i64>>().into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// Adds the partitions of some days to a table, or of today where there are none, in a transaction of its own, as far as
+/// that is jetcopy's to do.
+pub(crate) async fn ask_for(session: &Session, table: &str, days: &[i64]) -> Result<Answer, DatabaseError> {
+    let list = days.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    let days = if days.is_empty() {
+        "ARRAY[(now() AT TIME ZONE 'UTC')::date]".to_owned()
+    } else {
+        format!("ARRAY(SELECT date '2000-01-01' + n FROM unnest('{{{list}}}'::int[]) AS n)")
+    };
+    let sql = format!(
+        "{}SELECT array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM unnest(coalesce(left_out, \
+             jetcopy.days_without_partition(relation, days))) AS day), ','), left_out IS NOT NULL, \
+             (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', {} \
+         FROM {}, (SELECT {}::regclass AS relation, {days} AS days) AS asked, \
+             jetcopy.add_partitions(relation, days) AS left_out; \
+         COMMIT",
+        checkpoint::begin_sql(session),
+        bounds::COLUMNS,
+        bounds::TABLE,
+        escape_literal(table),
+    );
+    let messages = session.client.simple_query(&sql).await?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) if !row.is_empty() => Some(row),
+        _ => None,
+    });
+    // The table of the bounds has one row, and its columns are never null.
+    let number =
+        |index| row.and_then(|row| row.try_get(index).ok()??.parse::<i64>().ok()).unwrap_or_default();
+    let text = |index| row.and_then(|row| row.try_get(index).ok()?).unwrap_or_default();
+    let days = |index| u32::try_from(number(index)).unwrap_or_default();
+    Ok(Answer {
+        without: text(0).split(',').filter_map(|day| day.parse().ok()).collect(),
+        ours: text(1) == "t",
+        today: number(2),
+        bounds: Bounds { back: days(3), ahead: days(4) },
+    })
 }
 
 /// The day of a row, counted from 2000-01-01 in UTC.

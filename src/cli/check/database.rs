@@ -7,8 +7,8 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use super::CLIENT_NAME;
-use super::horizon;
 use super::report::Report;
+use super::{horizon, partitions};
 use crate::config::{Config, OnConflict, Pipeline, Table};
 use crate::decode::Decoder;
 use crate::migrate::{self, State};
@@ -48,6 +48,7 @@ pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>,
     pooler(config, &facts, report).await;
     if migrations(config, report).await {
         own_tables(&session.client, report).await;
+        partitions::of_database(&session.client, config, report).await;
     }
     for pipeline in &config.pipelines {
         // Of a stream that was not found nothing is replayed.
@@ -259,6 +260,7 @@ async fn look_at_pipeline(
             Err(error) => report.failure(&place, &error),
         }
         describe(client, &place, found, facts, report).await;
+        partitions::of_table(client, &place, found, report).await;
         if facts.timescaledb.is_some() {
             horizon::judge(client, &place, found, horizon, report).await;
         }

@@ -230,14 +230,14 @@ fn settings() -> String {
             "http" => table::<Http>(section, "", &[], &[]),
             "log" => table::<Log>(section, "", &[], &[]),
             "store" => {
-                let Setting { key, value, effect } = &section.settings[0];
-                assert_eq!((key.as_str(), section.settings.len()), ("maintain_interval", 1));
-                format!(
-                    "| Setting | Type | Default | Effect |\n|---|---|---|---|\n| `{key}` | duration | `{}` | {} |\n{}",
-                    value.as_deref().unwrap(),
-                    cell(effect),
-                    store(&by_name)
-                )
+                let keys: Vec<&str> = section.settings.iter().map(|setting| setting.key.as_str()).collect();
+                assert_eq!(keys, ["maintain_interval", "partitions_back", "partitions_ahead"]);
+                let mut text = "| Setting | Type | Default | Effect |\n|---|---|---|---|\n".to_owned();
+                for Setting { key, value, effect } in &section.settings {
+                    let value = value.as_deref().unwrap();
+                    writeln!(text, "| `{key}` | duration | `{value}` | {} |", cell(effect)).unwrap();
+                }
+                text + &store(&by_name)
             }
             name if name.starts_with("store.") => continue,
             "pipeline" => {

@@ -92,6 +92,26 @@ async fn a_database_as_it_should_be_gives_no_trouble() {
 }
 
 #[tokio::test]
+async fn a_table_that_others_partition_and_whose_next_days_are_missing_is_a_warning() {
+    let world = World::migrated().await;
+    world
+        .execute(
+            "CREATE TABLE months (time timestamptz NOT NULL, id int) PARTITION BY RANGE (time);
+             DO $$ BEGIN EXECUTE format('CREATE TABLE this_month PARTITION OF months FOR VALUES FROM (%L) TO (%L)',
+                 date_trunc('day', now(), 'UTC') - interval '20 days', date_trunc('day', now(), 'UTC') + interval '5 days'); END $$",
+        )
+        .await;
+    let table = "[[table]]\nname = \"months\"\n";
+    let troubles = world.troubles(table).await;
+    let day = "SELECT ((now() AT TIME ZONE 'UTC')::date + 5)::text";
+    let client = connect(&world.url).await.unwrap();
+    let day: String = client.query_one(day, &[]).await.unwrap().get(0);
+    assert!(troubles[0].contains(&format!("no partition takes rows of {day}")), "{troubles:?}");
+    world.execute("CREATE TABLE others PARTITION OF months DEFAULT").await;
+    assert_eq!(world.troubles(table).await, ["no errors, no warnings"]);
+}
+
+#[tokio::test]
 async fn an_unmigrated_database_and_a_missing_table_are_errors_with_their_remedies() {
     let world = World::new().await;
     let troubles = world.troubles("[[table]]\nname = \"absent\"\n").await;

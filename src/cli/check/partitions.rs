@@ -1,0 +1,55 @@
+//! Whether rows will find their partitions: what the database adds on demand, and what somebody else has to make.
+//!
+//! Guarantees: a table that others partition by time, and in which the next days have no partition, is a warning before
+//! the pipeline that fills it pauses for that. What is partitioned by anything else than time is not foreseen.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::report::Report;
+use crate::config::Config;
+use crate::postgres::introspect::Table;
+use crate::store::bounds;
+
+/// Place of what concerns all tables.
+const STORE: &str = "store";
+
+/// How many days ahead somebody else's partitions should be there: a week in which nobody looks.
+const DAYS_AHEAD: i32 = 7;
+
+/// The first of the next days that no partition of a table of somebody else's takes; none where that is not foreseen.
+const MISSING: &str = "SELECT min(day)::text FROM unnest(jetcopy.days_without_partition(to_regclass($1),
+        ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2) AS n))) AS day
+    WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation = to_regclass($1))";
+
+/// Compares what the configuration says about partitions on demand with what the database does.
+pub(super) async fn of_database(client: &Client, config: &Config, report: &mut Report) {
+    let set = config.store.partitions;
+    match bounds::kept(client).await {
+        // Of an earlier version: its migrations say so.
+        Ok(None) => {}
+        Ok(Some(kept)) if kept == set => {}
+        Ok(Some(kept)) => report.warn(
+            STORE,
+            format!("partitions are added within {kept}, and the configuration says {set}"),
+            "run `jetcopy migrate`: it makes the database follow [store]",
+        ),
+        Err(error) => report.failure(STORE, &error),
+    }
+}
+
+/// Looks whether the next days have partitions.
+pub(super) async fn of_table(client: &Client, place: &str, table: &Table, report: &mut Report) {
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&table.qualified, Type::TEXT), (&DAYS_AHEAD, Type::INT4)];
+    let found = client.query_typed_one(MISSING, &parameters).await;
+    match found.and_then(|row| row.try_get::<_, Option<String>>(0)) {
+        // Without the migration or a privilege, other lines say so.
+        Ok(None) | Err(_) => {}
+        Ok(Some(day)) => report.warn(
+            place,
+            format!("no partition takes rows of {day}: the pipeline will pause there until there is one"),
+            "create the partitions of the next days, or one by DEFAULT; `jetcopy.time_table()` lets jetcopy add them",
+        ),
+    }
+}

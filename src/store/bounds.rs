@@ -1,0 +1,95 @@
+//! How far from today partitions are added on demand: `[store]` says it, the database keeps it.
+//!
+//! Guarantees: only this module and the migrations name `jetcopy.partition_bounds`. What is written there is in force at
+//! once, for every daemon on the database.
+//!
+//! It does not guard against two configurations that differ: the last `jetcopy migrate` wins, and the others'
+//! `jetcopy check` warns.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+/// A day.
+const DAY: Duration = Duration::from_hours(24);
+
+/// The farthest that a setting may go: a century of partitions is more than any server plans a query over.
+pub const FARTHEST: u32 = 36_525;
+
+/// The columns of the bounds, for a statement of somebody else that joins [`TABLE`].
+pub const COLUMNS: &str = "days_back, days_ahead";
+
+/// The one row.
+pub const TABLE: &str = "jetcopy.partition_bounds";
+
+const MIGRATED: &str = "SELECT to_regclass('jetcopy.partition_bounds') IS NOT NULL";
+
+const READ: &str = "SELECT days_back, days_ahead FROM jetcopy.partition_bounds";
+
+const WRITE: &str = "UPDATE jetcopy.partition_bounds SET days_back = $1, days_ahead = $2";
+
+/// Days around today.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// `store.partitions_back`, in days.
+    pub back: u32,
+    /// `store.partitions_ahead`, in days.
+    pub ahead: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        // What migration 18 writes: late data of some years and a clock that is a little fast, and not 1970.
+        Self { back: 1_000, ahead: 7 }
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { back, ahead } = self;
+        write!(f, "{back} days back and {ahead} ahead (store.partitions_back, store.partitions_ahead)")
+    }
+}
+
+impl Bounds {
+    /// Whether a day that is so many days from today is within them.
+    #[must_use]
+    pub fn hold(&self, from_today: i64) -> bool {
+        (-i64::from(self.back)..=i64::from(self.ahead)).contains(&from_today)
+    }
+
+    fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        // The table holds none below 0.
+        let days = |index| Ok(u32::try_from(row.try_get::<_, i32>(index)?).unwrap_or(0));
+        Ok(Self { back: days(0)?, ahead: days(1)? })
+    }
+}
+
+/// A duration in days, a part of one counted as one.
+#[must_use]
+pub fn days(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(DAY.as_nanos())).unwrap_or(u32::MAX)
+}
+
+/// What the database keeps; `None` where it is of an earlier version.
+pub async fn kept(client: &Client) -> Result<Option<Bounds>, tokio_postgres::Error> {
+    let migrated: bool = client.query_typed_one(MIGRATED, &[]).await?.try_get(0)?;
+    if !migrated {
+        return Ok(None);
+    }
+    client.query_typed_opt(READ, &[]).await?.map(|row| Bounds::of(&row)).transpose()
+}
+
+/// Lets the database keep these; what it had before, where that was something else.
+pub async fn keep(client: &Client, bounds: Bounds) -> Result<Option<Bounds>, tokio_postgres::Error> {
+    let before = kept(client).await?;
+    if before == Some(bounds) {
+        return Ok(None);
+    }
+    let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX);
+    let (back, ahead) = (days(bounds.back), days(bounds.ahead));
+    client.execute_typed(WRITE, &[(&back, Type::INT4), (&ahead, Type::INT4)]).await?;
+    Ok(before)
+}
