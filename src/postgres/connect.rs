@@ -8,7 +8,8 @@
 //!   ([`Session::take_sync_wait_cancelled`]).
 //! - No password reaches an error or a log.
 //! - Nothing is sent at start but user, database, client encoding and application name (and `options`, where the URL
-//!   has them), so PgBouncer takes it without `ignore_startup_parameters`.
+//!   has them), so PgBouncer takes it without `ignore_startup_parameters`. Only where the server would end an idle
+//!   session, a second one is tried with that switched off (`idle.rs`).
 //!
 //! It does not reconnect, and it sets no session state: with a transaction pooler that would reach someone else.
 //! `load_balance_hosts` has no effect: hosts are tried in the order of the URL, since only one of them takes writes.
@@ -26,6 +27,7 @@ use crate::postgres::timeline::Newest;
 use crate::postgres::tls;
 
 mod error;
+mod idle;
 mod session;
 mod settings;
 
@@ -81,10 +83,11 @@ async fn connect_first(
     for target in targets(driver_config)? {
         let attempt = async {
             let session = connect_target(&target, driver_config, &connector, timeout).await?;
-            match newest {
-                Some(newest) => admit(session, newest, timeout).await,
-                None => Ok(session),
-            }
+            let session = match newest {
+                Some(newest) => admit(session, newest, timeout).await?,
+                None => session,
+            };
+            Ok::<_, ConnectError>(idle::patient(session, &target, driver_config, &connector, timeout).await)
         };
         match attempt.await {
             Ok(session) => {

@@ -255,6 +255,7 @@ async fn look_at_pipeline(
     for (index, (table, found)) in pipeline.tables.iter().zip(&found).enumerate() {
         let place = place(pipeline, &table.name);
         conflict_key(&place, table, found, report);
+        arbiters::judge(client, &place, table, found, report).await;
         match Privileges::read(client, found, decoder.columns(index)).await {
             Ok(privileges) => privileges.judge(&place, table, found, facts, report),
             Err(error) => report.failure(&place, &error),
@@ -323,15 +324,8 @@ fn conflict_key(place: &str, table: &Table, found: &introspect::Table, report: &
                 );
             }
         }
-        OnConflict::Ignore | OnConflict::Update => {
-            if found.unique_keys.is_empty() {
-                report.warn(
-                    place,
-                    "on_conflict has no effect: the table has no unique index",
-                    "leave on_conflict out, or create the index",
-                );
-            }
-        }
+        // See `arbiters.rs`; `update` has a key always.
+        OnConflict::Ignore | OnConflict::Update => {}
     }
 }
 
@@ -395,6 +389,8 @@ impl Privileges {
         }
     }
 }
+
+mod arbiters;
 
 #[cfg(test)]
 mod tests;

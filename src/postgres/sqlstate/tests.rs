@@ -209,6 +209,91 @@ async fn a_trigger_that_refuses_a_row_makes_it_poison() {
 }
 
 #[tokio::test]
+async fn what_a_trigger_raises_is_a_rows_fault_only_where_its_class_can_be() {
+    let (_server, client) = with(
+        "CREATE TABLE early (code text); CREATE TABLE late (code text);
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE 'no' USING ERRCODE = NEW.code;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON early FOR EACH ROW EXECUTE FUNCTION fail();
+         CREATE TRIGGER fail AFTER INSERT ON late FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+    .await;
+    let cases = [
+        ("22012", Decision::SuspectRow),
+        ("23514", Decision::SuspectRow),
+        ("54001", Decision::SuspectRow),
+        ("P0001", Decision::SuspectRow),
+        ("JC001", Decision::SuspectRow),
+        ("2200H", Decision::Pause),
+        ("42P01", Decision::Pause),
+        ("0A000", Decision::Pause),
+        ("XX001", Decision::Pause),
+        ("40001", Decision::Retry),
+        ("25006", Decision::Reconnect),
+        ("08006", Decision::BackOff),
+        ("08P01", Decision::BackOff),
+        ("53100", Decision::BackOff),
+        ("57P01", Decision::BackOff),
+        ("58030", Decision::BackOff),
+        ("HV00N", Decision::BackOff),
+        ("XX000", Decision::BackOff),
+    ];
+    for (expected, decision) in cases {
+        for table in ["early", "late"] {
+            let error = copy(&client, table, &[&[Some(expected.as_bytes())]]).await;
+            assert_eq!((code(&error), decide(&error, COPY)), (expected, decision), "{table}");
+            assert_eq!(decide(&error, Step::Commit), decision, "{expected}");
+        }
+    }
+    let error = copy(&client, "early", &[&[Some(b"XX000")]]).await;
+    assert!(is_behind(&error, COPY) && !is_behind(&error, Step::Own));
+    let error = copy(&client, "early", &[&[Some(b"53100")]]).await;
+    assert!(!is_behind(&error, COPY));
+}
+
+#[tokio::test]
+async fn an_error_names_the_relation_that_it_is_about() {
+    let (_server, client) = with(
+        "CREATE TABLE t (v int CHECK (v < 9)); CREATE SCHEMA other; CREATE TABLE other.trail (v int CHECK (v < 5));
+         CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO other.trail VALUES (NEW.v);
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER audit BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION audit();
+         CREATE TABLE parts (v int) PARTITION BY HASH (v); CREATE TYPE mood AS ENUM ('fine')",
+    )
+    .await;
+    client
+        .batch_execute("CREATE TABLE part PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0)")
+        .await
+        .unwrap();
+    let error = copy(&client, "t", &[&[Some(&7_i32.to_be_bytes())]]).await;
+    assert_eq!((code(&error), relation(&error)), ("23514", Some(("other", "trail"))));
+    client.batch_execute("ALTER TABLE t DISABLE TRIGGER audit").await.unwrap();
+    let error = copy(&client, "t", &[&[Some(&10_i32.to_be_bytes())]]).await;
+    assert_eq!(relation(&error), Some(("public", "t")));
+    let rows: Vec<[u8; 4]> = (0..20_i32).map(i32::to_be_bytes).collect();
+    let rows: Vec<[Option<&[u8]>; 1]> = rows.iter().map(|row| [Some(&row[..])]).collect();
+    let rows: Vec<&[Option<&[u8]>]> = rows.iter().map(|row| &row[..]).collect();
+    let error = copy(&client, "parts", &rows).await;
+    assert_eq!((relation(&error), decide(&error, COPY)), (Some(("public", "parts")), Decision::AddPartition));
+    let error = client.batch_execute("SELECT 'odd'::mood").await.unwrap_err();
+    assert_eq!(relation(&error), None);
+}
+
+#[tokio::test]
+async fn a_row_that_a_constraint_excludes_is_merged_like_one_that_is_there() {
+    let (_server, client) =
+        with("CREATE TABLE t (v int, EXCLUDE USING gist (int4range(v, v + 1) WITH &&))").await;
+    let one = 1_i32.to_be_bytes();
+    let error = copy(&client, "t", &[&[Some(&one)], &[Some(&one)]]).await;
+    assert_eq!(code(&error), "23P01");
+    assert_eq!((decide(&error, MERGEABLE), decide(&error, COPY)), (Decision::Merge, Decision::SuspectRow));
+    assert_eq!(decide(&error, Step::Merge), Decision::SuspectRow);
+}
+
+#[tokio::test]
 async fn a_name_that_looks_like_a_line_is_left_to_bisection() {
     let (_server, client) = with(
         r#"CREATE TABLE "t, line 7" (v text); CREATE TABLE "COPY t" (", line 5" text);

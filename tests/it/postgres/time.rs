@@ -2,7 +2,7 @@
 
 use jetcopy::private::connect;
 
-use super::{in_state, own_server};
+use super::{database_resyncs, in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};
 
 /// Lets each row take so many milliseconds.
@@ -106,4 +106,46 @@ async fn under_load_a_table_that_turns_slow_and_quick_again_costs_no_row() {
     world.database.batch_execute("DROP TRIGGER slow ON events").await.unwrap();
     world.commits(&daemon).await;
     world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roles_limit_for_idle_sessions_does_not_end_the_session_of_a_quiet_stream() {
+    let (_postgres, mut world) = own_server(&[]).await;
+    let role = "CREATE ROLE hasty LOGIN SUPERUSER; ALTER ROLE hasty SET idle_session_timeout = '300ms'";
+    world.database.batch_execute(role).await.unwrap();
+    world.database_url = world.database_url.replace("postgres@", "hasty@");
+    world.publish("a", [event(1)]).await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.commits(&daemon).await;
+    // The lease is renewed every three seconds, and nothing else happens in between.
+    let lease = || async {
+        world.count("SELECT (extract(epoch FROM lease_until) * 1000)::bigint FROM jetcopy.checkpoints").await
+    };
+    for _ in 0..2 {
+        let before = lease().await;
+        eventually("the lease to be renewed", || async { lease().await > before }).await;
+    }
+    assert_eq!(database_resyncs(&daemon), 0, "{}", daemon.log());
+    oracle(&world, &daemon, "events", "events", event(2)).await;
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelines_whose_names_begin_alike_leave_each_others_sessions_alone() {
+    let (_postgres, world) = own_server(&[]).await;
+    let alike = "x".repeat(38);
+    let (one, other) = (format!("{alike}_1"), format!("{alike}_2"));
+    world.database.batch_execute("CREATE TABLE others (LIKE events INCLUDING ALL)").await.unwrap();
+    let second = EVENTS.replace("\"events\"\nstream", &format!("\"{other}\"\nstream"));
+    let second = second.replace("name = \"events\"", "name = \"others\"");
+    let first = EVENTS.replace("\"events\"\nstream", &format!("\"{one}\"\nstream"));
+    let daemon = Daemon::start(&world.config(&format!("{first}{second}")));
+    for id in 1..=5 {
+        world.publish("a", [event(id)]).await;
+        world.drained(&one, &daemon).await;
+        world.drained(&other, &daemon).await;
+    }
+    oracle(&world, &daemon, &one, "events", event(6)).await;
+    oracle(&world, &daemon, &other, "others", event(7)).await;
+    assert!(!daemon.log().contains("backs off"), "{}", daemon.log());
 }

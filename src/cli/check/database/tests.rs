@@ -156,11 +156,30 @@ async fn a_key_without_a_unique_index_is_an_error() {
 async fn on_conflict_without_any_unique_index_is_a_warning() {
     let world = World::migrated().await;
     world.execute("CREATE TABLE t (a int)").await;
-    let troubles = world.troubles("[[table]]\nname = \"t\"\non_conflict = \"ignore\"\n").await;
+    let table = "[[table]]\nname = \"t\"\non_conflict = \"ignore\"\n";
     assert_eq!(
-        troubles[0],
-        "warn  pipeline frames, table t: on_conflict has no effect: the table has no unique index"
+        world.troubles(table).await[0],
+        "warn  pipeline frames, table t: on_conflict has no effect: the table has no unique index and no exclusion constraint"
     );
+}
+
+#[tokio::test]
+async fn whatever_keeps_rows_apart_serves_ignore_without_a_key_unless_it_is_deferrable() {
+    let table = "[[table]]\nname = \"t\"\non_conflict = \"ignore\"\n";
+    for rule in [
+        "ALTER TABLE t ADD EXCLUDE USING gist (int4range(a, a + 1) WITH &&)",
+        "CREATE UNIQUE INDEX ON t ((a % 10))",
+        "CREATE UNIQUE INDEX ON t (a) WHERE a > 0",
+    ] {
+        let world = World::migrated().await;
+        world.execute(&format!("CREATE TABLE t (a int); {rule}")).await;
+        assert_eq!(world.troubles(table).await, ["no errors, no warnings"], "{rule}");
+    }
+    let world = World::migrated().await;
+    world.execute("CREATE TABLE t (a int PRIMARY KEY, b int CONSTRAINT later UNIQUE DEFERRABLE)").await;
+    let troubles = world.troubles(table).await;
+    assert!(troubles[0].starts_with("error ") && troubles[0].contains("constraint later"), "{troubles:?}");
+    assert_eq!(world.troubles(&format!("{table}key = [\"a\"]\n")).await, ["no errors, no warnings"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,52 @@
+//! Sessions that the server would end while they are idle.
+//!
+//! A role's or a server's `idle_session_timeout` is meant for sessions that people forget. A pipeline's session idles as
+//! long as its stream is quiet, so it starts with the timeout off where there is one. That is said at the start of the
+//! session and not by a later `SET`: behind a transaction pooler, a `SET` would reach whoever gets that backend next. A
+//! pooler that does not take the option ends no session of ours for the server's reasons, so it is left as it is.
+
+use std::time::Duration;
+
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::settings::Target;
+use super::{Session, connect_target};
+
+/// The setting came with PostgreSQL 14; on older servers it is NULL.
+const ASK: &str = "SELECT current_setting('idle_session_timeout', true)";
+
+const OPTION: &str = "-c idle_session_timeout=0";
+
+/// The session, or another one in its place that may idle without end.
+pub(super) async fn patient(
+    session: Session,
+    target: &Target,
+    driver_config: &tokio_postgres::Config,
+    connector: &MakeRustlsConnect,
+    timeout: Duration,
+) -> Session {
+    let answer = tokio::time::timeout(timeout, session.client.simple_query(ASK)).await;
+    // A session that does not answer shows it at its first use.
+    let Ok(Ok(answer)) = answer else { return session };
+    let limited = answer.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).is_some_and(|value| value != "0"),
+        _ => false,
+    });
+    if !limited {
+        return session;
+    }
+    let mut config = driver_config.clone();
+    let options = driver_config.get_options().map_or_else(String::new, |given| format!("{given} "));
+    config.options(format!("{options}{OPTION}"));
+    match connect_target(target, &config, connector, timeout).await {
+        Ok(patient) => {
+            session.close().await;
+            patient
+        }
+        Err(error) => {
+            tracing::debug!(%error, "idle_session_timeout stays as it is");
+            session
+        }
+    }
+}
