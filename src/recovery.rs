@@ -165,7 +165,9 @@ fn of_resync(error: &resync::Error) -> Recovery {
                 "database",
                 "correct [postgres.tls], sslmode in the URL, or the server's certificate",
             ),
-            ConnectError::Refused { remedy, .. } => Recovery::pause("database", remedy),
+            ConnectError::Refused { remedy, .. } | ConnectError::ReadOnly { remedy, .. } => {
+                Recovery::pause("database", remedy)
+            }
             ConnectError::Superseded { .. }
             | ConnectError::NotWritable { .. }
             | ConnectError::Unreachable { .. } => Recovery::reconnect("database"),
@@ -196,9 +198,10 @@ fn of_resync(error: &resync::Error) -> Recovery {
         resync::Error::Timeout { .. } => Recovery::again("database"),
         resync::Error::Introspect(error) => match error {
             IntrospectError::Query { source, .. } => of_database(source, Step::Own),
-            IntrospectError::Missing { .. }
-            | IntrospectError::NotATable { .. }
-            | IntrospectError::Unsupported { .. } => {
+            IntrospectError::Missing { remedy, .. } | IntrospectError::Unusable { remedy, .. } => {
+                Recovery::pause("table", remedy)
+            }
+            IntrospectError::Unsupported { .. } => {
                 Recovery::pause("table", "mend the table or the configuration; jetcopy looks again by itself")
             }
         },

@@ -145,7 +145,9 @@ pub async fn resync(
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
         let found = introspect::introspect(&session.client, &table.name);
-        tables.push(within(step_timeout, "read the target table", found).await?);
+        let found = within(step_timeout, "read the target table", found).await?;
+        found.fits(table)?;
+        tables.push(found);
         if table.direct_compress {
             let allowed = direct_compress::require(&session.client, &table.name);
             within(step_timeout, "ask about direct compress", allowed).await?;

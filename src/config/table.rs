@@ -21,6 +21,9 @@ pub struct Table {
     /// Whether TimescaleDB compresses the rows on their way in.
     #[serde(default)]
     pub direct_compress: bool,
+    /// Whether rows may go to another server, which commits by itself.
+    #[serde(default)]
+    pub foreign: Foreign,
     /// Which fields of the element, or of the message, make a row each.
     pub unpivot: Option<Unpivot>,
     /// What to do about rows that are already there.
@@ -80,6 +83,17 @@ pub enum BadElement {
     Message,
     /// The element, in this table.
     Element,
+}
+
+/// `foreign`: what of a foreign table, or of a partitioned table with a foreign partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Foreign {
+    /// It is refused at start.
+    #[default]
+    Refuse,
+    /// Its rows may come twice: the other server commits before this one, and stays committed where this one fails.
+    AtLeastOnce,
 }
 
 /// `on_conflict`

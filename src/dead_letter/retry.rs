@@ -355,7 +355,9 @@ impl Prepared {
     async fn new(session: &Session, pipeline: &config::Pipeline) -> Result<Self, Error> {
         let mut tables = Vec::with_capacity(pipeline.tables.len());
         for table in &pipeline.tables {
-            tables.push(introspect::introspect(&session.client, &table.name).await?);
+            let found = introspect::introspect(&session.client, &table.name).await?;
+            found.fits(table)?;
+            tables.push(found);
         }
         let decoder = Decoder::new(pipeline, &tables)?;
         let mut refusal = None;

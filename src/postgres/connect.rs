@@ -28,6 +28,7 @@ use crate::postgres::tls;
 
 mod error;
 mod idle;
+mod read_only;
 mod session;
 mod settings;
 
@@ -80,6 +81,7 @@ async fn connect_first(
     let connector = MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), mode, verify)?);
     let timeout = driver_config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     let mut failure: Option<ConnectError> = None;
+    let mut read_only = Vec::new();
     for target in targets(driver_config)? {
         let attempt = async {
             let session = connect_target(&target, driver_config, &connector, timeout).await?;
@@ -96,9 +98,23 @@ async fn connect_first(
             }
             Err(error) => {
                 tracing::debug!(%error, cause = error.source(), "this host does not serve");
+                if matches!(error, ConnectError::NotWritable { .. }) {
+                    read_only.push(target);
+                }
                 if failure.as_ref().is_none_or(|known| known.rank() <= error.rank()) {
                     failure = Some(error);
                 }
+            }
+        }
+    }
+    if matches!(failure, Some(ConnectError::NotWritable { .. })) {
+        for target in &read_only {
+            let Some(reason) = read_only::reason(target, driver_config, &connector, timeout).await else {
+                continue;
+            };
+            let known = failure.as_ref().map_or(0, ConnectError::rank);
+            if reason.rank() >= known {
+                failure = Some(reason);
             }
         }
     }
@@ -171,7 +187,7 @@ pub(crate) fn classify(host: &str, error: tokio_postgres::Error) -> ConnectError
     }
     if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
         if io.kind() == io::ErrorKind::PermissionDenied && io.raw_os_error().is_none() {
-            return ConnectError::NotWritable { host };
+            return ConnectError::NotWritable { host, because: "" };
         }
         // A broken certificate is for a person; a connection that broke while the two shook hands is not.
         return if io.get_ref().is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>) {

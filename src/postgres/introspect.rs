@@ -25,6 +25,10 @@ pub struct Table {
     pub shape: Option<i64>,
     /// Whether `LOCK TABLE` may name it: that takes the right to fill all of its columns.
     pub lockable: bool,
+    /// The foreign table that its rows go to, or may go to: itself, or a partition.
+    pub foreign: Option<String>,
+    /// The role that policies of row-level security apply to, where they do.
+    pub row_security: Option<String>,
     /// Columns in table order, without dropped and generated ones and those in `unsupported`.
     pub columns: Vec<Column>,
     /// Columns of a type that jetcopy does not write. The server fills each by itself, with its default or NULL.
@@ -87,18 +91,22 @@ pub struct Unsupported {
 #[derive(Debug, thiserror::Error)]
 pub enum IntrospectError {
     /// There is no such table.
-    #[error(
-        "table {name} does not exist: create it (`jetcopy migrate` creates jetcopy's own), or correct its name"
-    )]
+    #[error("table {name} does not exist: {remedy}")]
     Missing {
         /// Name as configured.
         name: String,
+        /// What would mend it, with the name that was meant as far as that can be guessed.
+        remedy: String,
     },
-    /// It is a view or the like.
-    #[error("{name} is no table: rows can be copied into ordinary, partitioned and foreign tables only")]
-    NotATable {
-        /// Name as configured.
-        name: String,
+    /// It takes no rows as it is, or not in the way that is configured.
+    #[error("table {table}: {problem}: {remedy}")]
+    Unusable {
+        /// Name as configured, or as the server knows it.
+        table: String,
+        /// What is in the way.
+        problem: String,
+        /// What would mend it.
+        remedy: String,
     },
     /// A column must be given a value and cannot be.
     #[error(
@@ -128,8 +136,10 @@ const HAS_SHAPE: &str = "SELECT to_regprocedure('jetcopy.shape(regclass)') IS NO
 const SHAPE: &str = "SELECT jetcopy.shape(to_regclass($1))";
 
 const RESOLVE: &str =
-    "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind IN ('r', 'p', 'f'),
-        c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'INSERT')
+    "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text,
+        c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'INSERT'),
+        CASE WHEN row_security_active(c.oid) THEN current_user::text END,
+        pg_relation_is_updatable(c.oid, true) & 8 <> 0
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = to_regclass($1)";
 
@@ -211,13 +221,18 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
     let shape = shape(client, name).await.map_err(failed)?;
     let resolved = client.query_typed_opt(RESOLVE, &[(&name, WireType::TEXT)]).await.map_err(failed)?;
     let Some(row) = resolved else {
-        return Err(IntrospectError::Missing { name: name.to_owned() });
+        let remedy = nearest::remedy(client, name).await.map_err(failed)?;
+        return Err(IntrospectError::Missing { name: name.to_owned(), remedy });
     };
-    let (oid, qualified, is_table, lockable) = relation(&row).map_err(failed)?;
-    if !is_table {
-        return Err(IntrospectError::NotATable { name: name.to_owned() });
+    let relation = relation(&row).map_err(failed)?;
+    if let Some((problem, remedy)) = fit::takes_no_rows(&relation.kind, relation.insertable) {
+        let (problem, remedy) = (problem.to_owned(), remedy.to_owned());
+        return Err(IntrospectError::Unusable { table: name.to_owned(), problem, remedy });
     }
-    let mut table = Table { qualified, shape, lockable, ..Table::default() };
+    fit::not_restoring(client, name).await?;
+    let Relation { oid, qualified, lockable, row_security, .. } = relation;
+    let foreign = fit::foreign_part(client, oid).await.map_err(failed)?;
+    let mut table = Table { qualified, shape, lockable, foreign, row_security, ..Table::default() };
     let mut constants = Vec::new();
     for row in client.query_typed(COLUMNS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
         match column(&row).map_err(failed)? {
@@ -261,8 +276,26 @@ async fn shape(client: &Client, name: &str) -> Result<Option<i64>, tokio_postgre
     client.query_typed_one(SHAPE, &[(&name, WireType::TEXT)]).await?.try_get(0)
 }
 
-fn relation(row: &Row) -> Result<(u32, String, bool, bool), tokio_postgres::Error> {
-    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
+/// What a name stands for.
+struct Relation {
+    oid: u32,
+    qualified: String,
+    /// As `pg_class.relkind` has it.
+    kind: String,
+    lockable: bool,
+    row_security: Option<String>,
+    insertable: bool,
+}
+
+fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
+    Ok(Relation {
+        oid: row.try_get(0)?,
+        qualified: row.try_get(1)?,
+        kind: row.try_get(2)?,
+        lockable: row.try_get(3)?,
+        row_security: row.try_get(4)?,
+        insertable: row.try_get(5)?,
+    })
 }
 
 enum Found {
@@ -370,6 +403,8 @@ fn first_time_column(columns: &[Column]) -> Option<String> {
 }
 
 mod changes;
+mod fit;
+mod nearest;
 
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,12 @@ use crate::support::{Daemon, TABLE, World, eventually};
 
 mod behind;
 mod connection;
+mod foreign;
+mod hypertable;
 mod outage;
 mod resources;
 mod restart;
+mod rules;
 mod schema;
 mod shape;
 mod time;

@@ -14,7 +14,7 @@ use crate::decode::Decoder;
 use crate::migrate::{self, State};
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::direct_compress;
-use crate::postgres::introspect::{self, introspect};
+use crate::postgres::introspect::{self, IntrospectError, introspect};
 use crate::recovery::chain;
 
 /// Oldest server that jetcopy is meant for: the store's queries need its `date_bin`, and what is older gets no fixes any more.
@@ -63,6 +63,7 @@ fn unreachable(error: &ConnectError, report: &mut Report) {
         ConnectError::Config { .. } | ConnectError::Tls { .. } | ConnectError::Refused { .. } => {
             report.failure(DATABASE, error);
         }
+        ConnectError::ReadOnly { remedy, .. } => report.error(DATABASE, chain(error), remedy),
         ConnectError::Superseded { .. } | ConnectError::NotWritable { .. } => {
             report.error(DATABASE, chain(error), "name the primary in postgres.url, or promote a standby");
         }
@@ -235,6 +236,9 @@ async fn look_at_pipeline(
     for table in &pipeline.tables {
         match introspect(client, &table.name).await {
             Ok(introspected) => {
+                if let Err(error) = introspected.fits(table) {
+                    unusable(&place(pipeline, &table.name), &error, report);
+                }
                 found.push(introspected);
                 if table.direct_compress
                     && let Err(error) = direct_compress::require(client, &table.name).await
@@ -242,7 +246,7 @@ async fn look_at_pipeline(
                     report.failure(place(pipeline, &table.name), &error);
                 }
             }
-            Err(error) => report.failure(place(pipeline, &table.name), &error),
+            Err(error) => unusable(&place(pipeline, &table.name), &error, report),
         }
     }
     if found.len() < pipeline.tables.len() {
@@ -254,7 +258,6 @@ async fn look_at_pipeline(
     };
     for (index, (table, found)) in pipeline.tables.iter().zip(&found).enumerate() {
         let place = place(pipeline, &table.name);
-        conflict_key(&place, table, found, report);
         arbiters::judge(client, &place, table, found, report).await;
         match Privileges::read(client, found, decoder.columns(index)).await {
             Ok(privileges) => privileges.judge(&place, table, found, facts, report),
@@ -304,56 +307,32 @@ async fn describe(
     report.ok(place, text);
 }
 
-/// `ON CONFLICT` needs a unique index on exactly its columns.
-fn conflict_key(place: &str, table: &Table, found: &introspect::Table, report: &mut Report) {
-    let sorted = |key: &[String]| {
-        let mut key = key.to_vec();
-        key.sort();
-        key
-    };
-    let key = sorted(&table.key);
-    match table.on_conflict {
-        OnConflict::Error => {}
-        OnConflict::Ignore | OnConflict::Update if !key.is_empty() => {
-            if !found.unique_keys.iter().any(|unique| sorted(unique) == key) {
-                let columns = table.key.join(", ");
-                report.error(
-                    place,
-                    format!("no unique index on ({columns}) that on_conflict can go by"),
-                    format!("CREATE UNIQUE INDEX ON {} ({columns}), or correct key", found.qualified),
-                );
-            }
-        }
-        // See `arbiters.rs`; `update` has a key always.
-        OnConflict::Ignore | OnConflict::Update => {}
+/// A table that rows cannot be written to.
+fn unusable(place: &str, error: &IntrospectError, report: &mut Report) {
+    match error {
+        IntrospectError::Missing { remedy, .. } => report.error(place, "it does not exist", remedy),
+        IntrospectError::Unusable { problem, remedy, .. } => report.error(place, problem, remedy),
+        IntrospectError::Unsupported { .. } | IntrospectError::Query { .. } => report.failure(place, error),
     }
 }
 
 /// What the role may do with a table.
-#[expect(clippy::struct_excessive_bools, reason = "each is the server's answer to a question of its own")]
 struct Privileges {
     insert: bool,
     select: bool,
     update: bool,
-    /// COPY is refused where policies apply to the role.
-    row_security: bool,
 }
 
 impl Privileges {
     async fn read(client: &Client, table: &introspect::Table, columns: &[String]) -> Result<Self, Error> {
         let sql = "SELECT has_table_privilege(t, 'INSERT') OR coalesce((SELECT bool_and(has_column_privilege(t, c, \
                    'INSERT')) FROM unnest($2) c), false), has_table_privilege(t, 'SELECT'), \
-                   has_table_privilege(t, 'UPDATE'), row_security_active(t) \
+                   has_table_privilege(t, 'UPDATE') \
                    FROM (SELECT to_regclass($1)::oid) AS x (t)";
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&table.qualified, Type::TEXT), (&columns, Type::TEXT_ARRAY)];
         let row: Row = client.query_typed_one(sql, &parameters).await?;
-        Ok(Self {
-            insert: row.try_get(0)?,
-            select: row.try_get(1)?,
-            update: row.try_get(2)?,
-            row_security: row.try_get(3)?,
-        })
+        Ok(Self { insert: row.try_get(0)?, select: row.try_get(1)?, update: row.try_get(2)? })
     }
 
     fn judge(
@@ -378,13 +357,6 @@ impl Privileges {
                 place,
                 "on_conflict needs temporary tables, and the role may not create any",
                 "GRANT TEMPORARY ON the database TO the role in postgres.url",
-            );
-        }
-        if self.row_security {
-            report.error(
-                place,
-                "row-level security applies to the role, and COPY is refused then",
-                "give the role BYPASSRLS",
             );
         }
     }

@@ -54,10 +54,22 @@ pub enum ConnectError {
         host: String,
     },
     /// Servers answer, none takes writes; a failover is under way: try again.
-    #[error("[postgres] {host} takes no writes, and no other host in the URL does")]
+    #[error("[postgres] {host} takes no writes{because}, and no other host in the URL does")]
     NotWritable {
         /// Host and port of the last one that answered so.
         host: String,
+        /// In parentheses, where it is known.
+        because: &'static str,
+    },
+    /// A primary answers, and the role or the database may not write by a setting of its own: take the setting back.
+    #[error("[postgres] {host} takes no writes: default_transaction_read_only is on for {whom}")]
+    ReadOnly {
+        /// Host and port.
+        host: String,
+        /// The role, the database or both.
+        whom: String,
+        /// What would mend it.
+        remedy: String,
     },
     /// No server answers, or none is ready yet: try again.
     #[error("[postgres] {host} cannot be reached")]
@@ -80,7 +92,8 @@ impl ConnectError {
             Self::Refused { .. } => 2,
             Self::Unreachable { .. } => 3,
             Self::NotWritable { .. } => 4,
-            Self::Superseded { .. } => 5,
+            Self::ReadOnly { .. } => 5,
+            Self::Superseded { .. } => 6,
         }
     }
 }

@@ -147,7 +147,9 @@ async fn a_server_that_takes_no_writes_is_passed_over_unless_the_url_asks_for_it
         .unwrap();
 
     let error = refused(&settings(&url)).await;
-    assert!(matches!(error, ConnectError::NotWritable { .. }), "{error:?}");
+    let ConnectError::ReadOnly { remedy, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*remedy, format!("ALTER DATABASE {name} RESET default_transaction_read_only"));
+    assert!(error.to_string().ends_with(&format!("is on for database {name}")), "{error}");
     connect_any(&settings(&url), "test").await.unwrap();
     connect(&settings(&format!("{url}?target_session_attrs=any")), "test").await.unwrap();
 
@@ -156,7 +158,17 @@ async fn a_server_that_takes_no_writes_is_passed_over_unless_the_url_asks_for_it
     drop(listener);
     let both = url.replace("127.0.0.1", &format!("127.0.0.1:{port},127.0.0.1"));
     let error = refused(&settings(&both)).await;
-    assert!(matches!(error, ConnectError::NotWritable { .. }), "{error:?}");
+    assert!(matches!(error, ConnectError::ReadOnly { .. }), "{error:?}");
+
+    let role = format!("reader_{name}");
+    let for_role = format!(
+        "ALTER DATABASE {name} RESET default_transaction_read_only; CREATE ROLE {role} LOGIN;
+                            ALTER ROLE {role} IN DATABASE {name} SET default_transaction_read_only = on"
+    );
+    client.batch_execute(&for_role).await.unwrap();
+    let error = refused(&settings(&url.replace("postgres@", &format!("{role}@")))).await;
+    let ConnectError::ReadOnly { remedy, .. } = &error else { panic!("{error:?}") };
+    assert!(remedy.starts_with(&format!("ALTER ROLE {role} IN DATABASE {name} RESET")), "{remedy}");
 }
 
 #[tokio::test]

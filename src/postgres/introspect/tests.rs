@@ -150,7 +150,7 @@ async fn an_unsupported_column_counts_only_where_it_must_be_filled() {
     let error = introspect(&client, "bad").await.unwrap_err().to_string();
     assert!(error.contains("public.bad") && error.contains("area") && error.contains("polygon"), "{error}");
     let error = introspect(&client, "seen").await.unwrap_err();
-    assert!(matches!(error, IntrospectError::NotATable { .. }), "{error:?}");
+    assert!(matches!(error, IntrospectError::Unusable { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -84,7 +84,10 @@ impl StoreError {
                 | ConnectError::Superseded { .. },
             ) => true,
             Self::Connect(
-                ConnectError::Config { .. } | ConnectError::Tls { .. } | ConnectError::Refused { .. },
+                ConnectError::Config { .. }
+                | ConnectError::Tls { .. }
+                | ConnectError::Refused { .. }
+                | ConnectError::ReadOnly { .. },
             )
             | Self::Busy(_)
             | Self::Timeout(_)

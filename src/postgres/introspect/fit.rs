@@ -1,0 +1,112 @@
+//! Whether rows can go to what a name stands for, and in the way that is configured.
+//!
+//! Guarantees: what is refused here is refused before a row is written, with the reason and what would mend it.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type as WireType;
+
+use super::{IntrospectError, Table};
+use crate::config::{self, Foreign, OnConflict};
+
+/// The foreign table that rows for $1 may go to. There are few foreign tables as a rule, and many partitions.
+const FOREIGN: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+    FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE f.ftrelid = $1 OR $1 IN (SELECT pg_partition_ancestors(f.ftrelid)::oid)
+    ORDER BY 1 LIMIT 1";
+
+/// Sessions to come know a restore by the database's setting; one that is under way by its own.
+const RESTORING: &str = "SELECT coalesce(lower(current_setting('timescaledb.restoring', true)) IN ('on', 'true', 'yes', '1'), false)
+    OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+               WHERE d.datname = current_database() AND 'timescaledb.restoring=on' ILIKE ANY (s.setconfig))";
+
+/// Why a relation of this kind is no table, with what would mend it.
+pub(super) fn takes_no_rows(kind: &str, insertable: bool) -> Option<(&'static str, &'static str)> {
+    match kind {
+        "r" | "p" => None,
+        "f" if insertable => None,
+        "f" => Some((
+            "it is a foreign table that takes no rows",
+            "name a table whose server and foreign-data wrapper take them",
+        )),
+        "v" => Some((
+            "it is a view, and what becomes of a row there is up to its rules and triggers",
+            "name the table behind it",
+        )),
+        "m" => Some(("it is a materialized view, which only REFRESH fills", "name a table")),
+        "S" => Some(("it is a sequence", "name a table")),
+        "i" | "I" => Some(("it is an index", "name its table")),
+        "c" => Some(("it is a composite type", "name a table")),
+        _ => Some(("it is no table", "name a table")),
+    }
+}
+
+/// An error while TimescaleDB restores a dump: rows would go to the hypertable itself, where no query sees them.
+pub(super) async fn not_restoring(client: &Client, name: &str) -> Result<(), IntrospectError> {
+    let restoring = client.query_typed_one(RESTORING, &[]).await.and_then(|row| row.try_get(0));
+    match restoring {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(IntrospectError::Unusable {
+            table: name.to_owned(),
+            problem: "timescaledb.restoring is on, and rows would go past the chunks, where no query sees them".to_owned(),
+            remedy: "end the restore of the database by SELECT timescaledb_post_restore(), or take the setting from the role"
+                .to_owned(),
+        }),
+        Err(source) => Err(IntrospectError::Query { name: name.to_owned(), source }),
+    }
+}
+
+/// What [`Table::foreign`] is.
+pub(super) async fn foreign_part(client: &Client, oid: u32) -> Result<Option<String>, tokio_postgres::Error> {
+    let row = client.query_typed_opt(FOREIGN, &[(&oid, WireType::OID)]).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+impl Table {
+    /// An error where rows cannot be written as `settings` say.
+    pub fn fits(&self, settings: &config::Table) -> Result<(), IntrospectError> {
+        let unusable = |problem: String, remedy: String| {
+            Err(IntrospectError::Unusable { table: settings.name.clone(), problem, remedy })
+        };
+        if let (Some(foreign), Foreign::Refuse) = (&self.foreign, settings.foreign) {
+            let what = if *foreign == self.qualified {
+                "it is a foreign table".to_owned()
+            } else {
+                format!("its partition {foreign} is a foreign table")
+            };
+            return unusable(
+                format!(
+                    "{what}, whose server commits before this one: rows come twice where the transaction fails after that"
+                ),
+                "name a table of this server, or, where at least once will do, set foreign = \"at-least-once\"".to_owned(),
+            );
+        }
+        if let (Some(role), OnConflict::Error | OnConflict::Ignore) =
+            (&self.row_security, settings.on_conflict)
+        {
+            return unusable(
+                format!("row-level security applies to role {role}, and COPY is refused then"),
+                format!(
+                    "ALTER ROLE {role} BYPASSRLS, or let the table's owner write without FORCE ROW LEVEL SECURITY"
+                ),
+            );
+        }
+        if settings.on_conflict != OnConflict::Error
+            && !settings.key.is_empty()
+            && !self.has_key(&settings.key)
+        {
+            let columns = settings.key.join(", ");
+            return unusable(
+                format!("no unique index on ({columns}) that on_conflict can go by"),
+                format!("CREATE UNIQUE INDEX ON {} ({columns}), or correct key", self.qualified),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether there is a unique key of exactly these columns, in whatever order.
+    fn has_key(&self, columns: &[String]) -> bool {
+        self.unique_keys.iter().any(|unique| {
+            unique.len() == columns.len() && unique.iter().all(|column| columns.contains(column))
+        })
+    }
+}
