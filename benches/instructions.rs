@@ -126,12 +126,15 @@ fn run(case: &str, batches: u32) {
     let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
     let mut batch = Batch::new(tables.len());
     for _ in 0..batches {
-        batch.clear();
+        batch.clear(ROOM);
         measured(&mut decoder, &mut batch, &payloads);
         assert_eq!(batch.messages.len() as u64, MESSAGES);
         assert!(batch.rows.refused.is_empty());
     }
 }
+
+/// Bytes that batches may take.
+const ROOM: usize = 1 << 30;
 
 /// What the reading stage does with each delivery.
 #[inline(never)]
@@ -139,14 +142,9 @@ fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Vec<u8>]) {
     for (sequence, payload) in (1..=MESSAGES).zip(payloads.iter().cycle()) {
         let message = decode::Message { sequence, ..frames::message(black_box(payload)) };
         let decode::Message { timestamp_ns, subject, payload, .. } = message;
-        let incoming = Incoming {
-            sequence,
-            timestamp_ns,
-            subject,
-            payload,
-            headers: None,
-            reply: Some(Subject::from_static("$JS.ACK.")),
-        };
-        batch.push(incoming, |_, index, rows| decoder.decode(&message, index, rows));
+        let incoming = Incoming { sequence, timestamp_ns, subject, payload, headers: None };
+        let room = ROOM.saturating_sub(batch.bytes());
+        batch.push(&incoming, |_, index, rows| decoder.decode_into(&message, index, rows, room));
+        batch.reply = Some(Subject::from_static("$JS.ACK."));
     }
 }

@@ -8,10 +8,15 @@
 use async_nats::{HeaderMap, Subject};
 
 use crate::config;
-use crate::decode::Poison;
+use crate::decode::Undecoded;
 
+pub mod headers;
+mod held;
+mod refused;
 mod selection;
 
+pub use held::Held;
+pub use refused::{Refusals, Refused};
 pub use selection::{Excluded, Selection};
 
 /// Everything that one transaction writes: the messages of one contiguous stretch of the stream.
@@ -26,9 +31,13 @@ pub struct Batch {
     /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
     /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
     originals: Vec<u8>,
+    /// Their headers, likewise.
+    headers: Vec<u8>,
     gaps: Vec<Gap>,
     /// How many of the gaps were checked.
     checked: usize,
+    /// How much of each allocation was in use since it was made: by the tables, then by `originals` and `headers`.
+    used: Vec<usize>,
 }
 
 /// Sequences that did not come, right before a message of a batch.
@@ -49,22 +58,10 @@ pub struct Message {
     pub sequence: u64,
     /// When the stream stored it: nanoseconds since the Unix epoch.
     pub timestamp_ns: i64,
-    /// Headers, where it had any.
-    pub headers: Option<HeaderMap>,
     subject_start: usize,
     payload_start: usize,
     payload_end: usize,
-}
-
-/// A message, or an element of it, that does not become rows.
-#[derive(Debug, Clone)]
-pub struct Refused {
-    /// Index of the message in [`Batch::messages`].
-    pub message: u32,
-    /// Place of the element in its array, where it is one element of the table that the poison names.
-    pub element: Option<u32>,
-    /// Why.
-    pub poison: Poison,
+    headers_end: usize,
 }
 
 /// Which limit closed a batch.
@@ -86,7 +83,7 @@ pub struct Rows {
     /// One entry a configured table.
     pub tables: Vec<TableRows>,
     /// What the decoder refused, in stream order.
-    pub refused: Vec<Refused>,
+    pub refused: Refusals,
 }
 
 /// Encoded rows of one table.
@@ -128,13 +125,25 @@ impl Batch {
             messages: Vec::new(),
             reply: None,
             originals: Vec::new(),
+            headers: Vec::new(),
             gaps: Vec::new(),
             checked: 0,
+            used: vec![0; tables + 2],
         }
     }
 
-    /// Empties the batch and keeps its allocations.
-    pub fn clear(&mut self) {
+    /// Empties the batch and keeps its allocations, unless more than `keep` bytes of them were in use: what one giant has
+    /// left behind is given back.
+    pub fn clear(&mut self, keep: usize) {
+        let own = [self.originals.len(), self.headers.len()];
+        let lengths = self.rows.tables.iter().map(TableRows::bytes).chain(own);
+        for (used, now) in self.used.iter_mut().zip(lengths) {
+            *used = now.max(*used);
+        }
+        if self.used.iter().sum::<usize>() > keep {
+            *self = Self::new(self.rows.tables.len());
+            return;
+        }
         for table in &mut self.rows.tables {
             table.data.clear();
             table.rows.clear();
@@ -143,6 +152,7 @@ impl Batch {
         self.messages.clear();
         self.reply = None;
         self.originals.clear();
+        self.headers.clear();
         self.gaps.clear();
         self.checked = 0;
     }
@@ -150,6 +160,11 @@ impl Batch {
     /// Notes that `from` to `to` did not come right before the message that is added next.
     pub fn note_gap(&mut self, from: u64, to: u64) {
         self.gaps.push(Gap { from, to, messages: self.messages.len() });
+    }
+
+    /// Takes back the gap that was noted last: the message after it was not added.
+    pub fn take_gap_back(&mut self) {
+        self.gaps.pop();
     }
 
     /// The gaps that were not checked yet, in the order of the stream.
@@ -171,37 +186,47 @@ impl Batch {
             let end = table.rows.get(rows).map_or(table.data.len(), |row| row.start as usize);
             table.truncate((end, rows));
         }
-        self.rows.refused.retain(|refused| kept(refused.message));
+        let refused = self.rows.refused.partition_point(|refused| kept(refused.message));
+        self.rows.refused.truncate(refused);
         self.messages.truncate(gap.messages);
         self.originals.truncate(self.messages.last().map_or(0, |message| message.payload_end));
+        self.headers.truncate(self.messages.last().map_or(0, |message| message.headers_end));
         self.gaps.retain(|kept| kept.from < gap.from);
         self.checked = self.gaps.len();
         self.reply = None;
     }
 
-    /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none.
+    /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none. Whether it was
+    /// added; it is not where there is no room.
     pub fn push(
         &mut self,
-        delivered: Incoming<'_>,
-        decode: impl FnOnce(&Incoming<'_>, u32, &mut Rows) -> Result<(), Poison>,
-    ) {
+        delivered: &Incoming<'_>,
+        decode: impl FnOnce(&Incoming<'_>, u32, &mut Rows) -> Result<(), Undecoded>,
+    ) -> bool {
         let index = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        if let Err(poison) = decode(&delivered, index, &mut self.rows) {
-            self.rows.refused.push(Refused { message: index, element: None, poison });
+        match decode(delivered, index, &mut self.rows) {
+            Ok(()) => {}
+            Err(Undecoded::Poison(poison)) => {
+                self.rows.refused.push(Refused { message: index, element: None, poison });
+            }
+            Err(Undecoded::NoRoom) => return false,
         }
         let subject_start = self.originals.len();
         self.originals.extend_from_slice(delivered.subject.as_bytes());
         let payload_start = self.originals.len();
         self.originals.extend_from_slice(delivered.payload);
-        self.reply = delivered.reply;
+        if let Some(headers) = delivered.headers {
+            headers::append(&mut self.headers, headers);
+        }
         self.messages.push(Message {
             sequence: delivered.sequence,
             timestamp_ns: delivered.timestamp_ns,
-            headers: delivered.headers,
             subject_start,
             payload_start,
             payload_end: self.originals.len(),
+            headers_end: self.headers.len(),
         });
+        true
     }
 
     /// Whether no message has been added.
@@ -216,10 +241,14 @@ impl Batch {
         self.rows.tables.iter().map(|table| table.rows.len()).sum()
     }
 
-    /// Bytes held: encoded rows and the messages they came from.
+    /// Bytes held: encoded rows, the messages they came from, and the notes on both.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.originals.len() + self.rows.tables.iter().map(|table| table.data.len()).sum::<usize>()
+        self.originals.len()
+            + self.headers.len()
+            + self.messages.len() * size_of::<Message>()
+            + self.rows.tables.iter().map(TableRows::bytes).sum::<usize>()
+            + self.rows.refused.bytes()
     }
 
     /// Subject and payload bytes of the messages.
@@ -252,6 +281,14 @@ impl Batch {
     pub fn payload(&self, message: &Message) -> &[u8] {
         &self.originals[message.payload_start..message.payload_end]
     }
+
+    /// Headers of the `index`th message, as [`headers::read`] takes them; empty where it has none.
+    #[must_use]
+    pub fn headers(&self, index: u32) -> &[u8] {
+        let index = index as usize;
+        let start = index.checked_sub(1).map_or(0, |before| self.messages[before].headers_end);
+        &self.headers[start..self.messages[index].headers_end]
+    }
 }
 
 /// A message on its way into a batch.
@@ -266,9 +303,7 @@ pub struct Incoming<'a> {
     /// Payload as published.
     pub payload: &'a [u8],
     /// Headers, where it has any.
-    pub headers: Option<HeaderMap>,
-    /// Where an ack of it, and of all before it, goes; `None` where it came by no delivery.
-    pub reply: Option<Subject>,
+    pub headers: Option<&'a HeaderMap>,
 }
 
 impl Closed {
@@ -316,6 +351,12 @@ impl TableRows {
         (self.data.len(), self.rows.len())
     }
 
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.len() + self.rows.len() * size_of::<Row>()
+    }
+
     /// Drops everything that was added since `end`.
     pub fn truncate(&mut self, (data, rows): (usize, usize)) {
         self.data.truncate(data);
@@ -344,21 +385,21 @@ mod tests {
     use bytesize::ByteSize;
 
     use super::*;
-    use crate::decode::PoisonKind;
+    use crate::decode::{Poison, PoisonKind};
 
     fn incoming(sequence: u64, payload: &[u8]) -> Incoming<'_> {
-        let reply = Some(format!("ack {sequence}").into());
-        Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None, reply }
+        Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None }
     }
 
     fn push_row(batch: &mut Batch, sequence: u64, time: i64) {
-        batch.push(incoming(sequence, b"payload"), |_, message, rows| {
+        batch.push(&incoming(sequence, b"payload"), |_, message, rows| {
             let table = &mut rows.tables[0];
             let start = u32::try_from(table.data.len()).unwrap();
             table.data.extend_from_slice(b"tuple");
             table.rows.push(Row { start, message, element: 0, time });
             Ok(())
         });
+        batch.reply = Some(format!("ack {sequence}").into());
     }
 
     fn limits(max_rows: usize, max_bytes: u64) -> config::BatchLimits {
@@ -369,14 +410,9 @@ mod tests {
     fn a_refused_message_has_no_row_and_keeps_its_original() {
         let mut batch = Batch::new(1);
         push_row(&mut batch, 7, 0);
-        batch.push(incoming(8, b"bad"), |_, _, _| {
-            Err(Poison {
-                kind: PoisonKind::Malformed,
-                message: "cut short".into(),
-                table: None,
-                column: None,
-            })
-        });
+        let poison =
+            Poison { kind: PoisonKind::Malformed, message: "cut short".into(), table: None, column: None };
+        assert!(batch.push(&incoming(8, b"bad"), |_, _, _| Err(poison.into())));
         assert_eq!(batch.row_count(), 1);
         assert_eq!(batch.rows.tables[0].data, b"tuple");
         assert_eq!(batch.rows.refused.len(), 1);
@@ -397,7 +433,7 @@ mod tests {
     #[test]
     fn messages_without_rows_fill_a_batch_too() {
         let mut batch = Batch::new(1);
-        batch.push(incoming(1, b""), |_, _, _| Ok(()));
+        batch.push(&incoming(1, b""), |_, _, _| Ok(()));
         assert_eq!(batch.reached(&limits(1, 1_000)), Some(Closed::Rows));
     }
 

@@ -260,10 +260,14 @@ async fn send(
         Some(order) => {
             let mut chunk = BytesMut::with_capacity(CHUNK);
             for &index in order {
-                let tuple = &rows.data[rows.range(index)];
-                if chunk.len() + tuple.len() > CHUNK && !chunk.is_empty() {
+                let mut tuple = &rows.data[rows.range(index)];
+                // A tuple may lie across chunks: a large one is never in memory once more.
+                while chunk.len() + tuple.len() > CHUNK {
+                    let (now, later) = tuple.split_at(CHUNK - chunk.len());
+                    chunk.extend_from_slice(now);
                     sink.feed(chunk.split().freeze()).await.map_err(failed)?;
                     chunk.reserve(CHUNK);
+                    tuple = later;
                 }
                 chunk.extend_from_slice(tuple);
             }

@@ -67,15 +67,23 @@ pub struct DeadLetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers(String);
 
+impl Headers {
+    /// Those of one message, by name and value; `None` where there are none.
+    pub fn new<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Option<Self> {
+        let mut object: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
+        for (name, value) in headers {
+            // Two names can become one by the replacement of NUL; no value is lost by it.
+            object.entry(storable(name)).or_default().push(storable(value));
+        }
+        // Keys are text, so that this cannot fail.
+        (!object.is_empty()).then(|| Self(serde_json::to_string(&object).unwrap_or_default()))
+    }
+}
+
 impl From<&HeaderMap> for Headers {
     fn from(headers: &HeaderMap) -> Self {
-        let mut object: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
-        for (name, values) in headers.iter() {
-            // Two names can become one by the replacement of NUL; no value is lost by it.
-            let entry = object.entry(storable(name.as_ref())).or_default();
-            entry.extend(values.iter().map(|value| storable(value.as_str())));
-        }
-        Self(serde_json::json!(object).to_string())
+        let all = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        Self::new(all.map(|(name, value)| (name.as_ref(), value.as_str()))).unwrap_or(Self("{}".to_owned()))
     }
 }
 

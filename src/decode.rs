@@ -9,6 +9,7 @@
 //! as absent: it takes the column's default, else NULL. A message that no table takes by its subject and its headers is not
 //! read at all.
 
+mod cost;
 pub(crate) mod json;
 pub(crate) mod msgpack;
 mod plan;
@@ -20,6 +21,7 @@ mod untaken;
 pub(crate) mod value;
 mod walk;
 mod when;
+mod wrong;
 
 use async_nats::HeaderMap;
 
@@ -28,6 +30,7 @@ use crate::config;
 use crate::encode::Encoder;
 use crate::postgres::introspect;
 
+use cost::{Cost, Over};
 use plan::Plan;
 use row::{Refusals, Rows as RowWriter};
 pub use show::as_json;
@@ -78,6 +81,8 @@ pub enum PoisonKind {
     Unmatched,
     /// The client library cannot read it, so it never came to be decoded.
     Unreadable,
+    /// Its rows would take more memory than those of one message may.
+    TooLarge,
 }
 
 impl PoisonKind {
@@ -91,6 +96,7 @@ impl PoisonKind {
             Self::Range => "range",
             Self::Unmatched => "unmatched",
             Self::Unreadable => "unreadable",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -104,7 +110,31 @@ pub struct Decoder {
     mark: Mark,
     /// How many elements of a message may be refused one by one.
     max_refused: usize,
+    /// Bytes that the rows of one message may take.
+    most: usize,
 }
+
+/// Why there are no rows of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecoded {
+    /// There never will be.
+    Poison(Poison),
+    /// There is no room for them now.
+    NoRoom,
+}
+
+impl From<Poison> for Undecoded {
+    fn from(poison: Poison) -> Self {
+        Self::Poison(poison)
+    }
+}
+
+/// The share of `max_buffered_bytes` that the rows of one message may take, as one over it: as much as a pull request, so
+/// that one such message and what is read of the next fit whatever comes.
+const SHARE: u64 = 4;
+
+/// A message of so many bytes is looked at field by field: of a smaller one no row is large enough to matter.
+const LARGE: usize = 64 * 1024;
 
 /// What is reused from message to message.
 #[derive(Debug)]
@@ -139,6 +169,7 @@ impl Decoder {
             buffers,
             mark: Mark::default(),
             max_refused: pipeline.poison.max_per_batch,
+            most: usize::try_from(pipeline.max_buffered_bytes.as_u64() / SHARE).unwrap_or(usize::MAX),
         })
     }
 
@@ -151,21 +182,40 @@ impl Decoder {
     /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an error nothing
     /// stays appended.
     pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
+        match self.decode_into(message, index, rows, usize::MAX) {
+            Ok(()) => Ok(()),
+            Err(Undecoded::Poison(poison)) => Err(poison),
+            Err(Undecoded::NoRoom) => unreachable!("there is room for all that may be"),
+        }
+    }
+
+    /// The same where the rows may take `room` bytes now.
+    pub fn decode_into(
+        &mut self,
+        message: &Message<'_>,
+        index: u32,
+        rows: &mut Rows,
+        room: usize,
+    ) -> Result<(), Undecoded> {
         if !self.plan.admit(message) {
             self.plan.settle(Some(Tables::NONE), &[]);
-            return unmatched(self.plan.unmatched);
+            return Ok(unmatched(self.plan.unmatched)?);
         }
         rows.mark(&mut self.mark);
         let decoded = match self.format(message) {
             _ if message.payload.is_empty() && self.plan.goes_by_headers() => {
-                self.decode_as(message, json::Reader::new(NO_FIELDS), index, rows)
+                self.decode_as(message, json::Reader::new(NO_FIELDS), index, rows, room)
             }
-            Form::Msgpack if message.payload.is_empty() => Err(empty(msgpack::Reader::NAME)),
-            Form::Json if message.payload.is_empty() => Err(empty(json::Reader::NAME)),
-            Form::Msgpack => self.decode_as(message, msgpack::Reader::new(message.payload), index, rows),
+            Form::Msgpack if message.payload.is_empty() => Err(empty(msgpack::Reader::NAME).into()),
+            Form::Json if message.payload.is_empty() => Err(empty(json::Reader::NAME).into()),
+            Form::Msgpack => {
+                self.decode_as(message, msgpack::Reader::new(message.payload), index, rows, room)
+            }
             Form::Json => match str::from_utf8(message.payload) {
-                Ok(text) => self.decode_as(message, json::Reader::new(text), index, rows),
-                Err(error) => Err(malformed("JSON", Malformed::new(&"not UTF-8", error.valid_up_to()))),
+                Ok(text) => self.decode_as(message, json::Reader::new(text), index, rows, room),
+                Err(error) => {
+                    Err(malformed("JSON", Malformed::new(&"not UTF-8", error.valid_up_to())).into())
+                }
             },
         };
         if decoded.is_err() {
@@ -207,7 +257,8 @@ impl Decoder {
         mut reader: R,
         index: u32,
         rows: &mut Rows,
-    ) -> Result<(), Poison> {
+        room: usize,
+    ) -> Result<(), Undecoded> {
         let buffers = &mut self.buffers;
         let mut slots = reuse(std::mem::take(&mut buffers.message));
         let read = self
@@ -216,23 +267,27 @@ impl Decoder {
             .walk(&mut reader, &mut slots, &mut buffers.key, 0)
             .and_then(|()| reader.end())
             .map_err(|fault| malformed(R::NAME, fault));
-        let decoded = read.and_then(|()| match slots[walk::ROOT] {
+        let decoded = read.map_err(Undecoded::from).and_then(|()| match slots[walk::ROOT] {
             Some(Value::Map(raw)) => {
                 let matched = self.plan.matched(&slots, &mut buffers.key);
                 if matched == Tables::NONE {
-                    return unmatched(self.plan.unmatched).map(|()| matched);
+                    return Ok(unmatched(self.plan.unmatched).map(|()| matched)?);
                 }
                 self.plan.fits(matched, &slots)?;
                 let refused = Refusals { list: &mut rows.refused, room: self.max_refused };
-                let mut writer = RowWriter { buffers, message, raw, slots: &slots, index, refused, matched };
+                let cost = Cost::begin(message.payload.len(), self.most, room);
+                let large = message.payload.len() > LARGE;
+                buffers.encoder.bound(usize::MAX);
+                let mut writer =
+                    RowWriter { buffers, message, raw, slots: &slots, index, refused, matched, cost, large };
                 for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
                     if table.takes {
-                        writer.table(table, rows)?;
+                        writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
                     }
                 }
                 Ok(matched)
             }
-            _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0))),
+            _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0)).into()),
         });
         self.plan.settle(decoded.as_ref().ok().copied(), &slots);
         self.buffers.message = reuse(slots);
@@ -267,6 +322,17 @@ fn header_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item =
 fn reuse<'b>(mut slots: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
     slots.clear();
     slots.into_iter().map(|_| None).collect()
+}
+
+#[cold]
+fn undecoded(poison: Poison, cost: &Cost) -> Undecoded {
+    if poison.kind != PoisonKind::TooLarge {
+        return poison.into();
+    }
+    match cost.over() {
+        Over::Room => Undecoded::NoRoom,
+        Over::Most => cost.poison(poison.table).into(),
+    }
 }
 
 /// What becomes of a message that no table takes.

@@ -67,6 +67,8 @@ pub struct Encoder {
     keys: json::Keys,
     /// Arrays and maps that were written.
     texts: json::Texts,
+    /// How long what is appended to may become while an array or JSON is written.
+    bound: usize,
 }
 
 /// Base64 as RFC 4648 has it; on the way in, padding may be left out.
@@ -90,6 +92,14 @@ impl Fault {
     pub(crate) fn malformed(what: Wording) -> Self {
         Self { kind: PoisonKind::Malformed, what }
     }
+
+    #[cold]
+    fn too_large() -> Self {
+        Self {
+            kind: PoisonKind::TooLarge,
+            what: &"the row takes more memory than the rows of one message may",
+        }
+    }
 }
 
 impl From<TooLong> for Fault {
@@ -108,12 +118,20 @@ impl Encoder {
             unescaped: String::new(),
             keys: json::Keys::default(),
             texts: json::Texts::default(),
+            bound: usize::MAX,
         }
+    }
+
+    /// Lets arrays and JSON end with a fault that is [too large](PoisonKind::TooLarge) once what they are appended to is
+    /// longer than `bytes`: a byte of a message may become twelve of an array.
+    pub(crate) fn bound(&mut self, bytes: usize) {
+        self.bound = bytes;
     }
 
     /// What writes JSON text.
     pub(crate) fn json_writer(&mut self, nul: json::Nul) -> json::Writer<'_> {
-        json::Writer { non_finite: self.non_finite, nul, keys: &mut self.keys, texts: &mut self.texts }
+        let Self { non_finite, bound, keys, texts, .. } = self;
+        json::Writer { non_finite: *non_finite, nul, keys, texts, bound: *bound }
     }
 
     /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was appended is of

@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::ack;
 use crate::approach::{Approach, Begin};
-use crate::batch::Gap;
+use crate::batch::{Gap, Held};
 use crate::checkpoint::Place;
 use crate::config::{self, Config};
 use crate::copy::Target;
@@ -50,6 +50,15 @@ const EMPTIED: usize = 2;
 /// How long what has arrived over a connection that is lost may take to be taken and sent to the writer: two pull
 /// requests are decoded in a fraction of it, and a writer that is stuck does not keep the loss from being told for longer.
 const LAST_DELIVERIES: Duration = Duration::from_secs(5);
+
+/// How many times `batch.max_bytes` an emptied batch keeps of its allocations: rows, their messages, and what goes beyond
+/// its limit by one message.
+const KEPT: usize = 3;
+
+/// Bytes that the batches of a pipeline may take together: what pull requests leave of `max_buffered_bytes`.
+fn batch_bytes(pipeline: &config::Pipeline) -> usize {
+    usize::try_from(pipeline.max_buffered_bytes.as_u64() / 2).unwrap_or(usize::MAX)
+}
 
 /// What stays the same over the generations of a pipeline.
 #[derive(Debug)]
@@ -246,6 +255,7 @@ impl Pipeline {
             .enumerate()
             .map(|(index, (settings, table))| Target::new(settings, table, decoder.columns(index)))
             .collect();
+        let held = Arc::new(Held::new(batch_bytes(&self.pipeline)));
         let writer = Writer {
             session,
             place: self.place.clone(),
@@ -256,6 +266,10 @@ impl Pipeline {
             poison: Arc::clone(&self.poison),
             memory: Arc::clone(&self.memory),
             step_timeout: self.settings.postgres.step_timeout,
+            held: Arc::clone(&held),
+            keep: usize::try_from(self.pipeline.batch.max_bytes.as_u64())
+                .unwrap_or(usize::MAX)
+                .saturating_mul(KEPT),
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),
             status: Arc::clone(&self.status),
@@ -271,6 +285,8 @@ impl Pipeline {
             decoder,
             limits: subscribe::batch_limits(self.pipeline.batch, &consumer),
             tables: tables.len(),
+            held,
+            waiting: None,
             gaps: Gaps::new(contents.clone(), stream.clone(), self.pipeline.clone()),
             last_sequence: claim.last_sequence,
             until: self.until,

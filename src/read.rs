@@ -6,6 +6,7 @@
 //! writer busy, nothing more is taken from the subscription. Each jump in stream sequences, that from the checkpoint
 //! to the first delivery too, is checked before anything after it is sent on ([`crate::gaps`]).
 
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,9 +14,9 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::batch::{Batch, Closed, Gap, Incoming};
+use crate::batch::{Batch, Closed, Gap, Held, Incoming};
 use crate::config;
-use crate::decode::{self, Decoder};
+use crate::decode::{self, Decoder, Undecoded};
 use crate::gaps::{self, Gaps};
 use crate::kill_point;
 use crate::lag::Progress;
@@ -36,6 +37,10 @@ pub struct Reader {
     pub limits: config::BatchLimits,
     /// Tables that a message fills.
     pub tables: usize,
+    /// What batches on their way take.
+    pub held: Arc<Held>,
+    /// What was delivered and has no room beside what is held.
+    pub waiting: Option<Delivery>,
     /// Whom to ask when sequences jump.
     pub gaps: Gaps,
     /// The last sequence to take; what follows ends the reading like a stop.
@@ -87,19 +92,18 @@ impl Reader {
     ) -> Result<Ended, Error> {
         let mut age = pin!(sleep(self.limits.longest_age()));
         let mut batch = Batch::new(self.tables);
-        let (mut due, mut cut, mut dropped) = (None, None, None);
-        for single in std::mem::take(&mut self.singles) {
-            if single.sequence <= self.until {
-                self.push_single(&mut batch, single);
-                due = Some(Closed::Age);
-            }
-        }
+        let mut due = match self.take_singles(&batches, &mut batch, &mut emptied).await? {
+            ControlFlow::Break(ended) => return Ok(ended),
+            ControlFlow::Continue(any) => any.then_some(Closed::Age),
+        };
+        let (mut cut, mut dropped) = (None, None);
         let timing = self.metrics.stages.start();
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
-            self.progress.room(room);
+            self.progress.room(room && self.waiting.is_none());
             // What is due waits for the writer, also where there is room for more of it.
-            timing.enter(if due.is_some() { Stage::Database } else { Stage::Nats });
+            let waits = due.is_some() || self.waiting.is_some();
+            timing.enter(if waits { Stage::Database } else { Stage::Nats });
             tokio::select! {
                 // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
                 // its age stays near its limit.
@@ -112,15 +116,13 @@ impl Reader {
                         self.finish(permit, batch);
                         return Ok(Ended::Dropped(gap));
                     }
-                    let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
-                    self.count(&batch, due.take().unwrap_or(Closed::Age));
-                    permit.send(std::mem::replace(&mut batch, next));
+                    self.send(permit, &mut batch, &mut emptied, due.take().unwrap_or(Closed::Age));
                 }
                 () = &mut age, if due.is_none() && !batch.is_empty() => {
                     due = Some(Closed::Age);
                     dropped = self.dropped(&mut batch).await?;
                 }
-                delivery = self.subscription.next(), if room => {
+                delivery = self.next(), if room => {
                     timing.enter(Stage::Decode);
                     let taken = match delivery {
                         Ok(delivery) => {
@@ -138,7 +140,8 @@ impl Reader {
                     match taken {
                         Ok(true) => {
                             let before = due;
-                            due = batch.reached(&self.limits).or(due);
+                            let full = self.waiting.is_some() && !batch.is_empty();
+                            due = full.then_some(Closed::Bytes).or(batch.reached(&self.limits)).or(due);
                             // While it waits for the writer, the front may pass what was removed on purpose.
                             if before.is_none() && due.is_some() {
                                 dropped = self.dropped(&mut batch).await?;
@@ -174,6 +177,33 @@ impl Reader {
         Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
     }
 
+    /// Takes what was read one by one; whether there was any.
+    async fn take_singles(
+        &mut self,
+        batches: &mpsc::Sender<Batch>,
+        batch: &mut Batch,
+        emptied: &mut mpsc::Receiver<Batch>,
+    ) -> Result<ControlFlow<Ended, bool>, Error> {
+        for single in std::mem::take(&mut self.singles) {
+            if single.sequence > self.until {
+                break;
+            }
+            if self.push_single(batch, &single) {
+                continue;
+            }
+            // What is there goes first; then there is room for any.
+            let Ok(permit) = batches.reserve().await else { return Ok(ControlFlow::Break(Ended::Stopped)) };
+            if let Some(gap) = self.dropped(batch).await? {
+                self.finish(permit, std::mem::replace(batch, Batch::new(self.tables)));
+                return Ok(ControlFlow::Break(Ended::Dropped(gap)));
+            }
+            self.send(permit, batch, emptied, Closed::Bytes);
+            self.held.none().await;
+            self.push_single(batch, &single);
+        }
+        Ok(ControlFlow::Continue(!batch.is_empty()))
+    }
+
     /// Takes a delivery and those that have arrived after it; false once the last sequence to take is passed.
     fn take(&mut self, mut delivery: Delivery, batch: &mut Batch) -> Result<bool, subscribe::Error> {
         let mut taken = 1;
@@ -181,8 +211,8 @@ impl Reader {
             if delivery.sequence > self.until {
                 return Ok(false);
             }
-            self.push(batch, delivery);
-            if taken == TAKEN_IN_A_ROW || batch.reached(&self.limits).is_some() {
+            let added = self.push(batch, delivery);
+            if !added || taken == TAKEN_IN_A_ROW || batch.reached(&self.limits).is_some() {
                 return Ok(true);
             }
             let Some(next) = self.subscription.next_ready() else { return Ok(true) };
@@ -207,63 +237,114 @@ impl Reader {
         Ok(Some(gap))
     }
 
+    /// Sends a batch, in whose place an emptied one comes.
+    fn send(
+        &mut self,
+        permit: mpsc::Permit<'_, Batch>,
+        batch: &mut Batch,
+        emptied: &mut mpsc::Receiver<Batch>,
+        closed: Closed,
+    ) {
+        let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
+        self.count(batch, closed);
+        self.held.sent(batch.bytes());
+        permit.send(std::mem::replace(batch, next));
+    }
+
     /// Sends the last batch.
     fn finish(&mut self, permit: mpsc::Permit<'_, Batch>, batch: Batch) {
         if !batch.is_empty() {
             self.count(&batch, Closed::Shutdown);
+            self.held.sent(batch.bytes());
             permit.send(batch);
         }
     }
 
-    fn push(&mut self, batch: &mut Batch, delivery: Delivery) {
+    /// The next delivery. One that had no room has all there is once everything before it is written. Dropping the future
+    /// loses nothing.
+    async fn next(&mut self) -> Result<Delivery, subscribe::Error> {
+        if self.waiting.is_some() {
+            self.held.none().await;
+        }
+        match self.waiting.take() {
+            Some(delivery) => Ok(delivery),
+            None => self.subscription.next().await,
+        }
+    }
+
+    /// Adds a delivery to the batch, or lets it wait where there is no room for its rows; whether it was added.
+    fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
         self.progress.delivered(delivery.consumer_sequence, delivery.timestamp_ns);
+        let room = self.held.room(batch.bytes(), delivery.subject.len() + delivery.payload.len());
         let incoming = Incoming {
             sequence: delivery.sequence,
             timestamp_ns: delivery.timestamp_ns,
             subject: &delivery.subject,
             payload: &delivery.payload,
-            headers: delivery.headers,
-            reply: Some(delivery.reply),
+            headers: delivery.headers.as_ref(),
         };
-        self.add(batch, incoming, None);
-        kill_point::reach(kill_point::AFTER_DECODE);
+        let added = room > 0 && self.add(batch, &incoming, room, None);
+        if added {
+            batch.reply = Some(delivery.reply);
+            kill_point::reach(kill_point::AFTER_DECODE);
+        } else {
+            self.waiting = Some(delivery);
+        }
+        added
     }
 
-    fn push_single(&mut self, batch: &mut Batch, single: Single) {
+    /// Adds a message that was read by itself; whether there was room for it.
+    fn push_single(&mut self, batch: &mut Batch, single: &Single) -> bool {
         self.progress.fetched(single.timestamp_ns);
         let incoming = Incoming {
             sequence: single.sequence,
             timestamp_ns: single.timestamp_ns,
             subject: &single.subject,
             payload: &single.payload,
-            headers: single.headers,
-            reply: None,
+            headers: single.headers.as_ref(),
         };
-        self.add(batch, incoming, single.unreadable);
+        let room = self.held.room(batch.bytes(), single.subject.len() + single.payload.len());
+        let added = room > 0 && self.add(batch, &incoming, room, single.unreadable);
+        if added {
+            batch.reply = None;
+        }
+        added
     }
 
-    /// Adds a message: its rows, or why it has none.
+    /// Adds a message: its rows, for which there is `room`, or why it has none; whether it was added.
     #[inline]
-    fn add(&mut self, batch: &mut Batch, incoming: Incoming<'_>, unreadable: Option<Unreadable>) {
-        if incoming.sequence != self.last_sequence + 1 {
+    fn add(
+        &mut self,
+        batch: &mut Batch,
+        incoming: &Incoming<'_>,
+        room: usize,
+        unreadable: Option<Unreadable>,
+    ) -> bool {
+        let jumps = incoming.sequence != self.last_sequence + 1;
+        if jumps {
             batch.note_gap(self.last_sequence + 1, incoming.sequence - 1);
         }
-        self.last_sequence = incoming.sequence;
-        self.progress.reached(incoming.sequence);
         let decoder = &mut self.decoder;
-        batch.push(incoming, |incoming, index, rows| {
+        let added = batch.push(incoming, |incoming, index, rows| {
             if let Some(reason) = unreadable {
-                return Err(reason.into());
+                return Err(Undecoded::Poison(reason.into()));
             }
             let message = decode::Message {
                 subject: incoming.subject,
-                headers: incoming.headers.as_ref(),
+                headers: incoming.headers,
                 payload: incoming.payload,
                 sequence: incoming.sequence,
                 timestamp_ns: incoming.timestamp_ns,
             };
-            decoder.decode(&message, index, rows)
+            decoder.decode_into(&message, index, rows, room)
         });
+        if added {
+            self.last_sequence = incoming.sequence;
+            self.progress.reached(incoming.sequence);
+        } else if jumps {
+            batch.take_gap_back();
+        }
+        added
     }
 
     fn count(&mut self, batch: &Batch, closed: Closed) {

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::ack::Ack;
-use crate::batch::{Batch, Row};
+use crate::batch::{Batch, Held, Row};
 use crate::checkpoint::{self, Committed, Place};
 use crate::copy::Target;
 use crate::lag::Progress;
@@ -90,6 +90,10 @@ pub struct Writer {
     pub memory: Arc<Mutex<Memory>>,
     /// How long one step of a transaction may take.
     pub step_timeout: Duration,
+    /// Told of every batch that is written.
+    pub held: Arc<Held>,
+    /// What an emptied batch may keep of its allocations, in bytes.
+    pub keep: usize,
     /// Told of every commit.
     pub progress: Arc<Progress>,
     /// Counts all there is to count about commits.
@@ -133,8 +137,10 @@ impl Writer {
                         self.at(metrics::Step::Ack);
                         acks.send(Ack { committed, reply }).await.ok();
                     }
-                    self.metrics.buffered_bytes.sub(gauge_value(batch.bytes() as u64));
-                    batch.clear();
+                    let bytes = batch.bytes();
+                    self.metrics.buffered_bytes.sub(gauge_value(bytes as u64));
+                    batch.clear(self.keep);
+                    self.held.written(bytes);
                     // Nobody waits for an emptied batch: it is only spared an allocation.
                     emptied.try_send(batch).ok();
                     renewal.reset();

@@ -430,7 +430,6 @@ fn decode(
     if let Some(refused) = refused {
         return Err(with_reason(&letter, &refused.poison).into());
     }
-    rows.refused.clear();
     // A table may be filled in several ways, told apart by `when`.
     let mut ways = 0;
     for (table, rows) in pipeline.tables.iter().zip(&mut rows.tables) {

@@ -2,16 +2,20 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::batch::{Refused, Row, TableRows};
+use async_nats::{HeaderMap, HeaderName};
+
+use crate::batch::{self, Refused, Row, TableRows};
 use crate::config::BadElement;
 use crate::encode::json::LONE_SURROGATE;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
+use super::cost::{Cost, SMALL};
 use super::plan::{Column, Each, From, Table, Taken, Unpivot};
 use super::takers::Tables;
 use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
+use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large};
 use super::{Buffers, Message, Poison, PoisonKind, header, json, msgpack, reuse};
 
 /// Writes the rows of one message.
@@ -27,11 +31,15 @@ pub(super) struct Rows<'d, 'a> {
     pub(super) refused: Refusals<'d>,
     /// The tables that take the message.
     pub(super) matched: Tables,
+    /// What the message may cost.
+    pub(super) cost: Cost,
+    /// Whether one row may be too much by itself.
+    pub(super) large: bool,
 }
 
 /// The elements of one message that were refused.
 pub(super) struct Refusals<'d> {
-    pub(super) list: &'d mut Vec<Refused>,
+    pub(super) list: &'d mut batch::Refusals,
     /// How many may still be refused before the message is refused as a whole.
     pub(super) room: usize,
 }
@@ -49,8 +57,12 @@ struct Origin<'s, 'a> {
     entry: Option<(Value<'s>, Value<'a>)>,
 }
 
-/// The longest excerpt of a value in an error message, in characters.
-const EXCERPT: usize = 40;
+impl<'s> Origin<'s, '_> {
+    /// Name of the unpivoted field.
+    fn name(&self) -> Option<Value<'s>> {
+        self.entry.map(|(name, _)| name)
+    }
+}
 
 impl<'a> Rows<'_, 'a> {
     /// Appends the message's rows of one table.
@@ -58,8 +70,10 @@ impl<'a> Rows<'_, 'a> {
     pub(super) fn table(&mut self, table: &mut Table, rows: &mut TableRows) -> Result<(), Poison> {
         let Some(mut each) = table.each.take() else {
             let origin = Origin { element: &[], raw: self.raw, place: 0, entry: None };
+            self.cost.repeats(0);
             return self.unpivoted(table, rows, origin);
         };
+        self.repeats(table, &[]);
         let mut slots = reuse(std::mem::take(&mut self.buffers.element));
         let done = match self.slots[each.slot] {
             None | Some(Value::Null) => Ok(()),
@@ -87,13 +101,24 @@ impl<'a> Rows<'_, 'a> {
         mut reader: R,
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
+        let bytes = bytes_of(self.slots[each.slot]);
+        let first = self.cost.rows();
         let Ok(Next::Array(mut array)) = reader.open(&mut Value::Null) else { return Ok(()) };
         let mut place = 0;
         while reader.element(&mut array).map_err(malformed)? {
-            let before = (each.bad == BadElement::Element).then(|| (reader.clone(), rows.end()));
+            let before =
+                (each.bad == BadElement::Element).then(|| (reader.clone(), rows.end(), self.cost.rows()));
             if let Err(poison) = self.element(table, rows, each, slots, &mut reader, place) {
-                let Some((start, end)) = before else { return Err(poison) };
+                if poison.kind == PoisonKind::TooLarge {
+                    self.cost.estimate(first, reader.position(), bytes);
+                    return Err(poison);
+                }
+                let Some((start, end, cost)) = before else { return Err(poison) };
+                let written = rows.data.len() - end.0;
                 rows.truncate(end);
+                if !self.cost.refused(cost, written) {
+                    return Err(too_large(table));
+                }
                 self.refuse(poison, place)?;
                 // It may not have been read to its end.
                 reader = start;
@@ -164,6 +189,7 @@ impl<'a> Rows<'_, 'a> {
         unpivot: &Unpivot,
         origin: Origin<'_, 'a>,
     ) -> Result<(), Poison> {
+        self.repeats(table, origin.element);
         let (map, taken) = match unpivot {
             Unpivot::Fields(fields) => {
                 for (name, from) in fields {
@@ -180,8 +206,12 @@ impl<'a> Rows<'_, 'a> {
             Unpivot::Rest => (origin.raw, table.taken.as_slice()),
         };
         match map {
-            Raw::Msgpack(bytes) => self.entries(table, rows, origin, msgpack::Reader::new(bytes), taken),
-            Raw::Json { text, .. } => self.entries(table, rows, origin, json::Reader::new(text), taken),
+            Raw::Msgpack(bytes) => {
+                self.entries(table, rows, origin, (msgpack::Reader::new(bytes), bytes.len()), taken)
+            }
+            Raw::Json { text, .. } => {
+                self.entries(table, rows, origin, (json::Reader::new(text), text.len()), taken)
+            }
         }
     }
 
@@ -191,10 +221,11 @@ impl<'a> Rows<'_, 'a> {
         table: &Table,
         rows: &mut TableRows,
         origin: Origin<'_, 'a>,
-        mut reader: R,
+        (mut reader, length): (R, usize),
         taken: &[Taken],
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
+        let first = self.cost.rows();
         let Next::Map(mut map) = reader.open(&mut Value::Null).map_err(malformed)? else {
             return Err(no_map(table, "the element", Value::Array(origin.raw)));
         };
@@ -210,9 +241,37 @@ impl<'a> Rows<'_, 'a> {
                 Key::Escaped(name) => Value::Escaped(name),
                 Key::Other(name) => name,
             };
-            self.row(table, rows, &Origin { entry: Some((name, value)), ..origin })?;
+            if let Err(poison) = self.row(table, rows, &Origin { entry: Some((name, value)), ..origin }) {
+                if poison.kind == PoisonKind::TooLarge {
+                    self.cost.estimate(first, reader.position(), length);
+                }
+                return Err(poison);
+            }
         }
         Ok(())
+    }
+
+    /// Counts what each row of `table` reads of the message, or of the `element` whose fields are unpivoted, again.
+    #[inline]
+    fn repeats(&mut self, table: &Table, element: &[Option<Value<'a>>]) {
+        let small = self.message.payload.len() <= SMALL && self.message.headers.is_none();
+        self.cost.repeats(if small { 0 } else { self.repeated(table, element) });
+    }
+
+    fn repeated(&self, table: &Table, element: &[Option<Value<'a>>]) -> usize {
+        let message = self.message;
+        let of_column = |column: &Column| match &column.from {
+            From::Message(slot) => bytes_of(self.slots[*slot]),
+            From::Element(slot) => element.get(*slot).map_or(0, |value| bytes_of(*value)),
+            From::Subject | From::SubjectToken(_) => message.subject.len(),
+            // Each is looked at.
+            From::Header(_) => message.headers.map_or(0, HeaderMap::len) * size_of::<HeaderName>(),
+            From::Payload => message.payload.len(),
+            From::Rest if table.unpivot.is_some() => message.payload.len(),
+            From::Rest | From::Place | From::Sequence | From::Timestamp | From::Name | From::Value => 0,
+            From::Constant(field) => field.len(),
+        };
+        table.columns.iter().map(of_column).sum()
     }
 
     /// What lies in a slot.
@@ -232,6 +291,9 @@ impl<'a> Rows<'_, 'a> {
             poison(table, None, Fault::range(&"the rows of a batch are longer than 4 GiB"), None)
         })?;
         copy_frame::tuple(out, table.width);
+        if self.large {
+            self.buffers.encoder.bound(out.len().saturating_add(self.cost.left()));
+        }
         let mut time = 0;
         for (position, column) in table.columns.iter().enumerate() {
             let field = out.len();
@@ -246,12 +308,13 @@ impl<'a> Rows<'_, 'a> {
                     continue;
                 }
                 From::Rest => {
-                    self.rest(out, table, column, origin.raw)
-                        .map_err(|fault| poison(table, Some(position), fault, None))?;
+                    self.rest(out, table, column, origin.raw).map_err(|fault| {
+                        self.fault(table, position, fault, None, origin, out.len() - start as usize)
+                    })?;
                     continue;
                 }
                 From::Place => Some(Value::Int(origin.place.into())),
-                From::Name => origin.entry.map(|(name, _)| name),
+                From::Name => origin.name(),
                 From::Value => origin.entry.map(|(_, value)| value),
                 other => self.about_message(other, &column.ty),
             };
@@ -259,26 +322,51 @@ impl<'a> Rows<'_, 'a> {
                 None | Some(Value::Null) => Written::Null,
                 Some(value) => {
                     column.filled.store(true, Ordering::Relaxed);
-                    self.buffers
-                        .encoder
-                        .field(out, &column.ty, column.times, value)
-                        .map_err(|fault| named(poison(table, Some(position), fault, Some(value)), origin))?
+                    self.buffers.encoder.field(out, &column.ty, column.times, value).map_err(|fault| {
+                        self.fault(table, position, fault, Some(value), origin, out.len() - start as usize)
+                    })?
                 }
             };
             if written == Written::Null {
                 out.truncate(field);
                 match &column.default {
                     Some(default) => out.extend_from_slice(default),
-                    None if column.not_null => return Err(named(missing(table, position, value), origin)),
+                    None if column.not_null => {
+                        return Err(named(missing(table, position, value), origin.name()));
+                    }
                     None => copy_frame::null(out),
                 }
             }
             if table.time == Some(position) {
                 time = time_of(&out[field..]);
             }
+            if self.large && out.len() - start as usize > self.cost.left() {
+                break;
+            }
+        }
+        if !self.cost.row(out.len() - start as usize) {
+            return Err(too_large(table));
         }
         rows.rows.push(Row { start, message: self.index, element: origin.place, time });
         Ok(())
+    }
+
+    /// Why a row is none that has `written` bytes already.
+    #[cold]
+    fn fault(
+        &mut self,
+        table: &Table,
+        column: usize,
+        fault: Fault,
+        value: Option<Value<'_>>,
+        origin: &Origin<'_, 'a>,
+        written: usize,
+    ) -> Poison {
+        if fault.kind == PoisonKind::TooLarge {
+            self.cost.row(written);
+            return too_large(table);
+        }
+        named(poison(table, Some(column), fault, value), origin.name())
     }
 
     /// What the broker says about the message.
@@ -327,6 +415,24 @@ impl<'a> Rows<'_, 'a> {
                 Raw::Json { text, .. } => rest_of(out, json::Reader::new(text), taken, key, writer),
             }
         })
+    }
+}
+
+/// Bytes that a value takes in the message, where they may be many.
+fn bytes_of(value: Option<Value<'_>>) -> usize {
+    match value {
+        Some(Value::Str(text) | Value::Escaped(text) | Value::Decimal(text)) => text.len(),
+        Some(Value::NotText(bytes) | Value::Bytes(bytes)) => bytes.len(),
+        Some(Value::Array(raw) | Value::Map(raw)) => length(raw),
+        Some(_) | None => 0,
+    }
+}
+
+/// Bytes that an array or a map takes in the message.
+fn length(raw: Raw<'_>) -> usize {
+    match raw {
+        Raw::Msgpack(bytes) => bytes.len(),
+        Raw::Json { text, .. } => text.len(),
     }
 }
 
@@ -382,105 +488,5 @@ fn time_of(field: &[u8]) -> i64 {
         [0, 0, 0, 8, value @ ..] => value.first_chunk().map_or(0, |value| i64::from_be_bytes(*value)),
         [0, 0, 0, 4, value @ ..] => value.first_chunk().map_or(0, |value| i32::from_be_bytes(*value).into()),
         _ => 0,
-    }
-}
-
-#[cold]
-fn poison(table: &Table, column: Option<usize>, fault: Fault, value: Option<Value<'_>>) -> Poison {
-    let message = match (column, value) {
-        (Some(column), Some(value)) => {
-            format!("{}; `{}` is {}", fault.what, table.columns[column].source, describe(value))
-        }
-        _ => fault.what.to_string(),
-    };
-    Poison {
-        kind: fault.kind,
-        message,
-        table: Some(table.name.clone()),
-        column: column.map(|column| table.names[column].clone()),
-    }
-}
-
-/// A value that the mapping goes into and cannot: at `path` below `place`, which is empty for the message.
-#[cold]
-pub(super) fn misfit(table: &Table, place: &str, path: &str, found: Option<Value<'_>>) -> Poison {
-    let what = match (place, path) {
-        (place, "") => place.to_owned(),
-        ("", path) => path.to_owned(),
-        (place, path) => format!("{place}.{path}"),
-    };
-    let found = found.map_or_else(|| "nothing".to_owned(), describe);
-    let message = format!(
-        "the mapping goes into `{what}`, which is {found} in this message: correct the path, or take it whole into a column too"
-    );
-    Poison { kind: PoisonKind::Type, message, table: Some(table.name.clone()), column: None }
-}
-
-#[cold]
-fn missing(table: &Table, column: usize, value: Option<Value<'_>>) -> Poison {
-    let source = &table.columns[column].source;
-    let message = match value {
-        None => format!("the column is NOT NULL and `{source}` is absent; map it, or give it a default"),
-        Some(Value::Null) => format!("the column is NOT NULL and `{source}` is null; give it a default"),
-        Some(value) => format!(
-            "the column is NOT NULL and `{source}` is {}, which the setting `non_finite` makes NULL",
-            describe(value)
-        ),
-    };
-    Poison {
-        kind: PoisonKind::Missing,
-        message,
-        table: Some(table.name.clone()),
-        column: Some(table.names[column].clone()),
-    }
-}
-
-#[cold]
-fn for_each(table: &Table, each: &Each, found: Value<'_>) -> Poison {
-    let what = Fault::ty(&"for_each takes an array of maps");
-    let mut poison = poison(table, None, what, None);
-    poison.message = format!("{}; in `{}` there is {}", what.what, each.path, describe(found));
-    poison
-}
-
-/// What is wrong with a row of an unpivoted field, with the field's name.
-#[cold]
-fn named(mut poison: Poison, origin: &Origin<'_, '_>) -> Poison {
-    if let Some((name, _)) = origin.entry {
-        poison.message = format!("{}; the field is {}", poison.message, describe(name));
-    }
-    poison
-}
-
-#[cold]
-fn no_map(table: &Table, path: &str, found: Value<'_>) -> Poison {
-    let what = Fault::ty(&"unpivot takes a map");
-    let mut poison = poison(table, None, what, None);
-    poison.message = format!("{}; in `{path}` there is {}", what.what, describe(found));
-    poison
-}
-
-/// A value for people, cut short.
-fn describe(value: Value<'_>) -> String {
-    let quote = |text: &str| {
-        let short: String = text.chars().take(EXCERPT).flat_map(char::escape_debug).collect();
-        let dots = if text.chars().nth(EXCERPT).is_some() { "…" } else { "" };
-        format!("the text \"{short}{dots}\"")
-    };
-    let short = |text: &str| text.chars().take(EXCERPT).collect::<String>();
-    match value {
-        Value::Null => "null".into(),
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Uint(value) => value.to_string(),
-        Value::Float32(value) => format!("{value:?}"),
-        Value::Float(value) => format!("{value:?}"),
-        Value::Decimal(digits) => short(digits),
-        Value::Str(text) | Value::Escaped(text) => quote(text),
-        Value::NotText(bytes) => format!("{} bytes", bytes.len()),
-        Value::Bytes(bytes) => format!("{} bytes of binary", bytes.len()),
-        Value::Timestamp { seconds, nanos } => format!("the timestamp {seconds}.{nanos:09}"),
-        Value::Array(_) => "an array".into(),
-        Value::Map(_) => "a map".into(),
     }
 }

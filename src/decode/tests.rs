@@ -1,6 +1,7 @@
 //! Messages in, rows out, without a server.
 
 mod bad_input;
+mod bounds;
 mod plans;
 mod shapes;
 mod sources;

@@ -33,6 +33,9 @@ pub(super) fn array(
             }
             nulls |= encoder.field(out, element, times, value)? == Written::Null;
             count += 1;
+            if out.len() > encoder.bound {
+                return Err(Fault::too_large());
+            }
         }
         if count == 0 {
             out.truncate(start + 12);

@@ -29,6 +29,12 @@ pub(crate) const LONE_SURROGATE: Wording =
     &"half of a surrogate pair (\\ud800 to \\udfff alone), which is no text";
 const NUL: Wording = &"jsonb cannot hold the character NUL (\\u0000)";
 
+/// A text of so many bytes is looked at before it is written, since a control character of one byte becomes six.
+const LONG: usize = 64 * 1024;
+
+/// Bytes of `\u0000`.
+const ESCAPED: usize = 6;
+
 /// What to do about the character NUL in a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nul {
@@ -48,6 +54,8 @@ pub(crate) struct Writer<'k> {
     pub(crate) keys: &'k mut Keys,
     /// Arrays and maps that were written before.
     pub(crate) texts: &'k mut Texts,
+    /// How long what is appended to may become.
+    pub(crate) bound: usize,
 }
 
 impl Writer<'_> {
@@ -149,6 +157,9 @@ impl Writer<'_> {
                 out.push(b',');
             }
             self.next(out, reader)?;
+            if out.len() > self.bound {
+                return Err(Fault::too_large());
+            }
         }
         out.push(b']');
         Ok(())
@@ -168,6 +179,9 @@ impl Writer<'_> {
             members.add(rank, start);
             self.next(out, reader)?;
             out.push(b',');
+            if out.len() > self.bound {
+                return Err(Fault::too_large());
+            }
         }
         members.end(out, self.nul == Nul::Refuse);
         out.push(b'}');
@@ -195,6 +209,13 @@ impl Writer<'_> {
                     number::fits_numeric(digits)?;
                 }
                 out.extend_from_slice(digits.as_bytes());
+            }
+            Value::Str(text) if text.len() > LONG => {
+                let escapes = text.bytes().filter(|&byte| byte < b' ').count();
+                if escapes.saturating_mul(ESCAPED).saturating_add(out.len()) > self.bound {
+                    return Err(Fault::too_large());
+                }
+                string(out, text, self.nul)?;
             }
             Value::Str(text) => string(out, text, self.nul)?,
             Value::Escaped(text) => {

@@ -59,6 +59,7 @@ fn reason(kind: &str, sqlstate: Option<&str>) -> String {
         ("malformed", _) => "not a valid message in the pipeline's format".into(),
         ("missing", _) => "a field that the column needs is absent or null".into(),
         ("type", _) => "the value does not fit the column's type".into(),
+        ("too_large", _) => "its rows would take more memory than those of one message may".into(),
         ("range", _) => "the value is out of the range of the column's type".into(),
         (_, Some(sqlstate)) => format!("refused by the server: {}", condition(sqlstate)),
         _ => "refused".into(),

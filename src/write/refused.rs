@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Error, Writer};
-use crate::batch::{Batch, Excluded, Row};
+use crate::batch::{Batch, Excluded, Row, headers};
 use crate::config::BadElement;
 use crate::dead_letter::{DeadLetter, Headers};
 
@@ -119,13 +119,14 @@ impl Writer {
 impl Poisoned {
     /// What is kept of a message, without a reason yet. The letters of one message share its payload.
     fn original(&self, batch: &Batch, message: u32) -> DeadLetter {
+        let headers = Headers::new(headers::read(batch.headers(message)));
         let message = &batch.messages[message as usize];
         let known = self.letters.iter().find(|letter| letter.sequence == message.sequence);
         DeadLetter {
             sequence: message.sequence,
             stored_at_ns: message.timestamp_ns,
             subject: batch.subject(message).to_owned(),
-            headers: message.headers.as_ref().map(Headers::from),
+            headers,
             payload: match known {
                 Some(letter) => letter.payload.clone(),
                 None => Bytes::copy_from_slice(batch.payload(message)),

@@ -10,6 +10,7 @@ mod archive;
 mod audit;
 mod backup;
 mod bench;
+mod bounds;
 mod browser;
 mod chaos;
 mod cli;

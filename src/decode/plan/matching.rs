@@ -1,9 +1,9 @@
 //! Which tables take a message, and what of it nobody takes.
 
-use crate::decode::row::misfit;
 use crate::decode::takers::Tables;
 use crate::decode::value::Value;
 use crate::decode::when::When;
+use crate::decode::wrong::misfit;
 use crate::decode::{Message, Poison};
 
 use super::{Plan, Table};
