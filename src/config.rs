@@ -238,9 +238,9 @@ pub enum NonFinite {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoisonLimits {
-    /// Dead letters in one batch.
+    /// Messages that become dead letters in one batch.
     pub max_per_batch: usize,
-    /// Dead letters in any minute.
+    /// Messages that become dead letters in any minute.
     pub max_per_minute: usize,
 }
 

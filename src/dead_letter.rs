@@ -27,9 +27,9 @@ const MAX_MESSAGE: usize = 4096;
 /// The headers come as text and are cast, so that no client-side JSON type is needed.
 const INSERT: &str = "INSERT INTO jetcopy.dead_letters
         (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
-         element, stored_at)
+         element, stored_at, elements)
     VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, $13,
-        timestamptz 'epoch' + $14 * interval '1 microsecond')";
+        timestamptz 'epoch' + $14 * interval '1 microsecond', $15)";
 
 /// A letter that was retried in vain stays, with what was found this time.
 const RESTATE: &str = "UPDATE jetcopy.dead_letters
@@ -59,8 +59,44 @@ pub struct DeadLetter {
     /// Column whose value could not be made, where one was at hand.
     pub column: Option<String>,
     /// Place in its array, from 0, of the one element of `table` that this is about; all others became rows or dead
-    /// letters of their own.
+    /// letters of their own. Of several, the first.
     pub element: Option<u32>,
+    /// All of them, where it is about several.
+    pub elements: Vec<u32>,
+}
+
+/// Elements of a message and a table that have a letter each. Where more are refused, one letter is about all of them: what
+/// is wrong with so many is one thing, and they would fill the table.
+const FEW: usize = 10;
+
+/// Adds the letter of an element to those of its batch: as it is, or where its message has several of its table already, to
+/// the one that is about all of these.
+pub fn add_element(letters: &mut Vec<DeadLetter>, letter: DeadLetter) {
+    let Some(place) = letter.element else {
+        letters.push(letter);
+        return;
+    };
+    let same = |other: &DeadLetter| {
+        other.sequence == letter.sequence && other.table == letter.table && other.element.is_some()
+    };
+    let mut known = letters.iter_mut().filter(|other| same(other));
+    let Some(first) = known.next() else {
+        letters.push(letter);
+        return;
+    };
+    if !first.elements.is_empty() {
+        first.elements.push(place);
+        return;
+    }
+    let mut others: Vec<u32> = known.filter_map(|other| other.element).collect();
+    if others.len() + 1 < FEW {
+        letters.push(letter);
+        return;
+    }
+    first.elements.extend(first.element);
+    first.elements.append(&mut others);
+    first.elements.push(place);
+    letters.retain(|other| !same(other) || !other.elements.is_empty());
 }
 
 /// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`.
@@ -90,10 +126,22 @@ impl From<&HeaderMap> for Headers {
 impl DeadLetter {
     /// The reason as it is stored.
     fn reason(&self) -> Cow<'_, str> {
-        if self.message.len() <= MAX_MESSAGE {
-            return storable(&self.message);
+        let message = &self.message[..self.message.floor_char_boundary(MAX_MESSAGE)];
+        match self.element {
+            Some(first) if !self.elements.is_empty() => {
+                let count = self.elements.len();
+                storable(&format!("{count} of its elements cannot be stored; element {first}: {message}"))
+                    .into_owned()
+                    .into()
+            }
+            Some(_) | None => storable(message),
         }
-        storable(&self.message[..self.message.floor_char_boundary(MAX_MESSAGE)])
+    }
+
+    /// All elements that it is about, as they are stored; `None` where it is about one or none.
+    fn places(&self) -> Option<Vec<i32>> {
+        let place = |&element: &u32| i32::try_from(element).unwrap_or(i32::MAX);
+        (!self.elements.is_empty()).then(|| self.elements.iter().map(place).collect())
     }
 }
 
@@ -131,6 +179,7 @@ pub async fn store(
                     (&letter.column.as_deref().map(storable), Type::TEXT),
                     (&element, Type::INT4),
                     (&letter.stored_at_ns.div_euclid(1_000), Type::INT8),
+                    (&letter.places(), Type::INT4_ARRAY),
                 ],
             )
             .await?;

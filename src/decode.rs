@@ -108,8 +108,6 @@ pub struct Decoder {
     plan: Plan,
     buffers: Buffers,
     mark: Mark,
-    /// How many elements of a message may be refused one by one.
-    max_refused: usize,
     /// Bytes that the rows of one message may take.
     most: usize,
 }
@@ -132,6 +130,10 @@ impl From<Poison> for Undecoded {
 /// The share of `max_buffered_bytes` that the rows of one message may take, as one over it: as much as a pull request, so
 /// that one such message and what is read of the next fit whatever comes.
 const SHARE: u64 = 4;
+
+/// Elements of a message that may be refused one by one. Each that the server refuses costs it some transactions; a message
+/// with more of them is refused as a whole.
+pub const MOST_ELEMENTS: usize = 1_000;
 
 /// A message of so many bytes is looked at field by field: of a smaller one no row is large enough to matter.
 const LARGE: usize = 64 * 1024;
@@ -168,7 +170,6 @@ impl Decoder {
             plan,
             buffers,
             mark: Mark::default(),
-            max_refused: pipeline.poison.max_per_batch,
             most: usize::try_from(pipeline.max_buffered_bytes.as_u64() / SHARE).unwrap_or(usize::MAX),
         })
     }
@@ -274,7 +275,7 @@ impl Decoder {
                     return Ok(unmatched(self.plan.unmatched).map(|()| matched)?);
                 }
                 self.plan.fits(matched, &slots)?;
-                let refused = Refusals { list: &mut rows.refused, room: self.max_refused };
+                let refused = Refusals { list: &mut rows.refused, room: MOST_ELEMENTS };
                 let cost = Cost::begin(message.payload.len(), self.most, room);
                 let large = message.payload.len() > LARGE;
                 buffers.encoder.bound(usize::MAX);

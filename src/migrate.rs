@@ -62,6 +62,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "partition_bounds",
         sql: include_str!("../migrations/V18__partition_bounds.sql"),
     },
+    Migration {
+        version: 19,
+        name: "dead_letter_elements",
+        sql: include_str!("../migrations/V19__dead_letter_elements.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -1,7 +1,8 @@
 //! How much poison is normal.
 //!
-//! Guarantees: dead letters beyond the limits of a batch or a minute are an error, before they are stored: a flood of
-//! them is a mistake in the configuration or a change at the publisher, and a person's to look at.
+//! Guarantees: messages that become dead letters beyond the limits of a batch or a minute are an error, before they are
+//! stored: a flood of them is a mistake in the configuration or a change at the publisher, and a person's to look at. A
+//! message counts once, however many of its elements are refused.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ impl Window {
         Self { limits, stored: VecDeque::new() }
     }
 
-    /// Whether a batch with `letters` dead letters is still normal.
+    /// Whether a batch in which something of `letters` messages is refused is still normal.
     pub fn admit(&mut self, letters: usize, now: Instant) -> Result<(), Flood> {
         self.stored.retain(|&(at, _)| now.duration_since(at) < MINUTE);
         if letters > self.limits.max_per_batch {

@@ -341,7 +341,7 @@ impl Writer {
         self.poison
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .stored(poisoned.letters.len(), Instant::now());
+            .stored(poisoned.messages(), Instant::now());
         for target in &mut self.targets {
             target.merging = target.merging.saturating_sub(1);
         }

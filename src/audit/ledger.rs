@@ -190,7 +190,7 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "WITH places (sequence, element) AS (\
                SELECT {column}::bigint, {element}::bigint FROM {} \
-               UNION ALL SELECT sequence, element FROM jetcopy.dead_letters \
+               UNION ALL SELECT sequence, unnest(coalesce(elements, ARRAY[element])) FROM jetcopy.dead_letters \
                  WHERE pipeline = {} AND table_name = {} AND element IS NOT NULL), \
              found AS (SELECT sequence, max(element) + 1 AS elements, count(DISTINCT element) AS found, \
                count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} GROUP BY sequence) \

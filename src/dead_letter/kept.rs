@@ -45,13 +45,14 @@ pub struct Kept {
     pub table: Option<String>,
     pub column: Option<String>,
     pub element: Option<i32>,
+    pub elements: Option<Vec<i32>>,
     /// When the stream stored it: microseconds since the Unix epoch.
     pub stored_at_us: Option<i64>,
 }
 
 const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pipeline, shard, \
     stream, sequence, subject, headers::text, payload, kind, sqlstate, message, table_name, column_name, \
-    element, (extract(epoch FROM stored_at) * 1000000)::bigint";
+    element, (extract(epoch FROM stored_at) * 1000000)::bigint, elements";
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \
     AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR table_name = $4) \
@@ -141,5 +142,6 @@ fn kept(row: &Row) -> Result<Kept, Error> {
         column: row.try_get(13)?,
         element: row.try_get(14)?,
         stored_at_us: row.try_get(15)?,
+        elements: row.try_get(16)?,
     })
 }

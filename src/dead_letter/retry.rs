@@ -8,7 +8,7 @@
 //! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs `newer_by` or a column
 //! that keeps `$sequence` for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::kept::{self, Kept};
-use super::{DeadLetter, Headers, restate, store};
+use super::{DeadLetter, Headers, add_element, restate, store};
 use crate::batch::{Excluded, Row, Rows, Selection, TableRows};
 use crate::checkpoint::{Place, begin_sql};
 use crate::config::{self, BadElement, Config, OnConflict, SEQUENCE};
@@ -268,13 +268,14 @@ impl<'c> Retrier<'c> {
                     Some(_) | None => refused_letter(refused, &error.source),
                 };
                 let row = error.row.and_then(|row| target.row_of(rows, &selection, row));
-                match row
-                    .filter(|_| target.bad_element == BadElement::Element && attempt.letter.element.is_none())
-                {
+                let one = attempt.letter.element.is_some() && attempt.letter.elements.is_empty();
+                match row.filter(|_| target.bad_element == BadElement::Element && !one) {
                     Some(row) => {
                         let (message, element) = (row.message, row.element);
                         attempt.excluded.elements.insert((table, message, element));
-                        attempt.refused.push(DeadLetter { element: Some(element), ..refused });
+                        let elements = Vec::new();
+                        let refused = DeadLetter { element: Some(element), elements, ..refused };
+                        add_element(&mut attempt.refused, refused);
                         continue 'copy;
                     }
                     None => return self.refuse(id, &refused).await,
@@ -282,6 +283,14 @@ impl<'c> Retrier<'c> {
             }
             break written;
         };
+        if rows == 0 && !attempt.letter.elements.is_empty() && !attempt.refused.is_empty() {
+            // None of them passes: the letter stays, with the reason of the first.
+            let elements = std::mem::take(&mut attempt.letter.elements);
+            let first = attempt.refused.swap_remove(0);
+            let letter = DeadLetter { element: attempt.letter.element, elements, ..first };
+            own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
+            return self.refuse(id, &letter).await;
+        }
         let client = &self.session.client;
         let told = touches(targets, &attempt.rows.tables);
         own(limit, "tell roll-ups of", client.batch_execute(&told)).await?;
@@ -403,6 +412,7 @@ fn decode(
         table: None,
         column: None,
         element: kept.element.and_then(|element| u32::try_from(element).ok()),
+        elements: kept.elements.iter().flatten().filter_map(|&element| u32::try_from(element).ok()).collect(),
     };
     let message = Message {
         subject: &letter.subject,
@@ -417,27 +427,31 @@ fn decode(
     }
     let Some(element) = letter.element else {
         let refused = std::mem::take(&mut rows.refused);
-        let refused = refused
-            .iter()
-            .map(|refused| DeadLetter { element: refused.element, ..with_reason(&letter, &refused.poison) })
-            .collect();
-        return Ok(Attempt { letter, rows, excluded: Excluded::default(), refused });
+        let mut letters = Vec::new();
+        for refused in refused.iter() {
+            let found = with_reason(&letter, &refused.poison);
+            add_element(&mut letters, DeadLetter { element: refused.element, ..found });
+        }
+        return Ok(Attempt { letter, rows, excluded: Excluded::default(), refused: letters });
     };
-    let refused = rows
-        .refused
-        .iter()
-        .find(|refused| refused.element == Some(element) && refused.poison.table == kept.table);
-    if let Some(refused) = refused {
-        return Err(with_reason(&letter, &refused.poison).into());
+    let wanted: BTreeSet<u32> = letter.elements.iter().copied().chain([element]).collect();
+    let mut refused = Vec::new();
+    for found in rows.refused.iter().filter(|found| found.poison.table == kept.table) {
+        let Some(place) = found.element.filter(|place| wanted.contains(place)) else { continue };
+        let letter = with_reason(&letter, &found.poison);
+        if wanted.len() == 1 {
+            return Err(letter.into());
+        }
+        add_element(&mut refused, DeadLetter { element: Some(place), elements: Vec::new(), ..letter });
     }
     // A table may be filled in several ways, told apart by `when`.
     let mut ways = 0;
     for (table, rows) in pipeline.tables.iter().zip(&mut rows.tables) {
         let meant = table.for_each.is_some() && Some(&table.name) == kept.table.as_ref();
-        *rows = if meant { only(rows, element) } else { TableRows::default() };
+        *rows = if meant { only(rows, &wanted) } else { TableRows::default() };
         ways += usize::from(!rows.rows.is_empty());
     }
-    if ways != 1 {
+    if ways > 1 || ways == 0 && refused.is_empty() {
         let message = if ways == 0 {
             format!("the message makes no row of element {element} in this table any more")
         } else {
@@ -447,13 +461,13 @@ fn decode(
         };
         return Err(Box::new(DeadLetter { kind: "missing", message, table: kept.table.clone(), ..letter }));
     }
-    Ok(Attempt { letter, rows, excluded: Excluded::default(), refused: Vec::new() })
+    Ok(Attempt { letter, rows, excluded: Excluded::default(), refused })
 }
 
-/// The rows of one element.
-fn only(rows: &TableRows, element: u32) -> TableRows {
+/// The rows of some elements.
+fn only(rows: &TableRows, elements: &BTreeSet<u32>) -> TableRows {
     let mut kept = TableRows::default();
-    for (index, row) in (0..).zip(&rows.rows).filter(|(_, row)| row.element == element) {
+    for (index, row) in (0..).zip(&rows.rows).filter(|(_, row)| elements.contains(&row.element)) {
         let start = u32::try_from(kept.data.len()).unwrap_or(u32::MAX);
         kept.data.extend_from_slice(&rows.data[rows.range(index)]);
         kept.rows.push(Row { start, ..*row });

@@ -20,6 +20,7 @@ fn letter(sequence: u64) -> DeadLetter {
         table: None,
         column: None,
         element: None,
+        elements: Vec::new(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::takers::Tables;
 use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
 use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large};
-use super::{Buffers, Message, Poison, PoisonKind, header, json, msgpack, reuse};
+use super::{Buffers, MOST_ELEMENTS, Message, Poison, PoisonKind, header, json, msgpack, reuse};
 
 /// Writes the rows of one message.
 pub(super) struct Rows<'d, 'a> {
@@ -158,7 +158,7 @@ impl<'a> Rows<'_, 'a> {
     fn refuse(&mut self, mut poison: Poison, place: u32) -> Result<(), Poison> {
         let Some(room) = self.refused.room.checked_sub(1) else {
             poison.message = format!(
-                "more of its elements cannot be stored than poison.max_per_batch allows; at element {place}: {}",
+                "more than {MOST_ELEMENTS} of its elements cannot be stored; element {place}: {}",
                 poison.message
             );
             return Err(poison);

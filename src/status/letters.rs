@@ -103,6 +103,7 @@ mod tests {
             table: Some("events".into()),
             column: None,
             element: None,
+            elements: Vec::new(),
         }
     }
 

@@ -96,7 +96,41 @@ impl Writer {
             return Err(Error::AllRefused { table, sequence, lasting, source: error.source }.into());
         }
         self.add_refused(poisoned, batch, unit, table, &error.source)?;
+        if unit.element.is_some() && others == Others::Pass {
+            self.blame_siblings(batch, poisoned, unit.message, &error).await?;
+        }
         Ok(None)
+    }
+
+    /// Blames the other elements of a message that are refused for the same reason as one that was just blamed. Each costs a
+    /// trial of their message alone, not of the whole part: many bad elements of one message come together.
+    async fn blame_siblings(
+        &self,
+        batch: &mut Batch,
+        poisoned: &mut Poisoned,
+        message: u32,
+        like: &CopyError,
+    ) -> Result<(), Halt> {
+        let messages = message..message + 1;
+        while !poisoned.excluded.messages.contains(&message) {
+            // What is refused in another way, the next attempt meets.
+            let Err(Stop::Suspect { table: Some(table), error }) =
+                self.trial(batch, &poisoned.excluded, &messages).await?
+            else {
+                break;
+            };
+            let selection = Selection { table, excluded: &poisoned.excluded, within: messages.clone() };
+            let row = error.row.and_then(|row| {
+                self.targets[table].row_of(&batch.rows.tables[table], &selection, row).copied()
+            });
+            let Some(row) = row.filter(|_| error.source.code() == like.source.code()) else { break };
+            let unit = self.unit_of(table, &row);
+            if unit.element.is_none() {
+                break;
+            }
+            self.add_refused(poisoned, batch, unit, Some(table), &error.source)?;
+        }
+        Ok(())
     }
 
     /// Rows were refused, and all of them pass in a trial.

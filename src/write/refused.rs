@@ -3,6 +3,7 @@
 //! Guarantees: a message that is refused as a whole has one dead letter and no others. Of a batch that is written in parts,
 //! only messages of the present part become dead letters: the checkpoint has not come to the others.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use super::{Error, Writer};
 use crate::batch::{Batch, Excluded, Row, headers};
 use crate::config::BadElement;
-use crate::dead_letter::{DeadLetter, Headers};
+use crate::dead_letter::{DeadLetter, Headers, add_element};
+use crate::decode::MOST_ELEMENTS;
 
 /// What of a part of a batch does not become rows, and what is kept of it.
 pub(super) struct Poisoned {
@@ -23,6 +25,10 @@ pub(super) struct Poisoned {
     pub(super) good: Option<(Vec<usize>, u32)>,
     pub(super) excluded: Excluded,
     pub(super) letters: Vec<DeadLetter>,
+    /// The messages that these are of: what limits count.
+    messages: BTreeSet<u32>,
+    /// Elements of the last of them that the server has refused.
+    elements: (u32, usize),
 }
 
 /// What is refused at once.
@@ -49,8 +55,16 @@ impl Writer {
         let refused = &batch.rows.refused;
         let first = refused.partition_point(|refused| refused.message < part.start);
         let end = refused.partition_point(|refused| refused.message < part.end);
-        self.admit(end - first)?;
-        let mut poisoned = Poisoned { part, good: None, excluded: Excluded::default(), letters: Vec::new() };
+        let messages: BTreeSet<u32> = refused[first..end].iter().map(|refused| refused.message).collect();
+        self.admit(messages.len())?;
+        let mut poisoned = Poisoned {
+            part,
+            good: None,
+            excluded: Excluded::default(),
+            letters: Vec::new(),
+            messages,
+            elements: (0, 0),
+        };
         for refused in &refused[first..end] {
             let poison = &refused.poison;
             if refused.element.is_none() {
@@ -64,7 +78,7 @@ impl Writer {
                 element: refused.element,
                 ..poisoned.original(batch, refused.message)
             };
-            poisoned.letters.push(letter);
+            add_element(&mut poisoned.letters, letter);
         }
         Ok(poisoned)
     }
@@ -92,6 +106,8 @@ impl Writer {
         if !poisoned.part.contains(&unit.message) {
             return Ok(());
         }
+        let place = unit.element;
+        let unit = poisoned.whole_where_too_many(unit);
         let mut letter = poisoned.original(batch, unit.message);
         let table = if let Some((table, element)) = unit.element {
             poisoned.excluded.elements.insert((table, unit.message, element));
@@ -106,8 +122,15 @@ impl Writer {
         // There are so many fewer left to find.
         self.metrics.motion.moved();
         letter.table = table.map(|table| self.targets[table].name.clone());
-        poisoned.letters.push(reason(letter));
-        self.admit(poisoned.letters.len())
+        let mut letter = reason(letter);
+        if let (Some((_, place)), None) = (place, unit.element) {
+            let why = &letter.message;
+            letter.message =
+                format!("more than {MOST_ELEMENTS} of its elements cannot be stored; element {place}: {why}");
+        }
+        add_element(&mut poisoned.letters, letter);
+        poisoned.messages.insert(unit.message);
+        self.admit(poisoned.messages.len())
     }
 
     fn admit(&self, letters: usize) -> Result<(), Error> {
@@ -117,6 +140,21 @@ impl Writer {
 }
 
 impl Poisoned {
+    /// Messages of which something is refused.
+    pub(super) fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The message as a whole, where more of its elements are refused than are looked for one by one.
+    fn whole_where_too_many(&mut self, unit: Unit) -> Unit {
+        if unit.element.is_none() {
+            return unit;
+        }
+        let (message, count) = self.elements;
+        self.elements = (unit.message, if message == unit.message { count + 1 } else { 1 });
+        if self.elements.1 > MOST_ELEMENTS { Unit { element: None, ..unit } } else { unit }
+    }
+
     /// What is kept of a message, without a reason yet. The letters of one message share its payload.
     fn original(&self, batch: &Batch, message: u32) -> DeadLetter {
         let headers = Headers::new(headers::read(batch.headers(message)));
@@ -137,6 +175,7 @@ impl Poisoned {
             table: None,
             column: None,
             element: None,
+            elements: Vec::new(),
         }
     }
 }

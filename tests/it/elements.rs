@@ -4,6 +4,13 @@ use serde_json::{Value, json};
 
 use crate::support::{Daemon, World, oracle};
 
+/// Runs `jetcopy dead-letters retry --all`, which must store all; what it says.
+fn retried(config: &std::path::Path) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+    let output = command.args(["dead-letters", "retry", "--all", "--config"]).arg(config).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// `rest` are further settings of the pipeline.
 fn pipeline(rest: &str) -> String {
     format!(
@@ -174,13 +181,101 @@ async fn bad_elements_count_against_the_limits_of_poison() {
     let world = World::new().await;
     let tables = format!("{EVENTS} CREATE TABLE parts (sequence bigint, element integer, size integer)");
     world.database.batch_execute(&tables).await.unwrap();
-    // Three messages of four bad elements: no message passes the limit, the batch does.
+    // Three messages of four bad elements: each counts once.
     world
         .publish("a", (1..=3).map(|id| message(id, &[json!("a"), json!("b"), json!("c"), json!("d")])))
         .await;
-    let limits = format!("poison = {{ max_per_batch = 10 }}\n{ONE_BATCH}");
+    let limits = format!("poison = {{ max_per_batch = 2 }}\n{ONE_BATCH}");
     let daemon = Daemon::start(&world.config(&pipeline(&limits)));
-    daemon.says("more than 10 messages of one batch cannot be stored").await;
+    daemon.says("more than 2 messages of one batch cannot be stored").await;
     assert_eq!(world.checkpoint("events").await, 0);
     assert_eq!(dead_letters(&world).await, []);
+    daemon.kill();
+    let limits = format!("poison = {{ max_per_batch = 3, max_per_minute = 3 }}\n{ONE_BATCH}");
+    let daemon = Daemon::start(&world.config(&pipeline(&limits)));
+    oracle(&world, &daemon, "events", "events", message(4, &[]).into()).await;
+    assert_eq!(dead_letters(&world).await.len(), 12);
+}
+
+/// Sizes of 300 parts, of which every second is bad.
+fn half_bad(bad: &Value) -> Vec<Value> {
+    (0..300).map(|size| if size % 2 == 1 { bad.clone() } else { json!(size % 50) }).collect()
+}
+
+/// A message with 150 bad parts beside a good one of two: one letter is about all of the bad, the good are rows, and once
+/// `mend` was run a retry stores the others. `reason` is the letter's.
+async fn many_bad_elements_are_one_letter(tables: &str, bad: Value, mend: &str, reason: &str) {
+    let world = World::new().await;
+    world.database.batch_execute(&format!("{EVENTS} {tables}")).await.unwrap();
+    world.publish("a", [message(1, &[json!(1), json!(2)]), message(2, &half_bad(&bad))]).await;
+    let config = world.config(&pipeline(ONE_BATCH));
+    let daemon = Daemon::start(&config);
+    oracle(&world, &daemon, "events", "events", message(3, &[]).into()).await;
+    let even = (0..300).step_by(2).map(|element| (2, element));
+    let expected: Vec<(i64, i32)> = [(1, 0), (1, 1)].into_iter().chain(even).collect();
+    assert_eq!(parts(&world).await, expected);
+    assert_eq!(dead_letters(&world).await.len(), 1);
+    let sql = "SELECT message FROM jetcopy.dead_letters WHERE element = 1
+        AND elements = ARRAY(SELECT generate_series(1, 299, 2)) AND table_name = 'parts'";
+    let found: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(found.starts_with("150 of its elements cannot be stored; element 1: "), "{found}");
+    assert!(found.contains(reason), "{found}");
+    assert_eq!(audited(&world, &pipeline("")), json!([]));
+
+    assert!(retried(&config).contains("0 stored in 0 rows, 1 still dead letters"));
+    assert_eq!(world.count("SELECT cardinality(elements)::bigint FROM jetcopy.dead_letters").await, 150);
+    world.database.batch_execute(mend).await.unwrap();
+    assert!(retried(&config).contains("1 stored in 150 rows, 0 still dead letters"));
+    assert_eq!(parts(&world).await.len(), 302);
+    assert_eq!(audited(&world, &pipeline("")), json!([]));
+}
+
+#[tokio::test]
+async fn many_elements_of_one_message_that_a_check_refuses_are_one_dead_letter_and_no_flood() {
+    let tables = "CREATE TABLE parts (sequence bigint, element integer, size integer CONSTRAINT small CHECK (size < 50))";
+    let mend = "ALTER TABLE parts DROP CONSTRAINT small";
+    many_bad_elements_are_one_letter(tables, json!(99), mend, "violates check constraint").await;
+}
+
+#[tokio::test]
+async fn many_elements_of_one_message_that_no_column_takes_are_one_dead_letter_and_no_flood() {
+    let tables = "CREATE TABLE parts (sequence bigint, element integer, size smallint)";
+    let mend = "ALTER TABLE parts ALTER size TYPE integer";
+    many_bad_elements_are_one_letter(tables, json!(40_000), mend, "smallint holds").await;
+}
+
+#[tokio::test]
+async fn many_elements_of_one_message_without_a_partition_are_one_dead_letter_and_no_flood() {
+    let world = World::plain().await;
+    let tables = format!(
+        "{EVENTS} CREATE TABLE parts (sequence bigint, element integer, time timestamptz NOT NULL);
+         SELECT jetcopy.time_table('parts', 'time', '1 day')"
+    );
+    world.database.batch_execute(&tables).await.unwrap();
+    let now = jiff::Timestamp::now().to_string();
+    let times =
+        (0..201).map(|part| if part % 2 == 0 { "2000-01-01T00:00:00Z".to_owned() } else { now.clone() });
+    let parts: Vec<Value> = times.map(|time| json!({"time": time})).collect();
+    world.publish("a", [json!({"id": 1, "parts": parts}).to_string()]).await;
+    let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    oracle(&world, &daemon, "events", "events", message(2, &[]).into()).await;
+    assert_eq!(world.count("SELECT count(*) FROM parts").await, 100);
+    assert_eq!(world.count("SELECT sum(cardinality(elements))::bigint FROM jetcopy.dead_letters").await, 101);
+    assert_eq!(dead_letters(&world).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_with_more_bad_elements_than_are_looked_for_is_refused_as_a_whole() {
+    let world = World::new().await;
+    let tables = format!(
+        "{EVENTS} CREATE TABLE parts (sequence bigint, element integer, size integer CHECK (size < 50))"
+    );
+    world.database.batch_execute(&tables).await.unwrap();
+    let sizes = [vec![json!(1)], vec![json!(99); 1_001]].concat();
+    world.publish("a", [message(1, &[json!(1)]), message(2, &sizes), message(3, &sizes[..500])]).await;
+    let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    oracle(&world, &daemon, "events", "events", message(4, &[]).into()).await;
+    assert_eq!(parts(&world).await, [(1, 0), (3, 0)]);
+    let found = dead_letters(&world).await;
+    assert_eq!(found, [(2, None, "refused".to_owned()), (3, Some(1), "refused".to_owned())]);
 }

@@ -45,8 +45,9 @@ pub(super) fn row(letter: &Kept) -> [String; 8] {
 fn place(letter: &Kept) -> String {
     let mut place = letter.table.clone().unwrap_or_default();
     if let Some(element) = letter.element {
+        let more = if letter.elements.is_some() { ", …" } else { "" };
         // Writing to a string cannot fail.
-        let _ = write!(place, "[{element}]");
+        let _ = write!(place, "[{element}{more}]");
     }
     if let Some(column) = &letter.column {
         let _ = write!(place, ".{column}");
@@ -90,6 +91,10 @@ pub(super) fn text(letter: &Kept) -> String {
     }
     if let Some(element) = letter.element {
         line("element", &element.to_string());
+    }
+    if let Some(elements) = &letter.elements {
+        let elements: Vec<String> = elements.iter().map(i32::to_string).collect();
+        line("elements", &elements.join(", "));
     }
     out + &payload(&letter.payload)
 }
@@ -137,6 +142,8 @@ pub(super) struct Exported<'a> {
     column: Option<&'a str>,
     element: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    elements: Option<&'a [i32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
@@ -163,6 +170,7 @@ impl<'a> Exported<'a> {
             table: letter.table.as_deref(),
             column: letter.column.as_deref(),
             element: letter.element,
+            elements: letter.elements.as_deref(),
             payload_base64: decoded.is_none().then(|| STANDARD.encode(&letter.payload)),
             payload: decoded,
         }

@@ -239,14 +239,15 @@ fn a_bad_element_is_refused_alone_and_the_others_are_rows() {
 fn a_message_with_too_many_bad_elements_is_poison_as_a_whole() {
     let mut decoder = by_element();
     let mut rows = Rows::new(3);
-    decoder.decode(&message(br#"{"d":[{"b":1},{},{},{}]}"#), 0, &mut rows).unwrap();
-    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (1, 3));
-    let poison = decoder.decode(&message(br#"{"d":[{"b":1},{},{},{},{}]}"#), 1, &mut rows).unwrap_err();
+    let payload = |bad: usize| format!(r#"{{"d":[{{"b":1}}{}]}}"#, ",{}".repeat(bad));
+    decoder.decode(&message(payload(1_000).as_bytes()), 0, &mut rows).unwrap();
+    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (1, 1_000));
+    let poison = decoder.decode(&message(payload(1_001).as_bytes()), 1, &mut rows).unwrap_err();
     assert!(
-        poison.message.contains("max_per_batch allows; at element 4: the column is NOT NULL"),
+        poison.message.contains("more than 1000 of its elements cannot be stored; element 1001: the column"),
         "{poison:?}"
     );
-    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (1, 3));
+    assert_eq!((rows.tables[1].rows.len(), rows.refused.len()), (1, 1_000));
 }
 
 #[test]

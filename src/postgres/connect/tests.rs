@@ -423,6 +423,7 @@ async fn everything_here_works_through_a_transaction_pooler() {
                     table: None,
                     column: None,
                     element: None,
+                    elements: Vec::new(),
                 };
                 let place = Place { pipeline: "p".into(), shard: "p".into(), stream: "S".into() };
                 dead_letter::store(&session.client, &place, &[letter]).await.unwrap();
