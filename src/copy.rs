@@ -26,7 +26,8 @@ use crate::postgres::sqlstate::Step;
 /// gains nothing.
 const CHUNK: usize = 64 * 1024;
 
-/// The temporary table of the merge path, dropped at the end of its transaction.
+/// The temporary table of the merge path, dropped at the end of its transaction. It is a heap, whatever the database's
+/// default is: a columnar table cannot be read in the transaction that fills it.
 const MERGE_TABLE: &str = "jetcopy_merge";
 
 /// The statements that fill one target table.
@@ -128,7 +129,7 @@ impl Target {
             direct_compress: settings.direct_compress,
             copy: format!("COPY {name} ({columns_sql}) FROM STDIN (FORMAT binary)"),
             merge_create: format!(
-                "CREATE TEMPORARY TABLE {MERGE_TABLE} ON COMMIT DROP AS SELECT {columns_sql} FROM {name} WITH NO DATA"
+                "CREATE TEMPORARY TABLE {MERGE_TABLE} USING heap ON COMMIT DROP AS SELECT {columns_sql} FROM {name} WITH NO DATA"
             ),
             merge_copy: format!("COPY pg_temp.{MERGE_TABLE} ({columns_sql}) FROM STDIN (FORMAT binary)"),
             merge_insert,

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attempt::Stop;
 use super::refused::{Poisoned, Unit};
@@ -25,8 +25,13 @@ use crate::config::BadElement;
 use crate::copy::CopyError;
 use crate::postgres::sqlstate::{Decision, Step, decide};
 
-/// Neighbours that are tried: one is good as a rule, and of eight that fail the ninth would hardly pass.
+/// Neighbours that are tried first: one of them is good as a rule.
 const NEIGHBOURS: usize = 8;
+
+/// Neighbours that are tried at all, and for how long. Where more messages of a batch are bad than that, their number alone is
+/// for a person to look at.
+const ALL_NEIGHBOURS: usize = 128;
+const SEARCH: Duration = Duration::from_secs(5);
 
 /// How long a few messages that all fail, with nothing else in the batch, are taken for something that passes by itself:
 /// longer than a deployment or a swap of tables takes. Then the error's class decides.
@@ -310,8 +315,11 @@ impl Writer {
         }
         poisoned.good = None;
         let neighbours = self.neighbours(batch, poisoned, unit.message, &tables);
-        let mut failed = false;
+        let (mut failed, started) = (false, Instant::now());
         for message in nearest(&neighbours, unit.message) {
+            if started.elapsed() > SEARCH {
+                break;
+            }
             match self.passes(batch, &poisoned.excluded, message..message + 1, &tables).await? {
                 Some(true) => {
                     poisoned.good = Some((tables, message));
@@ -454,14 +462,19 @@ fn is_conflict(error: &CopyError) -> bool {
     decide(&error.source, Step::CopyData { mergeable: true }) == Decision::Merge
 }
 
-/// Up to [`NEIGHBOURS`] of `messages`, which are in order: the next ones on both sides of `of`, then some of all.
+/// Up to [`ALL_NEIGHBOURS`] of `messages`, which are in order: the next ones on both sides of `of`, then some of all, then
+/// those after it and before it.
 fn nearest(messages: &[u32], of: u32) -> Vec<u32> {
     let next = messages.partition_point(|&message| message < of);
     let apart = messages.len().div_ceil(NEIGHBOURS).max(1);
     let places = [next, next.wrapping_sub(1)].into_iter().chain((0..messages.len()).step_by(apart));
-    let mut found = Vec::with_capacity(NEIGHBOURS);
+    let places = places.chain(next..messages.len()).chain((0..next).rev());
+    let mut found = Vec::new();
     for &message in places.filter_map(|place| messages.get(place)) {
-        if found.len() < NEIGHBOURS && !found.contains(&message) {
+        if found.len() == ALL_NEIGHBOURS {
+            break;
+        }
+        if !found.contains(&message) {
             found.push(message);
         }
     }
@@ -480,7 +493,9 @@ mod tests {
         let all: Vec<u32> = (0..1000).collect();
         let found = nearest(&all, 500);
         assert_eq!(found[..3], [500, 499, 0]);
-        assert_eq!(found.len(), NEIGHBOURS);
-        assert!(found.iter().any(|&message| message > 500));
+        assert_eq!(found.len(), ALL_NEIGHBOURS);
+        assert!(found[..NEIGHBOURS].iter().any(|&message| message > 600));
+        let some: Vec<u32> = (0..30).collect();
+        assert_eq!(nearest(&some, 15).len(), 30);
     }
 }

@@ -115,6 +115,48 @@ async fn ignore_skips_what_an_exclusion_constraint_or_an_index_on_an_expression_
     }
 }
 
+#[tokio::test]
+async fn a_row_that_is_there_by_another_index_than_the_key_is_a_dead_letter_and_the_others_are_rows() {
+    for on_conflict in ["ignore", "update"] {
+        let world = World::new().await;
+        let table = "CREATE TABLE items (id integer PRIMARY KEY, value integer UNIQUE, sequence bigint);
+            INSERT INTO items VALUES (1, 10, 0)";
+        world.database.batch_execute(table).await.unwrap();
+        let messages = [(2, 20), (3, 10), (4, 40), (5, 20)];
+        world.publish("a", messages.map(|(id, value)| json!({"id": id, "value": value}).to_string())).await;
+        let rest = format!("{}[pipeline.table.columns]\nsequence = \"$sequence\"\n", pipeline(on_conflict));
+        let daemon = Daemon::start(&world.config(&rest));
+        world.drained("items", &daemon).await;
+        let dead = "SELECT string_agg(sequence || ' ' || sqlstate, ', ' ORDER BY sequence) FROM jetcopy.dead_letters";
+        let dead: String = world.database.query_one(dead, &[]).await.unwrap().get(0);
+        assert_eq!(dead, "2 23505, 4 23505", "{on_conflict}");
+        assert_eq!(world.count("SELECT count(*) FROM items").await, 3, "{on_conflict}");
+    }
+}
+
+#[tokio::test]
+async fn the_table_that_rows_are_merged_from_is_a_heap_whatever_the_databases_default_is() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    // Any other kind fails here, as a columnar table would.
+    let sql = "CREATE ACCESS METHOD columns TYPE TABLE HANDLER heap_tableam_handler;
+        CREATE FUNCTION only_heaps() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF EXISTS (SELECT FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'columns') THEN
+                RAISE 'not a heap' USING ERRCODE = 'XX000';
+            END IF;
+        END $$;
+        CREATE EVENT TRIGGER only_heaps ON ddl_command_end EXECUTE FUNCTION only_heaps();
+        DO $$ BEGIN
+            EXECUTE format('ALTER DATABASE %I SET default_table_access_method = columns', current_database());
+        END $$";
+    world.database.batch_execute(sql).await.unwrap();
+    world.publish("a", (1..=3).map(|id| json!({"id": id, "value": id}).to_string())).await;
+    let daemon = Daemon::start(&world.config(&pipeline("update")));
+    world.drained("items", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM items").await, 3);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+}
+
 /// Documents by key: `updated_at` and the place in the list that they came from.
 async fn newest(messages: &[(i32, Option<i32>)], max_rows: usize) -> Vec<(i32, Option<i32>, i64)> {
     let world = World::new().await;

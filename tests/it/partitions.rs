@@ -108,23 +108,6 @@ async fn drop_partition(world: &World, day: i32) {
 }
 
 #[tokio::test]
-async fn late_rows_beside_one_that_a_foreign_key_refuses_get_their_partition_and_no_blame() {
-    let world = world().await;
-    let facts = "CREATE TABLE known (id bigint PRIMARY KEY); INSERT INTO known VALUES (1), (2), (3), (4);
-        CREATE TABLE facts (id bigint REFERENCES known, sequence bigint)";
-    world.database.batch_execute(facts).await.unwrap();
-    world.publish("a", [message(1, -20), message(9, 0), message(2, -30), message(3, 0)]).await;
-    let days = pipeline("events", "error");
-    let (head, table) = days.split_at(days.find("[[pipeline.table]]").unwrap());
-    let facts = "[[pipeline.table]]\nname = \"facts\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n";
-    let daemon = Daemon::start(&world.config(&format!("{head}{facts}{table}")));
-    oracle(&world, &daemon, "events", "days", message(4, 0)).await;
-    let dead = "SELECT string_agg(sequence || ' ' || sqlstate, ', ') FROM jetcopy.dead_letters";
-    let dead: String = world.database.query_one(dead, &[]).await.unwrap().get(0);
-    assert_eq!(dead, "2 23503");
-}
-
-#[tokio::test]
 async fn a_role_that_may_only_insert_gets_partitions_too() {
     let mut world = world().await;
     world

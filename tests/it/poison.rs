@@ -208,6 +208,32 @@ async fn rows_that_a_trigger_refuses_are_dead_letters_whenever_it_fires_and_what
 }
 
 #[tokio::test]
+async fn an_error_that_passes_by_itself_while_a_row_is_looked_for_is_no_rows_fault() {
+    let mut table = guarded("TRIGGER guard AFTER INSERT ON events", "P0001");
+    // Now and then, in attempts and in trials alike: sequences do not roll back.
+    table += ";CREATE SEQUENCE rows;
+         CREATE FUNCTION flap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('rows') IN (200, 700, 1500) THEN RAISE 'again' USING ERRCODE = '40001'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER flap BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION flap()";
+    refused_by_the_server(&table, |id| [42, 211, 300].contains(&id), "P0001").await;
+}
+
+#[tokio::test]
+async fn the_few_good_messages_of_a_batch_are_found_among_the_bad_ones() {
+    let table =
+        "CREATE TABLE events (sequence bigint, id integer CHECK (id NOT BETWEEN 101 AND 190 OR id = 137))";
+    let world = World::new().await;
+    world.database.batch_execute(table).await.unwrap();
+    world.publish("a", (101..=190).map(|id| json!({"id": id}).to_string())).await;
+    let daemon = Daemon::start(&world.config(&pipeline("json", "")));
+    oracle(&world, &daemon, "events", "events", json!({"id": 1}).to_string().into()).await;
+    assert_eq!(dead_letters(&world).await.len(), 89);
+    assert!(!daemon.log().contains("backs off"), "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn each_dead_letter_of_a_batch_has_the_reason_of_its_own_row() {
     let world = World::new().await;
     let table =
