@@ -97,6 +97,8 @@ pub enum Error {
     Held {
         /// The other daemon, as in `jetcopy.checkpoints.owner`.
         owner: String,
+        /// The checkpoint now.
+        checkpoint: u64,
     },
     /// An operator paused the pipeline.
     #[error("paused by operator {by} since {since} UTC")]
@@ -107,6 +109,8 @@ pub enum Error {
         by: String,
         /// When, in UTC.
         since: String,
+        /// The checkpoint.
+        checkpoint: u64,
     },
     /// The compare-and-set matched no row: another writer took the shard or moved its checkpoint.
     #[error("the checkpoint was moved by another writer")]
@@ -128,6 +132,19 @@ pub enum Error {
         /// The column.
         column: &'static str,
     },
+}
+
+impl Error {
+    /// The checkpoint of a shard that could not be claimed.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<u64> {
+        match self {
+            Self::Held { checkpoint, .. } | Self::Paused { checkpoint, .. } => Some(*checkpoint),
+            Self::LostEpoch | Self::SyncWaitCancelled | Self::Database { .. } | Self::Unreadable { .. } => {
+                None
+            }
+        }
+    }
 }
 
 /// The name under which this process owns a shard, and under which its backends appear in `pg_stat_activity`.
@@ -162,7 +179,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     let look = format!(
         "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
            SELECT FROM pg_stat_activity WHERE application_name = owner), \
-           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, '') \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), last_sequence \
          FROM jetcopy.checkpoints WHERE shard = {shard}"
     );
     let rows = session.client.simple_query(&look).await.map_err(database("read"))?;
@@ -180,12 +197,13 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
         session.client.simple_query(&create).await.map_err(database("create"))?;
         String::new()
     };
+    let checkpoint = text(&rows, 4).and_then(|text| text.parse().ok()).unwrap_or(0);
     if let Some(since) = text(&rows, 2) {
         let by = text(&rows, 3).unwrap_or_default();
-        return Err(Error::Paused { pipeline: place.pipeline.clone(), by, since });
+        return Err(Error::Paused { pipeline: place.pipeline.clone(), by, since, checkpoint });
     }
     if text(&rows, 1).as_deref() == Some("t") && before != owner {
-        return Err(Error::Held { owner: before });
+        return Err(Error::Held { owner: before, checkpoint });
     }
 
     let end_leftovers = format!(

@@ -51,8 +51,8 @@ struct Ring {
 struct Sample {
     messages_per_second: f32,
     rows_per_second: f32,
-    behind_seconds: f32,
-    lag: [i64; 3],
+    behind_seconds: Option<f32>,
+    lag: [Option<i64>; 3],
     /// `None` when nothing was committed meanwhile.
     commit_seconds: Option<f32>,
     batch_rows: Option<f32>,
@@ -72,14 +72,14 @@ pub struct Series {
     pub messages_per_second: Vec<f32>,
     /// Rows committed.
     pub rows_per_second: Vec<f32>,
-    /// Age of the oldest message not committed.
-    pub behind_seconds: Vec<f32>,
+    /// Age of the oldest message not committed; here and below, `null` where it was not known.
+    pub behind_seconds: Vec<Option<f32>>,
     /// Messages that the server has yet to deliver.
-    pub undelivered_messages: Vec<i64>,
+    pub undelivered_messages: Vec<Option<i64>>,
     /// Messages on their way to the pipeline.
-    pub in_flight_messages: Vec<i64>,
+    pub in_flight_messages: Vec<Option<i64>>,
     /// Messages taken and not committed.
-    pub uncommitted_messages: Vec<i64>,
+    pub uncommitted_messages: Vec<Option<i64>>,
     /// Mean time of a commit; `null` where there was none.
     pub commit_seconds: Vec<Option<f32>>,
     /// Mean rows of a batch; `null` where there was none.
@@ -189,7 +189,7 @@ impl Ring {
         self.samples.push_back(Sample {
             messages_per_second: short(recent.messages_per_second),
             rows_per_second: short(recent.rows_per_second),
-            behind_seconds: short(numbers.behind_seconds),
+            behind_seconds: numbers.behind_seconds.map(short),
             lag: [numbers.undelivered_messages, numbers.in_flight_messages, numbers.uncommitted_messages],
             commit_seconds: recent.commit_seconds.map(short),
             batch_rows: recent.batch_rows.map(short),

@@ -23,11 +23,14 @@ use crate::subscribe;
 use forecast::{Forecast, Limits, Observation as Seen};
 use standing::Observation;
 
+mod behind;
 mod forecast;
 mod outlook;
 mod standing;
 
+pub(crate) use behind::oldest;
 pub use outlook::Outlook;
+pub(crate) use outlook::backlog;
 
 /// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of messages that
 /// was lost on an idle stream is noticed after two probes.
@@ -39,7 +42,7 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is known of a pipeline's lag over all its generations.
 #[derive(Debug, Default)]
 pub struct Lag {
-    /// Whatever is not committed, the stream stored no earlier than this; 0 when nothing is known.
+    /// Whatever is not committed, the stream stored no earlier than this; 0 while nothing is known.
     waits_since_ns: AtomicI64,
     /// When a generation probed last.
     probed: Mutex<Option<Instant>>,
@@ -50,6 +53,33 @@ impl Lag {
     /// Whatever is not committed was stored at `timestamp_ns` at the earliest.
     fn waits_since(&self, timestamp_ns: i64) {
         self.waits_since_ns.fetch_max(timestamp_ns, Ordering::Relaxed);
+    }
+
+    /// The first message that is not committed was stored at `timestamp_ns`: somebody has looked.
+    fn waits_from(&self, timestamp_ns: i64) {
+        self.waits_since_ns.store(timestamp_ns, Ordering::Relaxed);
+    }
+
+    /// How old, in seconds, the first message is that is not committed; 0 where there is none, `None` where nobody knows.
+    fn behind(&self) -> Option<f64> {
+        let since = self.waits_since_ns.load(Ordering::Relaxed);
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
+        (since != 0).then(|| (now_ns() - since).max(0) as f64 / 1e9)
+    }
+
+    /// Nobody knows any more what waits: what waited still does, where anything did.
+    fn lost_sight(&self, metrics: &PipelineMetrics, stale: bool) {
+        if stale {
+            if metrics.backlog.get() == Some(0) {
+                self.waits_since_ns.store(0, Ordering::Relaxed);
+            }
+            metrics.forget_lag();
+        }
+        match self.behind() {
+            Some(behind) if metrics.backlog.get() != Some(0) => metrics.behind_seconds.set_seconds(behind),
+            Some(_) => {}
+            None => metrics.behind_seconds.forget(),
+        }
     }
 
     /// Whether no generation has probed for longer than a running one lets pass.
@@ -184,7 +214,7 @@ pub enum Error {
 /// Probes until something is wrong.
 pub async fn run(
     consumer: PullConsumer,
-    stream: Stream,
+    held: Stream,
     contents: Contents,
     pipeline: config::Pipeline,
     progress: Arc<Progress>,
@@ -201,7 +231,7 @@ pub async fn run(
         timer.tick().await;
         let probe = async {
             // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
-            let stream = stream.get_info().await?;
+            let stream = held.get_info().await?;
             let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
             let skipped = standing::skipped(&consumer, &stream, &contents, &progress).await?;
             Ok::<_, Error>((consumer, stream, skipped))
@@ -216,6 +246,13 @@ pub async fn run(
         }
         if !subscribe::matches(&consumer.config, &wanted) {
             return Error::Changed;
+        }
+        if progress.lag.behind().is_none() && consumer.num_pending > 0 {
+            // Nothing has come since the generation began.
+            let after = metrics.reads_after().unwrap_or(0);
+            if let Ok(Ok(Some(oldest))) = tokio::time::timeout(PROBE, oldest(&held, &pipeline, after)).await {
+                progress.lag.waits_since(oldest);
+            }
         }
         report(&consumer, &stream, &progress, &metrics);
         let now = Observation::new(&consumer, &progress, skipped);
@@ -246,29 +283,47 @@ fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: 
     }
     let backlog = consumer.num_pending + in_flight + uncommitted;
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    let checkpoint = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
-    position(stream, backlog, checkpoint, &progress.lag, metrics);
+    position(stream, Some(backlog), metrics.checkpoint_sequence.count(), &progress.lag, metrics);
 }
 
-/// Sets the gauges that hold whether a generation runs or not; `backlog` is what is not committed, all of it after
-/// `checkpoint`.
-fn position(stream: &stream::Info, backlog: u64, checkpoint: u64, lag: &Lag, metrics: &PipelineMetrics) {
+/// Sets the gauges that hold whether a generation runs or not; `backlog` is what is not committed, all of it after the
+/// sequence `read`. What is not known is `None`.
+fn position(
+    stream: &stream::Info,
+    backlog: Option<u64>,
+    read: Option<u64>,
+    lag: &Lag,
+    metrics: &PipelineMetrics,
+) {
     let (first, last) = (stream.state.first_sequence, stream.state.last_sequence);
-    metrics.stream_first_sequence.set(gauge_value(first));
-    metrics.stream_last_sequence.set(gauge_value(last));
-    metrics.headroom_sequences.set(gauge_value((checkpoint + 1).saturating_sub(first)));
-
-    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    if backlog == 0 {
-        lag.waits_since(now);
+    metrics.stream_holds(first, last);
+    match read {
+        Some(read) => metrics.headroom_sequences.set(gauge_value((read + 1).saturating_sub(first))),
+        None => metrics.headroom_sequences.forget(),
     }
-    let since = lag.waits_since_ns.load(Ordering::Relaxed);
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
-    let behind = if since == 0 { 0.0 } else { (now - since).max(0) as f64 / 1e9 };
-    metrics.behind_seconds.set(behind);
 
+    if backlog == Some(0) {
+        lag.waits_since(now_ns());
+    }
+    let behind = lag.behind();
+    match behind {
+        Some(behind) => metrics.behind_seconds.set_seconds(behind),
+        None => metrics.behind_seconds.forget(),
+    }
+    match backlog {
+        Some(backlog) => metrics.backlog.set(gauge_value(backlog)),
+        None => metrics.backlog.forget(),
+    }
+    let (Some(backlog), Some(behind), Some(read)) = (backlog, behind, read) else {
+        metrics.catch_up_seconds.forget();
+        return;
+    };
     let mut forecast = lag.forecast.lock().unwrap_or_else(PoisonError::into_inner);
-    forecast.add(Seen { at: Instant::now(), backlog, checkpoint, last, behind });
-    metrics.catch_up_seconds.set(forecast.catch_up_seconds());
-    metrics.headroom_seconds.set(forecast.headroom_seconds(&Limits::of(stream)));
+    forecast.add(Seen { at: Instant::now(), backlog, checkpoint: read, last, behind });
+    metrics.catch_up_seconds.set_seconds(forecast.catch_up_seconds());
+    metrics.headroom_seconds.set_seconds(forecast.headroom_seconds(&Limits::of(stream)));
+}
+
+fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }

@@ -16,10 +16,14 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use crate::loss::{Cause, Loss};
+
+mod known;
 mod motion;
 pub mod names;
 mod stage;
 
+pub use known::Known;
 pub use motion::{HELD_UP, HeldUp, Motion, Step, Writing};
 use names::Family;
 pub use stage::{Stage, StageClock, StageSeconds, Timing};
@@ -104,8 +108,14 @@ impl Metrics {
         for (pipeline, _) in self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).values() {
             pipeline.settle();
         }
+        let mut families = self.inner.registry.gather();
+        for family in &mut families {
+            // A gauge of what is not known is no number.
+            family.mut_metric().retain(|metric| !metric.get_gauge().get_value().is_nan());
+        }
+        families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new()
-            .encode_to_string(&self.inner.registry.gather())
+            .encode_to_string(&families)
             .expect("the families in a registry always have a name and a type")
     }
 }
@@ -155,25 +165,28 @@ pub struct PipelineMetrics {
     /// Whether it moves.
     pub motion: Motion,
     held_up: HeldUpSeconds,
-    pub pending_messages: IntGauge,
-    pub in_flight_messages: IntGauge,
-    pub uncommitted_messages: IntGauge,
-    pub ack_pending_messages: IntGauge,
-    pub stream_first_sequence: IntGauge,
-    pub stream_last_sequence: IntGauge,
-    pub checkpoint_sequence: IntGauge,
-    pub behind_seconds: Gauge,
-    pub headroom_sequences: IntGauge,
-    pub headroom_seconds: Gauge,
-    pub catch_up_seconds: Gauge,
+    pub pending_messages: Known,
+    pub in_flight_messages: Known,
+    pub uncommitted_messages: Known,
+    pub ack_pending_messages: Known,
+    pub stream_first_sequence: Known,
+    pub stream_last_sequence: Known,
+    pub checkpoint_sequence: Known,
+    pub behind_seconds: Known,
+    pub headroom_sequences: Known,
+    pub headroom_seconds: Known,
+    pub catch_up_seconds: Known,
     pub duplicates_skipped: IntCounter,
     pub replayed_messages: IntCounter,
     pub losses: IntCounter,
     pub lost_messages: IntCounter,
     pub ack_failures: IntCounter,
-    pub database_up: IntGauge,
-    pub nats_up: IntGauge,
+    pub database_up: Known,
+    pub nats_up: Known,
     pub buffered_bytes: IntGauge,
+    /// Messages that are not committed, wherever they are; no metric of its own.
+    pub backlog: Known,
+    resumes: Arc<Mutex<Option<Resumes>>>,
     resyncs: IntCounterVec,
     dead_letters: IntCounterVec,
     state: IntGaugeVec,
@@ -185,6 +198,23 @@ struct HeldUpSeconds {
     nats: Gauge,
     decode: Gauge,
     database: Gauge,
+}
+
+/// Where reading goes on past a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumes {
+    /// After this sequence.
+    after: u64,
+    /// Whether the checkpoint counts in another history of the stream.
+    elsewhere: bool,
+}
+
+impl Resumes {
+    /// Past `loss`.
+    #[must_use]
+    pub fn past(loss: &Loss) -> Self {
+        Self { after: loss.resume_after, elsewhere: loss.cause != Cause::Dropped }
+    }
 }
 
 /// Batches by the limit that closed them.
@@ -233,9 +263,6 @@ impl PipelineMetrics {
         let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
         let stages = StageClock::new(|stage| stages.with_label_values(&[stage]));
         let held_up = labelled.float_gauges(names::HELD_UP_SECONDS, names::STAGE);
-        let headroom_seconds = labelled.float_gauge(names::HEADROOM_SECONDS);
-        // Until something is known, nothing is foreseen.
-        headroom_seconds.set(f64::INFINITY);
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
@@ -269,30 +296,119 @@ impl PipelineMetrics {
                 decode: held_up.with_label_values(&["decode"]),
                 database: held_up.with_label_values(&["database"]),
             },
-            pending_messages: labelled.gauge(names::PENDING_MESSAGES),
-            in_flight_messages: labelled.gauge(names::IN_FLIGHT_MESSAGES),
-            uncommitted_messages: labelled.gauge(names::UNCOMMITTED_MESSAGES),
-            ack_pending_messages: labelled.gauge(names::ACK_PENDING_MESSAGES),
-            stream_first_sequence: labelled.gauge(names::STREAM_FIRST_SEQUENCE),
-            stream_last_sequence: labelled.gauge(names::STREAM_LAST_SEQUENCE),
-            checkpoint_sequence: labelled.gauge(names::CHECKPOINT_SEQUENCE),
-            behind_seconds: labelled.float_gauge(names::BEHIND_SECONDS),
-            headroom_sequences: labelled.gauge(names::HEADROOM_SEQUENCES),
-            headroom_seconds,
-            catch_up_seconds: labelled.float_gauge(names::CATCH_UP_SECONDS),
+            pending_messages: labelled.known(names::PENDING_MESSAGES),
+            in_flight_messages: labelled.known(names::IN_FLIGHT_MESSAGES),
+            uncommitted_messages: labelled.known(names::UNCOMMITTED_MESSAGES),
+            ack_pending_messages: labelled.known(names::ACK_PENDING_MESSAGES),
+            stream_first_sequence: labelled.known(names::STREAM_FIRST_SEQUENCE),
+            stream_last_sequence: labelled.known(names::STREAM_LAST_SEQUENCE),
+            checkpoint_sequence: labelled.known(names::CHECKPOINT_SEQUENCE),
+            behind_seconds: labelled.known(names::BEHIND_SECONDS),
+            headroom_sequences: labelled.known(names::HEADROOM_SEQUENCES),
+            headroom_seconds: labelled.known(names::HEADROOM_SECONDS),
+            catch_up_seconds: labelled.known(names::CATCH_UP_SECONDS),
             duplicates_skipped: labelled.counter(names::DUPLICATES_SKIPPED),
             replayed_messages: labelled.counter(names::REPLAYED),
             losses: labelled.counter(names::LOSSES),
             lost_messages: labelled.counter(names::LOST_MESSAGES),
             ack_failures: labelled.counter(names::ACK_FAILURES),
-            database_up: labelled.gauge(names::DATABASE_UP),
-            nats_up: labelled.gauge(names::NATS_UP),
+            database_up: labelled.known(names::DATABASE_UP),
+            nats_up: labelled.known(names::NATS_UP),
             buffered_bytes: labelled.gauge(names::BUFFERED_BYTES),
+            backlog: Known::new(Gauge::new("backlog", "not exported").expect("the name is a constant")),
+            resumes: Arc::default(),
             resyncs: labelled.counters(names::RESYNCS, names::CAUSE),
             dead_letters: labelled.counters(names::DEAD_LETTERS, names::KIND),
             state: labelled.gauges(names::PIPELINE_STATE, names::STATE),
         };
         (handles, Collectors(labelled.made.into_inner()))
+    }
+
+    /// Everything up to `sequence` is committed. The stream is asked for its end every two seconds: what is committed was there.
+    pub fn committed_to(&self, sequence: u64) {
+        let sequence = gauge_value(sequence);
+        self.checkpoint_sequence.set(sequence);
+        if !self.counts_elsewhere() && self.stream_last_sequence.get().is_some_and(|last| last < sequence) {
+            self.stream_last_sequence.set(sequence);
+        }
+    }
+
+    /// The stream's ends, as it says.
+    pub fn stream_holds(&self, first: u64, last: u64) {
+        let checkpoint = self.checkpoint_sequence.count().filter(|_| !self.counts_elsewhere());
+        self.stream_first_sequence.set(gauge_value(first));
+        self.stream_last_sequence
+            .set(gauge_value(checkpoint.map_or(last, |checkpoint| last.max(checkpoint))));
+    }
+
+    /// Where reading goes on once a loss is accepted; `None` where it goes on from the checkpoint.
+    pub fn resumes(&self, resumes: Option<Resumes>) {
+        *self.resumes.lock().unwrap_or_else(PoisonError::into_inner) = resumes;
+    }
+
+    /// Where reading goes on: behind the checkpoint, or past a loss that nobody has accepted. `None` where it is not known.
+    #[must_use]
+    pub fn reads_after(&self) -> Option<u64> {
+        let resumes = *self.resumes.lock().unwrap_or_else(PoisonError::into_inner);
+        resumes.map(|resumes| resumes.after).or_else(|| self.checkpoint_sequence.count())
+    }
+
+    /// Whether the checkpoint counts in another history of the stream than it has now: one that was made anew, or rolled
+    /// back.
+    #[must_use]
+    pub fn counts_elsewhere(&self) -> bool {
+        let resumes = *self.resumes.lock().unwrap_or_else(PoisonError::into_inner);
+        resumes.is_some_and(|resumes| resumes.elsewhere)
+    }
+
+    /// A generation has ended: what it had in memory is gone, and the server has it yet to deliver.
+    pub fn ended(&self) {
+        self.buffered_bytes.set(0);
+        // It committed some since the last probe, or all.
+        let (last, at) = (self.stream_last_sequence.get(), self.checkpoint_sequence.get());
+        if let (Some(backlog), Some(last), Some(at), false) =
+            (self.backlog.get(), last, at, self.counts_elsewhere())
+        {
+            self.backlog.set(backlog.min((last - at).max(0)));
+        }
+        for gauge in [&self.in_flight_messages, &self.uncommitted_messages] {
+            if gauge.get().is_some() {
+                gauge.set(0);
+            }
+        }
+    }
+
+    /// The gauges that are shown only where their value is known.
+    #[must_use]
+    pub fn known(&self) -> [&Known; 13] {
+        [
+            &self.pending_messages,
+            &self.in_flight_messages,
+            &self.uncommitted_messages,
+            &self.ack_pending_messages,
+            &self.stream_first_sequence,
+            &self.stream_last_sequence,
+            &self.checkpoint_sequence,
+            &self.behind_seconds,
+            &self.headroom_sequences,
+            &self.headroom_seconds,
+            &self.catch_up_seconds,
+            &self.database_up,
+            &self.nats_up,
+        ]
+    }
+
+    /// NATS has not answered for so long that what it said last says nothing of now.
+    pub fn forget_lag(&self) {
+        for gauge in [
+            &self.pending_messages,
+            &self.ack_pending_messages,
+            &self.in_flight_messages,
+            &self.uncommitted_messages,
+            &self.backlog,
+        ] {
+            gauge.forget();
+        }
     }
 
     /// Brings what goes on by itself up to now.
@@ -430,6 +546,10 @@ impl<'a> Labelled<'a> {
 
     fn gauges(&self, family: Family, label: &str) -> IntGaugeVec {
         self.register(IntGaugeVec::new(self.opts(family), &[label]))
+    }
+
+    fn known(&self, family: Family) -> Known {
+        Known::new(self.float_gauge(family))
     }
 
     fn float_gauges(&self, family: Family, label: &str) -> GaugeVec {

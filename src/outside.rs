@@ -5,13 +5,14 @@
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::Info;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream;
 use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;
 use serde::Serialize;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::config::{Config, Pipeline};
+use crate::lag;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
 use crate::recovery::chain;
@@ -40,6 +41,8 @@ pub struct Outside {
     pub committed_at: Option<String>,
     pub stream_first_sequence: Option<u64>,
     pub stream_last_sequence: Option<u64>,
+    /// All that is not committed.
+    pub undelivered_messages: Option<u64>,
     pub pending_messages: Option<u64>,
     pub ack_pending_messages: Option<u64>,
     pub headroom_sequences: Option<u64>,
@@ -52,6 +55,10 @@ pub struct Outside {
     /// What could not be found out, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
+    /// The checkpoint, 0 where there is none yet, and when the stream was created that it counts in, in microseconds since
+    /// the Unix epoch; `None` where the database did not say.
+    #[serde(skip)]
+    counted: Option<(u64, Option<i64>)>,
 }
 
 /// Asks both servers about every pipeline.
@@ -100,11 +107,14 @@ impl Outside {
         let sql = format!(
             "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
                CASE WHEN lease_until > now() THEN owner END, paused_by, \
-               to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
+               to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
+               (extract(epoch FROM stream_created) * 1000000)::bigint \
              FROM jetcopy.checkpoints WHERE pipeline = {name}"
         );
+        self.counted = Some((0, None));
         if let Some(row) = row(session, &sql).await? {
             self.checkpoint_sequence = number(&row, 0);
+            self.counted = number(&row, 0).map(|at| (at, row.get(5).and_then(|text| text.parse().ok())));
             self.committed_at = row.get(1).map(str::to_owned);
             if let (by, Some(since)) = (row.get(3).unwrap_or_default(), row.get(4)) {
                 self.state = "paused";
@@ -134,35 +144,44 @@ impl Outside {
         let state = &stream.cached_info().state;
         self.stream_first_sequence = Some(state.first_sequence);
         self.stream_last_sequence = Some(state.last_sequence);
-        let checkpoint = self.checkpoint_sequence.unwrap_or(0);
-        self.headroom_sequences = Some((checkpoint + 1).saturating_sub(state.first_sequence));
-        if let Some(Info { num_pending, num_ack_pending, .. }) = subscribe::find(&stream, pipeline).await? {
-            self.pending_messages = Some(num_pending);
-            self.ack_pending_messages = Some(num_ack_pending as u64);
+        let durable = subscribe::find(&stream, pipeline).await?;
+        if let Some(Info { num_pending, num_ack_pending, .. }) = &durable {
+            self.pending_messages = Some(*num_pending);
+            self.ack_pending_messages = Some(*num_ack_pending as u64);
         }
-        self.behind_seconds = Some(behind(&stream, pipeline, checkpoint).await?);
+        let read = match self.counted {
+            Some((checkpoint, created_us)) if counts_in(checkpoint, created_us, stream.cached_info()) => {
+                Some(checkpoint)
+            }
+            Some(_) => {
+                let why =
+                    "the checkpoint counts in another history of the stream: it was made anew or rolled back";
+                self.reason.get_or_insert_with(|| why.to_owned());
+                None
+            }
+            // What was acknowledged was committed.
+            None => durable.as_ref().map(|durable| durable.ack_floor.stream_sequence),
+        };
+        let Some(read) = read else { return Ok(()) };
+        self.headroom_sequences = Some((read + 1).saturating_sub(state.first_sequence));
+        let now = Timestamp::now().as_nanosecond();
+        let oldest = lag::oldest(&stream, pipeline, read).await?;
+        self.undelivered_messages = match oldest {
+            None => Some(0),
+            Some(_) => lag::backlog(state, pipeline, read, durable.as_ref()),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
+        let behind = oldest.map_or(0.0, |oldest| (now - i128::from(oldest)).max(0) as f64 / 1e9);
+        self.behind_seconds = Some(behind);
         Ok(())
     }
 }
 
-/// Age of the first message after `checkpoint`; 0 where there is none.
-async fn behind(stream: &Stream, pipeline: &Pipeline, checkpoint: u64) -> Result<f64, async_nats::Error> {
-    let all = [">".to_owned()];
-    let subjects = if pipeline.subjects.is_empty() { &all[..] } else { &pipeline.subjects };
-    let mut oldest = None;
-    for subject in subjects {
-        match stream.get_first_raw_message_by_subject(subject, checkpoint + 1).await {
-            Ok(message) => {
-                let time = message.time.unix_timestamp_nanos();
-                oldest = Some(oldest.map_or(time, |oldest: i128| oldest.min(time)));
-            }
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
-    let age = oldest.map_or(0.0, |oldest| (Timestamp::now().as_nanosecond() - oldest).max(0) as f64 / 1e9);
-    Ok(age)
+/// Whether a checkpoint is one in this stream as it is now.
+fn counts_in(checkpoint: u64, created_us: Option<i64>, stream: &stream::Info) -> bool {
+    let created = stream.created.unix_timestamp_nanos().div_euclid(1_000);
+    created_us.is_none_or(|counted| i128::from(counted) == created)
+        && checkpoint <= stream.state.last_sequence
 }
 
 async fn row(session: &Session, sql: &str) -> Result<Option<SimpleQueryRow>, tokio_postgres::Error> {

@@ -27,7 +27,7 @@ use crate::config::{self, Config};
 use crate::copy::Target;
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
-use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::metrics::PipelineMetrics;
 use crate::nats::{Denial, Lost, Trouble};
 use crate::poison::Window;
 use crate::postgres::introspect::{self, Changes};
@@ -149,8 +149,6 @@ impl Pipeline {
             ready = self.resync(placement) => ready?,
             _ = stopped.wait_for(|&stop| stop) => return Ok(()),
         };
-        self.metrics.checkpoint_sequence.set(gauge_value(ready.claim.last_sequence));
-        self.metrics.buffered_bytes.set(0);
         self.metrics.motion.begin();
         self.tell_changes(&ready.tables);
         let checkpoint = ready.claim.last_sequence;

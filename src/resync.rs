@@ -20,7 +20,7 @@ use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
 use crate::config;
 use crate::decode::{Decoder, PlanError};
 use crate::loss::{self, Loss, StreamFacts, Verdict, compare};
-use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::metrics::{PipelineMetrics, Resumes};
 use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
@@ -136,12 +136,18 @@ pub async fn resync(
     let session = session?;
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, place, owner);
-    let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await?;
+    let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await;
+    if let Err(Error::Checkpoint(error)) = &claim
+        && let Some(checkpoint) = error.checkpoint()
+    {
+        metrics.committed_to(checkpoint);
+    }
+    let claim = claim?;
     // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
     if newest.take_changed() || claim.last_timestamp_us.is_some() {
         tell_replay(&session, place, &claim, metrics);
     }
-    metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
+    metrics.committed_to(claim.last_sequence);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
         let found = introspect::introspect(&session.client, &table.name);
@@ -208,7 +214,8 @@ impl Source<'_> {
         refuse_other_retention(&stream)?;
         let claim = self.settle(&stream, claim).await?;
         // Where it was moved just now, it is not the one that was claimed.
-        metrics.checkpoint_sequence.set(gauge_value(claim.last_sequence));
+        metrics.resumes(None);
+        metrics.committed_to(claim.last_sequence);
         let Begin { placement, approach } = begin;
         let singles = singles(nats, pipeline, &claim, approach.look()).await?;
         let at_fault = singles.iter().any(|single| single.unreadable.is_some());
@@ -229,7 +236,13 @@ impl Source<'_> {
         {
             facts.kept_sequence = Some(kept_sequence(stream, timestamp_us).await?);
         }
-        match compare(&claim, &facts) {
+        let verdict = compare(&claim, &facts);
+        metrics.resumes(match &verdict {
+            Verdict::Lost(loss) => Some(Resumes::past(loss)),
+            Verdict::Intact | Verdict::Fresh => None,
+        });
+        metrics.stream_holds(facts.first_sequence, facts.last_sequence);
+        match verdict {
             Verdict::Intact => Ok(claim),
             Verdict::Fresh => {
                 let start = checkpoint::relocate(session, place, &claim, facts.start(), facts.created_ns);
@@ -279,8 +292,8 @@ async fn singles(
 /// Says how far the database went back behind what this process knows to be committed: a standby had not got all of it, a
 /// crash or a backup took it back.
 fn tell_replay(session: &Session, place: &Place, claim: &Claim, metrics: &PipelineMetrics) {
-    // The gauge outlives a generation; 0 before the first.
-    let known = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
+    // The gauge outlives a generation; nothing is known before the first.
+    let known = metrics.checkpoint_sequence.count().unwrap_or(0);
     let Some(replayed @ 1..) = known.checked_sub(claim.last_sequence) else { return };
     metrics.replayed_messages.inc_by(replayed);
     tracing::warn!(

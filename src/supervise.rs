@@ -289,10 +289,9 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         }
         let (started, committed) = (Instant::now(), commits(metrics));
         let trial = on_trial.then_some(HEALTHY);
-        let failure = match pipeline.generation(placement, trial, stop.clone()).await {
-            Ok(()) => break,
-            Err(failure) => failure,
-        };
+        let generation = pipeline.generation(placement, trial, stop.clone()).await;
+        metrics.ended();
+        let Err(failure) = generation else { break };
         if *stop.borrow() {
             // What did not start has taken nothing.
             if started_well(&failure) {

@@ -352,7 +352,7 @@ impl Writer {
             latency.observe((now - i128::from(message.timestamp_ns)).max(0) as f64 / 1e9);
         }
         latency.flush();
-        metrics.checkpoint_sequence.set(gauge_value(self.checkpoint));
+        metrics.committed_to(self.checkpoint);
         if let Some(last) = messages.last() {
             self.progress.committed(messages.len() as u64, last.timestamp_ns);
         }

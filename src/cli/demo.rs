@@ -205,8 +205,8 @@ impl View {
     /// The checkpoint: the stream is new and nothing is deleted from it, so that sequences count frames.
     fn committed(&self) -> u64 {
         let numbers = self.registry.snapshots().into_iter().next().map(|pipeline| pipeline.numbers);
-        numbers
-            .map_or(0, |Numbers { checkpoint_sequence, .. }| u64::try_from(checkpoint_sequence).unwrap_or(0))
+        let sequence = numbers.and_then(|Numbers { checkpoint_sequence, .. }| checkpoint_sequence);
+        sequence.and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0)
     }
 
     fn latencies(&self) -> Counts {

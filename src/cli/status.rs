@@ -105,7 +105,7 @@ fn row(pipeline: &Value) -> [String; 10] {
         name(pipeline),
         text(&pipeline["state"]),
         behind.map_or_else(dash, |seconds| format!("{seconds:.1} s")),
-        text(&pipeline["pending_messages"]),
+        text(&pipeline["undelivered_messages"]),
         text(&pipeline["ack_pending_messages"]),
         text(&pipeline["checkpoint_sequence"]),
         format!("{}–{}", stream("stream_first_sequence"), stream("stream_last_sequence")),

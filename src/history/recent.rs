@@ -75,7 +75,7 @@ impl Recent {
         let commits = now.commits.saturating_sub(before.commits);
         let mean = |now: f64, before: f64| (commits > 0).then(|| (now - before).max(0.0) / float(commits));
         let stages = shares(&before.stages, &now.stages);
-        let behind = snapshot.numbers.behind_seconds >= KEEPING_UP;
+        let behind = snapshot.numbers.behind_seconds.is_some_and(|behind| behind >= KEEPING_UP);
         Self {
             seconds,
             messages_per_second: rate(now.messages, before.messages),

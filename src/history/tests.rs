@@ -46,14 +46,14 @@ fn a_sample_holds_the_rates_since_the_one_before() {
     frames.commit_seconds.observe(0.04);
     frames.batch_rows.observe(4_000.0);
     frames.batch_rows.observe(6_000.0);
-    frames.behind_seconds.set(2.5);
+    frames.behind_seconds.set_seconds(2.5);
     daemon.sample();
     let series = daemon.series();
     assert_eq!(series.messages_per_second, [0.0, 1_000.0]);
     assert_eq!(series.rows_per_second, [0.0, 2_000.0]);
     assert_eq!(series.commit_seconds, [None, Some(0.03)]);
     assert_eq!(series.batch_rows, [None, Some(5_000.0)]);
-    assert_eq!(series.behind_seconds, [0.0, 2.5]);
+    assert_eq!(series.behind_seconds, [None, Some(2.5)]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_limits_is_where_the_reading_stage_spends_its_time_while_it_is_behind() {
     drop(timing);
     let snapshot = || daemon.registry.snapshots().remove(0);
     assert_eq!(daemon.history.recent(&snapshot()).limited_by, None, "it keeps up");
-    frames.behind_seconds.set(3.0);
+    frames.behind_seconds.set_seconds(3.0);
     let recent = daemon.history.recent(&snapshot());
     assert_eq!(recent.limited_by, Some(Stage::Database));
     assert!((recent.stages.database - 1.0).abs() < 1e-9);

@@ -8,15 +8,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{Context, ContextBuilder};
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::consumer;
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context, ContextBuilder};
+use async_nats::jetstream::stream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use super::{Lag, PROBE_TIMEOUT, position};
+use super::{Lag, PROBE_TIMEOUT, oldest, position};
 use crate::config::{self, Config};
-use crate::metrics::{PipelineMetrics, gauge_value};
+use crate::metrics::{Known, PipelineMetrics, gauge_value};
 use crate::nats;
 use crate::pipeline::Pipeline;
+use crate::status::{PipelineStatus, State};
 
 /// How often it is looked whether a generation probes, and probed where none does. Slower than a generation's own
 /// probes: a pipeline that stands still for hours is not worth more.
@@ -25,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(4);
 /// How long an answer may take before the next look asks anew.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// What NATS said longer ago says nothing of now: three looks.
+const STALE: Duration = Duration::from_secs(12);
+
 /// What is needed to look on.
 #[derive(Debug)]
 pub struct Outlook {
@@ -32,6 +37,7 @@ pub struct Outlook {
     pipeline: config::Pipeline,
     /// How its connection is called.
     name: String,
+    status: Arc<PipelineStatus>,
     lag: Arc<Lag>,
     metrics: PipelineMetrics,
 }
@@ -44,6 +50,7 @@ impl Outlook {
             settings: Arc::clone(&pipeline.settings),
             pipeline: pipeline.pipeline.clone(),
             name: pipeline.owner.clone(),
+            status: Arc::clone(&pipeline.status),
             lag: Arc::clone(&pipeline.lag),
             metrics: pipeline.metrics.clone(),
         }
@@ -51,27 +58,36 @@ impl Outlook {
 
     /// Looks on for as long as the pipeline is there.
     pub async fn look_on(self) -> Infallible {
-        let Self { settings, pipeline, name, lag, metrics } = &self;
-        let mut connection: Option<nats::Connection> = None;
+        let Self { settings, pipeline, name, status, lag, metrics } = &self;
+        let (mut connection, mut answered): (Option<nats::Connection>, _) = (None, Instant::now());
         let mut timer = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             timer.tick().await;
             if !lag.is_unwatched() {
-                connection = None;
+                (connection, answered) = (None, Instant::now());
                 continue;
             }
             let looked = timeout(PROBE_TIMEOUT, async {
                 let connected = match connection.take() {
                     Some(connected) => connected,
-                    None => nats::Connection::open(&settings.nats, name).await.ok()?,
+                    None => {
+                        let opened = nats::Connection::open(&settings.nats, name).await;
+                        metrics.nats_up.set(opened.is_ok().into());
+                        opened.ok()?
+                    }
                 };
                 let context = ContextBuilder::new().timeout(ANSWER).build(connected.client.clone());
-                look(&context, pipeline, lag, metrics).await?;
+                look(&context, pipeline, status, lag, metrics).await?;
                 Some(connected)
             });
             // One that did not answer is left: it may never, and a new one says soon whether anybody does.
             connection = looked.await.ok().flatten();
+            match &connection {
+                Some(_) => answered = Instant::now(),
+                None if lag.is_unwatched() => lag.lost_sight(metrics, answered.elapsed() > STALE),
+                None => {}
+            }
             tracing::debug!(pipeline = pipeline.name, answered = connection.is_some(), "looked on");
         }
     }
@@ -80,26 +96,46 @@ impl Outlook {
 async fn look(
     context: &Context,
     pipeline: &config::Pipeline,
+    status: &PipelineStatus,
     lag: &Lag,
     metrics: &PipelineMetrics,
 ) -> Option<()> {
     let stream = context.get_stream(&pipeline.stream).await.ok()?;
-    let checkpoint = u64::try_from(metrics.checkpoint_sequence.get()).unwrap_or(0);
-    let (pending, unacknowledged, read) = match stream.consumer_info(&pipeline.durable_name()).await {
-        Ok(info) => (info.num_pending, info.num_ack_pending as u64, info.ack_floor.stream_sequence),
-        Err(_) => (stream.cached_info().state.last_sequence.saturating_sub(checkpoint), 0, 0),
+    let durable = match stream.consumer_info(&pipeline.durable_name()).await {
+        Ok(info) => Some(info),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
+        Err(_) => return None,
     };
-    let (backlog, read) = (pending + unacknowledged, read.max(checkpoint));
-    // Asked each time: another daemon may be at work on it.
-    if backlog > 0
-        && let Some(oldest) = oldest(&stream, read + 1).await
-    {
-        lag.waits_since(oldest);
-    }
+    // While another daemon writes, its durable knows better than a checkpoint that was read a second ago.
+    let elsewhere = matches!(status.state(), State::Waiting { .. });
+    let floor = durable.as_ref().map(|durable| durable.ack_floor.stream_sequence);
+    let read = match (metrics.reads_after(), floor) {
+        (Some(after), Some(floor)) if elsewhere => Some(after.max(floor)),
+        (Some(after), _) => Some(after),
+        // The database was not met yet. What was acknowledged was committed.
+        (None, floor) => floor,
+    };
+    let oldest = match read {
+        Some(read) => oldest(&stream, pipeline, read).await.ok(),
+        None => None,
+    };
+    let backlog = match (oldest, read, &durable) {
+        (Some(None), ..) => Some(0),
+        (_, Some(read), durable) => backlog(&stream.cached_info().state, pipeline, read, durable.as_ref()),
+        (_, None, _) => None,
+    };
     // A generation may have begun meanwhile: its own numbers are better.
     if lag.is_unwatched() {
-        metrics.pending_messages.set(gauge_value(pending));
-        metrics.ack_pending_messages.set(gauge_value(unacknowledged));
+        if let Some(Some(oldest)) = oldest {
+            lag.waits_from(oldest);
+        }
+        let known = |gauge: &Known, count: Option<u64>| match count {
+            Some(count) => gauge.set(gauge_value(count)),
+            None => gauge.forget(),
+        };
+        known(&metrics.pending_messages, durable.as_ref().map(|durable| durable.num_pending));
+        let unacknowledged = durable.as_ref().map(|durable| durable.num_ack_pending as u64);
+        known(&metrics.ack_pending_messages, unacknowledged);
         // What was delivered and not committed will be delivered again: nothing is on its way.
         metrics.in_flight_messages.set(0);
         metrics.uncommitted_messages.set(0);
@@ -108,9 +144,25 @@ async fn look(
     Some(())
 }
 
-/// When the stream stored its first message from `sequence` on, in nanoseconds since the Unix epoch.
-async fn oldest(stream: &Stream, sequence: u64) -> Option<i64> {
-    let from = sequence.max(stream.cached_info().state.first_sequence);
-    let message = stream.raw_message_builder().sequence(from).next_by_subject(">").send().await.ok()?;
-    i64::try_from(message.time.unix_timestamp_nanos()).ok()
+/// Messages after `read` that the pipeline is still to write, where that can be told.
+pub(crate) fn backlog(
+    state: &stream::State,
+    pipeline: &config::Pipeline,
+    read: u64,
+    durable: Option<&consumer::Info>,
+) -> Option<u64> {
+    let (first, last) = (state.first_sequence, state.last_sequence);
+    // Nothing is removed in between: each sequence is a message.
+    let whole = state.messages == (last + 1).saturating_sub(first);
+    if pipeline.subjects.is_empty() && whole {
+        return Some(last.saturating_sub(read.max(first.saturating_sub(1))));
+    }
+    match durable {
+        Some(durable) if durable.ack_floor.stream_sequence <= read => {
+            Some(durable.num_pending + durable.num_ack_pending as u64)
+        }
+        // The durable stands elsewhere: it was made anew, or the checkpoint went back.
+        _ if pipeline.subjects.is_empty() => Some(state.messages.min(last.saturating_sub(read))),
+        _ => None,
+    }
 }

@@ -9,6 +9,7 @@ fn filled() -> (Metrics, PipelineMetrics) {
     pipeline.resyncs("start").inc();
     pipeline.dead_letters("malformed").inc_by(2);
     pipeline.dead_letters("range").inc();
+    pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
     pipeline.set_state("running", &["starting", "running"]);
     (metrics, pipeline)
 }
@@ -30,6 +31,36 @@ fn a_pipeline_that_counted_nothing_renders() {
     let metrics = Metrics::new();
     let _handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
     assert!(metrics.render().contains("jetcopy_messages_total"));
+}
+
+#[test]
+fn what_is_not_known_is_absent_and_never_nought() {
+    let metrics = Metrics::new();
+    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    let shown = |name: &str| metrics.render().contains(&format!("\n{name}{{"));
+    assert!(!shown("jetcopy_behind_seconds") && !shown("jetcopy_checkpoint_sequence"));
+    handles.behind_seconds.set_seconds(1.5);
+    handles.checkpoint_sequence.set(0);
+    assert!(shown("jetcopy_behind_seconds") && shown("jetcopy_checkpoint_sequence"));
+    handles.behind_seconds.forget();
+    assert!(!shown("jetcopy_behind_seconds"));
+    assert_eq!(metrics.render().matches("NaN").count(), 0);
+}
+
+#[test]
+fn a_checkpoint_lies_beyond_the_end_only_of_a_stream_that_it_does_not_count_in() {
+    let metrics = Metrics::new();
+    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    handles.stream_holds(1, 100);
+    handles.committed_to(120);
+    assert_eq!(handles.stream_last_sequence.get(), Some(120), "what is committed was there");
+    handles.stream_holds(1, 110);
+    assert_eq!(handles.stream_last_sequence.get(), Some(120), "an answer may be older than the commit");
+    let loss = Loss { cause: Cause::Recreated, first_sequence: 121, last_sequence: None, resume_after: 0 };
+    handles.resumes(Some(Resumes::past(&loss)));
+    handles.stream_holds(1, 50);
+    let ends = (handles.stream_last_sequence.get(), handles.checkpoint_sequence.get());
+    assert_eq!((ends, handles.reads_after()), ((Some(50), Some(120)), Some(0)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::State;
 use crate::metrics::{PipelineMetrics, StageSeconds};
 
-/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`].
+/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`]. What is not known is `None`.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "each field is the family of its name in `metrics::names`, documented there")]
 pub struct Numbers {
@@ -28,26 +28,25 @@ pub struct Numbers {
     pub replayed_messages: u64,
     pub losses: u64,
     pub lost_messages: u64,
-    pub pending_messages: i64,
-    pub ack_pending_messages: i64,
-    /// What the server has yet to deliver: the pending messages, and in a pipeline that does not run also those that
-    /// were delivered to it in vain.
-    pub undelivered_messages: i64,
-    pub in_flight_messages: i64,
-    pub uncommitted_messages: i64,
-    pub stream_first_sequence: i64,
-    pub stream_last_sequence: i64,
-    pub checkpoint_sequence: i64,
-    pub behind_seconds: f64,
-    pub headroom_sequences: i64,
-    /// `None` where the stream will not drop anything that is not committed.
+    pub pending_messages: Option<i64>,
+    pub ack_pending_messages: Option<i64>,
+    /// What the server has yet to deliver; in a pipeline that does not run, all that is not committed.
+    pub undelivered_messages: Option<i64>,
+    pub in_flight_messages: Option<i64>,
+    pub uncommitted_messages: Option<i64>,
+    pub stream_first_sequence: Option<i64>,
+    pub stream_last_sequence: Option<i64>,
+    pub checkpoint_sequence: Option<i64>,
+    pub behind_seconds: Option<f64>,
+    pub headroom_sequences: Option<i64>,
+    /// `None` where the stream will not drop anything that is not committed, as far as anybody knows.
     pub headroom_seconds: Option<f64>,
-    /// `None` where the lag does not shrink.
+    /// `None` where the lag does not shrink, or is not known.
     pub catch_up_seconds: Option<f64>,
     pub stage_seconds: StageSeconds,
     pub buffered_bytes: i64,
-    pub database_up: bool,
-    pub nats_up: bool,
+    pub database_up: Option<bool>,
+    pub nats_up: Option<bool>,
 }
 
 impl Numbers {
@@ -55,9 +54,9 @@ impl Numbers {
         let dead_letters_by_kind = metrics.dead_letters_by_kind();
         let resyncs_by_cause = metrics.resyncs_by_cause();
         let pending = metrics.pending_messages.get();
-        let unacknowledged = metrics.ack_pending_messages.get();
         let delivers = matches!(state, State::Running | State::Stopping);
-        let finite = |seconds: f64| seconds.is_finite().then_some(seconds);
+        let here = |count: Option<i64>| if delivers { count } else { count.map(|_| 0) };
+        let finite = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite());
         Self {
             messages: metrics.messages.get(),
             rows: metrics.rows.iter().map(prometheus::IntCounter::get).sum(),
@@ -73,21 +72,21 @@ impl Numbers {
             losses: metrics.losses.get(),
             lost_messages: metrics.lost_messages.get(),
             pending_messages: pending,
-            ack_pending_messages: unacknowledged,
-            undelivered_messages: if delivers { pending } else { pending + unacknowledged },
-            in_flight_messages: if delivers { metrics.in_flight_messages.get() } else { 0 },
-            uncommitted_messages: if delivers { metrics.uncommitted_messages.get() } else { 0 },
+            ack_pending_messages: metrics.ack_pending_messages.get(),
+            undelivered_messages: if delivers { pending } else { metrics.backlog.get() },
+            in_flight_messages: here(metrics.in_flight_messages.get()),
+            uncommitted_messages: here(metrics.uncommitted_messages.get()),
             stream_first_sequence: metrics.stream_first_sequence.get(),
             stream_last_sequence: metrics.stream_last_sequence.get(),
             checkpoint_sequence: metrics.checkpoint_sequence.get(),
-            behind_seconds: metrics.behind_seconds.get(),
+            behind_seconds: metrics.behind_seconds.seconds(),
             headroom_sequences: metrics.headroom_sequences.get(),
-            headroom_seconds: finite(metrics.headroom_seconds.get()),
-            catch_up_seconds: finite(metrics.catch_up_seconds.get()),
+            headroom_seconds: finite(metrics.headroom_seconds.seconds()),
+            catch_up_seconds: finite(metrics.catch_up_seconds.seconds()),
             stage_seconds: metrics.stages.seconds(),
             buffered_bytes: metrics.buffered_bytes.get(),
-            database_up: metrics.database_up.get() == 1,
-            nats_up: metrics.nats_up.get() == 1,
+            database_up: metrics.database_up.get().map(|up| up == 1),
+            nats_up: metrics.nats_up.get().map(|up| up == 1),
         }
     }
 }

@@ -19,6 +19,7 @@ mod crash;
 mod dead_letters;
 mod demo;
 mod detections;
+mod displays;
 mod documents;
 mod elements;
 mod failover;

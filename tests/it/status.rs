@@ -50,7 +50,7 @@ async fn a_running_daemon_is_asked_and_a_dead_one_is_replaced_by_its_servers() {
         "{seen}"
     );
     assert_eq!(
-        (&events["pending_messages"], &events["headroom_sequences"]),
+        (&events["undelivered_messages"], &events["headroom_sequences"]),
         (&30.into(), &100.into()),
         "{seen}"
     );

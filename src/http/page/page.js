@@ -63,9 +63,12 @@ function showOverview(all) {
     `${rate(sum(({ recent }) => recent.messages_per_second, all.filter(runs)))} msg/s`,
     `${rate(sum(({ recent }) => recent.rows_per_second, all.filter(runs)))} rows/s`,
   );
-  const last = all.reduce((last, one) => (one.behind_seconds > (last?.behind_seconds ?? -1) ? one : last), null);
+  const told = all.filter(({ behind_seconds: seconds }) => seconds !== null);
+  const last = told.reduce((last, one) => (one.behind_seconds > (last?.behind_seconds ?? -1) ? one : last), null);
   const late = last !== null && last.behind_seconds >= 1;
-  overview.behind.show(milliseconds(last?.behind_seconds ?? 0), late ? last.pipeline : "all keep up", late ? "warn" : "");
+  const untold = all.length - told.length;
+  const others = untold > 0 ? `not known of ${count(untold)}` : "all keep up";
+  overview.behind.show(last ? milliseconds(last.behind_seconds) : "—", late ? last.pipeline : others, late ? "warn" : "");
   const dropping = all.filter(({ headroom_seconds: seconds }) => seconds !== null);
   const first = dropping.sort((one, other) => one.headroom_seconds - other.headroom_seconds)[0];
   if (first) {

@@ -158,7 +158,8 @@ class Pipeline {
     this.element.dataset.tone = tone;
     this.element.dataset.state = status.state;
     say(this.rowRate, runs ? `${rate(status.recent.messages_per_second)} msg/s` : "—");
-    say(this.rowBehind, `${milliseconds(status.behind_seconds)} behind`);
+    const { behind_seconds: behind } = status;
+    say(this.rowBehind, behind === null ? "lag not known" : `${milliseconds(behind)} behind`);
 
     this.callout.hidden = !reason && !held;
     const since = span((now - new Date(down ?? status.since)) / 1_000);
@@ -179,7 +180,8 @@ class Pipeline {
   figures(status, runs, since) {
     const { recent, behind_seconds: behind } = status;
     const { tiles } = this;
-    const late = behind >= 1;
+    const known = behind !== null;
+    const late = known && behind >= 1;
     if (!runs) tiles.rate.show("—", "it does not run");
     else {
       tiles.rate.show(
@@ -187,9 +189,11 @@ class Pipeline {
         `${rate(recent.rows_per_second)} rows/s, ${throughput(recent.bytes_per_second)}`,
       );
     }
-    tiles.behind.show(milliseconds(behind), late ? "age of the oldest message not committed" : runs ? "keeps up" : "nothing waits");
+    if (!known) tiles.behind.show("—", "not known");
+    else tiles.behind.show(milliseconds(behind), late ? "age of the oldest message not committed" : runs ? "keeps up" : "nothing waits");
     const catchUp = status.catch_up_seconds;
-    if (!late) tiles.catchUp.show("—", "nothing to catch up with");
+    if (!known) tiles.catchUp.show("—", "not known");
+    else if (!late) tiles.catchUp.show("—", "nothing to catch up with");
     else if (!runs) tiles.catchUp.show("—", `not running for ${since}`, "warn");
     else if (catchUp === null) tiles.catchUp.show("not at this rate", "the lag does not shrink", "warn");
     else tiles.catchUp.show(span(catchUp), "as in the last half minute");
@@ -201,14 +205,14 @@ class Pipeline {
     }
     const stage = recent.limited_by;
     if (stage) tiles.limit.show(STAGES[stage], `${percent(recent.stages[stage])} of the time goes there`, "warn");
-    else tiles.limit.show(runs ? "nothing" : "—", runs ? "it keeps up" : "it does not run");
+    else tiles.limit.show(runs && known ? "nothing" : "—", runs ? (known ? "it keeps up" : "not known") : "it does not run");
     const commits = `${rate(recent.commits_per_second)} commits/s`;
     tiles.commit.show(recent.commit_seconds === null ? "—" : milliseconds(recent.commit_seconds), `mean, ${commits}`);
     tiles.batch.show(recent.batch_rows === null ? "—" : `${count(recent.batch_rows)} rows`, "mean, over all tables");
     tiles.letters.show(count(status.dead_letters), listed(status.dead_letters_by_kind), status.dead_letters > 0 ? "warn" : "");
     tiles.resyncs.show(count(status.resyncs), listed(status.resyncs_by_cause));
-    const { first, last } = ends(status);
-    tiles.checkpoint.show(count(status.checkpoint_sequence), last > 0 ? `stream holds ${count(first)} to ${count(last)}` : "");
+    const { stream_first_sequence: first, stream_last_sequence: end, checkpoint_sequence: at } = status;
+    tiles.checkpoint.show(at === null ? "—" : count(at), end > 0 ? `stream holds ${count(first)} to ${count(end)}` : "", at > end && end !== null ? "warn" : "");
 
     const lag = {
       undelivered: status.undelivered_messages,
@@ -216,9 +220,10 @@ class Pipeline {
       uncommitted: status.uncommitted_messages,
     };
     const sum = lag.undelivered + lag.flight + lag.uncommitted;
-    const known = runs || last > 0;
-    const nothing = known ? "Everything is committed." : "Not known yet: it has not met the stream.";
-    this.lag.update(lag, count, sum === 0 ? nothing : `${count(sum)} messages in all.`);
+    const untold = end === null ? "Not known yet: it has not met the stream." : "Not known: NATS does not say.";
+    const all = sum === 0 ? "Everything is committed." : `${count(sum)} messages in all.`;
+    const told = lag.undelivered !== null;
+    this.lag.update(lag, (value) => (told ? count(value ?? 0) : "—"), told ? all : untold);
     const limited = stage ? `It is behind, and most of the time goes there: ${STAGES[stage]}.` : "Nothing limits it.";
     this.stages.update(recent.stages, percent, runs ? limited : "It does not run.", stage);
   }
@@ -234,8 +239,8 @@ class Pipeline {
     const { history, scale } = this.history;
     this.spark.update(history.messages_per_second, scale);
     if (!this.details.open) return;
-    const sums = history.undelivered_messages.map(
-      (undelivered, index) => undelivered + history.in_flight_messages[index] + history.uncommitted_messages[index],
+    const sums = history.undelivered_messages.map((undelivered, index) =>
+      undelivered === null ? null : undelivered + history.in_flight_messages[index] + history.uncommitted_messages[index],
     );
     const series = [history.messages_per_second, history.behind_seconds, sums, history.commit_seconds];
     this.charts.forEach((chart, index) => chart.update(series[index], history.running, scale));
@@ -251,12 +256,6 @@ function listed(counts) {
     .join(", ");
 }
 
-/** The stream's ends. They are asked for every two seconds, the checkpoint is of this moment. */
-const ends = ({ stream_first_sequence: first, stream_last_sequence: last, checkpoint_sequence: at }) => ({
-  first,
-  last: last > 0 ? Math.max(last, at) : 0,
-});
-
 /** Where the checkpoint stands between the stream's ends. */
 class Ends {
   constructor() {
@@ -267,16 +266,21 @@ class Ends {
   }
 
   update(status) {
-    const { first, last } = ends(status);
-    const { checkpoint_sequence: at } = status;
+    const { stream_first_sequence: first, stream_last_sequence: last, checkpoint_sequence: at } = status;
     // Of the numbers that are shown: those of the daemon are up to two seconds apart.
     const room = Math.max(0, at - first + 1);
-    this.element.hidden = last === 0;
+    this.element.hidden = at === null || !(last > 0);
+    if (this.element.hidden) return;
     const held = last - first + 1;
     const share = held > 0 ? Math.min(1, Math.max(0, (at - first + 1) / held)) : 1;
     this.done.style.width = `${share * 100}%`;
     const position = `The stream holds sequences ${count(first)} to ${count(last)}; the checkpoint is ${count(at)}.`;
-    say(this.text, `${position} It can drop ${count(room)} of them before it reaches what is not committed.`);
+    const gone = at > last;
+    this.element.classList.toggle("gone", gone);
+    const meaning = gone
+      ? "It lies beyond the stream's end: it counts in a stream that was made anew or rolled back since."
+      : `It can drop ${count(room)} of them before it reaches what is not committed.`;
+    say(this.text, `${position} ${meaning}`);
   }
 }
 

@@ -19,6 +19,7 @@ fn reference() -> String {
     let pipeline = metrics.pipeline("p", "s", "S", &["t"]);
     pipeline.resyncs("start").inc();
     pipeline.dead_letters("malformed").inc();
+    pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
     let _status = jetcopy::status::Registry::default().add("p", "s", "S", pipeline);
     let text = metrics.render();
     let kinds: BTreeMap<&str, &str> =
@@ -33,7 +34,7 @@ fn reference() -> String {
         names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     };
     let mut out = String::from(
-        "# Metrics\n\nWhat `/metrics` shows, in the order of the data. Written by `make docs` from `src/metrics/names.rs` and\n`config/postgres_exporter/queries.yaml`; a test compares.\n\n\
+        "# Metrics\n\nWhat `/metrics` shows, in the order of the data. Written by `make docs` from `src/metrics/names.rs` and\n`config/postgres_exporter/queries.yaml`; a test compares. A\ngauge whose value is not known, as before a pipeline met its servers, is absent.\n\n\
          | Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
     for family in names::ALL {

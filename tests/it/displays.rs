@@ -1,0 +1,204 @@
+//! What is shown is true, or said to be unknown: in each state that a pipeline can be in.
+
+use std::time::{Duration, Instant};
+
+use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres, Stop};
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
+
+async fn world() -> World {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    world
+}
+
+/// Looks at `/status` for so long.
+async fn watched(daemon: &Daemon, time: Duration) -> Vec<Value> {
+    let (start, mut seen) = (Instant::now(), Vec::new());
+    while start.elapsed() < time {
+        seen.push(daemon.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    seen
+}
+
+/// Messages that are not committed, as `/status` adds up to.
+fn waiting(status: &Value) -> Option<i64> {
+    ["undelivered_messages", "in_flight_messages", "uncommitted_messages"]
+        .into_iter()
+        .map(|field| status[field].as_i64())
+        .sum()
+}
+
+/// Until the figures of a pipeline in `state` are known.
+async fn known(daemon: &Daemon, state: &str) -> Value {
+    eventually(&format!("the figures of a pipeline that is {state}"), || async {
+        let status = daemon.status();
+        status["state"] == state && waiting(&status).is_some()
+    })
+    .await;
+    daemon.status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_true_right_after_a_start_and_a_resync_or_said_to_be_unknown() {
+    let world = world().await;
+    world.publish("a", (1..=3_000).map(event)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let daemon = Daemon::start(&world.config(EVENTS));
+    daemon.says("http=").await;
+    let mut seen = watched(&daemon, Duration::from_secs(4)).await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/events/%'";
+    world.database.batch_execute(end).await.unwrap();
+    seen.extend(watched(&daemon, Duration::from_secs(4)).await);
+    for status in &seen {
+        let behind = status["behind_seconds"].as_f64();
+        assert!(behind.is_none_or(|behind| behind >= 2.0), "{status:#}");
+        assert!([None, Some(3_000)].contains(&waiting(status)), "{status:#}");
+    }
+    let told = seen.iter().filter(|status| !status["behind_seconds"].is_null()).count();
+    assert!(2 * told > seen.len(), "it was known {told} of {} times", seen.len());
+    world.database.batch_execute("ROLLBACK").await.unwrap();
+    oracle(&world, &daemon, "events", "events", event(3_001)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_checkpoint_lies_beyond_the_end_of_a_stream_under_load() {
+    let world = world().await;
+    let config = world.config(EVENTS);
+    let (load, daemon) = (Load::start(&world), Daemon::start(&config));
+    daemon.says("http=").await;
+    let waiter = Daemon::start(&config);
+    waiter.says("pipeline waits").await;
+    for daemon in [&daemon, &waiter] {
+        for status in watched(daemon, Duration::from_secs(5)).await {
+            let (at, end) = (status["checkpoint_sequence"].as_u64(), status["stream_last_sequence"].as_u64());
+            assert!(at.is_none_or(|at| end.is_none_or(|end| at <= end)), "{status:#}");
+        }
+    }
+    let status = waiter.status();
+    let (at, behind) = (status["checkpoint_sequence"].as_u64(), status["behind_seconds"].as_f64());
+    assert!(at > Some(0) && behind.is_some_and(|behind| behind < 5.0), "one that waits knows: {status:#}");
+    drop(waiter);
+    world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_made_anew_shows_its_own_end_and_all_of_it_as_waiting() {
+    let world = world().await;
+    let config = world.config(EVENTS);
+    let daemon = Daemon::start(&config);
+    world.publish("a", (1..=1_000).map(event)).await;
+    world.drained("events", &daemon).await;
+    world.jetstream.delete_stream(&world.stream).await.unwrap();
+    world.create_stream().await;
+    world.publish("a", (1..=50).map(event)).await;
+    eventually("the pipeline to halt", || async { daemon.status()["state"] == "halted" }).await;
+    eventually("what waits", || async { waiting(&daemon.status()) == Some(50) }).await;
+    for status in watched(&daemon, Duration::from_secs(11)).await {
+        // In between it starts, and halts again.
+        let shown = (&status["checkpoint_sequence"], &status["stream_last_sequence"], waiting(&status));
+        assert_eq!(shown, (&json!(1_000), &json!(50), Some(50)), "{status:#}");
+        assert!(status["behind_seconds"].as_f64() > Some(0.0), "{status:#}");
+        assert_eq!(status["headroom_sequences"], 0, "{status:#}");
+    }
+    daemon.kill();
+    // The lease of the daemon that was killed ends by itself.
+    eventually("a reason", || async {
+        let seen = world.run(&config, &["status", "--json"]).await.objects().remove(0);
+        let status = &seen["pipelines"][0];
+        assert_eq!((&status["behind_seconds"], &status["headroom_sequences"]), (&Value::Null, &Value::Null));
+        status["reason"].as_str().is_some_and(|reason| reason.contains("made anew or rolled back"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_never_ran_knows_what_waits_for_it() {
+    let world = world().await;
+    world.database.batch_execute("DROP TABLE events").await.unwrap();
+    world.publish("a", (1..=70).map(event)).await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    daemon.says("pipeline is paused").await;
+    let first = daemon.status();
+    assert_eq!((&first["nats_up"], &first["behind_seconds"]), (&Value::Null, &Value::Null), "{first:#}");
+    assert_eq!(daemon.get("/metrics").1.matches("jetcopy_nats_up{").count(), 0);
+    let status = known(&daemon, "paused").await;
+    assert_eq!((waiting(&status), &status["nats_up"]), (Some(70), &json!(true)), "{status:#}");
+    assert!(status["behind_seconds"].as_f64() > Some(0.0), "{status:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_was_rewound_shows_what_it_will_carry_again() {
+    let world = world().await;
+    let config = world.config(EVENTS);
+    world.publish("a", (1..=100).map(event)).await;
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    world.run(&config, &["pause", "events"]).await.well();
+    world.run(&config, &["rewind", "events", "--to", "40", "--yes"]).await.well();
+    eventually("what is to be carried again", || async { waiting(&daemon.status()) == Some(60) }).await;
+    assert_eq!(daemon.status()["checkpoint_sequence"], 40);
+    daemon.kill();
+    let daemon = Daemon::start(&config);
+    daemon.says("pipeline is paused").await;
+    let status = known(&daemon, "paused").await;
+    assert_eq!((waiting(&status), &status["checkpoint_sequence"]), (Some(60), &json!(40)), "{status:#}");
+    assert!(status["behind_seconds"].as_f64() > Some(0.0), "{status:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_pipeline_is_not_behind_with_subjects_of_others() {
+    let world = world().await;
+    let filtered = EVENTS.replace("stream = \"STREAM\"", "stream = \"STREAM\"\nsubjects = [\"STREAM.a\"]");
+    let config = world.config(&filtered);
+    world.publish("a", (1..=10).map(event)).await;
+    let daemon = Daemon::start(&config);
+    eventually("the rows", || async { world.count("SELECT count(*) FROM events").await == 10 }).await;
+    world.run(&config, &["pause", "events"]).await.well();
+    eventually("the pause", || async { daemon.status()["state"] == "paused" }).await;
+    world.publish("b", (1..=500).map(event)).await;
+    // Two looks.
+    for status in watched(&daemon, Duration::from_secs(9)).await {
+        let behind = status["behind_seconds"].as_f64();
+        assert!(behind.is_none_or(|behind| behind < 1.0), "{status:#}");
+        assert!([None, Some(0)].contains(&waiting(&status)), "{status:#}");
+    }
+    world.publish("a", [event(11)]).await;
+    eventually("the message", || async { waiting(&daemon.status()) == Some(1) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nats_no_longer_tells_is_unknown_and_what_waited_goes_on_waiting() {
+    let mut nats = PrivateNats::start(&NatsOptions::default()).unwrap();
+    let postgres = PrivatePostgres::shared().unwrap();
+    let world = World::on(&nats, &postgres).await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", (1..=10).map(event)).await;
+    world.drained("events", &daemon).await;
+    nats.stop(Stop::Fast);
+    eventually("the lag to be unknown", || async {
+        let status = daemon.status();
+        status["behind_seconds"].is_null() && waiting(&status).is_none() && status["nats_up"] == false
+    })
+    .await;
+    nats.start_again().unwrap();
+    world.nats_answers().await;
+    oracle(&world, &daemon, "events", "events", event(11)).await;
+    assert!(daemon.status()["behind_seconds"].as_f64() < Some(1.0), "{:#}", daemon.status());
+
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    world.publish("a", (12..=20).map(event)).await;
+    eventually("the messages to be seen", || async { waiting(&daemon.status()) == Some(9) }).await;
+    nats.stop(Stop::Fast);
+    eventually("the count to be unknown", || async { waiting(&daemon.status()).is_none() }).await;
+    let behind = daemon.status()["behind_seconds"].as_f64();
+    assert!(behind > Some(10.0), "what waited goes on waiting: {behind:?}");
+    world.database.batch_execute("ROLLBACK").await.unwrap();
+    nats.start_again().unwrap();
+    world.nats_answers().await;
+    oracle(&world, &daemon, "events", "events", event(21)).await;
+}
