@@ -69,13 +69,12 @@ impl Outlook {
                 continue;
             }
             let looked = timeout(PROBE_TIMEOUT, async {
-                let connected = match connection.take() {
-                    Some(connected) => connected,
-                    None => {
-                        let opened = nats::Connection::open(&settings.nats, name).await;
-                        metrics.nats_up.set(opened.is_ok().into());
-                        opened.ok()?
-                    }
+                let connected = if let Some(connected) = connection.take() {
+                    connected
+                } else {
+                    let opened = nats::Connection::open(&settings.nats, name).await;
+                    metrics.nats_up.set(opened.is_ok().into());
+                    opened.ok()?
                 };
                 let context = ContextBuilder::new().timeout(ANSWER).build(connected.client.clone());
                 look(&context, pipeline, status, lag, metrics).await?;
