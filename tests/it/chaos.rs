@@ -4,7 +4,7 @@
 //! pauses; what they meet is the machine's doing. `KINDS=table,durable` draws from these kinds only.
 
 mod arena;
-mod dice;
+pub(crate) mod dice;
 mod fault;
 mod load;
 
@@ -25,7 +25,8 @@ fn said(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
-fn seed() -> u64 {
+/// `SEED`, or one of this process's own.
+pub(crate) fn seed() -> u64 {
     said("SEED").map_or(u64::from(std::process::id()), |text| text.parse().expect("SEED is a number"))
 }
 

@@ -1,11 +1,12 @@
-//! The daemon is killed at random moments and loses nothing.
+//! The daemon is killed at random moments and loses nothing. The moments come from a seed, which is printed; `SEED=…`
+//! draws the same ones again.
 
 use std::cell::Cell;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
 
 use serde_json::json;
 
+use crate::chaos::dice::Dice;
+use crate::chaos::seed;
 use crate::support::{Daemon, World, eventually, oracle};
 
 const PIPELINE: &str = r#"
@@ -50,14 +51,16 @@ async fn a_daemon_killed_twenty_times_under_load_puts_each_message_in_one_place_
             next += 700;
         }
     };
+    let seed = seed();
+    println!("SEED={seed}");
+    let mut dice = Dice::new(seed);
     let kills = async {
         for _ in 0..KILLS {
             let before = world.checkpoint("events").await;
             let daemon = Daemon::start(&config);
             eventually("a commit", || async { world.checkpoint("events").await > before }).await;
             // The moment is the point: anywhere in the 200 ms after a commit, which several batches pass in.
-            let moment = RandomState::new().build_hasher().finish() % 200;
-            tokio::time::sleep(Duration::from_millis(moment)).await;
+            tokio::time::sleep(dice.millis(0, 200)).await;
             daemon.kill();
         }
         done.set(true);

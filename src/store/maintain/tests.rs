@@ -251,11 +251,11 @@ async fn a_reader_of_the_table_holds_a_run_up_for_the_time_promised_and_the_next
         let error = tokio::time::timeout(Duration::from_secs(30), drop(Duration::from_millis(500))).await;
         let error = error.unwrap().unwrap_err();
         assert!(matches!(error, partitions::Error::InUse { .. }), "{error:?}");
-        // The session is of use, and the server no longer at it.
+        // The session is of use; once it has answered, the server is no longer at what was cancelled.
+        session.client.batch_execute("SELECT").await.unwrap();
         let waiting = "SELECT count(*)::text FROM pg_stat_activity
             WHERE datname = current_database() AND query LIKE 'ALTER TABLE%' AND state = 'active'";
         assert_eq!(world.text(waiting).await, "0");
-        session.client.batch_execute("SELECT").await.unwrap();
     }
     // Who writes to the table gets the partitions that they need meanwhile.
     world.sql("SET lock_timeout = '1s'").await;

@@ -7,10 +7,10 @@ mod splitmix;
 
 use splitmix::SplitMix64;
 
-pub(super) struct Dice(SplitMix64);
+pub(crate) struct Dice(SplitMix64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(SplitMix64(seed))
     }
 
@@ -24,7 +24,7 @@ impl Dice {
         u32::try_from(self.between(from.into(), to.into())).unwrap()
     }
 
-    pub(super) fn millis(&mut self, from: u64, to: u64) -> Duration {
+    pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(self.between(from, to))
     }
 

@@ -3,10 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{carry, publish};
-use crate::support::World;
+use crate::support::{World, days_ago};
+
+/// The hour of the measurements, in seconds.
+fn noon() -> i64 {
+    days_ago(10) / 1_000_000 + 12 * 3_600
+}
 
 fn measurement(n: usize) -> Value {
-    json!({"timestamp_utc": format!("2024-05-01T12:00:{n:02}"), "websdr_id": format!("rx-{}", n % 3),
+    let time = jiff::Timestamp::from_second(noon() + i64::try_from(n).unwrap()).unwrap();
+    json!({"timestamp_utc": time.strftime("%Y-%m-%dT%H:%M:%S").to_string(), "websdr_id": format!("rx-{}", n % 3),
         "frequency_mhz": 7.1, "sample_rate_khz": 12.0, "samples_count": 144_000, "snr_db": n,
         "frequency_offset_hz": -0.5, "power_dbm": -73.25, "s3_path": "s3://iq/1.wav", "antenna": "loop"})
 }
@@ -32,9 +38,8 @@ async fn bad_measurements_of_a_message_are_dead_letters_and_the_good_ones_rows()
         assert_eq!((row.get::<_, i64>(3), row.get::<_, &str>(4)), (3, r#"{"antenna": "loop"}"#));
         found.push((row.get::<_, i64>(0), row.get::<_, f64>(1), row.get::<_, i64>(2), row.get::<_, i64>(5)));
     }
-    // 2024-05-01 12:00:00 UTC; of the second task, 0 to 49 without 3, 17, 49 and without the value of 20.
-    let noon = 1_714_564_800;
-    assert_eq!(found, [(30, 435.0, 30, noon + 29), (47, 1136.0, 46, noon + 48)]);
+    // Of the second task, 0 to 49 without 3, 17, 49 and without the value of 20.
+    assert_eq!(found, [(30, 435.0, 30, noon() + 29), (47, 1136.0, 46, noon() + 48)]);
 
     let sql = "SELECT sequence, element, kind FROM jetcopy.dead_letters ORDER BY 1, 2";
     let letters = world.database.query(sql, &[]).await.unwrap();
