@@ -23,7 +23,8 @@ pub use redact::{read_secret, redact_url};
 pub use sslmode::{Verify, parse_postgres_url};
 pub use store::Store;
 pub use table::{
-    BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Table, TimeUnit, Unpivot, When,
+    Absent, BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Table, TimeUnit,
+    Unpivot, When,
 };
 
 /// The source of a column that keeps the message's sequence.

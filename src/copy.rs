@@ -3,10 +3,11 @@
 //! Guarantees: rows go out sorted by time (a hypertable takes shuffled rows half as fast again), in chunks of
 //! [`CHUNK`] bytes; rows that lie in order already are sent without being copied. Nothing here commits.
 //!
+//! Rows that may be there already go through a temporary table ([`merge`]).
+//!
 //! An error says at which step it came, since the same SQLSTATE means different things at different steps; whether
 //! the connection can be used further is the caller's decision.
 
-use std::fmt::Write as _;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use postgres_protocol::escape::escape_identifier;
 
 use crate::batch::{Row, Selection, TableRows};
 use crate::config::{BadElement, OnConflict, Table as Settings};
+use crate::decode::Decoder;
 use crate::encode::copy_frame::{HEADER, TRAILER};
 use crate::kill_point;
 use crate::postgres::connect::Session;
@@ -22,13 +24,13 @@ use crate::postgres::direct_compress;
 use crate::postgres::introspect::{RolledUp, Table};
 use crate::postgres::sqlstate::Step;
 
+use merge::Merge;
+
+mod merge;
+
 /// Bytes a `CopyData` message carries. 64 KiB took 0.03 to 0.05 s of CPU for 200 k rows, 1 KiB 0.3 to 0.5 s; more
 /// gains nothing.
 const CHUNK: usize = 64 * 1024;
-
-/// The temporary table of the merge path, dropped at the end of its transaction. It is a heap, whatever the database's
-/// default is: a columnar table cannot be read in the transaction that fills it.
-const MERGE_TABLE: &str = "jetcopy_merge";
 
 /// The statements that fill one target table.
 #[derive(Debug, Clone)]
@@ -53,10 +55,7 @@ pub struct Target {
     pub lock: String,
     direct_compress: bool,
     copy: String,
-    merge_create: String,
-    merge_copy: String,
-    merge_insert: String,
-    merge_drop: String,
+    merge: Merge,
 }
 
 /// Why rows did not go in.
@@ -74,11 +73,9 @@ pub struct CopyError {
 impl Target {
     /// The statements for `table` with the columns that the decoder writes.
     #[must_use]
-    pub fn new(settings: &Settings, table: &Table, columns: &[String]) -> Self {
-        let list = |names: &[String]| {
-            names.iter().map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ")
-        };
-        let (name, columns_sql, key_sql) = (&table.qualified, list(columns), list(&settings.key));
+    pub fn new(settings: &Settings, table: &Table, decoder: &Decoder, index: usize) -> Self {
+        let columns = decoder.columns(index);
+        let (name, columns_sql) = (&table.qualified, list(columns));
         // `ONLY` leaves partitions alone, of which there may be thousands: a `COPY` locks those that it fills.
         let lock = if table.lockable {
             format!("LOCK TABLE ONLY {name} IN ROW EXCLUSIVE MODE; ")
@@ -86,35 +83,6 @@ impl Target {
             // `EXPLAIN` takes the same lock, runs nothing and fires no trigger, and needs no right to other columns.
             let defaults = vec!["DEFAULT"; columns.len()].join(", ");
             format!("EXPLAIN (COSTS OFF) INSERT INTO {name} ({columns_sql}) VALUES ({defaults}); ")
-        };
-        let updates: Vec<String> = columns
-            .iter()
-            .filter(|column| !settings.key.contains(column))
-            .map(|column| escape_identifier(column))
-            .map(|column| format!("{column} = EXCLUDED.{column}"))
-            .collect();
-        let newer = settings.newer_by.as_deref().map(escape_identifier);
-        let (newest, guard) = newer.map_or_else(Default::default, |newer| {
-            (
-                format!(", {newer} DESC NULLS LAST"),
-                format!(" WHERE stored.{newer} IS NULL OR EXCLUDED.{newer} >= stored.{newer}"),
-            )
-        });
-        let merge_insert = match settings.on_conflict {
-            // The temporary table is filled in stream order, so the highest place of a key is its highest sequence.
-            OnConflict::Update if !updates.is_empty() => format!(
-                "INSERT INTO {name} AS stored ({columns_sql}) SELECT DISTINCT ON ({key_sql}) {columns_sql} \
-                 FROM pg_temp.{MERGE_TABLE} ORDER BY {key_sql}{newest}, ctid DESC \
-                 ON CONFLICT ({key_sql}) DO UPDATE SET {}{guard}",
-                updates.join(", ")
-            ),
-            OnConflict::Update | OnConflict::Ignore | OnConflict::Error => {
-                let target = if key_sql.is_empty() { String::new() } else { format!(" ({key_sql})") };
-                format!(
-                    "INSERT INTO {name} ({columns_sql}) SELECT {columns_sql} FROM pg_temp.{MERGE_TABLE} \
-                     ORDER BY ctid ON CONFLICT{target} DO NOTHING"
-                )
-            }
         };
         Self {
             name: settings.name.clone(),
@@ -128,23 +96,14 @@ impl Target {
             lock,
             direct_compress: settings.direct_compress,
             copy: format!("COPY {name} ({columns_sql}) FROM STDIN (FORMAT binary)"),
-            merge_create: format!(
-                "CREATE TEMPORARY TABLE {MERGE_TABLE} USING heap ON COMMIT DROP AS SELECT {columns_sql} FROM {name} WITH NO DATA"
-            ),
-            merge_copy: format!("COPY pg_temp.{MERGE_TABLE} ({columns_sql}) FROM STDIN (FORMAT binary)"),
-            merge_insert,
-            merge_drop: format!("DROP TABLE pg_temp.{MERGE_TABLE}"),
+            merge: Merge::new(settings, table, columns, &decoder.may_lack(index)),
         }
     }
 
     /// Lets a row that is there stay where its `column` is not less than the new one's, so that rows may come late: by
     /// itself, `update` without `newer_by` takes each row that comes for the newest.
     pub fn keep_newer(&mut self, column: &str) {
-        if self.on_conflict == OnConflict::Update && self.merge_insert.contains(" DO UPDATE ") {
-            let column = escape_identifier(column);
-            // Writing to a string cannot fail.
-            let _ = write!(self.merge_insert, " WHERE stored.{column} < EXCLUDED.{column}");
-        }
+        self.merge.keep_newer(column);
     }
 
     /// Whether the rows go through the temporary table now.
@@ -210,14 +169,20 @@ impl Target {
         selection: &Selection<'_>,
     ) -> Result<u64, CopyError> {
         let merge_step = |source| CopyError { step: Step::Merge, row: None, source };
-        session.client.batch_execute(&self.merge_create).await.map_err(merge_step)?;
+        session.client.batch_execute(&self.merge.create).await.map_err(merge_step)?;
         let order = selection.order(rows, true);
         let data = Step::CopyData { mergeable: false };
-        let copied = send(session, &self.merge_copy, rows, order.as_deref(), data).await?;
-        let merged = session.client.simple_query(&self.merge_insert).await.map_err(merge_step)?;
-        session.client.batch_execute(&self.merge_drop).await.map_err(merge_step)?;
-        Ok(copied.saturating_sub(merged.iter().find_map(command_complete).unwrap_or(0)))
+        let copied = send(session, &self.merge.copy, rows, order.as_deref(), data).await?;
+        let merged = session.client.simple_query(&self.merge.insert(copied)).await.map_err(merge_step)?;
+        session.client.batch_execute(&self.merge.drop).await.map_err(merge_step)?;
+        // The insert is the last statement of those.
+        Ok(copied.saturating_sub(merged.iter().rev().find_map(command_complete).unwrap_or(0)))
     }
+}
+
+/// Names for SQL, between commas.
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ")
 }
 
 fn command_complete(message: &tokio_postgres::SimpleQueryMessage) -> Option<u64> {

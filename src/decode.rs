@@ -13,6 +13,7 @@ mod cost;
 pub(crate) mod json;
 pub(crate) mod msgpack;
 mod plan;
+mod presence;
 mod row;
 mod show;
 mod takers;
@@ -180,6 +181,12 @@ impl Decoder {
         &self.plan.tables[table].names
     }
 
+    /// Whether messages may lack the field, the header or the token of each of these columns.
+    #[must_use]
+    pub fn may_lack(&self, table: usize) -> Vec<bool> {
+        self.plan.tables[table].columns.iter().map(|column| column.from.may_lack()).collect()
+    }
+
     /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an error nothing
     /// stays appended.
     pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
@@ -199,8 +206,9 @@ impl Decoder {
         room: usize,
     ) -> Result<(), Undecoded> {
         if !self.plan.admit(message) {
+            unmatched(self.plan.unmatched)?;
             self.plan.settle(Some(Tables::NONE), &[]);
-            return Ok(unmatched(self.plan.unmatched)?);
+            return Ok(());
         }
         rows.mark(&mut self.mark);
         let decoded = match self.format(message) {
@@ -268,13 +276,20 @@ impl Decoder {
             .walk(&mut reader, &mut slots, &mut buffers.key, 0)
             .and_then(|()| reader.end())
             .map_err(|fault| malformed(R::NAME, fault));
+        let mut taken_by = None;
         let decoded = read.map_err(Undecoded::from).and_then(|()| match slots[walk::ROOT] {
             Some(Value::Map(raw)) => {
                 let matched = self.plan.matched(&slots, &mut buffers.key);
                 if matched == Tables::NONE {
-                    return Ok(unmatched(self.plan.unmatched).map(|()| matched)?);
+                    unmatched(self.plan.unmatched)?;
+                    taken_by = Some(matched);
+                    return Ok(());
                 }
-                self.plan.fits(matched, &slots)?;
+                if self.plan.message.has_misfits()
+                    && let Some(unfit) = self.plan.unfit(matched, &slots)
+                {
+                    return Err(unfit.into());
+                }
                 let refused = Refusals { list: &mut rows.refused, room: MOST_ELEMENTS };
                 let cost = Cost::begin(message.payload.len(), self.most, room);
                 let large = message.payload.len() > LARGE;
@@ -286,13 +301,14 @@ impl Decoder {
                         writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
                     }
                 }
-                Ok(matched)
+                taken_by = Some(matched);
+                Ok(())
             }
             _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0)).into()),
         });
-        self.plan.settle(decoded.as_ref().ok().copied(), &slots);
+        self.plan.settle(taken_by, &slots);
         self.buffers.message = reuse(slots);
-        decoded.map(|_| ())
+        decoded
     }
 }
 

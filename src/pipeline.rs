@@ -251,7 +251,7 @@ impl Pipeline {
             .iter()
             .zip(&tables)
             .enumerate()
-            .map(|(index, (settings, table))| Target::new(settings, table, decoder.columns(index)))
+            .map(|(index, (settings, table))| Target::new(settings, table, &decoder, index))
             .collect();
         let held = Arc::new(Held::new(batch_bytes(&self.pipeline)));
         let writer = Writer {

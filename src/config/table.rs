@@ -32,6 +32,8 @@ pub struct Table {
     /// Columns of the unique key that `on_conflict` goes by.
     #[serde(default)]
     pub key: Vec<String>,
+    /// With `on_conflict = "update"`: what a field that a message lacks does to the row that is there; null where it is not said.
+    pub absent: Option<Absent>,
     /// With `on_conflict = "update"`: a row never replaces one whose value in this column is greater.
     pub newer_by: Option<String>,
     /// Column → source; what is not named takes the field of its own name.
@@ -109,6 +111,16 @@ pub enum OnConflict {
     Update,
 }
 
+/// `absent`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Absent {
+    /// Its column keeps the value that is there.
+    Keep,
+    /// Its column becomes NULL, or the default.
+    Null,
+}
+
 /// Where a column's value comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ColumnSource {
@@ -118,7 +130,7 @@ pub enum ColumnSource {
     Detailed(DetailedSource),
 }
 
-/// `{ from = …, unit = …, offset = …, default = … }` or `{ constant = … }`
+/// `{ from = …, unit = …, offset = …, default = … }`, `{ constant = … }` or `{ skip = true }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetailedSource {
@@ -132,6 +144,16 @@ pub struct DetailedSource {
     pub default: Option<figment::value::Value>,
     /// The same value in every row.
     pub constant: Option<figment::value::Value>,
+    /// The column is left alone: the server fills it in new rows, and no message changes it.
+    pub skip: bool,
+}
+
+impl ColumnSource {
+    /// Whether the column is left alone.
+    #[must_use]
+    pub fn is_skipped(&self) -> bool {
+        matches!(self, Self::Detailed(source) if source.skip)
+    }
 }
 
 /// Unit of a numeric time; fractions are allowed in floats.
@@ -158,7 +180,7 @@ impl<'de> Deserialize<'de> for ColumnSource {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(
-                    "a path such as \"a.b[0]\", or { from, unit, offset, default } or { constant }",
+                    "a path such as \"a.b[0]\", or { from, unit, offset, default }, { constant } or { skip }",
                 )
             }
 

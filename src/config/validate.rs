@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use super::{
-    BadElement, ColumnSource, Config, ConfigError, HeaderIs, Http, Nats, OnConflict, OnUnmatched, Pipeline,
-    Postgres, Problem, Table, Tls, Unpivot, When, parse_postgres_url,
+    Absent, BadElement, ColumnSource, Config, ConfigError, DetailedSource, HeaderIs, Http, Nats, OnConflict,
+    OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When, parse_postgres_url,
 };
 
 mod paths;
@@ -246,10 +246,30 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         }
         Some(_) | None => {}
     }
+    match table.absent {
+        Some(_) if table.on_conflict != OnConflict::Update => {
+            found.add(at("absent"), "has no effect without on_conflict = \"update\"");
+        }
+        Some(Absent::Keep) if table.newer_by.is_some() => found.add(
+            at("absent"),
+            "does not go with newer_by: that passes whole rows over, with fields that the newer row may lack; take one of the two",
+        ),
+        Some(Absent::Keep | Absent::Null) | None => {}
+    }
     paths::check(table, at, found);
     for (column, source) in &table.columns {
         let key = at(&format!("columns.{column}"));
         match source {
+            ColumnSource::Detailed(source) if source.skip => {
+                if *source != (DetailedSource { skip: true, ..DetailedSource::default() }) {
+                    found.add(
+                        key,
+                        "a column that is skipped takes no from, unit, offset, default or constant",
+                    );
+                } else if table.key.contains(column) {
+                    found.add(key, "is part of the key, which every row needs: it cannot be skipped");
+                }
+            }
             ColumnSource::Detailed(source)
                 if source.constant.is_some()
                     && (source.from.is_some()

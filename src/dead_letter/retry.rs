@@ -372,7 +372,7 @@ impl Prepared {
         let mut refusal = None;
         let mut targets = Vec::with_capacity(tables.len());
         for (index, (settings, table)) in pipeline.tables.iter().zip(&tables).enumerate() {
-            let mut target = Target::new(settings, table, decoder.columns(index));
+            let mut target = Target::new(settings, table, &decoder, index);
             match settings.column_of(SEQUENCE) {
                 // By its own measure, a late row replaces no newer one.
                 _ if settings.newer_by.is_some() => {}

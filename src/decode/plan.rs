@@ -10,7 +10,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::config::path::{self, Step};
-use crate::config::{self, BadElement, OnConflict, OnUnmatched};
+use crate::config::{self, Absent, BadElement, ColumnSource, OnConflict, OnUnmatched};
 use crate::encode::Encoder;
 use crate::encode::time::Times;
 use crate::encode::types::Type;
@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) unmatched: OnUnmatched,
     /// Whether some table does not take every message.
     pub(super) conditional: bool,
+    /// Whether some table makes rows of elements.
+    splits: bool,
     /// All tables.
     all: Tables,
     /// Fields of the message that only some tables take.
@@ -56,8 +58,10 @@ pub(super) struct Table {
     pub(super) names: Vec<String>,
     /// One entry a column, in the same order.
     pub(super) columns: Vec<Column>,
-    /// Number of columns, as a tuple carries it.
+    /// Number of fields of a tuple.
     pub(super) width: i16,
+    /// Whether a tuple ends with a field that says which columns the message had a field for.
+    pub(super) says_present: bool,
     /// Index of the column that rows are sorted by.
     pub(super) time: Option<usize>,
     /// Which messages it takes.
@@ -154,6 +158,24 @@ struct Making<'m> {
     bit: Tables,
 }
 
+impl From {
+    /// Whether a message may have nothing there.
+    pub(super) fn may_lack(&self) -> bool {
+        match self {
+            Self::Message(_) | Self::Element(_) | Self::SubjectToken(_) | Self::Header(_) => true,
+            Self::Subject
+            | Self::Place
+            | Self::Sequence
+            | Self::Timestamp
+            | Self::Payload
+            | Self::Rest
+            | Self::Name
+            | Self::Value
+            | Self::Constant(_) => false,
+        }
+    }
+}
+
 /// Names the table and the column that a problem belongs to.
 struct Place<'p> {
     table: &'p str,
@@ -206,7 +228,8 @@ impl Plan {
         let mut all = Tables::NONE;
         tables.iter().for_each(|table| all |= table.bit);
         let unmatched = pipeline.on_unmatched;
-        Ok(Self { message, tables, unmatched, conditional, all, partial, messages: 0 })
+        let splits = tables.iter().any(|table| table.each.is_some());
+        Ok(Self { message, tables, unmatched, conditional, splits, all, partial, messages: 0 })
     }
 }
 
@@ -310,6 +333,14 @@ impl Table {
                 continue;
             }
             let place = Place { table: &mapping.name, column: &column.name };
+            if mapped.is_some_and(ColumnSource::is_skipped) {
+                if column.not_null && column.default == ServerDefault::None {
+                    return Err(place.error(
+                        "it is skipped, but it is NOT NULL and has no default: give it one, or a source",
+                    ));
+                }
+                continue;
+            }
             columns.push(Column::new(&place, mapped, column, &mut making, encoder)?);
             names.push(column.name.clone());
         }
@@ -356,12 +387,14 @@ impl Table {
         {
             taken.clear();
         }
+        let says_present = mapping.absent == Some(Absent::Keep);
         Ok(Self {
+            says_present,
             name: mapping.name.clone(),
             bit,
             taken_messages: 0,
             told_unfilled: None,
-            width: i16::try_from(columns.len())
+            width: i16::try_from(columns.len() + usize::from(says_present))
                 .map_err(|_| place.error("more columns than a tuple holds"))?,
             time: table.time_column.as_ref().and_then(|time| names.iter().position(|name| name == time)),
             names,

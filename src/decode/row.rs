@@ -46,9 +46,9 @@ pub(super) struct Refusals<'d> {
 
 /// What one row is made of, beside the message.
 #[derive(Clone, Copy)]
-struct Origin<'s, 'a> {
+pub(super) struct Origin<'s, 'a> {
     /// What was wanted of the element.
-    element: &'s [Option<Value<'a>>],
+    pub(super) element: &'s [Option<Value<'a>>],
     /// The element, or the message where the table has no `for_each`.
     raw: Raw<'a>,
     /// The element's place in its array.
@@ -141,7 +141,9 @@ impl<'a> Rows<'_, 'a> {
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
         each.element.walk(reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
-        if let Some((slot, path)) = each.element.misfit(self.matched) {
+        if each.element.has_misfits()
+            && let Some((slot, path)) = each.element.misfit(self.matched)
+        {
             return Err(misfit(table, &format!("{}[]", each.path), path, slots[slot]));
         }
         match slots[ROOT] {
@@ -321,10 +323,21 @@ impl<'a> Rows<'_, 'a> {
             let written = match value {
                 None | Some(Value::Null) => Written::Null,
                 Some(value) => {
+                    let written = self.buffers.encoder.field(out, &column.ty, column.times, value).map_err(
+                        |fault| {
+                            self.fault(
+                                table,
+                                position,
+                                fault,
+                                Some(value),
+                                origin,
+                                out.len() - start as usize,
+                            )
+                        },
+                    )?;
+                    // After the value was used: before, it would have to be copied out of its slot.
                     column.filled.store(true, Ordering::Relaxed);
-                    self.buffers.encoder.field(out, &column.ty, column.times, value).map_err(|fault| {
-                        self.fault(table, position, fault, Some(value), origin, out.len() - start as usize)
-                    })?
+                    written
                 }
             };
             if written == Written::Null {
@@ -343,6 +356,9 @@ impl<'a> Rows<'_, 'a> {
             if self.large && out.len() - start as usize > self.cost.left() {
                 break;
             }
+        }
+        if table.says_present {
+            self.say_present(out, table, origin);
         }
         if !self.cost.row(out.len() - start as usize) {
             return Err(too_large(table));
@@ -370,7 +386,7 @@ impl<'a> Rows<'_, 'a> {
     }
 
     /// What the broker says about the message.
-    fn about_message(&self, from: &From, ty: &Type) -> Option<Value<'a>> {
+    pub(super) fn about_message(&self, from: &From, ty: &Type) -> Option<Value<'a>> {
         let message = self.message;
         match from {
             From::Message(_)

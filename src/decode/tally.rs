@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Decoder;
-use super::plan::{Column, From, Table};
+use super::plan::{Column, Table};
 
 /// What became of the messages since it was last told; dead letters are counted elsewhere.
 #[derive(Debug, Default)]
@@ -75,24 +75,12 @@ fn is_filled(column: &Column) -> bool {
     column.filled.load(Ordering::Relaxed)
 }
 
+/// Those that messages may lack: the others have a value for every message.
 fn columns(table: &Table) -> Vec<ColumnTally> {
     let of = |(name, column): (&String, &Column)| {
-        // The others have a value for every message.
-        let may_lack = match column.from {
-            From::Message(_) | From::Element(_) | From::SubjectToken(_) | From::Header(_) => true,
-            From::Subject
-            | From::Place
-            | From::Sequence
-            | From::Timestamp
-            | From::Payload
-            | From::Rest
-            | From::Name
-            | From::Value
-            | From::Constant(_) => false,
-        };
         let tally =
             || ColumnTally { column: name.clone(), source: column.source.clone(), filled: is_filled(column) };
-        may_lack.then(tally)
+        column.from.may_lack().then(tally)
     };
     table.names.iter().zip(&table.columns).filter_map(of).collect()
 }

@@ -158,9 +158,13 @@ impl Untaken {
     /// Counts what was noted of a message that the tables of `matched` took; nothing where `matched` is `None`.
     #[inline]
     pub(super) fn settle(&mut self, matched: Option<Tables>) {
-        if self.noted.is_empty() && self.unlisted.is_empty() {
-            return;
+        if !(self.noted.is_empty() && self.unlisted.is_empty()) {
+            self.settle_noted(matched);
         }
+    }
+
+    #[inline(never)]
+    fn settle_noted(&mut self, matched: Option<Tables>) {
         let vanish = |takers: Tables, around: Tables| {
             matched.is_some_and(|matched| !takers.meets(matched) && around.meets(matched))
         };

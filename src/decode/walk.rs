@@ -155,13 +155,16 @@ impl Wanted {
 
     /// A value that a path of a table of `matched` goes into, and that is none that one can go into that way: its slot and
     /// its path. Where such a table takes the value whole, it may be of any kind.
-    #[inline]
+    #[cold]
     pub(super) fn misfit(&self, matched: Tables) -> Option<(usize, &str)> {
-        if self.misfits.is_empty() {
-            return None;
-        }
         let found = self.misfits.iter().find(|slot| self.takers.need(**slot, matched))?;
         Some((*found, self.takers.path(*found)))
+    }
+
+    /// Whether there was a value that a path goes into and that is none that one can go into that way.
+    #[inline]
+    pub(super) fn has_misfits(&self) -> bool {
+        !self.misfits.is_empty()
     }
 
     /// The tables that go into what lies in `slot`, or take it.

@@ -38,8 +38,20 @@ pub struct Table {
     pub time_column: Option<String>,
     /// Columns of each unique key that `ON CONFLICT` can name: neither partial, nor deferrable, nor of expressions.
     pub unique_keys: Vec<Vec<String>>,
+    /// Those of them in which NULL equals NULL (`NULLS NOT DISTINCT`, from PostgreSQL 15 on).
+    pub null_keys: Vec<Vec<String>>,
     /// The roll-ups that jetcopy itself fills from this table, and has to be told what changes.
     pub rollups: Vec<RolledUp>,
+}
+
+impl Table {
+    /// Whether NULL equals NULL in the unique index on exactly these columns.
+    #[must_use]
+    pub fn nulls_are_equal(&self, key: &[String]) -> bool {
+        let is_it =
+            |known: &Vec<String>| known.len() == key.len() && key.iter().all(|column| known.contains(column));
+        self.null_keys.iter().any(is_it)
+    }
 }
 
 /// A roll-up of a table.
@@ -185,7 +197,8 @@ const COLUMNS: &str = "WITH RECURSIVE
     WHERE t.typtype <> 'd' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
     ORDER BY p.attnum";
 
-const UNIQUE_KEYS: &str = "SELECT array_agg(a.attname::text ORDER BY k.place)
+const UNIQUE_KEYS: &str = "SELECT array_agg(a.attname::text ORDER BY k.place),
+        bool_or(coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false))
     FROM pg_index i
     CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -250,7 +263,11 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
     }
     evaluate(client, &constants, &mut table.columns).await.map_err(failed)?;
     for row in client.query_typed(UNIQUE_KEYS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
-        table.unique_keys.push(row.try_get(0).map_err(failed)?);
+        let key: Vec<String> = row.try_get(0).map_err(failed)?;
+        if row.try_get(1).map_err(failed)? {
+            table.null_keys.push(key.clone());
+        }
+        table.unique_keys.push(key);
     }
     table.time_column = match time_dimension(client, oid).await.map_err(failed)? {
         Some(column) => Some(column),

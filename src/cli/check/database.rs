@@ -17,6 +17,8 @@ use crate::postgres::direct_compress;
 use crate::postgres::introspect::{self, IntrospectError, introspect};
 use crate::recovery::chain;
 
+mod update;
+
 /// Oldest server that jetcopy is meant for: the store's queries need its `date_bin`, and what is older gets no fixes any more.
 const OLDEST_VERSION: i32 = 14;
 
@@ -259,7 +261,8 @@ async fn look_at_pipeline(
     for (index, (table, found)) in pipeline.tables.iter().zip(&found).enumerate() {
         let place = place(pipeline, &table.name);
         arbiters::judge(client, &place, table, found, report).await;
-        match Privileges::read(client, found, decoder.columns(index)).await {
+        update::judge(&place, table, found, (&decoder, index), report);
+        match Privileges::read(client, table, found, decoder.columns(index)).await {
             Ok(privileges) => privileges.judge(&place, table, found, facts, report),
             Err(error) => report.failure(&place, &error),
         }
@@ -324,14 +327,29 @@ struct Privileges {
 }
 
 impl Privileges {
-    async fn read(client: &Client, table: &introspect::Table, columns: &[String]) -> Result<Self, Error> {
-        let sql = "SELECT has_table_privilege(t, 'INSERT') OR coalesce((SELECT bool_and(has_column_privilege(t, c, \
-                   'INSERT')) FROM unnest($2) c), false), has_table_privilege(t, 'SELECT'), \
-                   has_table_privilege(t, 'UPDATE') \
-                   FROM (SELECT to_regclass($1)::oid) AS x (t)";
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-            [(&table.qualified, Type::TEXT), (&columns, Type::TEXT_ARRAY)];
-        let row: Row = client.query_typed_one(sql, &parameters).await?;
+    async fn read(
+        client: &Client,
+        settings: &Table,
+        table: &introspect::Table,
+        columns: &[String],
+    ) -> Result<Self, Error> {
+        // A right to the columns that are written or read will do; the key is never changed.
+        let held = |privilege: &str, columns: &str| {
+            format!(
+                "has_table_privilege(t, '{privilege}') OR coalesce((SELECT bool_and(has_column_privilege(t, c, \
+                 '{privilege}')) FROM unnest({columns}) c), false)"
+            )
+        };
+        let sql = format!(
+            "SELECT {}, {}, {} FROM (SELECT to_regclass($1)::oid) AS x (t)",
+            held("INSERT", "$2"),
+            held("SELECT", "$2"),
+            held("UPDATE", "$3"),
+        );
+        let updated: Vec<&String> = columns.iter().filter(|column| !settings.key.contains(column)).collect();
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+            [(&table.qualified, Type::TEXT), (&columns, Type::TEXT_ARRAY), (&updated, Type::TEXT_ARRAY)];
+        let row: Row = client.query_typed_one(&sql, &parameters).await?;
         Ok(Self { insert: row.try_get(0)?, select: row.try_get(1)?, update: row.try_get(2)? })
     }
 

@@ -318,9 +318,17 @@ fn what_is_unset_in_the_reference_may_be_set_as_it_shows() {
                 if text
                     .split_once(" = ")
                     .is_some_and(|(key, _)| key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_')))
-                    && !["credentials_file", "nkey_file", "when", "unpivot", "for_each", "newer_by"]
-                        .iter()
-                        .any(|key| text.starts_with(key)) =>
+                    && ![
+                        "credentials_file",
+                        "nkey_file",
+                        "when",
+                        "unpivot",
+                        "for_each",
+                        "newer_by",
+                        "absent",
+                    ]
+                    .iter()
+                    .any(|key| text.starts_with(key)) =>
             {
                 format!("{text}\n")
             }

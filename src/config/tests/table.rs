@@ -36,6 +36,9 @@ fn settings_of_a_table_without_effect_are_refused() {
     assert_eq!(table("newer_by = \"a\""), at("newer_by", "has no effect without on_conflict = \"update\""));
     let key = "newer_by = \"a\"\non_conflict = \"update\"\nkey = [\"a\"]";
     assert_eq!(table(key), at("newer_by", "is part of the key, in which the rows it compares are equal"));
+    assert_eq!(table("absent = \"keep\""), at("absent", "has no effect without on_conflict = \"update\""));
+    let newer = "newer_by = \"b\"\non_conflict = \"update\"\nkey = [\"a\"]\nabsent = \"keep\"";
+    assert!(said(load(&format!("{LEAST}{newer}")))[0].contains("absent: does not go with newer_by"));
     refuses(
         "on_unmatched = \"skip\"",
         "file:5: pipeline[0].on_unmatched: has no effect: table frame_metadata has no `when` and takes every message",
@@ -49,6 +52,14 @@ fn contradictory_sources_are_refused() {
         column("{ constant = 1, from = \"b\" }"),
         ["file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset or default"]
     );
+    assert_eq!(
+        column("{ skip = true, default = 1 }"),
+        [
+            "file:7: pipeline[0].table[0].columns.a: a column that is skipped takes no from, unit, offset, default or constant"
+        ]
+    );
+    let key = "on_conflict = \"update\"\nkey = [\"a\"]\ncolumns.a = { skip = true }";
+    assert!(said(load(&format!("{LEAST}{key}")))[0].contains("is part of the key"));
     assert_eq!(column("\"\""), ["file:7: pipeline[0].table[0].columns.a: the path is empty"]);
 }
 

@@ -9,12 +9,30 @@ use crate::decode::{Message, Poison};
 use super::{Plan, Table};
 
 impl Plan {
+    /// Finds which tables may take `message`, by its subject and its headers; whether any may.
+    #[inline]
+    pub(in crate::decode) fn admit(&mut self, message: &Message<'_>) -> bool {
+        !self.conditional || self.admit_some(message)
+    }
+
+    #[inline(never)]
+    fn admit_some(&mut self, message: &Message<'_>) -> bool {
+        let mut any = false;
+        for table in &mut self.tables {
+            table.takes = table.when.as_ref().is_none_or(|when| when.may_hold(message));
+            any |= table.takes;
+        }
+        any
+    }
+
     /// Finds which tables take the message that was read into `slots`.
     #[inline]
     pub(in crate::decode) fn matched(&mut self, slots: &[Option<Value<'_>>], scratch: &mut String) -> Tables {
-        if !self.conditional {
-            return self.all;
-        }
+        if self.conditional { self.matched_some(slots, scratch) } else { self.all }
+    }
+
+    #[inline(never)]
+    fn matched_some(&mut self, slots: &[Option<Value<'_>>], scratch: &mut String) -> Tables {
         let mut matched = Tables::NONE;
         for table in &mut self.tables {
             table.takes &= table.when.as_ref().is_none_or(|when| when.holds(slots, scratch));
@@ -25,13 +43,13 @@ impl Plan {
         matched
     }
 
-    /// Refuses a message in which a path leads into a value that one cannot go into that way.
-    #[inline]
-    pub(in crate::decode) fn fits(&self, matched: Tables, slots: &[Option<Value<'_>>]) -> Result<(), Poison> {
-        let Some((slot, path)) = self.message.misfit(matched) else { return Ok(()) };
+    /// Why a message is refused in which a path leads into a value that one cannot go into that way.
+    #[cold]
+    pub(in crate::decode) fn unfit(&self, matched: Tables, slots: &[Option<Value<'_>>]) -> Option<Poison> {
+        let (slot, path) = self.message.misfit(matched)?;
         let needs = self.message.needs(slot);
-        let table = self.tables.iter().find(|table| table.takes && table.bit.meets(needs));
-        table.map_or(Ok(()), |table| Err(misfit(table, "", path, slots[slot])))
+        let table = self.tables.iter().find(|table| table.takes && table.bit.meets(needs))?;
+        Some(misfit(table, "", path, slots[slot]))
     }
 
     /// Counts what nobody took of the message that was read into `slots` and that the tables of `matched` took; nothing of
@@ -39,16 +57,26 @@ impl Plan {
     #[inline]
     pub(in crate::decode) fn settle(&mut self, matched: Option<Tables>, slots: &[Option<Value<'_>>]) {
         self.message.untaken.settle(matched);
-        for table in &mut self.tables {
-            if let Some(each) = &mut table.each {
-                each.element.untaken.settle(matched.filter(|matched| !each.earlier.meets(*matched)));
+        if self.splits {
+            self.settle_elements(matched);
+        }
+        if let Some(matched) = matched {
+            self.messages += 1;
+            if self.conditional {
+                self.settle_some(matched, slots);
             }
         }
-        let Some(matched) = matched else { return };
-        self.messages += 1;
-        if !self.conditional {
-            return;
+    }
+
+    #[inline(never)]
+    fn settle_elements(&mut self, matched: Option<Tables>) {
+        for each in self.tables.iter_mut().filter_map(|table| table.each.as_mut()) {
+            each.element.untaken.settle(matched.filter(|matched| !each.earlier.meets(*matched)));
         }
+    }
+
+    #[inline(never)]
+    fn settle_some(&mut self, matched: Tables, slots: &[Option<Value<'_>>]) {
         for table in self.tables.iter_mut().filter(|table| table.takes) {
             table.taken_messages += 1;
         }
@@ -57,20 +85,6 @@ impl Plan {
                 partial.times += 1;
             }
         }
-    }
-
-    /// Finds which tables may take `message`, by its subject and its headers; whether any may.
-    #[inline]
-    pub(in crate::decode) fn admit(&mut self, message: &Message<'_>) -> bool {
-        if !self.conditional {
-            return true;
-        }
-        let mut any = false;
-        for table in &mut self.tables {
-            table.takes = table.when.as_ref().is_none_or(|when| when.may_hold(message));
-            any |= table.takes;
-        }
-        any
     }
 
     /// Whether every table that may take the message at hand goes by its headers: then it need not have a payload.

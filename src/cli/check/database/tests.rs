@@ -139,7 +139,7 @@ async fn a_server_that_is_away_is_one_error() {
 #[tokio::test]
 async fn a_key_without_a_unique_index_is_an_error() {
     let world = World::migrated().await;
-    world.execute("CREATE TABLE t (a int, b int); CREATE UNIQUE INDEX ON t (b, a)").await;
+    world.execute("CREATE TABLE t (a int NOT NULL, b int NOT NULL); CREATE UNIQUE INDEX ON t (b, a)").await;
     let table = |key: &str| format!("[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = {key}\n");
     assert_eq!(world.troubles(&table("[\"a\", \"b\"]")).await, ["no errors, no warnings"]);
     assert_eq!(
@@ -261,4 +261,34 @@ async fn a_database_that_takes_no_writes_is_an_error() {
     let troubles = world.troubles("").await;
     assert!(troubles[0].contains("takes no writes"), "{troubles:?}");
     assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
+}
+
+#[tokio::test]
+async fn what_an_update_does_to_absent_fields_and_null_keys_is_said_beforehand() {
+    let world = World::migrated().await;
+    world
+        .execute(
+            "CREATE TABLE items (id int UNIQUE, a int, b text NOT NULL DEFAULT 'x', c int NOT NULL, at timestamptz DEFAULT now(),
+             note text); CREATE TABLE keyed (id int PRIMARY KEY, sequence bigint)",
+        )
+        .await;
+    let items = |rest: &str| {
+        format!("[[table]]\nname = \"items\"\non_conflict = \"update\"\nkey = [\"id\"]\n{rest}\n")
+    };
+    let warned = async |tables: &str| {
+        let troubles = world.troubles(tables).await;
+        troubles.into_iter().filter(|line| line.starts_with("warn ")).collect::<Vec<_>>()
+    };
+    let troubles = warned(&items("")).await;
+    assert_eq!(troubles.len(), 2, "{troubles:?}");
+    assert!(
+        troubles[0].contains("sets NULL, or the default, in the row that is there: a, b, note"),
+        "{troubles:?}"
+    );
+    assert!(troubles[1].contains("the key's id may be NULL: such a row equals no other"), "{troubles:?}");
+    for said in ["absent = \"keep\"", "absent = \"null\""] {
+        assert_eq!(warned(&items(said)).await.len(), 1, "{said}");
+    }
+    let keyed = "[[table]]\nname = \"keyed\"\non_conflict = \"update\"\nkey = [\"id\"]\ncolumns.sequence = \"$sequence\"";
+    assert_eq!(world.troubles(keyed).await, ["no errors, no warnings"]);
 }

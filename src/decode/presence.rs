@@ -1,0 +1,29 @@
+//! Which columns a row has a field of its message for: what `absent = "keep"` goes by.
+//!
+//! A field that is null is there: it says that the column is to become NULL.
+
+use crate::encode::types::Type;
+
+use super::plan::{From, Table};
+use super::row::{Origin, Rows};
+
+impl<'a> Rows<'_, 'a> {
+    /// Appends a field of `bytea` with a bit for each column, the first one lowest, as `get_bit` counts them.
+    #[cold]
+    pub(super) fn say_present(&self, out: &mut Vec<u8>, table: &Table, origin: &Origin<'_, 'a>) {
+        let bytes = table.columns.len().div_ceil(8);
+        // A tuple holds 1,600 columns at most.
+        out.extend_from_slice(&u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes());
+        let start = out.len();
+        out.resize(start + bytes, 0);
+        for (place, column) in table.columns.iter().enumerate() {
+            let present = match &column.from {
+                From::Message(slot) => self.slots[*slot].is_some(),
+                From::Element(slot) => origin.element[*slot].is_some(),
+                from if from.may_lack() => self.about_message(from, &Type::Text).is_some(),
+                _ => true,
+            };
+            out[start + place / 8] |= u8::from(present) << (place % 8);
+        }
+    }
+}
