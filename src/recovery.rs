@@ -201,9 +201,6 @@ fn of_resync(error: &resync::Error) -> Recovery {
             IntrospectError::Missing { remedy, .. } | IntrospectError::Unusable { remedy, .. } => {
                 Recovery::pause("table", remedy)
             }
-            IntrospectError::Unsupported { .. } => {
-                Recovery::pause("table", "mend the table or the configuration; jetcopy looks again by itself")
-            }
         },
         resync::Error::DirectCompress(error) => match error {
             DirectCompressError::Query { source, .. } => of_database(source, Step::Own),

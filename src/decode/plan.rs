@@ -295,8 +295,10 @@ impl Table {
         encoder: &mut Encoder,
         bit: Tables,
     ) -> Result<Self, PlanError> {
-        for name in mapping.columns.keys() {
-            if !table.columns.iter().any(|column| column.name == *name) {
+        unsupported(mapping, table)?;
+        for (name, source) in &mapping.columns {
+            let skipped = source.is_skipped() && table.unsupported.iter().any(|column| column.name == *name);
+            if !skipped && !table.columns.iter().any(|column| column.name == *name) {
                 let place = Place { table: &mapping.name, column: name };
                 return Err(place.error(unknown_column(name, table)));
             }
@@ -427,13 +429,31 @@ fn first_key(path: &[Step]) -> Option<Box<[u8]>> {
     }
 }
 
+/// An error where a column is of a type that jetcopy does not write, and the mapping does not say that it is left alone:
+/// a field for it would be lost without a word.
+fn unsupported(mapping: &config::Table, table: &introspect::Table) -> Result<(), PlanError> {
+    for column in &table.unsupported {
+        let place = Place { table: &mapping.name, column: &column.name };
+        let (name, type_name) = (&column.name, &column.type_name);
+        if !mapping.columns.get(name).is_some_and(ColumnSource::is_skipped) {
+            return Err(place.error(format!(
+                "type {type_name} is not supported: give it one that jetcopy writes, such as text or jsonb, or leave the \
+                 column to the server by \"{name}\" = {{ skip = true }} under [pipeline.table.columns]"
+            )));
+        }
+        if column.required {
+            return Err(place.error("it is skipped, but it is NOT NULL and has no default: give it one"));
+        }
+    }
+    Ok(())
+}
+
 fn unknown_column(name: &str, table: &introspect::Table) -> String {
     /// Names less alike than this are no slip of the pen.
     const ALIKE: f64 = 0.8;
-    if let Some(known) = table.unsupported.iter().find(|unsupported| unsupported.name == name) {
-        return format!("type {} is not supported: remove the column from the mapping", known.type_name);
-    }
-    let likeness = |column: &introspect::Column| strsim::jaro_winkler(name, &column.name);
+    // Names are as the catalog has them: a slip of the pen may be one of capitals or quotes.
+    let name = name.trim_matches('"').to_lowercase();
+    let likeness = |column: &introspect::Column| strsim::jaro_winkler(&name, &column.name.to_lowercase());
     let nearest = table.columns.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match nearest {
         Some(column) if likeness(column) >= ALIKE => {

@@ -31,7 +31,7 @@ pub struct Table {
     pub row_security: Option<String>,
     /// Columns in table order, without dropped and generated ones and those in `unsupported`.
     pub columns: Vec<Column>,
-    /// Columns of a type that jetcopy does not write. The server fills each by itself, with its default or NULL.
+    /// Columns of a type that jetcopy does not write: a mapping has to say that each is left to the server.
     pub unsupported: Vec<Unsupported>,
     /// The column that rows are sorted by: a hypertable's time dimension, else the first column of a partition key if
     /// that is one of time, else the first timestamp or date column.
@@ -90,13 +90,15 @@ pub enum ServerDefault {
     Computed,
 }
 
-/// A column that no mapping may name.
+/// A column that takes no field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
     /// Its name.
     pub name: String,
     /// Its type as SQL writes it.
     pub type_name: String,
+    /// Whether it refuses NULL and has no default.
+    pub required: bool,
 }
 
 /// Why a table cannot be a target.
@@ -119,18 +121,6 @@ pub enum IntrospectError {
         problem: String,
         /// What would mend it.
         remedy: String,
-    },
-    /// A column must be given a value and cannot be.
-    #[error(
-        "table {table}, column {column}: type {type_name} is not supported; allow NULL, give it a default, or change its type"
-    )]
-    Unsupported {
-        /// Qualified name.
-        table: String,
-        /// Name of the column.
-        column: String,
-        /// Its type as SQL writes it.
-        type_name: String,
     },
     /// The server did not answer the question.
     #[error("the catalog could not be asked about table {name}")]
@@ -256,9 +246,6 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
                 table.columns.push(column);
             }
             Found::Unsupported(column) => table.unsupported.push(column),
-            Found::Impossible(Unsupported { name: column, type_name }) => {
-                return Err(IntrospectError::Unsupported { table: table.qualified, column, type_name });
-            }
         }
     }
     evaluate(client, &constants, &mut table.columns).await.map_err(failed)?;
@@ -317,10 +304,7 @@ fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
 
 enum Found {
     Column(Column),
-    /// Nobody has to fill it.
     Unsupported(Unsupported),
-    /// Somebody has to fill it, and cannot.
-    Impossible(Unsupported),
 }
 
 fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
@@ -335,8 +319,7 @@ fn column(row: &Row) -> Result<Found, tokio_postgres::Error> {
         (Some(_) | None, _) => None,
     };
     let Some(ty) = ty else {
-        let column = Unsupported { name, type_name };
-        return Ok(if not_null && !filled { Found::Impossible(column) } else { Found::Unsupported(column) });
+        return Ok(Found::Unsupported(Unsupported { name, type_name, required: not_null && !filled }));
     };
     let default = if filled { ServerDefault::Computed } else { ServerDefault::None };
     Ok(Found::Column(Column { name, ty, type_name, not_null, default }))

@@ -315,7 +315,7 @@ fn unusable(place: &str, error: &IntrospectError, report: &mut Report) {
     match error {
         IntrospectError::Missing { remedy, .. } => report.error(place, "it does not exist", remedy),
         IntrospectError::Unusable { problem, remedy, .. } => report.error(place, problem, remedy),
-        IntrospectError::Unsupported { .. } | IntrospectError::Query { .. } => report.failure(place, error),
+        IntrospectError::Query { .. } => report.failure(place, error),
     }
 }
 

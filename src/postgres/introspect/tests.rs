@@ -135,22 +135,59 @@ async fn names_resolve_as_the_server_would_resolve_them() {
 }
 
 #[tokio::test]
-async fn an_unsupported_column_counts_only_where_it_must_be_filled() {
+async fn columns_of_types_that_jetcopy_does_not_write_are_named_with_whether_they_must_be_filled() {
     let (_server, client) = with(
-        "CREATE TABLE fine (a int, area polygon, doc xml NOT NULL DEFAULT '<a/>');
-         CREATE TABLE bad (a int, area polygon NOT NULL); CREATE VIEW seen AS SELECT 1 AS a",
+        "CREATE TYPE pair AS (a int, b int); CREATE EXTENSION hstore; CREATE EXTENSION ltree;
+         CREATE TABLE t (a int, area polygon, doc xml NOT NULL DEFAULT '<a/>', at point NOT NULL, mac macaddr, span int4range,
+                         two pair, tags hstore, path ltree)",
     )
     .await;
-    let fine = introspect(&client, "fine").await.unwrap();
-    assert_eq!(names(&fine), ["a"]);
-    let unsupported: Vec<(&str, &str)> =
-        fine.unsupported.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect();
-    assert_eq!(unsupported, [("area", "polygon"), ("doc", "xml")]);
+    let table = introspect(&client, "t").await.unwrap();
+    assert_eq!(names(&table), ["a"]);
+    let unsupported: Vec<(&str, &str, bool)> = table
+        .unsupported
+        .iter()
+        .map(|column| (column.name.as_str(), column.type_name.as_str(), column.required))
+        .collect();
+    assert_eq!(
+        unsupported,
+        [
+            ("area", "polygon", false),
+            ("doc", "xml", false),
+            ("at", "point", true),
+            ("mac", "macaddr", false),
+            ("span", "int4range", false),
+            ("two", "pair", false),
+            ("tags", "hstore", false),
+            ("path", "ltree", false)
+        ]
+    );
+}
 
-    let error = introspect(&client, "bad").await.unwrap_err().to_string();
-    assert!(error.contains("public.bad") && error.contains("area") && error.contains("polygon"), "{error}");
-    let error = introspect(&client, "seen").await.unwrap_err();
-    assert!(matches!(error, IntrospectError::Unusable { .. }), "{error:?}");
+#[tokio::test]
+async fn what_is_no_table_is_named_with_what_to_do() {
+    let (_server, client) = with(
+        "CREATE TABLE \"FrameMetadata\" (a int); CREATE SCHEMA telemetry; CREATE TABLE telemetry.readings (a int);
+         CREATE VIEW seen AS SELECT 1 AS a; CREATE MATERIALIZED VIEW stored AS SELECT 1 AS a; CREATE SEQUENCE counter;
+         CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE VIEW written AS SELECT a FROM \"FrameMetadata\";
+         CREATE TRIGGER instead INSTEAD OF INSERT ON written FOR EACH ROW EXECUTE FUNCTION pass()",
+    )
+    .await;
+    for (name, says) in [
+        ("seen", "it is a view"),
+        ("written", "it is a view"),
+        ("stored", "it is a materialized view"),
+        ("counter", "it is a sequence"),
+        ("FrameMetadata", "did you mean \"FrameMetadata\"?"),
+        ("FrameMetadata", "name = '\"FrameMetadata\"'"),
+        ("readings", "did you mean telemetry.readings?"),
+        ("telemetry.reading", "did you mean telemetry.readings?"),
+        ("nothing_like_it", "create it"),
+    ] {
+        let error = introspect(&client, name).await.unwrap_err().to_string();
+        assert!(error.contains(says), "{name}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -227,6 +227,12 @@ async fn a_column_that_no_field_can_fill_is_an_error_that_names_it() {
     world.execute("CREATE TABLE t (a int, shape polygon NOT NULL)").await;
     let troubles = world.troubles("[[table]]\nname = \"t\"\n").await;
     assert!(troubles[0].contains("column shape: type polygon is not supported"), "{troubles:?}");
+    assert!(troubles[0].contains("\"shape\" = { skip = true }"), "{troubles:?}");
+    let skipped = "[[table]]\nname = \"t\"\ncolumns.shape = { skip = true }\n";
+    let troubles = world.troubles(skipped).await;
+    assert!(troubles[0].contains("NOT NULL and has no default"), "{troubles:?}");
+    world.execute("ALTER TABLE t ALTER COLUMN shape DROP NOT NULL").await;
+    assert_eq!(world.troubles(skipped).await, ["no errors, no warnings"]);
     let troubles = world.troubles("[[table]]\nname = \"frame_metadata\"\ncolumns.fsp = \"fps\"\n").await;
     assert!(
         troubles[0].starts_with("error pipeline frames: ") && troubles[0].contains("fsp"),
