@@ -13,13 +13,13 @@
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
-use async_nats::jetstream::stream::Stream;
 
 use crate::config::{self, Config, OnConflict, OnUnmatched};
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::resync;
+use crate::stored::Opened;
 
 pub(crate) mod contents;
 mod ledger;
@@ -81,6 +81,7 @@ pub async fn audit(
         .get_stream(&pipeline.stream)
         .await
         .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
+    let stream = Opened { client: connection.client.clone(), stream };
     let mut places: Vec<Place> = Vec::new();
     for table in &pipeline.tables {
         let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
@@ -99,7 +100,7 @@ pub async fn audit(
 struct Audit<'a> {
     config: &'a Config,
     pipeline: &'a config::Pipeline,
-    stream: &'a Stream,
+    stream: &'a Opened,
     ledger: &'a Ledger<'a>,
 }
 
@@ -202,7 +203,9 @@ impl Audit<'_> {
         }
         let losses = self.ledger.losses(report.from).await?;
         let contents = Contents::new(self.stream, &self.pipeline.subjects);
-        let mut gaps = Gaps { contents, losses, complete };
+        let asks = |table: &config::Table| table.when.as_ref().is_some_and(|when| !when.headers.is_empty());
+        let passes_over = !self.pipeline.tables.iter().any(asks);
+        let mut gaps = Gaps { contents, losses, complete, passes_over };
         let mut next = report.from;
         let mut findings = std::pin::pin!(self.ledger.walk(report.from, report.checkpoint).await?);
         while let Some(finding) = ledger::next(&mut findings).await? {
@@ -259,6 +262,8 @@ struct Gaps<'a> {
     contents: Contents<'a>,
     losses: Vec<Loss>,
     complete: bool,
+    /// Whether the pipeline passes over markers: no table asks for any by a header.
+    passes_over: bool,
 }
 
 impl Gaps<'_> {
@@ -288,7 +293,11 @@ impl Gaps<'_> {
             let found = self.contents.next(from).await.map_err(Error::Contents)?.filter(|&found| found < to);
             report.counts.not_in_stream += found.unwrap_or(to) - from;
             let Some(sequence) = found else { break };
-            report.add(Difference::Missing { first_sequence: sequence, last_sequence: sequence });
+            if self.passes_over && self.contents.is_passed_over() {
+                report.counts.passed_over += 1;
+            } else {
+                report.add(Difference::Missing { first_sequence: sequence, last_sequence: sequence });
+            }
             from = sequence + 1;
         }
         Ok(())

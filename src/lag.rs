@@ -18,6 +18,7 @@ use crate::gaps::{self, Contents};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::pace::Pace;
 use crate::pulse::Pulse;
+use crate::recovery::chain;
 use crate::subscribe;
 
 use forecast::{Forecast, Limits, Observation as Seen};
@@ -211,6 +212,13 @@ pub enum Error {
     Timeout,
 }
 
+impl Error {
+    /// Whether there was no answer in time, from the client's own patience or the probe's.
+    fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Timeout) || chain(self).contains("timed out")
+    }
+}
+
 /// Probes until something is wrong.
 pub async fn run(
     consumer: PullConsumer,
@@ -236,10 +244,17 @@ pub async fn run(
             let skipped = standing::skipped(&consumer, &stream, &contents, &progress).await?;
             Ok::<_, Error>((consumer, stream, skipped))
         };
-        let (consumer, stream, skipped) = match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-            Ok(Ok(seen)) => seen,
-            Ok(Err(error)) => return error,
-            Err(_) => return Error::Timeout,
+        let delivered = progress.delivered.load(Ordering::Relaxed);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, probe).await.unwrap_or(Err(Error::Timeout));
+        // An answer comes behind the messages that are on the way: while they arrive, the connection is none that is stuck.
+        let arrives = progress.delivered.load(Ordering::Relaxed) > delivered;
+        let (consumer, stream, skipped) = match answer {
+            Ok(seen) => seen,
+            Err(error) if arrives && error.is_unanswered() => {
+                before = None;
+                continue;
+            }
+            Err(error) => return error,
         };
         if let Err(paused) = subscribe::refuse_paused(&consumer) {
             return paused.into();

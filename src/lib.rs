@@ -15,6 +15,7 @@
 //! - [`nats`]: connecting to NATS.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
 //! - [`stored`]: messages read one by one, as the bytes that they are.
+//! - [`marker`]: messages that only say that something was removed, or will be published.
 //! - [`unreadable`]: messages that the client library cannot read, and the way past them.
 //! - [`approach`]: how the next generation reads, by how the last ones ended.
 //! - [`read`]: the first stage: deliveries into batches.
@@ -73,6 +74,7 @@ pub mod kill_point;
 pub mod lag;
 pub mod logging;
 pub mod loss;
+pub mod marker;
 pub mod metrics;
 pub mod migrate;
 pub mod nats;

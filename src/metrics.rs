@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::marker::Marker;
 use prometheus::core::Collector;
 use prometheus::{
     CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -189,6 +190,7 @@ pub struct PipelineMetrics {
     resumes: Arc<Mutex<Option<Resumes>>>,
     resyncs: IntCounterVec,
     dead_letters: IntCounterVec,
+    passed_over: IntCounterVec,
     state: IntGaugeVec,
 }
 
@@ -319,6 +321,7 @@ impl PipelineMetrics {
             resumes: Arc::default(),
             resyncs: labelled.counters(names::RESYNCS, names::CAUSE),
             dead_letters: labelled.counters(names::DEAD_LETTERS, names::KIND),
+            passed_over: labelled.counters(names::PASSED_OVER, names::KIND),
             state: labelled.gauges(names::PIPELINE_STATE, names::STATE),
         };
         (handles, Collectors(labelled.made.into_inner()))
@@ -432,6 +435,18 @@ impl PipelineMetrics {
     #[must_use]
     pub fn dead_letters(&self, kind: &'static str) -> IntCounter {
         self.dead_letters.with_label_values(&[kind])
+    }
+
+    /// The counter of messages that are passed over as such a marker. Looks a label up: for rare messages.
+    #[must_use]
+    pub fn passed_over(&self, marker: Marker) -> IntCounter {
+        self.passed_over.with_label_values(&[marker.as_str()])
+    }
+
+    /// Messages passed over by kind, of the kinds that there were.
+    #[must_use]
+    pub fn passed_over_by_kind(&self) -> BTreeMap<String, u64> {
+        by_label(&self.passed_over)
     }
 
     /// Dead letters by kind, of the kinds that there were.

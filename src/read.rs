@@ -20,6 +20,7 @@ use crate::decode::{self, Decoder, Undecoded};
 use crate::gaps::{self, Gaps};
 use crate::kill_point;
 use crate::lag::Progress;
+use crate::marker::Marker;
 use crate::metrics::{PipelineMetrics, Stage, gauge_value};
 use crate::status::PipelineStatus;
 use crate::subscribe::{self, Delivery, Subscription};
@@ -324,7 +325,7 @@ impl Reader {
         if jumps {
             batch.note_gap(self.last_sequence + 1, incoming.sequence - 1);
         }
-        let decoder = &mut self.decoder;
+        let (decoder, metrics) = (&mut self.decoder, &self.metrics);
         let added = batch.push(incoming, |incoming, index, rows| {
             if let Some(reason) = unreadable {
                 return Err(Undecoded::Poison(reason.into()));
@@ -336,6 +337,13 @@ impl Reader {
                 sequence: incoming.sequence,
                 timestamp_ns: incoming.timestamp_ns,
             };
+            if let Some(headers) = incoming.headers
+                && let Some(marker) = Marker::of(headers, incoming.payload)
+                && !decoder.asks_for(&message)
+            {
+                metrics.passed_over(marker).inc();
+                return Ok(());
+            }
             decoder.decode_into(&message, index, rows, room)
         });
         if added {

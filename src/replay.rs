@@ -10,7 +10,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::Stream;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio::sync::watch;
 
@@ -28,6 +27,7 @@ use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
 use crate::status::{PipelineStatus, Registry, State};
+use crate::stored::Opened;
 use crate::supervise;
 
 /// How the servers know the sessions that are not the pipeline's own.
@@ -169,7 +169,7 @@ pub async fn plan(
     config: &Config,
     pipeline: &config::Pipeline,
     session: &Session,
-    stream: &Stream,
+    stream: &Opened,
     request: &Request,
 ) -> Result<Plan, Error> {
     let info = stream.cached_info();
@@ -283,7 +283,7 @@ pub async fn run(
     config: &Config,
     pipeline: &config::Pipeline,
     session: &Session,
-    stream: &Stream,
+    stream: &Opened,
     plan: &Plan,
     mut progress: impl FnMut(u64),
     stop: impl Future<Output = ()>,
@@ -405,7 +405,7 @@ fn stuck(status: &PipelineStatus) -> Option<Error> {
 /// Compares where all is there, and clears up.
 async fn finish(
     session: &Session,
-    stream: &Stream,
+    stream: &Opened,
     pipeline: &config::Pipeline,
     plan: &Plan,
     durable: &str,

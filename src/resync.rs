@@ -11,8 +11,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::context::{
     Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
 };
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, RetentionPolicy, Stream};
+use async_nats::jetstream::stream::{RetentionPolicy, Stream};
 use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
@@ -26,7 +25,7 @@ use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
-use crate::stored;
+use crate::stored::{self, Opened};
 use crate::subscribe;
 use crate::unreadable::{self, Single};
 
@@ -100,7 +99,7 @@ pub enum Error {
     Denied(Denial),
     /// It could not be found out how far a stream was rolled back.
     #[error("cannot read the messages of a stream that was rolled back")]
-    RolledBack(#[from] RawMessageError),
+    RolledBack(#[source] stored::Error),
     /// The connection is lost again and again, and what comes next cannot be looked at.
     #[error("the connection to NATS is lost at each attempt, and the next message cannot be read by itself")]
     Single(#[from] stored::Error),
@@ -234,7 +233,9 @@ impl Source<'_> {
         if let Some(timestamp_us) = claim.last_timestamp_us
             && facts.contradicts(&claim)
         {
-            facts.kept_sequence = Some(kept_sequence(stream, timestamp_us).await?);
+            let opened = Opened { client: nats.client.clone(), stream: stream.clone() };
+            let kept = kept_sequence(&opened, timestamp_us).await.map_err(Error::RolledBack)?;
+            facts.kept_sequence = Some(kept);
         }
         let verdict = compare(&claim, &facts);
         metrics.resumes(match &verdict {
@@ -373,21 +374,14 @@ async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -
 
 /// The last sequence that the stream stored no later than `timestamp_us`, right before its first when it holds none.
 /// Times rise with sequences unless the server's clock was set back.
-pub(crate) async fn kept_sequence(stream: &Stream, timestamp_us: i64) -> Result<u64, RawMessageError> {
+pub(crate) async fn kept_sequence(stream: &Opened, timestamp_us: i64) -> Result<u64, stored::Error> {
     let state = &stream.cached_info().state;
     let (mut kept, mut later) = (state.first_sequence.saturating_sub(1), state.last_sequence + 1);
     while later - kept > 1 {
         let middle = kept + (later - kept) / 2;
         // The message at `middle`, or the next one where it was deleted.
-        let message = match stream.raw_message_builder().sequence(middle).next_by_subject(">").send().await {
-            Ok(message) => Some(message),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => None,
-            Err(error) => return Err(error),
-        };
-        let was_kept = |message: StreamMessage| {
-            message.time.unix_timestamp_nanos().div_euclid(1_000) <= i128::from(timestamp_us)
-        };
-        if message.is_some_and(was_kept) {
+        let message = stream.first(middle, &[]).await?;
+        if message.is_some_and(|message| message.timestamp_ns.div_euclid(1_000) <= timestamp_us) {
             kept = middle;
         } else {
             later = middle;

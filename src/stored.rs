@@ -5,8 +5,10 @@
 //!
 //! Not guaranteed: the bytes of a subject that is not UTF-8. The API puts U+FFFD in their place.
 
+use std::ops::Deref;
 use std::time::Duration;
 
+use async_nats::jetstream::stream::Stream;
 use async_nats::{Client, Request, RequestError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -71,6 +73,30 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+/// A stream, and the connection that its messages are read over.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The connection's client.
+    pub client: Client,
+    /// The stream.
+    pub stream: Stream,
+}
+
+impl Deref for Opened {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl Opened {
+    /// The first message at or after `sequence` that any of `filters` takes; without filters, the first of all.
+    pub async fn first(&self, sequence: u64, filters: &[String]) -> Result<Option<Stored>, Error> {
+        first(&self.client, &self.stream.cached_info().config.name, sequence, filters).await
+    }
 }
 
 #[derive(Deserialize)]

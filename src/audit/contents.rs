@@ -1,28 +1,29 @@
 //! What the stream holds of a pipeline's messages.
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 
-/// Every subject.
-const ALL: &str = ">";
+use crate::marker::Marker;
+use crate::stored::Opened;
+use crate::unreadable;
 
 /// Attempts to count while messages arrive; each takes a few milliseconds.
 const COUNTS: usize = 100;
 
 /// The messages of a stream that a pipeline reads.
 pub(crate) struct Contents<'a> {
-    stream: &'a Stream,
+    stream: &'a Opened,
     subjects: Vec<String>,
     /// The last answer of [`Contents::next`] and what was asked: it holds for all sequences in between, so that a long
     /// stretch with many gaps and few messages takes few questions.
     known: Option<(u64, Option<u64>)>,
+    /// Whether a pipeline passes over the message that was found last.
+    passed_over: bool,
 }
 
 impl<'a> Contents<'a> {
     /// `subjects` narrow the stream; empty, they mean all of it.
-    pub(crate) fn new(stream: &'a Stream, subjects: &[String]) -> Self {
-        let subjects = if subjects.is_empty() { vec![ALL.to_owned()] } else { subjects.to_vec() };
-        Self { stream, subjects, known: None }
+    pub(crate) fn new(stream: &'a Opened, subjects: &[String]) -> Self {
+        Self { stream, subjects: subjects.to_vec(), known: None, passed_over: false }
     }
 
     /// The first sequence that the stream held when the audit began.
@@ -38,17 +39,19 @@ impl<'a> Contents<'a> {
         {
             return Ok(found);
         }
-        let mut first = None;
-        for subject in &self.subjects {
-            let found = match self.stream.get_first_raw_message_by_subject(subject, sequence).await {
-                Ok(message) => message.sequence,
-                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => continue,
-                Err(error) => return Err(error.into()),
-            };
-            first = Some(first.map_or(found, |first: u64| first.min(found)));
-        }
+        let found = self.stream.first(sequence, &self.subjects).await?;
+        self.passed_over = found.as_ref().is_some_and(|stored| {
+            let headers = unreadable::headers(&stored.headers).ok();
+            headers.is_some_and(|headers| Marker::of(&headers, &stored.payload).is_some())
+        });
+        let first = found.map(|stored| stored.sequence);
         self.known = Some((sequence, first));
         Ok(first)
+    }
+
+    /// Whether the message that [`Contents::next`] named last is one that pipelines pass over by themselves.
+    pub(crate) fn is_passed_over(&self) -> bool {
+        self.passed_over
     }
 
     /// How many messages there are up to `sequence`.

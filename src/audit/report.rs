@@ -63,6 +63,8 @@ pub struct Counts {
     pub not_in_stream: u64,
     /// Without a row, and before what the stream still holds: nobody can tell.
     pub dropped_by_now: u64,
+    /// Messages that only say that something was removed or deleted, or will be published.
+    pub passed_over: u64,
     /// Without a row, where a message need not have one.
     pub not_judged: u64,
 }
@@ -137,6 +139,7 @@ impl fmt::Display for Report {
                     (counts.lost, "lost, with a record in jetcopy.losses"),
                     (counts.not_in_stream, "not in the stream: deleted, or of other subjects"),
                     (counts.dropped_by_now, "without a row, and dropped by the stream by now: not proven"),
+                    (counts.passed_over, "markers of removals and schedules, which have no row"),
                     (counts.not_judged, "without a row, where a message need not have one: not proven"),
                 ] {
                     if count > 0 {

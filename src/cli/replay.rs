@@ -3,7 +3,6 @@
 //! Guarantees: with `--dry-run` it changes nothing; without it, it writes to shadow tables only. Ctrl-C ends it in order; the
 //! same command goes on where it was.
 
-use async_nats::jetstream::stream::Stream;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::signals::Shutdown;
@@ -68,7 +67,7 @@ async fn replay(
 ) -> Result<Option<Ended>, replay::Error> {
     let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
-    let stream: Stream = rewind::stream(connection.client.clone(), pipeline).await?;
+    let stream = rewind::stream(connection.client.clone(), pipeline).await?;
     let request = Request {
         from: args.from,
         to: args.to,

@@ -5,7 +5,6 @@
 //! unless a key refuses them, and the plan says which.
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::Stream;
 use jiff::Timestamp;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
@@ -17,6 +16,7 @@ use crate::nats;
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::resync;
+use crate::stored::Opened;
 
 /// How the servers know the sessions.
 pub(crate) const CLIENT_NAME: &str = "jetcopy rewind";
@@ -105,13 +105,15 @@ pub enum Error {
 }
 
 /// Opens the stream of `pipeline`.
-pub(crate) async fn stream(client: async_nats::Client, pipeline: &Pipeline) -> Result<Stream, Error> {
-    let stream = jetstream::new(client).get_stream(&pipeline.stream).await;
-    stream.map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source: source.into() })
+pub(crate) async fn stream(client: async_nats::Client, pipeline: &Pipeline) -> Result<Opened, Error> {
+    let stream = jetstream::new(client.clone()).get_stream(&pipeline.stream).await;
+    stream
+        .map(|stream| Opened { client, stream })
+        .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source: source.into() })
 }
 
 /// The last sequence before `point`: messages from there on are at the point or later.
-pub(crate) async fn before(stream: &Stream, pipeline: &Pipeline, point: Timestamp) -> Result<u64, Error> {
+pub(crate) async fn before(stream: &Opened, pipeline: &Pipeline, point: Timestamp) -> Result<u64, Error> {
     let before_us = point.as_microsecond().saturating_sub(1);
     let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
     resync::kept_sequence(stream, before_us).await.map_err(|error| failed(error.into()))

@@ -207,7 +207,15 @@ async fn reset(stream: &Stream, durable: &str, start: u64, known: &Known) -> Res
             known.facts().reset_unanswered = None;
             return Ok(Some(answer.info.num_waiting));
         }
-        Ok(Err(error)) if error.kind() != ConsumerResetErrorKind::TimedOut => error,
+        // An old server does not know the request: it does not answer it, or nobody is there for it.
+        Ok(Err(error))
+            if !matches!(
+                error.kind(),
+                ConsumerResetErrorKind::TimedOut | ConsumerResetErrorKind::NotFound
+            ) =>
+        {
+            error
+        }
         Ok(Err(_)) | Err(_) => {
             known.facts().reset_unanswered = Some(Instant::now());
             tracing::warn!(

@@ -4,8 +4,10 @@
 mod cluster;
 mod connection;
 mod consumer;
+mod distance;
 mod gaps;
 mod limits;
+mod markers;
 mod rollback;
 mod server;
 mod stream;

@@ -4,6 +4,7 @@ mod command;
 mod daemon;
 mod events;
 mod http;
+mod line;
 mod oracle;
 mod proxy;
 
@@ -21,6 +22,7 @@ use tokio_postgres::Client;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use events::{EVENTS, Load, TABLE, event};
+pub(crate) use line::Line;
 pub(crate) use oracle::oracle;
 pub(crate) use proxy::{Fault, Lose, Proxy, Way};
 

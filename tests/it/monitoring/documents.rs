@@ -20,6 +20,7 @@ fn reference() -> String {
     pipeline.resyncs("start").inc();
     pipeline.dead_letters("malformed").inc();
     pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
+    pipeline.passed_over(jetcopy::marker::Marker::Deleted).inc();
     let _status = jetcopy::status::Registry::default().add("p", "s", "S", pipeline);
     let text = metrics.render();
     let kinds: BTreeMap<&str, &str> =

@@ -203,3 +203,38 @@ async fn a_server_and_an_account_without_jetstream_and_a_stream_without_room_say
     oracle(&world, &daemon, "events", "events", event(11)).await;
     drop(postgres);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_know_how_to_reset_a_consumer_is_asked_to_create_it_anew() {
+    // As with an older server behind the one that is connected to: the request gets nowhere, once unheard and once without
+    // an answer from whoever hears it.
+    for hears in [false, true] {
+        let (world, _nats, _postgres) = limited(
+            "accounts { A { jetstream: enabled, users: [{ user: a, password: a }, { user: b, password: b }]
+                 mappings: { \"$JS.API.CONSUMER.RESET.>\": \"nowhere.>\" } } }
+             no_auth_user: a",
+        )
+        .await;
+        let unheard = hears.then_some(world.nats.subscribe("nowhere.>").await.unwrap());
+        let daemon = Daemon::start(&world.config(EVENTS));
+        let load = Load::start(&world);
+        for round in 1..=3 {
+            world.commits(&daemon).await;
+            let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+            stream.delete_consumer("jetcopy-events").await.unwrap();
+            eventually("the durable to be made again", async || {
+                resyncs(&daemon, "consumer_deleted") >= round
+            })
+            .await;
+            let recovery = world.commits(&daemon).await;
+            println!(
+                "a reset that nobody {}: first commit after {recovery:?}",
+                if hears { "answers" } else { "hears" }
+            );
+        }
+        let told = daemon.log().matches("nobody answers the request to reset").count();
+        assert_eq!(told, 1, "{}", daemon.log());
+        world.judge(&daemon, load).await;
+        drop(unheard);
+    }
+}
