@@ -41,7 +41,7 @@ pub(super) async fn remedy(client: &Client, name: &str) -> Result<String, Error>
             "did you mean {meant}? A name with capitals or signs stands in double quotes, as in SQL: name = '{meant}'"
         ),
         Some((_, meant)) => format!("did you mean {meant}?"),
-        None => "create it (`jetcopy migrate` creates jetcopy's own), or correct its name".to_owned(),
+        None => "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name".to_owned(),
     })
 }
 

@@ -183,7 +183,7 @@ async fn what_is_no_table_is_named_with_what_to_do() {
         ("FrameMetadata", "name = '\"FrameMetadata\"'"),
         ("readings", "did you mean telemetry.readings?"),
         ("telemetry.reading", "did you mean telemetry.readings?"),
-        ("nothing_like_it", "create it"),
+        ("nothing_like_it", "create the table"),
     ] {
         let error = introspect(&client, name).await.unwrap_err().to_string();
         assert!(error.contains(says), "{name}: {error}");
