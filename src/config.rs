@@ -23,7 +23,7 @@ pub use redact::{read_secret, redact_url};
 pub use sslmode::{Verify, parse_postgres_url};
 pub use store::Store;
 pub use table::{
-    Absent, BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Table, TimeUnit,
+    Absent, BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Parse, Table, TimeUnit,
     Unpivot, When,
 };
 

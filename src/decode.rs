@@ -221,7 +221,13 @@ impl Decoder {
                 self.decode_as(message, msgpack::Reader::new(message.payload), index, rows, room)
             }
             Form::Json => match str::from_utf8(message.payload) {
-                Ok(text) => self.decode_as(message, json::Reader::new(text), index, rows, room),
+                Ok(text) => {
+                    let text = text.strip_prefix(MARK).unwrap_or(text);
+                    self.decode_as(message, json::Reader::new(text), index, rows, room)
+                }
+                Err(_) if is_utf16(message.payload) => {
+                    Err(malformed("JSON", Malformed::new(&"it is in UTF-16, and JSON is in UTF-8", 0)).into())
+                }
                 Err(error) => {
                     Err(malformed("JSON", Malformed::new(&"not UTF-8", error.valid_up_to())).into())
                 }
@@ -253,6 +259,8 @@ impl Decoder {
                     _ => match message.payload.first() {
                         // In MessagePack these are small integers, and a message is a map.
                         Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => Form::Json,
+                        Some(0xef..) if message.payload.starts_with(MARK.as_bytes()) => Form::Json,
+                        Some(0xfe..) if is_utf16(message.payload) => Form::Json,
                         _ => Form::Msgpack,
                     },
                 }
@@ -317,6 +325,14 @@ impl Decoder {
 enum Form {
     Msgpack,
     Json,
+}
+
+/// What some writers put before a text in UTF-8: a byte order mark.
+const MARK: &str = "\u{feff}";
+
+/// Whether a text begins with the byte order mark of UTF-16.
+fn is_utf16(payload: &[u8]) -> bool {
+    payload.starts_with(b"\xff\xfe") || payload.starts_with(b"\xfe\xff")
 }
 
 /// A message without a payload, where one is not needed.

@@ -7,15 +7,17 @@
 //!
 //! What becomes what, where it is not plain:
 //!
-//! - `bool` also takes 0, 1 and the texts `true` and `false`; integers take whole floats and numbers in text; floats and
-//!   `numeric` take numbers in text. A decimal is never cut to fit an integer.
-//! - Times take RFC 3339 text, MessagePack timestamps, `infinity`, and numbers with a `unit`; what is finer than a
-//!   microsecond is rounded to the nearest. A `timestamptz` wants an offset,
+//! - `bool` also takes 0, 1 and the texts `true`, `True` and `TRUE`, `false` and so on; integers take whole floats and numbers
+//!   in text; floats and `numeric` take numbers in text, with or without white space around them. A decimal is never cut to
+//!   fit an integer.
+//! - Times take RFC 3339 text, MessagePack timestamps, `infinity`, and numbers with a `unit`, also as digits in text; what is
+//!   finer than a microsecond is rounded to the nearest. A `timestamptz` wants an offset,
 //!   in the text or in the mapping; `timestamp`, `date` and `time` are in UTC where
 //!   the text has one.
 //! - `text` takes every value: what is no text becomes its JSON, bytes become base64.
 //! - `bytea` takes bytes, or text as base64.
-//! - `json` and `jsonb` take every value; bytes become base64, timestamps RFC 3339, keys text.
+//! - `json` and `jsonb` take every value; bytes become base64, timestamps RFC 3339, keys text. A text that is an array or an
+//!   object in JSON becomes that, unless `parse` says otherwise.
 
 pub mod array;
 pub mod copy_frame;
@@ -29,7 +31,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
-use crate::config::NonFinite;
+use crate::config::{NonFinite, Parse};
 use crate::decode::PoisonKind;
 use crate::decode::value::{Value, Wording};
 use copy_frame::TooLong;
@@ -69,7 +71,13 @@ pub struct Encoder {
     texts: json::Texts,
     /// How long what is appended to may become while an array or JSON is written.
     bound: usize,
+    /// Characters that the large numbers of the row print to.
+    printed: u64,
 }
+
+/// Characters that the large numbers of a row may print to: `1e7999` takes six in a message and 8,000 in a text. The server
+/// makes texts of less than 1 GiB, of a value as of a row that it dumps; the rest of the row has room beside this.
+const MOST_PRINTED: u64 = 256 * 1024 * 1024;
 
 /// Base64 as RFC 4648 has it; on the way in, padding may be left out.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -119,7 +127,14 @@ impl Encoder {
             keys: json::Keys::default(),
             texts: json::Texts::default(),
             bound: usize::MAX,
+            printed: 0,
         }
+    }
+
+    /// Begins with the next row.
+    #[inline]
+    pub(crate) fn begin_row(&mut self) {
+        self.printed = 0;
     }
 
     /// Lets arrays and JSON end with a fault that is [too large](PoisonKind::TooLarge) once what they are appended to is
@@ -130,8 +145,8 @@ impl Encoder {
 
     /// What writes JSON text.
     pub(crate) fn json_writer(&mut self, nul: json::Nul) -> json::Writer<'_> {
-        let Self { non_finite, bound, keys, texts, .. } = self;
-        json::Writer { non_finite: *non_finite, nul, keys, texts, bound: *bound }
+        let Self { non_finite, bound, keys, texts, printed, .. } = self;
+        json::Writer { non_finite: *non_finite, nul, keys, texts, bound: *bound, printed }
     }
 
     /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was appended is of
@@ -187,7 +202,8 @@ impl Encoder {
                 if special.is_some() && self.is_null()? {
                     return Ok(null(out));
                 }
-                number::numeric(out, value, special, &mut self.text)?;
+                let printed = number::numeric(out, value, special, &mut self.text)?;
+                print(&mut self.printed, printed)?;
             }
             Type::Text => self.text(out, value)?,
             Type::Bytea => bytea(out, value)?,
@@ -208,8 +224,8 @@ impl Encoder {
                     Ok(())
                 })?;
             }
-            Type::Json => return self.json(out, value, false),
-            Type::Jsonb => return self.json(out, value, true),
+            Type::Json => return self.json(out, value, false, times.parse),
+            Type::Jsonb => return self.json(out, value, true, times.parse),
             Type::Inet { cidr } => net::inet(out, value, *cidr)?,
             Type::Array { element, element_oid } => {
                 array::array(self, out, element, *element_oid, times, value)?;
@@ -271,13 +287,66 @@ impl Encoder {
         Ok(())
     }
 
-    fn json(&mut self, out: &mut Vec<u8>, value: Value<'_>, binary: bool) -> Result<Written, Fault> {
+    fn json(
+        &mut self,
+        out: &mut Vec<u8>,
+        value: Value<'_>,
+        binary: bool,
+        parse: Option<Parse>,
+    ) -> Result<Written, Fault> {
+        if let Value::Str(text) | Value::Escaped(text) = value
+            && may_be_json(text, parse)
+        {
+            return self.text_as_json(out, value, binary, parse);
+        }
+        self.json_of(out, value, binary)
+    }
+
+    /// Appends a text that may be JSON as what it says, or else as a string.
+    #[cold]
+    fn text_as_json(
+        &mut self,
+        out: &mut Vec<u8>,
+        value: Value<'_>,
+        binary: bool,
+        parse: Option<Parse>,
+    ) -> Result<Written, Fault> {
+        let mut unescaped = std::mem::take(&mut self.unescaped);
+        unescaped.clear();
+        let text = match value {
+            Value::Str(text) => Some(text),
+            Value::Escaped(text) => {
+                crate::decode::json::unescape(text, &mut unescaped).is_ok().then_some(unescaped.as_str())
+            }
+            _ => None,
+        };
+        let meant = text
+            .and_then(crate::decode::json::whole)
+            .filter(|meant| parse == Some(Parse::Json) || matches!(meant, Value::Array(_) | Value::Map(_)));
+        let written = match meant {
+            // In text, null is a value of JSON's.
+            Some(Value::Null) => self.json_text(out, Value::Null, binary),
+            Some(meant) => self.json_of(out, meant, binary),
+            None if parse == Some(Parse::Json) => {
+                Err(Fault::ty(&"`parse = \"json\"` takes text that is JSON as a whole"))
+            }
+            None => self.json_of(out, value, binary),
+        };
+        self.unescaped = unescaped;
+        written
+    }
+
+    fn json_of(&mut self, out: &mut Vec<u8>, value: Value<'_>, binary: bool) -> Result<Written, Fault> {
         if number::special(value).is_some()
             && !matches!(value, Value::Str(_) | Value::Decimal(_))
             && self.is_null()?
         {
             return Ok(null(out));
         }
+        self.json_text(out, value, binary)
+    }
+
+    fn json_text(&mut self, out: &mut Vec<u8>, value: Value<'_>, binary: bool) -> Result<Written, Fault> {
         let nul = if binary { json::Nul::Refuse } else { json::Nul::Keep };
         copy_frame::sized(out, |out| {
             if binary {
@@ -286,6 +355,28 @@ impl Encoder {
             self.json_writer(nul).write(out, value)
         })?;
         Ok(Written::Value)
+    }
+}
+
+/// Adds to what the large numbers of a row print to.
+#[inline]
+fn print(printed: &mut u64, more: u64) -> Result<(), Fault> {
+    *printed += more;
+    if *printed > MOST_PRINTED {
+        return Err(Fault::range(
+            &"the numbers of the row would print to more than 256 MiB, which can be stored, but neither read nor dumped",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a text is worth a look at whether it is JSON that is to be taken as what it says. Escapes may hide how it begins.
+#[inline]
+fn may_be_json(text: &str, parse: Option<Parse>) -> bool {
+    match parse {
+        Some(Parse::Json) => true,
+        Some(Parse::Never) => false,
+        None => matches!(text.as_bytes().first(), Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' | b'\\')),
     }
 }
 

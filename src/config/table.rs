@@ -130,7 +130,7 @@ pub enum ColumnSource {
     Detailed(DetailedSource),
 }
 
-/// `{ from = …, unit = …, offset = …, default = … }`, `{ constant = … }` or `{ skip = true }`
+/// `{ from = …, unit = …, offset = …, parse = …, default = … }`, `{ constant = … }` or `{ skip = true }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetailedSource {
@@ -140,6 +140,8 @@ pub struct DetailedSource {
     pub unit: Option<TimeUnit>,
     /// Offset of a time in text that carries none, such as `+02:00`.
     pub offset: Option<String>,
+    /// Which text is JSON that is taken as what it says; where it is not said, arrays and objects in text are.
+    pub parse: Option<Parse>,
     /// Value for an absent or null field.
     pub default: Option<figment::value::Value>,
     /// The same value in every row.
@@ -154,6 +156,16 @@ impl ColumnSource {
     pub fn is_skipped(&self) -> bool {
         matches!(self, Self::Detailed(source) if source.skip)
     }
+}
+
+/// `parse`: which text in a column of `json` or `jsonb` is taken as what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parse {
+    /// All; one that is no JSON is poison.
+    Json,
+    /// None: a text is a string.
+    Never,
 }
 
 /// Unit of a numeric time; fractions are allowed in floats.
@@ -180,7 +192,7 @@ impl<'de> Deserialize<'de> for ColumnSource {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(
-                    "a path such as \"a.b[0]\", or { from, unit, offset, default }, { constant } or { skip }",
+                    "a path such as \"a.b[0]\", or { from, unit, offset, parse, default }, { constant } or { skip }",
                 )
             }
 

@@ -262,10 +262,7 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         match source {
             ColumnSource::Detailed(source) if source.skip => {
                 if *source != (DetailedSource { skip: true, ..DetailedSource::default() }) {
-                    found.add(
-                        key,
-                        "a column that is skipped takes no from, unit, offset, default or constant",
-                    );
+                    found.add(key, "a column that is skipped takes no other setting");
                 } else if table.key.contains(column) {
                     found.add(key, "is part of the key, which every row needs: it cannot be skipped");
                 }
@@ -275,9 +272,10 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
                     && (source.from.is_some()
                         || source.unit.is_some()
                         || source.offset.is_some()
+                        || source.parse.is_some()
                         || source.default.is_some()) =>
             {
-                found.add(key, "a constant takes no from, unit, offset or default");
+                found.add(key, "a constant takes no from, unit, offset, parse or default");
             }
             ColumnSource::From(_) | ColumnSource::Detailed(_) => {}
         }

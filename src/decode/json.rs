@@ -1,7 +1,8 @@
 //! Reads JSON in place.
 //!
-//! Guarantees: it accepts exactly the texts of RFC 8259 that nest no deeper than [`MAX_DEPTH`]; no input makes it panic,
-//! recurse or allocate. It does not look into escapes beyond their form: whether `\ud800` is text is asked when a
+//! Guarantees: it accepts exactly the texts of RFC 8259 that nest no deeper than [`MAX_DEPTH`], and beyond them only what
+//! writers of JSON are known to add: `NaN`, `Infinity` and `-Infinity` as numbers, and characters NUL at the end. No input
+//! makes it panic, recurse or allocate. It does not look into escapes beyond their form: whether `\ud800` is text is asked when a
 //! column takes it ([`unescape`]), since the `json` type takes it.
 
 use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
@@ -11,8 +12,10 @@ use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Va
 pub struct Reader<'a> {
     text: &'a str,
     at: usize,
-    /// Whether a number was met that `numeric` may not hold.
+    /// Whether a number was met that `numeric` may not hold, or prints much longer than it is written.
     wide: bool,
+    /// Whether NaN or an infinity was met.
+    non_finite: bool,
 }
 
 /// Why escaped text is no text.
@@ -21,8 +24,10 @@ pub(crate) struct LoneSurrogate;
 
 /// What `i64` holds at most.
 const MAX_INT: u64 = i64::MAX.cast_unsigned();
-/// Numbers of fewer digits and lesser exponents than this are none that `numeric` does not hold.
+/// Numbers that are written with fewer characters are none that `numeric` does not hold, if their exponents are small.
 const LARGE: u64 = 8_000;
+/// Numbers with lesser exponents print four times as long as they are written at most.
+const LARGE_EXPONENT: u64 = 16;
 /// Every byte of a word.
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// The top bit of every byte of a word.
@@ -32,7 +37,7 @@ impl<'a> Reader<'a> {
     /// Starts at the front of `text`.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0, wide: false }
+        Self { text, at: 0, wide: false, non_finite: false }
     }
 
     #[cold]
@@ -108,6 +113,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Reads a number by its name, as Python writes those that JSON has none for.
+    #[cold]
+    fn named(&mut self, name: &'static str, number: f64, value: &mut Value<'a>) -> Result<(), Malformed> {
+        self.word(name)?;
+        self.non_finite = true;
+        *value = Value::Float(number);
+        Ok(())
+    }
+
     /// Passes over digits and adds them to `value`; `None` once it does not fit.
     #[inline]
     fn digits(&mut self) -> Result<Option<u64>, Malformed> {
@@ -129,7 +143,13 @@ impl<'a> Reader<'a> {
         let negative = self.peek() == Some(b'-');
         self.at += usize::from(negative);
         let first = self.at;
-        let integer = self.digits()?;
+        let integer = match self.digits() {
+            Ok(integer) => integer,
+            Err(_) if negative && self.peek() == Some(b'I') => {
+                return self.named("Infinity", f64::NEG_INFINITY, value);
+            }
+            Err(malformed) => return Err(malformed),
+        };
         if self.at - first > 1 && self.text.as_bytes()[first] == b'0' {
             self.at = first;
             return Err(self.malformed(&"a number with a leading zero"));
@@ -152,7 +172,7 @@ impl<'a> Reader<'a> {
                 self.at += 1;
             }
             let exponent = self.digits()?;
-            self.wide |= exponent.is_none_or(|exponent| exponent > LARGE);
+            self.wide |= exponent.is_none_or(|exponent| exponent > LARGE_EXPONENT);
         }
         self.wide |= (self.at - start) as u64 > LARGE;
         match integer {
@@ -194,6 +214,8 @@ impl<'a> Reader<'a> {
                 self.word("null")?;
                 *value = Value::Null;
             }
+            b'N' => self.named("NaN", f64::NAN, value)?,
+            b'I' => self.named("Infinity", f64::INFINITY, value)?,
             _ => return Err(self.malformed(&"not a JSON value")),
         }
         Ok(())
@@ -342,6 +364,11 @@ impl<'a> value::Reader<'a> for Reader<'a> {
 
     fn end(&mut self) -> Result<(), Malformed> {
         self.space();
+        // A string in C ends with one, and is at times sent with it.
+        while self.peek() == Some(0) {
+            self.at += 1;
+            self.space();
+        }
         if self.at < self.text.len() {
             return Err(self.malformed(value::TRAILING));
         }
@@ -355,8 +382,16 @@ impl<'a> value::Reader<'a> for Reader<'a> {
 
     #[inline]
     fn raw(&self, start: usize) -> Raw<'a> {
-        Raw::Json { text: self.since(start).trim_ascii_start(), wide: self.wide }
+        let Self { wide, non_finite, .. } = *self;
+        Raw::Json { text: self.since(start).trim_ascii_start(), wide, non_finite }
     }
+}
+
+/// The value that `text` is as a whole.
+pub(crate) fn whole(text: &str) -> Option<Value<'_>> {
+    let mut reader = Reader::new(text);
+    let value = value::Reader::value(&mut reader, 0).ok()?;
+    value::Reader::end(&mut reader).ok().map(|()| value)
 }
 
 /// The length of what stands in front of the first quote, backslash or control character.

@@ -293,6 +293,7 @@ impl<'a> Rows<'_, 'a> {
             poison(table, None, Fault::range(&"the rows of a batch are longer than 4 GiB"), None)
         })?;
         copy_frame::tuple(out, table.width);
+        self.buffers.encoder.begin_row();
         if self.large {
             self.buffers.encoder.bound(out.len().saturating_add(self.cost.left()));
         }

@@ -5,19 +5,19 @@ use crate::encode::Encoder;
 use crate::encode::json::Nul;
 
 use super::value::{Malformed, Reader, Value};
-use super::{json, msgpack};
+use super::{MARK, json, msgpack};
 
-/// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What only MessagePack can say (bytes,
-/// NaN) becomes a string.
+/// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What JSON has no word for (bytes, NaN)
+/// becomes a string.
 #[must_use]
 pub fn as_json(payload: &[u8]) -> Option<String> {
-    if let Ok(text) = str::from_utf8(payload)
-        && whole(json::Reader::new(text)).is_ok_and(has_parts)
-    {
-        return Some(text.trim().to_owned());
-    }
+    let json = str::from_utf8(payload).ok().and_then(|text| {
+        let text = text.strip_prefix(MARK).unwrap_or(text);
+        whole(json::Reader::new(text)).ok().filter(|value| has_parts(*value))
+    });
     // Any byte is a number in MessagePack, so only what has parts counts.
-    let value = whole(msgpack::Reader::new(payload)).ok().filter(|value| has_parts(*value))?;
+    let packed = || whole(msgpack::Reader::new(payload)).ok().filter(|value| has_parts(*value));
+    let value = json.or_else(packed)?;
     let mut out = Vec::new();
     Encoder::new(NonFinite::Keep).json_writer(Nul::Keep).write(&mut out, value).ok()?;
     String::from_utf8(out).ok()
@@ -42,6 +42,10 @@ mod tests {
         let packed = rmp_serde::to_vec_named(&serde_json::json!({"id": 7, "parts": [1.5, "a\nb"]})).unwrap();
         assert_eq!(as_json(&packed).unwrap(), r#"{"id":7,"parts":[1.5,"a\nb"]}"#);
         assert_eq!(as_json(b" {\"id\": 18446744073709551616}\n").unwrap(), r#"{"id": 18446744073709551616}"#);
+        assert_eq!(
+            as_json("\u{feff}{\"id\": [NaN,-Infinity]}\0".as_bytes()).unwrap(),
+            r#"{"id": ["NaN","-Infinity"]}"#
+        );
         for other in
             [&b""[..], b"\x01", b"plain text", b"{\"cut\":", &packed[..packed.len() - 1], b"\xff\xfe"]
         {

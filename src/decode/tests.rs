@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bounds;
+mod lenient;
 mod plans;
 mod shapes;
 mod sources;

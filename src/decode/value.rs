@@ -54,8 +54,10 @@ pub enum Raw<'a> {
     Json {
         /// From bracket to bracket
         text: &'a str,
-        /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold
+        /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold, or that prints much longer
         wide: bool,
+        /// Whether NaN or an infinity may be in it, which no other reader of JSON takes
+        non_finite: bool,
     },
 }
 

@@ -21,6 +21,7 @@ pub(crate) use texts::Texts;
 
 mod keys;
 mod members;
+mod named;
 mod texts;
 
 /// Shared wording.
@@ -56,15 +57,21 @@ pub(crate) struct Writer<'k> {
     pub(crate) texts: &'k mut Texts,
     /// How long what is appended to may become.
     pub(crate) bound: usize,
+    /// Characters that the large numbers of the row print to.
+    pub(crate) printed: &'k mut u64,
 }
 
 impl Writer<'_> {
     /// Appends `value`.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
         match value {
-            Value::Array(Raw::Json { text, wide }) | Value::Map(Raw::Json { text, wide }) => {
+            Value::Array(Raw::Json { text, wide, non_finite })
+            | Value::Map(Raw::Json { text, wide, non_finite }) => {
                 if wide && self.nul == Nul::Refuse {
-                    fit_numeric(&mut json::Reader::new(text))?;
+                    fit_numeric(&mut json::Reader::new(text), self.printed)?;
+                }
+                if non_finite {
+                    return copy(out, &named::replaced(text, self.non_finite)?, self.nul);
                 }
                 copy(out, text, self.nul)
             }
@@ -83,9 +90,12 @@ impl Writer<'_> {
             Found::Set(set) => Some(set),
             Found::Nothing => None,
         };
-        let start = out.len();
+        let (start, printed) = (out.len(), *self.printed);
         self.next(out, &mut msgpack::Reader::new(bytes))?;
-        if let Some(set) = set {
+        // One that prints long is looked at each time.
+        if let Some(set) = set
+            && *self.printed == printed
+        {
             self.texts.keep(set, bytes, self.nul, &out[start..]);
         }
         Ok(())
@@ -197,16 +207,22 @@ impl Writer<'_> {
             Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
             Value::Uint(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
             Value::Float(number) if number.is_finite() => {
+                if self.nul == Nul::Refuse {
+                    super::print(self.printed, number::printed(number))?;
+                }
                 out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
             }
             Value::Float32(number) if number.is_finite() => {
+                if self.nul == Nul::Refuse {
+                    super::print(self.printed, number::printed(number.into()))?;
+                }
                 out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
             }
             Value::Float(number) => not_finite(out, number, self.non_finite)?,
             Value::Float32(number) => not_finite(out, number.into(), self.non_finite)?,
             Value::Decimal(digits) => {
                 if self.nul == Nul::Refuse {
-                    number::fits_numeric(digits)?;
+                    super::print(self.printed, number::fits_numeric(digits)?)?;
                 }
                 out.extend_from_slice(digits.as_bytes());
             }
@@ -291,22 +307,22 @@ pub(super) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) -> Result<(
 
 /// Refuses what comes next where a number in it is beyond `numeric`. It recurses as deep as the value nests, which its first
 /// reading has limited.
-fn fit_numeric(reader: &mut json::Reader<'_>) -> Result<(), Fault> {
+fn fit_numeric(reader: &mut json::Reader<'_>, printed: &mut u64) -> Result<(), Fault> {
     let mut value = Value::Null;
     match reader.open(&mut value)? {
         Next::Scalar => {
             if let Value::Decimal(digits) = value {
-                number::fits_numeric(digits)?;
+                super::print(printed, number::fits_numeric(digits)?)?;
             }
         }
         Next::Array(mut array) => {
             while reader.element(&mut array)? {
-                fit_numeric(reader)?;
+                fit_numeric(reader, printed)?;
             }
         }
         Next::Map(mut map) => {
             while reader.key(&mut map)?.is_some() {
-                fit_numeric(reader)?;
+                fit_numeric(reader, printed)?;
             }
         }
     }

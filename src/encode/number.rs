@@ -30,6 +30,8 @@ const MAX_EXPONENT: i64 = 1_000_000_000;
 const MAX_SCALE: i64 = 16_383;
 /// The weight of the first group of four digits that `numeric` holds: 131,072 digits before the point.
 const MAX_WEIGHT: i64 = 32_767;
+/// The digits of the longest `double precision`, with its zeros.
+const LONGEST_FLOAT: u64 = 345;
 /// 2⁶³, which `f64` holds exactly.
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
@@ -43,8 +45,11 @@ const NUMBER: Wording = &"a column of numbers takes numbers, or text that is one
 pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
     match value {
         Value::Bool(value) => Ok(value),
-        Value::Int(0) | Value::Str("false") => Ok(false),
-        Value::Int(1) | Value::Str("true") => Ok(true),
+        Value::Int(0) => Ok(false),
+        Value::Int(1) => Ok(true),
+        // `True` is Python's.
+        Value::Str(text) if matches!(text.trim_ascii(), "false" | "False" | "FALSE" | "0") => Ok(false),
+        Value::Str(text) if matches!(text.trim_ascii(), "true" | "True" | "TRUE" | "1") => Ok(true),
         _ => Err(Fault::ty(&"boolean takes true, false, 0 or 1")),
     }
 }
@@ -71,7 +76,7 @@ fn integral(value: Value<'_>) -> Result<i64, Fault> {
             }
         }
         Value::Decimal(text) | Value::Str(text) => {
-            let decimal = Decimal::parse(text).ok_or_else(|| Fault::ty(INTEGER))?;
+            let decimal = Decimal::parse(text.trim_ascii()).ok_or_else(|| Fault::ty(INTEGER))?;
             let (value, exact) = decimal.scaled(0).ok_or_else(too_large)?;
             if !exact {
                 return Err(Fault::ty(INTEGER));
@@ -93,6 +98,7 @@ pub(super) fn float8(value: Value<'_>) -> Result<f64, Fault> {
         #[expect(clippy::cast_precision_loss, reason = "rounding is what a float column does")]
         Value::Uint(value) => Ok(value as f64),
         Value::Decimal(text) | Value::Str(text) => {
+            let text = text.trim_ascii();
             let value: f64 = text.parse().map_err(|_| Fault::ty(NUMBER))?;
             // Only digits overflow; an infinity by name is one.
             if value.is_infinite() && Decimal::parse(text).is_some() {
@@ -111,6 +117,7 @@ pub(super) fn float4(value: Value<'_>) -> Result<f32, Fault> {
         Value::Float32(value) => return Ok(value),
         // Rounded once, from the digits.
         Value::Decimal(text) | Value::Str(text) => {
+            let text = text.trim_ascii();
             let value: f32 = text.parse().map_err(|_| Fault::ty(NUMBER))?;
             (value, Decimal::parse(text).is_none())
         }
@@ -132,7 +139,7 @@ pub(super) fn special(value: Value<'_>) -> Option<Special> {
     let number = match value {
         Value::Float(number) => number,
         Value::Float32(number) => number.into(),
-        Value::Str(text) if Decimal::parse(text).is_none() => text.parse().ok()?,
+        Value::Str(text) if Decimal::parse(text.trim_ascii()).is_none() => text.trim_ascii().parse().ok()?,
         _ => return None,
     };
     if number.is_nan() {
@@ -144,24 +151,25 @@ pub(super) fn special(value: Value<'_>) -> Option<Special> {
     }
 }
 
-/// Appends a `numeric`; `special` is what [`special`] said, `text` is scratch.
+/// Appends a `numeric`; `special` is what [`special`] said, `text` is scratch. It prints to as many characters as it returns, or
+/// somewhat fewer.
 pub(super) fn numeric(
     out: &mut Vec<u8>,
     value: Value<'_>,
     special: Option<Special>,
     text: &mut String,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     if let Some(special) = special {
         let sign: u16 = match special {
             Special::NaN => 0xc000,
             Special::Infinity => 0xd000,
             Special::MinusInfinity => 0xf000,
         };
-        return header(out, 0, 0, sign, 0);
+        return header(out, 0, 0, sign, 0).map(|()| 0);
     }
     text.clear();
     let digits = match value {
-        Value::Decimal(digits) | Value::Str(digits) => digits,
+        Value::Decimal(digits) | Value::Str(digits) => digits.trim_ascii(),
         Value::Int(value) => {
             text.push_str(itoa::Buffer::new().format(value));
             text
@@ -180,12 +188,20 @@ pub(super) fn numeric(
         }
         _ => return Err(Fault::ty(NUMBER)),
     };
-    Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?.numeric(out)
+    let decimal = Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?;
+    decimal.numeric(out)?;
+    decimal.printed()
 }
 
-/// Refuses a number that `numeric`, and with it `jsonb`, does not hold.
-pub(super) fn fits_numeric(digits: &str) -> Result<(), Fault> {
-    Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?.extent().map(|_| ())
+/// Refuses a number that `numeric`, and with it `jsonb`, does not hold; how many characters it prints to, or somewhat more.
+pub(super) fn fits_numeric(digits: &str) -> Result<u64, Fault> {
+    Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?.printed()
+}
+
+/// How many characters a number in binary prints to as a `numeric`, or somewhat more.
+#[inline]
+pub(super) fn printed(number: f64) -> u64 {
+    if (1e-17..1e17).contains(&number.abs()) || number == 0.0 { 0 } else { LONGEST_FLOAT }
 }
 
 /// Appends a `numeric` without digits.
@@ -288,6 +304,13 @@ impl<'a> Decimal<'a> {
             return Err(too_large());
         }
         Ok((scale, Some((first, last))))
+    }
+
+    /// How many characters it prints to, or somewhat more; a fault where `numeric` does not hold it.
+    fn printed(&self) -> Result<u64, Fault> {
+        let (scale, groups) = self.extent()?;
+        let whole = groups.map_or(0, |(first, _)| (4 * (first + 1)).max(0));
+        Ok(scale.unsigned_abs().into()).map(|fraction: u64| fraction + whole.unsigned_abs())
     }
 
     /// The power of ten of a digit.

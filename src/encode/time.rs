@@ -1,7 +1,8 @@
 //! Times: `timestamptz`, `timestamp`, `date`, `time`, `interval`.
 //!
 //! Guarantees: whole numbers in a unit are converted exactly; what is finer than a microsecond is rounded to the nearest.
-//! A number without a unit is refused: a guess that is wrong by a thousand shows only much later.
+//! A number without a unit is refused: a guess that is wrong by a thousand shows only much later. With a unit, digits in text
+//! are a number too.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::Offset;
@@ -10,7 +11,7 @@ use jiff::{Span, Timestamp};
 use super::Fault;
 use super::copy_frame::EPOCH_US;
 use super::number::Decimal;
-use crate::config::TimeUnit;
+use crate::config::{Parse, TimeUnit};
 use crate::decode::value::{Value, Wording};
 
 /// Microseconds of a day.
@@ -25,13 +26,18 @@ const UNIT: Wording =
     &"a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
 const TIMESTAMP_RANGE: Wording = &"a timestamp lies between 4714 BC and 294276 AD";
 
-/// How a column reads times.
+/// Wording for what was taken for a number already.
+const DIGITS: Wording = &"a column of times takes a number with a unit";
+
+/// How a column reads its values: times, and text in one of JSON.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// Unit of a number.
     pub unit: Option<TimeUnit>,
     /// Offset of a text that carries none; without it, such a text is no `timestamptz`.
     pub offset: Option<Offset>,
+    /// Which text is JSON.
+    pub parse: Option<Parse>,
 }
 
 /// An `interval`: its three parts do not add up to one number.
@@ -49,7 +55,10 @@ pub(super) fn timestamp(value: Value<'_>, times: Times) -> Result<i64, Fault> {
         Value::Int(value) if times.unit == Some(TimeUnit::Us) => i128::from(value),
         Value::Str("infinity") => return Ok(i64::MAX),
         Value::Str("-infinity") => return Ok(i64::MIN),
-        Value::Str(text) => text_micros(text, times.offset)?,
+        Value::Str(text) => match number_in(text, times.unit) {
+            Some(number) => amount(number, times.unit, DIGITS)?,
+            None => text_micros(text, times.offset)?,
+        },
         Value::Timestamp { seconds, nanos } => moment(seconds, nanos),
         value => amount(
             value,
@@ -71,6 +80,7 @@ pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Faul
         Value::Str("-infinity") => return Ok(i32::MIN),
         _ => {}
     }
+    let value = digits_in(value, unit);
     let micros = match value {
         Value::Str(text) => match text.parse::<Date>() {
             // The parser of dates also takes a date and a time and drops the latter.
@@ -79,7 +89,7 @@ pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Faul
             }
             _ => text_micros(text, Some(Offset::UTC))?,
         },
-        value => i128::from(timestamp(value, Times { unit, offset: None })?) + i128::from(EPOCH_US),
+        value => i128::from(timestamp(value, Times { unit, ..Times::default() })?) + i128::from(EPOCH_US),
     };
     let days = (micros - i128::from(EPOCH_US)).div_euclid(i128::from(DAY_US));
     i32::try_from(days).map_err(|_| Fault::range(&"a date lies between 4714 BC and 5874897 AD"))
@@ -92,7 +102,7 @@ const DATE_LENGTH: usize = 10;
 pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Fault> {
     let expected: Wording =
         &"time takes text such as 12:34:56.789, or a number with a unit, counted from midnight";
-    let micros = match value {
+    let micros = match digits_in(value, unit) {
         Value::Str(text) => {
             let time = match text.parse::<Time>() {
                 Ok(time) if !text.contains(['T', 't', ' ']) => time,
@@ -114,6 +124,7 @@ pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Faul
 pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Interval, Fault> {
     let expected: Wording = &"interval takes an ISO 8601 duration such as P1DT2H, or a number with a unit";
     let range = |_| Fault::range(&"the interval is out of range");
+    let value = digits_in(value, unit);
     if let Value::Str(text) = value {
         let span: Span = text.parse().map_err(|_| Fault::ty(expected))?;
         let nanos = i128::from(span.get_hours()) * 3_600_000_000_000
@@ -130,6 +141,20 @@ pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Inter
     }
     let micros = amount(value, unit, expected)?.try_into().map_err(range)?;
     Ok(Interval { micros, days: 0, months: 0 })
+}
+
+/// The number that a text is, where a number would have a unit.
+fn number_in(text: &str, unit: Option<TimeUnit>) -> Option<Value<'_>> {
+    let text = text.trim_ascii();
+    (unit.is_some() && Decimal::parse(text).is_some()).then_some(Value::Decimal(text))
+}
+
+/// The same of any value.
+fn digits_in(value: Value<'_>, unit: Option<TimeUnit>) -> Value<'_> {
+    match value {
+        Value::Str(text) => number_in(text, unit).unwrap_or(value),
+        value => value,
+    }
 }
 
 /// A number of units, in microseconds.

@@ -52,6 +52,31 @@ pub enum Type {
 }
 
 impl Type {
+    /// Whether it holds JSON, or arrays of it.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        match self {
+            Self::Json | Self::Jsonb => true,
+            Self::Array { element, .. } => element.is_json(),
+            Self::Bool
+            | Self::Int2
+            | Self::Int4
+            | Self::Int8
+            | Self::Float4
+            | Self::Float8
+            | Self::Numeric
+            | Self::Text
+            | Self::Bytea
+            | Self::Uuid
+            | Self::Timestamptz
+            | Self::Timestamp
+            | Self::Date
+            | Self::Time
+            | Self::Interval
+            | Self::Inet { .. } => false,
+        }
+    }
+
     /// Whether it holds times, which numbers become by a unit.
     #[must_use]
     pub fn is_time(&self) -> bool {

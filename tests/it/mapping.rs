@@ -2,4 +2,5 @@
 
 mod absent;
 mod untaken;
+mod values;
 mod when;

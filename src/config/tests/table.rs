@@ -50,13 +50,11 @@ fn contradictory_sources_are_refused() {
     let column = |source: &str| said(load(&format!("{LEAST}columns.a = {source}")));
     assert_eq!(
         column("{ constant = 1, from = \"b\" }"),
-        ["file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset or default"]
+        ["file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset, parse or default"]
     );
     assert_eq!(
         column("{ skip = true, default = 1 }"),
-        [
-            "file:7: pipeline[0].table[0].columns.a: a column that is skipped takes no from, unit, offset, default or constant"
-        ]
+        ["file:7: pipeline[0].table[0].columns.a: a column that is skipped takes no other setting"]
     );
     let key = "on_conflict = \"update\"\nkey = [\"a\"]\ncolumns.a = { skip = true }";
     assert!(said(load(&format!("{LEAST}{key}")))[0].contains("is part of the key"));

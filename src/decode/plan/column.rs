@@ -41,7 +41,11 @@ impl Column {
             Some(text) => Some(offset(text).map_err(|problem| place.error(problem))?),
             None => None,
         };
-        let times = Times { unit, offset };
+        let parse = detail.and_then(|detail| detail.parse);
+        if parse.is_some() && !column.ty.is_json() {
+            return Err(place.error("`parse` is for columns of json and jsonb; this one is none: remove it"));
+        }
+        let times = Times { unit, offset, parse };
         let mut literal = |value: &figment::value::Value, what: &str| {
             encode(value, column, times, encoder)
                 .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))

@@ -56,7 +56,7 @@ fn a_message_that_is_no_map_is_malformed() {
 #[test]
 fn bytes_after_the_message_are_malformed() {
     for payload in
-        [b"{\"a\":1} {}".to_vec(), b"{\"a\":1}\0".to_vec(), [msgpack("{}"), msgpack("{}")].concat()]
+        [b"{\"a\":1} {}".to_vec(), b"{\"a\":1}\0{}".to_vec(), [msgpack("{}"), msgpack("{}")].concat()]
     {
         let poison = poison(&mut decoder(), &payload);
         assert_eq!(poison.kind, PoisonKind::Malformed);
@@ -287,8 +287,14 @@ fn json_that_is_nearly_right_is_malformed() {
         "{\"a\":+1}",
         "{\"a\":1e}",
         "{\"a\":-}",
-        "{\"a\":NaN}",
-        "{\"a\":Infinity}",
+        "{\"a\":nan}",
+        "{\"a\":Inf}",
+        "{\"a\":-NaN}",
+        "{\"a\":+Infinity}",
+        "{\"a\":-Infinit}",
+        "\u{feff}\u{feff}{\"a\":1}",
+        "\0{\"a\":1}",
+        "{\"a\":1\0}",
         "{\"a\":1,}",
         "{,\"a\":1}",
         "{\"a\" 1}",
@@ -303,7 +309,6 @@ fn json_that_is_nearly_right_is_malformed() {
         "{\"a\":[1}}",
         "{\"a\":{]}",
         "{\"a\":1}}",
-        "\u{feff}{\"a\":1}",
         "{\"a\":--1}",
         "{\"a\":00}",
         "{\"a\":1.e5}",
