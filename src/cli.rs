@@ -377,7 +377,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             logging::init(&Log { level: QUIET.into(), ..Log::default() }).map_err(Failure::failed)?;
             demo::run(&args).await.map(drop)
         }
-        Command::Bench { settings, args } => bench::run(&settings, &args).await,
+        Command::Bench { settings, args } => Box::pin(bench::run(&settings, &args)).await,
         Command::Completions(args) => {
             completions::completions(Cli::command(), &args);
             Ok(())

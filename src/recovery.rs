@@ -353,7 +353,8 @@ fn of_write(error: &write::Error) -> Recovery {
         {
             Recovery::again("table")
         }
-        write::Error::Copy { source, .. } => of_copy(source),
+        write::Error::Copy { source, .. }
+        | write::Error::Elsewhere { relation: None, sequence: None, source, .. } => of_copy(source),
         write::Error::AllRefused { sequence, lasting: true, source, .. } => Recovery::pause(
             "table",
             format!(
@@ -374,7 +375,6 @@ fn of_write(error: &write::Error) -> Recovery {
             ),
         ),
         write::Error::Elsewhere { relation: Some(_), sequence: None, .. } => Recovery::again("table"),
-        write::Error::Elsewhere { relation: None, sequence: None, source, .. } => of_copy(source),
         write::Error::Slow { source, .. } => of_write(source),
         write::Error::TooSlow { sequence, .. } => Recovery::pause(
             "table",

@@ -78,7 +78,7 @@ struct FilterArgs {
     /// Letters of this pipeline.
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
-    /// Letters of this kind: malformed, missing, type, range, too_large, unmatched, unreadable or refused.
+    /// Letters of this kind: malformed, missing, type, range, `too_large`, unmatched, unreadable or refused.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Letters about this table, as the letter names it.

@@ -167,13 +167,14 @@ impl Making<'_> {
 
     fn keys(&self) -> Keys {
         let key = self.key.join(", ");
-        let last: String = self
-            .updated()
-            .filter(|(place, _)| self.lacks[*place])
-            .map(|(place, _)| {
-                format!(", max(ctid) FILTER (WHERE get_bit({PRESENT}, {place}) = 1) AS jetcopy_last_{place}")
-            })
-            .collect();
+        let mut last = String::new();
+        for (place, _) in self.updated().filter(|(place, _)| self.lacks[*place]) {
+            // Writing to a string cannot fail.
+            let _ = write!(
+                last,
+                ", max(ctid) FILTER (WHERE get_bit({PRESENT}, {place}) = 1) AS jetcopy_last_{place}"
+            );
+        }
         Keys {
             create: format!(
                 "CREATE TEMPORARY TABLE {KEYS} USING heap ON COMMIT DROP AS SELECT {key}, max(ctid) AS jetcopy_last{last} \

@@ -226,7 +226,9 @@ impl Plan {
         let conditional = pipeline.tables.iter().any(|table| table.when.is_some());
         let partial = if conditional { message.partial(tables.len()) } else { Vec::new() };
         let mut all = Tables::NONE;
-        tables.iter().for_each(|table| all |= table.bit);
+        for table in &tables {
+            all |= table.bit;
+        }
         let unmatched = pipeline.on_unmatched;
         let splits = tables.iter().any(|table| table.each.is_some());
         Ok(Self { message, tables, unmatched, conditional, splits, all, partial, messages: 0 })
@@ -241,7 +243,7 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
             always |= table.bit;
         }
         if table.each.is_none() && table.takes_rest() {
-            message.take_rest(table.bit, table.own_keys());
+            message.take_rest(table.bit, &table.own_keys());
         }
         if table.columns.iter().any(|column| matches!(column.from, From::Payload)) {
             message.cover(table.bit);
@@ -259,7 +261,7 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
         let Some(each) = &mut table.each else { continue };
         for (slot, element, bit, rest) in arrays.iter().filter(|(slot, ..)| *slot == each.slot) {
             if let Some(own) = rest {
-                each.element.take_rest(*bit, own.iter().map(|key| &**key));
+                each.element.take_rest(*bit, &own.iter().map(|key| &**key));
             }
             if *bit != table.bit {
                 each.element.join(element);
@@ -296,13 +298,7 @@ impl Table {
         bit: Tables,
     ) -> Result<Self, PlanError> {
         unsupported(mapping, table)?;
-        for (name, source) in &mapping.columns {
-            let skipped = source.is_skipped() && table.unsupported.iter().any(|column| column.name == *name);
-            if !skipped && !table.columns.iter().any(|column| column.name == *name) {
-                let place = Place { table: &mapping.name, column: name };
-                return Err(place.error(unknown_column(name, table)));
-            }
-        }
+        unknown(mapping, table)?;
         let place = Place { table: &mapping.name, column: "*" };
         let path_of = |what: &str, path: &str| {
             path::path_of(path).map_err(|problem| place.error(format!("{what}: {problem}")))
@@ -327,25 +323,7 @@ impl Table {
         // Under `for_each`, `$rest` is of the element, which no table splits further.
         let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
         let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit };
-        let mut names = Vec::new();
-        let mut columns = Vec::new();
-        for column in &table.columns {
-            let mapped = mapping.columns.get(&column.name);
-            if mapped.is_none() && column.default == ServerDefault::Computed {
-                continue;
-            }
-            let place = Place { table: &mapping.name, column: &column.name };
-            if mapped.is_some_and(ColumnSource::is_skipped) {
-                if column.not_null && column.default == ServerDefault::None {
-                    return Err(place.error(
-                        "it is skipped, but it is NOT NULL and has no default: give it one, or a source",
-                    ));
-                }
-                continue;
-            }
-            columns.push(Column::new(&place, mapped, column, &mut making, encoder)?);
-            names.push(column.name.clone());
-        }
+        let (names, columns) = columns(mapping, table, &mut making, encoder)?;
         let unpivot = match &mapping.unpivot {
             None => None,
             Some(config::Unpivot { map: Some(map), .. }) => {
@@ -427,6 +405,47 @@ fn first_key(path: &[Step]) -> Option<Box<[u8]>> {
         Some(Step::Key(key)) => Some(key.as_bytes().into()),
         Some(Step::Index(_)) | None => None,
     }
+}
+
+/// An error for a column of the mapping that the table has not.
+fn unknown(mapping: &config::Table, table: &introspect::Table) -> Result<(), PlanError> {
+    for (name, source) in &mapping.columns {
+        let skipped = source.is_skipped() && table.unsupported.iter().any(|column| column.name == *name);
+        if !skipped && !table.columns.iter().any(|column| column.name == *name) {
+            let place = Place { table: &mapping.name, column: name };
+            return Err(place.error(unknown_column(name, table)));
+        }
+    }
+    Ok(())
+}
+
+/// The columns that a row fills, with their names.
+fn columns(
+    mapping: &config::Table,
+    table: &introspect::Table,
+    making: &mut Making<'_>,
+    encoder: &mut Encoder,
+) -> Result<(Vec<String>, Vec<Column>), PlanError> {
+    let mut names = Vec::new();
+    let mut columns = Vec::new();
+    for column in &table.columns {
+        let mapped = mapping.columns.get(&column.name);
+        if mapped.is_none() && column.default == ServerDefault::Computed {
+            continue;
+        }
+        let place = Place { table: &mapping.name, column: &column.name };
+        if mapped.is_some_and(ColumnSource::is_skipped) {
+            if column.not_null && column.default == ServerDefault::None {
+                return Err(place.error(
+                    "it is skipped, but it is NOT NULL and has no default: give it one, or a source",
+                ));
+            }
+            continue;
+        }
+        columns.push(Column::new(&place, mapped, column, making, encoder)?);
+        names.push(column.name.clone());
+    }
+    Ok((names, columns))
 }
 
 /// An error where a column is of a type that jetcopy does not write, and the mapping does not say that it is left alone:

@@ -118,10 +118,10 @@ impl Takers {
     }
 
     /// The node and all that it lies in, but for the root.
-    fn up(&mut self, node: usize, note: impl Fn(&mut Node)) {
+    fn up(&mut self, node: usize, change: impl Fn(&mut Node)) {
         let mut at = node;
         while at != ROOT {
-            note(&mut self.nodes[at]);
+            change(&mut self.nodes[at]);
             at = self.nodes[at].parent;
         }
     }

@@ -125,7 +125,7 @@ impl Untaken {
     pub(super) fn note_unlisted(&mut self, takers: Tables, around: Tables) {
         match self.unlisted.last_mut() {
             Some((before, around_before, times)) if *before == takers && *around_before == around => {
-                *times += 1
+                *times += 1;
             }
             _ => self.unlisted.push((takers, around, 1)),
         }

@@ -97,7 +97,11 @@ impl Wanted {
     }
 
     /// Notes that `tables` take all fields but those of `left_out`.
-    pub(super) fn take_rest<'k>(&mut self, tables: Tables, left_out: impl Iterator<Item = &'k [u8]> + Clone) {
+    pub(super) fn take_rest<'k>(
+        &mut self,
+        tables: Tables,
+        left_out: &(impl Iterator<Item = &'k [u8]> + Clone),
+    ) {
         self.takers.rest(tables);
         for (spelled, child) in &self.nodes[ROOT].fields {
             if !left_out.clone().any(|key| *key == *spelled.key) {
@@ -114,13 +118,12 @@ impl Wanted {
     fn join_at(&mut self, at: usize, other: &Self, other_at: usize) {
         self.takers.join(at, &other.takers, other_at);
         for (spelled, child) in &other.nodes[other_at].fields {
-            match self.nodes[at].key(&spelled.key) {
-                Some(known) => self.join_at(known, other, *child),
-                None => {
-                    let key = String::from_utf8_lossy(&spelled.key);
-                    let place = self.takers.place(at, &key, other.takers.of(*child));
-                    self.untaken.know(place, &spelled.key);
-                }
+            if let Some(known) = self.nodes[at].key(&spelled.key) {
+                self.join_at(known, other, *child);
+            } else {
+                let key = String::from_utf8_lossy(&spelled.key);
+                let place = self.takers.place(at, &key, other.takers.of(*child));
+                self.untaken.know(place, &spelled.key);
             }
         }
         for (index, child) in &other.nodes[other_at].elements {

@@ -187,8 +187,8 @@ impl Writer {
     ) -> Result<Option<Refusal>, Halt> {
         match (self.trial(batch, excluded, &messages).await?, counts) {
             (Ok(_), _) => Ok(None),
-            (Err(Stop::Suspect { table, error }), _) => Ok(Some((table, error))),
-            (Err(Stop::Elsewhere { table, error, .. }), Counts::Anything) => Ok(Some((table, error))),
+            (Err(Stop::Suspect { table, error }), _)
+            | (Err(Stop::Elsewhere { table, error, .. }), Counts::Anything) => Ok(Some((table, error))),
             (Err(Stop::Unpartitioned { table, error }), Counts::Anything) => Ok(Some((Some(table), error))),
             (Err(stop), _) => Err(Halt::Stop(stop)),
         }
@@ -314,7 +314,7 @@ impl Writer {
             return Ok(Others::Pass);
         }
         poisoned.good = None;
-        let neighbours = self.neighbours(batch, poisoned, unit.message, &tables);
+        let neighbours = neighbours(batch, poisoned, unit.message, &tables);
         let (mut failed, started) = (false, Instant::now());
         for message in nearest(&neighbours, unit.message) {
             if started.elapsed() > SEARCH {
@@ -331,11 +331,12 @@ impl Writer {
         }
         // Rows may need those before them, as by a foreign key.
         let before = poisoned.part.start..unit.message;
-        if failed && let Some(&message) = neighbours.iter().find(|message| before.contains(message)) {
-            if self.passes(batch, &poisoned.excluded, before, &tables).await? == Some(true) {
-                poisoned.good = Some((tables, message));
-                return Ok(Others::Pass);
-            }
+        if failed
+            && let Some(&message) = neighbours.iter().find(|message| before.contains(message))
+            && self.passes(batch, &poisoned.excluded, before, &tables).await? == Some(true)
+        {
+            poisoned.good = Some((tables, message));
+            return Ok(Others::Pass);
         }
         if let Some((table, element)) = unit.element {
             let elements = self.elements(batch, &poisoned.excluded, unit.message);
@@ -401,22 +402,6 @@ impl Writer {
         (0..self.targets.len()).filter(has_rows).collect()
     }
 
-    /// The other messages of the batch with rows for all of these tables, in stream order.
-    fn neighbours(&self, batch: &Batch, poisoned: &Poisoned, message: u32, tables: &[usize]) -> Vec<u32> {
-        let mut found: BTreeMap<u32, usize> = BTreeMap::new();
-        for &table in tables {
-            let rows = batch.rows.tables[table].rows.iter();
-            let mut messages: Vec<u32> =
-                rows.filter(|row| !poisoned.excluded.holds(table, row)).map(|row| row.message).collect();
-            messages.dedup();
-            for message in messages {
-                *found.entry(message).or_default() += 1;
-            }
-        }
-        let all = found.into_iter().filter(|&(other, count)| other != message && count == tables.len());
-        all.map(|(other, _)| other).collect()
-    }
-
     /// An error that no row is at fault for ends the generation. One that lasts is looked at more closely: where it is one
     /// message that always meets it while others pass, a person should know which.
     pub(super) async fn elsewhere(
@@ -428,10 +413,11 @@ impl Writer {
         relation: Option<String>,
     ) -> Error {
         let lasting = self.memory().doubt(self.checkpoint) >= LASTING;
-        let begins_with = match lasting {
+        let begins_with = if lasting {
             // Whatever else is met meanwhile: the generation ends with what it had to say before.
-            true => self.begins_with(batch, poisoned, table, &error).await.ok().flatten(),
-            false => None,
+            self.begins_with(batch, poisoned, table, &error).await.ok().flatten()
+        } else {
+            None
         };
         let sequence = begins_with.map(|message| batch.messages[message as usize].sequence);
         if relation.is_none() && sequence.is_none() {
@@ -479,6 +465,22 @@ fn nearest(messages: &[u32], of: u32) -> Vec<u32> {
         }
     }
     found
+}
+
+/// The other messages of the batch with rows for all of these tables, in stream order.
+fn neighbours(batch: &Batch, poisoned: &Poisoned, message: u32, tables: &[usize]) -> Vec<u32> {
+    let mut found: BTreeMap<u32, usize> = BTreeMap::new();
+    for &table in tables {
+        let rows = batch.rows.tables[table].rows.iter();
+        let mut messages: Vec<u32> =
+            rows.filter(|row| !poisoned.excluded.holds(table, row)).map(|row| row.message).collect();
+        messages.dedup();
+        for message in messages {
+            *found.entry(message).or_default() += 1;
+        }
+    }
+    let all = found.into_iter().filter(|&(other, count)| other != message && count == tables.len());
+    all.map(|(other, _)| other).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Why no more batches can be written: a variant for each thing that follows.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::BEGIN;
@@ -152,10 +153,12 @@ fn all_refused(table: Option<&str>, sequence: u64) -> String {
 fn elsewhere(table: Option<&str>, relation: Option<&str>, sequence: Option<u64>) -> String {
     let mut text = format!("cannot write rows{}", of_table(table));
     if let Some(relation) = relation {
-        text = text + ", for the server names another relation, " + relation;
+        text.push_str(", for the server names another relation, ");
+        text.push_str(relation);
     }
     if let Some(sequence) = sequence {
-        text = text + &format!(", as soon as those of sequence {sequence} are among them");
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", as soon as those of sequence {sequence} are among them");
     }
     text
 }

@@ -118,7 +118,7 @@ impl Fit {
 mod tests {
     use super::*;
 
-    const DEADLINE: Duration = Duration::from_secs(60);
+    const DEADLINE: Duration = Duration::from_mins(1);
 
     #[test]
     fn transactions_grow_to_what_fits_and_stay_there() {
@@ -164,7 +164,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.begin("int4".into(), 2);
         memory.keep(1, b"row");
-        memory.keep(0, &[0; LONGEST_ROW + 1]);
+        memory.keep(0, &vec![0; LONGEST_ROW + 1]);
         memory.begin("int4".into(), 2);
         assert_eq!((memory.taken(0), memory.taken(1)), (None, Some(&b"row"[..])));
         memory.begin("int8".into(), 2);

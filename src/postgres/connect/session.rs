@@ -81,7 +81,7 @@ impl Session {
             poll_messages(connection, &cancelled, &shown).await;
         }));
         let tls = Tls(tls);
-        Self { client, host, server_version, tls, sync_wait_cancelled, warnings_matter, driver_runs, driver }
+        Self { client, host, tls, server_version, sync_wait_cancelled, warnings_matter, driver_runs, driver }
     }
 
     /// Host and port that answered.

@@ -38,7 +38,7 @@ fn rows(rows: &[Value]) -> Vec<Value> {
     rows.to_vec()
 }
 
-fn parsed(rows: Vec<String>) -> Vec<Value> {
+fn parsed(rows: &[String]) -> Vec<Value> {
     rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
 }
 
@@ -67,7 +67,7 @@ async fn a_field_that_a_message_lacks_keeps_what_the_row_has_whatever_the_batche
     for max_rows in [100, 4, 1] {
         let world = World::new().await;
         world.database.batch_execute(TABLE).await.unwrap();
-        assert_eq!(parsed(carried(&world, KEEP, &messages, max_rows).await), expected, "{max_rows}");
+        assert_eq!(parsed(&carried(&world, KEEP, &messages, max_rows).await), expected, "{max_rows}");
     }
 }
 
@@ -142,7 +142,7 @@ async fn a_row_with_null_in_its_key_is_one_of_its_own_whatever_the_batches() {
             let rest = format!(
                 "key = [\"id\"]\nabsent = \"{absent}\"\n[pipeline.table.columns]\nsequence = \"$sequence\""
             );
-            let found = parsed(carried(&world, &rest, &messages, max_rows).await);
+            let found = parsed(&carried(&world, &rest, &messages, max_rows).await);
             assert_eq!(found.len(), there, "{absent} {nulls} {max_rows}: {found:?}");
             let (one, b) = (json!({"id": 1, "sequence": 8, "a": 7, "b": null}), &found[0]["b"]);
             assert_eq!(found.last(), Some(&one));

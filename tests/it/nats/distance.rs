@@ -28,6 +28,7 @@ async fn a_backlog_far_away_is_asked_for_further_ahead() {
         world.commits(&daemon).await;
         let (start, before) = (Instant::now(), world.checkpoint("events").await);
         world.drained("events", &daemon).await;
+        #[expect(clippy::cast_precision_loss, reason = "a count of messages")]
         let rate = (BACKLOG - before) as f64 / start.elapsed().as_secs_f64();
         println!("{milliseconds} ms away: {rate:.0} messages/s after the first commit");
         rates.push(rate);

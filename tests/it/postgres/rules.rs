@@ -55,17 +55,17 @@ async fn defaults_that_are_set_changed_and_dropped_under_load_hold_from_the_next
     ];
     let mut from = 0;
     for (column, before, after, sql) in changes {
-        let changed = change_under_a_batch(&world, sql).await;
+        let last_before = change_under_a_batch(&world, sql).await;
         world.commits(&daemon).await;
         let old = format!(
-            "SELECT count(*) FROM events WHERE sequence > {from} AND sequence <= {changed} AND ({column} {before}) IS NOT TRUE"
+            "SELECT count(*) FROM events WHERE sequence > {from} AND sequence <= {last_before} AND ({column} {before}) IS NOT TRUE"
         );
         assert_eq!(world.count(&old).await, 0, "before {sql}");
         let new = format!(
-            "SELECT count(*) FROM events WHERE sequence > {changed} AND ({column} {after}) IS NOT TRUE"
+            "SELECT count(*) FROM events WHERE sequence > {last_before} AND ({column} {after}) IS NOT TRUE"
         );
         assert_eq!(world.count(&new).await, 0, "after {sql}");
-        from = changed;
+        from = last_before;
     }
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
     world.judge(&daemon, load).await;
