@@ -10,11 +10,13 @@ use async_nats::{HeaderMap, Subject};
 use crate::config;
 use crate::decode::Undecoded;
 
+mod gap;
 pub mod headers;
 mod held;
 mod refused;
 mod selection;
 
+pub use gap::{Gap, Moved};
 pub use held::Held;
 pub use refused::{Refusals, Refused};
 pub use selection::{Excluded, Selection};
@@ -38,17 +40,10 @@ pub struct Batch {
     checked: usize,
     /// How much of each allocation was in use since it was made: by the tables, then by `originals` and `headers`.
     used: Vec<usize>,
-}
-
-/// Sequences that did not come, right before a message of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// First sequence that did not come.
-    pub from: u64,
-    /// Last sequence that did not come.
-    pub to: u64,
-    /// Messages of the batch before it.
-    pub messages: usize,
+    /// Messages that seem to have lost their payload on the way, and were not checked yet.
+    stripped: Vec<Gap>,
+    /// Where the checkpoint moves to without a message.
+    pub moved: Option<Moved>,
 }
 
 /// One message of a batch.
@@ -129,6 +124,8 @@ impl Batch {
             gaps: Vec::new(),
             checked: 0,
             used: vec![0; tables + 2],
+            stripped: Vec::new(),
+            moved: None,
         }
     }
 
@@ -155,27 +152,8 @@ impl Batch {
         self.headers.clear();
         self.gaps.clear();
         self.checked = 0;
-    }
-
-    /// Notes that `from` to `to` did not come right before the message that is added next.
-    pub fn note_gap(&mut self, from: u64, to: u64) {
-        self.gaps.push(Gap { from, to, messages: self.messages.len() });
-    }
-
-    /// Takes back the gap that was noted last: the message after it was not added.
-    pub fn take_gap_back(&mut self) {
-        self.gaps.pop();
-    }
-
-    /// The gaps that were not checked yet, in the order of the stream.
-    #[must_use]
-    pub fn unchecked_gaps(&self) -> &[Gap] {
-        &self.gaps[self.checked..]
-    }
-
-    /// Notes that all gaps were checked, and that nothing is missing in them.
-    pub fn gaps_checked(&mut self) {
-        self.checked = self.gaps.len();
+        self.stripped.clear();
+        self.moved = None;
     }
 
     /// Drops the messages after `gap`, with their rows. What is left goes without an ack of its own.
@@ -193,6 +171,7 @@ impl Batch {
         self.headers.truncate(self.messages.last().map_or(0, |message| message.headers_end));
         self.gaps.retain(|kept| kept.from < gap.from);
         self.checked = self.gaps.len();
+        self.stripped.retain(|kept| kept.from < gap.from);
         self.reply = None;
     }
 

@@ -5,11 +5,17 @@
 //! skipped by the durable (somebody edited it, reset it or pulls from it), and the generation ends before anything
 //! after it is committed. A front that has passed means that messages may have been dropped before they were read.
 //!
+//! A message that came without its payload, as `headers_only` on the durable makes it, is a gap too: the stream is asked
+//! whether it has one.
+//!
 //! With `subjects`, most jumps are messages of other subjects. Up to [`MOST_ASKED`] of them in a batch are all checked.
 //! Of more, as a backlog has them, the widest and a part of the others are, and the durable's settings are looked at:
 //! what is not seen then is a filter that was changed and put back within the time of one batch, and skipped only
 //! messages in narrow gaps.
 
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::pull::Config as Wanted;
 use async_nats::jetstream::context::{Context, RequestError};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, ErrorCode};
@@ -19,10 +25,16 @@ use serde_json::json;
 
 use crate::batch::Gap;
 use crate::config;
+use crate::nats::{Connection, Denial};
+use crate::resync;
+use crate::stored;
 use crate::subscribe;
 
 /// Every subject.
 const ALL: &str = ">";
+
+/// The header by which the server says how large the payload is that it left out.
+const MESSAGE_SIZE: &str = "Nats-Msg-Size";
 
 /// Questions that are on the way at once. Measured on one server over loopback, more gain nothing.
 const AT_ONCE: usize = 64;
@@ -50,6 +62,18 @@ pub enum Error {
         /// Stream sequence of the first such message.
         sequence: u64,
     },
+    /// The durable delivers headers only.
+    #[error("message {sequence} came without its payload: the durable was changed to headers_only")]
+    Stripped {
+        /// Stream sequence of the first such message.
+        sequence: u64,
+    },
+    /// The server does not let the user ask.
+    #[error("jetcopy's user may not {0}")]
+    Denied(Denial),
+    /// A message that came without a payload could not be read.
+    #[error("cannot read a message that came without a payload")]
+    Message(#[from] stored::Error),
     /// Somebody changed the durable.
     #[error("the durable was changed")]
     Changed,
@@ -67,7 +91,9 @@ pub enum Error {
 /// Asks a stream for the messages of a pipeline.
 #[derive(Debug, Clone)]
 pub struct Contents {
+    nats: Connection,
     context: Context,
+    stream: String,
     /// Subject of the question.
     question: String,
     /// Those that narrow the stream, or all.
@@ -89,11 +115,13 @@ struct Found {
 impl Contents {
     /// What the stream of `pipeline` holds for it.
     #[must_use]
-    pub fn new(client: &async_nats::Client, pipeline: &config::Pipeline) -> Self {
+    pub fn new(nats: &Connection, pipeline: &config::Pipeline) -> Self {
         let all = [ALL.to_owned()];
         let subjects = if pipeline.subjects.is_empty() { &all[..] } else { &pipeline.subjects };
         Self {
-            context: jetstream::new(client.clone()),
+            context: jetstream::new(nats.client.clone()),
+            nats: nats.clone(),
+            stream: pipeline.stream.clone(),
             question: format!("STREAM.MSG.GET.{}", pipeline.stream),
             subjects: subjects.to_vec(),
         }
@@ -101,6 +129,14 @@ impl Contents {
 
     /// The sequence of the first message at or after `sequence`.
     pub async fn next(&self, sequence: u64) -> Result<Option<u64>, Error> {
+        tokio::select! {
+            next = self.ask(sequence) => next,
+            // What is not allowed is not answered.
+            denial = self.nats.denied(resync::about_single) => Err(Error::Denied(denial)),
+        }
+    }
+
+    async fn ask(&self, sequence: u64) -> Result<Option<u64>, Error> {
         let mut first = None;
         for subject in &self.subjects {
             let question = json!({"seq": sequence, "next_by_subj": subject});
@@ -115,6 +151,21 @@ impl Contents {
         }
         Ok(first)
     }
+
+    /// Whether the stream holds a payload at `sequence`, or nothing any more.
+    async fn has_payload(&self, sequence: u64) -> Result<bool, Error> {
+        let message = tokio::select! {
+            message = stored::at(&self.nats.client, &self.stream, sequence) => message?,
+            denial = self.nats.denied(resync::about_single) => return Err(Error::Denied(denial)),
+        };
+        Ok(message.is_none_or(|message| !message.payload.is_empty()))
+    }
+}
+
+/// Whether a message without a payload seems to have lost it on the way. Publishers may set the header, too.
+#[must_use]
+pub fn seems_stripped(headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|headers| headers.get_all(MESSAGE_SIZE).any(|size| size.as_str().trim() != "0"))
 }
 
 /// The gaps of one generation.
@@ -122,6 +173,7 @@ pub struct Gaps {
     contents: Contents,
     stream: Stream,
     pipeline: config::Pipeline,
+    wanted: Wanted,
     removed: Removed,
 }
 
@@ -149,8 +201,30 @@ impl Removed {
 impl Gaps {
     /// Those of `pipeline`, which reads `stream`.
     #[must_use]
-    pub fn new(contents: Contents, stream: Stream, pipeline: config::Pipeline) -> Self {
-        Self { contents, stream, pipeline, removed: Removed::default() }
+    pub fn new(
+        contents: Contents,
+        stream: Stream,
+        consumer: &PullConsumer,
+        pipeline: config::Pipeline,
+    ) -> Self {
+        let wanted = subscribe::allowed_config(&pipeline, consumer);
+        Self { contents, stream, pipeline, wanted, removed: Removed::default() }
+    }
+
+    /// Checks messages that [seem stripped](seems_stripped) of their payloads.
+    pub async fn check_stripped(&self, messages: &[Gap]) -> Result<(), Error> {
+        let contents = &self.contents;
+        let questions = messages.iter().map(|message| message.from).collect::<Vec<_>>();
+        let questions = questions
+            .into_iter()
+            .map(|sequence| async move { Ok::<_, Error>((sequence, contents.has_payload(sequence).await?)) });
+        let mut answers = stream::iter(questions).buffered(AT_ONCE);
+        while let Some((sequence, has_payload)) = answers.try_next().await? {
+            if has_payload {
+                return Err(Error::Stripped { sequence });
+            }
+        }
+        Ok(())
     }
 
     /// Checks gaps, which come in the order of the stream. The index of the first that the stream's front has passed, so
@@ -209,9 +283,8 @@ impl Gaps {
     }
 
     async fn look_at_durable(&self) -> Result<(), Error> {
-        let wanted = subscribe::consumer_config(&self.pipeline, jetstream::consumer::DeliverPolicy::All);
         match subscribe::find(&self.stream, &self.pipeline).await? {
-            Some(found) if subscribe::matches(&found.config, &wanted) => Ok(()),
+            Some(found) if subscribe::matches(&found.config, &self.wanted) => Ok(()),
             _ => Err(Error::Changed),
         }
     }

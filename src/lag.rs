@@ -9,20 +9,21 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{DeliverPolicy, Info, PullConsumer, pull};
+use async_nats::jetstream::consumer::{Info, PullConsumer};
 use async_nats::jetstream::stream::{self, Stream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::batch::Moved;
 use crate::config;
 use crate::gaps::{self, Contents};
 use crate::metrics::{PipelineMetrics, gauge_value};
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::recovery::chain;
-use crate::subscribe;
+use crate::subscribe::{self, Placement};
 
 use forecast::{Forecast, Limits, Observation as Seen};
-use standing::Observation;
+use standing::{Observation, Rest};
 
 mod behind;
 mod forecast;
@@ -103,6 +104,8 @@ pub struct Progress {
     /// Messages that came by no delivery; the first of those that are committed.
     fetched: AtomicU64,
     room: AtomicBool,
+    /// The last stretch of the stream that a probe found to hold nothing of the pipeline's.
+    moved: watch::Sender<Option<Moved>>,
     first_commit: Notify,
     pulse: Arc<Pulse>,
     /// How long a batch waits for more.
@@ -121,6 +124,7 @@ impl Progress {
             committed: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             room: AtomicBool::new(false),
+            moved: watch::Sender::new(None),
             first_commit: Notify::new(),
             pulse,
             pace: Pace::default(),
@@ -152,6 +156,12 @@ impl Progress {
     /// Notes that the reader has come to the message at `sequence`.
     pub fn reached(&self, sequence: u64) {
         self.position.store(sequence, Ordering::Relaxed);
+    }
+
+    /// Tells of stretches of the stream, right after what was taken, in which nothing is the pipeline's.
+    #[must_use]
+    pub fn moves(&self) -> watch::Receiver<Option<Moved>> {
+        self.moved.subscribe()
     }
 
     /// Notes whether the reader has room for more: without it, what was delivered waits in the client.
@@ -189,6 +199,16 @@ pub enum Error {
         /// Stream sequence of the first such message.
         sequence: u64,
     },
+    /// Acks do not count.
+    #[error(
+        "{unacknowledged} messages are unacknowledged, the most that the durable allows, and all of them are committed"
+    )]
+    Unacknowledged {
+        /// Messages that the server takes for unacknowledged.
+        unacknowledged: usize,
+        /// What would mend it, where the durable was made anew already.
+        remedy: Option<String>,
+    },
     /// The stream does not say what it holds.
     #[error(transparent)]
     Contents(#[from] gaps::Error),
@@ -225,14 +245,12 @@ pub async fn run(
     held: Stream,
     contents: Contents,
     pipeline: config::Pipeline,
+    placement: Placement,
     progress: Arc<Progress>,
     metrics: PipelineMetrics,
 ) -> Error {
-    // The server may have allowed less than was asked for.
-    let max_ack_pending = consumer.cached_info().config.max_ack_pending;
-    let wanted = subscribe::consumer_config(&pipeline, DeliverPolicy::All);
-    let wanted = pull::Config { max_ack_pending, ..wanted };
-    let mut before = None;
+    let wanted = subscribe::allowed_config(&pipeline, &consumer);
+    let mut before: Option<(Instant, Observation)> = None;
     let mut timer = tokio::time::interval(PROBE);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -241,14 +259,14 @@ pub async fn run(
             // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
             let stream = held.get_info().await?;
             let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
-            let skipped = standing::skipped(&consumer, &stream, &contents, &progress).await?;
-            Ok::<_, Error>((consumer, stream, skipped))
+            let rest = standing::rest(&consumer, &stream, &contents, &progress).await?;
+            Ok::<_, Error>((consumer, stream, rest))
         };
         let delivered = progress.delivered.load(Ordering::Relaxed);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, probe).await.unwrap_or(Err(Error::Timeout));
         // An answer comes behind the messages that are on the way: while they arrive, the connection is none that is stuck.
         let arrives = progress.delivered.load(Ordering::Relaxed) > delivered;
-        let (consumer, stream, skipped) = match answer {
+        let (consumer, stream, rest) = match answer {
             Ok(seen) => seen,
             Err(error) if arrives && error.is_unanswered() => {
                 before = None;
@@ -270,13 +288,40 @@ pub async fn run(
             }
         }
         report(&consumer, &stream, &progress, &metrics);
-        let now = Observation::new(&consumer, &progress, skipped);
-        if before == Some(now)
+        // A pipeline that reads all of a stream is behind by nothing but what was removed.
+        if let (Rest::Nothing(moved), false) = (&rest, pipeline.subjects.is_empty()) {
+            progress.moved.send_replace(Some(*moved));
+        }
+        let now = Observation::new(&consumer, &progress, &rest);
+        // A message may be on its way for so long.
+        let alike = before.filter(|(_, seen)| *seen == now);
+        if let Some((since, _)) = alike
+            && since.elapsed() >= PROBE / 2
             && let Some(error) = now.trouble()
         {
-            return error;
+            return error.after(placement, &consumer);
         }
-        before = Some(now);
+        before = alike.or(Some((Instant::now(), now)));
+        if !pipeline.subjects.is_empty() {
+            timer.reset_after(standing::soon(&stream));
+        }
+    }
+}
+
+impl Error {
+    /// What it means for a durable that this generation placed so.
+    fn after(self, placement: Placement, durable: &Info) -> Self {
+        let (Self::Unacknowledged { unacknowledged, .. }, Placement::Recreate) = (&self, placement) else {
+            return self;
+        };
+        let (stream, name) = (&durable.stream_name, &durable.name);
+        Self::Unacknowledged {
+            unacknowledged: *unacknowledged,
+            remedy: Some(format!(
+                "allow jetcopy's user to publish to $JS.ACK.{stream}.{name}.>, and see that no other client acknowledges \
+                 messages of the durable {name}"
+            )),
+        }
     }
 }
 

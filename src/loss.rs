@@ -28,6 +28,8 @@ pub struct StreamFacts {
     /// Where the stream [contradicts](StreamFacts::contradicts) the checkpoint: the last sequence that it stored no
     /// later than the message at the checkpoint. It had that one before it was rolled back; what follows is new.
     pub kept_sequence: Option<u64>,
+    /// Whether the pipeline reads a part of its subjects only.
+    pub narrow: bool,
 }
 
 /// How stream and checkpoint stand to each other.
@@ -52,6 +54,8 @@ pub struct Loss {
     pub last_sequence: Option<u64>,
     /// Where reading can go on: the checkpoint that would pass over the loss.
     pub resume_after: u64,
+    /// Whether it may be that nothing of the pipeline's was among it.
+    pub possible: bool,
 }
 
 /// What happened to a stream.
@@ -83,9 +87,14 @@ impl fmt::Display for Loss {
         match self.cause {
             Cause::Dropped => write!(
                 f,
-                "the stream dropped sequences {} to {} before they were committed",
+                "the stream dropped sequences {} to {} before they were {}",
                 self.first_sequence,
-                self.last_sequence.unwrap_or(self.resume_after)
+                self.last_sequence.unwrap_or(self.resume_after),
+                if self.possible {
+                    "read; messages of the pipeline's subjects may have been among them"
+                } else {
+                    "committed"
+                }
             ),
             Cause::Recreated => write!(
                 f,
@@ -115,6 +124,7 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             first_sequence: checkpoint + 1,
             last_sequence: None,
             resume_after: stream.start(),
+            possible: false,
         });
     }
     if stream.contradicts(claim) {
@@ -124,6 +134,7 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             first_sequence: kept + 1,
             last_sequence: Some(checkpoint),
             resume_after: kept,
+            possible: false,
         });
     }
     if stream.first_sequence > checkpoint + 1 {
@@ -132,6 +143,7 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             first_sequence: checkpoint + 1,
             last_sequence: Some(stream.first_sequence - 1),
             resume_after: stream.first_sequence - 1,
+            possible: stream.narrow,
         });
     }
     Verdict::Intact
@@ -231,6 +243,7 @@ mod tests {
             last_sequence,
             checkpoint_timestamp_us: Some(900),
             kept_sequence: None,
+            narrow: false,
         }
     }
 

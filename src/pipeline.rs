@@ -153,7 +153,7 @@ impl Pipeline {
         self.tell_changes(&ready.tables);
         let checkpoint = ready.claim.last_sequence;
         let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse(), checkpoint));
-        let mut stages = self.start(ready, Arc::clone(&progress), stop).await?;
+        let mut stages = self.start(ready, placement, Arc::clone(&progress), stop).await?;
         let mut tried = pin!(async {
             if let Some(limit) = trial {
                 // Either will do.
@@ -230,6 +230,7 @@ impl Pipeline {
     async fn start(
         &self,
         ready: Ready,
+        placement: Placement,
         progress: Arc<Progress>,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
@@ -276,7 +277,7 @@ impl Pipeline {
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let window = self.approach.window();
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-        let contents = Contents::new(&client, &self.pipeline);
+        let contents = Contents::new(&nats, &self.pipeline);
         let reader = Reader {
             singles,
             subscription: Subscription::start(&nats, &consumer, read, window, limits).await?,
@@ -285,7 +286,7 @@ impl Pipeline {
             tables: tables.len(),
             held,
             waiting: None,
-            gaps: Gaps::new(contents.clone(), stream.clone(), self.pipeline.clone()),
+            gaps: Gaps::new(contents.clone(), stream.clone(), &consumer, self.pipeline.clone()),
             last_sequence: claim.last_sequence,
             until: self.until,
             progress: Arc::clone(&progress),
@@ -318,8 +319,8 @@ impl Pipeline {
             }
             Err(Failure::Nats(lost))
         });
-        let probe =
-            lag::run(consumer, stream, contents, self.pipeline.clone(), progress, self.metrics.clone());
+        let (pipeline, metrics) = (self.pipeline.clone(), self.metrics.clone());
+        let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
         stages.spawn(async move { Err(probe.await.into()) });
         Ok(stages)
     }

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::batch::{Batch, Closed, Gap, Held, Incoming};
 use crate::config;
 use crate::decode::{self, Decoder, Undecoded};
-use crate::gaps::{self, Gaps};
+use crate::gaps::{self, Gaps, seems_stripped};
 use crate::kill_point;
 use crate::lag::Progress;
 use crate::marker::Marker;
@@ -48,7 +48,7 @@ pub struct Reader {
     pub until: u64,
     /// Sequence of the last message taken; at first, the checkpoint.
     pub last_sequence: u64,
-    /// Told of every delivery.
+    /// Told of every delivery, and where it tells of stretches in which nothing is the pipeline's.
     pub progress: Arc<Progress>,
     /// Counts messages and bytes.
     pub metrics: PipelineMetrics,
@@ -98,6 +98,7 @@ impl Reader {
             ControlFlow::Continue(any) => any.then_some(Closed::Age),
         };
         let (mut cut, mut dropped) = (None, None);
+        let mut moves = self.progress.moves();
         let timing = self.metrics.stages.start();
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
@@ -117,11 +118,29 @@ impl Reader {
                         self.finish(permit, batch);
                         return Ok(Ended::Dropped(gap));
                     }
+                    if batch.is_empty() {
+                        // Nothing but a move.
+                        due = None;
+                        permit.send(std::mem::replace(&mut batch, Batch::new(self.tables)));
+                        continue;
+                    }
                     self.send(permit, &mut batch, &mut emptied, due.take().unwrap_or(Closed::Age));
                 }
                 () = &mut age, if due.is_none() && !batch.is_empty() => {
                     due = Some(Closed::Age);
                     dropped = self.dropped(&mut batch).await?;
+                }
+                Ok(()) = moves.changed(), if due.is_none() && batch.is_empty() && self.waiting.is_none() => {
+                    let moved = *moves.borrow_and_update();
+                    // What came meanwhile makes it old.
+                    if let Some(moved) = moved.filter(|moved| moved.after == self.last_sequence)
+                        && moved.to <= self.until
+                    {
+                        self.last_sequence = moved.to;
+                        self.progress.reached(moved.to);
+                        batch.moved = Some(moved);
+                        due = Some(Closed::Age);
+                    }
                 }
                 delivery = self.next(), if room => {
                     timing.enter(Stage::Decode);
@@ -164,8 +183,8 @@ impl Reader {
         let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
         if let Some(error) = cut {
             // Nobody may be there to ask about a gap: what follows it is read again.
-            if let Some(&gap) = batch.unchecked_gaps().first() {
-                batch.truncate_at(gap);
+            if let Some(doubt) = batch.first_doubt() {
+                batch.truncate_at(doubt);
             }
             self.finish(permit, batch);
             return Ok(Ended::Cut(error));
@@ -225,6 +244,10 @@ impl Reader {
     /// The first gap of `batch` whose messages may have been dropped before they were read. The batch then ends before
     /// it.
     async fn dropped(&mut self, batch: &mut Batch) -> Result<Option<Gap>, Error> {
+        if !batch.stripped().is_empty() {
+            self.gaps.check_stripped(batch.stripped()).await?;
+            batch.stripped_checked();
+        }
         let unchecked = batch.unchecked_gaps();
         if unchecked.is_empty() {
             return Ok(None);
@@ -347,6 +370,9 @@ impl Reader {
             decoder.decode_into(&message, index, rows, room)
         });
         if added {
+            if incoming.payload.is_empty() && seems_stripped(incoming.headers) {
+                batch.note_stripped(incoming.sequence);
+            }
             self.last_sequence = incoming.sequence;
             self.progress.reached(incoming.sequence);
         } else if jumps {

@@ -122,6 +122,11 @@ pub fn recovery(failure: &Failure) -> Recovery {
             lag::Error::Undelivered { .. } => Recovery::again("undelivered"),
             lag::Error::Skipped { .. } => Recovery { cause: "skipped", action: Action::Recreate },
             lag::Error::Contents(error) => of_gaps(error),
+            // Another client's ack of an earlier generation counts for more than what this one has delivered.
+            lag::Error::Unacknowledged { remedy: None, .. } => {
+                Recovery { cause: "acks", action: Action::Recreate }
+            }
+            lag::Error::Unacknowledged { remedy: Some(remedy), .. } => Recovery::pause("acks", remedy),
             lag::Error::NoPull => Recovery::again("no_pull"),
             lag::Error::Paused(error) => of_subscription(error),
             lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
@@ -228,6 +233,10 @@ fn of_resync(error: &resync::Error) -> Recovery {
                 "allow jetcopy's user to read single messages ($JS.API.STREAM.MSG.GET), or correct the stream's name",
             ),
         },
+        resync::Error::OldServer { .. } => Recovery::pause(
+            "nats",
+            format!("upgrade the NATS server to {} or later", subscribe::least_server()),
+        ),
         resync::Error::Retention { .. } => Recovery::pause(
             "stream",
             "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",
@@ -293,6 +302,13 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
             },
         },
         subscribe::Error::Refused { source, .. } => of_jetstream(source),
+        subscribe::Error::Unlike { .. } => Recovery::pause(
+            "consumer_changed",
+            format!(
+                "upgrade the NATS server that holds the stream to {} or later: an older one leaves out what it does not know",
+                subscribe::least_server()
+            ),
+        ),
         subscribe::Error::Consumer { .. } => Recovery::again("jetstream"),
     }
 }
@@ -301,9 +317,14 @@ fn of_gaps(error: &gaps::Error) -> Recovery {
     match error {
         // Whoever made the durable pass over messages may do so again: creating it anew ends their requests.
         gaps::Error::Skipped { .. } => Recovery { cause: "skipped", action: Action::Recreate },
-        gaps::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
+        gaps::Error::Stripped { .. } | gaps::Error::Changed => {
+            Recovery { cause: "consumer_changed", action: Action::Recreate }
+        }
         gaps::Error::Durable(error) => of_subscription(error),
-        gaps::Error::Unanswered(_) | gaps::Error::Refused(_) => Recovery::again("jetstream"),
+        gaps::Error::Denied(denial) => denied(denial),
+        gaps::Error::Unanswered(_) | gaps::Error::Refused(_) | gaps::Error::Message(_) => {
+            Recovery::again("jetstream")
+        }
     }
 }
 

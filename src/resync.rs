@@ -111,6 +111,12 @@ pub enum Error {
         /// Its retention policy.
         retention: &'static str,
     },
+    /// The server is older than what jetcopy works with.
+    #[error("NATS server {version} is too old: jetcopy needs {} or later", subscribe::least_server())]
+    OldServer {
+        /// The server's version.
+        version: String,
+    },
     /// The stream no longer holds what the checkpoint needs.
     #[error("{0}")]
     Loss(Loss),
@@ -181,7 +187,7 @@ pub(crate) fn needed(denial: &Denial) -> bool {
 }
 
 /// Whether it is about reading single messages.
-fn about_single(denial: &Denial) -> bool {
+pub(crate) fn about_single(denial: &Denial) -> bool {
     denial.subject.starts_with("$JS.API.STREAM.MSG.GET.")
 }
 
@@ -211,6 +217,7 @@ impl Source<'_> {
         subscribe::find(&open(nats, &prompt, pipeline).await?, pipeline).await?;
         let stream = open(nats, &jetstream::new(nats.client.clone()), pipeline).await?;
         refuse_other_retention(&stream)?;
+        refuse_old_server(nats)?;
         let claim = self.settle(&stream, claim).await?;
         // Where it was moved just now, it is not the one that was claimed.
         metrics.resumes(None);
@@ -230,6 +237,7 @@ impl Source<'_> {
         let Self { settings, pipeline, place, metrics, session, nats } = *self;
         let step_timeout = settings.postgres.step_timeout;
         let mut facts = read_facts(nats, stream, claim.last_sequence).await;
+        facts.narrow = !pipeline.subjects.is_empty();
         if let Some(timestamp_us) = claim.last_timestamp_us
             && facts.contradicts(&claim)
         {
@@ -333,6 +341,15 @@ async fn open(
     Err(Error::Stream { stream: pipeline.stream.clone(), source })
 }
 
+/// Refuses servers of which nobody knows what they leave out of what they are asked for.
+fn refuse_old_server(nats: &nats::Connection) -> Result<(), Error> {
+    let (major, minor, patch) = subscribe::LEAST_SERVER;
+    if nats.client.is_server_compatible(major, minor, patch) {
+        return Ok(());
+    }
+    Err(Error::OldServer { version: nats.client.server_info().version })
+}
+
 fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {
     let retention = match stream.cached_info().config.retention {
         RetentionPolicy::Limits => return Ok(()),
@@ -369,6 +386,7 @@ async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -
         last_sequence: state.last_sequence,
         checkpoint_timestamp_us,
         kept_sequence: None,
+        narrow: false,
     }
 }
 

@@ -20,7 +20,10 @@ mod place;
 pub mod pull;
 mod window;
 
-pub use place::{Known, Placement, batch_limits, consumer_config, find, matches, place, refuse_paused};
+pub use place::{
+    Known, LEAST_SERVER, Placement, allowed_config, batch_limits, consumer_config, differences, find,
+    least_server, matches, place, refuse_paused,
+};
 pub use window::{Limits, Window};
 
 /// What a pull request's byte limit leaves for subject, headers and protocol beside the largest payload. A message
@@ -98,6 +101,14 @@ pub enum Error {
         durable: String,
         /// What JetStream said.
         source: jetstream::Error,
+    },
+    /// The server made another durable than it was asked for.
+    #[error("the server made durable consumer {durable} other than asked for: {}", .fields.join(", "))]
+    Unlike {
+        /// Consumer's name.
+        durable: String,
+        /// What differs, by the names of the consumer's settings.
+        fields: Vec<&'static str>,
     },
     /// The durable could not be read, made, moved or removed.
     #[error("cannot {action} durable consumer {durable}")]

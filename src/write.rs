@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::ack::Ack;
-use crate::batch::{Batch, Held, Row};
-use crate::checkpoint::{self, Committed, Place};
+use crate::batch::{Batch, Held, Moved, Row};
+use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
 use crate::copy::Target;
 use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics, gauge_value};
@@ -131,6 +131,11 @@ impl Writer {
                 () = &mut closed => return Err(Error::Closed),
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { break };
+                    if let (true, Some(moved)) = (batch.is_empty(), batch.moved) {
+                        self.advance(moved).await?;
+                        renewal.reset();
+                        continue;
+                    }
                     let committed = self.write(&mut batch).await?;
                     // Whoever acknowledges is gone only when the generation ends; the checkpoint holds without it.
                     if let Some(reply) = batch.reply.take() {
@@ -155,6 +160,18 @@ impl Writer {
         let release = checkpoint::release(&self.session, &self.place, self.epoch);
         within(self.step_timeout, "release the shard", release).await?;
         self.session.close().await;
+        Ok(())
+    }
+
+    /// Moves the checkpoint over a stretch in which nothing is the pipeline's.
+    async fn advance(&mut self, moved: Moved) -> Result<(), Error> {
+        let to = Advance { last_sequence: moved.to, last_timestamp_ns: moved.timestamp_ns };
+        let along = Along::default();
+        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
+        let open = within(self.step_timeout, BEGIN, begin).await?;
+        let committed = within(self.step_timeout, "commit", open.commit()).await?;
+        self.checkpoint = committed.last_sequence();
+        self.metrics.checkpoint_sequence.set(gauge_value(self.checkpoint));
         Ok(())
     }
 

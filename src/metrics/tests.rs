@@ -56,7 +56,13 @@ fn a_checkpoint_lies_beyond_the_end_only_of_a_stream_that_it_does_not_count_in()
     assert_eq!(handles.stream_last_sequence.get(), Some(120), "what is committed was there");
     handles.stream_holds(1, 110);
     assert_eq!(handles.stream_last_sequence.get(), Some(120), "an answer may be older than the commit");
-    let loss = Loss { cause: Cause::Recreated, first_sequence: 121, last_sequence: None, resume_after: 0 };
+    let loss = Loss {
+        cause: Cause::Recreated,
+        first_sequence: 121,
+        last_sequence: None,
+        resume_after: 0,
+        possible: false,
+    };
     handles.resumes(Some(Resumes::past(&loss)));
     handles.stream_holds(1, 50);
     let ends = (handles.stream_last_sequence.get(), handles.checkpoint_sequence.get());

@@ -35,6 +35,10 @@ const ACK_WAIT: Duration = Duration::from_hours(7 * 24);
 /// First server version with consumer reset (ADR-60).
 const RESET_SINCE: (i64, i64, i64) = (2, 14, 0);
 
+/// First server version with several subjects on a consumer, and the oldest that jetcopy was tried with. An older one
+/// leaves out what it does not know and says nothing.
+pub const LEAST_SERVER: (i64, i64, i64) = (2, 10, 0);
+
 /// How long a request to reset may go without an answer. It is one step of a server that has just answered another
 /// question about the durable; one that does not know the request never answers.
 const RESET_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,19 +96,44 @@ pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolic
     config
 }
 
+/// The same with as many unacknowledged messages as the server allowed when it made `consumer`.
+#[must_use]
+pub fn allowed_config(pipeline: &config::Pipeline, consumer: &PullConsumer) -> Config {
+    let max_ack_pending = consumer.cached_info().config.max_ack_pending;
+    Config { max_ack_pending, ..consumer_config(pipeline, DeliverPolicy::All) }
+}
+
 /// Whether what an operator or another program may have changed on the durable still is as `wanted`.
 #[must_use]
-pub fn matches(found: &async_nats::jetstream::consumer::Config, wanted: &Config) -> bool {
-    found.ack_policy == wanted.ack_policy
-        && found.ack_wait == wanted.ack_wait
-        && found.max_deliver == wanted.max_deliver
-        && found.max_ack_pending == wanted.max_ack_pending
-        && found.filter_subject == wanted.filter_subject
-        && found.filter_subjects == wanted.filter_subjects
-        && found.replay_policy == wanted.replay_policy
-        && found.backoff.is_empty()
-        && !found.headers_only
-        && found.deliver_subject.is_none()
+pub fn matches(found: &consumer::Config, wanted: &Config) -> bool {
+    differences(found, wanted).is_empty()
+}
+
+/// The settings of a durable that decide which messages come, in which order and how, and are other than `wanted`. Where it
+/// starts is not looked at, since that is what [`place`] moves; limits of single pull requests are the server's to set.
+#[must_use]
+pub fn differences(found: &consumer::Config, wanted: &Config) -> Vec<&'static str> {
+    let differ = [
+        ("ack_policy", found.ack_policy != wanted.ack_policy),
+        ("ack_wait", found.ack_wait != wanted.ack_wait),
+        ("max_deliver", found.max_deliver != wanted.max_deliver),
+        ("max_ack_pending", found.max_ack_pending != wanted.max_ack_pending),
+        ("filter_subject", found.filter_subject != wanted.filter_subject),
+        ("filter_subjects", found.filter_subjects != wanted.filter_subjects),
+        ("replay_policy", found.replay_policy != wanted.replay_policy),
+        ("backoff", !found.backoff.is_empty()),
+        ("headers_only", found.headers_only),
+        ("deliver_subject", found.deliver_subject.is_some()),
+        ("priority_policy", found.priority_policy != wanted.priority_policy),
+    ];
+    differ.into_iter().filter(|&(_, differs)| differs).map(|(field, _)| field).collect()
+}
+
+/// [`LEAST_SERVER`] as people write it.
+#[must_use]
+pub fn least_server() -> String {
+    let (major, minor, _) = LEAST_SERVER;
+    format!("{major}.{minor}")
 }
 
 /// Limits of a batch that can fill: the server holds deliveries back while so many are unacknowledged, and a batch is
@@ -238,11 +267,24 @@ async fn delete(stream: &Stream, durable: &str) -> Result<(), Error> {
     deleted.map(drop).map_err(failed)
 }
 
+/// Refuses a durable that the server made other than it was asked to.
+fn as_asked(consumer: PullConsumer, config: &Config) -> Result<PullConsumer, Error> {
+    let made = &consumer.cached_info().config;
+    let mut fields = differences(made, config);
+    if made.deliver_policy != config.deliver_policy {
+        fields.push("deliver_policy");
+    }
+    if fields.is_empty() {
+        return Ok(consumer);
+    }
+    Err(Error::Unlike { durable: config.durable_name.clone().unwrap_or_default(), fields })
+}
+
 /// Creates the durable, with fewer unacknowledged messages where the server allows no more.
 async fn create(stream: &Stream, mut config: Config, known: &Known) -> Result<PullConsumer, Error> {
     loop {
         let error = match stream.create_consumer_strict(config.clone()).await {
-            Ok(consumer) => return Ok(consumer),
+            Ok(consumer) => return as_asked(consumer, &config),
             Err(error) => error,
         };
         let durable = config.durable_name.clone().unwrap_or_default();

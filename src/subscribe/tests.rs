@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, IntoConsumerConfig};
 use async_nats::jetstream::stream::Stream;
 use std::time::Duration;
 
@@ -246,6 +246,19 @@ async fn subjects_narrow_what_is_read() {
     publish(&world.client, stream::iter([wanted]), 1, |_| {}).await.unwrap();
     let narrow = config::Pipeline { subjects: vec!["NARROW.b".into()], ..pipeline("NARROW") };
     assert_eq!(read(&world, &narrow, 0, Placement::Reset, ROOMY, 1).await, [5]);
+}
+
+#[test]
+fn a_durable_that_the_server_made_without_its_filters_differs() {
+    let narrow = config::Pipeline { subjects: vec!["a".into(), "b".into()], ..pipeline("OLD") };
+    let wanted = consumer_config(&narrow, DeliverPolicy::All);
+    let asked = IntoConsumerConfig::into_consumer_config(wanted.clone());
+    assert_eq!(differences(&asked, &wanted), [""; 0]);
+    // What a server before 2.10 makes of it.
+    let made = jetstream::consumer::Config { filter_subjects: Vec::new(), ..asked.clone() };
+    assert_eq!(differences(&made, &wanted), ["filter_subjects"]);
+    let edited = jetstream::consumer::Config { headers_only: true, max_deliver: 3, ..asked };
+    assert_eq!(differences(&edited, &wanted), ["max_deliver", "headers_only"]);
 }
 
 #[tokio::test]

@@ -98,8 +98,17 @@ async fn what_retention_dropped_during_an_outage_halts_the_pipeline_until_it_is_
 
 #[tokio::test]
 async fn what_the_stream_drops_while_the_pipeline_runs_is_recorded_exactly() {
+    dropped_while_the_table_is_locked("").await;
+}
+
+#[tokio::test]
+async fn what_the_stream_drops_unread_of_subjects_is_recorded_too() {
+    dropped_while_the_table_is_locked("subjects = [\"STREAM.a\"]").await;
+}
+
+async fn dropped_while_the_table_is_locked(subjects: &str) {
     let world = world_with_room_for(1_000).await;
-    let config = world.config(&pipeline(""));
+    let config = world.config(&pipeline(subjects));
     publish(&world, 10).await;
     let daemon = Daemon::start(&config);
     world.drained("events", &daemon).await;
@@ -157,4 +166,34 @@ async fn messages_deleted_in_the_middle_are_no_loss() {
     assert!(losses(&world).await.is_empty());
     assert_eq!(world.count("SELECT count(*) FROM events").await, 996);
     assert_eq!(world.count("SELECT count(*) FROM events WHERE sequence IN (2, 3, 400, 999)").await, 0);
+}
+
+/// Publishes messages of no interest to a pipeline with subjects.
+async fn publish_others(world: &World, count: usize) {
+    world.publish("other", (0..count).map(|id| format!("{{\"id\": {id}}}"))).await;
+}
+
+#[tokio::test]
+async fn a_sparse_subject_whose_last_message_retention_has_passed_is_no_loss() {
+    let world = world_with_room_for(300).await;
+    let config = world.config(&pipeline("subjects = [\"STREAM.a\"]"));
+    publish(&world, 10).await;
+    let daemon = Daemon::start(&config);
+    eventually("the first rows", async || world.count("SELECT count(*) FROM events").await == 10).await;
+    // The checkpoint follows the stream without rows, also past what retention has dropped.
+    for _ in 0..4 {
+        publish_others(&world, 200).await;
+        world.drained("events", &daemon).await;
+    }
+    publish(&world, 10).await;
+    publish_others(&world, 200).await;
+    world.drained("events", &daemon).await;
+    daemon.kill();
+    let daemon = Daemon::start(&config);
+    publish(&world, 10).await;
+    world.drained("events", &daemon).await;
+    assert!(losses(&world).await.is_empty());
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 30);
+    assert_eq!(world.count("SELECT count(DISTINCT sequence) FROM events").await, 30);
+    assert_eq!(daemon.status()["resyncs"], 1);
 }

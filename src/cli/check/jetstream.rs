@@ -62,6 +62,17 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
     let client = connection.client;
     let server = client.server_info();
     report.ok(NATS, format!("NATS server {} at {}:{}", server.version, server.host, server.port));
+    let (major, minor, patch) = subscribe::LEAST_SERVER;
+    if !client.is_server_compatible(major, minor, patch) {
+        report.error(
+            NATS,
+            format!(
+                "jetcopy needs NATS server {} or later: an older one leaves out what it does not know",
+                subscribe::least_server()
+            ),
+            "upgrade the server, and the one that holds the stream, if it is another",
+        );
+    }
     let permissions = Permissions::ask(&client, ANSWER_TIMEOUT).await;
     limits::slow(NATS, &client, report).await;
     let mut context = jetstream::new(client);

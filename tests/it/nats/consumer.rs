@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{Consumer, FromConsumer as _, pull};
 use futures_util::StreamExt as _;
 
+use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres};
+
 use super::{quiet, resyncs, shared};
-use crate::support::{Daemon, EVENTS, Load, World, event, eventually};
+use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
 pub(super) const DURABLE: &str = "jetcopy-events";
 
@@ -92,6 +94,92 @@ async fn what_a_second_puller_takes_and_acks_is_read_again() {
     eventually("as many messages again", || async { world.checkpoint("events").await > 2 * taken }).await;
     quiet(&daemon, 60);
     world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_edited_to_headers_only_costs_no_payload() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    world.commits(&daemon).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    for round in 1..=3 {
+        let edited = pull::Config { headers_only: true, ..config(&world).await };
+        stream.update_consumer(edited).await.unwrap();
+        eventually("the daemon to notice", async || resyncs(&daemon, "consumer_changed") >= round).await;
+        let recovery = world.commits(&daemon).await;
+        println!("headers_only: first commit after {recovery:?} from its being noticed");
+    }
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+    quiet(&daemon, 40);
+    world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publishers_own_size_header_stops_nothing() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", (1..=10).map(event)).await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Size", "61");
+    let subject = format!("{}.a", world.stream);
+    world.nats.publish_with_headers(subject, headers, "".into()).await.unwrap();
+    world.publish("a", (11..=20).map(event)).await;
+    world.drained("events", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 20);
+    assert_eq!(daemon.status()["resyncs"], 1);
+}
+
+/// Messages that may be unacknowledged with the small batches of [`EVENTS`].
+const MOST_UNACKED: u64 = 10_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_that_counts_for_more_than_was_delivered_holds_nothing_up() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", (1..=100).map(event)).await;
+    world.drained("events", &daemon).await;
+    // While these cannot be committed, it comes: as of a delivery of an earlier generation, which had delivered more.
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    world.publish("a", (101..=600).map(event)).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    let info = async || stream.consumer_info(DURABLE).await.unwrap();
+    eventually("all to be delivered", async || info().await.delivered.stream_sequence == 600).await;
+    let late = format!("$JS.ACK.{}.{DURABLE}.1.600.1000000000.1700000000000000000.0", world.stream);
+    world.nats.publish(late, "+ACK".into()).await.unwrap();
+    eventually("the late ack to count", async || info().await.ack_floor.consumer_sequence == 1_000_000_000)
+        .await;
+    world.database.batch_execute("ROLLBACK").await.unwrap();
+    world.publish("a", (601..=600 + 3 * MOST_UNACKED).map(event)).await;
+    eventually("the daemon to notice", async || resyncs(&daemon, "acks") >= 1).await;
+    oracle(&world, &daemon, "events", "events", event(1_000_000)).await;
+    quiet(&daemon, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_acknowledge_is_told_so() {
+    let users = "no_auth_user: test
+        authorization { users: [
+            { user: test, password: test }
+            { user: jetcopy, password: secret, permissions: { publish: { deny: \"$JS.ACK.>\" } } } ] }";
+    let nats = PrivateNats::start(&NatsOptions { config: users.into() }).unwrap();
+    let postgres = PrivatePostgres::shared().unwrap();
+    let mut world = World::on(&nats, &postgres).await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    world.nats_url = nats.url().replace("://", "://jetcopy:secret@");
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let messages = 3 * MOST_UNACKED;
+    world.publish("a", (1..=messages).map(event)).await;
+    daemon.says("http=").await;
+    eventually("the state to say what is missing", async || {
+        let status = daemon.status();
+        status["state"] == "paused" && status["remedy"].as_str().unwrap().contains("$JS.ACK.")
+    })
+    .await;
+    assert_eq!(daemon.get("/readyz").0, 503);
+    // Each look brings as much as goes without an ack.
+    world.drained("events", &daemon).await;
+    super::each_id_once(&world, messages).await;
 }
 
 /// More messages than the client holds for one subscription before it drops them: 256 Ki.
