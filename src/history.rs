@@ -56,7 +56,7 @@ struct Sample {
     /// `None` when nothing was committed meanwhile.
     commit_seconds: Option<f32>,
     batch_rows: Option<f32>,
-    dead_letters: u64,
+    dead_letters_since_start: u64,
     running: bool,
     limited_by: Option<Stage>,
 }
@@ -84,8 +84,8 @@ pub struct Series {
     pub commit_seconds: Vec<Option<f32>>,
     /// Mean rows of a batch; `null` where there was none.
     pub batch_rows: Vec<Option<f32>>,
-    /// Dead letters in all.
-    pub dead_letters: Vec<u64>,
+    /// Dead letters since the daemon's start.
+    pub dead_letters_since_start: Vec<u64>,
     /// Whether it was running.
     pub running: Vec<bool>,
     /// The stage that limited it; `null` where it kept up or did not run.
@@ -193,7 +193,7 @@ impl Ring {
             lag: [numbers.undelivered_messages, numbers.in_flight_messages, numbers.uncommitted_messages],
             commit_seconds: recent.commit_seconds.map(short),
             batch_rows: recent.batch_rows.map(short),
-            dead_letters: numbers.dead_letters,
+            dead_letters_since_start: numbers.dead_letters_since_start,
             running: snapshot.state == State::Running,
             limited_by: recent.limited_by,
         });
@@ -213,7 +213,7 @@ impl Ring {
             series.uncommitted_messages.push(uncommitted);
             series.commit_seconds.push(sample.commit_seconds);
             series.batch_rows.push(sample.batch_rows);
-            series.dead_letters.push(sample.dead_letters);
+            series.dead_letters_since_start.push(sample.dead_letters_since_start);
             series.running.push(sample.running);
             series.limited_by.push(sample.limited_by);
         }

@@ -328,10 +328,10 @@ impl Error {
 /// Sets the gauges of a running generation.
 fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: &PipelineMetrics) {
     let fetched = progress.fetched.load(Ordering::Relaxed);
-    let committed = progress.committed.load(Ordering::Relaxed).saturating_sub(fetched);
+    let committed = progress.committed.load(Ordering::Relaxed);
     let received = progress.delivered.load(Ordering::Relaxed);
     let in_flight = consumer.delivered.consumer_sequence.saturating_sub(received);
-    let uncommitted = received.saturating_sub(committed);
+    let uncommitted = (received + fetched).saturating_sub(committed);
     metrics.pending_messages.set(gauge_value(consumer.num_pending));
     metrics.ack_pending_messages.set(gauge_value(consumer.num_ack_pending as u64));
     metrics.in_flight_messages.set(gauge_value(in_flight));

@@ -67,6 +67,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "dead_letter_elements",
         sql: include_str!("../migrations/V19__dead_letter_elements.sql"),
     },
+    Migration {
+        version: 20,
+        name: "dead_letter_counts",
+        sql: include_str!("../migrations/V20__dead_letter_counts.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -1,7 +1,7 @@
-//! What the daemon sees of its database from beside its pipelines: why one stands still.
+//! What the daemon sees of its database from beside its pipelines: why one stands still, and how many dead letters lie there.
 //!
 //! Guarantees: whatever it meets, no pipeline notices. It asks over a session of its own, which it has only while a batch
-//! takes longer than usual, and it waits for nothing longer than [`ANSWER`]. What holds a pipeline up is logged once, and so is
+//! takes longer than usual, and for a moment to count dead letters; it waits for nothing longer than [`ANSWER`]. What holds a pipeline up is logged once, and so is
 //! the end of that.
 //!
 //! What it cannot see, it leaves out: behind a pooler that does not pass the application's name on, it says nothing.
@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres_protocol::escape::escape_literal;
 use tokio::sync::watch;
@@ -30,6 +30,12 @@ const SLOW: Duration = Duration::from_secs(1);
 /// How long a connection or an answer may take: later ones would be about another moment.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// How often dead letters are counted: others settle them, too. It is one look along an index.
+const COUNT: Duration = Duration::from_secs(15);
+
+/// How often at most while new ones come.
+const COUNT_NEW: Duration = Duration::from_secs(2);
+
 /// How the server knows the session.
 const NAME: &str = "jetcopy onlook";
 
@@ -39,9 +45,19 @@ pub async fn run(settings: watch::Receiver<Arc<Config>>, registry: Registry, ins
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut session = None;
     let mut held = BTreeSet::new();
+    let mut counted: Option<(Instant, u64)> = None;
     loop {
         timer.tick().await;
         let pipelines = registry.pipelines();
+        let letters = pipelines.iter().map(|status| status.dead_letters_since_start()).sum();
+        let due = counted
+            .is_none_or(|(at, before)| at.elapsed() >= if letters == before { COUNT } else { COUNT_NEW });
+        if due && pipelines.iter().any(|status| status.meets_database()) {
+            let settings = Arc::clone(&settings.borrow());
+            // One that fails is tried again like one that did well.
+            let _ = timeout(ANSWER, count(&settings, &pipelines)).await;
+            counted = Some((Instant::now(), letters));
+        }
         let slow: Vec<Slow> = pipelines.iter().filter_map(|status| Slow::new(status, &instance)).collect();
         if slow.is_empty() {
             session = None;
@@ -54,6 +70,22 @@ pub async fn run(settings: watch::Receiver<Arc<Config>>, registry: Registry, ins
         }
         held.retain(|shard: &String| pipelines.iter().any(|status| status.shard() == shard));
     }
+}
+
+/// Counts the dead letters of all pipelines.
+async fn count(settings: &Config, pipelines: &[Arc<PipelineStatus>]) -> Option<()> {
+    let session = connect::connect(&settings.postgres, NAME).await.ok()?;
+    let sql = "SELECT pipeline, letters FROM jetcopy.dead_letter_counts()";
+    let rows = session.client.simple_query(sql).await.ok()?;
+    for status in pipelines {
+        let letters = rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) if row.get(0) == Some(status.name()) => row.get(1)?.parse().ok(),
+            _ => None,
+        });
+        status.set_dead_letters_in_table(letters.unwrap_or(0));
+    }
+    session.close().await;
+    Some(())
 }
 
 /// Logs that a pipeline stands still, or no longer does.

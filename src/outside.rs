@@ -49,7 +49,7 @@ pub struct Outside {
     /// Age of the oldest message that is not committed.
     pub behind_seconds: Option<f64>,
     /// In the table now.
-    pub dead_letters: Option<u64>,
+    pub dead_letters_in_table: Option<u64>,
     /// Losses that nobody accepted.
     pub open_losses: Option<u64>,
     /// What could not be found out, and why.
@@ -130,7 +130,7 @@ impl Outside {
                (SELECT count(*) FROM jetcopy.losses WHERE pipeline = {name} AND accepted_at IS NULL)"
         );
         if let Some(row) = row(session, &sql).await? {
-            (self.dead_letters, self.open_losses) = (number(&row, 0), number(&row, 1));
+            (self.dead_letters_in_table, self.open_losses) = (number(&row, 0), number(&row, 1));
         }
         Ok(())
     }

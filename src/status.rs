@@ -276,6 +276,23 @@ impl PipelineStatus {
         &self.metrics.motion
     }
 
+    /// Dead letters that it has stored since the daemon's start.
+    #[must_use]
+    pub fn dead_letters_since_start(&self) -> u64 {
+        self.metrics.dead_letters_by_kind().values().sum()
+    }
+
+    /// Notes how many of its dead letters lie in the table.
+    pub fn set_dead_letters_in_table(&self, letters: i64) {
+        self.metrics.dead_letters_in_table.set(letters);
+    }
+
+    /// Whether the database answered it last.
+    #[must_use]
+    pub fn meets_database(&self) -> bool {
+        self.metrics.database_up.get() == Some(1)
+    }
+
     /// What holds it up while it runs.
     #[must_use]
     pub fn held_up(&self) -> Option<HeldUp> {

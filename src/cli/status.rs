@@ -64,7 +64,7 @@ async fn look(config: &Config) -> Value {
     }
 }
 
-const HEADER: [&str; 10] = [
+const HEADER: [&str; 11] = [
     "PIPELINE",
     "STATE",
     "BEHIND",
@@ -75,8 +75,9 @@ const HEADER: [&str; 10] = [
     "HEADROOM",
     "ROWS/S",
     "DEAD LETTERS",
+    "SINCE START",
 ];
-const RIGHT: [bool; 10] = [false, false, true, true, true, true, true, true, true, true];
+const RIGHT: [bool; 11] = [false, false, true, true, true, true, true, true, true, true, true];
 
 fn table(seen: &Value) -> String {
     let pipelines = seen["pipelines"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -89,7 +90,7 @@ fn table(seen: &Value) -> String {
         ),
         _ => format!("{}; this is what NATS and the database say\n", text(&seen["why"])),
     };
-    let rows: Vec<[String; 10]> = pipelines.iter().map(row).collect();
+    let rows: Vec<[String; 11]> = pipelines.iter().map(row).collect();
     out += &columns::render(HEADER, RIGHT, &rows);
     for pipeline in pipelines {
         out += &trouble(pipeline);
@@ -97,7 +98,7 @@ fn table(seen: &Value) -> String {
     out
 }
 
-fn row(pipeline: &Value) -> [String; 10] {
+fn row(pipeline: &Value) -> [String; 11] {
     let behind = pipeline["behind_seconds"].as_f64();
     let rate = pipeline["recent"]["rows_per_second"].as_f64();
     let stream = |end: &str| text(&pipeline[end]);
@@ -111,7 +112,8 @@ fn row(pipeline: &Value) -> [String; 10] {
         format!("{}–{}", stream("stream_first_sequence"), stream("stream_last_sequence")),
         text(&pipeline["headroom_sequences"]),
         rate.map_or_else(dash, |rate| format!("{rate:.0}")),
-        text(&pipeline["dead_letters"]),
+        text(&pipeline["dead_letters_in_table"]),
+        text(&pipeline["dead_letters_since_start"]),
     ]
 }
 

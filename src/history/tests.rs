@@ -65,8 +65,8 @@ fn no_more_than_a_quarter_of_an_hour_is_kept() {
         daemon.sample();
     }
     let series = daemon.series();
-    assert_eq!(series.dead_letters.len(), KEPT);
-    assert_eq!(series.dead_letters.last(), Some(&(KEPT as u64 + 20)));
+    assert_eq!(series.dead_letters_since_start.len(), KEPT);
+    assert_eq!(series.dead_letters_since_start.last(), Some(&(KEPT as u64 + 20)));
     assert_eq!(daemon.history.lock().pipelines[0].readings.len(), recent::READINGS);
 }
 

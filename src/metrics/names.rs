@@ -62,6 +62,7 @@ families! {
     TABLE_MESSAGES = "jetcopy_table_messages_total", "Messages that a table took: its when held, and the array of its for_each was there. One that stays at 0 gets nothing.";
     UNFILLED_COLUMNS = "jetcopy_unfilled_columns", "Columns of a table that take a field, a header or a token of the subject, and for which no message has had a value.";
     DEAD_LETTERS = "jetcopy_dead_letters_total", "Messages committed to jetcopy.dead_letters, by what is wrong with them.";
+    DEAD_LETTERS_IN_TABLE = "jetcopy_dead_letters_in_table", "Dead letters of the pipeline that lie in jetcopy.dead_letters now, whoever put them there and whenever; looked at every 15 s, and within 2 s of a new one.";
     PASSED_OVER = "jetcopy_passed_over_messages_total", "Messages that only say that something was removed or deleted, or what the server is to publish later, by which of these; they have no row and no dead letter unless a table asks for them.";
     PUBLISH_TO_COMMIT_SECONDS = "jetcopy_publish_to_commit_seconds", "Time from the stream's storing of a message to the commit of its rows.";
     CHECKPOINT_SEQUENCE = "jetcopy_checkpoint_sequence", "Last stream sequence whose rows are committed.";

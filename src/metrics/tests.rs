@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::loss::{Cause, Loss};
 
 fn filled() -> (Metrics, PipelineMetrics) {
     let metrics = Metrics::new();

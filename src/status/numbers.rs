@@ -21,8 +21,12 @@ pub struct Numbers {
     pub commit_seconds: f64,
     /// Rows of their batches in all.
     pub batch_rows: f64,
-    pub dead_letters: u64,
+    /// Since the daemon's start.
+    pub dead_letters_since_start: u64,
+    /// The same by kind.
     pub dead_letters_by_kind: BTreeMap<String, u64>,
+    /// In the table now.
+    pub dead_letters_in_table: Option<i64>,
     pub passed_over_by_kind: BTreeMap<String, u64>,
     pub resyncs: u64,
     pub resyncs_by_cause: BTreeMap<String, u64>,
@@ -65,8 +69,9 @@ impl Numbers {
             commits: metrics.commits.committed.get() + metrics.commits.poison.get(),
             commit_seconds: metrics.commit_seconds.get_sample_sum(),
             batch_rows: metrics.batch_rows.get_sample_sum(),
-            dead_letters: dead_letters_by_kind.values().sum(),
+            dead_letters_since_start: dead_letters_by_kind.values().sum(),
             dead_letters_by_kind,
+            dead_letters_in_table: metrics.dead_letters_in_table.get(),
             passed_over_by_kind: metrics.passed_over_by_kind(),
             resyncs: resyncs_by_cause.values().sum(),
             resyncs_by_cause,

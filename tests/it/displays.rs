@@ -46,11 +46,12 @@ async fn the_lag_is_true_right_after_a_start_and_a_resync_or_said_to_be_unknown(
     let world = world().await;
     world.publish("a", (1..=3_000).map(event)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    world.database.batch_execute("BEGIN; LOCK TABLE events IN SHARE MODE").await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
     daemon.says("http=").await;
     let mut seen = watched(&daemon, Duration::from_secs(4)).await;
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/events/%'";
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE application_name LIKE 'jetcopy/%' AND datname = current_database()";
     world.database.batch_execute(end).await.unwrap();
     seen.extend(watched(&daemon, Duration::from_secs(4)).await);
     for status in &seen {
@@ -201,4 +202,32 @@ async fn what_nats_no_longer_tells_is_unknown_and_what_waited_goes_on_waiting() 
     nats.start_again().unwrap();
     world.nats_answers().await;
     oracle(&world, &daemon, "events", "events", event(21)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_have_two_counts_that_are_the_same_wherever_they_are_shown() {
+    let world = world().await;
+    let config = world.config(EVENTS);
+    let daemon = Daemon::start(&config);
+    world.publish("a", ["cut"; 3]).await;
+    world.drained("events", &daemon).await;
+    daemon.kill();
+    world.publish("a", ["cut"]).await;
+    let daemon = Daemon::start(&config);
+    daemon.says("http=").await;
+    let counts = |status: &Value| {
+        (status["dead_letters_in_table"].as_i64(), status["dead_letters_since_start"].as_i64())
+    };
+    eventually("both counts", || async { counts(&daemon.status()) == (Some(4), Some(1)) }).await;
+    assert_eq!(daemon.metric("jetcopy_dead_letters_in_table", ""), 4);
+    assert_eq!(daemon.metric("jetcopy_dead_letters_total", "kind=\"malformed\""), 1);
+    daemon.kill();
+    let seen = world.run(&config, &["status", "--json"]).await.objects().remove(0);
+    assert_eq!(counts(&seen["pipelines"][0]), (Some(4), None), "{seen:#}");
+
+    let daemon = Daemon::start(&config);
+    daemon.says("http=").await;
+    eventually("the count of the table", || async { counts(&daemon.status()) == (Some(4), Some(0)) }).await;
+    world.database.batch_execute("DELETE FROM jetcopy.dead_letters WHERE sequence > 1").await.unwrap();
+    eventually("what others settled", || async { counts(&daemon.status()) == (Some(1), Some(0)) }).await;
 }

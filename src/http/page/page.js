@@ -75,8 +75,9 @@ function showOverview(all) {
     const seconds = first.headroom_seconds;
     overview.headroom.show(seconds > 0 ? span(seconds) : "now", first.pipeline, seconds < 3_600 ? "bad" : "warn");
   } else overview.headroom.show("not foreseen", "by no stream");
-  const letters = sum(({ dead_letters }) => dead_letters);
-  overview.letters.show(count(letters), "since the daemon started", letters > 0 ? "warn" : "");
+  const letters = sum(({ dead_letters_in_table: there }) => there ?? 0);
+  const since = sum(({ dead_letters_since_start: since }) => since);
+  overview.letters.show(count(letters), `in the table; ${count(since)} since the start`, letters > 0 ? "warn" : "");
   const title = troubled === 0 ? "jetcopy" : `(${troubled}) jetcopy`;
   if (document.title !== title) document.title = title;
 }

@@ -209,7 +209,10 @@ class Pipeline {
     const commits = `${rate(recent.commits_per_second)} commits/s`;
     tiles.commit.show(recent.commit_seconds === null ? "—" : milliseconds(recent.commit_seconds), `mean, ${commits}`);
     tiles.batch.show(recent.batch_rows === null ? "—" : `${count(recent.batch_rows)} rows`, "mean, over all tables");
-    tiles.letters.show(count(status.dead_letters), listed(status.dead_letters_by_kind), status.dead_letters > 0 ? "warn" : "");
+    const { dead_letters_in_table: letters, dead_letters_since_start: fresh } = status;
+    const kinds = listed(status.dead_letters_by_kind);
+    const newer = `in the table; ${count(fresh)} since the start${kinds ? `: ${kinds}` : ""}`;
+    tiles.letters.show(letters === null ? "—" : count(letters), newer, letters > 0 || fresh > 0 ? "warn" : "");
     tiles.resyncs.show(count(status.resyncs), listed(status.resyncs_by_cause));
     const { stream_first_sequence: first, stream_last_sequence: end, checkpoint_sequence: at } = status;
     tiles.checkpoint.show(at === null ? "—" : count(at), end > 0 ? `stream holds ${count(first)} to ${count(end)}` : "", at > end && end !== null ? "warn" : "");
