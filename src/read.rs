@@ -131,9 +131,9 @@ impl Reader {
                     dropped = self.dropped(&mut batch).await?;
                 }
                 Ok(()) = moves.changed(), if due.is_none() && batch.is_empty() && self.waiting.is_none() => {
-                    let moved = *moves.borrow_and_update();
+                    let latest = *moves.borrow_and_update();
                     // What came meanwhile makes it old.
-                    if let Some(moved) = moved.filter(|moved| moved.after == self.last_sequence)
+                    if let Some(moved) = latest.filter(|moved| moved.after == self.last_sequence)
                         && moved.to <= self.until
                     {
                         self.last_sequence = moved.to;
