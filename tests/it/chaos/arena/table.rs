@@ -24,9 +24,8 @@ const RESTORE: &str = "
             ALTER TABLE events ALTER COLUMN note TYPE text USING note #>> '{}';
         END IF;
     END $$;
+    ALTER TABLE events ADD COLUMN IF NOT EXISTS note text, DROP COLUMN IF EXISTS extra;
     ALTER TABLE events
-        ADD COLUMN IF NOT EXISTS note text,
-        DROP COLUMN IF EXISTS extra,
         ALTER COLUMN id TYPE bigint,
         ALTER COLUMN id SET NOT NULL,
         ALTER COLUMN note TYPE text";
