@@ -33,7 +33,14 @@ pub(super) const DRAWN: &[Kind] = &[
     Kind::Nats,
     Kind::Nats,
     Kind::Nats,
+    Kind::Durable,
+    Kind::Durable,
+    Kind::Table,
+    Kind::Table,
     Kind::Poison,
+    Kind::Unreadable,
+    Kind::Huge,
+    Kind::Limits,
 ];
 
 /// All kinds by the names under which `KINDS=` picks them.
