@@ -70,7 +70,7 @@ async fn no_checkpoint_lies_beyond_the_end_of_a_stream_under_load() {
     let world = world().await;
     let config = world.config(EVENTS);
     let (load, daemon) = (Load::start(&world), Daemon::start(&config));
-    daemon.says("http=").await;
+    daemon.says("pipeline is running").await;
     let waiter = Daemon::start(&config);
     waiter.says("pipeline waits").await;
     for daemon in [&daemon, &waiter] {
