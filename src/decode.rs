@@ -14,6 +14,7 @@ pub(crate) mod json;
 pub(crate) mod msgpack;
 mod plan;
 mod presence;
+mod rest;
 mod row;
 mod show;
 mod takers;

@@ -6,12 +6,12 @@ use async_nats::{HeaderMap, HeaderName};
 
 use crate::batch::{self, Refused, Row, TableRows};
 use crate::config::BadElement;
-use crate::encode::json::LONE_SURROGATE;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
 use super::cost::{Cost, SMALL};
 use super::plan::{Column, Each, From, Table, Taken, Unpivot};
+use super::rest::{is_taken, rest_of};
 use super::takers::Tables;
 use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
@@ -451,52 +451,6 @@ fn length(raw: Raw<'_>) -> usize {
         Raw::Msgpack(bytes) => bytes.len(),
         Raw::Json { text, .. } => text.len(),
     }
-}
-
-/// Appends the entries of a map whose keys are not `taken`.
-fn rest_of<'a, R: Reader<'a>>(
-    out: &mut Vec<u8>,
-    mut reader: R,
-    (taken, matched): (&[Taken], Tables),
-    scratch: &mut String,
-    mut writer: json_text::Writer<'_>,
-) -> Result<(), Fault> {
-    out.push(b'{');
-    let Next::Map(mut map) = reader.open(&mut Value::Null)? else {
-        // An element that is an array has no fields.
-        out.push(b'}');
-        return Ok(());
-    };
-    let mut members = json_text::Members::default();
-    while let Some(key) = reader.key(&mut map)? {
-        let value = reader.value(1)?;
-        if is_taken(key, taken, matched, scratch)? {
-            continue;
-        }
-        let start = out.len();
-        let rank = writer.key(out, key)?;
-        members.add(rank, start);
-        writer.write(out, value)?;
-        out.push(b',');
-    }
-    members.end(out, writer.nul == json_text::Nul::Refuse);
-    out.push(b'}');
-    Ok(())
-}
-
-/// Whether `key` is among those that `taken` leaves out of a message that the tables of `matched` take; a key that is no text
-/// never is.
-fn is_taken(key: Key<'_>, taken: &[Taken], matched: Tables, scratch: &mut String) -> Result<bool, Fault> {
-    let name = match key {
-        Key::Plain(name) => name,
-        Key::Escaped(name) => {
-            scratch.clear();
-            json::unescape(name, scratch).map_err(|json::LoneSurrogate| Fault::malformed(LONE_SURROGATE))?;
-            scratch.as_bytes()
-        }
-        Key::Other(_) => return Ok(false),
-    };
-    Ok(taken.iter().any(|(taken, tables)| **taken == *name && tables.meets(matched)))
 }
 
 /// The value of an encoded time or date, 0 for NULL.
