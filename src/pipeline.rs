@@ -277,7 +277,9 @@ impl Pipeline {
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let window = self.approach.window();
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-        let contents = Contents::new(&nats, &self.pipeline);
+        let questions = self.approach.questions(&self.settings.nats, &self.pipeline, &self.owner);
+        let (questions, asked) = questions.await?;
+        let contents = Contents::new(&questions, &self.pipeline);
         let reader = Reader {
             singles,
             subscription: Subscription::start(&nats, &consumer, read, window, limits).await?,
@@ -286,7 +288,8 @@ impl Pipeline {
             tables: tables.len(),
             held,
             waiting: None,
-            gaps: Gaps::new(contents.clone(), stream.clone(), &consumer, self.pipeline.clone()),
+            questions,
+            gaps: Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone()),
             last_sequence: claim.last_sequence,
             until: self.until,
             progress: Arc::clone(&progress),

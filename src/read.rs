@@ -22,12 +22,15 @@ use crate::kill_point;
 use crate::lag::Progress;
 use crate::marker::Marker;
 use crate::metrics::{PipelineMetrics, Stage, gauge_value};
+use crate::nats::Connection;
 use crate::status::PipelineStatus;
 use crate::subscribe::{self, Delivery, Subscription};
 use crate::unreadable::{Single, Unreadable};
 
 /// Takes deliveries and makes batches of them.
 pub struct Reader {
+    /// Where it is asked about gaps.
+    pub questions: Connection,
     /// What comes first: messages that were read one by one.
     pub singles: Vec<Single>,
     /// Where deliveries come from after them.
@@ -182,10 +185,7 @@ impl Reader {
         // A writer that is gone has said why; what was not written is replayed.
         let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
         if let Some(error) = cut {
-            // Nobody may be there to ask about a gap: what follows it is read again.
-            if let Some(doubt) = batch.first_doubt() {
-                batch.truncate_at(doubt);
-            }
+            self.settle_doubts(&mut batch).await;
             self.finish(permit, batch);
             return Ok(Ended::Cut(error));
         }
@@ -195,6 +195,21 @@ impl Reader {
         };
         self.finish(permit, batch);
         Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
+    }
+
+    /// Asks about the gaps of the last batch, if there is anybody to ask: what follows one that is in doubt is read again.
+    async fn settle_doubts(&mut self, batch: &mut Batch) {
+        if !self.questions.is_broken() {
+            let broken = self.questions.broken();
+            tokio::select! {
+                // An error leaves the doubt.
+                _ = self.dropped(batch) => {}
+                _ = broken => {}
+            }
+        }
+        if let Some(doubt) = batch.first_doubt() {
+            batch.truncate_at(doubt);
+        }
     }
 
     /// Takes what was read one by one; whether there was any.

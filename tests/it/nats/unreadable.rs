@@ -163,6 +163,28 @@ async fn unreadable_messages_of_other_subjects_are_none_of_a_pipelines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unreadable_messages_among_deleted_ones_hold_up_nothing_that_came_before_them() {
+    let world = shared().await;
+    let mut raw = Raw::connect(&world);
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    for round in 0..20_u64 {
+        world.publish("a", (0..30).map(|id| event(round * 100 + id))).await;
+        let last = world.last_sequence().await;
+        for back in [3, 9, 15] {
+            stream.delete_message(last - back).await.unwrap();
+        }
+        raw.publish(&world, b".a", Some(b"broken"), &event(round)).await;
+    }
+    let daemon = Daemon::start(&world.config(&events_with(MUCH_POISON)));
+    let started = std::time::Instant::now();
+    daemon.says("http=").await;
+    oracle(&world, &daemon, "events", "events", event(1_000_000)).await;
+    println!("20 unreadable messages among deleted ones: {:?}", started.elapsed());
+    assert_eq!(letters(&world).await.len(), 20);
+    assert!(resyncs(&daemon, "nats") <= 21, "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_among_unreadable_messages_makes_no_good_one_a_dead_letter() {
     let (world, mut nats, _postgres) = own_nats().await;
     let daemon = Daemon::start(&world.config(&events_with(MUCH_POISON)));
