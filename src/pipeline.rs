@@ -153,7 +153,7 @@ impl Pipeline {
         self.tell_changes(&ready.tables);
         let checkpoint = ready.claim.last_sequence;
         let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse(), checkpoint));
-        let mut stages = self.start(ready, placement, Arc::clone(&progress), stop).await?;
+        let mut stages = Box::pin(self.start(ready, placement, Arc::clone(&progress), stop)).await?;
         let mut tried = pin!(async {
             if let Some(limit) = trial {
                 // Either will do.

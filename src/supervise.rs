@@ -289,7 +289,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         }
         let (started, committed) = (Instant::now(), commits(metrics));
         let trial = on_trial.then_some(HEALTHY);
-        let generation = pipeline.generation(placement, trial, stop.clone()).await;
+        let generation = Box::pin(pipeline.generation(placement, trial, stop.clone())).await;
         metrics.ended();
         let Err(failure) = generation else { break };
         if *stop.borrow() {

@@ -56,6 +56,8 @@ async fn what_the_server_writes_when_a_message_expires_is_passed_over() {
     daemon.says("http=").await;
     world.publish("kept", [event(1)]).await;
     with_header(&world, "Nats-TTL", "1s", event(2)).await;
+    // The server looks for what has expired about once a minute.
+    eventually("the server to write its marker", || async { world.last_sequence().await == 3 }).await;
     eventually("the server's marker to be passed over", || async {
         daemon.metric("jetcopy_passed_over_messages_total", "kind=\"removed\"") == 1
     })
