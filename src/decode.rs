@@ -147,6 +147,8 @@ struct Buffers {
     message: Vec<Option<Value<'static>>>,
     element: Vec<Option<Value<'static>>>,
     key: String,
+    /// For each table, the columns that messages may lack and that none has filled yet.
+    unfilled: Vec<Vec<usize>>,
 }
 
 /// Why a mapping and a table do not go together.
@@ -166,7 +168,8 @@ impl Decoder {
     pub fn new(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Result<Self, PlanError> {
         let mut encoder = Encoder::new(pipeline.non_finite);
         let plan = Plan::new(pipeline, tables, &mut encoder)?;
-        let buffers = Buffers { encoder, message: Vec::new(), element: Vec::new(), key: String::new() };
+        let (message, element, key) = (Vec::new(), Vec::new(), String::new());
+        let buffers = Buffers { encoder, message, element, key, unfilled: plan.may_lack() };
         Ok(Self {
             format: pipeline.format,
             plan,

@@ -336,9 +336,10 @@ impl Encoder {
         written
     }
 
+    #[inline]
     fn json_of(&mut self, out: &mut Vec<u8>, value: Value<'_>, binary: bool) -> Result<Written, Fault> {
-        if number::special(value).is_some()
-            && !matches!(value, Value::Str(_) | Value::Decimal(_))
+        if matches!(value, Value::Float(_) | Value::Float32(_))
+            && number::special(value).is_some()
             && self.is_null()?
         {
             return Ok(null(out));
@@ -346,6 +347,7 @@ impl Encoder {
         self.json_text(out, value, binary)
     }
 
+    #[inline]
     fn json_text(&mut self, out: &mut Vec<u8>, value: Value<'_>, binary: bool) -> Result<Written, Fault> {
         let nul = if binary { json::Nul::Refuse } else { json::Nul::Keep };
         copy_frame::sized(out, |out| {

@@ -7,8 +7,6 @@
 //! itself. A column with a default or an identity that the configuration does not name is left to the server, since a
 //! `COPY` that names a column cannot ask for its default. Naming it (`inserted_at = "inserted_at"`) makes it take its field.
 
-use std::sync::atomic::AtomicBool;
-
 use crate::config::path::{self, Step};
 use crate::config::{self, Absent, BadElement, ColumnSource, OnConflict, OnUnmatched};
 use crate::encode::Encoder;
@@ -48,6 +46,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
+    /// Its place among the entries.
+    pub(super) index: usize,
     /// Itself, among the tables.
     pub(super) bit: Tables,
     /// Messages that it took, since that was last told; not counted where all tables take every message.
@@ -119,8 +119,6 @@ pub(super) struct Column {
     pub(super) default: Option<Box<[u8]>>,
     /// As configured, for error messages.
     pub(super) source: String,
-    /// Whether a message had a value for it. Atomic only since a decoder is looked at from several tasks.
-    pub(super) filled: AtomicBool,
 }
 
 /// Where a value lies.
@@ -219,7 +217,8 @@ impl Plan {
             .zip(tables)
             .enumerate()
             .map(|(index, (mapping, table))| {
-                Table::new(mapping, table, &mut message, &split, encoder, Tables::of(index))
+                let table = Table::new(mapping, table, &mut message, &split, encoder, Tables::of(index))?;
+                Ok(Table { index, ..table })
             })
             .collect::<Result<Vec<_>, _>>()?;
         share(&mut message, &mut tables);
@@ -371,6 +370,7 @@ impl Table {
         Ok(Self {
             says_present,
             name: mapping.name.clone(),
+            index: 0,
             bit,
             taken_messages: 0,
             told_unfilled: None,

@@ -1,11 +1,13 @@
-//! Which columns a row has a field of its message for: what `absent = "keep"` goes by.
+//! Which columns a row has a field of its message for: what `absent = "keep"` goes by, and what is told of columns that
+//! nothing ever fills.
 //!
-//! A field that is null is there: it says that the column is to become NULL.
+//! A field that is null is there: it says that the column is to become NULL. But it fills nothing.
 
 use crate::encode::types::Type;
 
 use super::plan::{From, Table};
 use super::row::{Origin, Rows};
+use super::value::Value;
 
 impl<'a> Rows<'_, 'a> {
     /// Appends a field of `bytea` with a bit for each column, the first one lowest, as `get_bit` counts them.
@@ -25,5 +27,21 @@ impl<'a> Rows<'_, 'a> {
             };
             out[start + place / 8] |= u8::from(present) << (place % 8);
         }
+    }
+
+    /// Notes which of the columns that no message filled this row fills. The fewer are left, the less it costs; commonly none
+    /// is after some messages.
+    #[inline(never)]
+    pub(super) fn note_filled(&mut self, table: &Table, origin: &Origin<'_, 'a>) {
+        let mut unfilled = std::mem::take(&mut self.buffers.unfilled[table.index]);
+        unfilled.retain(|place| {
+            let value = match &table.columns[*place].from {
+                From::Message(slot) => self.slots[*slot],
+                From::Element(slot) => origin.element[*slot],
+                from => self.about_message(from, &Type::Text),
+            };
+            matches!(value, None | Some(Value::Null))
+        });
+        self.buffers.unfilled[table.index] = unfilled;
     }
 }

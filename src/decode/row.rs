@@ -1,7 +1,5 @@
 //! Slots → tuples of a binary `COPY`.
 
-use std::sync::atomic::Ordering;
-
 use async_nats::{HeaderMap, HeaderName};
 
 use crate::batch::{self, Refused, Row, TableRows};
@@ -324,21 +322,9 @@ impl<'a> Rows<'_, 'a> {
             let written = match value {
                 None | Some(Value::Null) => Written::Null,
                 Some(value) => {
-                    let written = self.buffers.encoder.field(out, &column.ty, column.times, value).map_err(
-                        |fault| {
-                            self.fault(
-                                table,
-                                position,
-                                fault,
-                                Some(value),
-                                origin,
-                                out.len() - start as usize,
-                            )
-                        },
-                    )?;
-                    // After the value was used: before, it would have to be copied out of its slot.
-                    column.filled.store(true, Ordering::Relaxed);
-                    written
+                    self.buffers.encoder.field(out, &column.ty, column.times, value).map_err(|fault| {
+                        self.fault(table, position, fault, Some(value), origin, out.len() - start as usize)
+                    })?
                 }
             };
             if written == Written::Null {
@@ -363,6 +349,9 @@ impl<'a> Rows<'_, 'a> {
         }
         if !self.cost.row(out.len() - start as usize) {
             return Err(too_large(table));
+        }
+        if !self.buffers.unfilled[table.index].is_empty() {
+            self.note_filled(table, origin);
         }
         rows.rows.push(Row { start, message: self.index, element: origin.place, time });
         Ok(())

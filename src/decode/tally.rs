@@ -1,7 +1,5 @@
 //! What became of messages, to be told now and then.
 
-use std::sync::atomic::Ordering;
-
 use super::Decoder;
 use super::plan::{Column, Table};
 
@@ -63,24 +61,23 @@ impl Decoder {
                 Some(each) => std::mem::take(&mut each.found),
                 None => tally.taken,
             };
-            let unfilled = table.columns.iter().filter(|column| !is_filled(column)).count();
-            let changed = table.told_unfilled.replace(unfilled) != Some(unfilled);
-            tally.columns = changed.then(|| columns(table));
+            let unfilled = &self.buffers.unfilled[table.index];
+            let changed = table.told_unfilled.replace(unfilled.len()) != Some(unfilled.len());
+            tally.columns = changed.then(|| columns(table, unfilled));
         }
         tally
     }
 }
 
-fn is_filled(column: &Column) -> bool {
-    column.filled.load(Ordering::Relaxed)
-}
-
 /// Those that messages may lack: the others have a value for every message.
-fn columns(table: &Table) -> Vec<ColumnTally> {
-    let of = |(name, column): (&String, &Column)| {
-        let tally =
-            || ColumnTally { column: name.clone(), source: column.source.clone(), filled: is_filled(column) };
+fn columns(table: &Table, unfilled: &[usize]) -> Vec<ColumnTally> {
+    let of = |(place, (name, column)): (usize, (&String, &Column))| {
+        let tally = || ColumnTally {
+            column: name.clone(),
+            source: column.source.clone(),
+            filled: !unfilled.contains(&place),
+        };
         column.from.may_lack().then(tally)
     };
-    table.names.iter().zip(&table.columns).filter_map(of).collect()
+    table.names.iter().zip(&table.columns).enumerate().filter_map(of).collect()
 }

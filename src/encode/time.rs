@@ -55,10 +55,7 @@ pub(super) fn timestamp(value: Value<'_>, times: Times) -> Result<i64, Fault> {
         Value::Int(value) if times.unit == Some(TimeUnit::Us) => i128::from(value),
         Value::Str("infinity") => return Ok(i64::MAX),
         Value::Str("-infinity") => return Ok(i64::MIN),
-        Value::Str(text) => match number_in(text, times.unit) {
-            Some(number) => amount(number, times.unit, DIGITS)?,
-            None => text_micros(text, times.offset)?,
-        },
+        Value::Str(text) => text_or_digits(text, times)?,
         Value::Timestamp { seconds, nanos } => moment(seconds, nanos),
         value => amount(
             value,
@@ -141,6 +138,15 @@ pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Inter
     }
     let micros = amount(value, unit, expected)?.try_into().map_err(range)?;
     Ok(Interval { micros, days: 0, months: 0 })
+}
+
+/// Microseconds since the Unix epoch of a time in text.
+#[inline(never)]
+fn text_or_digits(text: &str, times: Times) -> Result<i128, Fault> {
+    match number_in(text, times.unit) {
+        Some(number) => amount(number, times.unit, DIGITS),
+        None => text_micros(text, times.offset),
+    }
 }
 
 /// The number that a text is, where a number would have a unit.

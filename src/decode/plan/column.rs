@@ -1,7 +1,5 @@
 //! How one column's value is made.
 
-use std::sync::atomic::AtomicBool;
-
 use jiff::tz::Offset;
 
 use crate::config::ColumnSource;
@@ -102,8 +100,7 @@ impl Column {
             };
             (from_place, from.unwrap_or(&column.name).to_owned())
         };
-        let (ty, not_null, filled) = (column.ty.clone(), column.not_null, AtomicBool::new(false));
-        Ok(Self { from, ty, times, not_null, default, source, filled })
+        Ok(Self { from, ty: column.ty.clone(), times, not_null: column.not_null, default, source })
     }
 }
 

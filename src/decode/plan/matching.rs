@@ -93,6 +93,15 @@ impl Plan {
         self.tables.iter().all(|table| !table.takes || by_headers(table))
     }
 
+    /// For each table, the places of the columns that messages may lack.
+    pub(in crate::decode) fn may_lack(&self) -> Vec<Vec<usize>> {
+        let of_table = |table: &Table| {
+            let columns = table.columns.iter().enumerate();
+            columns.filter(|(_, column)| column.from.may_lack()).map(|(place, _)| place).collect()
+        };
+        self.tables.iter().map(of_table).collect()
+    }
+
     /// Whether some table takes `message` by a condition on its headers.
     pub(in crate::decode) fn asks_for(&self, message: &Message<'_>) -> bool {
         let whens = self.tables.iter().filter_map(|table| table.when.as_ref());
