@@ -1,6 +1,6 @@
 //! What must be true after any fault.
 
-use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::consumer::pull;
 
 use super::{Daemon, World, eventually};
 
