@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::loss::{Cause, Loss};
+use crate::marker::Marker;
 
 fn filled() -> (Metrics, PipelineMetrics) {
     let metrics = Metrics::new();
@@ -10,6 +11,7 @@ fn filled() -> (Metrics, PipelineMetrics) {
     pipeline.resyncs("start").inc();
     pipeline.dead_letters("malformed").inc_by(2);
     pipeline.dead_letters("range").inc();
+    pipeline.passed_over(Marker::Removed).inc();
     pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
     pipeline.set_state("running", &["starting", "running"]);
     (metrics, pipeline)
