@@ -48,6 +48,7 @@ mod attempt;
 mod blame;
 mod error;
 mod memory;
+mod neighbours;
 pub(crate) mod partitions;
 pub(crate) mod refused;
 pub(crate) mod shape;

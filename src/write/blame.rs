@@ -13,11 +13,12 @@
 //!
 //! Each trial is a transaction that is rolled back. Sequences that defaults draw from leave gaps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::attempt::Stop;
+use super::neighbours::{NEIGHBOURS, nearest, neighbours};
 use super::refused::{Poisoned, Unit};
 use super::{Error, Writer};
 use crate::batch::{Batch, Excluded, Selection};
@@ -25,12 +26,7 @@ use crate::config::BadElement;
 use crate::copy::CopyError;
 use crate::postgres::sqlstate::{Decision, Step, decide};
 
-/// Neighbours that are tried first: one of them is good as a rule.
-const NEIGHBOURS: usize = 8;
-
-/// Neighbours that are tried at all, and for how long. Where more messages of a batch are bad than that, their number alone is
-/// for a person to look at.
-const ALL_NEIGHBOURS: usize = 128;
+/// How long neighbours are tried at all.
 const SEARCH: Duration = Duration::from_secs(5);
 
 /// How long a few messages that all fail, with nothing else in the batch, are taken for something that passes by itself:
@@ -446,58 +442,4 @@ impl Writer {
 fn is_conflict(error: &CopyError) -> bool {
     // Which errors those are is known to the table of decisions alone.
     decide(&error.source, Step::CopyData { mergeable: true }) == Decision::Merge
-}
-
-/// Up to [`ALL_NEIGHBOURS`] of `messages`, which are in order: the next ones on both sides of `of`, then some of all, then
-/// those after it and before it.
-fn nearest(messages: &[u32], of: u32) -> Vec<u32> {
-    let next = messages.partition_point(|&message| message < of);
-    let apart = messages.len().div_ceil(NEIGHBOURS).max(1);
-    let places = [next, next.wrapping_sub(1)].into_iter().chain((0..messages.len()).step_by(apart));
-    let places = places.chain(next..messages.len()).chain((0..next).rev());
-    let mut found = Vec::new();
-    for &message in places.filter_map(|place| messages.get(place)) {
-        if found.len() == ALL_NEIGHBOURS {
-            break;
-        }
-        if !found.contains(&message) {
-            found.push(message);
-        }
-    }
-    found
-}
-
-/// The other messages of the batch with rows for all of these tables, in stream order.
-fn neighbours(batch: &Batch, poisoned: &Poisoned, message: u32, tables: &[usize]) -> Vec<u32> {
-    let mut found: BTreeMap<u32, usize> = BTreeMap::new();
-    for &table in tables {
-        let rows = batch.rows.tables[table].rows.iter();
-        let mut messages: Vec<u32> =
-            rows.filter(|row| !poisoned.excluded.holds(table, row)).map(|row| row.message).collect();
-        messages.dedup();
-        for message in messages {
-            *found.entry(message).or_default() += 1;
-        }
-    }
-    let all = found.into_iter().filter(|&(other, count)| other != message && count == tables.len());
-    all.map(|(other, _)| other).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_neighbours_are_tried_first_and_some_of_all_after_them() {
-        assert_eq!(nearest(&[], 5), [0; 0]);
-        assert_eq!(nearest(&[7], 5), [7]);
-        assert_eq!(nearest(&[1, 2, 7, 9], 5), [7, 2, 1, 9]);
-        let all: Vec<u32> = (0..1000).collect();
-        let found = nearest(&all, 500);
-        assert_eq!(found[..3], [500, 499, 0]);
-        assert_eq!(found.len(), ALL_NEIGHBOURS);
-        assert!(found[..NEIGHBOURS].iter().any(|&message| message > 600));
-        let some: Vec<u32> = (0..30).collect();
-        assert_eq!(nearest(&some, 15).len(), 30);
-    }
 }
