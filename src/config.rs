@@ -309,12 +309,6 @@ impl Pipeline {
         self.durable.clone().unwrap_or_else(|| format!("jetcopy-{}", self.name))
     }
 
-    /// The subjects that it reads.
-    pub(crate) fn filter(&self) -> impl Iterator<Item = &str> {
-        let all = self.subjects.is_empty().then_some(">");
-        self.subjects.iter().map(String::as_str).chain(all)
-    }
-
     fn default_max_buffered_bytes() -> ByteSize {
         // Two pulls of a quarter each, and three batches of 4 MiB with their messages; see ARCHITECTURE.md.
         ByteSize::mib(64)

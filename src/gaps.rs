@@ -13,12 +13,12 @@
 //! what is not seen then is a filter that was changed and put back within the time of one batch, and skipped only
 //! messages in narrow gaps.
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Config as Wanted;
 use async_nats::jetstream::context::{Context, RequestError};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, HeaderMap};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
@@ -125,6 +125,11 @@ impl Contents {
             question: format!("STREAM.MSG.GET.{}", pipeline.stream),
             subjects: subjects.to_vec(),
         }
+    }
+
+    /// The connection's client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.nats.client
     }
 
     /// The sequence of the first message at or after `sequence`.

@@ -283,7 +283,8 @@ pub async fn run(
         if progress.lag.behind().is_none() && consumer.num_pending > 0 {
             // Nothing has come since the generation began.
             let after = metrics.reads_after().unwrap_or(0);
-            if let Ok(Ok(Some(oldest))) = tokio::time::timeout(PROBE, oldest(&held, &pipeline, after)).await {
+            let oldest = oldest(contents.client(), &stream, &pipeline, after);
+            if let Ok(Ok(Some(oldest))) = tokio::time::timeout(PROBE, oldest).await {
                 progress.lag.waits_since(oldest);
             }
         }

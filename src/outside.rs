@@ -165,7 +165,7 @@ impl Outside {
         let Some(read) = read else { return Ok(()) };
         self.headroom_sequences = Some((read + 1).saturating_sub(state.first_sequence));
         let now = Timestamp::now().as_nanosecond();
-        let oldest = lag::oldest(&stream, pipeline, read).await?;
+        let oldest = lag::oldest(client, stream.cached_info(), pipeline, read).await?;
         self.undelivered_messages = match oldest {
             None => Some(0),
             Some(_) => lag::backlog(state, pipeline, read, durable.as_ref()),

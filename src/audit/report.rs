@@ -148,11 +148,14 @@ impl fmt::Display for Report {
                 }
             }
             Method::Counts { table } => {
-                let Counts { committed, dead_letters, .. } = counts;
+                let Counts { committed, dead_letters, passed_over, .. } = counts;
                 writeln!(
                     f,
                     "counted {committed} rows of {table} and {dead_letters} dead letters against the messages"
                 )?;
+                if *passed_over > 0 {
+                    writeln!(f, "  {passed_over} markers of removals and schedules, which have no row")?;
+                }
             }
         }
         for text in &self.not_proven {

@@ -1,27 +1,20 @@
 //! Which message waits longest.
 
-use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
+use async_nats::Client;
+use async_nats::jetstream::stream;
 
 use crate::config::Pipeline;
+use crate::stored;
 
 /// When the stream stored the first message after the sequence `after` that `pipeline` reads, in nanoseconds since the Unix
-/// epoch; `None` where it holds none.
+/// epoch; `None` where it holds none. One that the client library cannot read counts like any other.
 pub(crate) async fn oldest(
-    stream: &Stream,
+    client: &Client,
+    stream: &stream::Info,
     pipeline: &Pipeline,
     after: u64,
-) -> Result<Option<i64>, RawMessageError> {
-    let from = (after + 1).max(stream.cached_info().state.first_sequence);
-    let mut oldest = None;
-    for subject in pipeline.filter() {
-        match stream.raw_message_builder().sequence(from).next_by_subject(subject).send().await {
-            Ok(message) => {
-                let time = i64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-                oldest = Some(oldest.map_or(time, |oldest: i64| oldest.min(time)));
-            }
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(oldest)
+) -> Result<Option<i64>, stored::Error> {
+    let from = (after + 1).max(stream.state.first_sequence);
+    let first = stored::first(client, &stream.config.name, from, &pipeline.subjects).await?;
+    Ok(first.map(|message| message.timestamp_ns))
 }

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context, ContextBuilder};
 use async_nats::jetstream::stream;
@@ -77,7 +78,7 @@ impl Outlook {
                     opened.ok()?
                 };
                 let context = ContextBuilder::new().timeout(ANSWER).build(connected.client.clone());
-                look(&context, pipeline, status, lag, metrics).await?;
+                look(&connected.client, &context, pipeline, status, lag, metrics).await?;
                 Some(connected)
             });
             // One that did not answer is left: it may never, and a new one says soon whether anybody does.
@@ -93,6 +94,7 @@ impl Outlook {
 }
 
 async fn look(
+    client: &Client,
     context: &Context,
     pipeline: &config::Pipeline,
     status: &PipelineStatus,
@@ -115,7 +117,7 @@ async fn look(
         (None, floor) => floor,
     };
     let oldest = match read {
-        Some(read) => oldest(&stream, pipeline, read).await.ok(),
+        Some(read) => oldest(client, stream.cached_info(), pipeline, read).await.ok(),
         None => None,
     };
     let backlog = match (oldest, read, &durable) {

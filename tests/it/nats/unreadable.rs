@@ -218,6 +218,35 @@ async fn a_server_that_dies_among_unreadable_messages_makes_no_good_one_a_dead_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_long_an_unreadable_message_waits_is_known_with_and_without_a_daemon() {
+    let world = shared().await;
+    let config = world.config(&events_with(MUCH_POISON));
+    let mut raw = Raw::connect(&world);
+    let daemon = Daemon::start(&config);
+    daemon.says("http=").await;
+    oracle(&world, &daemon, "events", "events", event(1)).await;
+    // Nothing of it can be written, so that the daemon looks from outside.
+    world.run(&config, &["pause", "events"]).await.well();
+    raw.publish(&world, b".a", Some(b"broken"), &event(2)).await;
+    world.publish("a", [event(3)]).await;
+    eventually("the daemon to know how long it waits", async || {
+        let status = daemon.status();
+        status["undelivered_messages"] == 2 && status["behind_seconds"].as_f64().is_some_and(|age| age > 0.0)
+    })
+    .await;
+    world.run(&config, &["resume", "events"]).await.well();
+    oracle(&world, &daemon, "events", "events", event(4)).await;
+    daemon.kill();
+    raw.publish(&world, b".a", Some(b"broken"), &event(5)).await;
+    let objects = world.run(&config, &["status", "--json"]).await.out;
+    let seen: serde_json::Value = serde_json::from_str(&objects).unwrap();
+    let seen = if seen["pipelines"].is_array() { &seen["pipelines"][0] } else { &seen[0] };
+    assert!(seen["unknown"].is_null(), "{objects}");
+    assert_eq!(seen["undelivered_messages"], 1, "{objects}");
+    assert!(seen["behind_seconds"].as_f64().unwrap() > 0.0, "{objects}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_that_look_like_a_servers_own_status_are_a_publishers_and_make_rows() {
     let world = shared().await;
     let mut raw = Raw::connect(&world);
