@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
+use crate::store::life::{self, Lives};
 
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
 const MIGRATIONS: &[Migration] = &[
@@ -72,6 +73,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "dead_letter_counts",
         sql: include_str!("../migrations/V20__dead_letter_counts.sql"),
     },
+    Migration { version: 21, name: "store_life", sql: include_str!("../migrations/V21__store_life.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.
@@ -167,6 +169,8 @@ pub struct Report {
     pub applied: Vec<Entry>,
     /// Version of the TimescaleDB extension in the database; without it the store tables have native partitions.
     pub timescaledb: Option<String>,
+    /// A line for each table and roll-up of the store that this run created: how long its rows live.
+    pub lives: Vec<String>,
 }
 
 /// Why a run changed nothing.
@@ -196,12 +200,17 @@ pub enum MigrateError {
     History(#[source] tokio_postgres::Error),
 }
 
-/// Applies what is pending.
+/// Applies what is pending; what is created gets the store's defaults.
 pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
+    migrate_with(config, &Lives::default()).await
+}
+
+/// Applies what is pending; what is created gets what is named of the store, and the defaults beside it.
+pub async fn migrate_with(config: &config::Postgres, named: &Lives) -> Result<Report, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
     // Such as that a table stays as it is, and why.
     session.show_warnings();
-    let report = apply(&session.client).await;
+    let report = apply(&session.client, named).await;
     // Closing the connection rolls back what was not committed.
     session.close().await;
     report
@@ -224,7 +233,7 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
     entries
 }
 
-async fn apply(client: &Client) -> Result<Report, MigrateError> {
+async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
     client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
     client.batch_execute(CREATE_HISTORY).await.map_err(MigrateError::History)?;
     let mut pending = Vec::new();
@@ -235,6 +244,7 @@ async fn apply(client: &Client) -> Result<Report, MigrateError> {
             State::Changed | State::Unknown => return Err(MigrateError::Diverged(entry)),
         }
     }
+    let before = life::found(client).await.map_err(MigrateError::History)?;
     for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;
         client.batch_execute(sql).await.map_err(|source| MigrateError::Migration {
@@ -248,6 +258,9 @@ async fn apply(client: &Client) -> Result<Report, MigrateError> {
             .map_err(MigrateError::History)?;
         tracing::info!(version, name, "migration applied");
     }
+    let created =
+        life::found(client).await.map_err(MigrateError::History)?.difference(&before).copied().collect();
+    let lives = life::begin(client, named, &created).await.map_err(MigrateError::History)?;
     let mut applied = history(client).await.map_err(MigrateError::History)?;
     applied.retain(|entry| pending.contains(&entry.version));
     let timescaledb = client
@@ -256,7 +269,7 @@ async fn apply(client: &Client) -> Result<Report, MigrateError> {
         .and_then(|row| row.map(|row| row.try_get(0)).transpose())
         .map_err(MigrateError::History)?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
-    Ok(Report { applied, timescaledb })
+    Ok(Report { applied, timescaledb, lives })
 }
 
 async fn history(client: &Client) -> Result<Vec<Entry>, tokio_postgres::Error> {

@@ -4,7 +4,8 @@
 //! retention. With TimescaleDB its own jobs do that, without it `jetcopy maintain` does.
 //!
 //! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
-//! - [`timescale`]: TimescaleDB's policies, as `[store]` wants them.
+//! - [`life`]: how long rows live, as the database keeps it.
+//! - [`timescale`]: TimescaleDB's policies, brought to that.
 //! - [`query`]: reading the store, and the changes to it that people make.
 //! - [`bounds`]: how far from today partitions are added on demand.
 //! - [`partitions`], [`rollup`]: what [`maintain`] does where there is no TimescaleDB.
@@ -12,6 +13,7 @@
 
 pub mod bounds;
 pub mod catalog;
+pub mod life;
 pub mod maintain;
 pub mod partitions;
 pub mod query;

@@ -34,7 +34,7 @@ use crate::metrics::{self, PipelineMetrics, gauge_value};
 use crate::poison::Window;
 use crate::postgres::connect::Session;
 use crate::status::PipelineStatus;
-use crate::store::bounds::Bounds;
+use crate::store::bounds::Named;
 
 use attempt::{Attempt, Stop};
 use blame::Halt;
@@ -84,7 +84,7 @@ pub struct Writer {
     /// The tables, in the order of the configuration.
     pub targets: Vec<Target>,
     /// How far from today partitions are to be added.
-    pub partitions: Bounds,
+    pub partitions: Named,
     /// How much poison there was lately.
     pub poison: Arc<Mutex<Window>>,
     /// What the generations before have learnt, and this one learns.

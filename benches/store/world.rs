@@ -43,7 +43,7 @@ impl World {
         world.process = world.number("SELECT pg_backend_pid()").await as u32;
         migrate::migrate(&world.settings()).await.unwrap();
         if world.timescale() {
-            store::timescale::apply(&world.settings(), &config::Store::default()).await.unwrap();
+            store::timescale::apply(&world.settings()).await.unwrap();
             // The bench compresses and refreshes by itself, and drops nothing.
             world
                 .execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000")

@@ -4,8 +4,8 @@ use super::Failure;
 use crate::config::Config;
 use crate::migrate::{self, Report};
 use crate::postgres::connect;
-use crate::store::bounds;
 use crate::store::timescale::{self, Applied, Change};
+use crate::store::{bounds, life};
 
 /// How the server knows the session.
 const APPLICATION_NAME: &str = "jetcopy migrate";
@@ -16,6 +16,10 @@ pub struct Args {
     /// List every migration and how it stands; change nothing.
     #[arg(long)]
     pub status: bool,
+
+    /// Shorten the retention of the store's tables where the configuration says so, though it drops rows.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Runs the command; what it did or found goes to standard output, a line each.
@@ -26,8 +30,9 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let Report { applied, timescaledb } =
-        migrate::migrate(&config.postgres).await.map_err(Failure::failed)?;
+    let (postgres, store) = (&config.postgres, &config.store);
+    let Report { applied, timescaledb, lives } =
+        migrate::migrate_with(postgres, &store.named).await.map_err(Failure::failed)?;
     if applied.is_empty() {
         println!("nothing to migrate: every migration is applied");
     } else {
@@ -39,20 +44,23 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
         }
     }
+    for line in lives {
+        println!("{line}");
+    }
     keep_bounds(config).await?;
-    say(&timescale::apply(&config.postgres, &config.store).await.map_err(Failure::failed)?);
+    for line in life::apply(postgres, &store.named, args.yes).await.map_err(Failure::failed)? {
+        println!("{line}");
+    }
+    say(&timescale::apply(postgres).await.map_err(Failure::failed)?);
     Ok(())
 }
 
 /// Lets the database keep how far partitions are added on demand.
 async fn keep_bounds(config: &Config) -> Result<(), Failure> {
     let session = connect::connect(&config.postgres, APPLICATION_NAME).await.map_err(Failure::failed)?;
-    let before = bounds::keep(&session.client, config.store.partitions).await.map_err(Failure::failed)?;
-    if let Some(before) = before {
-        println!(
-            "partitions are added on demand within {}; before, it was {before}",
-            config.store.partitions
-        );
+    let changed = bounds::keep(&session.client, config.store.partitions).await.map_err(Failure::failed)?;
+    if let Some((before, now)) = changed {
+        println!("partitions are added on demand within {now}; before, it was {before}");
     }
     session.close().await;
     Ok(())
@@ -63,7 +71,7 @@ fn say(applied: &Applied) {
         Applied::Absent => {}
         Applied::Unlicensed => println!(
             "TimescaleDB runs under the Apache licence (timescaledb.license), which has no compression, no retention \
-             and no continuous aggregates: nothing of [store] was applied, and the tables grow"
+             and no continuous aggregates: nothing is applied, and the tables grow"
         ),
         Applied::Done(lines) => {
             let unchanged = lines.iter().filter(|line| matches!(line.change, Change::Unchanged(_))).count();
@@ -71,7 +79,7 @@ fn say(applied: &Applied) {
                 println!("{line}");
             }
             if unchanged > 0 {
-                println!("{unchanged} settings of [store] are applied already");
+                println!("{unchanged} settings of the store are applied already");
             }
         }
     }

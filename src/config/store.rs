@@ -1,9 +1,8 @@
 //! `[store]`: how long the rows of the store's tables live, and what becomes of them.
 //!
-//! Guarantees: settings hold every table and roll-up of the [`catalog`], with the catalog's defaults where nothing else
-//! is set; a name that is not in it is an unknown key.
+//! Guarantees: settings hold what the configuration names, and nothing else: the rest is the database's
+//! (`store/life.rs`). A name that is not in the [`catalog`] is an unknown key.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,10 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use crate::store::bounds::{self, Bounds};
-use crate::store::catalog::{
-    self, After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
-};
+use crate::store::bounds::{self, Named};
+use crate::store::catalog::{self, After, ROLLUPS, Rollup, RollupLife, StoreTable, TABLES, TableLife};
+use crate::store::life::{self, Lives};
 
 /// The settings beside the tables and roll-ups.
 const MAINTAIN_INTERVAL: &str = "maintain_interval";
@@ -28,31 +26,33 @@ static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     [MAINTAIN_INTERVAL, PARTITIONS_BACK, PARTITIONS_AHEAD].into_iter().chain(tables).chain(rollups).collect()
 });
 
-/// How many buckets a refresh must span at least, or TimescaleDB refuses the policy.
-const MIN_BUCKETS: u32 = 2;
-
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// How often the daemon does what TimescaleDB's jobs would, where there is no TimescaleDB, and what they never do.
+    /// How often the daemon does what TimescaleDB's jobs would, where there is no TimescaleDB, and what they
+    /// never do.
     pub maintain_interval: Duration,
-    /// How far from today partitions are added on demand.
-    pub partitions: Bounds,
-    tables: BTreeMap<&'static str, TableLife>,
-    rollups: BTreeMap<&'static str, RollupLife>,
+    /// How far from today partitions are added on demand, where it is named.
+    pub partitions: Named,
+    /// What is named of the tables and roll-ups. The database keeps the rest.
+    pub named: Lives,
 }
 
 impl Store {
-    /// The life cycle of a table's rows.
+    /// The life cycle that a table's rows get when jetcopy creates it.
     #[must_use]
     pub fn table(&self, table: &StoreTable) -> TableLife {
-        self.tables.get(table.name).copied().unwrap_or(table.life)
+        self.first().table(table)
     }
 
-    /// The life cycle of a roll-up's buckets.
+    /// The life cycle that a roll-up's buckets get when jetcopy creates it.
     #[must_use]
     pub fn rollup(&self, rollup: &Rollup) -> RollupLife {
-        self.rollups.get(rollup.name).copied().unwrap_or(rollup.life)
+        self.first().rollup(rollup)
+    }
+
+    fn first(&self) -> Lives {
+        self.named.over(&Lives::defaults())
     }
 
     /// Everything that is wrong with these settings: the key, and what would be right.
@@ -64,65 +64,20 @@ impl Store {
             }
         };
         positive(format!("store.{MAINTAIN_INTERVAL}"), self.maintain_interval);
-        for (name, life) in &self.tables {
-            positive(format!("store.{name}.chunk_interval"), life.chunk_interval);
-            for (key, after) in [("compress_after", life.compress_after), ("retention", life.retention)] {
-                after.age().into_iter().for_each(|age| positive(format!("store.{name}.{key}"), age));
-            }
-        }
-        for (name, life) in &self.rollups {
-            positive(format!("store.{name}.refresh.every"), life.refresh.every);
-            life.retention.age().into_iter().for_each(|age| positive(format!("store.{name}.retention"), age));
+        for ((relation, setting), after) in
+            self.named.iter().filter(|((_, setting), _)| *setting != life::LAG)
+        {
+            after.age().into_iter().for_each(|age| positive(format!("store.{relation}.{setting}"), age));
         }
         for (key, days) in
             [(PARTITIONS_BACK, self.partitions.back), (PARTITIONS_AHEAD, self.partitions.ahead)]
         {
-            if days > bounds::FARTHEST {
+            if days.is_some_and(|days| days > bounds::FARTHEST) {
                 found.push((format!("store.{key}"), format!("must be at most {}d", bounds::FARTHEST)));
             }
         }
-        for rollup in &ROLLUPS {
-            found.extend(self.window(rollup));
-        }
+        found.extend(self.first().problems());
         found
-    }
-
-    /// What is wrong with the span of time that a roll-up refreshes.
-    fn window(&self, rollup: &Rollup) -> Option<(String, String)> {
-        let RollupLife { refresh: Refresh { window, lag, .. }, retention } = self.rollup(rollup);
-        let (key, text) = match (self.retention(rollup.source).age(), retention.age()) {
-            (Some(kept), _) if window > kept => (
-                "refresh.window",
-                format!(
-                    "is {}, and {} keeps its rows for {}: the refresh would empty buckets whose rows were dropped; at \
-                     most {}",
-                    written(window),
-                    rollup.source,
-                    written(kept),
-                    written(kept),
-                ),
-            ),
-            (_, Some(kept)) if window > kept => (
-                "retention",
-                format!("is {}, less than refresh.window: dropped buckets would come again", written(kept)),
-            ),
-            _ if window < lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS) => (
-                "refresh.window",
-                format!(
-                    "is {}: must be {MIN_BUCKETS} buckets more than refresh.lag, at least {}",
-                    written(window),
-                    written(lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS)),
-                ),
-            ),
-            _ => return None,
-        };
-        Some((format!("store.{}.{key}", rollup.name), text))
-    }
-
-    fn retention(&self, name: &str) -> After {
-        let table = catalog::table(name).map(|table| self.table(table).retention);
-        let rollup = catalog::rollup(name).map(|rollup| self.rollup(rollup).retention);
-        table.or(rollup).unwrap_or(After::Never)
     }
 }
 
@@ -131,9 +86,8 @@ impl Default for Store {
         Self {
             // The finest roll-up has a bucket a minute.
             maintain_interval: Duration::from_mins(1),
-            partitions: Bounds::default(),
-            tables: TABLES.iter().map(|table| (table.name, table.life)).collect(),
-            rollups: ROLLUPS.iter().map(|rollup| (rollup.name, rollup.life)).collect(),
+            partitions: Named::default(),
+            named: Lives::default(),
         }
     }
 }
@@ -156,13 +110,13 @@ impl<'de> Deserialize<'de> for Store {
                     if key == MAINTAIN_INTERVAL {
                         store.maintain_interval = duration(&mut map)?;
                     } else if key == PARTITIONS_BACK {
-                        store.partitions.back = bounds::days(duration(&mut map)?);
+                        store.partitions.back = Some(bounds::days(duration(&mut map)?));
                     } else if key == PARTITIONS_AHEAD {
-                        store.partitions.ahead = bounds::days(duration(&mut map)?);
-                    } else if let Some(life) = store.tables.get_mut(key.as_str()) {
-                        map.next_value::<TableChange>()?.apply(life);
-                    } else if let Some(life) = store.rollups.get_mut(key.as_str()) {
-                        map.next_value::<RollupChange>()?.apply(life);
+                        store.partitions.ahead = Some(bounds::days(duration(&mut map)?));
+                    } else if let Some(table) = catalog::table(&key) {
+                        map.next_value::<TableChange>()?.name(table.name, &mut store.named);
+                    } else if let Some(rollup) = catalog::rollup(&key) {
+                        map.next_value::<RollupChange>()?.name(rollup.name, &mut store.named);
                     } else {
                         return Err(A::Error::unknown_field(&key, &KEYS));
                     }
@@ -179,7 +133,7 @@ fn duration<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Duration, A::Error> {
     Ok(map.next_value::<humantime_serde::Serde<Duration>>()?.into_inner())
 }
 
-/// `[store.frame_metadata]` and the like: what is not set stays as it is.
+/// `[store.frame_metadata]` and the like: what is not set is not named.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TableChange {
@@ -190,11 +144,11 @@ pub(super) struct TableChange {
 }
 
 impl TableChange {
-    fn apply(self, life: &mut TableLife) {
+    fn name(self, table: &'static str, named: &mut Lives) {
         let Self { chunk_interval, compress_after, retention } = self;
-        life.chunk_interval = chunk_interval.unwrap_or(life.chunk_interval);
-        life.compress_after = compress_after.map_or(life.compress_after, |Setting(after)| after);
-        life.retention = retention.map_or(life.retention, |Setting(after)| after);
+        chunk_interval.map(|age| named.set((table, life::CHUNK_INTERVAL), After::Age(age)));
+        compress_after.map(|Setting(after)| named.set((table, life::COMPRESS_AFTER), after));
+        retention.map(|Setting(after)| named.set((table, life::RETENTION), after));
     }
 }
 
@@ -219,12 +173,12 @@ pub(super) struct RefreshChange {
 }
 
 impl RollupChange {
-    fn apply(self, life: &mut RollupLife) {
+    fn name(self, rollup: &'static str, named: &mut Lives) {
         let Self { retention, refresh: RefreshChange { every, window, lag } } = self;
-        life.retention = retention.map_or(life.retention, |Setting(after)| after);
-        life.refresh.every = every.unwrap_or(life.refresh.every);
-        life.refresh.window = window.unwrap_or(life.refresh.window);
-        life.refresh.lag = lag.unwrap_or(life.refresh.lag);
+        retention.map(|Setting(after)| named.set((rollup, life::RETENTION), after));
+        every.map(|age| named.set((rollup, life::EVERY), After::Age(age)));
+        window.map(|age| named.set((rollup, life::WINDOW), After::Age(age)));
+        lag.map(|age| named.set((rollup, life::LAG), After::Age(age)));
     }
 }
 

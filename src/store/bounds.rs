@@ -3,7 +3,7 @@
 //! Guarantees: only this module and the migrations name `jetcopy.partition_bounds`. What is written there is in force at
 //! once, for every daemon on the database.
 //!
-//! It does not guard against two configurations that differ: the last `jetcopy migrate` wins, and the others'
+//! It does not guard against two configurations that differ: the last `jetcopy migrate` that names them wins, and the others'
 //! `jetcopy check` warns.
 
 use std::fmt;
@@ -39,13 +39,6 @@ pub struct Bounds {
     pub ahead: u32,
 }
 
-impl Default for Bounds {
-    fn default() -> Self {
-        // What migration 18 writes: late data of some years and a clock that is a little fast, and not 1970.
-        Self { back: 1_000, ahead: 7 }
-    }
-}
-
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { back, ahead } = self;
@@ -67,6 +60,23 @@ impl Bounds {
     }
 }
 
+/// What a configuration says of the bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Named {
+    /// `store.partitions_back`, in days.
+    pub back: Option<u32>,
+    /// `store.partitions_ahead`, in days.
+    pub ahead: Option<u32>,
+}
+
+impl Named {
+    /// These, and where nothing is named those.
+    #[must_use]
+    pub fn over(self, bounds: Bounds) -> Bounds {
+        Bounds { back: self.back.unwrap_or(bounds.back), ahead: self.ahead.unwrap_or(bounds.ahead) }
+    }
+}
+
 /// A duration in days, a part of one counted as one.
 #[must_use]
 pub fn days(duration: Duration) -> u32 {
@@ -82,14 +92,15 @@ pub async fn kept(client: &Client) -> Result<Option<Bounds>, tokio_postgres::Err
     client.query_typed_opt(READ, &[]).await?.map(|row| Bounds::of(&row)).transpose()
 }
 
-/// Lets the database keep these; what it had before, where that was something else.
-pub async fn keep(client: &Client, bounds: Bounds) -> Result<Option<Bounds>, tokio_postgres::Error> {
-    let before = kept(client).await?;
-    if before == Some(bounds) {
+/// Lets the database keep what is named; what it had before and has now, where that is something else.
+pub async fn keep(client: &Client, named: Named) -> Result<Option<(Bounds, Bounds)>, tokio_postgres::Error> {
+    let Some(before) = kept(client).await? else { return Ok(None) };
+    let bounds = named.over(before);
+    if before == bounds {
         return Ok(None);
     }
     let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX);
     let (back, ahead) = (days(bounds.back), days(bounds.ahead));
     client.execute_typed(WRITE, &[(&back, Type::INT4), (&ahead, Type::INT4)]).await?;
-    Ok(before)
+    Ok(Some((before, bounds)))
 }

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 
 use super::catalog::{ROLLUPS, TABLES, written};
 use super::partitions::{self, Partitioned};
-use super::rollup;
+use super::{life, rollup};
 use crate::config::{self, Config};
 use crate::metrics::MaintainMetrics;
 use crate::postgres::connect::{self, ConnectError, Session};
@@ -30,8 +30,8 @@ const APPLICATION_NAME: &str = "jetcopy maintain";
 /// waits for it. Its number is `jetcopm\0` in ASCII, beside that of `jetcopy migrate`.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(x'6a6574636f706d00'::bigint)";
 
-/// The steps need what migration 10 makes.
-const MIGRATED: &str = "SELECT to_regclass('jetcopy.rollups') IS NOT NULL";
+/// The steps need what migration 21 makes.
+const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_life') IS NOT NULL";
 
 /// The roll-ups that jetcopy keeps.
 const KEPT: &str = "SELECT name FROM jetcopy.rollups";
@@ -123,7 +123,7 @@ impl Report {
     }
 }
 
-/// Does all there is to do, once. With `all`, roll-ups are refreshed that are not due yet.
+/// Does all there is to do, once, by what the database keeps; where `store` names something else, that is told. With `all`, roll-ups are refreshed that are not due yet.
 pub async fn maintain(
     postgres: &config::Postgres,
     store: &config::Store,
@@ -160,6 +160,10 @@ async fn steps(
     report: &mut Report,
 ) -> Result<(), Error> {
     let client = &session.client;
+    let lives = life::kept(client).await?;
+    for ((relation, _), text) in life::differences(&store.named, &lives) {
+        report.add(relation, Kind::Unchanged, text + ": `jetcopy migrate` changes it");
+    }
     let ours = partitions::tables(client).await?;
     for table in &ours {
         match partitions::add_ahead(client, table).await {
@@ -172,7 +176,7 @@ async fn steps(
     let rows = client.query_typed(KEPT, &[]).await?;
     let kept: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     for rollup in ROLLUPS.iter().filter(|rollup| kept.iter().any(|kept| kept == rollup.name)) {
-        let life = store.rollup(rollup);
+        let life = lives.rollup(rollup);
         match rollup::refresh(client, rollup, &life, all).await {
             Ok(None) => {}
             Ok(Some(rollup::Refreshed { corrected, rows, expired })) => {
@@ -195,7 +199,7 @@ async fn steps(
         let (name, oid): (String, u32) = (row.try_get(0)?, row.try_get(1)?);
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { continue };
         if let Some(ours) = ours.iter().find(|ours| ours.oid == oid) {
-            retention(session, ours, store.table(table).retention.age(), report).await;
+            retention(session, ours, lives.table(table).retention.age(), report).await;
         } else if hypertables.contains(&oid) {
             report.add(&name, Kind::Unchanged, "a hypertable: TimescaleDB's own jobs maintain it");
         } else {

@@ -1,6 +1,6 @@
 //! TimescaleDB's side of the life cycle: chunk intervals, compression, and the policies that compress, drop and refresh.
 //!
-//! Guarantees: either all of it is as the settings say or nothing was changed; running it again changes nothing; what
+//! Guarantees: either all of it is as the database keeps it (`store/life.rs`) or nothing was changed; running it again changes nothing; what
 //! it cannot or must not touch (a table that is no hypertable or another role's, somebody's own compression settings or
 //! policies) it leaves, and says so.
 //!
@@ -8,6 +8,7 @@
 //! since 2.18 they are aliases of the columnstore's. When a job runs is TimescaleDB's decision. Roll-ups that the
 //! migrations did not create are not created here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -18,8 +19,13 @@ use tokio_postgres::{Client, Row};
 use crate::config;
 use crate::migrate;
 use crate::postgres::connect::{self, ConnectError};
-use crate::store::catalog::{After, ROLLUPS, Rollup, RollupLife, StoreTable, TABLES, TableLife, written};
+use crate::store::catalog::{
+    After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
+};
+use crate::store::life;
 use policies::{COMPRESSION, RETENTION};
+
+pub(super) use policies::interval;
 
 mod policies;
 
@@ -134,34 +140,98 @@ pub enum Error {
     Transaction(#[source] tokio_postgres::Error),
 }
 
-/// Makes the database follow `[store]`.
-pub async fn apply(postgres: &config::Postgres, store: &config::Store) -> Result<Applied, Error> {
+/// Makes TimescaleDB follow what the database keeps of `[store]`.
+pub async fn apply(postgres: &config::Postgres) -> Result<Applied, Error> {
     let session = connect::connect(postgres, APPLICATION_NAME).await?;
-    let applied = apply_on(&session.client, store).await;
+    let applied = apply_on(&session.client).await;
     // Closing the connection rolls back what was not committed.
     session.close().await;
     applied
 }
 
-async fn apply_on(client: &Client, store: &config::Store) -> Result<Applied, Error> {
+async fn apply_on(client: &Client) -> Result<Applied, Error> {
     client.batch_execute(migrate::BEGIN).await.map_err(Error::Transaction)?;
+    let schema = match look(client).await? {
+        Offered::Nothing => return Ok(Applied::Absent),
+        Offered::Unlicensed => return Ok(Applied::Unlicensed),
+        Offered::Functions(schema) => schema,
+    };
+    let lives = life::kept(client).await.map_err(Error::Transaction)?;
+    let mut run = Run { client, schema, lines: Vec::new() };
+    for table in &TABLES {
+        run.table(table, &lives.table(table)).await?;
+    }
+    for rollup in &ROLLUPS {
+        run.rollup(rollup, &lives.rollup(rollup)).await?;
+    }
+    life::applied(client).await.map_err(Error::Transaction)?;
+    client.batch_execute("COMMIT").await.map_err(Error::Transaction)?;
+    Ok(Applied::Done(run.lines))
+}
+
+/// What of TimescaleDB there is.
+enum Offered {
+    /// It is not installed.
+    Nothing,
+    /// Its licence allows nothing that is needed here.
+    Unlicensed,
+    /// All of it; its functions lie in this schema, as SQL writes it.
+    Functions(String),
+}
+
+async fn look(client: &Client) -> Result<Offered, Error> {
     let Some(row) = client.query_typed_opt(LOOK, &[]).await.map_err(Error::Transaction)? else {
-        return Ok(Applied::Absent);
+        return Ok(Offered::Nothing);
     };
     let (schema, licence): (String, Option<String>) =
         row.try_get(0).and_then(|schema| Ok((schema, row.try_get(1)?))).map_err(Error::Transaction)?;
-    if licence.as_deref() != Some(LICENCE) {
-        return Ok(Applied::Unlicensed);
+    Ok(if licence.as_deref() == Some(LICENCE) { Offered::Functions(schema) } else { Offered::Unlicensed })
+}
+
+/// The life of hypertables and continuous aggregates as TimescaleDB's jobs have it. A job that goes by something else than age
+/// says nothing.
+pub(super) async fn in_force(client: &Client) -> Result<BTreeMap<life::Key, After>, Error> {
+    let mut found = BTreeMap::new();
+    if !matches!(look(client).await?, Offered::Functions(_)) {
+        return Ok(found);
     }
-    let mut run = Run { client, schema, lines: Vec::new() };
     for table in &TABLES {
-        run.table(table, &store.table(table)).await?;
+        let relation = table.name;
+        let Some(is) = look_at(client, table).await?.filter(|is| is.hypertable) else { continue };
+        let Some(interval) = is.chunk_interval else { continue };
+        found.insert((relation, life::CHUNK_INTERVAL), After::Age(interval));
+        for (setting, policy) in [(life::COMPRESS_AFTER, &COMPRESSION), (life::RETENTION, &RETENTION)] {
+            let after = policies::age(client, relation, policy).await?;
+            found.extend(after.map(|after| ((relation, setting), after)));
+        }
     }
     for rollup in &ROLLUPS {
-        run.rollup(rollup, &store.rollup(rollup)).await?;
+        let relation = rollup.name;
+        let failed = |source| Error::Server { action: "read the state", relation, source };
+        let row = client.query_typed_opt(LOOK_AT_ROLLUP, &[(&relation, Type::TEXT)]).await.map_err(failed)?;
+        let aggregate = row.map(|row| row.try_get::<_, bool>(1)).transpose().map_err(failed)?;
+        if aggregate != Some(true) {
+            continue;
+        }
+        let retention = policies::age(client, relation, &RETENTION).await?;
+        found.extend(retention.map(|after| ((relation, life::RETENTION), after)));
+        if let Some(Refresh { every, window, lag }) = policies::refreshed(client, relation).await? {
+            for (setting, span) in [(life::EVERY, every), (life::WINDOW, window), (life::LAG, lag)] {
+                found.insert((relation, setting), After::Age(span));
+            }
+        }
     }
-    client.batch_execute("COMMIT").await.map_err(Error::Transaction)?;
-    Ok(Applied::Done(run.lines))
+    Ok(found)
+}
+
+async fn look_at(client: &Client, table: &'static StoreTable) -> Result<Option<Table>, Error> {
+    let relation = table.name;
+    let columns: Vec<&str> = [table.time].iter().chain(table.segment_by).copied().collect();
+    let failed = |source| Error::Server { action: "read the state", relation, source };
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+        [(&relation, Type::TEXT), (&table.time, Type::TEXT), (&columns, Type::TEXT_ARRAY)];
+    let row = client.query_typed_opt(LOOK_AT_TABLE, &parameters).await.map_err(failed)?;
+    row.map(|row| Table::read(&row)).transpose().map_err(failed)
 }
 
 /// One run, in its transaction.
@@ -213,21 +283,10 @@ impl Run<'_> {
 
     async fn table(&mut self, table: &'static StoreTable, life: &TableLife) -> Result<(), Error> {
         let name = table.name;
-        let columns: Vec<&str> = [table.time].iter().chain(table.segment_by).copied().collect();
-        let failed = |source| Error::Server { action: "read the state", relation: name, source };
-        let row = self
-            .client
-            .query_typed_opt(
-                LOOK_AT_TABLE,
-                &[(&name, Type::TEXT), (&table.time, Type::TEXT), (&columns, Type::TEXT_ARRAY)],
-            )
-            .await
-            .map_err(failed)?;
-        let Some(row) = row else {
+        let Some(found) = look_at(self.client, table).await? else {
             self.say(name, Change::Left("there is no such table".into()));
             return Ok(());
         };
-        let found = Table::read(&row).map_err(failed)?;
         let obstacle = match (&found, found.chunk_interval) {
             (Table { hypertable: false, .. }, _) => {
                 "it is no hypertable, so nothing compresses it or drops its rows".to_owned()

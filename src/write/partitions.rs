@@ -164,14 +164,12 @@ impl Writer {
     /// Whether the database adds partitions as far as the configuration says: a row that only the latter wants is no dead
     /// letter.
     fn follows_settings(&self, target: &Target, answer: &Answer) -> Result<(), Error> {
-        match answer.beyond().find(|day| self.partitions.hold(day - answer.today)) {
+        let set = self.partitions.over(answer.bounds);
+        match answer.beyond().find(|day| set.hold(day - answer.today)) {
             None => Ok(()),
-            Some(day) => Err(Error::Bounds {
-                table: target.name.clone(),
-                day: name_of(day),
-                kept: answer.bounds,
-                set: self.partitions,
-            }),
+            Some(day) => {
+                Err(Error::Bounds { table: target.name.clone(), day: name_of(day), kept: answer.bounds, set })
+            }
         }
     }
 

@@ -99,7 +99,7 @@ async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_cat
     let settings = config::Postgres { url: world.own_url.clone(), ..config::Postgres::default() };
     // Jobs run in the restored database only: here they would compress the chunks that this test compresses.
     world.stop_jobs().await;
-    timescale::apply(&settings, &config::Store::default()).await.unwrap();
+    timescale::apply(&settings).await.unwrap();
     // Frames of two to five days ago, compressed and summed up; late ones will come after them.
     world.publish("load", (1..=2_000).map(|id| frame(id, 48 + i64::try_from(id % 72).unwrap()))).await;
     let daemon = Daemon::start(&world.config(PIPELINE));
@@ -121,9 +121,7 @@ async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_cat
     world.stop_jobs().await;
     assert_eq!(world.count(COMPRESSED).await, compressed);
     assert_eq!(world.count(jobs).await, made);
-    let Applied::Done(lines) = timescale::apply(&settings, &config::Store::default()).await.unwrap() else {
-        panic!("there is a store")
-    };
+    let Applied::Done(lines) = timescale::apply(&settings).await.unwrap() else { panic!("there is a store") };
     assert!(lines.iter().all(|line| matches!(line.change, Change::Unchanged(_))), "{lines:#?}");
     world.database.batch_execute(refresh).await.unwrap();
     let summed = "SELECT sum(frames)::bigint FROM frame_stats_1m WHERE bucket < now() - interval '26 hours' AND bucket > now() - interval '5 days'";

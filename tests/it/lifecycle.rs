@@ -52,7 +52,7 @@ async fn world() -> Option<World> {
     world.stop_jobs().await;
     world.database.batch_execute("ALTER TABLE frame_metadata ADD COLUMN sequence bigint").await.unwrap();
     let settings = config::Postgres { url: world.own_url.clone(), ..config::Postgres::default() };
-    timescale::apply(&settings, &config::Store::default()).await.unwrap();
+    timescale::apply(&settings).await.unwrap();
     Some(world)
 }
 

@@ -17,6 +17,7 @@ mod cli;
 mod conflict;
 mod crash;
 mod dead_letters;
+mod defaults;
 mod demo;
 mod detections;
 mod displays;

@@ -369,7 +369,9 @@ fn frame(id: i64, hours_ago: i64) -> String {
 async fn the_daemon_fills_the_roll_ups_takes_late_rows_in_and_drops_old_days() {
     let world = World::plain().await;
     world.publish("a", (0..50).map(|n| frame(n, 2 + n % 40))).await;
-    let daemon = Daemon::start(&world.config(STORE));
+    let config = world.config(STORE);
+    world.run(&config, &["migrate"]).await.well();
+    let daemon = Daemon::start(&config);
     let frames = |rollup: &str| format!("SELECT coalesce(sum(frames), 0)::int8 FROM {rollup}");
     let filled = async |expected: i64| {
         for rollup in ["frame_stats_1m", "frame_stats_1h"] {
@@ -397,7 +399,9 @@ async fn the_daemon_fills_the_roll_ups_takes_late_rows_in_and_drops_old_days() {
 async fn a_store_that_cannot_be_maintained_stops_no_pipeline_and_is_told_once() {
     let world = World::plain().await;
     world.database.batch_execute("ALTER TABLE frame_stats_1m RENAME frames TO other").await.unwrap();
-    let daemon = Daemon::start(&world.config(STORE));
+    let config = world.config(STORE);
+    world.run(&config, &["migrate"]).await.well();
+    let daemon = Daemon::start(&config);
     daemon.says("the store could not be maintained").await;
     world.publish("a", [frame(1, 0)]).await;
     world.drained("frames", &daemon).await;

@@ -9,10 +9,13 @@ use tokio_postgres::types::Type;
 use super::report::Report;
 use crate::config::Config;
 use crate::postgres::introspect::Table;
-use crate::store::bounds;
+use crate::store::{bounds, life};
 
 /// Place of what concerns all tables.
 const STORE: &str = "store";
+
+/// What to do where the database keeps something else than the configuration names.
+const FOLLOW: &str = "run `jetcopy migrate`: it makes the database follow [store]";
 
 /// How many days ahead somebody else's partitions should be there: a week in which nobody looks.
 const DAYS_AHEAD: i32 = 7;
@@ -22,18 +25,26 @@ const MISSING: &str = "SELECT min(day)::text FROM unnest(jetcopy.days_without_pa
         ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2) AS n))) AS day
     WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation = to_regclass($1))";
 
-/// Compares what the configuration says about partitions on demand with what the database does.
+/// Compares what the configuration says about partitions on demand, and about the life of rows, with what the database does.
 pub(super) async fn of_database(client: &Client, config: &Config, report: &mut Report) {
-    let set = config.store.partitions;
+    let named = config.store.partitions;
     match bounds::kept(client).await {
         // Of an earlier version: its migrations say so.
         Ok(None) => {}
-        Ok(Some(kept)) if kept == set => {}
+        Ok(Some(kept)) if kept == named.over(kept) => {}
         Ok(Some(kept)) => report.warn(
             STORE,
-            format!("partitions are added within {kept}, and the configuration says {set}"),
-            "run `jetcopy migrate`: it makes the database follow [store]",
+            format!("partitions are added within {kept}, and the configuration says {}", named.over(kept)),
+            FOLLOW,
         ),
+        Err(error) => report.failure(STORE, &error),
+    }
+    match life::kept(client).await {
+        Ok(kept) => {
+            for ((relation, _), text) in life::differences(&config.store.named, &kept) {
+                report.warn(&format!("{STORE}.{relation}"), text, FOLLOW);
+            }
+        }
         Err(error) => report.failure(STORE, &error),
     }
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use super::{LEAST, document, load};
 use crate::config::*;
 use crate::store::catalog::{After, ROLLUPS, TABLES, written};
+use crate::store::life::Lives;
 
 /// Set by `make docs`: write what is compared here instead.
 const WRITE: &str = "JETCOPY_WRITE_DOCS";
@@ -298,6 +299,11 @@ fn the_reference_names_every_setting_and_the_document_says_what_reference_and_co
 fn the_reference_shows_the_defaults() {
     let mut config = load(&document("config/jetcopy.toml")).unwrap();
     let pipeline = config.pipelines.remove(0);
+    // It names all that a table which jetcopy creates gets by default.
+    let named = std::mem::take(&mut config.store.named);
+    assert_eq!(named, Lives::defaults());
+    let bounds = std::mem::take(&mut config.store.partitions);
+    assert_eq!((bounds.back, bounds.ahead), (Some(1_000), Some(7)), "as migration 18 writes it");
     assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
     let mut least = load(LEAST).unwrap().pipelines.remove(0);
     least.tables.clone_from(&pipeline.tables);

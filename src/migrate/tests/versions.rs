@@ -8,6 +8,8 @@ use tokio_postgres::Client;
 
 use super::{MIGRATIONS, MigrateError, connect, database_at, migrate, relations, settings};
 use crate::private::{Need, PrivatePostgres, leave_out};
+use crate::store::catalog::After;
+use crate::store::life::{self, Lives};
 
 /// Rows for what a migration makes, by its number. Times are of today: there is a partition for it.
 const ROWS: [(i32, &str); 6] = [
@@ -123,12 +125,15 @@ fn assert_same(found: &[String], expected: &[String], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
 }
 
+/// Which tables are partitioned, how far, what is summed up and how long it lives, is the schema's.
+const NOT_ROWS: [&str; 4] =
+    ["jetcopy.partitioned_tables", "jetcopy.rollups", "jetcopy.partition_bounds", "jetcopy.store_life"];
+
 /// Every row of every table, as JSON.
 async fn rows(client: &Client) -> Vec<(String, String)> {
     let mut rows = Vec::new();
     for table in lines(client, TABLES).await {
-        // Which tables are partitioned, how far, and what is summed up, is the schema's.
-        if ["jetcopy.partitioned_tables", "jetcopy.rollups", "jetcopy.partition_bounds"].contains(&&*table) {
+        if NOT_ROWS.contains(&&*table) {
             continue;
         }
         for row in lines(client, &format!("SELECT to_jsonb(t)::text FROM {table} t")).await {
@@ -200,6 +205,29 @@ async fn from_each_version_with_rows_comes_the_schema_of_a_fresh_database_and_a_
             assert_eq!(migrate(&settings(&url)).await.unwrap().applied, []);
             assert_eq!(relations(&url).await, made);
         }
+    }
+}
+
+/// Before version 21 no retention was kept: TimescaleDB's jobs had it, and elsewhere each configuration.
+#[tokio::test]
+async fn what_an_earlier_version_left_behind_keeps_its_rows_until_a_retention_is_named() {
+    for server in servers() {
+        let (url, client) = database_at(&server, 20).await;
+        if server.has_timescaledb() {
+            let policy = "SELECT add_retention_policy('frame_metadata', interval '9 days')";
+            client.batch_execute(policy).await.unwrap();
+        }
+        let report = migrate(&settings(&url)).await.unwrap();
+        assert_eq!(report.lives, [] as [String; 0]);
+        let lines = life::apply(&settings(&url), &Lives::default(), false).await.unwrap();
+        let kept = life::kept(&client).await.unwrap();
+        let [frames, detections] = [0, 1].map(|n| kept.table(&crate::store::catalog::TABLES[n]).retention);
+        let nine_days = After::Age(Duration::from_hours(24 * 9));
+        assert_eq!(frames, if server.has_timescaledb() { nine_days } else { After::Never });
+        assert_eq!(detections, After::Never);
+        let said = "detection_events: it was there before, and its rows stay";
+        assert!(lines.iter().any(|line| line.starts_with(said)), "{lines:?}");
+        assert_eq!(life::apply(&settings(&url), &Lives::default(), false).await.unwrap(), [] as [String; 0]);
     }
 }
 

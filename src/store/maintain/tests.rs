@@ -24,7 +24,9 @@ impl World {
     }
 
     async fn maintain(&self, store: &str) -> Report {
-        let report = maintain(&self.settings, &settings(store), true).await.unwrap();
+        let store = settings(store);
+        life::apply(&self.settings, &store.named, true).await.unwrap();
+        let report = maintain(&self.settings, &store, true).await.unwrap();
         assert_ne!(report.outcome, Outcome::Failed, "{report:#?}");
         report
     }
@@ -187,7 +189,9 @@ async fn retention_drops_whole_old_days_and_no_roll_up_with_them() {
         .sql("INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES (now() - interval '80 hours', 'late', 1);
               SELECT jetcopy.touch('frame_stats_1m', ARRAY[now() - interval '80 hours'])")
         .await;
-    world.maintain("").await;
+    world
+        .maintain("[frame_metadata]\nretention = \"7d\"\n[frame_stats_1m]\nrefresh = { window = \"6d\" }")
+        .await;
     assert_eq!(world.text(sums).await, before);
     world.maintain(short).await;
     assert_eq!(world.text("SELECT count(*)::text FROM frame_metadata WHERE camera_id = 'late'").await, "0");

@@ -56,7 +56,7 @@ impl World {
     /// about to compress.
     async fn apply_life_cycle(&self) {
         self.execute("SELECT _timescaledb_functions.stop_background_workers()").await;
-        crate::store::timescale::apply(&settings(&self.url), &config::Store::default()).await.unwrap();
+        crate::store::timescale::apply(&settings(&self.url)).await.unwrap();
     }
 
     /// Compresses all chunks but those of today.

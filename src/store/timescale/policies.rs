@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::{Change, Error, Run};
 use crate::store::catalog::{After, Refresh, written};
@@ -57,6 +58,9 @@ pub(super) const RETENTION: Policy = Policy {
 
 const REFRESH: &str = "policy_refresh_continuous_aggregate";
 
+/// How far back and up to what age it refreshes, in the job's configuration.
+const OFFSETS: [&str; 2] = ["start_offset", "end_offset"];
+
 struct Job {
     id: i32,
     ages: [Option<Duration>; 2],
@@ -69,7 +73,7 @@ pub(super) fn micros(micros: i64) -> Option<Duration> {
 }
 
 /// A span as SQL reads it. Days stay days: people see it in `timescaledb_information.jobs`.
-pub(super) fn interval(span: Duration) -> String {
+pub(in crate::store) fn interval(span: Duration) -> String {
     let (seconds, micros) = (span.as_secs(), span.subsec_micros());
     if micros == 0 && seconds > 0 && seconds.is_multiple_of(86_400) {
         return format!("{} days", seconds / 86_400);
@@ -82,38 +86,48 @@ fn shown(refresh: Refresh) -> String {
     format!("refreshed every {}, from {} to {} ago", written(every), written(window), written(lag))
 }
 
-impl Run<'_> {
-    async fn jobs(
-        &self,
-        relation: &'static str,
-        procedure: &str,
-        keys: [&str; 2],
-    ) -> Result<Vec<Job>, Error> {
-        let jobs = async {
-            let rows = self
-                .client
-                .query_typed(
-                    JOBS,
-                    &[
-                        (&relation, Type::TEXT),
-                        (&procedure, Type::TEXT),
-                        (&keys[0], Type::TEXT),
-                        (&keys[1], Type::TEXT),
-                    ],
-                )
-                .await?;
-            rows.iter()
-                .map(|row| {
-                    let age = |index| {
-                        Ok::<_, tokio_postgres::Error>(row.try_get::<_, Option<i64>>(index)?.and_then(micros))
-                    };
-                    Ok(Job { id: row.try_get(0)?, ages: [age(1)?, age(2)?], every: age(3)? })
-                })
-                .collect::<Result<Vec<Job>, tokio_postgres::Error>>()
+async fn jobs(
+    client: &Client,
+    relation: &'static str,
+    procedure: &str,
+    keys: [&str; 2],
+) -> Result<Vec<Job>, Error> {
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] =
+        [(&relation, Type::TEXT), (&procedure, Type::TEXT), (&keys[0], Type::TEXT), (&keys[1], Type::TEXT)];
+    let jobs = client.query_typed(JOBS, &parameters).await.and_then(|rows| {
+        let job = |row: &Row| {
+            let age = |index| {
+                Ok::<_, tokio_postgres::Error>(row.try_get::<_, Option<i64>>(index)?.and_then(micros))
+            };
+            Ok(Job { id: row.try_get(0)?, ages: [age(1)?, age(2)?], every: age(3)? })
         };
-        jobs.await.map_err(|source| Error::Server { action: "read the jobs", relation, source })
-    }
+        rows.iter().map(job).collect()
+    });
+    jobs.map_err(|source| Error::Server { action: "read the jobs", relation, source })
+}
 
+/// The age that a policy goes by: never where there is none, `None` where it goes by something else.
+pub(super) async fn age(
+    client: &Client,
+    relation: &'static str,
+    policy: &Policy,
+) -> Result<Option<After>, Error> {
+    let Policy { procedure, key, .. } = *policy;
+    let job = jobs(client, relation, procedure, [key, key]).await?.into_iter().next();
+    Ok(job.map_or(Some(After::Never), |job| job.ages[0].map(After::Age)))
+}
+
+/// How a continuous aggregate is refreshed, where it is by one job within bounds.
+pub(super) async fn refreshed(client: &Client, relation: &'static str) -> Result<Option<Refresh>, Error> {
+    Ok(match jobs(client, relation, REFRESH, OFFSETS).await?.as_slice() {
+        [Job { ages: [Some(window), Some(lag)], every: Some(every), .. }] => {
+            Some(Refresh { every: *every, window: *window, lag: *lag })
+        }
+        _ => None,
+    })
+}
+
+impl Run<'_> {
     /// Brings a policy by age to what is wanted.
     pub(super) async fn policy(
         &mut self,
@@ -123,7 +137,7 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let Policy { what, procedure, key, add, remove } = *policy;
         // There is one such job at most.
-        let job = self.jobs(relation, procedure, [key, key]).await?.into_iter().next();
+        let job = jobs(self.client, relation, procedure, [key, key]).await?.into_iter().next();
         let text = |age| format!("{what} {}", written(age));
         let change = match (job, wanted) {
             (None, After::Never) => Change::Unchanged(format!("never {}", what.trim_end_matches(" after"))),
@@ -163,8 +177,8 @@ impl Run<'_> {
 
     /// Brings the refresh of a continuous aggregate to what is wanted.
     pub(super) async fn refresh(&mut self, relation: &'static str, wanted: Refresh) -> Result<(), Error> {
-        let keys = ["start_offset", "end_offset"];
-        let jobs = self.jobs(relation, REFRESH, keys).await?;
+        let keys = OFFSETS;
+        let jobs = jobs(self.client, relation, REFRESH, keys).await?;
         let as_wanted = |job: &Job| {
             job.ages == [Some(wanted.window), Some(wanted.lag)] && job.every == Some(wanted.every)
         };

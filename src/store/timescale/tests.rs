@@ -29,7 +29,8 @@ fn toml(text: &str) -> config::Store {
 }
 
 async fn lines(url: &str, store: &config::Store) -> Vec<Line> {
-    match apply(&settings(url), store).await.unwrap() {
+    life::apply(&settings(url), &store.named, true).await.unwrap();
+    match apply(&settings(url)).await.unwrap() {
         Applied::Done(lines) => lines,
         other => panic!("{other:?}"),
     }
@@ -306,6 +307,7 @@ async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left
         &Change::Altered { from: "7d".into(), to: "dropped after 9d".into() }
     );
 
+    client.batch_execute("GRANT USAGE ON SCHEMA jetcopy TO store_reader").await.unwrap();
     let by_reader = lines(&url.replace("postgres@", "store_reader@"), &config::Store::default()).await;
     assert!(
         by_reader.iter().all(|line| line.change == Change::Left("it belongs to another role".into())),
@@ -318,7 +320,7 @@ async fn a_server_under_the_apache_licence_is_told_apart_and_migrates() {
     let settings = vec![("timescaledb.license".to_owned(), "apache".to_owned())];
     let server = PrivatePostgres::start(&PostgresOptions { settings, ..PostgresOptions::default() }).unwrap();
     let Some(url) = database(&server).await else { return };
-    let applied = apply(&super::tests::settings(&url), &config::Store::default()).await.unwrap();
+    let applied = apply(&super::tests::settings(&url)).await.unwrap();
     assert_eq!(applied, Applied::Unlicensed);
 }
 
@@ -327,7 +329,7 @@ async fn without_timescaledb_there_is_nothing_to_apply() {
     let options = PostgresOptions::plain();
     let server = PrivatePostgres::start(&options).unwrap();
     migrate::migrate(&settings(&server.url())).await.unwrap();
-    let applied = apply(&settings(&server.url()), &config::Store::default()).await.unwrap();
+    let applied = apply(&settings(&server.url())).await.unwrap();
     assert_eq!(applied, Applied::Absent);
 }
 

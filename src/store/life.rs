@@ -1,0 +1,447 @@
+//! The life cycle of the store's rows as the database keeps it: `[store]` names settings, `jetcopy migrate`
+//! writes them.
+//!
+//! Guarantees: nothing is deleted by a default. Only tables and roll-ups that jetcopy creates get the
+//! catalog's defaults, and get them once; of others the rows stay until a configuration names a retention. A
+//! run changes what its configuration names and nothing else. A retention that becomes shorter needs a yes,
+//! and whoever is asked is told how many rows it would drop. Only this module and the migrations name
+//! `jetcopy.store_life`.
+//!
+//! With TimescaleDB, what its jobs say is in force, also where somebody changed them by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::catalog::{
+    self, After, BUCKET, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
+};
+use super::timescale;
+use crate::config;
+use crate::migrate;
+use crate::postgres::connect::{self, ConnectError};
+
+/// How the server knows the session.
+const APPLICATION_NAME: &str = "jetcopy migrate";
+
+/// The settings of a table.
+pub const CHUNK_INTERVAL: &str = "chunk_interval";
+/// See [`CHUNK_INTERVAL`].
+pub const COMPRESS_AFTER: &str = "compress_after";
+/// Of a table or a roll-up.
+pub const RETENTION: &str = "retention";
+/// The settings of a roll-up.
+pub const EVERY: &str = "refresh.every";
+/// See [`EVERY`].
+pub const WINDOW: &str = "refresh.window";
+/// See [`EVERY`].
+pub const LAG: &str = "refresh.lag";
+
+/// How many buckets a refresh must span at least, or TimescaleDB refuses the policy.
+const MIN_BUCKETS: u32 = 2;
+
+/// How long counting the rows that would be dropped may take: somebody waits for the answer.
+const COUNT_PATIENCE: &str = "30s";
+
+const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_life') IS NOT NULL";
+
+const READ: &str = "SELECT relation, setting, (extract(epoch FROM age) * 1000000)::int8, applied
+    FROM jetcopy.store_life";
+
+const WRITE: &str = "INSERT INTO jetcopy.store_life (relation, setting, age, applied)
+    SELECT n.relation, n.setting, n.age::interval, n.applied
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS n (relation, setting, age, applied)
+    ON CONFLICT (relation, setting) DO UPDATE SET age = excluded.age, applied = excluded.applied";
+
+const FOUND: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL";
+
+/// A table or roll-up, and one of its settings.
+pub type Key = (&'static str, &'static str);
+
+/// Settings of tables and roll-ups: some, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lives(BTreeMap<Key, After>);
+
+impl Lives {
+    /// The catalog's, all of them.
+    #[must_use]
+    pub fn defaults() -> Self {
+        let tables = TABLES.iter().flat_map(|table| {
+            let TableLife { chunk_interval, compress_after, retention } = table.life;
+            [
+                ((table.name, CHUNK_INTERVAL), After::Age(chunk_interval)),
+                ((table.name, COMPRESS_AFTER), compress_after),
+                ((table.name, RETENTION), retention),
+            ]
+        });
+        let rollups = ROLLUPS.iter().flat_map(|rollup| {
+            let RollupLife { refresh: Refresh { every, window, lag }, retention } = rollup.life;
+            [
+                ((rollup.name, EVERY), After::Age(every)),
+                ((rollup.name, WINDOW), After::Age(window)),
+                ((rollup.name, LAG), After::Age(lag)),
+                ((rollup.name, RETENTION), retention),
+            ]
+        });
+        Self(tables.chain(rollups).collect())
+    }
+
+    /// Sets one.
+    pub fn set(&mut self, key: Key, after: After) {
+        self.0.insert(key, after);
+    }
+
+    /// These, and the others where these say nothing.
+    #[must_use]
+    pub fn over(&self, others: &Self) -> Self {
+        let mut lives = others.clone();
+        lives.0.extend(self.0.iter().map(|(key, after)| (*key, *after)));
+        lives
+    }
+
+    /// Every setting that is there.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, After)> {
+        self.0.iter().map(|(key, after)| (*key, *after))
+    }
+
+    /// The life of a table's rows. They stay, unless it is said here when they go.
+    #[must_use]
+    pub fn table(&self, table: &StoreTable) -> TableLife {
+        let TableLife { chunk_interval, compress_after, .. } = table.life;
+        TableLife {
+            chunk_interval: self.age(table.name, CHUNK_INTERVAL, chunk_interval),
+            compress_after: self.after(table.name, COMPRESS_AFTER).unwrap_or(compress_after),
+            retention: self.retention(table.name),
+        }
+    }
+
+    /// The life of a roll-up's buckets. They stay, unless it is said here when they go.
+    #[must_use]
+    pub fn rollup(&self, rollup: &Rollup) -> RollupLife {
+        let Refresh { every, window, lag } = rollup.life.refresh;
+        RollupLife {
+            refresh: Refresh {
+                every: self.age(rollup.name, EVERY, every),
+                window: self.age(rollup.name, WINDOW, window),
+                lag: self.age(rollup.name, LAG, lag),
+            },
+            retention: self.retention(rollup.name),
+        }
+    }
+
+    /// What is wrong with the spans of time that the roll-ups refresh: the key, and what would be right.
+    #[must_use]
+    pub fn problems(&self) -> Vec<(String, String)> {
+        ROLLUPS.iter().filter_map(|rollup| self.window(rollup)).collect()
+    }
+
+    fn window(&self, rollup: &Rollup) -> Option<(String, String)> {
+        let RollupLife { refresh: Refresh { window, lag, .. }, retention } = self.rollup(rollup);
+        let (key, text) = match (self.retention(rollup.source).age(), retention.age()) {
+            (Some(kept), _) if window > kept => (
+                WINDOW,
+                format!(
+                    "is {}, and {} keeps its rows for {}: the refresh would empty buckets whose rows were dropped; at \
+                     most {}",
+                    written(window),
+                    rollup.source,
+                    written(kept),
+                    written(kept),
+                ),
+            ),
+            (_, Some(kept)) if window > kept => (
+                RETENTION,
+                format!("is {}, less than refresh.window: dropped buckets would come again", written(kept)),
+            ),
+            _ if window < lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS) => (
+                WINDOW,
+                format!(
+                    "is {}: must be {MIN_BUCKETS} buckets more than refresh.lag, at least {}",
+                    written(window),
+                    written(lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS)),
+                ),
+            ),
+            _ => return None,
+        };
+        Some((format!("store.{}.{key}", rollup.name), text))
+    }
+
+    fn after(&self, relation: &'static str, setting: &'static str) -> Option<After> {
+        self.0.get(&(relation, setting)).copied()
+    }
+
+    fn age(&self, relation: &'static str, setting: &'static str, otherwise: Duration) -> Duration {
+        self.after(relation, setting).and_then(After::age).unwrap_or(otherwise)
+    }
+
+    fn retention(&self, relation: &'static str) -> After {
+        self.after(relation, RETENTION).unwrap_or(After::Never)
+    }
+
+    /// Without what is of none of these relations.
+    fn only(mut self, relations: &BTreeSet<&'static str>) -> Self {
+        self.0.retain(|(relation, _), _| relations.contains(relation));
+        self
+    }
+}
+
+/// A retention that would become shorter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortening {
+    /// The table or roll-up.
+    pub relation: &'static str,
+    /// What is in force.
+    pub from: After,
+    /// What the configuration names.
+    pub to: After,
+    /// How many rows it would drop now; `None` where they cannot be counted in time.
+    pub rows: Option<i64>,
+}
+
+impl fmt::Display for Shortening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { relation, from, to, rows } = self;
+        write!(f, "store.{relation}.retention: {to}, it is {from}: ")?;
+        match rows {
+            Some(0) => f.write_str("no row would be dropped now"),
+            Some(rows) => write!(f, "{rows} rows would be dropped"),
+            None => write!(f, "more rows would be dropped than could be counted in {COUNT_PATIENCE}"),
+        }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Somebody has to agree first.
+    #[error(
+        "{}\na retention becomes shorter, and nothing of [store] was changed: `jetcopy migrate --yes` does it",
+        .0.iter().map(Shortening::to_string).collect::<Vec<_>>().join("\n")
+    )]
+    Shortens(Vec<Shortening>),
+    /// What is named does not go with what the database keeps.
+    #[error("store settings do not fit together, and nothing of [store] was changed: {}",
+        .0.iter().map(|(key, text)| format!("{key} {text}")).collect::<Vec<_>>().join("; "))]
+    Unfit(Vec<(String, String)>),
+    /// The server refused.
+    #[error("the settings of the store (jetcopy.store_life) cannot be read or written, and none was changed")]
+    Database(#[from] tokio_postgres::Error),
+    /// TimescaleDB could not be asked.
+    #[error(transparent)]
+    Timescale(#[from] timescale::Error),
+}
+
+/// What the database keeps; nothing where it is of an earlier version.
+pub async fn kept(client: &Client) -> Result<Lives, tokio_postgres::Error> {
+    Ok(Lives(read(client).await?.into_iter().map(|(key, (after, _))| (key, after)).collect()))
+}
+
+/// What the database keeps, and whether TimescaleDB was brought to it.
+async fn read(client: &Client) -> Result<BTreeMap<Key, (After, bool)>, tokio_postgres::Error> {
+    let mut kept = BTreeMap::new();
+    let migrated: bool = client.query_typed_one(MIGRATED, &[]).await?.try_get(0)?;
+    if !migrated {
+        return Ok(kept);
+    }
+    for row in client.query_typed(READ, &[]).await? {
+        let (relation, setting): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let age: Option<i64> = row.try_get(2)?;
+        // Of a later version, or nobody's.
+        let Some(key) = key(relation, setting) else { continue };
+        let after = match age {
+            None => After::Never,
+            Some(micros) => After::Age(Duration::from_micros(u64::try_from(micros).unwrap_or(0))),
+        };
+        kept.insert(key, (after, row.try_get(3)?));
+    }
+    Ok(kept)
+}
+
+fn key(relation: &str, setting: &str) -> Option<Key> {
+    let table = catalog::table(relation).map(|table| table.name);
+    let relation = table.or_else(|| catalog::rollup(relation).map(|rollup| rollup.name))?;
+    let settings = [CHUNK_INTERVAL, COMPRESS_AFTER, RETENTION, EVERY, WINDOW, LAG];
+    settings.into_iter().find(|known| *known == setting).map(|setting| (relation, setting))
+}
+
+/// The tables and roll-ups of the catalog that there are.
+pub(crate) async fn found(client: &Client) -> Result<BTreeSet<&'static str>, tokio_postgres::Error> {
+    let names: Vec<&str> =
+        TABLES.iter().map(|table| table.name).chain(ROLLUPS.iter().map(|rollup| rollup.name)).collect();
+    let rows = client.query_typed(FOUND, &[(&names, Type::TEXT_ARRAY)]).await?;
+    let found: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    Ok(found.iter().filter_map(|name| key(name, RETENTION)).map(|(relation, _)| relation).collect())
+}
+
+async fn write(
+    client: &Client,
+    settings: impl Iterator<Item = (Key, After, bool)>,
+) -> Result<(), tokio_postgres::Error> {
+    let (mut relations, mut names, mut ages, mut applied) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for ((relation, name), after, done) in settings {
+        relations.push(relation);
+        names.push(name);
+        ages.push(after.age().map(timescale::interval));
+        applied.push(done);
+    }
+    if relations.is_empty() {
+        // Also for a role that may not write.
+        return Ok(());
+    }
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+        (&relations, Type::TEXT_ARRAY),
+        (&names, Type::TEXT_ARRAY),
+        (&ages, Type::TEXT_ARRAY),
+        (&applied, Type::BOOL_ARRAY),
+    ];
+    client.execute_typed(WRITE, &parameters).await.map(|_| ())
+}
+
+/// Keeps the first settings of what was just created: those that were kept already, those named, and the
+/// defaults. Returns a line for each retention.
+pub(crate) async fn begin(
+    client: &Client,
+    named: &Lives,
+    created: &BTreeSet<&'static str>,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    // A table that was dropped and comes back lives as it did.
+    let kept = kept(client).await?;
+    let lives = kept.over(&named.over(&Lives::defaults())).only(created);
+    write(client, lives.iter().map(|(key, after)| (key, after, false))).await?;
+    let said = lives.iter().filter(|(key, _)| key.1 == RETENTION);
+    Ok(said
+        .map(|(key, after)| {
+            let whose = match (kept.0.contains_key(&key), named.0.contains_key(&key)) {
+                (true, _) => "as before",
+                (false, true) => "as [store] says",
+                (false, false) => "the default",
+            };
+            match after {
+                After::Never => format!("{}: rows are never dropped ({whose})", key.0),
+                After::Age(age) => format!("{}: rows are dropped after {} ({whose})", key.0, written(age)),
+            }
+        })
+        .collect())
+}
+
+/// Has the database keep what is named, and what is in force where nothing is kept yet; a line for each
+/// change. A retention becomes shorter only with `yes`.
+pub async fn apply(postgres: &config::Postgres, named: &Lives, yes: bool) -> Result<Vec<String>, Error> {
+    let session = connect::connect(postgres, APPLICATION_NAME).await?;
+    let lines = apply_on(&session.client, named, yes).await;
+    // Closing the connection rolls back what was not committed.
+    session.close().await;
+    lines
+}
+
+async fn apply_on(client: &Client, named: &Lives, yes: bool) -> Result<Vec<String>, Error> {
+    client.batch_execute(migrate::BEGIN).await?;
+    let there = found(client).await?;
+    let kept = read(client).await?;
+    let jobs = timescale::in_force(client).await?;
+    // Whoever changed a job has changed the setting, once jetcopy had brought the job to it.
+    let by_jobs = jobs.iter().filter(|(key, _)| kept.get(key).is_none_or(|(_, applied)| *applied));
+    let mut now = Lives(kept.iter().map(|(key, (after, _))| (*key, *after)).collect());
+    now = Lives(by_jobs.map(|(key, after)| (*key, *after)).collect()).over(&now);
+    let mut lines = Vec::new();
+    for (key, after) in Lives::defaults().only(&there).iter() {
+        // What stood here before jetcopy kept its life is not deleted by a default.
+        let stays = now.0.get(&key).is_none_or(|is| *is == After::Never);
+        if key.1 == RETENTION
+            && stays
+            && after != After::Never
+            && !kept.contains_key(&key)
+            && !named.0.contains_key(&key)
+        {
+            lines.push(format!(
+                "{}: it was there before, and its rows stay; [store.{0}] retention has old ones dropped",
+                key.0
+            ));
+        }
+        if !now.0.contains_key(&key) {
+            now.set(key, if key.1 == RETENTION { After::Never } else { after });
+        }
+    }
+    let wanted = named.clone().only(&there).over(&now);
+    let problems = wanted.problems();
+    if named.0.keys().any(|key| there.contains(key.0)) && !problems.is_empty() {
+        return Err(Error::Unfit(problems));
+    }
+    let shortened = shortened(client, &kept, &now, &wanted).await?;
+    if !shortened.is_empty() && !yes {
+        return Err(Error::Shortens(shortened));
+    }
+    lines.extend(shortened.iter().map(Shortening::to_string));
+    let changed = wanted.iter().filter(|(key, after)| kept.get(key).map(|(is, _)| is) != Some(after));
+    write(client, changed.map(|(key, after)| (key, after, jobs.get(&key) == Some(&after)))).await?;
+    for (key, after) in wanted.iter() {
+        let was = now.0.get(&key).copied();
+        if was != Some(after) && !shortened.iter().any(|s| key == (s.relation, RETENTION)) {
+            let was = was.map_or_else(|| "not set".to_owned(), |was| was.to_string());
+            lines.push(format!("store.{}.{}: {after}, it was {was}", key.0, key.1));
+        }
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(lines)
+}
+
+/// The retentions that become shorter. One that was never said is shorter where it drops something.
+async fn shortened(
+    client: &Client,
+    kept: &BTreeMap<Key, (After, bool)>,
+    now: &Lives,
+    wanted: &Lives,
+) -> Result<Vec<Shortening>, tokio_postgres::Error> {
+    let mut found = Vec::new();
+    for (key, to) in wanted.iter().filter(|(key, _)| key.1 == RETENTION) {
+        let (relation, from) = (key.0, now.retention(key.0));
+        let Some(age) = to.age().filter(|age| from.age().is_none_or(|from| *age < from)) else { continue };
+        let rows = older(client, relation, age).await?;
+        if rows != Some(0) || kept.contains_key(&key) {
+            found.push(Shortening { relation, from, to, rows });
+        }
+    }
+    Ok(found)
+}
+
+/// How many rows a retention drops. Of a table those go whose day is over.
+async fn older(
+    client: &Client,
+    relation: &'static str,
+    age: Duration,
+) -> Result<Option<i64>, tokio_postgres::Error> {
+    let (column, before) = match catalog::table(relation) {
+        Some(table) => (table.time, "date_trunc('day', now() - $1::text::interval, 'UTC')"),
+        None => (BUCKET, "now() - $1::text::interval"),
+    };
+    client
+        .batch_execute(&format!("SAVEPOINT counting; SET LOCAL statement_timeout = '{COUNT_PATIENCE}'"))
+        .await?;
+    let sql = format!("SELECT count(*) FROM {relation} WHERE \"{column}\" < {before}");
+    let counted = client.query_typed_one(&sql, &[(&timescale::interval(age), Type::TEXT)]).await;
+    client.batch_execute("ROLLBACK TO SAVEPOINT counting").await?;
+    Ok(counted.and_then(|row| row.try_get(0)).ok())
+}
+
+/// Notes that TimescaleDB's jobs say what is kept.
+pub(super) async fn applied(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let settings = read(client).await?;
+    let open = settings.iter().filter(|(_, (_, applied))| !applied);
+    write(client, open.map(|(key, (after, _))| (*key, *after, true))).await
+}
+
+/// Where a configuration names something else than what is in force, in words.
+#[must_use]
+pub fn differences(named: &Lives, kept: &Lives) -> Vec<(Key, String)> {
+    let differ = named.iter().filter_map(|(key, after)| {
+        let is = kept.0.get(&key).copied()?;
+        (is != after).then(|| (key, format!("{} is {is}, and the configuration names {after}", key.1)))
+    });
+    differ.collect()
+}

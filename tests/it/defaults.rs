@@ -1,0 +1,231 @@
+//! Nothing of the store is deleted by a default: what was set once stays when `jetcopy migrate` and `jetcopy
+//! maintain` run without the configuration that said it.
+
+use std::path::Path;
+
+use jetcopy::private::PrivatePostgres;
+
+use crate::support::World;
+
+/// Rows of forty days ago in two tables, each with its partition.
+const OLD_ROWS: &str = "
+    INSERT INTO detection_events (time, camera_id, frame_id) SELECT now() - interval '40 days', 'a', n FROM generate_series(1, 100) n;
+    INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz)
+        SELECT now() - interval '40 days', 't', 'r', n FROM generate_series(1, 50) n";
+
+const PARTITIONS: &str =
+    "SELECT jetcopy.add_partition(t::regclass, ((now() - interval '40 days') AT TIME ZONE 'UTC')::date)
+    FROM unnest('{detection_events,measurements}'::text[]) t";
+
+const KEPT: &str =
+    "[store.detection_events]\nretention = \"never\"\n[store.measurements]\nretention = \"90d\"\n";
+
+const PIPELINE: &str =
+    "[[pipeline]]\nname = \"frames\"\nstream = \"STREAM\"\n[[pipeline.table]]\nname = \"frame_metadata\"\n";
+
+impl World {
+    async fn old_rows(&self) {
+        if !self.timescaledb().await {
+            self.database.batch_execute(PARTITIONS).await.unwrap();
+        }
+        self.database.batch_execute(OLD_ROWS).await.unwrap();
+    }
+
+    async fn timescaledb(&self) -> bool {
+        self.count("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'").await == 1
+    }
+
+    /// Does what drops rows: TimescaleDB's jobs, or `jetcopy maintain`.
+    async fn drops(&self, config: &Path) {
+        if self.timescaledb().await {
+            let sql = "SELECT job_id FROM timescaledb_information.jobs
+                WHERE proc_name = 'policy_retention' AND hypertable_name IN ('detection_events', 'measurements')";
+            for row in self.database.query(sql, &[]).await.unwrap() {
+                let job: i32 = row.get(0);
+                self.database.batch_execute(&format!("CALL run_job({job})")).await.unwrap();
+            }
+        }
+        self.run(config, &["maintain"]).await.well();
+    }
+
+    async fn rows(&self) -> (i64, i64) {
+        let count = async |table| self.count(&format!("SELECT count(*) FROM {table}")).await;
+        (count("detection_events").await, count("measurements").await)
+    }
+}
+
+/// On plain PostgreSQL, and on what the switch says.
+async fn worlds() -> Vec<World> {
+    let mut worlds = vec![World::plain().await];
+    if PrivatePostgres::shared().unwrap().has_timescaledb() {
+        worlds.push(World::new().await);
+        worlds[1].stop_jobs().await;
+    }
+    worlds
+}
+
+#[tokio::test]
+async fn a_retention_that_was_set_once_stays_when_migrate_and_maintain_run_without_the_file() {
+    for world in worlds().await {
+        let (named, bare) = (world.config_file("named.toml", KEPT), world.config_file("bare.toml", ""));
+        world.old_rows().await;
+        world.run(&named, &["migrate"]).await.well();
+        world.drops(&named).await;
+        assert_eq!(world.rows().await, (100, 50));
+        let said = world.run(&bare, &["migrate"]).await.well();
+        assert!(!said.contains("dropped after 7d") && !said.contains("retention"), "{said}");
+        world.drops(&bare).await;
+        assert_eq!(world.rows().await, (100, 50));
+    }
+}
+
+#[tokio::test]
+async fn a_shorter_retention_says_what_it_drops_and_is_only_set_with_yes() {
+    for world in worlds().await {
+        world.run(&world.config_file("named.toml", KEPT), &["migrate"]).await.well();
+        world.old_rows().await;
+        let names = "[store.detection_events]\nretention = \"39d\"\n[store.measurements]\nretention = \"50d\"\n\
+                     [store.frame_metadata]\nretention = \"8d\"\n";
+        let short = world.config_file("short.toml", names);
+        let refused = world.run(&short, &["migrate"]).await;
+        assert_eq!(refused.code, 1, "{refused:?}");
+        for line in [
+            "store.detection_events.retention: 39d, it is never: 100 rows would be dropped",
+            "store.measurements.retention: 50d, it is 90d: no row would be dropped now",
+            "`jetcopy migrate --yes`",
+        ] {
+            assert!(refused.err.contains(line), "{refused:?}");
+        }
+        assert!(!refused.err.contains("frame_metadata"), "{refused:?}");
+        let checking = world.config_file("checking.toml", &format!("{names}{PIPELINE}"));
+        let checked = world.run(&checking, &["check"]).await;
+        assert!(checked.out.contains("retention is never, and the configuration names 39d"), "{checked:?}");
+        let maintained = world.run(&short, &["maintain"]).await.well();
+        assert!(maintained.contains("retention is never, and the configuration names 39d"), "{maintained}");
+        world.drops(&short).await;
+        assert_eq!(world.rows().await, (100, 50));
+
+        let said = world.run(&short, &["migrate", "--yes"]).await.well();
+        assert!(said.contains("100 rows would be dropped"), "{said}");
+        assert!(said.contains("store.frame_metadata.retention: 8d, it was 7d"), "{said}");
+        world.drops(&short).await;
+        assert_eq!(world.rows().await, (0, 50));
+        let said = world.run(&short, &["migrate"]).await.well();
+        assert!(!said.contains("retention"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_migration_says_which_rows_it_will_drop_and_follows_the_file_at_once() {
+    for mut world in worlds().await {
+        let postgres = if world.timescaledb().await {
+            PrivatePostgres::shared().unwrap()
+        } else {
+            PrivatePostgres::shared_plain().unwrap()
+        };
+        world.database_url = postgres.create_database().await.unwrap();
+        let said = world.run(&world.config_file("named.toml", KEPT), &["migrate"]).await.well();
+        for line in [
+            "frame_metadata: rows are dropped after 7d (the default)",
+            "detection_events: rows are never dropped (as [store] says)",
+            "measurements: rows are dropped after 90d (as [store] says)",
+            "frame_stats_1m: rows are dropped after 30d (the default)",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_tables_that_were_there_before_jetcopy_are_dropped_by_no_default() {
+    for mut world in worlds().await {
+        let timescaledb = world.timescaledb().await;
+        let postgres = if timescaledb {
+            PrivatePostgres::shared().unwrap()
+        } else {
+            PrivatePostgres::shared_plain().unwrap()
+        };
+        world.database_url = postgres.create_database().await.unwrap();
+        world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+        // Of the store's own shape, as far as its life goes.
+        let table =
+            "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, websdr_id text,
+            frequency_mhz float8, snr_db float8, frequency_offset_hz float8)";
+        world.database.batch_execute(table).await.unwrap();
+        if timescaledb {
+            let hypertable = "CREATE EXTENSION IF NOT EXISTS timescaledb;
+                SELECT create_hypertable('measurements', 'timestamp_utc')";
+            world.database.batch_execute(hypertable).await.unwrap();
+            world.stop_jobs().await;
+        }
+        let bare = world.config_file("bare.toml", "");
+        let said = world.run(&bare, &["migrate"]).await.well();
+        assert!(said.contains("measurements: it was there before, and its rows stay"), "{said}");
+        if !timescaledb {
+            let partitioned = "SELECT jetcopy.time_table('measurements', 'timestamp_utc', '1 day')";
+            world.database.batch_execute(partitioned).await.unwrap();
+        }
+        world.old_rows().await;
+        world.run(&bare, &["migrate"]).await.well();
+        world.drops(&bare).await;
+        assert_eq!(world.rows().await.1, 50);
+        // Somebody who copies the reference with its 30 days is asked.
+        let named = world.config_file("named.toml", "[store.measurements]\nretention = \"30d\"\n");
+        let refused = world.run(&named, &["migrate"]).await;
+        assert!(refused.err.contains("30d, it is never: 50 rows would be dropped"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_somebody_took_away_or_changed_by_hand_stays_so() {
+    if PrivatePostgres::shared().unwrap().lacks_timescaledb() {
+        return;
+    }
+    let world = worlds().await.pop().unwrap();
+    let bare = world.config_file("bare.toml", "");
+    world.run(&bare, &["migrate"]).await.well();
+    let by_hand = "SELECT remove_retention_policy('detection_events');
+        SELECT alter_job(job_id, config => jsonb_set(config, '{drop_after}', '\"100 days\"'))
+        FROM timescaledb_information.jobs WHERE hypertable_name = 'measurements' AND proc_name = 'policy_retention'";
+    world.database.batch_execute(by_hand).await.unwrap();
+    world.old_rows().await;
+    world.run(&bare, &["migrate"]).await.well();
+    world.drops(&bare).await;
+    assert_eq!(world.rows().await, (100, 50));
+    // A file that names it shortens what is in force.
+    let named = world.config_file("named.toml", "[store.detection_events]\nretention = \"7d\"\n");
+    let refused = world.run(&named, &["migrate"]).await;
+    assert!(refused.err.contains("7d, it is never: 100 rows would be dropped"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_other_settings_of_the_store_stay_without_the_file_too() {
+    for world in worlds().await {
+        let settings = "[store]\npartitions_back = \"1500d\"\n[store.frame_metadata]\nchunk_interval = \"6h\"\n\
+            compress_after = \"3d\"\nretention = \"20d\"\n\
+            [store.frame_stats_1m]\nrefresh = { every = \"2m\", window = \"15d\" }\n";
+        let (named, bare) = (world.config_file("named.toml", settings), world.config_file("bare.toml", ""));
+        world.run(&named, &["migrate"]).await.well();
+        let state = "SELECT count(*) FROM jetcopy.partition_bounds, jetcopy.store_life l
+            WHERE days_back = 1500 AND days_ahead = 7 AND (relation, setting, age) IN (
+                ('frame_metadata', 'chunk_interval', '6 hours'), ('frame_metadata', 'compress_after', '3 days'),
+                ('frame_stats_1m', 'refresh.every', '2 minutes'), ('frame_stats_1m', 'refresh.window', '15 days'),
+                ('frame_stats_1m', 'refresh.lag', '1 minute'))";
+        assert_eq!(world.count(state).await, 5);
+        let said = world.run(&bare, &["migrate"]).await.well();
+        assert!(!said.contains("altered") && !said.contains("partitions are added"), "{said}");
+        assert_eq!(world.count(state).await, 5);
+        if world.timescaledb().await {
+            let jobs = "SELECT count(*) FROM timescaledb_information.jobs WHERE config ->> 'compress_after' = '3 days'
+                OR config ->> 'start_offset' = '15 days' AND schedule_interval = '2 minutes'";
+            assert_eq!(world.count(jobs).await, 2);
+        }
+        // It goes with the window by default, and not with the one that is in force.
+        let unfit = world.config_file("unfit.toml", "[store.frame_metadata]\nretention = \"10d\"\n");
+        let refused = world.run(&unfit, &["migrate", "--yes"]).await;
+        assert_eq!(refused.code, 1, "{refused:?}");
+        let said = "store.frame_stats_1m.refresh.window is 15d, and frame_metadata keeps its rows for 10d";
+        assert!(refused.err.contains(said), "{refused:?}");
+        assert_eq!(world.count(state).await, 5);
+    }
+}
