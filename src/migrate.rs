@@ -6,6 +6,7 @@
 //!
 //! It creates neither database nor role, and a target table that is there already stays as it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use tokio_postgres::Client;
@@ -14,6 +15,8 @@ use tokio_postgres::types::Type;
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 use crate::store::life::{self, Lives};
+
+mod store;
 
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
 const MIGRATIONS: &[Migration] = &[
@@ -167,6 +170,10 @@ impl fmt::Display for Entry {
 pub struct Report {
     /// The migrations that this run applied; empty where nothing was pending.
     pub applied: Vec<Entry>,
+    /// Tables and roll-ups of the store that were gone, and that this run created again.
+    pub again: Vec<String>,
+    /// Tables under names of the store that are another system's, and which of their columns differ.
+    pub foreign: BTreeMap<String, Vec<String>>,
     /// Version of the TimescaleDB extension in the database; without it the store tables have native partitions.
     pub timescaledb: Option<String>,
     /// A line for each table and roll-up of the store that this run created: how long its rows live.
@@ -258,6 +265,7 @@ async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
             .map_err(MigrateError::History)?;
         tracing::info!(version, name, "migration applied");
     }
+    let (again, foreign) = tables(client, pending.is_empty()).await?;
     let created =
         life::found(client).await.map_err(MigrateError::History)?.difference(&before).copied().collect();
     let lives = life::begin(client, named, &created).await.map_err(MigrateError::History)?;
@@ -269,7 +277,20 @@ async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
         .and_then(|row| row.map(|row| row.try_get(0)).transpose())
         .map_err(MigrateError::History)?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
-    Ok(Report { applied, timescaledb, lives })
+    Ok(Report { applied, again, foreign, timescaledb, lives })
+}
+
+/// Creates the store's tables that are gone, where no migration made any; they, and the tables that are another system's.
+async fn tables(client: &Client, create: bool) -> Result<(Vec<String>, store::Foreign), MigrateError> {
+    let missing = async || store::missing(client).await.map_err(MigrateError::History);
+    let gone = if create { missing().await? } else { Vec::new() };
+    store::create(client, &gone).await.map_err(|store::Failed(version, source)| {
+        let migration = MIGRATIONS.iter().find(|migration| migration.version == version);
+        MigrateError::Migration { version, name: migration.map_or("store", |found| found.name), source }
+    })?;
+    let still = if gone.is_empty() { Vec::new() } else { missing().await? };
+    let again = gone.into_iter().filter(|name| !still.contains(name)).collect();
+    Ok((again, store::recognize(client).await.map_err(MigrateError::History)?))
 }
 
 async fn history(client: &Client) -> Result<Vec<Entry>, tokio_postgres::Error> {

@@ -31,9 +31,11 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let (postgres, store) = (&config.postgres, &config.store);
-    let Report { applied, timescaledb, lives } =
+    let Report { applied, again, foreign, timescaledb, lives } =
         migrate::migrate_with(postgres, &store.named).await.map_err(Failure::failed)?;
-    if applied.is_empty() {
+    if applied.is_empty() && !again.is_empty() {
+        println!("gone, and created again: {}", again.join(", "));
+    } else if applied.is_empty() {
         println!("nothing to migrate: every migration is applied");
     } else {
         for entry in applied {
@@ -43,6 +45,13 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             Some(version) => println!("TimescaleDB {version}: new store tables are hypertables"),
             None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
         }
+    }
+    for (table, differences) in foreign {
+        println!(
+            "{table} is not the store's own and stays as it is, so that the store's queries that read it fail: {}; \
+             docs/store.md shows the way over (\"A table of the same name\")",
+            differences.join(", ")
+        );
     }
     for line in lives {
         println!("{line}");

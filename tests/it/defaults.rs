@@ -229,3 +229,124 @@ async fn the_other_settings_of_the_store_stay_without_the_file_too() {
         assert_eq!(world.count(state).await, 5);
     }
 }
+
+/// What a person sees of the store: tables, what keeps them, and what they hold up to now.
+const STORE: &str = "SELECT count(*) FROM (
+        SELECT relation::text FROM jetcopy.partitioned_tables JOIN pg_class ON oid = relation
+        UNION ALL SELECT name FROM jetcopy.rollups WHERE to_regclass(name) IS NOT NULL AND EXISTS (SELECT FROM pg_class WHERE oid = source)
+    ) AS known";
+
+#[tokio::test]
+async fn a_store_table_that_was_dropped_comes_back_with_migrate_and_is_maintained() {
+    for world in worlds().await {
+        let config = world.config("[store.detection_events]\nretention = \"never\"\n");
+        world.run(&config, &["migrate"]).await.well();
+        let known = world.count(STORE).await;
+        if world.timescaledb().await {
+            for rollup in ["detection_stats_1d", "detection_stats_1h", "detection_stats_1m"] {
+                let drop = format!("DROP MATERIALIZED VIEW {rollup}");
+                world.database.batch_execute(&drop).await.unwrap();
+            }
+        }
+        let drop =
+            "DROP TABLE detection_events CASCADE; DROP TABLE files, operations_log CASCADE; DROP VIEW stats";
+        world.database.batch_execute(drop).await.unwrap();
+        if !world.timescaledb().await {
+            world.database.batch_execute("DROP TABLE frame_metadata, frame_stats_1h").await.unwrap();
+        }
+        let bare = world.config_file("bare.toml", "");
+        let said = world.run(&bare, &["migrate"]).await.well();
+        let made = said.lines().find(|line| line.contains("created again: ")).unwrap();
+        for name in ["detection_events", "files", "operations_log", "stats"] {
+            assert!(made.contains(name), "{said}");
+        }
+        assert!(said.contains("detection_events: rows are never dropped (as before)"), "{said}");
+        assert_eq!(world.count(STORE).await, known);
+        world.run(&bare, &["maintain"]).await.well();
+        let insert =
+            "INSERT INTO detection_events (time, camera_id, frame_id, label) VALUES (now(), 'a', 1, 'car');
+            INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'create_file')";
+        world.database.batch_execute(insert).await.unwrap();
+        assert!(world.run(&bare, &["query", "detections", "camera=a"]).await.well().contains("car"));
+        assert!(world.database.batch_execute("DELETE FROM operations_log").await.is_err());
+        let said = world.run(&bare, &["migrate"]).await.well();
+        assert!(said.contains("nothing to migrate"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn after_schema_jetcopy_was_dropped_the_store_is_kept_as_before_and_its_log_append_only() {
+    for world in worlds().await {
+        let bare = world.config_file("bare.toml", "");
+        world.run(&bare, &["migrate"]).await.well();
+        world.old_rows().await;
+        let insert = "INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'create_file')";
+        world.database.batch_execute(insert).await.unwrap();
+        let known = world.count(STORE).await;
+        world.database.batch_execute("DROP SCHEMA jetcopy CASCADE").await.unwrap();
+        world.run(&bare, &["migrate"]).await.well();
+        assert_eq!(world.count(STORE).await, known);
+        for change in ["UPDATE operations_log SET operation = 'other'", "DELETE FROM operations_log"] {
+            let error = world.database.batch_execute(change).await.unwrap_err();
+            assert!(error.as_db_error().unwrap().message().contains("only ever added"), "{error:?}");
+        }
+        assert_eq!(world.count("SELECT count(*) FROM operations_log").await, 1);
+        world.run(&bare, &["maintain"]).await.well();
+        if !world.timescaledb().await {
+            // Nobody has said how long they live.
+            assert_eq!(world.rows().await, (100, 50));
+        }
+    }
+}
+
+/// The blocks of SQL in a section of docs/store.md.
+fn documented(section: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/store.md")).unwrap();
+    let section =
+        text.split(&format!("\n## {section}\n")).nth(1).unwrap().split("\n## ").next().unwrap().to_owned();
+    section.split("```sql").skip(1).map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_answers() {
+    let other = "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, websdr_id integer,
+            frequency_mhz float8, snr_db float8, frequency_offset_hz float8);
+        INSERT INTO measurements SELECT now() - n * interval '1 day', 't', 7, 145.5, n, 1 FROM generate_series(0, 40) n";
+    let queries = ["recent_measurements", "snr_statistics", "frequency_drift"];
+    let [rename, carry, beside] = <[String; 3]>::try_from(documented("A table of the same name")).unwrap();
+    for view in [false, true] {
+        for mut world in worlds().await {
+            let postgres = if world.timescaledb().await {
+                PrivatePostgres::shared().unwrap()
+            } else {
+                PrivatePostgres::shared_plain().unwrap()
+            };
+            world.database_url = postgres.create_database().await.unwrap();
+            world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+            world.database.batch_execute(other).await.unwrap();
+            let config = world.config("[store.measurements]\nretention = \"never\"\n");
+            let said = world.run(&config, &["migrate"]).await.well();
+            let differs = "measurements is not the store's own and stays as it is";
+            let line = said.lines().find(|line| line.starts_with(differs)).unwrap();
+            assert!(
+                line.contains("websdr_id is integer, not text, there is no sample_rate_khz (float8)"),
+                "{said}"
+            );
+            for query in queries {
+                assert_ne!(world.run(&config, &["query", query, "since=60d"]).await.code, 0, "{query}");
+            }
+            world.database.batch_execute(if view { &beside } else { &rename }).await.unwrap();
+            let said = world.run(&config, &["migrate"]).await.well();
+            assert!(!said.contains(differs), "{said}");
+            if !view {
+                world.database.batch_execute(&carry).await.unwrap();
+                world.run(&config, &["maintain"]).await.well();
+            }
+            assert_eq!(world.count("SELECT count(*) FROM measurements WHERE websdr_id = '7'").await, 41);
+            for query in queries {
+                let answer = world.run(&config, &["query", query, "since=60d"]).await.well();
+                assert!(answer.contains('7'), "{query}: {answer}");
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The store's tables beside the migrations: what was dropped comes back, what jetcopy no longer knows is known
+//! again, and what is another system's is told.
+//!
+//! Guarantees: a table that is there is never changed, but for the trigger that keeps the operations log
+//! append-only; where nothing is missing, nothing is written. What is created anew is made by the text of the
+//! migrations that made it first.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::MIGRATIONS;
+use crate::store::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
+
+/// The migrations whose blocks make tables, indexes and roll-ups where there are none of the name.
+const MAKERS: [i32; 9] = [2, 3, 4, 5, 6, 7, 8, 9, 10];
+
+/// The one that partitions the tables of the two before it. It speaks up about those that it leaves, so that it
+/// runs for new ones only.
+const PARTITIONS: i32 = 4;
+
+/// How a block begins and ends that makes what lies outside of schema `jetcopy`.
+const BLOCK: [&str; 2] = ["DO $migration$\n", "$migration$;\n"];
+
+/// The columns of the store's tables, with their types. A table that has them is the store's own, or as good.
+const COLUMNS: [(&str, &str); 8] = [
+    (
+        "frame_metadata",
+        "time timestamptz, camera_id text, frame_id bigint, width integer, height integer, codec text, fps float8, \
+         key_frame boolean, size_bytes bigint, processing_ms float8, brightness float8, motion float8, attributes jsonb",
+    ),
+    (
+        "detection_events",
+        "time timestamptz, camera_id text, frame_id bigint, track_id bigint, label text, confidence float8, \
+         bbox_left float8, bbox_top float8, bbox_width float8, bbox_height float8, attributes jsonb",
+    ),
+    (
+        "measurements",
+        "timestamp_utc timestamptz, task_id text, websdr_id text, frequency_mhz float8, sample_rate_khz float8, \
+         samples_count bigint, snr_db float8, frequency_offset_hz float8, power_dbm float8, s3_path text, attributes jsonb",
+    ),
+    (
+        "time_series_metadata",
+        "id text, name text, description text, time_column text, value_columns text[], attributes jsonb, \
+         updated_at timestamptz",
+    ),
+    ("time_series_data_points", "timestamp timestamptz, series_id text, column_name text, value float8"),
+    (
+        "projects",
+        "id text, name text, path text, size_bytes bigint, table_count bigint, bucket_count bigint, status text, \
+         settings jsonb, created_at timestamptz, updated_at timestamptz",
+    ),
+    (
+        "files",
+        "project_id text, path text, name text, size_bytes bigint, content_type text, md5 text, sha256 text, \
+         staged boolean, expires_at timestamptz, tags jsonb, status text, created_at timestamptz, updated_at timestamptz",
+    ),
+    (
+        "operations_log",
+        "timestamp timestamptz, request_id text, project_id text, operation text, resource text, details jsonb, \
+         duration_ms float8, status text, error text",
+    ),
+];
+
+/// The registry's view.
+const STATS: &str = "stats";
+
+const MISSING: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL";
+
+/// Forgets what is no longer there, under whose name it may come back.
+const FORGET: &str = "DO $$ BEGIN
+    IF EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation)) THEN
+        DELETE FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation);
+    END IF;
+    IF EXISTS (SELECT FROM jetcopy.rollups WHERE to_regclass(name) IS NULL) THEN
+        DELETE FROM jetcopy.touched_buckets WHERE to_regclass(rollup) IS NULL;
+        DELETE FROM jetcopy.rollups WHERE to_regclass(name) IS NULL;
+    END IF;
+END $$";
+
+/// Columns that a table lacks or has with another type, by its type.
+const DIFFERENCES: &str = "SELECT w.relation, w.name, w.type, format_type(a.atttypid, NULL)
+    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (relation, name, type, place)
+    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(w.relation) AND a.attname = w.name AND a.attnum > 0
+        AND NOT a.attisdropped
+    WHERE to_regclass(w.relation) IS NOT NULL AND a.atttypid IS DISTINCT FROM w.type::regtype
+    ORDER BY w.place";
+
+/// Tables that are not known and are partitioned by the day of this column, whose parts are named as jetcopy names them.
+const UNKNOWN_TABLE: &str = "SELECT c.oid, a.attname FROM pg_class c
+    JOIN pg_partitioned_table p ON p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
+    WHERE c.oid = to_regclass($1) AND a.attname = $2
+        AND NOT EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation = c.oid)
+        AND NOT EXISTS (
+            SELECT FROM pg_inherits i JOIN pg_class part ON part.oid = i.inhrelid
+            WHERE i.inhparent = c.oid AND part.relname !~ ('^' || left(c.relname, 45) || '_p\\d{8}$'))";
+
+/// A roll-up that is not known, or whose source has come anew.
+const UNKNOWN_ROLLUP: &str = "SELECT $1, to_regclass($2), $3::text::interval
+    WHERE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r')
+        AND EXISTS (
+            SELECT FROM jetcopy.partitioned_tables WHERE relation = to_regclass($2)
+            UNION ALL SELECT FROM jetcopy.rollups WHERE to_regclass(name) = to_regclass($2))
+        AND NOT EXISTS (SELECT FROM jetcopy.rollups WHERE name = $1 AND source = to_regclass($2))";
+
+const KNOW_TABLE: &str = "INSERT INTO jetcopy.partitioned_tables (relation, time_column)";
+
+const KNOW_ROLLUP: [&str; 2] = [
+    "INSERT INTO jetcopy.rollups (name, source, width)",
+    "ON CONFLICT (name) DO UPDATE SET source = excluded.source",
+];
+
+const APPEND_ONLY: &str = "DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('operations_log') AND tgname = 'append_only') THEN
+        CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON operations_log
+            FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.refuse_change();
+    END IF;
+END $$";
+
+/// A statement that failed, and the number of the migration that it is of.
+pub(super) struct Failed(pub(super) i32, pub(super) tokio_postgres::Error);
+
+/// A table of the store's name that is another system's, and what of it differs.
+pub(super) type Foreign = BTreeMap<String, Vec<String>>;
+
+fn names() -> Vec<&'static str> {
+    let tables = COLUMNS.iter().map(|(name, _)| *name);
+    tables.chain([STATS]).chain(ROLLUPS.iter().map(|rollup| rollup.name)).collect()
+}
+
+/// The tables, views and roll-ups of the store that are not there.
+pub(super) async fn missing(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client.query_typed(MISSING, &[(&names(), Type::TEXT_ARRAY)]).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Creates what is missing, as the migrations did.
+pub(super) async fn create(client: &Client, missing: &[String]) -> Result<(), Failed> {
+    client.batch_execute(FORGET).await.map_err(|error| Failed(PARTITIONS, error))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let frames = ["frame_metadata", "detection_events"].iter().any(|name| missing.iter().any(|m| m == name));
+    for migration in MIGRATIONS.iter().filter(|migration| MAKERS.contains(&migration.version)) {
+        if migration.version == PARTITIONS && !frames {
+            continue;
+        }
+        for block in blocks(migration.sql) {
+            client.batch_execute(block).await.map_err(|error| Failed(migration.version, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The blocks of a migration that make what lies outside of schema `jetcopy`.
+fn blocks(sql: &str) -> impl Iterator<Item = &str> {
+    let [begin, end] = BLOCK;
+    sql.match_indices(begin).filter_map(move |(from, _)| {
+        let rest = &sql[from..];
+        rest.find(&format!("\n{end}")).map(|length| &rest[..length + 1 + end.len()])
+    })
+}
+
+/// Knows tables and roll-ups again that schema `jetcopy` was dropped beside, and says which tables are another
+/// system's.
+pub(super) async fn recognize(client: &Client) -> Result<Foreign, tokio_postgres::Error> {
+    let foreign = foreign(client).await?;
+    let ours = |name: &str| !foreign.contains_key(name);
+    for table in TABLES.iter().filter(|table| ours(table.name)) {
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(&table.name, Type::TEXT), (&table.time, Type::TEXT)];
+        if !client.query_typed(UNKNOWN_TABLE, &parameters).await?.is_empty() {
+            client.execute_typed(&format!("{KNOW_TABLE} {UNKNOWN_TABLE}"), &parameters).await?;
+        }
+    }
+    for rollup in ROLLUPS.iter().filter(|rollup| ours(rollup.name) && ours(rollup.source)) {
+        let width = rollup.bucket.interval();
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+            [(&rollup.name, Type::TEXT), (&rollup.source, Type::TEXT), (&width, Type::TEXT)];
+        if !client.query_typed(UNKNOWN_ROLLUP, &parameters).await?.is_empty() {
+            let [insert, conflict] = KNOW_ROLLUP;
+            client.execute_typed(&format!("{insert} {UNKNOWN_ROLLUP} {conflict}"), &parameters).await?;
+        }
+    }
+    if ours("operations_log") {
+        client.batch_execute(APPEND_ONLY).await?;
+    }
+    Ok(foreign)
+}
+
+async fn foreign(client: &Client) -> Result<Foreign, tokio_postgres::Error> {
+    let (mut relations, mut columns, mut types) = (Vec::new(), Vec::new(), Vec::new());
+    let mut want = |relation: &'static str, column: &'static str, sql_type: &'static str| {
+        relations.push(relation);
+        columns.push(column);
+        types.push(sql_type);
+    };
+    for (table, list) in &COLUMNS {
+        for (column, sql_type) in list.split(", ").filter_map(|column| column.split_once(' ')) {
+            want(table, column, sql_type);
+        }
+    }
+    for Rollup { name, keys, aggregates, .. } in &ROLLUPS {
+        want(name, BUCKET, "timestamptz");
+        keys.iter().for_each(|key| want(name, key, "text"));
+        aggregates.iter().for_each(|aggregate| want(name, aggregate.column, aggregate.sql_type));
+    }
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+        [(&relations, Type::TEXT_ARRAY), (&columns, Type::TEXT_ARRAY), (&types, Type::TEXT_ARRAY)];
+    let mut foreign = Foreign::new();
+    for row in client.query_typed(DIFFERENCES, &parameters).await? {
+        let (relation, column, wanted): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let text = match row.try_get::<_, Option<String>>(3)? {
+            Some(found) => format!("{column} is {found}, not {wanted}"),
+            None => format!("there is no {column} ({wanted})"),
+        };
+        foreign.entry(relation).or_default().push(text);
+    }
+    Ok(foreign)
+}
