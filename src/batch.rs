@@ -42,6 +42,8 @@ pub struct Batch {
     used: Vec<usize>,
     /// Messages that seem to have lost their payload on the way, and were not checked yet.
     stripped: Vec<Gap>,
+    /// Gaps of messages that were superseded before they were read.
+    superseded: Vec<Gap>,
     /// Where the checkpoint moves to without a message.
     pub moved: Option<Moved>,
 }
@@ -125,6 +127,7 @@ impl Batch {
             checked: 0,
             used: vec![0; tables + 2],
             stripped: Vec::new(),
+            superseded: Vec::new(),
             moved: None,
         }
     }
@@ -153,6 +156,7 @@ impl Batch {
         self.gaps.clear();
         self.checked = 0;
         self.stripped.clear();
+        self.superseded.clear();
         self.moved = None;
     }
 
@@ -172,6 +176,7 @@ impl Batch {
         self.gaps.retain(|kept| kept.from < gap.from);
         self.checked = self.gaps.len();
         self.stripped.retain(|kept| kept.from < gap.from);
+        self.superseded.retain(|kept| kept.from < gap.from);
         self.reply = None;
     }
 

@@ -64,6 +64,9 @@ pub struct Claim {
     pub stream_created_ns: Option<i64>,
     /// When the stream stored the message at `last_sequence`, in microseconds since the Unix epoch.
     pub last_timestamp_us: Option<i64>,
+    /// Up to here it is no news that the stream lacks messages: it was so before the pipeline began, or they were committed
+    /// before it was rewound.
+    pub known_sequence: u64,
 }
 
 /// What a transaction moves the checkpoint to.
@@ -220,7 +223,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
            updated_at = now() \
          WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
-           (extract(epoch FROM last_timestamp) * 1000000)::bigint; \
+           (extract(epoch FROM last_timestamp) * 1000000)::bigint, known_sequence; \
          COMMIT",
         begin_sql(session),
         escape_literal(owner),
@@ -248,23 +251,28 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
             .ok_or(Error::Unreadable { column: "last_sequence" })?,
         stream_created_ns: number(2, "stream_created")?.map(|us| us.saturating_mul(1_000)),
         last_timestamp_us: number(3, "last_timestamp")?,
+        known_sequence: number(4, "known_sequence")?
+            .and_then(|sequence| u64::try_from(sequence).ok())
+            .ok_or(Error::Unreadable { column: "known_sequence" })?,
     })
 }
 
 /// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted in
-/// yet, or past what was lost.
+/// yet, or past what was lost. Up to `known_sequence` it is no news what the stream lacks.
 pub async fn relocate(
     session: &Session,
     place: &Place,
     claim: &Claim,
     last_sequence: u64,
     stream_created_ns: i64,
+    known_sequence: u64,
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
     let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
     // The time of a message that this daemon did not carry is not known.
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL WHERE shard = {}",
+        "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL, \
+           known_sequence = {known_sequence} WHERE shard = {}",
         escape_literal(&place.stream),
         timestamp(stream_created_ns),
         escape_literal(&place.shard),
@@ -276,6 +284,7 @@ pub async fn relocate(
         last_sequence,
         stream_created_ns: Some(stream_created_ns),
         last_timestamp_us: None,
+        known_sequence,
     })
 }
 

@@ -159,6 +159,9 @@ pub struct Pipeline {
     /// What to do when the stream no longer holds what the checkpoint needs.
     #[serde(default)]
     pub on_loss: OnLoss,
+    /// What to do about messages that the stream itself has removed before they were read; see
+    /// [`Pipeline::superseded`] for the default.
+    pub on_superseded: Option<OnSuperseded>,
     /// Upper bound of message and row bytes held in memory.
     #[serde(default = "Pipeline::default_max_buffered_bytes")]
     pub max_buffered_bytes: ByteSize,
@@ -220,6 +223,18 @@ pub enum OnLoss {
     Halt,
     /// Record it and go on with what is there.
     Continue,
+}
+
+/// What to do about messages that a stream has removed by itself before they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnSuperseded {
+    /// Count them.
+    Ignore,
+    /// Record them in `jetcopy.losses`, too, and go on.
+    Record,
+    /// Record them and halt the pipeline.
+    Halt,
 }
 
 /// What NaN and infinities become in float, numeric and json columns.
@@ -291,6 +306,15 @@ impl fmt::Debug for Postgres {
 }
 
 impl Table {
+    /// Whether the last message of a key decides what is stored of it: one before it need not have been read.
+    #[must_use]
+    pub fn keeps_the_last_only(&self) -> bool {
+        self.on_conflict == OnConflict::Update
+            && self.absent != Some(Absent::Keep)
+            && self.for_each.is_none()
+            && self.unpivot.is_none()
+    }
+
     /// The column that takes exactly `source` (`$sequence`), where one does.
     #[must_use]
     pub fn column_of(&self, source: &str) -> Option<&str> {
@@ -307,6 +331,19 @@ impl Pipeline {
     #[must_use]
     pub fn durable_name(&self) -> String {
         self.durable.clone().unwrap_or_else(|| format!("jetcopy-{}", self.name))
+    }
+
+    /// What to do about messages that the stream itself has removed before they were read. By default they do not matter
+    /// where each message replaces the row of the one before it in every table; elsewhere they are a loss.
+    #[must_use]
+    pub fn superseded(&self) -> OnSuperseded {
+        self.on_superseded.unwrap_or_else(|| match self.on_loss {
+            _ if !self.tables.is_empty() && self.tables.iter().all(Table::keeps_the_last_only) => {
+                OnSuperseded::Ignore
+            }
+            OnLoss::Halt => OnSuperseded::Halt,
+            OnLoss::Continue => OnSuperseded::Record,
+        })
     }
 
     fn default_max_buffered_bytes() -> ByteSize {

@@ -3,7 +3,8 @@
 //! Guarantees: a gap between two deliveries is taken for messages that were removed on purpose only when the stream
 //! holds none of the pipeline's messages in it and its front has not passed it. One that the stream still holds was
 //! skipped by the durable (somebody edited it, reset it or pulls from it), and the generation ends before anything
-//! after it is committed. A front that has passed means that messages may have been dropped before they were read.
+//! after it is committed. A front that has passed means that messages may have been dropped before they were read. On a
+//! stream that removes messages from its middle by itself, a gap is [superseded](crate::superseded), never made on purpose.
 //!
 //! A message that came without its payload, as `headers_only` on the durable makes it, is a gap too: the stream is asked
 //! whether it has one.
@@ -23,12 +24,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::batch::Gap;
-use crate::config;
+use crate::batch::{Batch, Gap};
+use crate::checkpoint::Claim;
+use crate::config::{self, OnSuperseded};
 use crate::nats::{Connection, Denial};
 use crate::resync;
 use crate::stored;
 use crate::subscribe;
+use crate::superseded;
 
 /// Every subject.
 const ALL: &str = ">";
@@ -180,6 +183,19 @@ pub struct Gaps {
     pipeline: config::Pipeline,
     wanted: Wanted,
     removed: Removed,
+    /// Up to here it is no news what the stream lacks.
+    known: u64,
+    /// When the stream stored the message before the batch, in nanoseconds since the Unix epoch.
+    after_ns: Option<i64>,
+}
+
+/// What came of checking gaps.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// The index of the first gap over which somebody has to decide: messages may have been dropped before they were read.
+    pub dropped: Option<usize>,
+    /// Before that: what the stream has removed by itself, and the pipeline goes on past.
+    pub superseded: Vec<Gap>,
 }
 
 /// What the stream said it had removed from its middle. Sequences are never given twice, so that this stays true.
@@ -211,9 +227,12 @@ impl Gaps {
         stream: Stream,
         consumer: &PullConsumer,
         pipeline: config::Pipeline,
+        claim: &Claim,
     ) -> Self {
         let wanted = subscribe::allowed_config(&pipeline, consumer);
-        Self { contents, stream, pipeline, wanted, removed: Removed::default() }
+        let after_ns = claim.last_timestamp_us.map(|us| us.saturating_mul(1_000));
+        let (removed, known) = (Removed::default(), claim.known_sequence);
+        Self { contents, stream, pipeline, wanted, removed, known, after_ns }
     }
 
     /// Checks messages that [seem stripped](seems_stripped) of their payloads.
@@ -232,34 +251,67 @@ impl Gaps {
         Ok(())
     }
 
-    /// Checks gaps, which come in the order of the stream. The index of the first that the stream's front has passed, so
-    /// that its messages may have been dropped before they were read; `None` where all were made on purpose.
-    pub async fn check(&mut self, gaps: &[Gap]) -> Result<Option<usize>, Error> {
-        let open: Vec<(usize, Gap)> =
-            gaps.iter().copied().enumerate().filter(|(_, gap)| !self.removed.holds(gap)).collect();
-        let Some((_, last)) = open.last() else { return Ok(None) };
-        let whole = self.pipeline.subjects.is_empty();
+    /// Checks the gaps of `batch` that were not checked yet.
+    pub async fn check(&mut self, batch: &Batch) -> Result<Checked, Error> {
+        let gaps = batch.unchecked_gaps();
+        let Some(front) = self.not_held(gaps).await? else { return Ok(Checked::default()) };
+        let info = self.stream.get_info().await?;
+        let front = front.max(info.state.first_sequence);
+        let passed = gaps.iter().position(|gap| gap.from < front);
+        if !superseded::thins(&info.config) {
+            return Ok(Checked { dropped: passed, superseded: Vec::new() });
+        }
+        // Which of several limits it was, nobody can tell; none of them drops what is behind the front.
+        let by_limits = passed.filter(|&index| {
+            let since_us = batch.stored_before(&gaps[index]).or(self.after_ns).map(|ns| ns.div_euclid(1_000));
+            superseded::dropped_by_limits(&info, since_us, jiff::Timestamp::now().as_microsecond())
+        });
+        let told = by_limits.map_or(gaps, |index| &gaps[..index]);
+        // Others' messages leave jumps too.
+        let told = told.iter().enumerate().filter(|(_, gap)| self.whole() || gap.from < front);
+        let mut told = told.filter_map(|(index, &gap)| Some((index, superseded::news(gap, self.known)?)));
+        if self.pipeline.superseded() == OnSuperseded::Halt {
+            let dropped = told.next().map(|(index, _)| index).or(by_limits);
+            return Ok(Checked { dropped, superseded: Vec::new() });
+        }
+        Ok(Checked { superseded: told.map(|(_, gap)| gap).collect(), dropped: by_limits })
+    }
+
+    /// Notes when the stream stored the last message that is not in the batch any more.
+    pub fn sent(&mut self, batch: &Batch) {
+        self.after_ns = batch.messages.last().map(|message| message.timestamp_ns).or(self.after_ns);
+    }
+
+    fn whole(&self) -> bool {
+        self.pipeline.subjects.is_empty()
+    }
+
+    /// Makes sure that the stream holds nothing in the gaps, which come in its order. A sequence that its front had reached
+    /// by then at least; `None` where all gaps are known to have been removed from a stream that does so on purpose only.
+    async fn not_held(&mut self, gaps: &[Gap]) -> Result<Option<u64>, Error> {
+        let mut open: Vec<Gap> = gaps.iter().copied().filter(|gap| !self.removed.holds(gap)).collect();
+        let Some(last) = open.last() else {
+            let thins = superseded::thins(&self.stream.cached_info().config);
+            return Ok((thins && !gaps.is_empty()).then_some(0));
+        };
+        let whole = self.whole();
         if whole
             && open.len() > FEW
             && let Some(first) = self.list(open.len(), last.to).await?
         {
-            for (index, gap) in open {
-                if gap.from < first {
-                    return Ok(Some(index));
-                }
-                if let Some(sequence) = self.removed.missing(&gap) {
+            for gap in open.iter().filter(|gap| gap.from >= first) {
+                if let Some(sequence) = self.removed.missing(gap) {
                     return Err(Error::Skipped { sequence });
                 }
             }
-            return Ok(None);
+            return Ok(Some(first));
         }
-        let mut asked: Vec<Gap> = open.iter().map(|&(_, gap)| gap).collect();
-        if !whole && asked.len() > MOST_ASKED {
+        if !whole && open.len() > MOST_ASKED {
             self.look_at_durable().await?;
-            asked = part(asked);
+            open = part(open);
         }
         let contents = &self.contents;
-        let questions = asked
+        let questions = open
             .into_iter()
             .map(|gap| async move { Ok::<_, Error>((gap.to, contents.next(gap.from).await?)) });
         let mut answers = stream::iter(questions).buffered(AT_ONCE);
@@ -268,9 +320,8 @@ impl Gaps {
                 return Err(Error::Skipped { sequence });
             }
         }
-        // Read after the questions: what they did not find, the front had passed by then.
-        let front = self.stream.get_info().await?.state.first_sequence;
-        Ok(open.into_iter().find(|(_, gap)| gap.from < front).map(|(index, _)| index))
+        // The front is read after the questions: what they did not find, it had passed by then.
+        Ok(Some(0))
     }
 
     /// Reads what was removed from the stream, where that costs less than `questions`; its first sequence then.

@@ -97,6 +97,7 @@ pub mod status;
 pub mod store;
 pub mod stored;
 pub mod subscribe;
+pub mod superseded;
 pub mod supervise;
 pub mod unreadable;
 pub mod write;

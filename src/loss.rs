@@ -2,7 +2,8 @@
 //!
 //! Guarantees: what the stream no longer holds after the checkpoint, or a stream that is not the one the checkpoint
 //! counts in, is in `jetcopy.losses` before anything is read past it. It does not look for messages that were deleted
-//! in the middle of the stream: whoever deletes a message means it.
+//! in the middle of the stream: whoever deletes a message means it. Only where the stream removes some by itself, and the
+//! pipeline halts at those, it does ([`crate::superseded`]).
 
 use std::fmt;
 
@@ -30,6 +31,17 @@ pub struct StreamFacts {
     pub kept_sequence: Option<u64>,
     /// Whether the pipeline reads a part of its subjects only.
     pub narrow: bool,
+    /// Of a stream that drops messages behind its front by itself, what that means.
+    pub thins: Option<Thins>,
+}
+
+/// What a stream that [thins](crate::superseded::thins) itself has dropped after the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thins {
+    /// Whether its limits may have dropped what its front has passed.
+    pub by_limits: bool,
+    /// The last sequence of the gap right after the checkpoint, where the pipeline halts at one.
+    pub halts_before: Option<u64>,
 }
 
 /// How stream and checkpoint stand to each other.
@@ -63,6 +75,8 @@ pub struct Loss {
 pub enum Cause {
     /// Retention or a purge dropped messages before they were committed.
     Dropped,
+    /// The stream removed messages by itself that newer ones supersede, or whose time had come, before they were read.
+    Superseded,
     /// The stream is another one under the same name, and counts anew.
     Recreated,
     /// The stream lost its end, with messages that are committed: it was restored or lost writes. It may have grown
@@ -76,6 +90,7 @@ impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dropped => "dropped",
+            Self::Superseded => "superseded",
             Self::Recreated => "recreated",
             Self::RolledBack => "rolled_back",
         }
@@ -95,6 +110,13 @@ impl fmt::Display for Loss {
                 } else {
                     "committed"
                 }
+            ),
+            Cause::Superseded => write!(
+                f,
+                "the stream removed sequences {} to {} before they were read, by max_msgs_per_subject, a time to live or a \
+                 roll-up",
+                self.first_sequence,
+                self.last_sequence.unwrap_or(self.resume_after),
             ),
             Cause::Recreated => write!(
                 f,
@@ -136,6 +158,21 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             resume_after: kept,
             possible: false,
         });
+    }
+    if let Some(thins) = stream.thins
+        && !(stream.first_sequence > checkpoint + 1 && thins.by_limits)
+    {
+        let known = checkpoint.max(claim.known_sequence);
+        return match thins.halts_before.filter(|&last| last > known) {
+            None => Verdict::Intact,
+            Some(last) => Verdict::Lost(Loss {
+                cause: Cause::Superseded,
+                first_sequence: known + 1,
+                last_sequence: Some(last),
+                resume_after: last,
+                possible: stream.narrow,
+            }),
+        };
     }
     if stream.first_sequence > checkpoint + 1 {
         return Verdict::Lost(Loss {
@@ -201,9 +238,14 @@ pub async fn settle(
         Some((last, _)) => last.map_or(0, |last: u64| loss.length_to(last)),
     };
     let length = loss.last_sequence.map_or(0, |last| loss.length_to(last));
-    metrics.lost_messages.inc_by(length.saturating_sub(counted));
+    let messages = match loss.cause {
+        Cause::Superseded => &metrics.superseded_messages,
+        Cause::Dropped | Cause::Recreated | Cause::RolledBack => &metrics.lost_messages,
+    };
+    messages.inc_by(length.saturating_sub(counted));
     let accepted = known.is_some_and(|(_, accepted)| accepted == Some("t"));
-    Ok(accepted || on_loss == OnLoss::Continue)
+    // Where superseded messages do not halt the pipeline, they are no loss that comes here.
+    Ok(accepted || on_loss == OnLoss::Continue && loss.cause != Cause::Superseded)
 }
 
 /// SQL that records a loss, or how far a known one reaches now; returns what was known of it.
@@ -228,12 +270,38 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
     )
 }
 
+/// SQL that records that `messages` between two sequences were superseded unread: in the row of the last hour, if there is one,
+/// since a pipeline that lags behind such a stream meets them in each batch. Whether the row is new, [`NEW_LOSS`] says.
+pub(crate) fn record_superseded(place: &Place, (first, last, messages): (u64, u64, u64)) -> String {
+    let shard = escape_literal(&place.shard);
+    format!(
+        "WITH grown AS (\
+           UPDATE jetcopy.losses SET last_sequence = {last}, messages = messages + {messages} WHERE id = (\
+             SELECT max(l.id) FROM jetcopy.losses l JOIN jetcopy.checkpoints c USING (shard, stream_created) \
+             WHERE shard = {shard} AND cause = 'superseded' AND messages IS NOT NULL \
+               AND l.last_sequence < {first} AND detected_at > now() - interval '1 hour') RETURNING id) \
+         INSERT INTO jetcopy.losses \
+           (pipeline, shard, stream, stream_created, first_sequence, last_sequence, messages, cause) \
+         SELECT pipeline, shard, stream, stream_created, {first}, {last}, {messages}, 'superseded' \
+         FROM jetcopy.checkpoints WHERE shard = {shard} AND NOT EXISTS (SELECT FROM grown) RETURNING true AS {NEW_LOSS}"
+    )
+}
+
+/// The column that says that a row is new.
+pub(crate) const NEW_LOSS: &str = "jetcopy_new_loss";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn claim(last_sequence: u64) -> Claim {
-        Claim { epoch: 1, last_sequence, stream_created_ns: Some(5_000_000), last_timestamp_us: Some(900) }
+        Claim {
+            epoch: 1,
+            last_sequence,
+            stream_created_ns: Some(5_000_000),
+            last_timestamp_us: Some(900),
+            known_sequence: 0,
+        }
     }
 
     fn stream(first_sequence: u64, last_sequence: u64) -> StreamFacts {
@@ -244,6 +312,7 @@ mod tests {
             checkpoint_timestamp_us: Some(900),
             kept_sequence: None,
             narrow: false,
+            thins: None,
         }
     }
 
@@ -277,6 +346,26 @@ mod tests {
             (loss.cause, loss.first_sequence, loss.last_sequence, loss.resume_after),
             (Cause::Dropped, 11, Some(12), 12)
         );
+    }
+
+    #[test]
+    fn what_a_stream_thins_out_is_superseded_unless_its_limits_may_have_dropped_it() {
+        let thinned = |first, by_limits, halts_before| {
+            let facts = StreamFacts { thins: Some(Thins { by_limits, halts_before }), ..stream(first, 20) };
+            compare(&claim(10), &facts)
+        };
+        assert_eq!(thinned(13, false, None), Verdict::Intact);
+        let loss = lost(thinned(13, false, Some(12)));
+        assert_eq!((loss.cause, loss.first_sequence, loss.resume_after), (Cause::Superseded, 11, 12));
+        // In its middle too, where limits have no part in it.
+        assert_eq!(lost(thinned(1, true, Some(12))).cause, Cause::Superseded);
+        assert_eq!(lost(thinned(13, true, None)).cause, Cause::Dropped);
+        let known = Claim { known_sequence: 11, ..claim(10) };
+        let facts =
+            StreamFacts { thins: Some(Thins { by_limits: false, halts_before: Some(12) }), ..stream(13, 20) };
+        assert_eq!(lost(compare(&known, &facts)).first_sequence, 12);
+        let known = Claim { known_sequence: 12, ..claim(10) };
+        assert_eq!(compare(&known, &facts), Verdict::Intact);
     }
 
     #[test]

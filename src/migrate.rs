@@ -77,6 +77,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/V20__dead_letter_counts.sql"),
     },
     Migration { version: 21, name: "store_life", sql: include_str!("../migrations/V21__store_life.sql") },
+    Migration { version: 22, name: "superseded", sql: include_str!("../migrations/V22__superseded.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

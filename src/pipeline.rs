@@ -23,7 +23,7 @@ use crate::ack;
 use crate::approach::{Approach, Begin};
 use crate::batch::{Gap, Held};
 use crate::checkpoint::Place;
-use crate::config::{self, Config};
+use crate::config::{self, Config, OnSuperseded};
 use crate::copy::Target;
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
@@ -270,6 +270,7 @@ impl Pipeline {
                 .unwrap_or(usize::MAX)
                 .saturating_mul(KEPT),
             progress: Arc::clone(&progress),
+            records_superseded: self.pipeline.superseded() == OnSuperseded::Record,
             metrics: self.metrics.clone(),
             status: Arc::clone(&self.status),
         };
@@ -289,7 +290,7 @@ impl Pipeline {
             held,
             waiting: None,
             questions,
-            gaps: Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone()),
+            gaps: Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone(), &claim),
             last_sequence: claim.last_sequence,
             until: self.until,
             progress: Arc::clone(&progress),

@@ -267,11 +267,13 @@ impl Reader {
         if unchecked.is_empty() {
             return Ok(None);
         }
-        let Some(first) = self.gaps.check(unchecked).await? else {
+        let checked = self.gaps.check(batch).await?;
+        let gap = checked.dropped.map(|first| unchecked[first]);
+        batch.note_superseded(checked.superseded);
+        let Some(gap) = gap else {
             batch.gaps_checked();
             return Ok(None);
         };
-        let gap = unchecked[first];
         batch.truncate_at(gap);
         Ok(Some(gap))
     }
@@ -286,6 +288,7 @@ impl Reader {
     ) {
         let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
         self.count(batch, closed);
+        self.gaps.sent(batch);
         self.held.sent(batch.bytes());
         permit.send(std::mem::replace(batch, next));
     }

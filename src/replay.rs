@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::approach::Approach;
 use crate::audit::contents::Contents;
 use crate::checkpoint::{self, Place, timestamp};
-use crate::config::{self, Config, OnLoss, SEQUENCE};
+use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
 use crate::control::{self, Point, rows};
 use crate::metrics::Metrics;
@@ -381,6 +381,8 @@ fn shadowed(pipeline: &config::Pipeline, plan: &Plan) -> config::Pipeline {
     shadowed.name.clone_from(&plan.name);
     shadowed.durable = None;
     shadowed.on_loss = OnLoss::Halt;
+    // What the stream has thinned out since is not there for anybody.
+    shadowed.on_superseded = Some(OnSuperseded::Ignore);
     for (table, shadow) in shadowed.tables.iter_mut().zip(&plan.shadows) {
         table.name.clone_from(&shadow.shadow);
     }

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
-use crate::config;
+use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
-use crate::loss::{self, Loss, StreamFacts, Verdict, compare};
+use crate::loss::{self, Cause, Loss, StreamFacts, Thins, Verdict, compare};
 use crate::metrics::{PipelineMetrics, Resumes};
 use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, Session};
@@ -27,6 +27,7 @@ use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
 use crate::stored::{self, Opened};
 use crate::subscribe;
+use crate::superseded;
 use crate::unreadable::{self, Single};
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
@@ -238,6 +239,9 @@ impl Source<'_> {
         let step_timeout = settings.postgres.step_timeout;
         let mut facts = read_facts(nats, stream, claim.last_sequence).await;
         facts.narrow = !pipeline.subjects.is_empty();
+        if superseded::thins(&stream.cached_info().config) {
+            facts.thins = Some(self.thinned(stream, &claim).await?);
+        }
         if let Some(timestamp_us) = claim.last_timestamp_us
             && facts.contradicts(&claim)
         {
@@ -254,7 +258,8 @@ impl Source<'_> {
         match verdict {
             Verdict::Intact => Ok(claim),
             Verdict::Fresh => {
-                let start = checkpoint::relocate(session, place, &claim, facts.start(), facts.created_ns);
+                let (start, known) = (facts.start(), facts.last_sequence);
+                let start = checkpoint::relocate(session, place, &claim, start, facts.created_ns, known);
                 within(step_timeout, "move the checkpoint", start).await
             }
             Verdict::Lost(loss) => {
@@ -264,10 +269,39 @@ impl Source<'_> {
                     return Err(Error::Loss(loss));
                 }
                 tracing::error!(pipeline = place.pipeline, %loss, "going on past a loss");
-                let past = checkpoint::relocate(session, place, &claim, loss.resume_after, facts.created_ns);
+                let known = match loss.cause {
+                    Cause::Dropped | Cause::Superseded => claim.known_sequence,
+                    Cause::Recreated | Cause::RolledBack => facts.last_sequence,
+                };
+                let to = loss.resume_after;
+                let past = checkpoint::relocate(session, place, &claim, to, facts.created_ns, known);
                 within(step_timeout, "move the checkpoint", past).await
             }
         }
+    }
+}
+
+impl Source<'_> {
+    /// What a stream that thins itself has dropped after the checkpoint.
+    async fn thinned(&self, stream: &Stream, claim: &Claim) -> Result<Thins, Error> {
+        let info = stream.cached_info();
+        let (checkpoint, state) = (claim.last_sequence, &info.state);
+        let now_us = jiff::Timestamp::now().as_microsecond();
+        let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, now_us);
+        if self.pipeline.superseded() != OnSuperseded::Halt || state.last_sequence <= checkpoint {
+            return Ok(Thins { by_limits, halts_before: None });
+        }
+        // Others' messages leave jumps too.
+        let whole = self.pipeline.subjects.is_empty();
+        let mut last = state.first_sequence.saturating_sub(1);
+        if whole {
+            let next = tokio::select! {
+                next = stored::first(&self.nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
+                denial = self.nats.denied(about_single) => return Err(Error::Denied(denial)),
+            };
+            last = next.map_or(state.last_sequence, |next| next.sequence - 1);
+        }
+        Ok(Thins { by_limits, halts_before: (last > checkpoint).then_some(last) })
     }
 }
 
@@ -387,6 +421,7 @@ async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -
         checkpoint_timestamp_us,
         kept_sequence: None,
         narrow: false,
+        thins: None,
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Writer {
     pub checkpoint: u64,
     /// The tables, in the order of the configuration.
     pub targets: Vec<Target>,
+    /// Whether what was superseded unread is recorded as a loss.
+    pub records_superseded: bool,
     /// How far from today partitions are to be added.
     pub partitions: Named,
     /// How much poison there was lately.

@@ -1,5 +1,7 @@
 //! What did not come between the messages of a batch, and what of that is still to be looked at.
 
+use std::ops::Range;
+
 use super::Batch;
 
 /// Sequences that did not come, right before a message of a batch.
@@ -63,6 +65,27 @@ impl Batch {
     pub fn first_doubt(&self) -> Option<Gap> {
         let doubts = [self.unchecked_gaps().first(), self.stripped.first()];
         doubts.into_iter().flatten().min_by_key(|gap| gap.from).copied()
+    }
+
+    /// When the stream stored the message before `gap`, in nanoseconds since the Unix epoch, where it is in the batch.
+    #[must_use]
+    pub fn stored_before(&self, gap: &Gap) -> Option<i64> {
+        let before = gap.messages.checked_sub(1)?;
+        self.messages.get(before).map(|message| message.timestamp_ns)
+    }
+
+    /// Notes that the messages of `gaps` were superseded unread.
+    pub fn note_superseded(&mut self, gaps: Vec<Gap>) {
+        self.superseded.extend(gaps);
+    }
+
+    /// What was superseded unread right before the messages of `part`: the first and the last sequence, and how many.
+    #[must_use]
+    pub fn superseded(&self, part: &Range<u32>) -> Option<(u64, u64, u64)> {
+        let before = |index: u32| self.superseded.partition_point(|gap| gap.messages < index as usize);
+        let gaps = &self.superseded[before(part.start)..before(part.end)];
+        let (first, last) = (gaps.first()?.from, gaps.last()?.to);
+        Some((first, last, gaps.iter().map(|gap| gap.to - gap.from + 1).sum()))
     }
 
     /// Notes that all gaps were checked, and that nothing is missing in them.

@@ -81,6 +81,7 @@ families! {
     REPLAYED = "jetcopy_replayed_messages_total", "Stream sequences that were committed once and are written again, since the database went back behind them: by a failover, a crash, a restored backup.";
     LOSSES = "jetcopy_losses_total", "Times that the stream no longer held what the checkpoint needs.";
     LOST_MESSAGES = "jetcopy_lost_messages_total", "Stream sequences that were gone before they could be committed.";
+    SUPERSEDED = "jetcopy_superseded_messages_total", "Stream sequences that the stream itself had removed before they were read: by a limit of messages a subject, a time to live or a roll-up.";
     DATABASE_UP = "jetcopy_database_up", "Whether a writable database answered the pipeline last.";
     NATS_UP = "jetcopy_nats_up", "Whether NATS answered the pipeline last.";
     PIPELINE_STATE = "jetcopy_pipeline_state", "1 for the pipeline's present state, 0 for the others.";

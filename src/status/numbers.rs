@@ -33,6 +33,7 @@ pub struct Numbers {
     pub replayed_messages: u64,
     pub losses: u64,
     pub lost_messages: u64,
+    pub superseded_messages: u64,
     pub pending_messages: Option<i64>,
     pub ack_pending_messages: Option<i64>,
     /// What the server has yet to deliver; in a pipeline that does not run, all that is not committed.
@@ -78,6 +79,7 @@ impl Numbers {
             replayed_messages: metrics.replayed_messages.get(),
             losses: metrics.losses.get(),
             lost_messages: metrics.lost_messages.get(),
+            superseded_messages: metrics.superseded_messages.get(),
             pending_messages: pending,
             ack_pending_messages: metrics.ack_pending_messages.get(),
             undelivered_messages: if delivers { pending } else { metrics.backlog.get() },

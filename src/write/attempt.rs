@@ -17,6 +17,7 @@ use crate::batch::{Batch, Excluded, Row, Selection, TableRows};
 use crate::checkpoint::{self, Advance, Along, Committed, Open};
 use crate::copy::CopyError;
 use crate::dead_letter;
+use crate::loss;
 use crate::metrics;
 use crate::postgres::sqlstate::{Decision, Step, decide, relation};
 use crate::pulse::copy_deadline;
@@ -110,10 +111,15 @@ impl Writer {
                 .map_err(Error::DeadLetters)?;
             self.progress.step();
         }
+        let superseded = batch.superseded(part);
+        if let Some(superseded) = superseded.filter(|_| self.records_superseded) {
+            self.record_superseded(superseded).await?;
+        }
         self.at(metrics::Step::Commit);
         match within(self.step_timeout, "commit", open.commit()).await {
             Ok(committed) => {
                 self.metrics.duplicates_skipped.inc_by(copied.skipped);
+                self.metrics.superseded_messages.inc_by(superseded.map_or(0, |(.., messages)| messages));
                 Ok(Attempt::Committed(committed))
             }
             // The server has answered, and rolled back already.
@@ -129,6 +135,29 @@ impl Writer {
                 Err(error)
             }
         }
+    }
+
+    /// Records the first and the last sequence of what was superseded unread, and how many it was.
+    async fn record_superseded(&self, superseded: (u64, u64, u64)) -> Result<(), Error> {
+        let sql = loss::record_superseded(&self.place, superseded);
+        let recorded = async {
+            let answers = self.session.client.simple_query(&sql).await;
+            answers.map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })
+        };
+        let answers = within(self.step_timeout, "record a loss", recorded).await?;
+        if checkpoint::answer(&answers, loss::NEW_LOSS).is_some() {
+            self.metrics.losses.inc();
+            let (first, last, messages) = superseded;
+            tracing::error!(
+                pipeline = self.place.pipeline,
+                first,
+                last,
+                messages,
+                "the stream removed messages by itself before they were read; what follows within the hour is added to the row \
+                 in jetcopy.losses"
+            );
+        }
+        Ok(())
     }
 
     /// Whether the server takes these rows now, in a transaction that is rolled back.

@@ -7,6 +7,8 @@ use async_nats::jetstream::stream::Config;
 
 use crate::support::{Daemon, World, eventually};
 
+mod superseded;
+
 fn pipeline(rest: &str) -> String {
     format!(
         r#"
@@ -27,14 +29,15 @@ sequence = "$sequence"
 
 /// A world whose stream holds at most `max_messages`, with a table for its messages.
 async fn world_with_room_for(max_messages: i64) -> World {
+    world_with(|config| config.max_messages = max_messages).await
+}
+
+/// A world whose stream is as `change` makes it, with a table for its messages.
+async fn world_with(change: impl FnOnce(&mut Config)) -> World {
     let world = World::new().await;
     world.database.batch_execute("CREATE TABLE events (sequence bigint NOT NULL, id bigint)").await.unwrap();
-    let config = Config {
-        name: world.stream.clone(),
-        subjects: vec![format!("{}.>", world.stream)],
-        max_messages,
-        ..Default::default()
-    };
+    let mut config = world.stream_config();
+    change(&mut config);
     world.jetstream.update_stream(config).await.unwrap();
     world
 }
@@ -98,44 +101,51 @@ async fn what_retention_dropped_during_an_outage_halts_the_pipeline_until_it_is_
 
 #[tokio::test]
 async fn what_the_stream_drops_while_the_pipeline_runs_is_recorded_exactly() {
-    dropped_while_the_table_is_locked("").await;
+    dropped_while_the_table_is_locked(&world_with_room_for(1_000).await, "", "dropped").await;
 }
 
 #[tokio::test]
 async fn what_the_stream_drops_unread_of_subjects_is_recorded_too() {
-    dropped_while_the_table_is_locked("subjects = [\"STREAM.a\"]").await;
+    let world = world_with_room_for(1_000).await;
+    dropped_while_the_table_is_locked(&world, "subjects = [\"STREAM.a\"]", "dropped").await;
 }
 
-async fn dropped_while_the_table_is_locked(subjects: &str) {
-    let world = world_with_room_for(1_000).await;
-    let config = world.config(&pipeline(subjects));
-    publish(&world, 10).await;
+/// Locks the table of a stream that holds 1,000 messages while 14,000 are published: the pipeline halts, and goes on when the
+/// loss is accepted.
+async fn dropped_while_the_table_is_locked(world: &World, settings: &str, cause: &str) {
+    let config = world.config(&pipeline(settings));
+    publish(world, 10).await;
     let daemon = Daemon::start(&config);
     world.drained("events", &daemon).await;
+    let (delivered, kept) = lock_and_publish(world).await;
+    daemon.says("halted").await;
+    // Retention may already have overtaken the consumer while it was delivering.
+    let committed = i64::try_from(world.checkpoint("events").await).unwrap();
+    assert!((10..=delivered).contains(&committed), "{committed}");
+    assert_eq!(losses(world).await, [(committed + 1, Some(kept - 1), cause.to_owned())]);
+    accept_loss(&config, &["events"]);
+    world.drained("events", &daemon).await;
+    all_but(world, committed + 1, kept - 1).await;
+}
+
+/// Publishes while the table is locked; the last sequence that was delivered, and the first that the stream still holds.
+async fn lock_and_publish(world: &World) -> (i64, i64) {
     // The writer waits, and the consumer delivers no more than 10,000 messages that are not acknowledged.
     world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    publish(&world, 1_000).await;
+    publish(world, 1_000).await;
     let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
     eventually("messages to be delivered", || async {
         stream.consumer_info("jetcopy-events").await.unwrap().num_pending == 0
     })
     .await;
-    publish(&world, 13_000).await;
+    publish(world, 13_000).await;
     let delivered = stream.consumer_info("jetcopy-events").await.unwrap();
     let delivered = i64::try_from(delivered.delivered.stream_sequence).unwrap();
     let kept = world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.first_sequence;
     let kept = i64::try_from(kept).unwrap();
     assert!(delivered + 1 < kept, "nothing was dropped: delivered {delivered}, kept from {kept}");
     world.database.batch_execute("ROLLBACK").await.unwrap();
-
-    daemon.says("halted").await;
-    // Retention may already have overtaken the consumer while it was delivering.
-    let committed = i64::try_from(world.checkpoint("events").await).unwrap();
-    assert!((10..=delivered).contains(&committed), "{committed}");
-    assert_eq!(losses(&world).await, [(committed + 1, Some(kept - 1), "dropped".to_owned())]);
-    accept_loss(&config, &["events"]);
-    world.drained("events", &daemon).await;
-    all_but(&world, committed + 1, kept - 1).await;
+    (delivered, kept)
 }
 
 #[tokio::test]

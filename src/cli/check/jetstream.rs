@@ -20,6 +20,7 @@ use permissions::Permissions;
 
 mod limits;
 mod permissions;
+mod thinning;
 
 /// How long one question may take: without permission for it, the server lets it go unanswered.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -149,6 +150,7 @@ fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, repo
     subjects(place, pipeline, config, report);
     message_size(place, pipeline, config, max_payload, report);
     limits(place, config, report);
+    thinning::judge(place, pipeline, config, report);
     let wanted = wanted_ack_pending(pipeline);
     let allowed = config.consumer_limits.as_ref().map_or(0, |limits| limits.max_ack_pending);
     if allowed > 0 && allowed < wanted {
@@ -252,16 +254,6 @@ fn limits(place: &str, config: &StreamConfig, report: &mut Report) {
                 humantime::format_duration(config.max_age)
             ),
             "raise the stream's max_age above the longest outage to bridge",
-        );
-    }
-    if config.max_messages_per_subject > 0 && config.discard == DiscardPolicy::Old {
-        report.warn(
-            place,
-            format!(
-                "it keeps {} messages a subject: older ones are dropped whether they were read or not",
-                config.max_messages_per_subject
-            ),
-            "use a stream without max_msgs_per_subject, unless only the newest of a subject matters",
         );
     }
     if config.storage == StorageType::Memory {

@@ -55,6 +55,33 @@ fn frames() -> StreamConfig {
 }
 
 #[tokio::test]
+async fn a_stream_that_removes_messages_by_itself_is_judged_by_what_the_tables_keep() {
+    let stream =
+        StreamConfig { max_messages_per_subject: 1, allow_rollup: true, allow_message_ttl: true, ..frames() };
+    let world = World::with(stream).await;
+    let url = world.server.url();
+    let table = "[[table]]\nname = \"t\"\n";
+    let last = "[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = [\"k\"]\n";
+    for (lines, said) in [
+        (table.to_owned(), "the pipeline halts at what was not read"),
+        (format!("on_loss = \"continue\"\n{table}"), "recorded in jetcopy.losses"),
+        (format!("on_superseded = \"ignore\"\n{table}"), "only counted, and missing in the tables"),
+        (format!("{last}absent = \"keep\"\n"), "the pipeline halts at what was not read"),
+        (format!("subjects = [\"frames.a\"]\n{table}"), "with subjects it cannot be seen"),
+    ] {
+        let said_all = troubles(&settings(&url, &lines)).await.join("\n");
+        assert!(said_all.contains(said), "{lines}: {said_all}");
+        for part in ["keeps 1 messages a subject", "allow_msg_ttl", "allow_rollup_hdrs"] {
+            assert!(said_all.contains(part), "{lines}: {said_all}");
+        }
+    }
+    let fine = settings(&url, last);
+    let said = text(&fine).await;
+    assert!(said.contains("the tables keep the last value"), "{said}");
+    assert!(said.ends_with("no errors, no warnings\n"), "{said}");
+}
+
+#[tokio::test]
 async fn a_stream_as_it_should_be_gives_no_trouble() {
     let world = World::with(frames()).await;
     let text = text(&world.config).await;

@@ -1,0 +1,83 @@
+//! Streams that drop messages from their middle by themselves, and what that means for a pipeline.
+//!
+//! Guarantees: on a stream that keeps so many messages of a subject, lets messages have a time to live or takes roll-ups, what
+//! vanished before it was read is never taken for deleted on purpose. It counts as superseded unless one of the stream's
+//! limits may have dropped it, which is a loss like on any other stream.
+//!
+//! Not guaranteed: that a newer message of the same subject is there. Nobody can ask for the subject of a message that is gone,
+//! so one that was deleted or purged by hand from such a stream counts as superseded, too; so does one that fell to a limit that
+//! is far from reached again. With `subjects`, what vanished behind the stream's front is not told: the others' messages leave
+//! the same jumps.
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
+
+use crate::batch::Gap;
+
+/// How far a clock here may go after the server's: what is that near its end of life may have ended.
+const CLOCKS_US: i64 = 1_000_000;
+
+/// A stream is never filled to the last byte: as much as this part of its limit may be missing where it has dropped a large
+/// message.
+const NEARLY: u64 = 4;
+
+/// Whether the stream drops messages behind its front by itself.
+#[must_use]
+pub fn thins(config: &Config) -> bool {
+    let refuses = config.discard == DiscardPolicy::New && config.discard_new_per_subject;
+    config.max_messages_per_subject > 0 && !refuses || config.allow_rollup || config.allow_message_ttl
+}
+
+/// Whether a limit of the stream, or a purge, may have dropped what it stored since `since_us` (microseconds since the Unix
+/// epoch; `None` where that is not known), seen at `now_us`.
+#[must_use]
+pub fn dropped_by_limits(stream: &Info, since_us: Option<i64>, now_us: i64) -> bool {
+    let (config, state) = (&stream.config, &stream.state);
+    let created_us = i64::try_from(stream.created.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
+    let since_us = since_us.unwrap_or(created_us).max(created_us);
+    let life_us = i64::try_from(config.max_age.as_micros()).unwrap_or(i64::MAX);
+    let aged = life_us > 0 && since_us.saturating_add(life_us) <= now_us.saturating_add(CLOCKS_US);
+    let limit = |limit: i64| u64::try_from(limit).ok().filter(|&limit| limit > 0);
+    let refuses = config.discard == DiscardPolicy::New;
+    let full = limit(config.max_messages).is_some_and(|most| state.messages >= most)
+        || limit(config.max_bytes).is_some_and(|most| state.bytes >= most - most / NEARLY);
+    // What is superseded leaves a message; what has a time to live may leave none.
+    let purged = state.messages == 0 && !config.allow_message_ttl;
+    aged || full && !refuses || purged
+}
+
+/// The part of `gap` that is after `known`, up to which it is no news.
+#[must_use]
+pub fn news(gap: Gap, known: u64) -> Option<Gap> {
+    (gap.to > known).then(|| Gap { from: gap.from.max(known + 1), ..gap })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_thins_by_a_limit_of_a_subject_a_time_to_live_or_roll_ups_and_not_where_it_refuses_instead() {
+        assert!(!thins(&Config::default()));
+        let by_subject = Config { max_messages_per_subject: 1, ..Config::default() };
+        assert!(thins(&by_subject));
+        assert!(!thins(&Config {
+            discard: DiscardPolicy::New,
+            discard_new_per_subject: true,
+            ..by_subject.clone()
+        }));
+        assert!(thins(&Config { discard: DiscardPolicy::New, ..by_subject }));
+        assert!(thins(&Config { allow_rollup: true, ..Config::default() }));
+        assert!(thins(&Config { allow_message_ttl: true, ..Config::default() }));
+        assert!(!thins(&Config { max_messages: 5, max_age: Duration::from_secs(5), ..Config::default() }));
+    }
+
+    #[test]
+    fn only_what_is_new_counts() {
+        let gap = Gap { from: 5, to: 9, messages: 2 };
+        assert_eq!(news(gap, 9), None);
+        assert_eq!(news(gap, 6), Some(Gap { from: 7, ..gap }));
+        assert_eq!(news(gap, 0), Some(gap));
+    }
+}
