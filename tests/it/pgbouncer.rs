@@ -3,7 +3,7 @@
 use jetcopy::private::{PostgresOptions, PrivatePgBouncer, PrivatePostgres, Stop};
 use serde_json::json;
 
-use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
+use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
 /// A server of its own with a pooler before it, and a world that knows both; `None` where there is no pooler.
 async fn pooled() -> Option<(PrivatePostgres, PrivatePgBouncer, World)> {
@@ -90,4 +90,34 @@ async fn a_pooler_or_a_server_behind_it_that_stops_costs_no_row() {
         world.count(end).await;
     }
     world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roles_limits_of_time_do_not_hold_for_batches_behind_a_pooler_either() {
+    let Some((_postgres, bouncer, mut world)) = pooled().await else { return };
+    let sql = format!(
+        "{TABLE};
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM pg_sleep(0.005);
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow();
+         ALTER ROLE postgres SET statement_timeout = '200ms';
+         ALTER ROLE postgres SET idle_in_transaction_session_timeout = '200ms'"
+    );
+    world.database.batch_execute(&sql).await.unwrap();
+    world.database_url = bouncer.url(&world.own_url);
+    world.publish("a", (1..=300).map(event)).await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    oracle(&world, &daemon, "events", "events", event(301)).await;
+    let log = daemon.log();
+    assert!(!log.contains("timeout") && !log.contains("fewer") && !log.contains("backs off"), "{log}");
+    // What is set for one transaction stays with nobody: the pooler's own session has the role's limits as before.
+    let client = jetcopy::private::connect(&world.database_url).await.unwrap();
+    let left = client.simple_query("SHOW statement_timeout").await.unwrap();
+    let left = left.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    assert_eq!(left, Some("200ms"));
 }
