@@ -15,7 +15,7 @@ use crate::checkpoint;
 use crate::copy::CopyError;
 use crate::gaps;
 use crate::lag;
-use crate::loss::Cause;
+use crate::loss::{Cause, Loss};
 use crate::nats::{self, Denial, Lost, Trouble};
 use crate::pipeline::Failure;
 use crate::postgres::connect::ConnectError;
@@ -242,27 +242,21 @@ fn of_resync(error: &resync::Error) -> Recovery {
             "stream",
             "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",
         ),
-        resync::Error::Loss(loss) if loss.cause == Cause::Superseded => Recovery {
-            cause: "loss",
-            action: Action::Halt {
-                remedy: format!(
-                    "look at jetcopy.losses; to go on after sequence {}, run `jetcopy accept-loss` for this pipeline; to go \
-                     on past all such, set on_superseded = \"record\"",
-                    loss.resume_after
-                ),
-            },
-        },
-        resync::Error::Loss(loss) => Recovery {
-            cause: "loss",
-            action: Action::Halt {
-                remedy: format!(
-                    "look at jetcopy.losses; to go on after sequence {}, run `jetcopy accept-loss` for this pipeline",
-                    loss.resume_after
-                ),
-            },
-        },
+        resync::Error::Loss(loss) => of_loss(loss),
         resync::Error::Place(error) => of_subscription(error),
     }
+}
+
+/// Messages are lost: somebody has to decide.
+fn of_loss(loss: &Loss) -> Recovery {
+    let mut remedy = format!(
+        "look at jetcopy.losses; to go on after sequence {}, run `jetcopy accept-loss` for this pipeline",
+        loss.resume_after
+    );
+    if loss.cause == Cause::Superseded {
+        remedy.push_str("; to go on past all such, set on_superseded = \"record\"");
+    }
+    Recovery { cause: "loss", action: Action::Halt { remedy } }
 }
 
 /// What JetStream itself says.

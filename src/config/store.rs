@@ -146,9 +146,9 @@ pub(super) struct TableChange {
 impl TableChange {
     fn name(self, table: &'static str, named: &mut Lives) {
         let Self { chunk_interval, compress_after, retention } = self;
-        chunk_interval.map(|age| named.set((table, life::CHUNK_INTERVAL), After::Age(age)));
-        compress_after.map(|Setting(after)| named.set((table, life::COMPRESS_AFTER), after));
-        retention.map(|Setting(after)| named.set((table, life::RETENTION), after));
+        named.set_some((table, life::CHUNK_INTERVAL), chunk_interval.map(After::Age));
+        named.set_some((table, life::COMPRESS_AFTER), compress_after.map(|Setting(after)| after));
+        named.set_some((table, life::RETENTION), retention.map(|Setting(after)| after));
     }
 }
 
@@ -175,10 +175,10 @@ pub(super) struct RefreshChange {
 impl RollupChange {
     fn name(self, rollup: &'static str, named: &mut Lives) {
         let Self { retention, refresh: RefreshChange { every, window, lag } } = self;
-        retention.map(|Setting(after)| named.set((rollup, life::RETENTION), after));
-        every.map(|age| named.set((rollup, life::EVERY), After::Age(age)));
-        window.map(|age| named.set((rollup, life::WINDOW), After::Age(age)));
-        lag.map(|age| named.set((rollup, life::LAG), After::Age(age)));
+        named.set_some((rollup, life::RETENTION), retention.map(|Setting(after)| after));
+        named.set_some((rollup, life::EVERY), every.map(After::Age));
+        named.set_some((rollup, life::WINDOW), window.map(After::Age));
+        named.set_some((rollup, life::LAG), lag.map(After::Age));
     }
 }
 

@@ -94,6 +94,11 @@ impl Lives {
         self.0.insert(key, after);
     }
 
+    /// Sets one that may be absent.
+    pub fn set_some(&mut self, key: Key, after: Option<After>) {
+        self.0.extend(after.map(|after| (key, after)));
+    }
+
     /// These, and the others where these say nothing.
     #[must_use]
     pub fn over(&self, others: &Self) -> Self {

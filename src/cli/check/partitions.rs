@@ -42,7 +42,7 @@ pub(super) async fn of_database(client: &Client, config: &Config, report: &mut R
     match life::kept(client).await {
         Ok(kept) => {
             for ((relation, _), text) in life::differences(&config.store.named, &kept) {
-                report.warn(&format!("{STORE}.{relation}"), text, FOLLOW);
+                report.warn(format!("{STORE}.{relation}"), text, FOLLOW);
             }
         }
         Err(error) => report.failure(STORE, &error),
