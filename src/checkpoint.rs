@@ -67,6 +67,8 @@ pub struct Claim {
     /// Up to here it is no news that the stream lacks messages: it was so before the pipeline began, or they were committed
     /// before it was rewound.
     pub known_sequence: u64,
+    /// Messages that may become dead letters beyond the limits.
+    pub accepted: u64,
 }
 
 /// What a transaction moves the checkpoint to.
@@ -223,7 +225,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
            updated_at = now() \
          WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
-           (extract(epoch FROM last_timestamp) * 1000000)::bigint, known_sequence; \
+           (extract(epoch FROM last_timestamp) * 1000000)::bigint, known_sequence, accepted_letters; \
          COMMIT",
         begin_sql(session),
         escape_literal(owner),
@@ -254,6 +256,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
         known_sequence: number(4, "known_sequence")?
             .and_then(|sequence| u64::try_from(sequence).ok())
             .ok_or(Error::Unreadable { column: "known_sequence" })?,
+        accepted: number(5, "accepted_letters")?.and_then(|letters| u64::try_from(letters).ok()).unwrap_or(0),
     })
 }
 
@@ -285,6 +288,7 @@ pub async fn relocate(
         stream_created_ns: Some(stream_created_ns),
         last_timestamp_us: None,
         known_sequence,
+        accepted: claim.accepted,
     })
 }
 
@@ -317,6 +321,8 @@ pub struct Along {
     pub before: String,
     /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock with another.
     pub after: String,
+    /// Accepted dead letters that this transaction uses up; with fewer left, it moves nothing.
+    pub accepted: u64,
 }
 
 /// A transaction in which the checkpoint has been moved and nothing is committed yet.
@@ -340,10 +346,13 @@ impl<'s> Open<'s> {
         to: &Advance,
         along: &Along,
     ) -> Result<Self, Error> {
+        let accepted = along.accepted;
         let sql = format!(
             "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
-               lease_until = now() + interval '{} ms', updated_at = now() \
-             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} RETURNING true AS {MOVED}; {}",
+               lease_until = now() + interval '{} ms', updated_at = now(), \
+               accepted_letters = accepted_letters - {accepted}, flood = NULL \
+             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} AND accepted_letters >= {accepted} \
+             RETURNING true AS {MOVED}; {}",
             begin_sql(session),
             along.before,
             to.last_sequence,

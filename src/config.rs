@@ -258,6 +258,8 @@ pub struct PoisonLimits {
     pub max_per_batch: usize,
     /// Messages that become dead letters in any minute.
     pub max_per_minute: usize,
+    /// Bytes of their payloads in any minute.
+    pub max_bytes_per_minute: ByteSize,
 }
 
 /// `on_unmatched`: what becomes of a message for which no table's `when` holds.
@@ -402,7 +404,8 @@ impl Default for BatchLimits {
 
 impl Default for PoisonLimits {
     fn default() -> Self {
-        Self { max_per_batch: 100, max_per_minute: 1_000 }
+        // A full batch of the largest messages that a NATS server takes by default, 1 MB each.
+        Self { max_per_batch: 100, max_per_minute: 1_000, max_bytes_per_minute: ByteSize::mib(100) }
     }
 }
 

@@ -1,6 +1,6 @@
-//! What operators do to a checkpoint: pause a pipeline, let it go on, move it back.
+//! What operators do to a checkpoint: pause a pipeline, let it go on, accept dead letters, move it back.
 //!
-//! Guarantees: each is one transaction on the checkpoint's row and raises its epoch, so that a writer which knew the row
+//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept`] raise its epoch, so that a writer which knew the row
 //! before matches it no more. When [`pause`] has returned, nothing more of the pipeline is committed until [`resume`]. It
 //! needs the database alone; a daemon notices within its next commit or renewal of its lease.
 
@@ -9,8 +9,8 @@ use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::checkpoint::LOCK_TIMEOUT;
-use crate::config::Pipeline;
-use crate::postgres::connect::{ConnectError, Session};
+use crate::config::{Pipeline, Postgres};
+use crate::postgres::connect::{ConnectError, Session, connect};
 
 pub mod rewind;
 
@@ -79,6 +79,40 @@ pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<bool, Erro
         escape_literal(&pipeline.name)
     );
     Ok(!rows(session, "resume the pipeline", &sql).await?.is_empty())
+}
+
+/// Lets `letters` messages of `pipeline` become dead letters beyond its limits; how many were accepted before, `None` where it has
+/// no checkpoint yet. A transaction that is under way is waited for.
+pub async fn accept(session: &Session, pipeline: &Pipeline, letters: u32) -> Result<Option<u64>, Error> {
+    let name = escape_literal(&pipeline.name);
+    let sql = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+         SELECT accepted_letters FROM jetcopy.checkpoints WHERE pipeline = {name} FOR UPDATE; \
+         UPDATE jetcopy.checkpoints SET accepted_letters = {letters} WHERE pipeline = {name}; COMMIT",
+        LOCK_TIMEOUT.as_millis(),
+    );
+    let rows = rows(session, "accept dead letters", &sql).await?;
+    Ok(rows.first().map(|row| text(row, 0).parse().unwrap_or(0)))
+}
+
+/// How many dead letters are accepted beyond the limits of a shard.
+pub async fn accepted(postgres: &Postgres, shard: &str) -> Result<u64, Error> {
+    let session = connect(postgres, "jetcopy").await?;
+    let sql =
+        format!("SELECT accepted_letters FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard));
+    let rows = rows(&session, "look for accepted dead letters", &sql).await?;
+    session.close().await;
+    Ok(rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or(0))
+}
+
+/// Why a flood of dead letters stopped `pipeline`, as long as nothing was committed since.
+pub async fn flood(session: &Session, pipeline: &Pipeline) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT flood ->> 'reason' FROM jetcopy.checkpoints WHERE pipeline = {} AND flood IS NOT NULL \
+         AND accepted_letters = 0",
+        escape_literal(&pipeline.name)
+    );
+    Ok(rows(session, "look for a flood", &sql).await?.first().map(|row| text(row, 0)))
 }
 
 /// The rows that the statements of `sql` returned.

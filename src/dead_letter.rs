@@ -125,7 +125,7 @@ impl From<&HeaderMap> for Headers {
 
 impl DeadLetter {
     /// The reason as it is stored.
-    fn reason(&self) -> Cow<'_, str> {
+    pub(crate) fn reason(&self) -> Cow<'_, str> {
         let message = &self.message[..self.message.floor_char_boundary(MAX_MESSAGE)];
         match self.element {
             Some(first) if !self.elements.is_empty() => {
@@ -146,7 +146,7 @@ impl DeadLetter {
 }
 
 /// `text` without what no PostgreSQL text can hold.
-fn storable(text: &str) -> Cow<'_, str> {
+pub(crate) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }
 

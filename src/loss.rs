@@ -301,6 +301,7 @@ mod tests {
             stream_created_ns: Some(5_000_000),
             last_timestamp_us: Some(900),
             known_sequence: 0,
+            accepted: 0,
         }
     }
 

@@ -15,7 +15,8 @@ use crate::config::{Config, Pipeline};
 use crate::lag;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
-use crate::recovery::chain;
+use crate::recovery::{chain, flood_remedy};
+use crate::status::reason;
 use crate::subscribe;
 
 /// How the servers know the sessions.
@@ -52,6 +53,9 @@ pub struct Outside {
     pub dead_letters_in_table: Option<u64>,
     /// Losses that nobody accepted.
     pub open_losses: Option<u64>,
+    /// A few of the messages of the flood that stopped it, without a value of any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flood: Vec<serde_json::Value>,
     /// What could not be found out, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
@@ -108,7 +112,8 @@ impl Outside {
             "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
                CASE WHEN lease_until > now() THEN owner END, paused_by, \
                to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
-               (extract(epoch FROM stream_created) * 1000000)::bigint \
+               (extract(epoch FROM stream_created) * 1000000)::bigint, flood ->> 'reason', flood ->> 'samples', \
+               accepted_letters = 0 \
              FROM jetcopy.checkpoints WHERE pipeline = {name}"
         );
         self.counted = Some((0, None));
@@ -120,6 +125,10 @@ impl Outside {
                 self.state = "paused";
                 self.reason = Some(format!("paused by operator {by} since {since} UTC"));
                 self.remedy = Some(format!("run `jetcopy resume {}`", pipeline.name));
+            } else if let (Some(reason), Some("t")) = (row.get(6), row.get(8)) {
+                self.reason = Some(format!("stopped by a flood of dead letters: {reason}"));
+                self.remedy = Some(flood_remedy(&pipeline.name));
+                self.flood = shown(row.get(7).unwrap_or_default());
             } else if let Some(owner) = row.get(2) {
                 self.state = "elsewhere";
                 self.reason = Some(format!("{owner} holds its lease"));
@@ -175,6 +184,23 @@ impl Outside {
         self.behind_seconds = Some(behind);
         Ok(())
     }
+}
+
+/// Samples of a flood as the daemon shows them.
+fn shown(samples: &str) -> Vec<serde_json::Value> {
+    let samples: Vec<serde_json::Value> = serde_json::from_str(samples).unwrap_or_default();
+    let one = |sample: serde_json::Value| {
+        let text = |name: &str| sample[name].as_str();
+        serde_json::json!({
+            "sequence": sample["sequence"],
+            "kind": text("kind"),
+            "sqlstate": text("sqlstate"),
+            "reason": reason(text("kind").unwrap_or_default(), text("sqlstate")),
+            "table": text("table_name"),
+            "column": text("column_name"),
+        })
+    };
+    samples.into_iter().map(one).collect()
 }
 
 /// Whether a checkpoint is one in this stream as it is now.

@@ -260,6 +260,7 @@ impl Pipeline {
             place: self.place.clone(),
             epoch: claim.epoch,
             checkpoint: claim.last_sequence,
+            accepted: claim.accepted,
             targets,
             partitions: self.settings.store.partitions,
             poison: Arc::clone(&self.poison),

@@ -68,7 +68,8 @@ pub enum Action {
         /// What would mend it.
         remedy: String,
     },
-    /// A person must mend something and start the daemon again: looking again would store more poison.
+    /// A person must mend something and start the daemon again, or accept dead letters: look often whether they did. Another
+    /// generation would meet the same.
     PauseForGood {
         /// What would mend it.
         remedy: String,
@@ -372,10 +373,9 @@ fn of_write(error: &write::Error) -> Recovery {
         // gone or the mapping no longer fits.
         write::Error::Copy { source, .. }
             if source.step == Step::CopyStart
-                && source
-                    .source
-                    .code()
-                    .is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code)) =>
+                && source.source.code().is_some_and(|code| {
+                    [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code)
+                }) =>
         {
             Recovery::again("table")
         }
@@ -420,15 +420,21 @@ fn of_write(error: &write::Error) -> Recovery {
             Recovery::pause("table", "run `jetcopy migrate`: it makes the database follow [store]")
         }
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),
-        write::Error::Flood(_) => Recovery {
+        write::Error::Flood(stopped) => Recovery {
             cause: "poison",
-            action: Action::PauseForGood {
-                remedy: "look at the newest rows of jetcopy.dead_letters and at the log; mend the mapping, the table or \
-                         the publisher, or raise the poison limits, then start jetcopy again"
-                    .to_owned(),
-            },
+            action: Action::PauseForGood { remedy: flood_remedy(&stopped.pipeline) },
         },
     }
+}
+
+/// What ends the pause after a flood of dead letters.
+#[must_use]
+pub fn flood_remedy(pipeline: &str) -> String {
+    format!(
+        "look at `SELECT * FROM jetcopy.flood_samples`; mend the mapping, the table or the publisher, or raise the poison limits, \
+         then start jetcopy again; or let the next N messages become dead letters: `jetcopy dead-letters accept N --pipeline \
+         {pipeline}`"
+    )
 }
 
 fn of_copy(error: &CopyError) -> Recovery {

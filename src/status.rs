@@ -19,7 +19,7 @@ mod letters;
 mod numbers;
 mod untaken;
 
-pub use letters::{Newest, NewestLetter};
+pub use letters::{Newest, NewestLetter, reason};
 pub use numbers::Numbers;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
@@ -203,6 +203,7 @@ struct Current {
     down_since: Option<Timestamp>,
     last_error: Option<LastError>,
     newest_dead_letters: Newest,
+    flood: Vec<NewestLetter>,
     untaken: untaken::Kept,
     /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways by turns.
     told: BTreeSet<String>,
@@ -246,6 +247,7 @@ impl PipelineStatus {
                 down_since: Some(Timestamp::now()),
                 last_error: None,
                 newest_dead_letters: Newest::default(),
+                flood: Vec::new(),
                 untaken: untaken::Kept::default(),
                 told: BTreeSet::new(),
             }),
@@ -357,6 +359,17 @@ impl PipelineStatus {
         lock(&self.current).newest_dead_letters.add(letter, Timestamp::now());
     }
 
+    /// Notes messages of the flood that stops it.
+    pub fn set_flood(&self, samples: &[DeadLetter]) {
+        let now = Timestamp::now();
+        lock(&self.current).flood = samples.iter().map(|letter| NewestLetter::new(letter, now)).collect();
+    }
+
+    /// Notes that it has committed since.
+    pub fn clear_flood(&self) {
+        lock(&self.current).flood.clear();
+    }
+
     fn log(&self, state: &State, repeated: bool) {
         let (pipeline, shard) = (self.name.as_str(), self.shard.as_str());
         match state {
@@ -403,6 +416,7 @@ impl PipelineStatus {
             limit: runs.then(|| self.metrics.motion.limit()).flatten(),
             last_error: current.last_error.clone(),
             newest_dead_letters: current.newest_dead_letters.clone(),
+            flood: current.flood.clone(),
             untaken: current.untaken.show(),
             numbers: Numbers::read(&self.metrics, &current.state),
         }
@@ -436,6 +450,8 @@ pub struct Snapshot {
     pub last_error: Option<LastError>,
     /// The newest dead letters since the daemon's start, without a value of any message.
     pub newest_dead_letters: Newest,
+    /// A few of the messages of the flood that stopped it, without a value of any; empty once it goes on.
+    pub flood: Vec<NewestLetter>,
     /// What of the messages went nowhere.
     pub untaken: Untaken,
     /// Counts and positions.

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::approach::Approach;
 use crate::checkpoint::{self, Place};
 use crate::config::{self, Config};
+use crate::control;
 use crate::lag;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::onlook;
@@ -352,7 +353,10 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
             }
             Action::PauseForGood { remedy } => {
                 status.set_state(State::Paused { reason, remedy });
-                Duration::MAX
+                tokio::select! {
+                    _ = stop.wait_for(|&stop| stop) => break,
+                    () = accepted(&pipeline) => Duration::ZERO,
+                }
             }
             Action::Halt { remedy } => {
                 status.set_state(State::Halted { reason, remedy });
@@ -366,6 +370,17 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     }
     status.set_state(State::Stopped);
     ended
+}
+
+/// Waits until dead letters are accepted beyond the limits. A database that does not answer is asked again.
+async fn accepted(pipeline: &Pipeline) {
+    loop {
+        tokio::time::sleep(ASK_TO_GO_ON).await;
+        let look = control::accepted(&pipeline.settings.postgres, &pipeline.place.shard);
+        if let Ok(Ok(1..)) = tokio::time::timeout(pipeline.settings.postgres.step_timeout, look).await {
+            return;
+        }
+    }
 }
 
 /// Whether a generation failed after it had started.

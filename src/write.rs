@@ -47,6 +47,7 @@ use refused::Poisoned;
 mod attempt;
 mod blame;
 mod error;
+mod flood;
 mod memory;
 mod neighbours;
 pub(crate) mod partitions;
@@ -81,6 +82,8 @@ pub struct Writer {
     pub epoch: i64,
     /// What is committed: the first batch follows right after it.
     pub checkpoint: u64,
+    /// Messages that may become dead letters beyond the limits.
+    pub accepted: u64,
     /// The tables, in the order of the configuration.
     pub targets: Vec<Target>,
     /// Whether what was superseded unread is recorded as a loss.
@@ -186,23 +189,32 @@ impl Writer {
         loop {
             let part = from..from.saturating_add(self.memory().fit.limit()).min(end);
             match self.write_part(batch, part.clone()).await {
-                Ok(Some(committed)) if part.end == end => {
+                Ok(Some((committed, written))) if written == end => {
                     writing.done();
                     return Ok(committed);
                 }
-                Ok(Some(_)) => {
+                Ok(Some((_, written))) => {
                     self.metrics.motion.moved();
-                    from = part.end;
+                    from = written;
                 }
                 // Some of it, later.
                 Ok(None) => {}
+                Err(Error::Flood(stopped)) => {
+                    self.tell_flood(&stopped).await;
+                    return Err(Error::Flood(stopped));
+                }
                 Err(error) => return Err(self.ran_out_of_time(batch, &part, error)),
             }
         }
     }
 
-    /// Writes one part of a batch; `None` where it is too large for the time that it is given.
-    async fn write_part(&mut self, batch: &mut Batch, part: Range<u32>) -> Result<Option<Committed>, Error> {
+    /// Writes one part of a batch, or as much of it as is let through; up to which message. `None` where it is too large for
+    /// the time that it is given.
+    async fn write_part(
+        &mut self,
+        batch: &mut Batch,
+        part: Range<u32>,
+    ) -> Result<Option<(Committed, u32)>, Error> {
         let started = Instant::now();
         let mut poisoned = match self.refused_by_decoder(batch, part) {
             Ok(poisoned) => poisoned,
@@ -218,7 +230,8 @@ impl Writer {
                 Attempt::Committed(committed) => {
                     self.checkpoint = committed.last_sequence();
                     self.count(batch, &poisoned, started);
-                    return Ok(Some(committed));
+                    self.accepted -= poisoned.uses();
+                    return Ok(Some((committed, poisoned.part.end)));
                 }
                 Attempt::Stopped(stop) => stop,
             };
@@ -358,10 +371,12 @@ impl Writer {
                 "a message became a dead letter"
             );
         }
-        self.poison
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stored(poisoned.messages(), Instant::now());
+        // What was accepted leaves room for what is normal.
+        if !poisoned.accepted {
+            let letters = poisoned.counted(batch);
+            self.poison.lock().unwrap_or_else(PoisonError::into_inner).stored(letters, Instant::now());
+        }
+        self.status.clear_flood();
         for target in &mut self.targets {
             target.merging = target.merging.saturating_sub(1);
         }

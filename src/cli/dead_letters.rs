@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Moment, columns};
 use crate::config::Config;
+use crate::control;
 use crate::dead_letter::kept::{self, Filter, Order};
 use crate::dead_letter::retry::{Outcome, Retrier};
 use crate::postgres::connect::{self, Session};
@@ -58,6 +59,18 @@ enum Action {
         /// Do it; without it, the letters are counted and stay.
         #[arg(long)]
         yes: bool,
+    },
+    /// Let the next N messages become dead letters beyond the limits of `poison`, once.
+    ///
+    /// It ends the pause after a flood; a running daemon goes on within a few seconds. Without a daemon, the next one takes
+    /// it up. What was accepted before and is not used is replaced; 0 takes it back.
+    Accept {
+        /// So many messages.
+        #[arg(value_name = "N")]
+        letters: u32,
+        /// Of this pipeline.
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: String,
     },
     /// Print letters with their payloads, one JSON object a line, the oldest first.
     Export {
@@ -136,6 +149,12 @@ enum Error {
     Unknown(i64),
     #[error(transparent)]
     Retry(#[from] crate::dead_letter::retry::Error),
+    #[error(transparent)]
+    Pipeline(#[from] super::UnknownPipeline),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error("pipeline {0} has never run: there is no flood of it")]
+    NeverRan(String),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
 }
@@ -147,6 +166,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         Action::Show { id } => show_one(config, *id).await.map(|()| true),
         Action::Retry { which } => retry(config, &which.filter()).await,
         Action::Discard { which, yes } => discard(config, &which.filter(), *yes).await,
+        Action::Accept { letters, pipeline } => accept(config, *letters, pipeline).await.map(|()| true),
         Action::Export { filter, limit, decode } => {
             export(config, &filter.filter(*limit), *decode).await.map(|()| true)
         }
@@ -235,6 +255,20 @@ async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Er
     }
     session.close().await;
     Ok(yes)
+}
+
+/// Lets messages become dead letters beyond the limits.
+async fn accept(config: &Config, letters: u32, name: &str) -> Result<(), Error> {
+    let pipeline = super::UnknownPipeline::find(config, name)?;
+    let session = open(config).await?;
+    let before = control::accept(&session, pipeline, letters).await?;
+    session.close().await;
+    let before = before.ok_or_else(|| Error::NeverRan(name.to_owned()))?;
+    println!("the next {letters} messages of pipeline {name} may become dead letters beyond its limits");
+    if before > 0 {
+        println!("{before} that were accepted before and not used are replaced by that");
+    }
+    Ok(())
 }
 
 async fn export(config: &Config, filter: &Filter, decode: bool) -> Result<(), Error> {

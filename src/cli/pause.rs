@@ -10,6 +10,7 @@ use super::UnknownPipeline;
 use crate::config::Config;
 use crate::control;
 use crate::postgres::connect;
+use crate::recovery::flood_remedy;
 
 /// Arguments of `jetcopy pause` and `jetcopy resume`.
 #[derive(Debug, clap::Args)]
@@ -51,10 +52,18 @@ pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
 pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
     let session = connect::connect(&config.postgres, "jetcopy resume").await.map_err(control::Error::from)?;
-    if control::resume(&session, pipeline).await? {
-        println!("pipeline {} is resumed; a running daemon goes on within a few seconds", pipeline.name);
-    } else {
-        println!("pipeline {} was not paused", pipeline.name);
+    let resumed = control::resume(&session, pipeline).await?;
+    let name = &pipeline.name;
+    match control::flood(&session, pipeline).await? {
+        Some(reason) => println!(
+            "pipeline {name} is stopped by a flood of dead letters, and would be again: {reason}\n`jetcopy resume` does not end \
+             that: {}",
+            flood_remedy(name)
+        ),
+        None if resumed => {
+            println!("pipeline {name} is resumed; a running daemon goes on within a few seconds")
+        }
+        None => println!("pipeline {name} was not paused"),
     }
     session.close().await;
     Ok(())

@@ -136,6 +136,11 @@ fn trouble(pipeline: &Value) -> String {
     for unknown in pipeline["unknown"].as_array().into_iter().flatten() {
         lines.push(format!("could not ask {}", text(unknown)));
     }
+    for letter in pipeline["flood"].as_array().into_iter().flatten() {
+        let place = |name: &str| letter[name].as_str().map_or_else(String::new, |name| format!(" {name}"));
+        let (sequence, why) = (text(&letter["sequence"]), text(&letter["reason"]));
+        lines.push(format!("of the flood: sequence {sequence}{}{}: {why}", place("table"), place("column")));
+    }
     lines.extend(untaken::lines(&pipeline["untaken"]));
     let name = name(pipeline);
     lines.iter().fold(String::new(), |text, line| text + &name + ": " + line + "\n")

@@ -41,7 +41,13 @@ pub struct NewestLetter {
 impl Newest {
     pub(super) fn add(&mut self, letter: &DeadLetter, at: Timestamp) {
         self.0.truncate(KEPT - 1);
-        self.0.push_front(NewestLetter {
+        self.0.push_front(NewestLetter::new(letter, at));
+    }
+}
+
+impl NewestLetter {
+    pub(super) fn new(letter: &DeadLetter, at: Timestamp) -> Self {
+        Self {
             at,
             sequence: letter.sequence,
             kind: letter.kind,
@@ -49,12 +55,12 @@ impl Newest {
             reason: reason(letter.kind, letter.sqlstate.as_deref()),
             table: letter.table.clone(),
             column: letter.column.clone(),
-        });
+        }
     }
 }
 
 /// The reason without a value of the message.
-fn reason(kind: &str, sqlstate: Option<&str>) -> String {
+pub fn reason(kind: &str, sqlstate: Option<&str>) -> String {
     match (kind, sqlstate) {
         ("malformed", _) => "not a valid message in the pipeline's format".into(),
         ("missing", _) => "a field that the column needs is absent or null".into(),

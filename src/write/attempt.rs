@@ -79,6 +79,7 @@ impl Writer {
         let along = Along {
             before: partitions::touches(&self.targets, &batch.rows.tables),
             after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
+            accepted: poisoned.uses(),
         };
         let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
         let open = match within(self.step_timeout, BEGIN, begin).await {

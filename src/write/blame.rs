@@ -97,7 +97,8 @@ impl Writer {
             return Err(Error::AllRefused { table, sequence, lasting, source: error.source }.into());
         }
         self.add_refused(poisoned, batch, unit, table, &error.source)?;
-        if unit.element.is_some() && others == Others::Pass {
+        let present = poisoned.part.contains(&unit.message);
+        if present && unit.element.is_some() && others == Others::Pass {
             self.blame_siblings(batch, poisoned, unit.message, &error).await?;
         }
         Ok(None)

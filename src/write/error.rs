@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::BEGIN;
+use super::flood::Stopped;
 use crate::checkpoint;
 use crate::copy::CopyError;
-use crate::poison::Flood;
 use crate::postgres::sqlstate;
 use crate::store::bounds::Bounds;
 
@@ -135,7 +135,7 @@ pub enum Error {
     },
     /// More poison than is normal.
     #[error(transparent)]
-    Flood(#[from] Flood),
+    Flood(Box<Stopped>),
     /// The connection is gone.
     #[error("the database connection was lost")]
     Closed,

@@ -6,16 +6,16 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::PoisonError;
-use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::flood::choose;
 use super::{Error, Writer};
-use crate::batch::{Batch, Excluded, Row, headers};
+use crate::batch::{Batch, Excluded, Refused, Row, headers};
 use crate::config::BadElement;
 use crate::dead_letter::{DeadLetter, Headers, add_element};
-use crate::decode::MOST_ELEMENTS;
+use crate::decode::{MOST_ELEMENTS, Poison};
+use crate::poison::Letters;
 
 /// What of a part of a batch does not become rows, and what is kept of it.
 pub(super) struct Poisoned {
@@ -26,7 +26,9 @@ pub(super) struct Poisoned {
     pub(super) excluded: Excluded,
     pub(super) letters: Vec<DeadLetter>,
     /// The messages that these are of: what limits count.
-    messages: BTreeSet<u32>,
+    pub(super) messages: BTreeSet<u32>,
+    /// Whether they are beyond what limits call normal, and accepted all the same.
+    pub(super) accepted: bool,
     /// Elements of the last of them that the server has refused.
     elements: (u32, usize),
 }
@@ -56,28 +58,29 @@ impl Writer {
         let first = refused.partition_point(|refused| refused.message < part.start);
         let end = refused.partition_point(|refused| refused.message < part.end);
         let messages: BTreeSet<u32> = refused[first..end].iter().map(|refused| refused.message).collect();
-        self.admit(messages.len())?;
         let mut poisoned = Poisoned {
             part,
             good: None,
             excluded: Excluded::default(),
             letters: Vec::new(),
             messages,
+            accepted: false,
             elements: (0, 0),
         };
-        for refused in &refused[first..end] {
-            let poison = &refused.poison;
+        let refused = &refused[first..end];
+        self.admit(batch, &mut poisoned, |poisoned| {
+            choose(refused, |refused| {
+                let Poison { kind, table, column, .. } = &refused.poison;
+                (kind.as_str(), table, column)
+            })
+            .map(|refused| of_decoder(poisoned, batch, refused))
+            .collect()
+        })?;
+        for refused in refused.iter().take_while(|refused| refused.message < poisoned.part.end) {
             if refused.element.is_none() {
                 poisoned.excluded.messages.insert(refused.message);
             }
-            let letter = DeadLetter {
-                kind: poison.kind.as_str(),
-                message: poison.message.clone(),
-                table: poison.table.clone(),
-                column: poison.column.clone(),
-                element: refused.element,
-                ..poisoned.original(batch, refused.message)
-            };
+            let letter = of_decoder(&poisoned, batch, refused);
             add_element(&mut poisoned.letters, letter);
         }
         Ok(poisoned)
@@ -130,19 +133,25 @@ impl Writer {
         }
         add_element(&mut poisoned.letters, letter);
         poisoned.messages.insert(unit.message);
-        self.admit(poisoned.messages.len())
-    }
-
-    fn admit(&self, letters: usize) -> Result<(), Error> {
-        let mut window = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(window.admit(letters, Instant::now())?)
+        self.admit(batch, poisoned, |poisoned| {
+            let letters = choose(&poisoned.letters, |letter| {
+                (letter.kind, &letter.sqlstate, &letter.table, &letter.column)
+            });
+            letters.cloned().collect()
+        })
     }
 }
 
 impl Poisoned {
-    /// Messages of which something is refused.
-    pub(super) fn messages(&self) -> usize {
-        self.messages.len()
+    /// What limits count.
+    pub(super) fn counted(&self, batch: &Batch) -> Letters {
+        let bytes = |&message: &u32| batch.payload(&batch.messages[message as usize]).len() as u64;
+        Letters { messages: self.messages.len(), bytes: self.messages.iter().map(bytes).sum() }
+    }
+
+    /// How many accepted dead letters the transaction uses up.
+    pub(super) fn uses(&self) -> u64 {
+        if self.accepted { self.messages.len() as u64 } else { 0 }
     }
 
     /// The message as a whole, where more of its elements are refused than are looked for one by one.
@@ -177,6 +186,19 @@ impl Poisoned {
             element: None,
             elements: Vec::new(),
         }
+    }
+}
+
+/// The letter of what the decoder refused.
+fn of_decoder(poisoned: &Poisoned, batch: &Batch, refused: &Refused) -> DeadLetter {
+    let poison = &refused.poison;
+    DeadLetter {
+        kind: poison.kind.as_str(),
+        message: poison.message.clone(),
+        table: poison.table.clone(),
+        column: poison.column.clone(),
+        element: refused.element,
+        ..poisoned.original(batch, refused.message)
     }
 }
 

@@ -24,6 +24,7 @@ mod displays;
 mod documents;
 mod elements;
 mod failover;
+mod flood;
 mod held_up;
 mod isolation;
 #[cfg(feature = "kill-points")]

@@ -103,7 +103,14 @@ class Pipeline {
       new Chart("Commit time", milliseconds),
     ];
     this.ends = new Ends();
-    this.causes = new Letters();
+    this.causes = new Letters("Newest dead letters", (pipeline) => [
+      "All of them are listed by ",
+      `jetcopy dead-letters list --pipeline ${pipeline}`,
+    ]);
+    this.flood = new Letters("Stopped by a flood of dead letters, among them", (pipeline) => [
+      "To let the next N messages become dead letters: ",
+      `jetcopy dead-letters accept N --pipeline ${pipeline}`,
+    ]);
     this.untaken = new Untaken();
     this.trouble = el("p", { className: "muted trouble" });
     this.details = el(
@@ -118,6 +125,7 @@ class Pipeline {
         el("div", { className: "charts" }, ...this.charts.map(({ element }) => element)),
         el("div", { className: "columns" }, this.lag.element, this.stages.element),
         this.ends.element,
+        this.flood.element,
         this.causes.element,
         this.untaken.element,
         this.trouble,
@@ -171,7 +179,8 @@ class Pipeline {
 
     this.figures(status, runs, since);
     this.ends.update(status);
-    this.causes.update(status);
+    this.causes.update(status.pipeline, status.newest_dead_letters);
+    this.flood.update(status.pipeline, status.flood);
     this.untaken.update(status.untaken);
     this.trouble.hidden = !runs || error === null;
     say(this.trouble, error ? `Last trouble, at ${moment(new Date(error.at))}: ${error.message}` : "");
@@ -287,21 +296,25 @@ class Ends {
   }
 }
 
-/** The newest dead letters: why, never what. */
+/** Dead letters, or messages that would be: why, never what. */
 class Letters {
-  constructor() {
+  constructor(title, command) {
+    this.said = command;
     this.rows = el("tbody");
     const heads = ["when", "sequence", "reason", "column"].map((name) => el("th", { scope: "col" }, name));
     const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads)), this.rows);
     this.command = el("code");
-    const where = el("p", { className: "note" }, "All of them are listed by ", this.command);
-    this.element = el("section", { className: "letters" }, el("h3", {}, "Newest dead letters"), table, where);
+    this.where = el("span");
+    const where = el("p", { className: "note" }, this.where, this.command);
+    this.element = el("section", { className: "letters" }, el("h3", {}, title), table, where);
     this.shown = "";
   }
 
-  update({ pipeline, newest_dead_letters: newest }) {
+  update(pipeline, newest) {
     this.element.hidden = newest.length === 0;
-    say(this.command, `jetcopy dead-letters list --pipeline ${pipeline}`);
+    const [where, command] = this.said(pipeline);
+    say(this.where, where);
+    say(this.command, command);
     const key = newest.map(({ at, sequence }) => `${at} ${sequence}`).join();
     if (key === this.shown) return;
     this.shown = key;

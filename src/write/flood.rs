@@ -1,0 +1,178 @@
+//! What becomes of more dead letters than the limits call normal.
+//!
+//! Guarantees: of what was accepted, a message is used up by the transaction that stores its letters, and by no other; where
+//! fewer are accepted than a batch has, the messages before the first that is not are written, in a transaction of their own.
+//! When a flood ends the generation, a few of its messages are in `jetcopy.checkpoints.flood`, in a transaction of its own,
+//! until the checkpoint moves again; the log and `/status` tell of them without a value of any message.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postgres_protocol::escape::escape_literal;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::refused::Poisoned;
+use super::{Error, Writer};
+use crate::batch::Batch;
+use crate::checkpoint::begin_sql;
+use crate::dead_letter::{DeadLetter, storable};
+use crate::poison::Flood;
+use crate::status::reason;
+
+/// Messages of a flood that are shown: enough to see what is wrong with them, few enough to read.
+const SAMPLES: usize = 10;
+
+/// Bytes of a payload that are kept of a sample: the message itself is still in the stream.
+const PAYLOAD: usize = 8 << 10;
+
+/// A flood that ends the generation.
+#[derive(Debug, thiserror::Error)]
+#[error("{flood}{}", first(.samples))]
+pub struct Stopped {
+    /// The limit.
+    pub flood: Flood,
+    /// The pipeline.
+    pub pipeline: String,
+    /// A few of the letters.
+    pub samples: Vec<DeadLetter>,
+}
+
+/// The first of them, without a value of the message.
+fn first(samples: &[DeadLetter]) -> String {
+    samples.first().map_or_else(String::new, |letter| {
+        let why = reason(letter.kind, letter.sqlstate.as_deref());
+        format!("; the first is at sequence {}: {why}", letter.sequence)
+    })
+}
+
+/// The first of each kind, and then the first of the rest, in their order.
+pub(super) fn choose<'l, T, K: PartialEq>(
+    letters: &'l [T],
+    key: impl Fn(&'l T) -> K,
+) -> impl Iterator<Item = &'l T> {
+    let mut keys = Vec::new();
+    let mut chosen: Vec<usize> = Vec::new();
+    for (index, letter) in letters.iter().enumerate() {
+        let key = key(letter);
+        if keys.len() < SAMPLES && !keys.contains(&key) {
+            keys.push(key);
+            chosen.push(index);
+        }
+    }
+    for index in 0..letters.len() {
+        if chosen.len() >= SAMPLES {
+            break;
+        }
+        if !chosen.contains(&index) {
+            chosen.push(index);
+        }
+    }
+    chosen.sort_unstable();
+    chosen.into_iter().map(|index| &letters[index])
+}
+
+impl Writer {
+    /// Whether what is refused by now may be stored: it is normal, or accepted. Where only some of it is accepted, the part
+    /// ends before the rest.
+    pub(super) fn admit(
+        &self,
+        batch: &Batch,
+        poisoned: &mut Poisoned,
+        samples: impl FnOnce(&Poisoned) -> Vec<DeadLetter>,
+    ) -> Result<(), Error> {
+        let letters = poisoned.counted(batch);
+        let admitted =
+            self.poison.lock().unwrap_or_else(PoisonError::into_inner).admit(letters, Instant::now());
+        let Err(flood) = admitted else { return Ok(()) };
+        let accepted = usize::try_from(self.accepted).unwrap_or(usize::MAX);
+        if accepted == 0 {
+            let samples = samples(poisoned);
+            return Err(Error::Flood(Box::new(Stopped {
+                flood,
+                pipeline: self.place.pipeline.clone(),
+                samples,
+            })));
+        }
+        poisoned.accepted = true;
+        if let Some(&beyond) = poisoned.messages.iter().nth(accepted) {
+            let sequence = batch.messages[beyond as usize].sequence;
+            poisoned.messages.split_off(&beyond);
+            poisoned.letters.retain(|letter| letter.sequence < sequence);
+            poisoned.part.end = beyond;
+        }
+        Ok(())
+    }
+
+    /// Lets the log, `/status` and the database tell of a flood. What fails is logged: the flood itself is what ends the
+    /// generation.
+    pub(super) async fn tell_flood(&self, stopped: &Stopped) {
+        for letter in &stopped.samples {
+            tracing::warn!(
+                pipeline = self.place.pipeline,
+                sequence = letter.sequence,
+                kind = letter.kind,
+                sqlstate = letter.sqlstate,
+                table = letter.table,
+                column = letter.column,
+                element = letter.element,
+                "among the messages that cannot be stored"
+            );
+        }
+        self.status.set_flood(&stopped.samples);
+        let samples: Vec<_> = stopped.samples.iter().map(sample).collect();
+        let flood = json!({
+            "at": jiff::Timestamp::now().to_string(),
+            "reason": stopped.to_string(),
+            "samples": samples,
+        });
+        let sql = format!(
+            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb WHERE shard = {} AND epoch = {}; COMMIT",
+            begin_sql(&self.session),
+            escape_literal(&flood.to_string()),
+            escape_literal(&self.place.shard),
+            self.epoch,
+        );
+        let kept = timeout(self.step_timeout, self.session.client.simple_query(&sql)).await;
+        if !matches!(kept, Ok(Ok(_))) {
+            let error = kept.ok().and_then(Result::err).map(|error| error.to_string());
+            tracing::warn!(
+                pipeline = self.place.pipeline,
+                error,
+                "cannot keep samples of the flood in the database"
+            );
+        }
+    }
+}
+
+/// A letter as `jetcopy.flood_samples` shows it.
+fn sample(letter: &DeadLetter) -> serde_json::Value {
+    let shown = &letter.payload[..letter.payload.len().min(PAYLOAD)];
+    json!({
+        "sequence": letter.sequence,
+        "subject": storable(&letter.subject),
+        "kind": letter.kind,
+        "sqlstate": letter.sqlstate,
+        "message": letter.reason(),
+        "table_name": letter.table.as_deref().map(storable),
+        "column_name": letter.column.as_deref().map(storable),
+        "element": letter.element,
+        "payload": STANDARD.encode(shown),
+        "payload_bytes": letter.payload.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_among_the_samples_and_the_first_fill_them_up() {
+        let letters: Vec<u32> = (0..40).collect();
+        let found: Vec<u32> = choose(&letters, |&number| number / 30).copied().collect();
+        assert_eq!(found, [0, 1, 2, 3, 4, 5, 6, 7, 8, 30]);
+        assert_eq!(choose(&letters[..3], |_| 0).count(), 3);
+    }
+}

@@ -1,0 +1,186 @@
+//! A flood of dead letters pauses a pipeline, says what it is about, and goes on by as many messages as are accepted.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::support::{Daemon, World, eventually, oracle};
+
+/// More than ten bad messages are a flood.
+fn pipeline(limits: &str) -> String {
+    format!(
+        "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\npoison = {{ {limits} }}\n\
+         batch = {{ max_rows = 300, max_age = \"100ms\" }}\n[[pipeline.table]]\nname = \"events\"\n\
+         [pipeline.table.columns]\nsequence = \"$sequence\"\n"
+    )
+}
+
+const LIMITS: &str = "max_per_batch = 10";
+
+const TABLE: &str =
+    "CREATE TABLE events (sequence bigint NOT NULL, id integer NOT NULL CONSTRAINT small CHECK (id < 1000))";
+
+fn good() -> Vec<u8> {
+    json!({"id": 1}).to_string().into()
+}
+
+/// A message that the decoder refuses, or the server.
+fn bad(by_server: bool) -> String {
+    if by_server { json!({"id": 5_000}) } else { json!({"id": "secret"}) }.to_string()
+}
+
+async fn letters(world: &World) -> i64 {
+    world.count("SELECT count(*) FROM jetcopy.dead_letters").await
+}
+
+async fn accept(world: &World, config: &Path, letters: u32) -> String {
+    let letters = letters.to_string();
+    world.run(config, &["dead-letters", "accept", &letters, "--pipeline", "events"]).await.well()
+}
+
+/// The pipeline is paused with the message at `sequence` as the first that cannot be stored.
+async fn paused_at(daemon: &Daemon, sequence: u64) {
+    daemon.says("pipeline is paused").await;
+    eventually(&format!("a flood from sequence {sequence}"), || async {
+        let status = daemon.status();
+        status["state"] == "paused" && status["flood"][0]["sequence"] == sequence
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_shows_its_first_messages_and_goes_on_by_exactly_what_is_accepted() {
+    for by_server in [false, true] {
+        let world = World::new().await;
+        world.database.batch_execute(TABLE).await.unwrap();
+        world.publish("a", (0..5).map(|_| good())).await;
+        world.publish("a", (0..30).map(|_| bad(by_server))).await;
+        let config = world.config(&pipeline(LIMITS));
+        let daemon = Daemon::start(&config);
+        paused_at(&daemon, 6).await;
+        assert_eq!((world.checkpoint("events").await, letters(&world).await), (0, 0));
+
+        // The state, the log and the table say which messages, and the table alone what is in them.
+        let (reason, first) = if by_server {
+            (
+                "more than 10 messages of one batch cannot be stored; the first is at sequence 6: refused by the server: \
+              check_violation (23514)",
+                bad(true),
+            )
+        } else {
+            (
+                "more than 10 messages of one batch cannot be stored; the first is at sequence 6: the value does not fit the \
+              column's type",
+                bad(false),
+            )
+        };
+        let shown = daemon.status();
+        assert_eq!(shown["reason"], reason);
+        assert_eq!(shown["flood"].as_array().unwrap().len(), 10);
+        assert!(!shown.to_string().contains("secret"), "{shown}");
+        daemon.says("among the messages that cannot be stored").await;
+        assert!(!daemon.log().contains("secret"), "{}", daemon.log());
+        let sql = "SELECT count(*), min(sequence), min(convert_from(payload, 'UTF8')), bool_and(message <> '') \
+                   FROM jetcopy.flood_samples WHERE pipeline = 'events'";
+        let row = world.database.query_one(sql, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 6));
+        assert_eq!((row.get::<_, String>(2), row.get::<_, bool>(3)), (first, true));
+
+        // To resume it is no remedy, and says so.
+        let said = world.run(&config, &["resume", "events"]).await.well();
+        assert!(said.contains("is stopped by a flood of dead letters, and would be again"), "{said}");
+        assert!(said.contains("jetcopy dead-letters accept N --pipeline events"), "{said}");
+
+        // Four of thirty, then the rest.
+        assert!(accept(&world, &config, 4).await.starts_with("the next 4 messages of pipeline events may"));
+        paused_at(&daemon, 10).await;
+        assert_eq!((world.checkpoint("events").await, letters(&world).await), (9, 4));
+        accept(&world, &config, 26).await;
+        oracle(&world, &daemon, "events", "events", good()).await;
+        assert_eq!(letters(&world).await, 30);
+        assert_eq!(world.count("SELECT accepted_letters FROM jetcopy.checkpoints").await, 0);
+        assert_eq!(world.count("SELECT count(*) FROM jetcopy.flood_samples").await, 0);
+        assert_eq!(daemon.status()["flood"], json!([]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_without_a_daemon_holds_over_restarts_and_once() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let config = world.config(&pipeline(LIMITS));
+    let never = world.run(&config, &["dead-letters", "accept", "9", "--pipeline", "events"]).await;
+    assert!(never.err.contains("pipeline events has never run"), "{never:?}");
+
+    world.publish("a", (0..30).map(|_| bad(false))).await;
+    let daemon = Daemon::start(&config);
+    paused_at(&daemon, 1).await;
+    daemon.kill();
+    let status = world.run(&config, &["status"]).await.well();
+    assert!(status.contains("stopped by a flood of dead letters: more than 10 messages"), "{status}");
+    assert!(status.contains("of the flood: sequence 1 events id: the value does not fit"), "{status}");
+    accept(&world, &config, 9).await;
+    let said = accept(&world, &config, 30).await;
+    assert!(said.contains("9 that were accepted before and not used are replaced"), "{said}");
+    // A daemon that only starts and stops uses none of them.
+    let idle = Daemon::start(
+        &world.config_file("other", &pipeline(LIMITS).replace("\"events\"\nstream", "\"idle\"\nstream")),
+    );
+    idle.says("pipeline is running").await;
+    idle.kill();
+    let daemon = Daemon::start(&config);
+    oracle(&world, &daemon, "events", "events", good()).await;
+
+    world.publish("a", (0..11).map(|_| bad(false))).await;
+    paused_at(&daemon, 32).await;
+    assert_eq!(letters(&world).await, 30);
+    accept(&world, &config, 11).await;
+    oracle(&world, &daemon, "events", "events", good()).await;
+}
+
+#[cfg(feature = "kill-points")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_is_used_up_once_also_where_the_daemon_dies_around_the_commit() {
+    for point in ["before_commit", "after_commit"] {
+        let world = World::new().await;
+        world.database.batch_execute(TABLE).await.unwrap();
+        world.publish("a", (0..30).map(|_| bad(false))).await;
+        let config = world.config(&pipeline(LIMITS));
+        let daemon = Daemon::start(&config);
+        paused_at(&daemon, 1).await;
+        daemon.kill();
+        accept(&world, &config, 20).await;
+        let armed = format!("{point}:1:SIGKILL");
+        let daemon = Daemon::start_with(&config, &[("JETCOPY_KILL_POINT", &armed)]);
+        daemon.ended().await;
+        let daemon = Daemon::start(&config);
+        // Twenty that are accepted, and ten that are normal.
+        oracle(&world, &daemon, "events", "events", good()).await;
+        assert_eq!(letters(&world).await, 30);
+        assert_eq!(world.count("SELECT accepted_letters FROM jetcopy.checkpoints").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_dead_letters_are_bounded_and_one_large_message_alone_passes() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let large = json!({"id": "x".repeat(20_000)}).to_string();
+    world.publish("a", [large.clone()]).await;
+    let config = world.config(&pipeline("max_bytes_per_minute = \"10kB\""));
+    let daemon = Daemon::start(&config);
+    oracle(&world, &daemon, "events", "events", good()).await;
+    assert_eq!(letters(&world).await, 1);
+
+    world.publish("a", [large]).await;
+    paused_at(&daemon, 3).await;
+    let reason = daemon.status()["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("messages of more than 9.8 KiB cannot be stored within a minute"), "{reason}");
+    assert_eq!(
+        world.count("SELECT count(*) FROM jetcopy.flood_samples WHERE payload_bytes > 20000").await,
+        1
+    );
+    accept(&world, &config, 1).await;
+    oracle(&world, &daemon, "events", "events", good()).await;
+    assert_eq!(letters(&world).await, 2);
+}
