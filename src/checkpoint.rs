@@ -235,10 +235,8 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     );
     let rows = match session.client.simple_query(&take).await {
         Ok(rows) => rows,
-        Err(source) => {
-            // The connection may be used for nothing else: the caller ends the generation on any error.
-            return Err(Error::Database { action: "claim", source });
-        }
+        // The connection may be used for nothing else: the caller ends the generation on any error.
+        Err(source) => return Err(Error::Database { action: "claim", source }),
     };
     // No row: another daemon claimed the shard, or an operator paused it, between the look and the update.
     let Some(epoch) = text(&rows, 0) else { return Err(Error::LostEpoch) };
@@ -256,7 +254,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
         known_sequence: number(4, "known_sequence")?
             .and_then(|sequence| u64::try_from(sequence).ok())
             .ok_or(Error::Unreadable { column: "known_sequence" })?,
-        accepted: number(5, "accepted_letters")?.and_then(|letters| u64::try_from(letters).ok()).unwrap_or(0),
+        accepted: number(5, "accepted_letters")?.map_or(0, i64::unsigned_abs),
     })
 }
 
