@@ -253,6 +253,7 @@ async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
             State::Changed | State::Unknown => return Err(MigrateError::Diverged(entry)),
         }
     }
+    client.batch_execute(store::PLACE).await.map_err(MigrateError::History)?;
     let before = life::found(client).await.map_err(MigrateError::History)?;
     for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;

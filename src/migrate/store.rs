@@ -125,6 +125,18 @@ pub(super) struct Failed(pub(super) i32, pub(super) tokio_postgres::Error);
 /// A table of the store's name that is another system's, and what of it differs.
 pub(super) type Foreign = BTreeMap<String, Vec<String>>;
 
+/// Where tables go: never into schema `jetcopy`, which a role of that name finds first. Where an earlier version
+/// put them there, they are found as before.
+pub(super) const PLACE: &str = "DO $$ BEGIN
+    IF 'jetcopy' = ANY (current_schemas(false)) AND NOT EXISTS (
+        SELECT FROM pg_class WHERE relnamespace = 'jetcopy'::regnamespace
+            AND relname IN ('frame_metadata', 'detection_events', 'measurements', 'time_series_data_points', 'projects'))
+    THEN
+        PERFORM set_config('search_path', coalesce((SELECT string_agg(quote_ident(s), ', ' ORDER BY place)
+            FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (s, place) WHERE s <> 'jetcopy'), 'public'), true);
+    END IF;
+END $$";
+
 fn names() -> Vec<&'static str> {
     let tables = COLUMNS.iter().map(|(name, _)| *name);
     tables.chain([STATS]).chain(ROLLUPS.iter().map(|rollup| rollup.name)).collect()

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use jetcopy::private::PrivatePostgres;
+use jetcopy::private::{PostgresOptions, PrivatePostgres};
 
 use crate::support::World;
 
@@ -349,4 +349,26 @@ async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_ans
             }
         }
     }
+}
+
+/// The schemas in which tables, roll-ups and views of the store lie.
+const MADE: &str = "SELECT coalesce(string_agg(DISTINCT relnamespace::regnamespace::text, ' '), '') FROM pg_class
+    WHERE relname = ANY ('{frame_metadata,measurements,time_series_metadata,operations_log,stats,frame_stats_1h}')";
+
+#[tokio::test]
+async fn the_stores_tables_never_lie_in_schema_jetcopy_since_a_role_of_that_name_finds_it_first() {
+    // A server of its own, for a role of that name.
+    let server = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let mut world = World::plain().await;
+    world.database_url = server.create_database().await.unwrap();
+    world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+    world.database.batch_execute("CREATE ROLE jetcopy LOGIN SUPERUSER").await.unwrap();
+    world.database_url = world.database_url.replace("postgres@", "jetcopy@");
+    let bare = world.config_file("bare.toml", "");
+    for _ in 0..2 {
+        world.run(&bare, &["migrate"]).await.well();
+        let made: String = world.database.query_one(MADE, &[]).await.unwrap().get(0);
+        assert_eq!(made, "public");
+    }
+    world.run(&bare, &["maintain"]).await.well();
 }
