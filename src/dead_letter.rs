@@ -2,13 +2,13 @@
 //!
 //! Guarantees: nothing in a message (subject, headers, payload) or in the reason it was refused can make the server
 //! refuse the dead letter. Where text holds what PostgreSQL's text cannot, NUL, the replacement character U+FFFD stands
-//! in its place; the payload is stored byte for byte.
+//! in its place; the payload is stored byte for byte, in the first letter of its message alone.
 //!
 //! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It sends one statement
 //! a letter, which is right for the hundred or fewer that a batch may hold, and holds no copy of a payload.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -156,6 +156,7 @@ pub async fn store(
     place: &Place,
     letters: &[DeadLetter],
 ) -> Result<(), tokio_postgres::Error> {
+    let mut kept = BTreeSet::new();
     for letter in letters {
         // No message is long enough for an array of so many elements.
         let element = letter.element.map(|element| i32::try_from(element).unwrap_or(i32::MAX));
@@ -171,7 +172,8 @@ pub async fn store(
                     (&sequence, Type::INT8),
                     (&storable(&letter.subject), Type::TEXT),
                     (&letter.headers.as_ref().map(|headers| headers.0.as_str()), Type::TEXT),
-                    (&&letter.payload[..], Type::BYTEA),
+                    // Once per message.
+                    (&kept.insert(letter.sequence).then_some(&letter.payload[..]), Type::BYTEA),
                     (&letter.kind, Type::TEXT),
                     (&letter.sqlstate, Type::TEXT),
                     (&letter.reason(), Type::TEXT),

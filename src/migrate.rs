@@ -79,6 +79,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 21, name: "store_life", sql: include_str!("../migrations/V21__store_life.sql") },
     Migration { version: 22, name: "superseded", sql: include_str!("../migrations/V22__superseded.sql") },
     Migration { version: 23, name: "floods", sql: include_str!("../migrations/V23__floods.sql") },
+    Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

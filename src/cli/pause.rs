@@ -61,7 +61,7 @@ pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
             flood_remedy(name)
         ),
         None if resumed => {
-            println!("pipeline {name} is resumed; a running daemon goes on within a few seconds")
+            println!("pipeline {name} is resumed; a running daemon goes on within a few seconds");
         }
         None => println!("pipeline {name} was not paused"),
     }

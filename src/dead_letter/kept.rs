@@ -51,7 +51,7 @@ pub struct Kept {
 }
 
 const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pipeline, shard, \
-    stream, sequence, subject, headers::text, payload, kind, sqlstate, message, table_name, column_name, \
+    stream, sequence, subject, headers::text, jetcopy.payload_of(dead_letters), kind, sqlstate, message, table_name, column_name, \
     element, (extract(epoch FROM stored_at) * 1000000)::bigint, elements";
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \

@@ -60,6 +60,7 @@ impl NewestLetter {
 }
 
 /// The reason without a value of the message.
+#[must_use]
 pub fn reason(kind: &str, sqlstate: Option<&str>) -> String {
     match (kind, sqlstate) {
         ("malformed", _) => "not a valid message in the pipeline's format".into(),

@@ -314,3 +314,59 @@ async fn a_deferred_constraint_that_refuses_at_commit_keeps_the_letter() {
     world.run(&config, &["dead-letters", "retry", "--all"]).await.well();
     oracle(&world, &daemon, "events", "events", json!({"id": 1}).to_string().into()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_is_kept_once_per_message_whichever_of_its_letters_go() {
+    let world = World::new().await;
+    let table = "CREATE TABLE parts (sequence bigint, place integer, id integer, \
+                 CONSTRAINT small CHECK (id < 1000 OR id = 5003))";
+    world.database.batch_execute(table).await.unwrap();
+    let message = |filler: usize, bad: i64| {
+        let parts: Vec<_> = (0..bad).map(|part| json!({"id": 5_000 + part * 3})).collect();
+        // Hardly to be compressed.
+        let filler: Vec<usize> = (0..filler).map(|at| at * 2_654_435_761 % 4_093).collect();
+        json!({"parts": parts, "filler": filler}).to_string()
+    };
+    // A hundred bad elements of one message, of which one letter is about all, and nine that have a letter each.
+    let large = message(190_000, 9);
+    world.publish("a", [message(190_000, 100), large.clone()]).await;
+    let pipeline = "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \"parts\"\n\
+         for_each = \"parts\"\nbad_element = \"element\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nplace = \"$element\"\n";
+    let config = world.config(pipeline);
+    let daemon = Daemon::start(&config);
+    world.drained("parts", &daemon).await;
+    assert_eq!(letters(&world).await, 9);
+    let size = world.count("SELECT pg_total_relation_size('jetcopy.dead_letters')").await;
+    assert!(size < 4 << 20, "{size} bytes");
+    assert_eq!(world.count("SELECT count(payload) FROM jetcopy.dead_letters").await, 2);
+
+    let holder = "SELECT min(id) FROM jetcopy.dead_letters WHERE payload IS NOT NULL AND sequence = 2";
+    let whole = async || {
+        for letter in world.run(&config, &["dead-letters", "export"]).await.objects() {
+            if letter["sequence"] == 2 {
+                assert_eq!(
+                    STANDARD.decode(letter["payload_base64"].as_str().unwrap()).unwrap(),
+                    large.as_bytes()
+                );
+            }
+        }
+        world.count("SELECT count(payload) FROM jetcopy.dead_letters WHERE sequence = 2").await
+    };
+    assert_eq!(whole().await, 1);
+    // The one that holds it is discarded, deleted by hand beside others, and retried.
+    let id = world.count(holder).await.to_string();
+    world.run(&config, &["dead-letters", "discard", &id, "--yes"]).await.well();
+    assert_eq!(whole().await, 1);
+    let id = world.count(holder).await;
+    let delete = format!("DELETE FROM jetcopy.dead_letters WHERE id IN ({id}, {id} + 1)");
+    world.database.batch_execute(&delete).await.unwrap();
+    assert_eq!(whole().await, 1);
+    world.database.batch_execute("ALTER TABLE parts DROP CONSTRAINT small").await.unwrap();
+    let id = world.count(holder).await.to_string();
+    world.run(&config, &["dead-letters", "retry", &id]).await.well();
+    assert_eq!(whole().await, 1);
+    world.run(&config, &["dead-letters", "retry", "--all"]).await.well();
+    assert_eq!(letters(&world).await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM parts WHERE sequence = 1").await, 100);
+    assert_eq!(world.count("SELECT count(DISTINCT place) FROM parts WHERE sequence = 2").await, 6);
+}
