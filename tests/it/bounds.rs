@@ -106,3 +106,41 @@ async fn a_message_of_half_a_million_fields_under_a_long_subject_is_one_dead_let
 async fn a_message_whose_elements_all_repeat_one_text_is_one_dead_letter() {
     becomes_one_letter("a", elements(2_000, 890_000), &["about 1.7 GiB", "max_buffered_bytes"]).await;
 }
+
+/// `events` takes what a row can hold.
+const WIDE: &str = "
+    CREATE TABLE events (sequence bigint, id bigint, doc jsonb, numbers bigint[]);
+    CREATE TABLE points (sequence bigint, series text, name text, value double precision);
+    CREATE TABLE parts (sequence bigint, element integer, size integer, blob text)";
+
+/// A message with an array of `length` times `element` as its field `name`.
+fn array(name: &str, element: u8, length: u32) -> Vec<u8> {
+    let mut message = vec![0x81, 0xa0 + u8::try_from(name.len()).unwrap()];
+    message.extend_from_slice(name.as_bytes());
+    message.push(0xdd);
+    message.extend(length.to_be_bytes());
+    message.resize(message.len() + length as usize, element);
+    message
+}
+
+/// Each becomes as much as one message may before it is refused, or is a row of megabytes, and each in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn giants_that_are_refused_one_after_the_other_leave_no_memory_behind() {
+    const LENGTH: u32 = 1_000_000;
+    let world = World::new().await;
+    world.database.batch_execute(WIDE).await.unwrap();
+    let daemon = Daemon::start(&world.config(PIPELINE));
+    for (token, message) in [
+        ("a", array("doc", 0xc0, LENGTH)),
+        ("a", array("numbers", 1, LENGTH)),
+        ("b.row", fields(LENGTH / 2)),
+        ("a", array("parts", 0x80, LENGTH)),
+        ("a", array("parts", 1, LENGTH)),
+        ("a", vec![0xc1; LENGTH as usize]),
+    ] {
+        world.publish(token, vec![message; 4]).await;
+        world.drained("events", &daemon).await;
+    }
+    memory_was_bounded(&daemon, "refused giants");
+    oracle(&world, &daemon, "events", "events", br#"{"id": 1}"#.to_vec()).await;
+}
