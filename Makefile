@@ -5,8 +5,10 @@
 DURATION ?=
 # Frames a second that the demo publishes.
 RATE ?= 2000
-# Where the faults of `make chaos` are drawn from; without it, a seed of its own, which it prints.
+# Where the faults of `make chaos` and the messages of `make fuzz-wire` are drawn from; without it, a seed of its own, which it prints.
 SEED ?=
+# The one round that `make fuzz-wire` runs; without it, all from the first on.
+ROUND ?=
 # What `make chaos` draws from, comma-separated: daemons, postgres, nats, poison, durable, table, unreadable, huge, limits; without
 # it, everything.
 KINDS ?=
@@ -14,7 +16,7 @@ KINDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz bench bench-growth bench-store instructions lint package package-test
+.PHONY: help setup demo test browser chaos alerts docs fuzz fuzz-wire bench bench-growth bench-store instructions lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -44,6 +46,9 @@ docs: ## Writes docs/metrics.md and docs/settings.md anew from the code
 
 fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)
+
+fuzz-wire: setup ## Sends drawn bytes over the wire into the real daemon and asks the oracle (SEED=1 DURATION=30m ROUND=7)
+	SEED=$(SEED) DURATION=$(DURATION) ROUND=$(ROUND) cargo test --features kill-points --test it -- --ignored --exact --nocapture wire::whatever_comes_over_the_wire_for_long_is_a_row_or_a_dead_letter_and_nothing_stops
 
 bench: setup ## Measures beside the server's own COPY, JetStream and a Python consumer; writes target/bench.json
 	@scripts/setup.sh bench

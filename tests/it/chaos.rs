@@ -21,7 +21,7 @@ const STEPS: usize = 8;
 const DURATION: Duration = Duration::from_mins(5);
 
 /// A variable that says something.
-fn said(name: &str) -> Option<String> {
+pub(crate) fn said(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn seed() -> u64 {
     said("SEED").map_or(u64::from(std::process::id()), |text| text.parse().expect("SEED is a number"))
 }
 
-fn duration() -> Duration {
+pub(crate) fn duration() -> Duration {
     said("DURATION")
         .map_or(DURATION, |text| humantime::parse_duration(&text).expect("DURATION is a time like 5m"))
 }

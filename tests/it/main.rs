@@ -53,3 +53,4 @@ mod stop;
 mod support;
 mod systemd;
 mod two_daemons;
+mod wire;

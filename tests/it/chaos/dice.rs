@@ -15,12 +15,12 @@ impl Dice {
     }
 
     /// A number from `from` to below `to`.
-    pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.0.next() % (to - from)
     }
 
     /// The same as a small number.
-    pub(super) fn small(&mut self, from: u32, to: u32) -> u32 {
+    pub(crate) fn small(&mut self, from: u32, to: u32) -> u32 {
         u32::try_from(self.between(from.into(), to.into())).unwrap()
     }
 
@@ -28,7 +28,7 @@ impl Dice {
         Duration::from_millis(self.between(from, to))
     }
 
-    pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::try_from(self.0.next() % choices.len() as u64).unwrap()]
     }
 }
