@@ -36,7 +36,7 @@ use crate::postgres::connect::Session;
 use crate::status::PipelineStatus;
 use crate::store::bounds::Named;
 
-use attempt::{Attempt, Stop};
+use attempt::{Attempt, Copied, Stop};
 use blame::Halt;
 pub use error::Error;
 use error::out_of_time;
@@ -227,9 +227,9 @@ impl Writer {
         let mut retries = 0;
         loop {
             let stop = match self.attempt(batch, &poisoned).await? {
-                Attempt::Committed(committed) => {
+                Attempt::Committed(committed, copied) => {
                     self.checkpoint = committed.last_sequence();
-                    self.count(batch, &poisoned, started);
+                    self.count(batch, &poisoned, &copied, started);
                     self.accepted -= poisoned.uses();
                     return Ok(Some((committed, poisoned.part.end)));
                 }
@@ -332,7 +332,7 @@ impl Writer {
         self.metrics.motion.step(step);
     }
 
-    fn count(&mut self, batch: &Batch, poisoned: &Poisoned, started: Instant) {
+    fn count(&mut self, batch: &Batch, poisoned: &Poisoned, copied: &Copied, started: Instant) {
         let metrics = &self.metrics;
         let mut memory = self.memory();
         let messages = &batch.messages[poisoned.part.start as usize..poisoned.part.end as usize];
@@ -348,7 +348,8 @@ impl Writer {
             let range = rows.of_messages(&poisoned.part);
             decoded += range.len();
             let taken = |row: &&Row| !poisoned.excluded.holds(table, row);
-            counter.inc_by(rows.rows[range.clone()].iter().filter(taken).count() as u64);
+            let sent = rows.rows[range.clone()].iter().filter(taken).count() as u64;
+            counter.inc_by(sent.saturating_sub(copied.skipped_of(table)));
             if let Some(last) = rows.rows[range.clone()].iter().rposition(|row| taken(&row)) {
                 let index = u32::try_from(range.start + last).unwrap_or(u32::MAX);
                 memory.keep(table, &rows.data[rows.range(index)]);

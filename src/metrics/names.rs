@@ -49,7 +49,7 @@ macro_rules! families {
 families! {
     MESSAGES = "jetcopy_messages_total", "Messages taken from the stream, in order and once a generation.";
     BYTES = "jetcopy_bytes_total", "Payload bytes of the messages taken from the stream.";
-    DUPLICATES_SKIPPED = "jetcopy_duplicates_skipped_total", "Messages delivered again although their rows were committed, and skipped.";
+    DUPLICATES_SKIPPED = "jetcopy_duplicates_skipped_total", "Rows that `on_conflict` left out: their key was there already, or came again in the batch.";
     STAGE_SECONDS = "jetcopy_stage_seconds_total", "Time of the reading stage by what it went into: waiting for messages from NATS, decoding, or waiting for the database to take a batch that is due. The largest is what limits a pipeline that is behind.";
     HELD_UP_SECONDS = "jetcopy_held_up_seconds", "How long nothing has committed although work waits, by the stage that it waits for; 0 while the pipeline moves. From 3 s on, /readyz says that it is not ready.";
     BUFFERED_BYTES = "jetcopy_buffered_bytes", "Bytes of messages and encoded rows held in memory.";
@@ -57,7 +57,7 @@ families! {
     BATCH_ROWS = "jetcopy_batch_rows", "Rows of a batch over all its tables.";
     COMMIT_SECONDS = "jetcopy_commit_seconds", "Time of a batch's transaction, from BEGIN to the answer to COMMIT.";
     COMMITS = "jetcopy_commits_total", "Transactions by how they ended.";
-    ROWS = "jetcopy_rows_total", "Rows committed.";
+    ROWS = "jetcopy_rows_total", "Rows stored; those that `on_conflict` left out are not among them.";
     UNTAKEN_FIELDS = "jetcopy_untaken_fields_total", "Fields of messages that no column takes, each time that one was there; /status and jetcopy status name them.";
     TABLE_MESSAGES = "jetcopy_table_messages_total", "Messages that a table took: its when held, and the array of its for_each was there. One that stays at 0 gets nothing.";
     UNFILLED_COLUMNS = "jetcopy_unfilled_columns", "Columns of a table that take a field, a header or a token of the subject, and for which no message has had a value.";

@@ -24,7 +24,7 @@ use crate::pulse::copy_deadline;
 
 /// What one attempt to write a part of a batch came to.
 pub(super) enum Attempt {
-    Committed(Committed),
+    Committed(Committed, Copied),
     Stopped(Stop),
 }
 
@@ -48,23 +48,29 @@ pub(super) enum Stop {
 }
 
 /// What was copied.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Copied {
-    /// Rows that were there already.
-    pub(super) skipped: u64,
-    /// The tables that they are of, a bit each; the last bit stands for all further tables.
-    tables: u64,
+    /// Rows that were there already, or came again in the batch, by table; those after the last entry skipped none.
+    skipped: Vec<u64>,
 }
 
 impl Copied {
     /// Whether rows of one of the tables were skipped, which says nothing about what would have become of them.
-    pub(super) fn skips(self, tables: &[usize]) -> bool {
-        tables.iter().any(|&table| self.tables & bit(table) != 0)
+    pub(super) fn skips(&self, tables: &[usize]) -> bool {
+        tables.iter().any(|&table| self.skipped_of(table) > 0)
     }
-}
 
-fn bit(table: usize) -> u64 {
-    1 << table.min(63)
+    /// Rows of a table that were skipped.
+    pub(super) fn skipped_of(&self, table: usize) -> u64 {
+        self.skipped.get(table).copied().unwrap_or(0)
+    }
+
+    fn skip(&mut self, table: usize, rows: u64) {
+        if self.skipped.len() <= table {
+            self.skipped.resize(table + 1, 0);
+        }
+        self.skipped[table] += rows;
+    }
 }
 
 impl Writer {
@@ -119,9 +125,9 @@ impl Writer {
         self.at(metrics::Step::Commit);
         match within(self.step_timeout, "commit", open.commit()).await {
             Ok(committed) => {
-                self.metrics.duplicates_skipped.inc_by(copied.skipped);
+                self.metrics.duplicates_skipped.inc_by(copied.skipped.iter().sum());
                 self.metrics.superseded_messages.inc_by(superseded.map_or(0, |(.., messages)| messages));
-                Ok(Attempt::Committed(committed))
+                Ok(Attempt::Committed(committed, copied))
             }
             // The server has answered, and rolled back already.
             Err(Error::Checkpoint(checkpoint::Error::Database { source, .. }))
@@ -184,7 +190,11 @@ impl Writer {
         let mut rows = TableRows { data: tuple, rows: vec![row] };
         let copied = self.copy_one(table, &mut rows, &Excluded::default(), &(0..1)).await?;
         let copied = match copied {
-            Ok(skipped) => Ok(Copied { skipped, tables: if skipped > 0 { bit(table) } else { 0 } }),
+            Ok(skipped) => {
+                let mut copied = Copied::default();
+                copied.skip(table, skipped);
+                Ok(copied)
+            }
             Err(error) => Err((table, error)),
         };
         self.end_trial(copied).await
@@ -228,10 +238,7 @@ impl Writer {
             }
             match self.copy_one(table, rows, excluded, part).await? {
                 Ok(0) => {}
-                Ok(skipped) => {
-                    copied.skipped += skipped;
-                    copied.tables |= bit(table);
-                }
+                Ok(skipped) => copied.skip(table, skipped),
                 Err(error) => return Ok(Err((table, error))),
             }
         }
@@ -344,8 +351,11 @@ mod tests {
 
     #[test]
     fn skipped_rows_are_known_by_table() {
-        let copied = Copied { skipped: 1, tables: bit(2) | bit(99) };
-        assert!(copied.skips(&[2]) && copied.skips(&[0, 2]) && copied.skips(&[70]));
-        assert!(!copied.skips(&[0, 1]) && !copied.skips(&[]));
+        let mut copied = Copied::default();
+        copied.skip(2, 1);
+        copied.skip(99, 3);
+        assert!(copied.skips(&[2]) && copied.skips(&[0, 2]) && copied.skips(&[99]));
+        assert!(!copied.skips(&[0, 1, 70]) && !copied.skips(&[]));
+        assert_eq!((copied.skipped_of(99), copied.skipped_of(100)), (3, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Daemon, World, oracle};
+use crate::support::{Daemon, World, eventually, oracle};
 
 fn pipeline(on_conflict: &str) -> String {
     let key = if on_conflict == "error" { "" } else { "key = [\"id\"]" };
@@ -28,6 +28,15 @@ async fn carried(
     on_conflict: &str,
     messages: impl IntoIterator<Item = (i32, i32)>,
 ) -> (World, Vec<(i32, i32)>) {
+    let (world, rows, _) = carried_by(on_conflict, messages).await;
+    (world, rows)
+}
+
+/// The same, and the daemon that has done it.
+async fn carried_by(
+    on_conflict: &str,
+    messages: impl IntoIterator<Item = (i32, i32)>,
+) -> (World, Vec<(i32, i32)>, Daemon) {
     let world = World::new().await;
     world.database.batch_execute(TABLE).await.unwrap();
     world.database.batch_execute("INSERT INTO items VALUES (1, -1), (2, -2)").await.unwrap();
@@ -37,7 +46,21 @@ async fn carried(
     world.drained("items", &daemon).await;
     let rows = world.database.query("SELECT id, value FROM items ORDER BY id", &[]).await.unwrap();
     let rows = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    (world, rows)
+    (world, rows, daemon)
+}
+
+#[tokio::test]
+async fn rows_that_are_there_already_or_come_again_in_a_batch_are_counted_as_skipped_and_not_as_stored() {
+    // Duplicates reach over several batches, so that both ways of writing are met.
+    let messages = (0..1_000).map(|id| (id % 100 + 1, 7));
+    let (world, rows, daemon) = carried_by("ignore", messages).await;
+    assert_eq!(rows.len(), 100);
+    let stored = || daemon.metric("jetcopy_rows_total", "");
+    eventually("the rows to be counted", async || stored() == 98).await;
+    assert_eq!(daemon.metric("jetcopy_duplicates_skipped_total", ""), 902);
+    assert_eq!(daemon.status()["rows"], 98);
+    world.publish("a", [json!({"id": 500, "value": 1}).to_string()]).await;
+    eventually("a new row to be counted", async || stored() == 99).await;
 }
 
 #[tokio::test]
