@@ -4,6 +4,7 @@
 //! configuration from a failure.
 
 use std::error::Error;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -398,13 +399,15 @@ fn quiet(settings: &Settings) -> Result<Config, Failure> {
 
 /// Says what went wrong, each cause on a line of its own, unless the line before has said it.
 fn tell(error: &(dyn Error + 'static)) {
+    // Where standard error is gone, the exit code still tells.
+    let mut out = io::stderr();
     let mut said = error.to_string();
-    eprintln!("error: {said}");
+    let _ = writeln!(out, "error: {said}");
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
         if !said.ends_with(&text) {
-            eprintln!("  because: {text}");
+            let _ = writeln!(out, "  because: {text}");
         }
         said = text;
         cause = error.source();

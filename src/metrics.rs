@@ -7,9 +7,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::logging::Dropped;
 use crate::marker::Marker;
 use prometheus::core::Collector;
 use prometheus::{
@@ -53,6 +54,8 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     maintain: MaintainMetrics,
+    log_lines_dropped: IntCounter,
+    log: OnceLock<Dropped>,
     /// Handles by pipeline and shard, with all that they are registered as.
     pipelines: Mutex<BTreeMap<(String, String), (PipelineMetrics, Collectors)>>,
 }
@@ -70,7 +73,14 @@ impl Metrics {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         build.float_gauge(names::PROCESS_START).set(since_epoch.as_secs_f64());
         let maintain = MaintainMetrics::new(&registry);
-        Self { inner: Arc::new(Inner { registry, maintain, pipelines: Mutex::default() }) }
+        let log_lines_dropped = build.counter(names::LOG_LINES_DROPPED);
+        let (log, pipelines) = (OnceLock::new(), Mutex::default());
+        Self { inner: Arc::new(Inner { registry, maintain, log_lines_dropped, log, pipelines }) }
+    }
+
+    /// Tells from now on how many lines of the log nobody took; a process has one log.
+    pub fn tell_dropped_lines(&self, dropped: Dropped) {
+        self.inner.log.get_or_init(|| dropped);
     }
 
     /// The handles of the store's maintenance.
@@ -106,9 +116,13 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     #[must_use]
     pub fn render(&self) -> String {
-        for (pipeline, _) in self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            pipeline.settle();
+        let pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        pipelines.values().for_each(|(pipeline, _)| pipeline.settle());
+        if let Some(dropped) = self.inner.log.get() {
+            let told = self.inner.log_lines_dropped.get();
+            self.inner.log_lines_dropped.inc_by(dropped.lines().saturating_sub(told));
         }
+        drop(pipelines);
         let mut families = self.inner.registry.gather();
         for family in &mut families {
             // A gauge of what is not known is no number.

@@ -27,7 +27,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let config = settings.load()?;
     config.require_pipelines()?;
-    logging::init(&config.log).map_err(Failure::failed)?;
+    let log = logging::init_daemon(&config.log).map_err(Failure::failed)?;
     let notifier = Notifier::from_environment().map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
     let reload = Reload::on_signals().map_err(Failure::failed)?;
@@ -35,6 +35,7 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     greet(settings, &config, &server);
 
     let (metrics, registry) = (Metrics::new(), Registry::default());
+    metrics.tell_dropped_lines(log.dropped());
     let (stop_http, http_stopped) = oneshot::channel::<()>();
     // The other end is dropped, at the latest, when this function ends: either way it is time to stop.
     let serve = server.serve(metrics.clone(), registry.clone(), async { drop(http_stopped.await) });

@@ -89,5 +89,6 @@ families! {
     MAINTAIN_LAST_RUN = "jetcopy_maintain_last_run_timestamp_seconds", "When the store was maintained last by this daemon, in seconds since the Unix epoch; 0 before that.";
     MAINTAIN_SECONDS = "jetcopy_maintain_last_run_seconds", "How long that took.";
     BUILD_INFO = "jetcopy_build_info", "Always 1; the label is the daemon's version.";
+    LOG_LINES_DROPPED = "jetcopy_log_lines_dropped_total", "Lines of the log that nobody took: standard error is on a full disk, or a pipe that is full or without a reader.";
     PROCESS_START = "process_start_time_seconds", "Start of the process in seconds since the Unix epoch.";
 }

@@ -53,4 +53,5 @@ mod stop;
 mod support;
 mod systemd;
 mod two_daemons;
+mod unheard;
 mod wire;

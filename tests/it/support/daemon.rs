@@ -44,6 +44,17 @@ impl Daemon {
         Self { child: Mutex::new(child.unwrap()), log }
     }
 
+    /// The same with standard error somewhere else; `address` is where it serves HTTP, since no log says it.
+    pub(crate) fn start_unheard(config: &Path, stderr: impl Into<Stdio>, level: &str, address: &str) -> Self {
+        let log = config.with_extension("unheard.log");
+        std::fs::write(&log, format!("http={address} ")).unwrap();
+        let child = spawn_tied(Path::new(env!("CARGO_BIN_EXE_jetcopy")), None, Signal::SIGKILL, |command| {
+            command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+            command.env("JETCOPY_HTTP__LISTEN", address).env("JETCOPY_LOG__LEVEL", level).stderr(stderr);
+        });
+        Self { child: Mutex::new(child.unwrap()), log }
+    }
+
     /// Its arguments and environment, as others on the machine may see them.
     pub(crate) fn arguments(&self) -> String {
         let pid = self.child.lock().unwrap().id();
