@@ -90,7 +90,7 @@ async fn the_numbers_of_a_running_pipeline_move_and_a_dead_letter_shows_its_reas
     browser.until("a chart that grows", &format!("{drawn} !== {before}")).await;
 
     world.publish("bad", ["a secret that is no message"]).await;
-    let reasons = "document.querySelector('.letters tbody').innerText";
+    let reasons = "(document.querySelector('.letters:not([hidden]) tbody')?.innerText ?? '')";
     browser.until("a dead letter", &format!("{reasons}.includes('not a valid message')")).await;
     assert_eq!(browser.evaluate("document.body.innerText.includes('secret')").await, json!(false));
     looks_right(&mut browser, "running").await;
