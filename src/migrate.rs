@@ -14,7 +14,8 @@ use tokio_postgres::types::Type;
 
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
-use crate::store::life::{self, Lives};
+use crate::store::groups::{self, Groups};
+use crate::store::life;
 
 mod store;
 
@@ -80,6 +81,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 22, name: "superseded", sql: include_str!("../migrations/V22__superseded.sql") },
     Migration { version: 23, name: "floods", sql: include_str!("../migrations/V23__floods.sql") },
     Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
+    Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.
@@ -173,6 +175,8 @@ impl fmt::Display for Entry {
 pub struct Report {
     /// The migrations that this run applied; empty where nothing was pending.
     pub applied: Vec<Entry>,
+    /// The groups of the store's tables that are chosen.
+    pub groups: Groups,
     /// Tables and roll-ups of the store that were gone, and that this run created again.
     pub again: Vec<String>,
     /// Tables under names of the store that are another system's, and which of their columns differ.
@@ -210,13 +214,13 @@ pub enum MigrateError {
     History(#[source] tokio_postgres::Error),
 }
 
-/// Applies what is pending; what is created gets the store's defaults.
+/// Applies what is pending; the store has its defaults.
 pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
-    migrate_with(config, &Lives::default()).await
+    migrate_with(config, &config::Store::default()).await
 }
 
-/// Applies what is pending; what is created gets what is named of the store, and the defaults beside it.
-pub async fn migrate_with(config: &config::Postgres, named: &Lives) -> Result<Report, MigrateError> {
+/// Applies what is pending; the store has what is named of it, and the defaults beside that.
+pub async fn migrate_with(config: &config::Postgres, named: &config::Store) -> Result<Report, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
     // Such as that a table stays as it is, and why.
     session.show_warnings();
@@ -243,7 +247,7 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
     entries
 }
 
-async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
+async fn apply(client: &Client, named: &config::Store) -> Result<Report, MigrateError> {
     client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
     client.batch_execute(CREATE_HISTORY).await.map_err(MigrateError::History)?;
     let mut pending = Vec::new();
@@ -255,10 +259,15 @@ async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
         }
     }
     client.batch_execute(store::PLACE).await.map_err(MigrateError::History)?;
+    let groups = groups::chosen(client, named.groups.as_ref()).await.map_err(MigrateError::History)?;
+    if !groups.is_empty() && pending.contains(&1) {
+        client.batch_execute(store::EXTENSION).await.map_err(MigrateError::History)?;
+    }
     let before = life::found(client).await.map_err(MigrateError::History)?;
     for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;
-        client.batch_execute(sql).await.map_err(|source| MigrateError::Migration {
+        let text = store::without(version, sql, &groups);
+        client.batch_execute(&text).await.map_err(|source| MigrateError::Migration {
             version,
             name,
             source,
@@ -269,10 +278,11 @@ async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
             .map_err(MigrateError::History)?;
         tracing::info!(version, name, "migration applied");
     }
-    let (again, foreign) = tables(client, pending.is_empty()).await?;
+    groups::keep(client, &groups).await.map_err(MigrateError::History)?;
+    let (again, foreign) = tables(client, &groups, &pending).await?;
     let created =
         life::found(client).await.map_err(MigrateError::History)?.difference(&before).copied().collect();
-    let lives = life::begin(client, named, &created).await.map_err(MigrateError::History)?;
+    let lives = life::begin(client, &named.named, &created).await.map_err(MigrateError::History)?;
     let mut applied = history(client).await.map_err(MigrateError::History)?;
     applied.retain(|entry| pending.contains(&entry.version));
     let timescaledb = client
@@ -281,14 +291,18 @@ async fn apply(client: &Client, named: &Lives) -> Result<Report, MigrateError> {
         .and_then(|row| row.map(|row| row.try_get(0)).transpose())
         .map_err(MigrateError::History)?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
-    Ok(Report { applied, again, foreign, timescaledb, lives })
+    Ok(Report { applied, groups, again, foreign, timescaledb, lives })
 }
 
 /// Creates the store's tables that are gone, where no migration made any; they, and the tables that are another system's.
-async fn tables(client: &Client, create: bool) -> Result<(Vec<String>, store::Foreign), MigrateError> {
-    let missing = async || store::missing(client).await.map_err(MigrateError::History);
-    let gone = if create { missing().await? } else { Vec::new() };
-    store::create(client, &gone).await.map_err(|store::Failed(version, source)| {
+async fn tables(
+    client: &Client,
+    groups: &Groups,
+    pending: &[i32],
+) -> Result<(Vec<String>, store::Foreign), MigrateError> {
+    let missing = async || store::missing(client, groups).await.map_err(MigrateError::History);
+    let gone = if pending.is_empty() { missing().await? } else { Vec::new() };
+    store::create(client, groups, &gone).await.map_err(|store::Failed(version, source)| {
         let migration = MIGRATIONS.iter().find(|migration| migration.version == version);
         MigrateError::Migration { version, name: migration.map_or("store", |found| found.name), source }
     })?;

@@ -4,6 +4,7 @@
 //! retention. With TimescaleDB its own jobs do that, without it `jetcopy maintain` does.
 //!
 //! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
+//! - [`groups`]: which of the tables are created.
 //! - [`life`]: how long rows live, as the database keeps it.
 //! - [`timescale`]: TimescaleDB's policies, brought to that.
 //! - [`query`]: reading the store, and the changes to it that people make.
@@ -13,6 +14,7 @@
 
 pub mod bounds;
 pub mod catalog;
+pub mod groups;
 pub mod life;
 pub mod maintain;
 pub mod partitions;

@@ -4,7 +4,8 @@ use super::Failure;
 use crate::config::Config;
 use crate::migrate::{self, Report};
 use crate::postgres::connect;
-use crate::store::timescale::{self, Applied, Change};
+use crate::store::groups::{Group, Groups};
+use crate::store::timescale::{self, Applied, Change, Line};
 use crate::store::{bounds, life};
 
 /// How the server knows the session.
@@ -31,8 +32,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let (postgres, store) = (&config.postgres, &config.store);
-    let Report { applied, again, foreign, timescaledb, lives } =
-        migrate::migrate_with(postgres, &store.named).await.map_err(Failure::failed)?;
+    let Report { applied, groups, again, foreign, timescaledb, lives } =
+        migrate::migrate_with(postgres, store).await.map_err(Failure::failed)?;
     if applied.is_empty() && !again.is_empty() {
         println!("gone, and created again: {}", again.join(", "));
     } else if applied.is_empty() {
@@ -60,7 +61,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     for line in life::apply(postgres, &store.named, args.yes).await.map_err(Failure::failed)? {
         println!("{line}");
     }
-    say(&timescale::apply(postgres).await.map_err(Failure::failed)?);
+    say(&timescale::apply(postgres).await.map_err(Failure::failed)?, &groups);
     Ok(())
 }
 
@@ -75,7 +76,7 @@ async fn keep_bounds(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn say(applied: &Applied) {
+fn say(applied: &Applied, groups: &Groups) {
     match applied {
         Applied::Absent => {}
         Applied::Unlicensed => println!(
@@ -84,7 +85,13 @@ fn say(applied: &Applied) {
         ),
         Applied::Done(lines) => {
             let unchanged = lines.iter().filter(|line| matches!(line.change, Change::Unchanged(_))).count();
-            for line in lines.iter().filter(|line| !matches!(line.change, Change::Unchanged(_))) {
+            // Nobody asked for the tables of other groups.
+            let silent = |line: &&Line| match line.change {
+                Change::Unchanged(_) => true,
+                Change::Left(_) => !groups.contains(&Group::of(line.relation)),
+                Change::Set(_) | Change::Altered { .. } | Change::Removed(_) => false,
+            };
+            for line in lines.iter().filter(|line| !silent(line)) {
                 println!("{line}");
             }
             if unchanged > 0 {

@@ -12,10 +12,12 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use crate::store::bounds::{self, Named};
 use crate::store::catalog::{self, After, ROLLUPS, Rollup, RollupLife, StoreTable, TABLES, TableLife};
+use crate::store::groups::{Group, Groups};
 use crate::store::life::{self, Lives};
 
 /// The settings beside the tables and roll-ups.
 const MAINTAIN_INTERVAL: &str = "maintain_interval";
+const CHOICE: &str = "tables";
 const PARTITIONS_BACK: &str = "partitions_back";
 const PARTITIONS_AHEAD: &str = "partitions_ahead";
 
@@ -23,7 +25,11 @@ const PARTITIONS_AHEAD: &str = "partitions_ahead";
 static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let tables = TABLES.iter().map(|table| table.name);
     let rollups = ROLLUPS.iter().map(|rollup| rollup.name);
-    [MAINTAIN_INTERVAL, PARTITIONS_BACK, PARTITIONS_AHEAD].into_iter().chain(tables).chain(rollups).collect()
+    [CHOICE, MAINTAIN_INTERVAL, PARTITIONS_BACK, PARTITIONS_AHEAD]
+        .into_iter()
+        .chain(tables)
+        .chain(rollups)
+        .collect()
 });
 
 /// `[store]`
@@ -32,6 +38,8 @@ pub struct Store {
     /// How often the daemon does what TimescaleDB's jobs would, where there is no TimescaleDB, and what they
     /// never do.
     pub maintain_interval: Duration,
+    /// Which groups of tables `jetcopy migrate` creates, where it is named.
+    pub groups: Option<Groups>,
     /// How far from today partitions are added on demand, where it is named.
     pub partitions: Named,
     /// What is named of the tables and roll-ups. The database keeps the rest.
@@ -86,6 +94,7 @@ impl Default for Store {
         Self {
             // The finest roll-up has a bucket a minute.
             maintain_interval: Duration::from_mins(1),
+            groups: None,
             partitions: Named::default(),
             named: Lives::default(),
         }
@@ -107,7 +116,9 @@ impl<'de> Deserialize<'de> for Store {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Store, A::Error> {
                 let mut store = Store::default();
                 while let Some(key) = map.next_key::<String>()? {
-                    if key == MAINTAIN_INTERVAL {
+                    if key == CHOICE {
+                        store.groups = Some(map.next_value::<Choice>()?.0);
+                    } else if key == MAINTAIN_INTERVAL {
                         store.maintain_interval = duration(&mut map)?;
                     } else if key == PARTITIONS_BACK {
                         store.partitions.back = Some(bounds::days(duration(&mut map)?));
@@ -131,6 +142,32 @@ impl<'de> Deserialize<'de> for Store {
 
 fn duration<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Duration, A::Error> {
     Ok(map.next_value::<humantime_serde::Serde<Duration>>()?.into_inner())
+}
+
+/// `tables = [...]`, or `"none"`.
+struct Choice(Groups);
+
+impl<'de> Deserialize<'de> for Choice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Word(String),
+            Groups(Vec<String>),
+        }
+
+        let expected = || {
+            let names: Vec<String> = Group::ALL.iter().map(|group| format!("\"{}\"", group.name())).collect();
+            D::Error::custom(format!("expected \"none\", or a list of {}", names.join(", ")))
+        };
+        let names = match Either::deserialize(deserializer).map_err(|_| expected())? {
+            Either::Word(word) if word == "none" => Vec::new(),
+            Either::Word(_) => return Err(expected()),
+            Either::Groups(names) => names,
+        };
+        let group = |name: &String| Group::ALL.into_iter().find(|group| group.name() == name);
+        names.iter().map(|name| group(name).ok_or_else(expected)).collect::<Result<Groups, _>>().map(Self)
+    }
 }
 
 /// `[store.frame_metadata]` and the like: what is not set is not named.

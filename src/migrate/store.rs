@@ -5,6 +5,7 @@
 //! append-only; where nothing is missing, nothing is written. What is created anew is made by the text of the
 //! migrations that made it first.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
@@ -12,6 +13,7 @@ use tokio_postgres::types::Type;
 
 use super::MIGRATIONS;
 use crate::store::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
+use crate::store::groups::{Group, Groups};
 
 /// The migrations whose blocks make tables, indexes and roll-ups where there are none of the name.
 const MAKERS: [i32; 9] = [2, 3, 4, 5, 6, 7, 8, 9, 10];
@@ -113,7 +115,9 @@ const KNOW_ROLLUP: [&str; 2] = [
 ];
 
 const APPEND_ONLY: &str = "DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('operations_log') AND tgname = 'append_only') THEN
+    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('operations_log') AND relkind IN ('r', 'p'))
+        AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('operations_log') AND tgname = 'append_only')
+    THEN
         CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON operations_log
             FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.refuse_change();
     END IF;
@@ -137,41 +141,78 @@ pub(super) const PLACE: &str = "DO $$ BEGIN
     END IF;
 END $$";
 
+/// Creates the extension, where tables are made and the server offers it; the block for frames does the same. To
+/// create it where the server did not preload it ends the session, so the loader's setting is looked for.
+pub(super) const EXTENSION: &str = "DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
+        AND current_setting('timescaledb.disable_load', true) IS NOT NULL
+        AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
+    THEN
+        BEGIN
+            CREATE EXTENSION timescaledb;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE NOTICE 'TimescaleDB is offered, but this role may not create it: %', SQLERRM;
+        END;
+    END IF;
+END $$";
+
+/// The text of a migration without the blocks that make tables of groups that are not chosen.
+pub(super) fn without<'s>(version: i32, sql: &'s str, groups: &Groups) -> Cow<'s, str> {
+    let left_out = blocks(version, sql).filter(|(group, _)| !chosen(*group, groups));
+    left_out.fold(Cow::Borrowed(sql), |text, (_, block)| Cow::Owned(text.replace(block, "")))
+}
+
+/// A block of no group makes what any of them needs.
+fn chosen(group: Option<Group>, groups: &Groups) -> bool {
+    group.map_or(!groups.is_empty(), |group| groups.contains(&group))
+}
+
 fn names() -> Vec<&'static str> {
     let tables = COLUMNS.iter().map(|(name, _)| *name);
     tables.chain([STATS]).chain(ROLLUPS.iter().map(|rollup| rollup.name)).collect()
 }
 
 /// The tables, views and roll-ups of the store that are not there.
-pub(super) async fn missing(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
-    let rows = client.query_typed(MISSING, &[(&names(), Type::TEXT_ARRAY)]).await?;
+pub(super) async fn missing(client: &Client, groups: &Groups) -> Result<Vec<String>, tokio_postgres::Error> {
+    let names: Vec<&str> = names().into_iter().filter(|name| groups.contains(&Group::of(name))).collect();
+    let rows = client.query_typed(MISSING, &[(&names, Type::TEXT_ARRAY)]).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Creates what is missing, as the migrations did.
-pub(super) async fn create(client: &Client, missing: &[String]) -> Result<(), Failed> {
+pub(super) async fn create(client: &Client, groups: &Groups, missing: &[String]) -> Result<(), Failed> {
     client.batch_execute(FORGET).await.map_err(|error| Failed(PARTITIONS, error))?;
     if missing.is_empty() {
         return Ok(());
     }
+    client.batch_execute(EXTENSION).await.map_err(|error| Failed(PARTITIONS, error))?;
     let frames = ["frame_metadata", "detection_events"].iter().any(|name| missing.iter().any(|m| m == name));
     for migration in MIGRATIONS.iter().filter(|migration| MAKERS.contains(&migration.version)) {
         if migration.version == PARTITIONS && !frames {
             continue;
         }
-        for block in blocks(migration.sql) {
+        for (_, block) in blocks(migration.version, migration.sql).filter(|(group, _)| chosen(*group, groups))
+        {
             client.batch_execute(block).await.map_err(|error| Failed(migration.version, error))?;
         }
     }
     Ok(())
 }
 
-/// The blocks of a migration that make what lies outside of schema `jetcopy`.
-fn blocks(sql: &str) -> impl Iterator<Item = &str> {
+/// The blocks of a migration that make what lies outside of schema `jetcopy`, with the group that they are of.
+fn blocks(version: i32, sql: &str) -> impl Iterator<Item = (Option<Group>, &str)> {
     let [begin, end] = BLOCK;
+    let group = match version {
+        2..=4 | 8 => Some(Group::Frames),
+        5 => Some(Group::Measurements),
+        6 => Some(Group::Series),
+        7 => Some(Group::Registry),
+        _ => None,
+    };
+    let sql = if MAKERS.contains(&version) { sql } else { "" };
     sql.match_indices(begin).filter_map(move |(from, _)| {
         let rest = &sql[from..];
-        rest.find(&format!("\n{end}")).map(|length| &rest[..length + 1 + end.len()])
+        rest.find(&format!("\n{end}")).map(|length| (group, &rest[..length + 1 + end.len()]))
     })
 }
 

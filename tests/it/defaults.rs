@@ -372,3 +372,49 @@ async fn the_stores_tables_never_lie_in_schema_jetcopy_since_a_role_of_that_name
     }
     world.run(&bare, &["maintain"]).await.well();
 }
+
+/// The store's tables, roll-ups and views, and what of TimescaleDB there is, by schema.
+const RELATIONS: &str = "SELECT coalesce(string_agg(n.nspname || '.' || c.relname, ' ' ORDER BY c.relname), '') FROM pg_class c
+    JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^_timescaledb|^timescaledb'
+        AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+        AND (n.nspname <> 'jetcopy' OR c.relname IN ('frame_metadata', 'detection_events', 'measurements', 'projects'))";
+
+#[tokio::test]
+async fn only_chosen_groups_of_tables_are_created_and_with_none_nothing_but_the_schema_jetcopy() {
+    for mut world in worlds().await {
+        let timescaledb = world.timescaledb().await;
+        let postgres = if timescaledb {
+            PrivatePostgres::shared().unwrap()
+        } else {
+            PrivatePostgres::shared_plain().unwrap()
+        };
+        world.database_url = postgres.create_database().await.unwrap();
+        world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+        let made =
+            async |world: &World| world.database.query_one(RELATIONS, &[]).await.unwrap().get::<_, String>(0);
+        let (before, extension) = (made(&world).await, world.timescaledb().await);
+        let none = world.config_file("none.toml", "[store]\ntables = \"none\"\n");
+        world.run(&none, &["migrate"]).await.well();
+        assert_eq!(made(&world).await, before);
+        assert_eq!(world.timescaledb().await, extension, "nobody asked for the extension");
+        let bare = world.config_file("bare.toml", "");
+        let said = world.run(&bare, &["migrate"]).await.well();
+        assert!(said.contains("nothing to migrate"), "the choice is kept: {said}");
+        let said = world.run(&bare, &["maintain"]).await.well();
+        assert!(said.contains("nothing to do"), "{said}");
+        assert_eq!(made(&world).await, before);
+
+        let some = world.config_file("some.toml", "[store]\ntables = [\"measurements\"]\n");
+        world.run(&some, &["migrate"]).await.well();
+        assert_eq!(made(&world).await, "public.measurements public.measurements_daily");
+        assert_eq!(world.timescaledb().await, timescaledb);
+        world.run(&bare, &["maintain"]).await.well();
+        // What is there stays where it is chosen no more.
+        world.run(&none, &["migrate"]).await.well();
+        assert_eq!(made(&world).await, "public.measurements public.measurements_daily");
+        let all = "[store]\ntables = [\"frames\", \"measurements\", \"series\", \"registry\"]\n";
+        world.run(&world.config_file("all.toml", all), &["migrate"]).await.well();
+        assert_eq!(made(&world).await.split(' ').count(), 16);
+    }
+}

@@ -1,0 +1,86 @@
+//! The groups of the store's tables, of which `[store] tables` chooses.
+//!
+//! Guarantees: only this module and the migrations name `jetcopy.store_choice`. A group that is not chosen is not
+//! created; tables that are there stay.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_choice') IS NOT NULL";
+
+const READ: &str = "SELECT tables FROM jetcopy.store_choice";
+
+const WRITE: &str = "INSERT INTO jetcopy.store_choice (tables) VALUES ($1)
+    ON CONFLICT (one_row) DO UPDATE SET tables = excluded.tables";
+
+/// A group of tables, with their roll-ups and views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Frames and detections.
+    Frames,
+    /// Measurements of radio receivers.
+    Measurements,
+    /// Time series.
+    Series,
+    /// The registry of projects and files.
+    Registry,
+}
+
+/// Groups that are chosen.
+pub type Groups = BTreeSet<Group>;
+
+impl Group {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Frames, Self::Measurements, Self::Series, Self::Registry];
+
+    /// Its name in `[store] tables`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Measurements => "measurements",
+            Self::Series => "series",
+            Self::Registry => "registry",
+        }
+    }
+
+    /// The group of a table, roll-up or view of the store.
+    #[must_use]
+    pub fn of(relation: &str) -> Self {
+        match relation {
+            "measurements" | "measurements_daily" => Self::Measurements,
+            "time_series_metadata" | "time_series_data_points" => Self::Series,
+            "projects" | "files" | "operations_log" | "stats" => Self::Registry,
+            _ => Self::Frames,
+        }
+    }
+}
+
+/// The groups to create: those named, else those chosen before, else all.
+pub(crate) async fn chosen(client: &Client, named: Option<&Groups>) -> Result<Groups, tokio_postgres::Error> {
+    if let Some(named) = named {
+        return Ok(named.clone());
+    }
+    Ok(kept(client).await?.unwrap_or_else(|| Group::ALL.into()))
+}
+
+async fn kept(client: &Client) -> Result<Option<Groups>, tokio_postgres::Error> {
+    let migrated: bool = client.query_typed_one(MIGRATED, &[]).await?.try_get(0)?;
+    if !migrated {
+        return Ok(None);
+    }
+    let Some(row) = client.query_typed_opt(READ, &[]).await? else { return Ok(None) };
+    let names: Vec<String> = row.try_get(0)?;
+    Ok(Some(Group::ALL.into_iter().filter(|group| names.iter().any(|name| name == group.name())).collect()))
+}
+
+/// Keeps the choice.
+pub(crate) async fn keep(client: &Client, groups: &Groups) -> Result<(), tokio_postgres::Error> {
+    if kept(client).await?.as_ref() != Some(groups) {
+        let names: Vec<&str> = groups.iter().map(|group| group.name()).collect();
+        client.execute_typed(WRITE, &[(&names, Type::TEXT_ARRAY)]).await?;
+    }
+    Ok(())
+}
