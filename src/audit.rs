@@ -14,11 +14,12 @@
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
 
+use crate::checkpoint::Claim;
 use crate::config::{self, Config, OnConflict, OnUnmatched};
+use crate::identity;
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
-use crate::resync;
 use crate::stored::Opened;
 
 pub(crate) mod contents;
@@ -111,19 +112,26 @@ impl Audit<'_> {
             return Err(Error::NoCheckpoint(pipeline.name.clone()));
         };
         let mut report = Report::new(pipeline, position.checkpoint);
-        let created_us = self.stream.cached_info().created.unix_timestamp_nanos() / 1_000;
-        if position.stream_created_us.is_some_and(|us| i128::from(us) != created_us) {
+        let milestones = self.ledger.milestones(&position.shard).await?;
+        let claim = Claim {
+            epoch: 0,
+            known_sequence: 0,
+            accepted: 0,
+            last_sequence: position.checkpoint,
+            stream_created_ns: position.stream_created_us.map(|us| us.saturating_mul(1_000)),
+            last_timestamp_us: position.last_timestamp_us,
+        };
+        let same = identity::is_same(self.stream, &claim, &milestones).await;
+        if !same.map_err(|error| Error::Contents(error.into()))? {
             report.not_proven.push(
                 "the stream was recreated after the checkpoint: nothing can be compared with it".to_owned(),
             );
             return Ok(report);
         }
-        report.from = since.unwrap_or(1).max(position.ambiguous_to + 1);
-        if position.ambiguous_to >= since.unwrap_or(1) {
-            report.not_proven.push(format!(
-                "sequences up to {} counted twice, since the stream was recreated or rolled back",
-                position.ambiguous_to
-            ));
+        let from = since.unwrap_or(1);
+        report.from = from.max(position.ambiguous_to + 1);
+        if position.ambiguous_to >= from {
+            self.counted_twice(&mut report, from, position.ambiguous_to).await?;
         }
         self.leave_out_expired(&mut report).await?;
         for place in &self.ledger.places {
@@ -158,11 +166,37 @@ impl Audit<'_> {
         Ok(report)
     }
 
+    /// Sequences that two histories of the stream have each: a row of either is as it should be, two of one message are not. Which
+    /// they are, the time tells at which the stream stored the message.
+    async fn counted_twice(&self, report: &mut Report, from: u64, last: u64) -> Result<(), Error> {
+        report.not_proven.push(format!(
+            "sequences up to {last} counted twice, since the stream was recreated or rolled back"
+        ));
+        for place in self.ledger.places.iter().filter(|place| place.rule != Rule::Any) {
+            let several = self.ledger.several(place, from, last).await?;
+            match &place.time {
+                Some(_) => {
+                    for &(sequence, times) in &several {
+                        report.add(Difference::Twice { sequence, table: place.name.clone(), times });
+                    }
+                }
+                None if several.is_empty() => {}
+                None => report.not_proven.push(format!(
+                    "table {}: {} of these sequences have several rows; whether they are of the same message nobody can tell, \
+                     since no column keeps $timestamp",
+                    place.name,
+                    several.len()
+                )),
+            }
+        }
+        Ok(())
+    }
+
     /// Begins after the messages whose rows a table may have dropped by their age. What the stream itself has dropped is no
     /// difference anyway.
     async fn leave_out_expired(&self, report: &mut Report) -> Result<(), Error> {
         let Some(expired) = retention::expired(self.ledger).await? else { return Ok(()) };
-        let last = resync::kept_sequence(self.stream, expired.before_us)
+        let last = identity::kept_sequence(self.stream, expired.before_us)
             .await
             .map_err(|error| Error::Contents(error.into()))?
             .min(report.checkpoint);

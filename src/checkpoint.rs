@@ -18,7 +18,12 @@ use postgres_protocol::escape::escape_literal;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::kill_point;
+use crate::milestones;
 use crate::postgres::connect::Session;
+
+mod owner;
+
+pub use owner::owner_name;
 
 /// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once, since its
 /// backends are gone; this is what a frozen or cut-off one costs.
@@ -33,13 +38,6 @@ const MOVED: &str = "jetcopy_moved";
 
 /// The first server with `transaction_timeout`, which bounds a transaction as a whole.
 const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
-
-/// Hexadecimal digits of the hash that tells shards apart whose names are cut short: a chance in four billion that two of them
-/// are taken for one.
-const HASH_DIGITS: usize = 8;
-
-/// PostgreSQL keeps this many bytes of an application name.
-const APPLICATION_NAME_MAX: usize = 63;
 
 /// Where messages come from and whose position moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,27 +150,6 @@ impl Error {
     }
 }
 
-/// The name under which this process owns a shard, and under which its backends appear in `pg_stat_activity`.
-///
-/// It fits an application name whole, so that one can be compared with the other, and no other shard's is the same: what
-/// does not fit is replaced by a hash of the whole name.
-#[must_use]
-pub fn owner_name(shard: &str, instance: &str) -> String {
-    let room = APPLICATION_NAME_MAX - "jetcopy//".len() - instance.len().min(16);
-    let instance: String = instance.chars().take(16).collect();
-    if shard.is_ascii() && shard.len() <= room {
-        return format!("jetcopy/{shard}/{instance}");
-    }
-    let kept: String = shard.chars().filter(char::is_ascii).take(room - HASH_DIGITS - 1).collect();
-    format!("jetcopy/{kept}~{:0HASH_DIGITS$x}/{instance}", hash(shard))
-}
-
-/// FNV-1a: of names, which nobody forges. It is the same in every version, so that a daemon finds the sessions that the one
-/// before it has left.
-fn hash(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
 /// Claims the shard for `owner`: ends leftover backends of its own and of the owner before, and takes a new epoch.
 ///
 /// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then seen.
@@ -259,7 +236,8 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
 }
 
 /// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted in
-/// yet, or past what was lost. Up to `known_sequence` it is no news what the stream lacks.
+/// yet, or past what was lost. Up to `known_sequence` it is no news what the stream lacks; milestones after `forget_after` are
+/// of another history.
 pub async fn relocate(
     session: &Session,
     place: &Place,
@@ -267,13 +245,15 @@ pub async fn relocate(
     last_sequence: u64,
     stream_created_ns: i64,
     known_sequence: u64,
+    forget_after: Option<u64>,
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
     let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
     // The time of a message that this daemon did not carry is not known.
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL, \
+        "{}UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL, \
            known_sequence = {known_sequence} WHERE shard = {}",
+        forget_after.map(|sequence| milestones::forget_after(&place.shard, sequence)).unwrap_or_default(),
         escape_literal(&place.stream),
         timestamp(stream_created_ns),
         escape_literal(&place.shard),
@@ -288,6 +268,26 @@ pub async fn relocate(
         known_sequence,
         accepted: claim.accepted,
     })
+}
+
+/// Notes that the stream is the same as before though it was created at another time; [`Error::LostEpoch`] when the shard is no
+/// longer ours.
+pub async fn adopt(
+    session: &Session,
+    place: &Place,
+    claim: &Claim,
+    stream_created_ns: i64,
+) -> Result<Claim, Error> {
+    let sql = format!(
+        "UPDATE jetcopy.checkpoints SET stream_created = {} WHERE shard = {} AND epoch = {}",
+        timestamp(stream_created_ns),
+        escape_literal(&place.shard),
+        claim.epoch,
+    );
+    match affected(session, &sql, "take the stream's new creation time into").await? {
+        0 => Err(Error::LostEpoch),
+        _ => Ok(Claim { stream_created_ns: Some(stream_created_ns), ..claim.clone() }),
+    }
 }
 
 /// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours.
@@ -472,25 +472,6 @@ fn text(messages: &[SimpleQueryMessage], column: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_owner_fits_an_application_name_and_keeps_its_instance() {
-        let owner = owner_name(&"x".repeat(200), "0123456789abcdef");
-        assert_eq!(owner.len(), APPLICATION_NAME_MAX);
-        assert!(owner.ends_with("/0123456789abcdef"), "{owner}");
-        assert_eq!(owner_name("frames", "0123"), "jetcopy/frames/0123");
-    }
-
-    #[test]
-    fn shards_whose_names_begin_alike_have_owners_of_their_own() {
-        let instance = "0123456789abcdef";
-        let fits = "a".repeat(38);
-        let names = [fits.clone(), format!("{fits}b"), format!("{fits}c"), "é".to_owned(), "è".to_owned()];
-        let owners: std::collections::BTreeSet<String> =
-            names.iter().map(|name| owner_name(name, instance)).collect();
-        assert_eq!(owners.len(), names.len(), "{owners:?}");
-        assert!(owners.iter().all(|owner| owner.len() <= APPLICATION_NAME_MAX), "{owners:?}");
-    }
 
     #[test]
     fn a_time_before_the_epoch_rounds_down() {

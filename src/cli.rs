@@ -366,9 +366,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Replay { settings, args } => replay::run(&quiet(&settings)?, &args).await,
         Command::Rewind { settings, args } => rewind::run(&quiet(&settings)?, &args).await,
-        Command::AcceptLoss { settings, args } => {
-            accept_loss::run(&quiet(&settings)?, &args).await.map_err(Failure::failed)
-        }
+        Command::AcceptLoss { settings, args } => accept_loss::run(&quiet(&settings)?, &args).await,
         Command::Audit { settings, args } => audit::run(&quiet(&settings)?, &args).await,
         Command::Query { settings, args } => query::run(&quiet(&settings)?, &args).await,
         Command::Publish { settings, args } => {

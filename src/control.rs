@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use crate::checkpoint::LOCK_TIMEOUT;
+use crate::checkpoint::{Claim, LOCK_TIMEOUT};
 use crate::config::{Pipeline, Postgres};
 use crate::postgres::connect::{ConnectError, Session, connect};
 
+pub mod accept;
 pub mod rewind;
 
 /// A place in a stream, as people name it.
@@ -113,6 +114,28 @@ pub async fn flood(session: &Session, pipeline: &Pipeline) -> Result<Option<Stri
         escape_literal(&pipeline.name)
     );
     Ok(rows(session, "look for a flood", &sql).await?.first().map(|row| text(row, 0)))
+}
+
+/// The shard of a pipeline, and where it stands. Nothing is claimed by that.
+pub(crate) async fn claim(session: &Session, pipeline: &Pipeline) -> Result<Option<(String, Claim)>, Error> {
+    let sql = format!(
+        "SELECT shard, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
+           (extract(epoch FROM last_timestamp) * 1000000)::bigint, known_sequence \
+         FROM jetcopy.checkpoints WHERE pipeline = {}",
+        escape_literal(&pipeline.name)
+    );
+    let found = rows(session, "read the checkpoint", &sql).await?;
+    let Some(row) = found.first() else { return Ok(None) };
+    let number = |column| row.get(column).and_then(|text| text.parse::<i64>().ok());
+    let claim = Claim {
+        epoch: 0,
+        known_sequence: number(4).and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0),
+        accepted: 0,
+        last_sequence: number(1).and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0),
+        stream_created_ns: number(2).map(|us| us.saturating_mul(1_000)),
+        last_timestamp_us: number(3),
+    };
+    Ok(Some((text(row, 0), claim)))
 }
 
 /// The rows that the statements of `sql` returned.

@@ -11,6 +11,8 @@
 //! - [`supervise`]: generations of every pipeline, back-off, the stop.
 //! - [`pipeline`]: one generation; the only file that sees all stages.
 //! - [`resync`]: checkpoint, stream identity, cursor: how every generation starts.
+//! - [`identity`]: whether a stream is the one that was read, though it was restored or moved.
+//! - [`milestones`]: messages that were committed, by which a stream is known.
 //! - [`loss`]: what the stream no longer holds: noticed, recorded, passed over when accepted.
 //! - [`nats`]: connecting to NATS.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
@@ -70,6 +72,7 @@ pub mod encode;
 pub mod gaps;
 pub mod history;
 pub mod http;
+pub mod identity;
 pub mod kill_point;
 pub mod lag;
 pub mod logging;
@@ -77,6 +80,7 @@ pub mod loss;
 pub mod marker;
 pub mod metrics;
 pub mod migrate;
+pub mod milestones;
 pub mod nats;
 pub mod notify;
 pub mod onlook;

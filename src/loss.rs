@@ -12,6 +12,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::checkpoint::{self, Claim, Place};
 use crate::config::OnLoss;
+use crate::identity::Agreement;
 use crate::metrics::PipelineMetrics;
 use crate::postgres::connect::Session;
 
@@ -29,6 +30,9 @@ pub struct StreamFacts {
     /// Where the stream [contradicts](StreamFacts::contradicts) the checkpoint: the last sequence that it stored no
     /// later than the message at the checkpoint. It had that one before it was rolled back; what follows is new.
     pub kept_sequence: Option<u64>,
+    /// Where it [was created at another time](StreamFacts::is_another) than the one that the checkpoint counts in: how far it
+    /// is the same all the same; `None` where nothing proves that.
+    pub agreement: Option<Agreement>,
     /// Whether the pipeline reads a part of its subjects only.
     pub narrow: bool,
     /// Of a stream that drops messages behind its front by itself, what that means.
@@ -51,6 +55,8 @@ pub enum Verdict {
     Fresh,
     /// All that comes after the checkpoint is there.
     Intact,
+    /// The same, in a stream that says that it was created at another time.
+    Moved(Agreement),
     /// It is not.
     Lost(Loss),
 }
@@ -136,21 +142,27 @@ impl fmt::Display for Loss {
 /// Compares the checkpoint with the stream.
 #[must_use]
 pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
-    let Some(created_ns) = claim.stream_created_ns else { return Verdict::Fresh };
-    // The database keeps microseconds.
-    let recreated = created_ns.div_euclid(1_000) != stream.created_ns.div_euclid(1_000);
-    let checkpoint = claim.last_sequence;
-    if recreated {
-        return Verdict::Lost(Loss {
-            cause: Cause::Recreated,
-            first_sequence: checkpoint + 1,
-            last_sequence: None,
-            resume_after: stream.start(),
-            possible: false,
-        });
+    if claim.stream_created_ns.is_none() {
+        return Verdict::Fresh;
     }
-    if stream.contradicts(claim) {
-        let kept = stream.kept_sequence.unwrap_or(stream.last_sequence).min(checkpoint.saturating_sub(1));
+    let checkpoint = claim.last_sequence;
+    let kept = match (stream.is_another(claim), stream.agreement) {
+        (true, None) => {
+            return Verdict::Lost(Loss {
+                cause: Cause::Recreated,
+                first_sequence: checkpoint + 1,
+                last_sequence: None,
+                resume_after: stream.start(),
+                possible: false,
+            });
+        }
+        (true, Some(agreement)) => agreement.kept,
+        (false, _) if stream.contradicts(claim) => {
+            Some(stream.kept_sequence.unwrap_or(stream.last_sequence).min(checkpoint.saturating_sub(1)))
+        }
+        (false, _) => None,
+    };
+    if let Some(kept) = kept {
         return Verdict::Lost(Loss {
             cause: Cause::RolledBack,
             first_sequence: kept + 1,
@@ -164,7 +176,7 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
     {
         let known = checkpoint.max(claim.known_sequence);
         return match thins.halts_before.filter(|&last| last > known) {
-            None => Verdict::Intact,
+            None => stream.agreement.map_or(Verdict::Intact, Verdict::Moved),
             Some(last) => Verdict::Lost(Loss {
                 cause: Cause::Superseded,
                 first_sequence: known + 1,
@@ -183,10 +195,20 @@ pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             possible: stream.narrow,
         });
     }
-    Verdict::Intact
+    stream.agreement.map_or(Verdict::Intact, Verdict::Moved)
 }
 
 impl Loss {
+    /// After which sequence milestones are of another history, where the pipeline goes on after `after`.
+    #[must_use]
+    pub fn forgets_after(&self, after: u64) -> Option<u64> {
+        match self.cause {
+            Cause::Dropped | Cause::Superseded => None,
+            Cause::Recreated => Some(0),
+            Cause::RolledBack => Some(self.resume_after.min(after)),
+        }
+    }
+
     /// Sequences from the first to `last`.
     fn length_to(&self, last: u64) -> u64 {
         (last + 1).saturating_sub(self.first_sequence)
@@ -194,6 +216,13 @@ impl Loss {
 }
 
 impl StreamFacts {
+    /// Whether it was created at another time than the stream that the checkpoint counts in.
+    #[must_use]
+    pub fn is_another(&self, claim: &Claim) -> bool {
+        // The database keeps microseconds.
+        claim.stream_created_ns.is_some_and(|ns| ns.div_euclid(1_000) != self.created_ns.div_euclid(1_000))
+    }
+
     /// Whether the stream ends before the checkpoint, or holds another message there.
     #[must_use]
     pub fn contradicts(&self, claim: &Claim) -> bool {
@@ -210,7 +239,8 @@ impl StreamFacts {
     }
 }
 
-/// Records `loss`, and says whether to go past it: because `on_loss` does, or because somebody accepted it.
+/// Records `loss`, and says after which sequence to go on past it: because `on_loss` does, or because somebody accepted it and
+/// may have said where; `None` where nobody has.
 ///
 /// A loss that grows while the pipeline is halted stays one row.
 pub async fn settle(
@@ -220,14 +250,17 @@ pub async fn settle(
     stream_created_ns: i64,
     on_loss: OnLoss,
     metrics: &PipelineMetrics,
-) -> Result<bool, checkpoint::Error> {
+) -> Result<Option<u64>, checkpoint::Error> {
     let rows = session
         .client
         .simple_query(&record(place, loss, stream_created_ns))
         .await
         .map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })?;
     let known = rows.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((row.get(0).and_then(|last| last.parse().ok()), row.get(1))),
+        SimpleQueryMessage::Row(row) => {
+            let number = |column| row.get(column).and_then(|text: &str| text.parse::<u64>().ok());
+            Some((number(0), row.get(1) == Some("t"), number(2)))
+        }
         _ => None,
     });
     let counted: u64 = match known {
@@ -235,7 +268,7 @@ pub async fn settle(
             metrics.losses.inc();
             0
         }
-        Some((last, _)) => last.map_or(0, |last: u64| loss.length_to(last)),
+        Some((last, ..)) => last.map_or(0, |last| loss.length_to(last)),
     };
     let length = loss.last_sequence.map_or(0, |last| loss.length_to(last));
     let messages = match loss.cause {
@@ -243,9 +276,12 @@ pub async fn settle(
         Cause::Dropped | Cause::Recreated | Cause::RolledBack => &metrics.lost_messages,
     };
     messages.inc_by(length.saturating_sub(counted));
-    let accepted = known.is_some_and(|(_, accepted)| accepted == Some("t"));
     // Where superseded messages do not halt the pipeline, they are no loss that comes here.
-    Ok(accepted || on_loss == OnLoss::Continue && loss.cause != Cause::Superseded)
+    let passes = on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
+    Ok(match known {
+        Some((_, true, chosen)) => Some(chosen.unwrap_or(loss.resume_after)),
+        _ => passes.then_some(loss.resume_after),
+    })
 }
 
 /// SQL that records a loss, or how far a known one reaches now; returns what was known of it.
@@ -257,7 +293,7 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
     let (first, cause) = (loss.first_sequence, loss.cause.as_str());
     format!(
         "WITH known AS (\
-           SELECT id, last_sequence, accepted_at FROM jetcopy.losses \
+           SELECT id, last_sequence, accepted_at, resume_after FROM jetcopy.losses \
            WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' AND stream_created = {created}), \
          grown AS (\
            UPDATE jetcopy.losses SET last_sequence = {last} WHERE id IN (SELECT id FROM known)), \
@@ -266,7 +302,7 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
              (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause) \
            SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, '{cause}' \
            WHERE NOT EXISTS (SELECT FROM known)) \
-         SELECT last_sequence, accepted_at IS NOT NULL FROM known"
+         SELECT last_sequence, accepted_at IS NOT NULL, resume_after FROM known"
     )
 }
 
@@ -312,6 +348,7 @@ mod tests {
             last_sequence,
             checkpoint_timestamp_us: Some(900),
             kept_sequence: None,
+            agreement: None,
             narrow: false,
             thins: None,
         }
@@ -384,6 +421,21 @@ mod tests {
         let facts = StreamFacts { created_ns: 6_000_000, ..stream(1, 50) };
         let loss = lost(compare(&claim(10), &facts));
         assert_eq!((loss.cause, loss.last_sequence, loss.resume_after), (Cause::Recreated, None, 0));
+    }
+
+    #[test]
+    fn a_stream_that_is_known_again_is_the_same_or_was_rolled_back() {
+        let agreement = Agreement { proven: 8, kept: None, forked: false };
+        let facts = StreamFacts { created_ns: 6_000_000, agreement: Some(agreement), ..stream(1, 50) };
+        assert_eq!(compare(&claim(10), &facts), Verdict::Moved(agreement));
+        let kept = Some(Agreement { kept: Some(9), ..agreement });
+        let loss = lost(compare(&claim(10), &StreamFacts { agreement: kept, ..facts }));
+        assert_eq!(
+            (loss.cause, loss.first_sequence, loss.last_sequence, loss.resume_after),
+            (Cause::RolledBack, 10, Some(10), 9)
+        );
+        let dropped = StreamFacts { first_sequence: 13, ..facts };
+        assert_eq!(lost(compare(&claim(10), &dropped)).cause, Cause::Dropped);
     }
 
     #[test]

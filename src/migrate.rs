@@ -82,6 +82,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 23, name: "floods", sql: include_str!("../migrations/V23__floods.sql") },
     Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
     Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
+    Migration { version: 26, name: "milestones", sql: include_str!("../migrations/V26__milestones.sql") },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -163,8 +163,7 @@ impl Outside {
                 Some(checkpoint)
             }
             Some(_) => {
-                let why =
-                    "the checkpoint counts in another history of the stream: it was made anew or rolled back";
+                let why = "the stream is another than the checkpoint counts in: made anew, rolled back, restored or moved";
                 self.reason.get_or_insert_with(|| why.to_owned());
                 None
             }

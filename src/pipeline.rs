@@ -28,6 +28,7 @@ use crate::copy::Target;
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::PipelineMetrics;
+use crate::milestones;
 use crate::nats::{Denial, Lost, Trouble};
 use crate::poison::Window;
 use crate::postgres::introspect::{self, Changes};
@@ -272,6 +273,7 @@ impl Pipeline {
                 .saturating_mul(KEPT),
             progress: Arc::clone(&progress),
             records_superseded: self.pipeline.superseded() == OnSuperseded::Record,
+            milestone: milestones::Due::default(),
             metrics: self.metrics.clone(),
             status: Arc::clone(&self.status),
         };

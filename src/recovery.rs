@@ -227,7 +227,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
         },
         resync::Error::NoJetStream => Recovery::pause("jetstream", ENABLE),
         resync::Error::Denied(denial) => denied(denial),
-        resync::Error::RolledBack(_) => Recovery::again("jetstream"),
+        resync::Error::Compare(_) => Recovery::again("jetstream"),
         resync::Error::Single(error) => match error {
             stored::Error::Request { .. } | stored::Error::Answer { .. } => Recovery::again("jetstream"),
             stored::Error::Refused { .. } => Recovery::pause(
@@ -251,7 +251,8 @@ fn of_resync(error: &resync::Error) -> Recovery {
 /// Messages are lost: somebody has to decide.
 fn of_loss(loss: &Loss) -> Recovery {
     let mut remedy = format!(
-        "look at jetcopy.losses; to go on after sequence {}, run `jetcopy accept-loss` for this pipeline",
+        "look at jetcopy.losses; `jetcopy accept-loss` shows what going on after sequence {} would mean, and lets the \
+         pipeline do it with --yes",
         loss.resume_after
     );
     if loss.cause == Cause::Superseded {

@@ -18,14 +18,16 @@ use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
 use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
+use crate::identity::{self, Agreement};
 use crate::loss::{self, Cause, Loss, StreamFacts, Thins, Verdict, compare};
 use crate::metrics::{PipelineMetrics, Resumes};
+use crate::milestones;
 use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
-use crate::stored::{self, Opened};
+use crate::stored;
 use crate::subscribe;
 use crate::superseded;
 use crate::unreadable::{self, Single};
@@ -98,9 +100,9 @@ pub enum Error {
     /// The server does not let the user do what is needed.
     #[error("the NATS server does not let jetcopy's user {0}")]
     Denied(Denial),
-    /// It could not be found out how far a stream was rolled back.
-    #[error("cannot read the messages of a stream that was rolled back")]
-    RolledBack(#[source] stored::Error),
+    /// It could not be found out how far a stream that was rolled back, restored or moved is the one that was read.
+    #[error("cannot compare the stream's messages with what was committed")]
+    Compare(#[source] stored::Error),
     /// The connection is lost again and again, and what comes next cannot be looked at.
     #[error("the connection to NATS is lost at each attempt, and the next message cannot be read by itself")]
     Single(#[from] stored::Error),
@@ -237,72 +239,87 @@ impl Source<'_> {
     async fn settle(&self, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
         let Self { settings, pipeline, place, metrics, session, nats } = *self;
         let step_timeout = settings.postgres.step_timeout;
-        let mut facts = read_facts(nats, stream, claim.last_sequence).await;
-        facts.narrow = !pipeline.subjects.is_empty();
+        let read = async {
+            let read = milestones::read(&session.client, &place.shard).await;
+            read.map_err(|source| checkpoint::Error::Database { action: "read the milestones of", source })
+        };
+        let milestones = within(step_timeout, "read the milestones", read).await?;
+        let facts = identity::facts(nats, stream, &claim, &milestones).await.map_err(Error::Compare)?;
+        let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
         if superseded::thins(&stream.cached_info().config) {
-            facts.thins = Some(self.thinned(stream, &claim).await?);
-        }
-        if let Some(timestamp_us) = claim.last_timestamp_us
-            && facts.contradicts(&claim)
-        {
-            let opened = Opened { client: nats.client.clone(), stream: stream.clone() };
-            let kept = kept_sequence(&opened, timestamp_us).await.map_err(Error::RolledBack)?;
-            facts.kept_sequence = Some(kept);
+            facts.thins = Some(thinned(nats, pipeline, stream, &claim).await?);
         }
         let verdict = compare(&claim, &facts);
         metrics.resumes(match &verdict {
             Verdict::Lost(loss) => Some(Resumes::past(loss)),
-            Verdict::Intact | Verdict::Fresh => None,
+            Verdict::Intact | Verdict::Moved(_) | Verdict::Fresh => None,
         });
         metrics.stream_holds(facts.first_sequence, facts.last_sequence);
         match verdict {
             Verdict::Intact => Ok(claim),
+            Verdict::Moved(Agreement { proven, .. }) => {
+                tracing::warn!(
+                    pipeline = place.pipeline,
+                    stream = place.stream,
+                    proven,
+                    checkpoint = claim.last_sequence,
+                    created = %stream.cached_info().created,
+                    "the stream was restored or moved, and holds what was committed: going on"
+                );
+                let adopt = checkpoint::adopt(session, place, &claim, facts.created_ns);
+                within(step_timeout, "move the checkpoint", adopt).await
+            }
             Verdict::Fresh => {
                 let (start, known) = (facts.start(), facts.last_sequence);
-                let start = checkpoint::relocate(session, place, &claim, start, facts.created_ns, known);
+                let start =
+                    checkpoint::relocate(session, place, &claim, start, facts.created_ns, known, Some(0));
                 within(step_timeout, "move the checkpoint", start).await
             }
             Verdict::Lost(loss) => {
                 let on_loss = pipeline.on_loss;
                 let settled = loss::settle(session, place, &loss, facts.created_ns, on_loss, metrics);
-                if !within(step_timeout, "record a loss", settled).await? {
+                let Some(after) = within(step_timeout, "record a loss", settled).await? else {
                     return Err(Error::Loss(loss));
-                }
-                tracing::error!(pipeline = place.pipeline, %loss, "going on past a loss");
+                };
+                tracing::error!(pipeline = place.pipeline, %loss, after, "going on past a loss");
                 let known = match loss.cause {
                     Cause::Dropped | Cause::Superseded => claim.known_sequence,
                     Cause::Recreated | Cause::RolledBack => facts.last_sequence,
                 };
-                let to = loss.resume_after;
-                let past = checkpoint::relocate(session, place, &claim, to, facts.created_ns, known);
+                let forget = loss.forgets_after(after);
+                let past =
+                    checkpoint::relocate(session, place, &claim, after, facts.created_ns, known, forget);
                 within(step_timeout, "move the checkpoint", past).await
             }
         }
     }
 }
 
-impl Source<'_> {
-    /// What a stream that thins itself has dropped after the checkpoint.
-    async fn thinned(&self, stream: &Stream, claim: &Claim) -> Result<Thins, Error> {
-        let info = stream.cached_info();
-        let (checkpoint, state) = (claim.last_sequence, &info.state);
-        let now_us = jiff::Timestamp::now().as_microsecond();
-        let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, now_us);
-        if self.pipeline.superseded() != OnSuperseded::Halt || state.last_sequence <= checkpoint {
-            return Ok(Thins { by_limits, halts_before: None });
-        }
-        // Others' messages leave jumps too.
-        let whole = self.pipeline.subjects.is_empty();
-        let mut last = state.first_sequence.saturating_sub(1);
-        if whole {
-            let next = tokio::select! {
-                next = stored::first(&self.nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
-                denial = self.nats.denied(about_single) => return Err(Error::Denied(denial)),
-            };
-            last = next.map_or(state.last_sequence, |next| next.sequence - 1);
-        }
-        Ok(Thins { by_limits, halts_before: (last > checkpoint).then_some(last) })
+/// What a stream that thins itself has dropped after the checkpoint.
+pub(crate) async fn thinned(
+    nats: &nats::Connection,
+    pipeline: &config::Pipeline,
+    stream: &Stream,
+    claim: &Claim,
+) -> Result<Thins, Error> {
+    let info = stream.cached_info();
+    let (checkpoint, state) = (claim.last_sequence, &info.state);
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, now_us);
+    if pipeline.superseded() != OnSuperseded::Halt || state.last_sequence <= checkpoint {
+        return Ok(Thins { by_limits, halts_before: None });
     }
+    // Others' messages leave jumps too.
+    let whole = pipeline.subjects.is_empty();
+    let mut last = state.first_sequence.saturating_sub(1);
+    if whole {
+        let next = tokio::select! {
+            next = stored::first(&nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
+            denial = nats.denied(about_single) => return Err(Error::Denied(denial)),
+        };
+        last = next.map_or(state.last_sequence, |next| next.sequence - 1);
+    }
+    Ok(Thins { by_limits, halts_before: (last > checkpoint).then_some(last) })
 }
 
 /// The first messages after the checkpoint, where a subscription might not get past them.
@@ -391,54 +408,4 @@ fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {
         RetentionPolicy::Interest => "interest",
     };
     Err(Error::Retention { stream: stream.cached_info().config.name.clone(), retention })
-}
-
-async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -> StreamFacts {
-    let info = stream.cached_info();
-    let state = &info.state;
-    let holds = (state.first_sequence..=state.last_sequence).contains(&checkpoint);
-    let checkpoint_timestamp_us = if checkpoint > 0 && holds {
-        let message = tokio::select! {
-            message = stored::at(&nats.client, &info.config.name, checkpoint) => message,
-            // The comparison of sequences and creation times stays.
-            _ = nats.denied(about_single) => Ok(None),
-        };
-        match message {
-            // A deleted message leaves no more than that either.
-            Ok(message) => message.map(|message| message.timestamp_ns.div_euclid(1_000)),
-            Err(error) => {
-                tracing::debug!(%error, "cannot read the message at the checkpoint");
-                None
-            }
-        }
-    } else {
-        None
-    };
-    StreamFacts {
-        created_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX),
-        first_sequence: state.first_sequence,
-        last_sequence: state.last_sequence,
-        checkpoint_timestamp_us,
-        kept_sequence: None,
-        narrow: false,
-        thins: None,
-    }
-}
-
-/// The last sequence that the stream stored no later than `timestamp_us`, right before its first when it holds none.
-/// Times rise with sequences unless the server's clock was set back.
-pub(crate) async fn kept_sequence(stream: &Opened, timestamp_us: i64) -> Result<u64, stored::Error> {
-    let state = &stream.cached_info().state;
-    let (mut kept, mut later) = (state.first_sequence.saturating_sub(1), state.last_sequence + 1);
-    while later - kept > 1 {
-        let middle = kept + (later - kept) / 2;
-        // The message at `middle`, or the next one where it was deleted.
-        let message = stream.first(middle, &[]).await?;
-        if message.is_some_and(|message| message.timestamp_ns.div_euclid(1_000) <= timestamp_us) {
-            kept = middle;
-        } else {
-            later = middle;
-        }
-    }
-    Ok(kept)
 }

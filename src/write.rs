@@ -31,6 +31,7 @@ use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
 use crate::copy::Target;
 use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics, gauge_value};
+use crate::milestones;
 use crate::poison::Window;
 use crate::postgres::connect::Session;
 use crate::status::PipelineStatus;
@@ -102,6 +103,8 @@ pub struct Writer {
     pub keep: usize,
     /// Told of every commit.
     pub progress: Arc<Progress>,
+    /// When it is to write a milestone.
+    pub milestone: milestones::Due,
     /// Counts all there is to count about commits.
     pub metrics: PipelineMetrics,
     /// Told of dead letters.

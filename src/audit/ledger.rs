@@ -8,9 +8,13 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use super::Error;
 use crate::config::{OnConflict, SEQUENCE, Table};
+use crate::milestones::{self, Milestone};
 
 /// The source of a column that keeps an element's place in its array.
 const ELEMENT: &str = "$element";
+
+/// The source of a column that keeps when the stream stored a message.
+const TIMESTAMP: &str = "$timestamp";
 
 /// A table that a pipeline fills.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Place {
     pub(super) column: Option<String>,
     /// The column that keeps an element's place, quoted, where each element has one row at most.
     pub(super) element: Option<String>,
+    /// The column that keeps when the stream stored the message, quoted.
+    pub(super) time: Option<String>,
     /// Its schema and name, quoted for SQL.
     pub(super) qualified: String,
 }
@@ -48,7 +54,9 @@ pub(super) struct Loss {
 #[derive(Debug)]
 pub(super) struct Position {
     pub(super) checkpoint: u64,
+    pub(super) shard: String,
     pub(super) stream_created_us: Option<i64>,
+    pub(super) last_timestamp_us: Option<i64>,
     /// Sequences up to here belong to two streams of the same name; 0 for none.
     pub(super) ambiguous_to: u64,
 }
@@ -102,7 +110,7 @@ impl Place {
             OnConflict::Error if table.when.is_none() => Rule::Once,
             OnConflict::Error | OnConflict::Ignore | OnConflict::Update => Rule::AtMostOnce,
         };
-        Self { name: table.name.clone(), rule, column, element, qualified }
+        Self { name: table.name.clone(), rule, column, element, time: keeps(TIMESTAMP), qualified }
     }
 
     /// The same table filled by another entry: how many rows a message has is open then.
@@ -132,7 +140,8 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
                (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 ELSE losses.last_sequence END), 0) \
-                FROM jetcopy.losses WHERE pipeline = {0} AND cause IN ('recreated', 'rolled_back')) \
+                FROM jetcopy.losses WHERE pipeline = {0} AND cause IN ('recreated', 'rolled_back')), \
+               (extract(epoch FROM last_timestamp) * 1000000)::bigint, shard \
              FROM jetcopy.checkpoints WHERE pipeline = {0}",
             self.pipeline
         );
@@ -141,6 +150,8 @@ impl<'a> Ledger<'a> {
             checkpoint: number(row, 0),
             stream_created_us: row.get(1).and_then(|us| us.parse().ok()),
             ambiguous_to: number(row, 2),
+            last_timestamp_us: row.get(3).and_then(|us| us.parse().ok()),
+            shard: row.get(4).unwrap_or_default().to_owned(),
         }))
     }
 
@@ -153,6 +164,30 @@ impl<'a> Ledger<'a> {
         );
         let rows = self.query("read jetcopy.losses", &sql).await?;
         Ok(rows.iter().map(|row| Loss { first: number(row, 0), last: number(row, 1) }).collect())
+    }
+
+    /// The milestones of a shard.
+    pub(super) async fn milestones(&self, shard: &str) -> Result<Vec<Milestone>, Error> {
+        let read = milestones::read(self.client, shard).await;
+        read.map_err(|source| Error::Database { action: "read jetcopy.milestones", source })
+    }
+
+    /// Sequences from `from` to `last` that several rows of `place` have, and how many; of the same time, where `place` keeps one.
+    pub(super) async fn several(
+        &self,
+        place: &Place,
+        from: u64,
+        last: u64,
+    ) -> Result<Vec<(u64, u64)>, Error> {
+        let Some(column) = &place.column else { return Ok(Vec::new()) };
+        let time = place.time.as_ref().map(|time| format!(", {time}")).unwrap_or_default();
+        let sql = format!(
+            "SELECT {column}::bigint, count(*) FROM {} WHERE {column}::bigint BETWEEN {from} AND {last} \
+             GROUP BY {column}{time} HAVING count(*) > 1 ORDER BY 1",
+            place.qualified
+        );
+        let rows = self.query("look for rows that are there twice", &sql).await?;
+        Ok(rows.iter().map(|row| (number(row, 0), number(row, 1))).collect())
     }
 
     /// Rows of a place, and dead letters of whole messages.

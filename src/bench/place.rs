@@ -189,8 +189,13 @@ async fn remove_tables(servers: &Servers, prefix: &str) -> Result<Vec<String>, E
     let exists = "SELECT to_regclass('jetcopy.checkpoints') IS NOT NULL";
     let row = session.client.query_typed_one(exists, &[]).await.map_err(&failed)?;
     if row.try_get(0).map_err(&failed)? {
-        let sql = ["checkpoints", "dead_letters", "losses"]
-            .map(|table| format!("DELETE FROM jetcopy.{table} WHERE pipeline LIKE {like}"));
+        let sql = [
+            ("checkpoints", "pipeline"),
+            ("dead_letters", "pipeline"),
+            ("losses", "pipeline"),
+            ("milestones", "shard"),
+        ]
+        .map(|(table, column)| format!("DELETE FROM jetcopy.{table} WHERE {column} LIKE {like}"));
         let failed = Error::database("delete the rows of the run from the schema jetcopy");
         session.client.batch_execute(&sql.join(";")).await.map_err(&failed)?;
     }

@@ -1,15 +1,16 @@
 //! `jetcopy accept-loss`: lets a pipeline go on that halted because messages were lost.
 //!
-//! Guarantees: it shows what it accepts and changes nothing else; the running daemon, which looks every few seconds, or
-//! the next one goes on past exactly these losses. It never makes a loss smaller or larger.
+//! Guarantees: without `--yes` it only shows what would happen: where the pipeline would go on, and what
+//! would come again. With it, it accepts what it shows and changes nothing else; the running daemon, which
+//! looks every few seconds, or the next one goes on past exactly these losses. It never makes a loss smaller
+//! or larger.
 
-use tokio_postgres::SimpleQueryMessage;
-
-use postgres_protocol::escape::escape_literal;
-
-use super::UnknownPipeline;
+use super::{Failure, UnknownPipeline};
 use crate::config::Config;
-use crate::postgres::connect::{self, ConnectError};
+use crate::control;
+use crate::control::accept::{self, Again, CLIENT_NAME, Error, Plan};
+use crate::loss::Cause;
+use crate::postgres::connect;
 
 /// Arguments of `jetcopy accept-loss`.
 #[derive(Debug, clap::Args)]
@@ -17,57 +18,80 @@ pub struct Args {
     /// The halted pipeline.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// Show the losses that are not accepted yet; change nothing.
+    /// Go on after this sequence of the stream as it is now, and not where jetcopy would.
+    #[arg(long, value_name = "SEQ")]
+    pub after: Option<u64>,
+    /// Do it; without it, what would happen is shown.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Show what would happen, and end with 0.
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// Why no loss was accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration has no such pipeline.
-    #[error(transparent)]
-    Unknown(#[from] UnknownPipeline),
-    /// No session.
-    #[error("no database connection")]
-    Connect(#[from] ConnectError),
-    /// A statement was refused.
-    #[error("cannot read or change jetcopy.losses; is the schema migrated?")]
-    Database(#[from] tokio_postgres::Error),
+/// Runs the command; a line a loss goes to standard output. With neither `--yes` nor `--dry-run` it fails
+/// after it has shown what there is to accept.
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+    let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
+    let name = &pipeline.name;
+    let done = async {
+        let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
+        let open = accept::open(&session, pipeline).await?;
+        if open.is_empty() {
+            println!("pipeline {name} has no loss to accept");
+            return Ok::<_, Error>(true);
+        }
+        let tell_losses = |verb| {
+            for accept::Open { stream, first, last, cause, detected } in &open {
+                println!(
+                    "{verb}: stream {stream}, sequences {first} to {last}, {cause}, detected {detected}"
+                );
+            }
+        };
+        tell_losses("open");
+        match accept::plan(config, pipeline, &session, args.after).await? {
+            Some(plan) => tell(name, &plan),
+            None => println!("none of them holds pipeline {name} up now"),
+        }
+        if args.yes {
+            accept::accept(&session, pipeline, args.after).await?;
+            tell_losses("accepted");
+            println!("the pipeline goes on past them, a running daemon within 10 s");
+        } else {
+            println!("nothing was changed; --yes does it");
+        }
+        session.close().await;
+        Ok(args.yes || args.dry_run)
+    };
+    if done.await.map_err(Failure::failed)? { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// Runs the command; a line a loss goes to standard output.
-pub async fn run(config: &Config, args: &Args) -> Result<(), Error> {
-    UnknownPipeline::find(config, &args.pipeline)?;
-    let session = connect::connect(&config.postgres, "jetcopy accept-loss").await?;
-    let open = format!("pipeline = {} AND accepted_at IS NULL", escape_literal(&args.pipeline));
-    let columns =
-        "detected_at, cause, first_sequence, coalesce(last_sequence::text, 'an unknown sequence'), stream";
-    let statement = if args.dry_run {
-        format!("SELECT {columns} FROM jetcopy.losses WHERE {open} ORDER BY id")
-    } else {
-        format!("UPDATE jetcopy.losses SET accepted_at = now() WHERE {open} RETURNING {columns}")
-    };
-    let verb = if args.dry_run { "open" } else { "accepted" };
-    let mut losses = 0;
-    for message in session.client.simple_query(&statement).await? {
-        let SimpleQueryMessage::Row(row) = message else { continue };
-        let column = |index| row.get(index).unwrap_or_default();
+fn tell(pipeline: &str, plan: &Plan) {
+    let Plan { checkpoint, stream: (first, last), loss, after, messages, again, .. } = plan;
+    println!("{loss}");
+    println!("the stream holds sequences {first} to {last}; the checkpoint stands at {checkpoint}");
+    println!("pipeline {pipeline} would go on after sequence {after}, and read {messages} messages");
+    if let Some(proven) = plan.forked_after {
         println!(
-            "{verb}: stream {}, sequences {} to {}, {}, detected {}",
-            column(4),
-            column(2),
-            column(3),
-            column(1),
-            column(0)
+            "stream and tables went apart somewhere after sequence {proven}: the stream was there, as a mirror, before the last \
+             message that was written, and may have taken messages of its own since"
         );
-        losses += 1;
     }
-    match (losses, args.dry_run) {
-        (0, _) => println!("pipeline {} has no loss to accept", args.pipeline),
-        (_, true) => println!("nothing was changed; without --dry-run these are accepted"),
-        (_, false) => println!("the pipeline goes on past them, a running daemon within 10 s"),
+    match again {
+        Again::Certain(0) => println!("none of them is in the tables"),
+        Again::Certain(count) => println!("{count} of them were written before, and would come again"),
+        Again::Perhaps(0) => println!("none of them has the sequence of one that was written"),
+        Again::Perhaps(count) => println!(
+            "{count} of them have sequences of messages that were written: if they are the same messages, they would come \
+             again; then name the last one that is in the tables: --after {}",
+            checkpoint.min(last)
+        ),
     }
-    session.close().await;
-    Ok(())
+    super::rewind::tell_doubled(&plan.tables);
+    if loss.cause == Cause::Recreated {
+        println!(
+            "no message that the stream still holds proves that it is the same as before; if it is, each is at its \
+             sequence with the time at which it was first stored"
+        );
+    }
 }

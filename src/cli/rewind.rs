@@ -5,7 +5,7 @@
 
 use super::{Failure, UnknownPipeline};
 use crate::config::Config;
-use crate::control::rewind::{self, CLIENT_NAME, Error, Plan};
+use crate::control::rewind::{self, CLIENT_NAME, Doubled, Error, Plan};
 use crate::control::{self, Point};
 use crate::postgres::connect;
 
@@ -49,7 +49,19 @@ fn tell(pipeline: &str, plan: &Plan) {
         "pipeline {pipeline}: checkpoint from {} back to {}; {} messages are carried again",
         plan.from, plan.to, plan.messages
     );
-    for table in &plan.tables {
+    tell_doubled(&plan.tables);
+    if plan.dead_letters > 0 {
+        println!(
+            "{} dead letters would be there twice: retry them first, or\n  \
+             DELETE FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}' AND sequence > {};",
+            plan.dead_letters, plan.to
+        );
+    }
+}
+
+/// Says which rows would be there twice.
+pub(super) fn tell_doubled(tables: &[Doubled]) {
+    for table in tables {
         let name = &table.table;
         match (table.keyed, table.rows, &table.delete) {
             (true, _, _) => println!("table {name}: on_conflict settles rows that are there already"),
@@ -63,12 +75,5 @@ fn tell(pipeline: &str, plan: &Plan) {
                  tells (none keeps $sequence, or another pipeline fills the table too)"
             ),
         }
-    }
-    if plan.dead_letters > 0 {
-        println!(
-            "{} dead letters would be there twice: retry them first, or\n  \
-             DELETE FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}' AND sequence > {};",
-            plan.dead_letters, plan.to
-        );
     }
 }

@@ -8,14 +8,15 @@ use async_nats::jetstream;
 use jiff::Timestamp;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
-use super::{Error as Control, Point, rows};
+use super::{Error as Control, Point, claim, rows};
 use crate::audit::contents::Contents;
 use crate::checkpoint::LOCK_TIMEOUT;
 use crate::config::{Config, OnConflict, Pipeline, SEQUENCE};
+use crate::identity;
+use crate::milestones;
 use crate::nats;
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
-use crate::resync;
 use crate::stored::Opened;
 
 /// How the servers know the sessions.
@@ -116,7 +117,7 @@ pub(crate) async fn stream(client: async_nats::Client, pipeline: &Pipeline) -> R
 pub(crate) async fn before(stream: &Opened, pipeline: &Pipeline, point: Timestamp) -> Result<u64, Error> {
     let before_us = point.as_microsecond().saturating_sub(1);
     let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
-    resync::kept_sequence(stream, before_us).await.map_err(|error| failed(error.into()))
+    identity::kept_sequence(stream, before_us).await.map_err(|error| failed(error.into()))
 }
 
 /// Looks at what going back to `point` would mean: a sequence is the new checkpoint; with a time, what was stored then or
@@ -129,23 +130,26 @@ pub async fn plan(
 ) -> Result<Plan, Error> {
     let name = escape_literal(&pipeline.name);
     let sql = format!(
-        "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
-         CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE pipeline = {name}"
+        "SELECT CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE pipeline = {name}"
     );
-    let found = rows(session, "read the checkpoint", &sql).await?;
-    let Some(row) = found.first() else { return Err(Error::NoCheckpoint(pipeline.name.clone())) };
-    let from: u64 = row.get(0).and_then(|text| text.parse().ok()).unwrap_or(0);
-    if let Some(owner) = row.get(2) {
+    let found = rows(session, "read the checkpoint's owner", &sql).await?;
+    if let Some(owner) = found.first().and_then(|row| row.get(0)) {
         return Err(Error::Live { owner: owner.to_owned(), pipeline: pipeline.name.clone() });
     }
-    let created_us: Option<i128> = row.get(1).and_then(|us| us.parse().ok());
+    let claim = claim(session, pipeline).await?;
+    let Some((shard, claim)) = claim.filter(|(_, claim)| claim.stream_created_ns.is_some()) else {
+        return Err(Error::NoCheckpoint(pipeline.name.clone()));
+    };
+    let from = claim.last_sequence;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let stream = stream(connection.client.clone(), pipeline).await?;
     let info = stream.cached_info();
-    match created_us {
-        None => return Err(Error::NoCheckpoint(pipeline.name.clone())),
-        Some(us) if us != info.created.unix_timestamp_nanos() / 1_000 => return Err(Error::Recreated),
-        Some(_) => {}
+    let milestones = milestones::read(&session.client, &shard).await;
+    let milestones =
+        milestones.map_err(|source| Control::Database { action: "read jetcopy.milestones", source })?;
+    let same = identity::is_same(&stream, &claim, &milestones).await;
+    if !same.map_err(|error| Error::Stream { stream: pipeline.stream.clone(), source: error.into() })? {
+        return Err(Error::Recreated);
     }
     let to = match point {
         Point::Sequence(sequence) => sequence,
@@ -161,6 +165,21 @@ pub async fn plan(
     let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
     let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, from).await.map_err(failed)?;
 
+    let tables = doubled(config, pipeline, session, to, None).await?;
+    let sql =
+        format!("SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {name} AND sequence > {to}");
+    let dead_letters = number(&rows(session, "count the dead letters", &sql).await?);
+    Ok(Plan { from, to, messages, tables, dead_letters })
+}
+
+/// The rows that would be there twice if what follows sequence `after` were carried again; up to `last`, where only that would be.
+pub(crate) async fn doubled(
+    config: &Config,
+    pipeline: &Pipeline,
+    session: &Session,
+    after: u64,
+    last: Option<u64>,
+) -> Result<Vec<Doubled>, Error> {
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
         let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
@@ -171,25 +190,26 @@ pub async fn plan(
             tables.push(Doubled { table: table.name.clone(), rows: None, delete: None, keyed });
             continue;
         };
-        let sql = format!("SELECT count(*) FROM {qualified} WHERE {column} > {to}");
+        let which = match last {
+            Some(last) => format!("FROM {qualified} WHERE {column} > {after} AND {column} <= {last}"),
+            None => format!("FROM {qualified} WHERE {column} > {after}"),
+        };
+        let found = rows(session, "count the rows", &format!("SELECT count(*) {which}")).await?;
         tables.push(Doubled {
             table: table.name.clone(),
-            rows: Some(number(&rows(session, "count the rows", &sql).await?)),
-            delete: (!keyed).then(|| format!("DELETE FROM {qualified} WHERE {column} > {to};")),
+            rows: Some(number(&found)),
+            delete: (!keyed).then(|| format!("DELETE {which};")),
             keyed,
         });
     }
-    let sql =
-        format!("SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {name} AND sequence > {to}");
-    let dead_letters = number(&rows(session, "count the dead letters", &sql).await?);
-    Ok(Plan { from, to, messages, tables, dead_letters })
+    Ok(tables)
 }
 
 /// Does what `plan` says, unless anything has moved since.
 pub async fn rewind(session: &Session, pipeline: &Pipeline, plan: &Plan) -> Result<(), Error> {
     // The time of the message at the new checkpoint is not known to be that of what was committed then.
     let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; {} \
          UPDATE jetcopy.checkpoints SET known_sequence = greatest(known_sequence, last_sequence), last_sequence = {}, \
            last_timestamp = NULL, epoch = epoch + 1, \
            owner = NULL, lease_until = NULL, updated_at = now() \
@@ -197,6 +217,8 @@ pub async fn rewind(session: &Session, pipeline: &Pipeline, plan: &Plan) -> Resu
          RETURNING shard; \
          COMMIT",
         LOCK_TIMEOUT.as_millis(),
+        // By what was committed the stream is known, also when the checkpoint stands before it.
+        milestones::of_checkpoint(&pipeline.name),
         plan.to,
         escape_literal(&pipeline.name),
         plan.from,

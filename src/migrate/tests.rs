@@ -56,6 +56,7 @@ async fn an_empty_database_gets_every_table_and_a_second_run_changes_nothing() {
         "jetcopy.checkpoints",
         "jetcopy.dead_letters",
         "jetcopy.losses",
+        "jetcopy.milestones",
         "frame_metadata",
         "detection_events",
         "measurements",

@@ -19,6 +19,7 @@ use crate::copy::CopyError;
 use crate::dead_letter;
 use crate::loss;
 use crate::metrics;
+use crate::milestones;
 use crate::postgres::sqlstate::{Decision, Step, decide, relation};
 use crate::pulse::copy_deadline;
 
@@ -82,11 +83,15 @@ impl Writer {
         };
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
         self.at(metrics::Step::Begin(self.tables()));
-        let along = Along {
+        let mut along = Along {
             before: partitions::touches(&self.targets, &batch.rows.tables),
             after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
             accepted: poisoned.uses(),
         };
+        let milestone = self.milestone.is_due();
+        if milestone {
+            along.after.push_str(&milestones::add(&self.place.shard, last.sequence, last.timestamp_ns));
+        }
         let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
         let open = match within(self.step_timeout, BEGIN, begin).await {
             Ok(open) => open,
@@ -127,6 +132,9 @@ impl Writer {
             Ok(committed) => {
                 self.metrics.duplicates_skipped.inc_by(copied.skipped.iter().sum());
                 self.metrics.superseded_messages.inc_by(superseded.map_or(0, |(.., messages)| messages));
+                if milestone {
+                    self.milestone.written();
+                }
                 Ok(Attempt::Committed(committed, copied))
             }
             // The server has answered, and rolled back already.

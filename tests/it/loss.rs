@@ -90,13 +90,13 @@ async fn what_retention_dropped_during_an_outage_halts_the_pipeline_until_it_is_
 
     let shown = accept_loss(&config, &["--dry-run", "events"]);
     assert!(shown.contains("sequences 101 to "), "{shown}");
-    let accepted = accept_loss(&config, &["events"]);
+    let accepted = accept_loss(&config, &["events", "--yes"]);
     assert!(accepted.contains("accepted: stream"), "{accepted}");
     world.drained("events", &daemon).await;
     let recorded = losses(&world).await;
     assert_eq!(recorded, [(101, Some(850), "dropped".to_owned())]);
     all_but(&world, 101, 850).await;
-    assert!(accept_loss(&config, &["events"]).contains("no loss to accept"));
+    assert!(accept_loss(&config, &["events", "--yes"]).contains("no loss to accept"));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn dropped_while_the_table_is_locked(world: &World, settings: &str, cause:
     let committed = i64::try_from(world.checkpoint("events").await).unwrap();
     assert!((10..=delivered).contains(&committed), "{committed}");
     assert_eq!(losses(world).await, [(committed + 1, Some(kept - 1), cause.to_owned())]);
-    accept_loss(&config, &["events"]);
+    accept_loss(&config, &["events", "--yes"]);
     world.drained("events", &daemon).await;
     all_but(world, committed + 1, kept - 1).await;
 }

@@ -10,6 +10,7 @@ mod limits;
 mod markers;
 mod rollback;
 mod server;
+mod snapshot;
 mod stream;
 mod unreadable;
 
@@ -67,7 +68,7 @@ async fn losses(world: &World) -> Vec<(i64, Option<i64>, String)> {
 
 fn accept_loss(config: &Path) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
-    let output = command.arg("accept-loss").arg("--config").arg(config).arg("events").output().unwrap();
+    let output = command.args(["accept-loss", "events", "--yes", "--config"]).arg(config).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -23,7 +23,7 @@ mod update;
 const OLDEST_VERSION: i32 = 14;
 
 /// What the daemon does with its own tables.
-const OWN_PRIVILEGES: [(&str, &str); 7] = [
+const OWN_PRIVILEGES: [(&str, &str); 10] = [
     ("jetcopy.checkpoints", "SELECT"),
     ("jetcopy.checkpoints", "INSERT"),
     ("jetcopy.checkpoints", "UPDATE"),
@@ -31,6 +31,9 @@ const OWN_PRIVILEGES: [(&str, &str); 7] = [
     ("jetcopy.losses", "SELECT"),
     ("jetcopy.losses", "INSERT"),
     ("jetcopy.losses", "UPDATE"),
+    ("jetcopy.milestones", "SELECT"),
+    ("jetcopy.milestones", "INSERT"),
+    ("jetcopy.milestones", "DELETE"),
 ];
 
 /// Place of what concerns the database as a whole.

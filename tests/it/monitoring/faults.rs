@@ -151,7 +151,7 @@ async fn purged_stream(watch: &mut Watch, config: &Path) {
     watch.sql("ALTER TABLE away RENAME TO events").await;
     watch.fire(&expected).await;
     let mut accept = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
-    let output = accept.args(["accept-loss", "events", "--config"]).arg(config).output().unwrap();
+    let output = accept.args(["accept-loss", "events", "--yes", "--config"]).arg(config).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     watch.clear(expected).await;
 }

@@ -128,8 +128,8 @@ async fn what_retention_drops_while_the_database_is_down_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_deleted_and_recreated_is_read_from_its_start_once_that_is_accepted() {
-    // With fewer messages than the former stream had, and with more.
-    for (former, later) in [(2_000, 500), (500, 2_000)] {
+    // With fewer messages than the former stream had, with more, and with as many.
+    for (former, later) in [(2_000, 500), (500, 2_000), (700, 700)] {
         let world = shared().await;
         let config = world.config(EVENTS);
         let daemon = Daemon::start(&config);

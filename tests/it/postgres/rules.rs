@@ -180,7 +180,7 @@ async fn row_level_security_that_is_switched_on_under_load_pauses_and_says_so() 
     let role = format!("writer_{name}");
     let grants = format!(
         "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; GRANT INSERT ON events TO {role};
-         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA jetcopy TO {role}"
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA jetcopy TO {role}"
     );
     world.database.batch_execute(&grants).await.unwrap();
     let mut world = world;

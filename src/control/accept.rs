@@ -1,0 +1,191 @@
+//! `jetcopy accept-loss`: what going on past a loss would mean, and the word that lets the pipeline do it.
+//!
+//! Guarantees: the plan is made of the stream and the checkpoint as the daemon would compare them. Accepting
+//! changes `jetcopy.losses` and nothing else; the daemon goes on by itself.
+//!
+//! Not guaranteed: that the stream stays as it is until the daemon looks again.
+
+use postgres_protocol::escape::escape_literal;
+
+use super::rewind::{Doubled, doubled, stream};
+use super::{claim, rewind, rows, text};
+use crate::audit::contents::Contents;
+use crate::config::{Config, Pipeline};
+use crate::identity;
+use crate::loss::{Cause, Loss, StreamFacts, Verdict, compare};
+use crate::milestones;
+use crate::nats;
+use crate::postgres::connect::Session;
+use crate::resync;
+use crate::superseded;
+
+/// How the servers know the sessions.
+pub(crate) const CLIENT_NAME: &str = "jetcopy accept-loss";
+
+/// A loss that nobody has accepted.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// Its stream.
+    pub stream: String,
+    /// First sequence.
+    pub first: String,
+    /// Last one, or that it is unknown.
+    pub last: String,
+    /// As in `jetcopy.losses`.
+    pub cause: String,
+    /// When.
+    pub detected: String,
+}
+
+/// What going on would mean.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The checkpoint.
+    pub checkpoint: u64,
+    /// First and last sequence that the stream holds.
+    pub stream: (u64, u64),
+    /// The loss as it is now.
+    pub loss: Loss,
+    /// The last sequence that stream and tables both have for sure, where it is not known to the message
+    /// where they went apart.
+    pub forked_after: Option<u64>,
+    /// After which sequence the pipeline would go on.
+    pub after: u64,
+    /// Messages that it would read.
+    pub messages: u64,
+    /// Messages that would come again.
+    pub again: Again,
+    /// The rows that they have.
+    pub tables: Vec<Doubled>,
+}
+
+/// Messages that are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// As many, for sure.
+    Certain(u64),
+    /// As many if the stream holds the same messages as the former one, else none.
+    Perhaps(u64),
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database, its tables or the stream.
+    #[error(transparent)]
+    Rewind(#[from] rewind::Error),
+    /// The milestones cannot be read.
+    #[error("cannot read jetcopy.milestones; is the schema migrated?")]
+    Milestones(#[source] tokio_postgres::Error),
+    /// The stream's messages cannot be compared with what was committed.
+    #[error("cannot compare the stream's messages with what was committed")]
+    Compare(#[source] crate::stored::Error),
+    /// What the stream dropped behind its front cannot be found out.
+    #[error("cannot see what the stream has dropped by itself")]
+    Thins(#[source] Box<resync::Error>),
+    /// The sequence is none that the stream could be read from.
+    #[error("the stream holds sequences {first} to {last}: --after takes {} to {last}", .first.saturating_sub(1))]
+    Outside {
+        /// First that it holds.
+        first: u64,
+        /// Last one.
+        last: u64,
+    },
+    /// Nothing holds the pipeline up.
+    #[error("no loss holds pipeline {0} up now: to go back, use `jetcopy rewind`")]
+    Intact(String),
+}
+
+impl From<super::Error> for Error {
+    fn from(error: super::Error) -> Self {
+        Self::Rewind(error.into())
+    }
+}
+
+/// The losses that nobody has accepted, in order.
+pub async fn open(session: &Session, pipeline: &Pipeline) -> Result<Vec<Open>, Error> {
+    let sql = format!(
+        "SELECT stream, first_sequence, coalesce(last_sequence::text, 'an unknown sequence'), cause, detected_at \
+         FROM jetcopy.losses WHERE pipeline = {} AND accepted_at IS NULL ORDER BY id",
+        escape_literal(&pipeline.name)
+    );
+    let found = rows(session, "read jetcopy.losses", &sql).await?;
+    let open = |row| Open {
+        stream: text(row, 0),
+        first: text(row, 1),
+        last: text(row, 2),
+        cause: text(row, 3),
+        detected: text(row, 4),
+    };
+    Ok(found.iter().map(open).collect())
+}
+
+/// Looks at what it would mean to go on, after `after` where that is given; `None` where nothing holds the
+/// pipeline up.
+pub async fn plan(
+    config: &Config,
+    pipeline: &Pipeline,
+    session: &Session,
+    after: Option<u64>,
+) -> Result<Option<Plan>, Error> {
+    let Some((shard, claim)) = claim(session, pipeline).await? else {
+        return Err(rewind::Error::NoCheckpoint(pipeline.name.clone()).into());
+    };
+    let milestones = milestones::read(&session.client, &shard).await.map_err(Error::Milestones)?;
+    let nats = nats::Connection::open(&config.nats, CLIENT_NAME).await.map_err(rewind::Error::from)?;
+    let stream = stream(nats.client.clone(), pipeline).await?;
+    let facts = identity::facts(&nats, &stream, &claim, &milestones).await.map_err(Error::Compare)?;
+    let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
+    if superseded::thins(&stream.cached_info().config) {
+        let thins = resync::thinned(&nats, pipeline, &stream, &claim).await;
+        facts.thins = Some(thins.map_err(|error| Error::Thins(Box::new(error)))?);
+    }
+    let Verdict::Lost(loss) = compare(&claim, &facts) else {
+        return if after.is_some() { Err(Error::Intact(pipeline.name.clone())) } else { Ok(None) };
+    };
+    let (first, last) = (facts.first_sequence, facts.last_sequence);
+    let after = after.unwrap_or(loss.resume_after);
+    if after + 1 < first || after > last {
+        return Err(Error::Outside { first, last });
+    }
+    // Up to here, the stream holds what was committed, or may.
+    let (certain, end) = match (loss.cause, facts.agreement) {
+        (Cause::Recreated, _) => (false, claim.last_sequence),
+        (Cause::RolledBack, Some(agreement)) if agreement.forked => (false, claim.last_sequence),
+        (Cause::RolledBack, _) => (true, loss.resume_after),
+        (Cause::Dropped | Cause::Superseded, _) => (true, claim.last_sequence),
+    };
+    let end = end.min(last);
+    let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
+    let contents = Contents::new(&stream, &pipeline.subjects);
+    let messages = contents.count(after + 1, last).await.map_err(failed)?;
+    let (mut again, mut tables) = (0, Vec::new());
+    if end > after {
+        again = contents.count(after + 1, end).await.map_err(failed)?;
+        tables = doubled(config, pipeline, session, after, Some(end)).await?;
+    }
+    Ok(Some(Plan {
+        checkpoint: claim.last_sequence,
+        stream: (first, last),
+        forked_after: facts.agreement.filter(|agreement| agreement.forked).map(|agreement| agreement.proven),
+        after,
+        messages,
+        again: if certain { Again::Certain(again) } else { Again::Perhaps(again) },
+        tables,
+        loss,
+    }))
+}
+
+/// Accepts every loss; the last one, at which the pipeline is held up, with the sequence to go on after where
+/// one is given.
+pub async fn accept(session: &Session, pipeline: &Pipeline, after: Option<u64>) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE jetcopy.losses SET accepted_at = now(), resume_after = CASE WHEN id = newest THEN {}::bigint END \
+         FROM (SELECT max(id) AS newest FROM jetcopy.losses WHERE pipeline = {name}) held \
+         WHERE pipeline = {name} AND accepted_at IS NULL",
+        after.map_or_else(|| "NULL".to_owned(), |after| after.to_string()),
+        name = escape_literal(&pipeline.name),
+    );
+    rows(session, "accept the losses", &sql).await?;
+    Ok(())
+}
