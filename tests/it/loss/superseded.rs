@@ -186,7 +186,7 @@ async fn a_message_whose_time_to_live_ended_unread_in_the_middle_is_told() {
     daemon.says("halted").await;
     daemon.says("on_superseded").await;
     assert_eq!(losses(&world).await, [(5, Some(5), "superseded".to_owned())]);
-    accept_loss(&config, &["events"]);
+    accept_loss(&config, &["events", "--yes"]);
     world.drained("events", &daemon).await;
     all_but(&world, 5, 5).await;
 }
