@@ -4,7 +4,7 @@ ALTER TABLE jetcopy.dead_letters ALTER COLUMN payload DROP NOT NULL;
 -- The payload of a letter's message: `SELECT jetcopy.payload_of(d) FROM jetcopy.dead_letters d`.
 CREATE FUNCTION jetcopy.payload_of(letter jetcopy.dead_letters)
     RETURNS bytea
-    LANGUAGE sql STABLE SET search_path FROM CURRENT
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(letter.payload, (
         SELECT d.payload FROM jetcopy.dead_letters d
@@ -16,7 +16,7 @@ $$;
 -- Hands the payload of letters that go on to one that stays. All that stay are locked, so that none of them goes meanwhile.
 CREATE FUNCTION jetcopy.hand_payload_on()
     RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     old record;

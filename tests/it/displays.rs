@@ -111,7 +111,7 @@ async fn a_stream_that_was_made_anew_shows_its_own_end_and_all_of_it_as_waiting(
         let seen = world.run(&config, &["status", "--json"]).await.objects().remove(0);
         let status = &seen["pipelines"][0];
         assert_eq!((&status["behind_seconds"], &status["headroom_sequences"]), (&Value::Null, &Value::Null));
-        status["reason"].as_str().is_some_and(|reason| reason.contains("made anew or rolled back"))
+        status["reason"].as_str().is_some_and(|reason| reason.contains("made anew, rolled back"))
     })
     .await;
 }
