@@ -189,7 +189,7 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
     world
         .execute(&format!(
             "CREATE TABLE t (a int UNIQUE); CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
-             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
              REVOKE UPDATE ON jetcopy.checkpoints FROM {role}; \
              DO $$ BEGIN EXECUTE 'REVOKE TEMPORARY ON DATABASE ' || current_database() || ' FROM public'; END $$"
         ))
@@ -248,7 +248,7 @@ async fn row_level_security_that_applies_is_an_error() {
     world
         .execute(&format!(
             "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
-             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
              CREATE TABLE t (a int); GRANT INSERT ON t TO {role}; ALTER TABLE t ENABLE ROW LEVEL SECURITY"
         ))
         .await;
