@@ -4,7 +4,7 @@
 //! holds none of the pipeline's messages in it and its front has not passed it. One that the stream still holds was
 //! skipped by the durable (somebody edited it, reset it or pulls from it), and the generation ends before anything
 //! after it is committed. A front that has passed means that messages may have been dropped before they were read. On a
-//! stream that removes messages from its middle by itself, a gap is [superseded](crate::superseded), never made on purpose.
+//! stream that removes messages from its middle by itself, a gap is [superseded], never made on purpose.
 //!
 //! A message that came without its payload, as `headers_only` on the durable makes it, is a gap too: the stream is asked
 //! whether it has one.
