@@ -1,8 +1,9 @@
 //! What operators do to a checkpoint: pause a pipeline, let it go on, accept dead letters, move it back.
 //!
-//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept()`] raise its epoch, so that a writer which knew the row
-//! before matches it no more. When [`pause`] has returned, nothing more of the pipeline is committed until [`resume`]. It
-//! needs the database alone; a daemon notices within its next commit or renewal of its lease.
+//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept()`] raise its epoch, so that a
+//! writer which knew the row before matches it no more. When [`pause`] has returned, nothing more of the pipeline is
+//! committed until [`resume`]. It needs the database alone; a daemon notices within its next commit or renewal of its
+//! lease.
 
 use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;

@@ -29,6 +29,7 @@ use crate::ack::Ack;
 use crate::batch::{Batch, Held, Moved, Row};
 use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
 use crate::copy::Target;
+use crate::dead_letter::DeadLetter;
 use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics, gauge_value};
 use crate::milestones;
@@ -335,6 +336,20 @@ impl Writer {
         self.metrics.motion.step(step);
     }
 
+    /// Tells the log of a message that cannot be stored, without a value of it.
+    fn warn(&self, letter: &DeadLetter, what: &str) {
+        tracing::warn!(
+            pipeline = self.place.pipeline,
+            sequence = letter.sequence,
+            kind = letter.kind,
+            sqlstate = letter.sqlstate,
+            table = letter.table,
+            column = letter.column,
+            element = letter.element,
+            "{what}"
+        );
+    }
+
     fn count(&mut self, batch: &Batch, poisoned: &Poisoned, copied: &Copied, started: Instant) {
         let metrics = &self.metrics;
         let mut memory = self.memory();
@@ -364,16 +379,7 @@ impl Writer {
         for letter in &poisoned.letters {
             metrics.dead_letters(letter.kind).inc();
             self.status.note_dead_letter(letter);
-            tracing::warn!(
-                pipeline = self.place.pipeline,
-                sequence = letter.sequence,
-                kind = letter.kind,
-                sqlstate = letter.sqlstate,
-                table = letter.table,
-                column = letter.column,
-                element = letter.element,
-                "a message became a dead letter"
-            );
+            self.warn(letter, "a message became a dead letter");
         }
         // What was accepted leaves room for what is normal.
         if !poisoned.accepted {

@@ -110,16 +110,7 @@ impl Writer {
     /// generation.
     pub(super) async fn tell_flood(&self, stopped: &Stopped) {
         for letter in &stopped.samples {
-            tracing::warn!(
-                pipeline = self.place.pipeline,
-                sequence = letter.sequence,
-                kind = letter.kind,
-                sqlstate = letter.sqlstate,
-                table = letter.table,
-                column = letter.column,
-                element = letter.element,
-                "among the messages that cannot be stored"
-            );
+            self.warn(letter, "among the messages that cannot be stored");
         }
         self.status.set_flood(&stopped.samples);
         let samples: Vec<_> = stopped.samples.iter().map(sample).collect();

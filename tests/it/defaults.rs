@@ -64,6 +64,17 @@ async fn worlds() -> Vec<World> {
     worlds
 }
 
+/// Gives the world another database, on the same kind of server, that nothing was done to yet.
+async fn unmigrated(world: &mut World) {
+    let postgres = if world.timescaledb().await {
+        PrivatePostgres::shared().unwrap()
+    } else {
+        PrivatePostgres::shared_plain().unwrap()
+    };
+    world.database_url = postgres.create_database().await.unwrap();
+    world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_retention_that_was_set_once_stays_when_migrate_and_maintain_run_without_the_file() {
     for world in worlds().await {
@@ -118,12 +129,7 @@ async fn a_shorter_retention_says_what_it_drops_and_is_only_set_with_yes() {
 #[tokio::test]
 async fn a_first_migration_says_which_rows_it_will_drop_and_follows_the_file_at_once() {
     for mut world in worlds().await {
-        let postgres = if world.timescaledb().await {
-            PrivatePostgres::shared().unwrap()
-        } else {
-            PrivatePostgres::shared_plain().unwrap()
-        };
-        world.database_url = postgres.create_database().await.unwrap();
+        unmigrated(&mut world).await;
         let said = world.run(&world.config_file("named.toml", KEPT), &["migrate"]).await.well();
         for line in [
             "frame_metadata: rows are dropped after 7d (the default)",
@@ -140,13 +146,7 @@ async fn a_first_migration_says_which_rows_it_will_drop_and_follows_the_file_at_
 async fn rows_of_tables_that_were_there_before_jetcopy_are_dropped_by_no_default() {
     for mut world in worlds().await {
         let timescaledb = world.timescaledb().await;
-        let postgres = if timescaledb {
-            PrivatePostgres::shared().unwrap()
-        } else {
-            PrivatePostgres::shared_plain().unwrap()
-        };
-        world.database_url = postgres.create_database().await.unwrap();
-        world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+        unmigrated(&mut world).await;
         // Of the store's own shape, as far as its life goes.
         let table =
             "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, websdr_id text,
@@ -316,13 +316,7 @@ async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_ans
     let [rename, carry, beside] = <[String; 3]>::try_from(documented("A table of the same name")).unwrap();
     for view in [false, true] {
         for mut world in worlds().await {
-            let postgres = if world.timescaledb().await {
-                PrivatePostgres::shared().unwrap()
-            } else {
-                PrivatePostgres::shared_plain().unwrap()
-            };
-            world.database_url = postgres.create_database().await.unwrap();
-            world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+            unmigrated(&mut world).await;
             world.database.batch_execute(other).await.unwrap();
             let config = world.config("[store.measurements]\nretention = \"never\"\n");
             let said = world.run(&config, &["migrate"]).await.well();
@@ -384,13 +378,7 @@ const RELATIONS: &str = "SELECT coalesce(string_agg(n.nspname || '.' || c.relnam
 async fn only_chosen_groups_of_tables_are_created_and_with_none_nothing_but_the_schema_jetcopy() {
     for mut world in worlds().await {
         let timescaledb = world.timescaledb().await;
-        let postgres = if timescaledb {
-            PrivatePostgres::shared().unwrap()
-        } else {
-            PrivatePostgres::shared_plain().unwrap()
-        };
-        world.database_url = postgres.create_database().await.unwrap();
-        world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+        unmigrated(&mut world).await;
         let made =
             async |world: &World| world.database.query_one(RELATIONS, &[]).await.unwrap().get::<_, String>(0);
         let (before, extension) = (made(&world).await, world.timescaledb().await);
