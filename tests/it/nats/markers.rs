@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use jetcopy::publish::{Outgoing, publish};
 
 use super::{each_id_once, shared};
-use crate::support::{Daemon, EVENTS, World, event, eventually};
+use crate::support::{Daemon, EVENTS, PATIENCE, World, event, eventually, eventually_within};
 
 /// Publishes a message with one header.
 async fn with_header(world: &World, name: &str, value: &str, payload: Vec<u8>) {
@@ -78,7 +78,9 @@ async fn what_the_server_writes_when_a_message_expires_is_passed_over() {
     world.publish("kept", [event(1)]).await;
     with_header(&world, "Nats-TTL", "1s", event(2)).await;
     // The server looks for what has expired about once a minute.
-    eventually("the server to write its marker", || async { world.last_sequence().await == 3 }).await;
+    let patience = 3 * PATIENCE;
+    let written = || async { world.last_sequence().await == 3 };
+    eventually_within(patience, "the server to write its marker", written).await;
     eventually("the server's marker to be passed over", || async {
         daemon.metric("jetcopy_passed_over_messages_total", "kind=\"removed\"") == 1
     })
