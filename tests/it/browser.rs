@@ -249,6 +249,35 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: make browser"]
+async fn a_flood_of_dead_letters_shows_its_first_messages_without_what_is_in_them_until_it_is_accepted() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let few = EVENTS.replace("batch = {", "poison = { max_per_batch = 3 }\nbatch = {");
+    let config = world.config(&few);
+    world.publish("bad", (0..12).map(|_| "a secret that is no message")).await;
+    let daemon = Daemon::start(&config);
+    daemon.says("pipeline is paused").await;
+    let address = daemon.address();
+    let mut browser = page_of(&address).await;
+
+    let letters = "[...document.querySelectorAll('.letters:not([hidden])')].map(one => one.innerText).join()";
+    browser.until("the flood", &format!("{letters}.includes('Stopped by a flood of dead letters')")).await;
+    let shown = browser.evaluate("document.querySelector('.pipeline').innerText").await;
+    let shown = shown.as_str().unwrap();
+    for text in ["paused", "more than 3 messages of one batch", "dead-letters accept", "not a valid message"]
+    {
+        assert!(shown.contains(text), "{text} is not in:\n{shown}");
+    }
+    assert!(!shown.contains("secret"), "{shown}");
+    looks_right(&mut browser, "flood").await;
+
+    world.run(&config, &["dead-letters", "accept", "12", "--pipeline", "events"]).await.well();
+    browser.until("the flood to be over", &format!("!{letters}.includes('flood')")).await;
+    is_quiet(&browser, &address);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: make browser"]
 async fn whatever_stands_in_a_name_or_a_reason_is_text() {
     let (metrics, registry) = (Metrics::new(), Registry::default());
     let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
