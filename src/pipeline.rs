@@ -52,6 +52,10 @@ const EMPTIED: usize = 2;
 /// requests are decoded in a fraction of it, and a writer that is stuck does not keep the loss from being told for longer.
 const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 
+/// How long after a question has failed the client may take to say that its connection has ended: it is a task of this
+/// process, on a machine that may be busy.
+const TROUBLE: Duration = Duration::from_millis(500);
+
 /// How many times `batch.max_bytes` an emptied batch keeps of its allocations: rows, their messages, and what goes beyond
 /// its limit by one message.
 const KEPT: usize = 3;
@@ -318,6 +322,17 @@ impl Pipeline {
         });
         let connection = nats.clone();
         stages.spawn(async move { Err(Failure::Denied(connection.denied(resync::needed).await)) });
+        let (pipeline, metrics, connection) = (self.pipeline.clone(), self.metrics.clone(), nats.clone());
+        let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
+        stages.spawn(async move {
+            let error = probe.await;
+            // A connection that ends takes the question along. That is not what ends the generation: what came over it is
+            // still to be committed, and what ended it to be looked at.
+            match tokio::time::timeout(TROUBLE, connection.broken()).await {
+                Ok(_) => std::future::pending().await,
+                Err(_) => Err(error.into()),
+            }
+        });
         stages.spawn(async move {
             let lost = nats.broken().await;
             // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.
@@ -326,9 +341,6 @@ impl Pipeline {
             }
             Err(Failure::Nats(lost))
         });
-        let (pipeline, metrics) = (self.pipeline.clone(), self.metrics.clone());
-        let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
-        stages.spawn(async move { Err(probe.await.into()) });
         Ok(stages)
     }
 }

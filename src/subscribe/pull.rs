@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::jetstream::consumer::{self, PullConsumer};
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
@@ -201,7 +202,12 @@ impl Pull {
     async fn ask(&mut self) -> Result<(), Error> {
         while self.open + self.shape.batch <= self.shape.open && !self.connection.is_broken() {
             let (to, inbox) = (self.requests.clone(), self.inbox.clone());
-            self.connection.client.publish_with_reply(to, inbox, self.request.clone()).await?;
+            match self.connection.client.publish_with_reply(to, inbox, self.request.clone()).await {
+                Ok(()) => {}
+                // The client is gone, and `broken` says so once what had arrived is taken.
+                Err(error) if error.kind() == PublishErrorKind::Send => break,
+                Err(error) => return Err(error.into()),
+            }
             self.open += self.shape.batch;
             self.reshape();
         }

@@ -129,6 +129,31 @@ async fn unreadable_messages_cost_one_connection_each_at_most_whatever_stands_be
     oracle(&world, &daemon, "events", "events", event(2_000_000)).await;
 }
 
+/// Each generation begins with a question to the server, over the connection that messages come on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_ends_the_connection_before_the_first_probe_is_answered_costs_each_pipeline_one() {
+    let world = shared().await;
+    let mut raw = Raw::connect(&world);
+    // The library panics at it.
+    raw.publish(&world, b".a", Some(b"NATS/1.0\r\nA: b\rc\r\n\r\n"), &event(1)).await;
+    let names: Vec<String> = (0..12).map(|number| format!("events_{number}")).collect();
+    let mut pipelines = String::new();
+    for name in &names {
+        world.database.batch_execute(&format!("CREATE TABLE {name} (LIKE events)")).await.unwrap();
+        pipelines.push_str(&EVENTS.replace("\"events\"", &format!("\"{name}\"")));
+    }
+    let daemon = Daemon::start(&world.config(&pipelines));
+    for name in &names {
+        oracle(&world, &daemon, name, name, event(2)).await;
+    }
+    let metrics = daemon.get("/metrics").1;
+    let resyncs: Vec<&str> =
+        metrics.lines().filter(|line| line.starts_with("jetcopy_resyncs_total{")).collect();
+    let lost = resyncs.iter().filter(|line| line.contains("cause=\"nats\"") && line.ends_with(" 1")).count();
+    let started = resyncs.iter().filter(|line| line.contains("cause=\"start\"")).count();
+    assert_eq!((lost, lost + started), (names.len(), resyncs.len()), "{resyncs:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unreadable_messages_of_other_subjects_are_none_of_a_pipelines() {
     let world = shared().await;
