@@ -24,7 +24,7 @@ pub use sslmode::{Verify, parse_postgres_url};
 pub use store::Store;
 pub use table::{
     Absent, BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Parse, Table, TimeUnit,
-    Unpivot, When,
+    Unlogged, Unpivot, When,
 };
 
 /// The source of a column that keeps the message's sequence.

@@ -58,6 +58,15 @@ pub struct Target {
     merge: Merge,
 }
 
+/// Rows that the server took and did not store, which is no error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unstored {
+    /// Their key was there already, or came again in the batch. Rows that a trigger left out of a merge are among them.
+    pub skipped: u64,
+    /// A trigger of the table left them out.
+    pub left_out: u64,
+}
+
 /// Why rows did not go in.
 #[derive(Debug, thiserror::Error)]
 #[error("the rows were not taken")]
@@ -116,19 +125,19 @@ impl Target {
         }
     }
 
-    /// Writes the selected rows, by the way that is right now; returns how many were skipped, since their key was
-    /// there already or came again in the batch.
+    /// Writes the selected rows, by the way that is right now.
     pub async fn write(
         &self,
         session: &Session,
         rows: &mut TableRows,
         selection: &Selection<'_>,
-    ) -> Result<u64, CopyError> {
+    ) -> Result<Unstored, CopyError> {
         if self.merges() {
-            self.merge(session, rows, selection).await
+            let skipped = self.merge(session, rows, selection).await?;
+            Ok(Unstored { skipped, ..Unstored::default() })
         } else {
-            self.copy(session, rows, selection).await?;
-            Ok(0)
+            let left_out = self.copy(session, rows, selection).await?;
+            Ok(Unstored { left_out, ..Unstored::default() })
         }
     }
 
@@ -143,6 +152,7 @@ impl Target {
         rows.rows.get(index)
     }
 
+    /// Returns how many rows were left out.
     async fn copy(
         &self,
         session: &Session,
@@ -151,17 +161,19 @@ impl Target {
     ) -> Result<u64, CopyError> {
         let data = Step::CopyData { mergeable: self.on_conflict != OnConflict::Error };
         let order = selection.order(rows, false);
+        let sent = order.as_ref().map_or(rows.rows.len(), Vec::len) as u64;
         if !self.direct_compress {
-            return send(session, &self.copy, rows, order.as_deref(), data).await;
+            let stored = send(session, &self.copy, rows, order.as_deref(), data).await?;
+            return Ok(sent.saturating_sub(stored));
         }
         let switch = |source| CopyError { step: Step::CopyStart, row: None, source };
         session.client.batch_execute(direct_compress::ON).await.map_err(switch)?;
-        let sent = send(session, &self.copy, rows, order.as_deref(), data).await?;
+        let stored = send(session, &self.copy, rows, order.as_deref(), data).await?;
         session.client.batch_execute(direct_compress::OFF).await.map_err(switch)?;
-        Ok(sent)
+        Ok(sent.saturating_sub(stored))
     }
 
-    /// By a temporary table, filled in stream order, and `INSERT … ON CONFLICT`.
+    /// By a temporary table, filled in stream order, and `INSERT … ON CONFLICT`; returns how many rows were skipped.
     async fn merge(
         &self,
         session: &Session,
@@ -192,6 +204,7 @@ fn command_complete(message: &tokio_postgres::SimpleQueryMessage) -> Option<u64>
     }
 }
 
+/// Returns how many rows the server counted.
 async fn send(
     session: &Session,
     sql: &str,

@@ -163,6 +163,7 @@ pub struct PipelineMetrics {
     pub messages: IntCounter,
     /// One counter a table, in the order of the configuration.
     pub rows: Vec<IntCounter>,
+    pub rows_left_out: Vec<IntCounter>,
     pub untaken_fields: IntCounter,
     /// One counter a table, as in `rows`.
     pub table_messages: Vec<IntCounter>,
@@ -258,6 +259,7 @@ impl PipelineMetrics {
         let labels = [(names::PIPELINE, pipeline), (names::SHARD, shard), (names::STREAM, stream)];
         let labelled = Labelled::new(registry, &labels);
         let rows = labelled.counters(names::ROWS, names::TABLE);
+        let rows_left_out = labelled.counters(names::ROWS_LEFT_OUT, names::TABLE);
         let table_messages = labelled.counters(names::TABLE_MESSAGES, names::TABLE);
         let unfilled_columns = labelled.gauges(names::UNFILLED_COLUMNS, names::TABLE);
         let batches = labelled.counters(names::BATCHES, names::REASON);
@@ -268,6 +270,7 @@ impl PipelineMetrics {
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
+            rows_left_out: tables.iter().map(|table| rows_left_out.with_label_values(&[table])).collect(),
             untaken_fields: labelled.counter(names::UNTAKEN_FIELDS),
             table_messages: tables.iter().map(|table| table_messages.with_label_values(&[table])).collect(),
             unfilled_columns: tables

@@ -83,6 +83,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
     Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
     Migration { version: 26, name: "milestones", sql: include_str!("../migrations/V26__milestones.sql") },
+    Migration {
+        version: 39,
+        name: "shape_of_unlogged",
+        sql: include_str!("../migrations/V39__shape_of_unlogged.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -28,7 +28,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use crate::ack::Ack;
 use crate::batch::{Batch, Held, Moved, Row};
 use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
-use crate::copy::Target;
+use crate::copy::{Target, Unstored};
 use crate::dead_letter::DeadLetter;
 use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics, gauge_value};
@@ -367,7 +367,13 @@ impl Writer {
             decoded += range.len();
             let taken = |row: &&Row| !poisoned.excluded.holds(table, row);
             let sent = rows.rows[range.clone()].iter().filter(taken).count() as u64;
-            counter.inc_by(sent.saturating_sub(copied.skipped_of(table)));
+            let Unstored { skipped, left_out } = copied.of(table);
+            counter.inc_by(sent.saturating_sub(skipped + left_out));
+            metrics.rows_left_out[table].inc_by(left_out);
+            if left_out > 0 && memory.first_left_out(table) {
+                let (pipeline, table) = (&self.place.pipeline, &self.targets[table].name);
+                tracing::warn!(pipeline, table, rows = left_out, "a trigger of the table leaves rows out");
+            }
             if let Some(last) = rows.rows[range.clone()].iter().rposition(|row| taken(&row)) {
                 let index = u32::try_from(range.start + last).unwrap_or(u32::MAX);
                 memory.keep(table, &rows.data[rows.range(index)]);

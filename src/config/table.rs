@@ -24,6 +24,9 @@ pub struct Table {
     /// Whether rows may go to another server, which commits by itself.
     #[serde(default)]
     pub foreign: Foreign,
+    /// Whether rows may go where a crash of the server empties the table.
+    #[serde(default)]
+    pub unlogged: Unlogged,
     /// Which fields of the element, or of the message, make a row each.
     pub unpivot: Option<Unpivot>,
     /// What to do about rows that are already there.
@@ -96,6 +99,17 @@ pub enum Foreign {
     Refuse,
     /// Its rows may come twice: the other server commits before this one, and stays committed where this one fails.
     AtLeastOnce,
+}
+
+/// `unlogged`: what of an unlogged table, or of a partitioned table with an unlogged partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unlogged {
+    /// It is refused at start.
+    #[default]
+    Refuse,
+    /// Its rows may be lost: a crash of the server empties it and leaves the checkpoint, and no standby has them.
+    AtMostOnce,
 }
 
 /// `on_conflict`

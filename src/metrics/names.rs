@@ -57,7 +57,8 @@ families! {
     BATCH_ROWS = "jetcopy_batch_rows", "Rows of a batch over all its tables.";
     COMMIT_SECONDS = "jetcopy_commit_seconds", "Time of a batch's transaction, from BEGIN to the answer to COMMIT.";
     COMMITS = "jetcopy_commits_total", "Transactions by how they ended.";
-    ROWS = "jetcopy_rows_total", "Rows stored; those that `on_conflict` left out are not among them.";
+    ROWS = "jetcopy_rows_total", "Rows stored; those that `on_conflict` or a trigger left out are not among them.";
+    ROWS_LEFT_OUT = "jetcopy_rows_left_out_total", "Rows that a trigger of the table left out: one BEFORE INSERT that returns NULL. Those that a merge left out for it are among jetcopy_duplicates_skipped_total.";
     UNTAKEN_FIELDS = "jetcopy_untaken_fields_total", "Fields of messages that no column takes, each time that one was there; /status and jetcopy status name them.";
     TABLE_MESSAGES = "jetcopy_table_messages_total", "Messages that a table took: its when held, and the array of its for_each was there. One that stays at 0 gets nothing.";
     UNFILLED_COLUMNS = "jetcopy_unfilled_columns", "Columns of a table that take a field, a header or a token of the subject, and for which no message has had a value.";

@@ -27,6 +27,8 @@ pub struct Table {
     pub lockable: bool,
     /// The foreign table that its rows go to, or may go to: itself, or a partition.
     pub foreign: Option<String>,
+    /// The unlogged table that its rows go to, or may go to: itself, or a partition.
+    pub unlogged: Option<String>,
     /// The role that policies of row-level security apply to, where they do.
     pub row_security: Option<String>,
     /// Columns in table order, without dropped and generated ones and those in `unsupported`.
@@ -235,7 +237,8 @@ pub async fn introspect(client: &Client, name: &str) -> Result<Table, Introspect
     fit::not_restoring(client, name).await?;
     let Relation { oid, qualified, lockable, row_security, .. } = relation;
     let foreign = fit::foreign_part(client, oid).await.map_err(failed)?;
-    let mut table = Table { qualified, shape, lockable, foreign, row_security, ..Table::default() };
+    let unlogged = fit::unlogged_part(client, oid).await.map_err(failed)?;
+    let mut table = Table { qualified, shape, lockable, foreign, unlogged, row_security, ..Table::default() };
     let mut constants = Vec::new();
     for row in client.query_typed(COLUMNS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
         match column(&row).map_err(failed)? {

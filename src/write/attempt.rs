@@ -15,7 +15,7 @@ use super::refused::Poisoned;
 use super::{BEGIN, Error, Writer, partitions, shape, within};
 use crate::batch::{Batch, Excluded, Row, Selection, TableRows};
 use crate::checkpoint::{self, Advance, Along, Committed, Open};
-use crate::copy::CopyError;
+use crate::copy::{CopyError, Unstored};
 use crate::dead_letter;
 use crate::loss;
 use crate::metrics;
@@ -51,26 +51,29 @@ pub(super) enum Stop {
 /// What was copied.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
-    /// Rows that were there already, or came again in the batch, by table; those after the last entry skipped none.
-    skipped: Vec<u64>,
+    /// What was not stored, by table; after the last entry, everything was.
+    unstored: Vec<Unstored>,
 }
 
 impl Copied {
-    /// Whether rows of one of the tables were skipped, which says nothing about what would have become of them.
+    /// Whether rows of one of the tables were not stored, which says nothing about what would have become of them.
     pub(super) fn skips(&self, tables: &[usize]) -> bool {
-        tables.iter().any(|&table| self.skipped_of(table) > 0)
+        tables.iter().any(|&table| self.of(table) != Unstored::default())
     }
 
-    /// Rows of a table that were skipped.
-    pub(super) fn skipped_of(&self, table: usize) -> u64 {
-        self.skipped.get(table).copied().unwrap_or(0)
+    /// What of a table's rows was not stored.
+    pub(super) fn of(&self, table: usize) -> Unstored {
+        self.unstored.get(table).copied().unwrap_or_default()
     }
 
-    fn skip(&mut self, table: usize, rows: u64) {
-        if self.skipped.len() <= table {
-            self.skipped.resize(table + 1, 0);
+    fn note(&mut self, table: usize, unstored: Unstored) {
+        if unstored == Unstored::default() {
+            return;
         }
-        self.skipped[table] += rows;
+        if self.unstored.len() <= table {
+            self.unstored.resize(table + 1, Unstored::default());
+        }
+        self.unstored[table] = unstored;
     }
 }
 
@@ -130,7 +133,9 @@ impl Writer {
         self.at(metrics::Step::Commit);
         match within(self.step_timeout, "commit", open.commit()).await {
             Ok(committed) => {
-                self.metrics.duplicates_skipped.inc_by(copied.skipped.iter().sum());
+                self.metrics
+                    .duplicates_skipped
+                    .inc_by(copied.unstored.iter().map(|table| table.skipped).sum());
                 self.metrics.superseded_messages.inc_by(superseded.map_or(0, |(.., messages)| messages));
                 if milestone {
                     self.milestone.written();
@@ -198,9 +203,9 @@ impl Writer {
         let mut rows = TableRows { data: tuple, rows: vec![row] };
         let copied = self.copy_one(table, &mut rows, &Excluded::default(), &(0..1)).await?;
         let copied = match copied {
-            Ok(skipped) => {
+            Ok(unstored) => {
                 let mut copied = Copied::default();
-                copied.skip(table, skipped);
+                copied.note(table, unstored);
                 Ok(copied)
             }
             Err(error) => Err((table, error)),
@@ -245,8 +250,7 @@ impl Writer {
                 continue;
             }
             match self.copy_one(table, rows, excluded, part).await? {
-                Ok(0) => {}
-                Ok(skipped) => copied.skip(table, skipped),
+                Ok(unstored) => copied.note(table, unstored),
                 Err(error) => return Ok(Err((table, error))),
             }
         }
@@ -259,7 +263,7 @@ impl Writer {
         rows: &mut TableRows,
         excluded: &Excluded,
         part: &Range<u32>,
-    ) -> Result<Result<u64, CopyError>, Error> {
+    ) -> Result<Result<Unstored, CopyError>, Error> {
         self.at(metrics::Step::Copy(self.targets[table].name.clone()));
         let after = copy_deadline(self.step_timeout, rows.data.len());
         let selection = Selection { table, excluded, within: part.clone() };
@@ -358,12 +362,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skipped_rows_are_known_by_table() {
+    fn rows_that_were_not_stored_are_known_by_table() {
         let mut copied = Copied::default();
-        copied.skip(2, 1);
-        copied.skip(99, 3);
+        copied.note(99, Unstored { left_out: 3, ..Unstored::default() });
+        copied.note(2, Unstored { skipped: 1, ..Unstored::default() });
         assert!(copied.skips(&[2]) && copied.skips(&[0, 2]) && copied.skips(&[99]));
         assert!(!copied.skips(&[0, 1, 70]) && !copied.skips(&[]));
-        assert_eq!((copied.skipped_of(99), copied.skipped_of(100)), (3, 0));
+        assert_eq!((copied.of(99).left_out, copied.of(100)), (3, Unstored::default()));
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! It decides nothing about rows. What it knows is lost with the process, and found out again.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How many messages there are at first, and after a while without trouble: as many as a batch holds.
@@ -23,6 +24,8 @@ pub struct Memory {
     /// A row of each table that was committed, as a tuple of a binary `COPY`; empty where there is none.
     taken: Vec<Vec<u8>>,
     doubt: Option<Doubt>,
+    /// The tables of which it was told that a trigger leaves rows out.
+    left_out: BTreeSet<usize>,
     /// How much fits.
     pub fit: Fit,
 }
@@ -48,6 +51,7 @@ impl Memory {
         if self.shape != shape {
             self.shape = shape;
             self.taken.clear();
+            self.left_out.clear();
         }
         self.taken.resize_with(tables, Vec::new);
     }
@@ -63,6 +67,11 @@ impl Memory {
     #[must_use]
     pub fn taken(&self, table: usize) -> Option<&[u8]> {
         self.taken.get(table).map(Vec::as_slice).filter(|tuple| !tuple.is_empty())
+    }
+
+    /// Whether this is the first time that a trigger of `table` leaves rows out.
+    pub fn first_left_out(&mut self, table: usize) -> bool {
+        self.left_out.insert(table)
     }
 
     /// Notes that rows after `checkpoint` are refused without anybody at fault; since when that is so.

@@ -10,6 +10,7 @@ mod behind;
 mod connection;
 mod foreign;
 mod hypertable;
+mod left_out;
 mod outage;
 mod resources;
 mod restart;
@@ -17,6 +18,7 @@ mod rules;
 mod schema;
 mod shape;
 mod time;
+mod unlogged;
 
 /// The request that ends a batch's transaction, as the driver sends it.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";

@@ -129,14 +129,11 @@ impl Facts {
                  default_transaction_read_only to off",
             );
         }
-        if self.encoding != "UTF8" {
-            report.warn(
+        if !["UTF8", "SQL_ASCII"].contains(&self.encoding.as_str()) {
+            report.error(
                 DATABASE,
-                format!(
-                    "its encoding is {}: messages with other characters become dead letters",
-                    self.encoding
-                ),
-                "use a database whose encoding is UTF8",
+                format!("its encoding is {}, which cannot hold every text", self.encoding),
+                "create one with ENCODING 'UTF8'",
             );
         }
     }

@@ -6,12 +6,18 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type as WireType;
 
 use super::{IntrospectError, Table};
-use crate::config::{self, Foreign, OnConflict};
+use crate::config::{self, Foreign, OnConflict, Unlogged};
 
 /// The foreign table that rows for $1 may go to. There are few foreign tables as a rule, and many partitions.
 const FOREIGN: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
     FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE f.ftrelid = $1 OR $1 IN (SELECT pg_partition_ancestors(f.ftrelid)::oid)
+    ORDER BY 1 LIMIT 1";
+
+/// The unlogged table that rows for $1 may go to. A partitioned table's own persistence says nothing.
+const UNLOGGED: &str = "SELECT c.oid::regclass::text FROM pg_class c
+    WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
+        AND c.relkind = 'r' AND c.relpersistence = 'u'
     ORDER BY 1 LIMIT 1";
 
 /// Sessions to come know a restore by the database's setting; one that is under way by its own.
@@ -61,6 +67,15 @@ pub(super) async fn foreign_part(client: &Client, oid: u32) -> Result<Option<Str
     row.map(|row| row.try_get(0)).transpose()
 }
 
+/// What [`Table::unlogged`] is.
+pub(super) async fn unlogged_part(
+    client: &Client,
+    oid: u32,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let row = client.query_typed_opt(UNLOGGED, &[(&oid, WireType::OID)]).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
 impl Table {
     /// An error where rows cannot be written as `settings` say.
     pub fn fits(&self, settings: &config::Table) -> Result<(), IntrospectError> {
@@ -78,6 +93,16 @@ impl Table {
                     "{what}, whose server commits before this one: rows come twice where the transaction fails after that"
                 ),
                 "name a table of this server, or, where at least once will do, set foreign = \"at-least-once\"".to_owned(),
+            );
+        }
+        if let (Some(unlogged), Unlogged::Refuse) = (&self.unlogged, settings.unlogged) {
+            return unusable(
+                format!(
+                    "{unlogged} is unlogged: a crash of the server empties it, and its messages are not read again"
+                ),
+                format!(
+                    "ALTER TABLE {unlogged} SET LOGGED, or, where at most once will do, set unlogged = \"at-most-once\""
+                ),
             );
         }
         if let (Some(role), OnConflict::Error | OnConflict::Ignore) =
