@@ -1,11 +1,14 @@
 //! What is shown is true, or said to be unknown: in each state that a pipeline can be in.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
 use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres, Stop};
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
+
+/// How old messages are that must not be shown as younger, in seconds.
+const AGE: i32 = 2;
 
 async fn world() -> World {
     let world = World::new().await;
@@ -13,14 +16,22 @@ async fn world() -> World {
     world
 }
 
-/// Looks at `/status` for so long.
-async fn watched(daemon: &Daemon, time: Duration) -> Vec<Value> {
-    let (start, mut seen) = (Instant::now(), Vec::new());
-    while start.elapsed() < time {
+/// Looks at `/status` until that is `enough`.
+async fn watched(daemon: &Daemon, what: &str, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let mut seen = Vec::new();
+    eventually(what, || {
         seen.push(daemon.status());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let enough = enough(&seen);
+        async move { enough }
+    })
+    .await;
     seen
+}
+
+/// How many values of a field were shown: each look at the servers gives another one of what always changes.
+fn values(seen: &[Value], field: &str) -> usize {
+    let known = seen.iter().map(|status| &status[field]).filter(|value| !value.is_null());
+    known.map(Value::to_string).collect::<BTreeSet<_>>().len()
 }
 
 /// Messages that are not committed, as `/status` adds up to.
@@ -45,18 +56,24 @@ async fn known(daemon: &Daemon, state: &str) -> Value {
 async fn the_lag_is_true_right_after_a_start_and_a_resync_or_said_to_be_unknown() {
     let world = world().await;
     world.publish("a", (1..=3_000).map(event)).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let stored = world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.last_timestamp;
+    let age = || jiff::Timestamp::now().as_nanosecond() - stored.unix_timestamp_nanos();
+    eventually("the messages to be old", || async { age() >= i128::from(AGE) * 1_000_000_000 }).await;
     world.database.batch_execute("BEGIN; LOCK TABLE events IN SHARE MODE").await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
     daemon.says("http=").await;
-    let mut seen = watched(&daemon, Duration::from_secs(4)).await;
+    let three = |seen: &[Value]| values(seen, "behind_seconds") >= 3;
+    let mut seen = watched(&daemon, "three looks", three).await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE application_name LIKE 'jetcopy/%' AND datname = current_database()";
     world.database.batch_execute(end).await.unwrap();
-    seen.extend(watched(&daemon, Duration::from_secs(4)).await);
+    let resynced = watched(&daemon, "three looks after a resync", |seen| {
+        seen.iter().any(|status| status["state"] != "running") && three(seen)
+    });
+    seen.extend(resynced.await);
     for status in &seen {
         let behind = status["behind_seconds"].as_f64();
-        assert!(behind.is_none_or(|behind| behind >= 2.0), "{status:#}");
+        assert!(behind.is_none_or(|behind| behind >= f64::from(AGE)), "{status:#}");
         assert!([None, Some(3_000)].contains(&waiting(status)), "{status:#}");
     }
     let told = seen.iter().filter(|status| !status["behind_seconds"].is_null()).count();
@@ -74,7 +91,8 @@ async fn no_checkpoint_lies_beyond_the_end_of_a_stream_under_load() {
     let waiter = Daemon::start(&config);
     waiter.says("pipeline waits").await;
     for daemon in [&daemon, &waiter] {
-        for status in watched(daemon, Duration::from_secs(5)).await {
+        let looks = watched(daemon, "three looks", |seen| values(seen, "stream_last_sequence") >= 3);
+        for status in looks.await {
             let (at, end) = (status["checkpoint_sequence"].as_u64(), status["stream_last_sequence"].as_u64());
             assert!(at.is_none_or(|at| end.is_none_or(|end| at <= end)), "{status:#}");
         }
@@ -98,8 +116,12 @@ async fn a_stream_that_was_made_anew_shows_its_own_end_and_all_of_it_as_waiting(
     world.publish("a", (1..=50).map(event)).await;
     eventually("the pipeline to halt", || async { daemon.status()["state"] == "halted" }).await;
     eventually("what waits", || async { waiting(&daemon.status()) == Some(50) }).await;
-    for status in watched(&daemon, Duration::from_secs(11)).await {
-        // In between it starts, and halts again.
+    // In between it starts, and halts again.
+    let halts_again = |seen: &[Value]| {
+        let started = seen.iter().position(|status| status["state"] != "halted");
+        started.is_some_and(|started| seen[started..].iter().any(|status| status["state"] == "halted"))
+    };
+    for status in watched(&daemon, "it to halt again", halts_again).await {
         let shown = (&status["checkpoint_sequence"], &status["stream_last_sequence"], waiting(&status));
         assert_eq!(shown, (&json!(1_000), &json!(50), Some(50)), "{status:#}");
         assert!(status["behind_seconds"].as_f64() > Some(0.0), "{status:#}");
@@ -161,11 +183,15 @@ async fn a_paused_pipeline_is_not_behind_with_subjects_of_others() {
     world.run(&config, &["pause", "events"]).await.well();
     eventually("the pause", || async { daemon.status()["state"] == "paused" }).await;
     world.publish("b", (1..=500).map(event)).await;
-    // Two looks.
-    for status in watched(&daemon, Duration::from_secs(9)).await {
-        let behind = status["behind_seconds"].as_f64();
-        assert!(behind.is_none_or(|behind| behind < 1.0), "{status:#}");
-        assert!([None, Some(0)].contains(&waiting(&status)), "{status:#}");
+    // Two looks, of which each sees what came before it.
+    for last in [510, 511] {
+        let seen = watched(&daemon, "a look", |seen| seen.last().unwrap()["stream_last_sequence"] == last);
+        for status in seen.await {
+            let behind = status["behind_seconds"].as_f64();
+            assert!(behind.is_none_or(|behind| behind < 1.0), "{status:#}");
+            assert!([None, Some(0)].contains(&waiting(&status)), "{status:#}");
+        }
+        world.publish("b", [event(501)]).await;
     }
     world.publish("a", [event(11)]).await;
     eventually("the message", || async { waiting(&daemon.status()) == Some(1) }).await;
