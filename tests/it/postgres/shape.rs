@@ -3,6 +3,7 @@
 //! The changes come while a batch waits for their lock, since that is when a batch meets another table than it was encoded
 //! for.
 
+use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
 use jetcopy::private::{PrivatePgBouncer, connect};
@@ -194,6 +195,38 @@ async fn columns_that_are_renamed_added_and_dropped_under_load_are_taken_up_at_o
     for told in ["gone=\"note\"", "added=\"remark text\"", "added=\"note text\"", "gone=\"remark\""] {
         assert!(daemon.log().contains(told), "{told} is not in the log");
     }
+    judge_values(&world, &daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_of_a_type_that_is_not_written_pauses_at_once_under_load_and_no_row_goes_around_it() {
+    let world = World::plain().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let config = world.config(EVENTS);
+    let daemon = Daemon::start(&config);
+    let load = Load::start(&world);
+    world.commits(&daemon).await;
+    let refused = async |change: &str, problem: &str| {
+        let before = change_under_a_batch(&world, &format!("ALTER TABLE events {change}")).await;
+        eventually("the pause", || async { daemon.status()["state"] == "paused" }).await;
+        let status = daemon.status();
+        assert!(status["reason"].as_str().unwrap().contains(problem), "{status:#}");
+        let check = world.run(&config, &["check"]).await;
+        assert!(check.code == 1 && check.out.contains(problem), "{check:?}");
+        let after = format!("SELECT count(*) FROM events WHERE sequence > {before}");
+        assert_eq!((world.checkpoint("events").await, world.count(&after).await), (before, 0));
+    };
+    // A new one, which is then left to the server.
+    refused("ADD COLUMN place point DEFAULT '(1,2)'", "type point is not supported").await;
+    world.config(&format!("{EVENTS}place = {{ skip = true }}\n"));
+    daemon.signal(Signal::SIGHUP);
+    world.commits(&daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE place IS NULL").await, 0);
+    // One that was written before, and is again.
+    refused("ALTER COLUMN note TYPE tsvector USING to_tsvector(note)", "type tsvector is not supported")
+        .await;
+    world.database.batch_execute("ALTER TABLE events ALTER COLUMN note TYPE text").await.unwrap();
+    world.commits(&daemon).await;
     judge_values(&world, &daemon, load).await;
 }
 
