@@ -15,6 +15,7 @@ use crate::encode::types::Type;
 use crate::postgres::introspect::{self, ServerDefault};
 
 use super::PlanError;
+use super::rest::{Taken, leave_out};
 use super::takers::{Partial, Tables};
 use super::walk::Wanted;
 use super::when::When;
@@ -72,13 +73,9 @@ pub(super) struct Table {
     pub(super) each: Option<Each>,
     /// One row a field.
     pub(super) unpivot: Option<Unpivot>,
-    /// Top-level keys that `$rest` and an unpivoted rest leave out, each where one of those tables takes the message; empty
-    /// where there is neither.
+    /// What `$rest` leaves out, and by its keys at the top an unpivoted rest; empty where there is neither.
     pub(super) taken: Vec<Taken>,
 }
-
-/// A key and the tables that take it.
-pub(super) type Taken = (Box<[u8]>, Tables);
 
 /// `for_each`
 #[derive(Debug)]
@@ -208,7 +205,7 @@ impl Plan {
             if let Some(for_each) = &table.for_each {
                 let path =
                     path::path_of(for_each).map_err(|problem| place.error(format!("for_each: {problem}")))?;
-                split.extend(first_key(&path).map(|key| (key, Tables::of(index))));
+                leave_out(&mut split, &path, Tables::of(index));
             }
         }
         let mut tables = pipeline
@@ -242,7 +239,7 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
             always |= table.bit;
         }
         if table.each.is_none() && table.takes_rest() {
-            message.take_rest(table.bit, &table.own_keys());
+            message.take_rest(table.bit, &table.taken, table.has_rest());
         }
         if table.columns.iter().any(|column| matches!(column.from, From::Payload)) {
             message.cover(table.bit);
@@ -252,15 +249,15 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
         .iter()
         .filter_map(|table| {
             let each = table.each.as_ref()?;
-            let own: Vec<Box<[u8]>> = table.own_keys().map(Box::from).collect();
-            Some((each.slot, each.element.clone(), table.bit, table.takes_rest().then_some(own)))
+            let rest = table.takes_rest().then(|| (table.taken.clone(), table.has_rest()));
+            Some((each.slot, each.element.clone(), table.bit, rest))
         })
         .collect();
     for table in tables {
         let Some(each) = &mut table.each else { continue };
         for (slot, element, bit, rest) in arrays.iter().filter(|(slot, ..)| *slot == each.slot) {
-            if let Some(own) = rest {
-                each.element.take_rest(*bit, &own.iter().map(|key| &**key));
+            if let Some((taken, deep)) = rest {
+                each.element.take_rest(*bit, taken, *deep);
             }
             if *bit != table.bit {
                 each.element.join(element);
@@ -279,13 +276,12 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
 impl Table {
     /// Whether it takes what no column takes.
     fn takes_rest(&self) -> bool {
-        matches!(self.unpivot, Some(Unpivot::Rest))
-            || self.columns.iter().any(|column| matches!(column.from, From::Rest))
+        matches!(self.unpivot, Some(Unpivot::Rest)) || self.has_rest()
     }
 
-    /// The keys that it leaves out of the rest whatever other tables do.
-    fn own_keys(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        self.taken.iter().filter(|(_, tables)| *tables == Tables::ALL).map(|(key, _)| &**key)
+    /// Whether a column does.
+    fn has_rest(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.from, From::Rest))
     }
 
     fn new(
@@ -333,9 +329,7 @@ impl Table {
                 if making.each.is_none() {
                     let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
                     let field = field.map(|field| path_of("when", field)).transpose()?;
-                    making
-                        .taken
-                        .extend(field.and_then(|path| first_key(&path)).map(|key| (key, Tables::ALL)));
+                    leave_out(&mut making.taken, &field.unwrap_or_default(), Tables::ALL);
                 }
                 Some(Unpivot::Rest)
             }
@@ -389,21 +383,13 @@ impl Table {
 }
 
 impl Making<'_> {
-    /// Where the field at `path` lies, in the element or in the message; its key is taken.
+    /// Where the field at `path` lies, in the element or in the message; it is taken.
     fn slot(&mut self, path: &[Step]) -> From {
-        self.taken.extend(first_key(path).map(|key| (key, Tables::ALL)));
+        leave_out(&mut self.taken, path, Tables::ALL);
         match &mut self.each {
             Some(each) => From::Element(each.element.whole(path, self.bit)),
             None => From::Message(self.message.whole(path, self.bit)),
         }
-    }
-}
-
-/// The key that a path starts with, where it starts with one.
-fn first_key(path: &[Step]) -> Option<Box<[u8]>> {
-    match path.first() {
-        Some(Step::Key(key)) => Some(key.as_bytes().into()),
-        Some(Step::Index(_)) | None => None,
     }
 }
 

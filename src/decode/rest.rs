@@ -1,52 +1,123 @@
-//! `$rest`: the fields that no column takes.
+//! `$rest`: what no column takes.
+//!
+//! Guarantees: of a map that a path goes into, what no path names is part of the rest; a map of which nothing is left
+//! is not. An array that an index goes into is left out as a whole.
 
+use crate::config::path::Step;
 use crate::encode::json::LONE_SURROGATE;
 use crate::encode::{Fault, json as json_text};
 
-use super::json;
-use super::plan::Taken;
 use super::takers::Tables;
-use super::value::{Key, Next, Reader, Value};
+use super::value::{Key, Next, Raw, Reader, Value};
+use super::{json, msgpack};
 
-/// Appends the entries of a map whose keys are not `taken`.
-pub(super) fn rest_of<'a, R: Reader<'a>>(
+/// A key of whose value something is left out.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub(super) key: Box<[u8]>,
+    /// Where one of these tables takes the message, all of the value is.
+    whole: Tables,
+    /// Else what is, where the value is a map.
+    pub(super) inner: Vec<Taken>,
+}
+
+impl Taken {
+    /// Whether all of it is left out whatever other tables do.
+    pub(super) fn is_own(&self) -> bool {
+        self.whole == Tables::ALL
+    }
+
+    /// Whether it or something of it is.
+    pub(super) fn has_own(&self) -> bool {
+        self.is_own() || self.inner.iter().any(Self::has_own)
+    }
+
+    /// Whether something of it is left out of a message that the tables of `matched` take.
+    fn meets(&self, matched: Tables) -> bool {
+        self.whole.meets(matched) || self.inner.iter().any(|inner| inner.meets(matched))
+    }
+}
+
+/// Adds to `taken` what lies at `path`, for messages that one of `tables` takes.
+pub(super) fn leave_out(taken: &mut Vec<Taken>, path: &[Step], tables: Tables) {
+    let Some((Step::Key(key), path)) = path.split_first() else { return };
+    let known = taken.iter().position(|taken| *taken.key == *key.as_bytes());
+    let at = known.unwrap_or_else(|| {
+        taken.push(Taken { key: key.as_bytes().into(), whole: Tables::NONE, inner: Vec::new() });
+        taken.len() - 1
+    });
+    match path.first() {
+        Some(Step::Key(_)) => leave_out(&mut taken[at].inner, path, tables),
+        Some(Step::Index(_)) | None => taken[at].whole |= tables,
+    }
+}
+
+/// Appends the entries of a map without what is `taken`, as an object; whether there were any.
+pub(super) fn rest_of(
+    out: &mut Vec<u8>,
+    raw: Raw<'_>,
+    taken: (&[Taken], Tables),
+    scratch: &mut String,
+    writer: &mut json_text::Writer<'_>,
+) -> Result<bool, Fault> {
+    match raw {
+        Raw::Msgpack(bytes) => object(out, msgpack::Reader::new(bytes), taken, scratch, writer),
+        Raw::Json { text, .. } => object(out, json::Reader::new(text), taken, scratch, writer),
+    }
+}
+
+fn object<'a, R: Reader<'a>>(
     out: &mut Vec<u8>,
     mut reader: R,
     (taken, matched): (&[Taken], Tables),
     scratch: &mut String,
-    mut writer: json_text::Writer<'_>,
-) -> Result<(), Fault> {
+    writer: &mut json_text::Writer<'_>,
+) -> Result<bool, Fault> {
     out.push(b'{');
     let Next::Map(mut map) = reader.open(&mut Value::Null)? else {
         // An element that is an array has no fields.
         out.push(b'}');
-        return Ok(());
+        return Ok(false);
     };
-    let mut members = json_text::Members::default();
+    let (mut members, mut any) = (json_text::Members::default(), false);
     while let Some(key) = reader.key(&mut map)? {
         let value = reader.value(1)?;
-        if is_taken(key, taken, matched, scratch)? {
+        let found = find(key, taken, scratch)?.filter(|taken| taken.meets(matched));
+        if found.is_some_and(|taken| taken.whole.meets(matched)) {
             continue;
         }
         let start = out.len();
         let rank = writer.key(out, key)?;
+        match (found, value) {
+            (None, value) => writer.write(out, value)?,
+            (Some(taken), Value::Map(raw))
+                if rest_of(out, raw, (&taken.inner, matched), scratch, writer)? => {}
+            (Some(_), _) => {
+                out.truncate(start);
+                continue;
+            }
+        }
         members.add(rank, start);
-        writer.write(out, value)?;
+        any = true;
         out.push(b',');
     }
     members.end(out, writer.nul == json_text::Nul::Refuse);
     out.push(b'}');
-    Ok(())
+    Ok(any)
 }
 
-/// Whether `key` is among those that `taken` leaves out of a message that the tables of `matched` take; a key that is no text
-/// never is.
+/// Whether something at `key` is left out of a message that the tables of `matched` take.
 pub(super) fn is_taken(
     key: Key<'_>,
     taken: &[Taken],
     matched: Tables,
     scratch: &mut String,
 ) -> Result<bool, Fault> {
+    Ok(find(key, taken, scratch)?.is_some_and(|taken| taken.meets(matched)))
+}
+
+/// What is left out at `key`; never anything at one that is no text.
+fn find<'t>(key: Key<'_>, taken: &'t [Taken], scratch: &mut String) -> Result<Option<&'t Taken>, Fault> {
     let name = match key {
         Key::Plain(name) => name,
         Key::Escaped(name) => {
@@ -54,7 +125,7 @@ pub(super) fn is_taken(
             json::unescape(name, scratch).map_err(|json::LoneSurrogate| Fault::malformed(LONE_SURROGATE))?;
             scratch.as_bytes()
         }
-        Key::Other(_) => return Ok(false),
+        Key::Other(_) => return Ok(None),
     };
-    Ok(taken.iter().any(|(taken, tables)| **taken == *name && tables.meets(matched)))
+    Ok(taken.iter().find(|taken| *taken.key == *name))
 }

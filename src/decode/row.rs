@@ -8,8 +8,8 @@ use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
 use super::cost::{Cost, SMALL};
-use super::plan::{Column, Each, From, Table, Taken, Unpivot};
-use super::rest::{is_taken, rest_of};
+use super::plan::{Column, Each, From, Table, Unpivot};
+use super::rest::{Taken, is_taken, rest_of};
 use super::takers::Tables;
 use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
@@ -415,11 +415,7 @@ impl<'a> Rows<'_, 'a> {
             };
             let Buffers { encoder, key, .. } = &mut *self.buffers;
             let taken = (table.taken.as_slice(), self.matched);
-            let writer = encoder.json_writer(nul);
-            match raw {
-                Raw::Msgpack(bytes) => rest_of(out, msgpack::Reader::new(bytes), taken, key, writer),
-                Raw::Json { text, .. } => rest_of(out, json::Reader::new(text), taken, key, writer),
-            }
+            rest_of(out, raw, taken, key, &mut encoder.json_writer(nul)).map(|_| ())
         })
     }
 }

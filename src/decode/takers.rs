@@ -112,9 +112,9 @@ impl Takers {
         self.up(node, |node| node.read = true);
     }
 
-    /// `tables` take all fields of the root that no path names.
-    pub(super) fn rest(&mut self, tables: Tables) {
-        self.nodes[ROOT].beyond |= tables;
+    /// `tables` take all fields of the node that no path names.
+    pub(super) fn rest(&mut self, node: usize, tables: Tables) {
+        self.nodes[node].beyond |= tables;
     }
 
     /// The node and all that it lies in, but for the root.

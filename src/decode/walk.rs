@@ -8,6 +8,7 @@
 use crate::config::path::Step;
 
 use super::json;
+use super::rest::Taken;
 use super::takers::{Partial, Tables, Takers};
 use super::untaken::{Noted, Untaken};
 use super::value::{Key, MAX_DEPTH, Malformed, Next, Reader, Spelled, TOO_DEEP, Value};
@@ -96,17 +97,25 @@ impl Wanted {
         slot
     }
 
-    /// Notes that `tables` take all fields but those of `left_out`.
-    pub(super) fn take_rest<'k>(
-        &mut self,
-        tables: Tables,
-        left_out: &(impl Iterator<Item = &'k [u8]> + Clone),
-    ) {
-        self.takers.rest(tables);
-        for (spelled, child) in &self.nodes[ROOT].fields {
-            if !left_out.clone().any(|key| *key == *spelled.key) {
-                self.takers.whole(*child, tables);
+    /// Notes that `tables` take all but what is `taken` by themselves; with `deep`, also what is left of a map of
+    /// which something is.
+    pub(super) fn take_rest(&mut self, tables: Tables, taken: &[Taken], deep: bool) {
+        self.take_rest_at(ROOT, tables, taken, deep);
+    }
+
+    fn take_rest_at(&mut self, at: usize, tables: Tables, taken: &[Taken], deep: bool) {
+        let Self { nodes, takers, .. } = self;
+        takers.rest(at, tables);
+        let mut inside = Vec::new();
+        for (spelled, child) in &nodes[at].fields {
+            match taken.iter().find(|taken| *taken.key == *spelled.key && taken.has_own()) {
+                None => takers.whole(*child, tables),
+                Some(taken) if deep && !taken.is_own() => inside.push((*child, taken)),
+                Some(_) => {}
             }
+        }
+        for (child, taken) in inside {
+            self.take_rest_at(child, tables, &taken.inner, deep);
         }
     }
 

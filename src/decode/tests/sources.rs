@@ -104,17 +104,44 @@ fn payload_is_the_whole_message() {
 }
 
 #[test]
-fn rest_is_what_no_column_took() {
+fn rest_is_what_no_column_took_also_of_maps_that_a_path_goes_into() {
     let mut decoder = mapped(
-        "a = 'in.deep'\nrest = '$rest'",
+        "a = 'in.deep.est'\nrest = '$rest'",
         vec![column("a", Type::Int8), column("b", Type::Int8), column("rest", Type::Jsonb)],
     );
-    for payload in both(r#"{"b":1,"in":{"deep":2,"more":3},"x":[1,{"y":null}],"z":"\""}"#) {
-        let rest = jsonb(r#"{"x":[1,{"y":null}],"z":"\""}"#);
-        assert_eq!(row(&mut decoder, &payload), [int8(2), int8(1), rest]);
+    for (json, rest) in [
+        (
+            r#"{"b":1,"in":{"deep":{"est":2}},"x":[1,{"y":null}],"z":"\""}"#,
+            r#"{"x":[1,{"y":null}],"z":"\""}"#,
+        ),
+        (
+            r#"{"b":1,"in":{"more":3,"deep":{"est":2,"er":{"est":4}}}}"#,
+            r#"{"in":{"deep":{"er":{"est":4}},"more":3}}"#,
+        ),
+        (r#"{"in":{"deep":{"est":2},"more":null},"b":1}"#, r#"{"in":{"more":null}}"#),
+    ] {
+        for payload in both(json) {
+            assert_eq!(row(&mut decoder, &payload), [int8(2), int8(1), jsonb(rest)], "{json}");
+        }
     }
-    for payload in both(r#"{"b":1}"#) {
-        assert_eq!(row(&mut decoder, &payload), [None, int8(1), jsonb("{}")]);
+    for json in [r#"{"b":1}"#, r#"{"b":1,"in":null}"#, r#"{"b":1,"in":{"deep":{}}}"#] {
+        for payload in both(json) {
+            assert_eq!(row(&mut decoder, &payload), [None, int8(1), jsonb("{}")], "{json}");
+        }
+    }
+}
+
+#[test]
+fn rest_leaves_out_what_another_table_splits_and_a_column_takes_by_index_and_no_more() {
+    let columns = || table(vec![column("a", Type::Int8), column("rest", Type::Jsonb)]);
+    let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'in.pair[0]'\nrest = '$rest'\n\
+                [[table]]\nname = 'u'\nfor_each = 'in.parts'\n[table.columns]\na = 'box.left'\nrest = '$rest'\n";
+    let json = r#"{"in":{"pair":[7,8],"parts":[{"box":{"left":1,"top":2},"id":3}],"of":{"pair":9}}}"#;
+    for payload in both(json) {
+        let mut decoder = try_decoder(toml, &[columns(), columns()]).unwrap();
+        let rows = rows_of(&mut decoder, &message(&payload)).unwrap();
+        assert_eq!(rows[0], [[int8(7), jsonb(r#"{"in":{"of":{"pair":9}}}"#)]]);
+        assert_eq!(rows[1], [[int8(1), jsonb(r#"{"id":3,"box":{"top":2}}"#)]]);
     }
 }
 

@@ -77,13 +77,17 @@ fn rest_and_whole_copies_leave_nothing_untaken() {
             assert_eq!(told(&mut decoder), fields(&[]), "{t} {u}");
         }
     }
-    // What a column goes into is no part of the rest.
-    let mut decoder = decoder(
-        "[[table]]\nname = 't'\ncolumns.a = 'in.a'\ncolumns.j = '$rest'\n",
-        &[&[A, ("j", Type::Json)]],
-    );
-    assert_eq!(row(&mut decoder, br#"{"in":{"a":1,"b":2},"c":3}"#)[1], text(r#"{"c":3}"#));
-    assert_eq!(told(&mut decoder), fields(&[("in.b", 1)]));
+    // What is left of a map that a column goes into is part of the rest, and not of one that is unpivoted.
+    let json = br#"{"in":{"a":1,"b":2},"c":3}"#;
+    let rest = "[[table]]\nname = 't'\ncolumns.a = 'in.a'\ncolumns.j = '$rest'\n";
+    let mut whole = decoder(rest, &[&[A, ("j", Type::Json)]]);
+    assert_eq!(row(&mut whole, json)[1], text(r#"{"in":{"b":2},"c":3}"#));
+    assert_eq!(told(&mut whole), fields(&[]));
+    let unpivoted =
+        "[[table]]\nname = 't'\ncolumns.a = 'in.a'\ncolumns.j = '$value'\nunpivot = { rest = true }\n";
+    let mut unpivoted = decoder(unpivoted, &[&[A, ("j", Type::Json)]]);
+    assert_eq!(row(&mut unpivoted, json)[1], text("3"));
+    assert_eq!(told(&mut unpivoted), fields(&[("in.b", 1)]));
 }
 
 #[test]
