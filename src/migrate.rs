@@ -84,6 +84,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
     Migration { version: 26, name: "milestones", sql: include_str!("../migrations/V26__milestones.sql") },
     Migration {
+        version: 29,
+        name: "dead_letter_retention",
+        sql: include_str!("../migrations/V29__dead_letter_retention.sql"),
+    },
+    Migration {
         version: 39,
         name: "shape_of_unlogged",
         sql: include_str!("../migrations/V39__shape_of_unlogged.sql"),

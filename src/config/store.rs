@@ -29,6 +29,7 @@ static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
         .into_iter()
         .chain(tables)
         .chain(rollups)
+        .chain([life::DEAD_LETTERS])
         .collect()
 });
 
@@ -126,6 +127,8 @@ impl<'de> Deserialize<'de> for Store {
                         store.partitions.ahead = Some(bounds::days(duration(&mut map)?));
                     } else if let Some(table) = catalog::table(&key) {
                         map.next_value::<TableChange>()?.name(table.name, &mut store.named);
+                    } else if key == life::DEAD_LETTERS {
+                        map.next_value::<LettersChange>()?.name(&mut store.named);
                     } else if let Some(rollup) = catalog::rollup(&key) {
                         map.next_value::<RollupChange>()?.name(rollup.name, &mut store.named);
                     } else {
@@ -186,6 +189,19 @@ impl TableChange {
         named.set_some((table, life::CHUNK_INTERVAL), chunk_interval.map(After::Age));
         named.set_some((table, life::COMPRESS_AFTER), compress_after.map(|Setting(after)| after));
         named.set_some((table, life::RETENTION), retention.map(|Setting(after)| after));
+    }
+}
+
+/// `[store.dead_letters]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LettersChange {
+    retention: Option<Setting>,
+}
+
+impl LettersChange {
+    fn name(self, named: &mut Lives) {
+        named.set_some((life::DEAD_LETTERS, life::RETENTION), self.retention.map(|Setting(after)| after));
     }
 }
 

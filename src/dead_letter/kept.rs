@@ -38,7 +38,8 @@ pub struct Kept {
     pub subject: String,
     /// A JSON object.
     pub headers: Option<String>,
-    pub payload: Vec<u8>,
+    /// `None` where the letter has expired.
+    pub payload: Option<Vec<u8>>,
     pub kind: String,
     pub sqlstate: Option<String>,
     pub message: String,
@@ -48,11 +49,14 @@ pub struct Kept {
     pub elements: Option<Vec<i32>>,
     /// When the stream stored it: microseconds since the Unix epoch.
     pub stored_at_us: Option<i64>,
+    /// When it lost its payload and its headers by age: in UTC, as RFC 3339.
+    pub expired_at: Option<String>,
 }
 
 const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pipeline, shard, \
     stream, sequence, subject, headers::text, jetcopy.payload_of(dead_letters), kind, sqlstate, message, table_name, column_name, \
-    element, (extract(epoch FROM stored_at) * 1000000)::bigint, elements";
+    element, (extract(epoch FROM stored_at) * 1000000)::bigint, elements, \
+    to_char(expired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \
     AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR table_name = $4) \
@@ -143,5 +147,6 @@ fn kept(row: &Row) -> Result<Kept, Error> {
         element: row.try_get(14)?,
         stored_at_us: row.try_get(15)?,
         elements: row.try_get(16)?,
+        expired_at: row.try_get(17)?,
     })
 }

@@ -188,7 +188,11 @@ impl<'c> Retrier<'c> {
             let why = "it does not say when the stream stored it: it is older than `jetcopy migrate` to V12";
             return self.not_tried(why.to_owned()).await;
         };
-        let decoded = decode(prepared, pipeline, &kept, stored_at_us);
+        let Some(payload) = &kept.payload else {
+            let why = gone(&kept);
+            return self.not_tried(why).await;
+        };
+        let decoded = decode(prepared, pipeline, &kept, payload, stored_at_us);
         let rows = decoded.as_ref().map_or(&[][..], |attempt| &attempt.rows.tables);
         let look = lock_and_ask(&prepared.targets, rows);
         let limit = settings.postgres.step_timeout;
@@ -392,11 +396,22 @@ impl Prepared {
     }
 }
 
+/// Why a letter without a payload cannot be tried.
+fn gone(kept: &Kept) -> String {
+    let Kept { stream, sequence, expired_at, .. } = kept;
+    let when = expired_at.as_deref().unwrap_or("an unknown time");
+    format!(
+        "its payload was removed at {when}, by [store.dead_letters] retention; where stream {stream} still \
+         holds sequence {sequence}, publish that message again, and then discard the letter"
+    )
+}
+
 /// The letter's rows, or the letter with the reason why there are none.
 fn decode(
     prepared: &mut Prepared,
     pipeline: &config::Pipeline,
     kept: &Kept,
+    payload: &[u8],
     stored_at_us: i64,
 ) -> Result<Attempt, Box<DeadLetter>> {
     let headers = kept.headers.as_deref().map(headers);
@@ -405,7 +420,7 @@ fn decode(
         stored_at_ns: stored_at_us.saturating_mul(1_000),
         subject: kept.subject.clone(),
         headers: headers.as_ref().map(Headers::from),
-        payload: Bytes::copy_from_slice(&kept.payload),
+        payload: Bytes::copy_from_slice(payload),
         kind: "",
         sqlstate: None,
         message: String::new(),

@@ -40,6 +40,10 @@ pub const WINDOW: &str = "refresh.window";
 /// See [`EVERY`].
 pub const LAG: &str = "refresh.lag";
 
+/// Dead letters, as `[store]` and the database name them: they have a retention and nothing else, and what it takes
+/// is their payloads.
+pub const DEAD_LETTERS: &str = "dead_letters";
+
 /// How many buckets a refresh must span at least, or TimescaleDB refuses the policy.
 const MIN_BUCKETS: u32 = 2;
 
@@ -56,7 +60,8 @@ const WRITE: &str = "INSERT INTO jetcopy.store_life (relation, setting, age, app
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS n (relation, setting, age, applied)
     ON CONFLICT (relation, setting) DO UPDATE SET age = excluded.age, applied = excluded.applied";
 
-const FOUND: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL";
+const FOUND: &str = "SELECT name FROM unnest($1::text[]) AS name
+    WHERE to_regclass(CASE name WHEN 'dead_letters' THEN 'jetcopy.dead_letters' ELSE name END) IS NOT NULL";
 
 /// A table or roll-up, and one of its settings.
 pub type Key = (&'static str, &'static str);
@@ -193,6 +198,11 @@ impl Lives {
     }
 }
 
+/// What a retention drops.
+fn dropped(relation: &str) -> &'static str {
+    if relation == DEAD_LETTERS { "payloads of letters" } else { "rows" }
+}
+
 /// A retention that would become shorter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortening {
@@ -210,10 +220,11 @@ impl fmt::Display for Shortening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { relation, from, to, rows } = self;
         write!(f, "store.{relation}.retention: {to}, it is {from}: ")?;
+        let what = dropped(relation);
         match rows {
-            Some(0) => f.write_str("no row would be dropped now"),
-            Some(rows) => write!(f, "{rows} rows would be dropped"),
-            None => write!(f, "more rows would be dropped than could be counted in {COUNT_PATIENCE}"),
+            Some(0) => write!(f, "no {what} would be dropped now"),
+            Some(rows) => write!(f, "{rows} {what} would be dropped"),
+            None => write!(f, "more {what} would be dropped than could be counted in {COUNT_PATIENCE}"),
         }
     }
 }
@@ -269,6 +280,9 @@ async fn read(client: &Client) -> Result<BTreeMap<Key, (After, bool)>, tokio_pos
 }
 
 fn key(relation: &str, setting: &str) -> Option<Key> {
+    if (relation, setting) == (DEAD_LETTERS, RETENTION) {
+        return Some((DEAD_LETTERS, RETENTION));
+    }
     let table = catalog::table(relation).map(|table| table.name);
     let relation = table.or_else(|| catalog::rollup(relation).map(|rollup| rollup.name))?;
     let settings = [CHUNK_INTERVAL, COMPRESS_AFTER, RETENTION, EVERY, WINDOW, LAG];
@@ -277,8 +291,9 @@ fn key(relation: &str, setting: &str) -> Option<Key> {
 
 /// The tables and roll-ups of the catalog that there are.
 pub(crate) async fn found(client: &Client) -> Result<BTreeSet<&'static str>, tokio_postgres::Error> {
+    let rollups = ROLLUPS.iter().map(|rollup| rollup.name);
     let names: Vec<&str> =
-        TABLES.iter().map(|table| table.name).chain(ROLLUPS.iter().map(|rollup| rollup.name)).collect();
+        TABLES.iter().map(|table| table.name).chain(rollups).chain([DEAD_LETTERS]).collect();
     let rows = client.query_typed(FOUND, &[(&names, Type::TEXT_ARRAY)]).await?;
     let found: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     Ok(found.iter().filter_map(|name| key(name, RETENTION)).map(|(relation, _)| relation).collect())
@@ -327,9 +342,10 @@ pub(crate) async fn begin(
                 (false, true) => "as [store] says",
                 (false, false) => "the default",
             };
+            let what = dropped(key.0);
             match after {
-                After::Never => format!("{}: rows are never dropped ({whose})", key.0),
-                After::Age(age) => format!("{}: rows are dropped after {} ({whose})", key.0, written(age)),
+                After::Never => format!("{}: {what} are never dropped ({whose})", key.0),
+                After::Age(age) => format!("{}: {what} are dropped after {} ({whose})", key.0, written(age)),
             }
         })
         .collect())
@@ -421,14 +437,18 @@ async fn older(
     relation: &'static str,
     age: Duration,
 ) -> Result<Option<i64>, tokio_postgres::Error> {
-    let (column, before) = match catalog::table(relation) {
-        Some(table) => (table.time, "date_trunc('day', now() - $1::text::interval, 'UTC')"),
-        None => (BUCKET, "now() - $1::text::interval"),
+    let age_ago = "now() - $1::text::interval";
+    let which = match catalog::table(relation) {
+        _ if relation == DEAD_LETTERS => {
+            format!("jetcopy.dead_letters WHERE expired_at IS NULL AND failed_at < {age_ago}")
+        }
+        Some(table) => format!("{relation} WHERE \"{}\" < date_trunc('day', {age_ago}, 'UTC')", table.time),
+        None => format!("{relation} WHERE \"{BUCKET}\" < {age_ago}"),
     };
     client
         .batch_execute(&format!("SAVEPOINT counting; SET LOCAL statement_timeout = '{COUNT_PATIENCE}'"))
         .await?;
-    let sql = format!("SELECT count(*) FROM {relation} WHERE \"{column}\" < {before}");
+    let sql = format!("SELECT count(*) FROM {which}");
     let counted = client.query_typed_one(&sql, &[(&timescale::interval(age), Type::TEXT)]).await;
     client.batch_execute("ROLLBACK TO SAVEPOINT counting").await?;
     Ok(counted.and_then(|row| row.try_get(0)).ok())
@@ -445,7 +465,8 @@ pub(super) async fn applied(client: &Client) -> Result<(), tokio_postgres::Error
 #[must_use]
 pub fn differences(named: &Lives, kept: &Lives) -> Vec<(Key, String)> {
     let differ = named.iter().filter_map(|(key, after)| {
-        let is = kept.0.get(&key).copied()?;
+        // Of letters nothing is kept until somebody named it.
+        let is = kept.0.get(&key).copied().or((key.0 == DEAD_LETTERS).then_some(After::Never))?;
         (is != after).then(|| (key, format!("{} is {is}, and the configuration names {after}", key.1)))
     });
     differ.collect()

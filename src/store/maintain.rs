@@ -1,5 +1,5 @@
 //! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention. And what nobody does
-//! with it either: staged files of the registry expire.
+//! with it either: staged files of the registry and payloads of dead letters expire.
 //!
 //! Guarantees: of all daemons and commands one does it at a time; each step that fails is told and stops no other; a run
 //! that is interrupted is gone on with by the next. Hypertables are left to TimescaleDB, and it says so.
@@ -30,8 +30,8 @@ const APPLICATION_NAME: &str = "jetcopy maintain";
 /// waits for it. Its number is `jetcopm\0` in ASCII, beside that of `jetcopy migrate`.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(x'6a6574636f706d00'::bigint)";
 
-/// The steps need what migration 21 makes.
-const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_life') IS NOT NULL";
+/// The steps need what migration 29 makes.
+const MIGRATED: &str = "SELECT to_regprocedure('jetcopy.expire_dead_letters()') IS NOT NULL";
 
 /// The roll-ups that jetcopy keeps.
 const KEPT: &str = "SELECT name FROM jetcopy.rollups";
@@ -55,6 +55,9 @@ const MAY_EXPIRE: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_ta
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)";
 
 const EXPIRE: &str = "SELECT jetcopy.expire_staged_files()";
+
+/// A thousand messages at a time, by the retention that the database keeps.
+const EXPIRE_LETTERS: &str = "SELECT jetcopy.expire_dead_letters()";
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -217,7 +220,29 @@ async fn steps(
         }
         Err(error) => failed(client, report, FILES, "staged files not marked as expired", &error).await,
     }
+    match expire_letters(client).await {
+        Ok(0) => {}
+        Ok(letters) => {
+            report.add(
+                life::DEAD_LETTERS,
+                Kind::Changed,
+                format!("{letters} letters expired: their payloads are gone"),
+            );
+        }
+        Err(error) => failed(client, report, life::DEAD_LETTERS, "letters not expired", &error).await,
+    }
     Ok(())
+}
+
+/// Takes their payloads off the dead letters that are old enough; how many.
+async fn expire_letters(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    let mut letters = 0;
+    loop {
+        match client.query_typed_one(EXPIRE_LETTERS, &[]).await?.try_get(0)? {
+            0 => return Ok(letters),
+            expired => letters += expired,
+        }
+    }
 }
 
 /// What became of the registry's staged files.

@@ -23,6 +23,7 @@ mod detections;
 mod displays;
 mod documents;
 mod elements;
+mod expiry;
 mod failover;
 mod flood;
 mod held_up;

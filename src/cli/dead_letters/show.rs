@@ -29,6 +29,9 @@ pub(super) fn row(letter: &Kept) -> [String; 8] {
     if reason.len() < letter.message.len() {
         reason.push('…');
     }
+    if letter.payload.is_none() {
+        reason.insert_str(0, "(payload expired) ");
+    }
     [
         letter.id.to_string(),
         letter.failed_at.get(..19).unwrap_or(&letter.failed_at).replace('T', " "),
@@ -68,6 +71,9 @@ pub(super) fn text(letter: &Kept) -> String {
     };
     line("id", &letter.id.to_string());
     line("failed at", &letter.failed_at);
+    if let Some(expired) = &letter.expired_at {
+        line("expired at", expired);
+    }
     line("pipeline", &letter.pipeline);
     if letter.shard != letter.pipeline {
         line("shard", &letter.shard);
@@ -96,7 +102,10 @@ pub(super) fn text(letter: &Kept) -> String {
         let elements: Vec<String> = elements.iter().map(i32::to_string).collect();
         line("elements", &elements.join(", "));
     }
-    out + &payload(&letter.payload)
+    match &letter.payload {
+        Some(bytes) => out + &payload(bytes),
+        None => out + "payload    removed by age ([store.dead_letters] retention)\n",
+    }
 }
 
 fn payload(payload: &[u8]) -> String {
@@ -144,6 +153,8 @@ pub(super) struct Exported<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     elements: Option<&'a [i32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    expired_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
@@ -153,7 +164,8 @@ impl<'a> Exported<'a> {
     pub(super) fn new(letter: &'a Kept, decode: bool) -> Self {
         // One line each: what a publisher wrote over several is put into one.
         let one_line = |text: String| RawValue::from_string(text.replace(['\n', '\r'], " ")).ok();
-        let decoded = if decode { as_json(&letter.payload).and_then(one_line) } else { None };
+        let bytes = letter.payload.as_deref();
+        let decoded = bytes.filter(|_| decode).and_then(as_json).and_then(one_line);
         Self {
             id: letter.id,
             failed_at: &letter.failed_at,
@@ -171,7 +183,8 @@ impl<'a> Exported<'a> {
             column: letter.column.as_deref(),
             element: letter.element,
             elements: letter.elements.as_deref(),
-            payload_base64: decoded.is_none().then(|| STANDARD.encode(&letter.payload)),
+            expired_at: letter.expired_at.as_deref(),
+            payload_base64: bytes.filter(|_| decoded.is_none()).map(|bytes| STANDARD.encode(bytes)),
             payload: decoded,
         }
     }

@@ -213,6 +213,14 @@ fn store(sections: &BTreeMap<&str, &Section>) -> String {
         let spans = [refresh.every, refresh.window, refresh.lag].map(written).join(" | ");
         writeln!(out, "| `{}` | {spans} | {} |", rollup.name, age(life.retention)).unwrap();
     }
+    assert_eq!(fields::<store::LettersChange>(), ["retention"]);
+    write!(
+        out,
+        "\n### `[store.dead_letters]`\n\n\
+         | Setting | Type | Default | Effect |\n|---|---|---|---|\n| `retention` | age | never | {} |\n",
+        effect("store.dead_letters", "retention"),
+    )
+    .unwrap();
     assert_eq!(fields::<store::TableChange>(), ["chunk_interval", "compress_after", "retention"]);
     assert_eq!(fields::<store::RollupChange>(), ["retention", "refresh"]);
     out
