@@ -314,28 +314,44 @@ impl Gaps<'_> {
     /// Judges the sequences from `from` to below `to`.
     async fn judge(&mut self, report: &mut Report, mut from: u64, to: u64) -> Result<(), Error> {
         while from < to {
-            let loss = self.losses.iter().find(|loss| loss.last >= from && loss.first < to);
-            let before = loss.map_or(to, |loss| loss.first.max(from));
-            let after = loss.map_or(to, |loss| (loss.last + 1).min(to));
-            self.judge_unrecorded(report, from, before).await?;
-            report.counts.lost += after - before;
-            from = after;
+            let loss = self.losses.iter().position(|loss| loss.last >= from && loss.first < to);
+            let range = loss.map_or(to..to, |index| {
+                let loss = &self.losses[index];
+                loss.first.max(from)..(loss.last + 1).min(to)
+            });
+            self.judge_unrecorded(report, from, range.start, &mut 0).await?;
+            match loss.map(|index| (index, self.losses[index].superseded)) {
+                // Of such a range some were carried, and some may be missing: the stream is asked.
+                Some((index, Some(mut superseded))) => {
+                    self.judge_unrecorded(report, range.start, range.end, &mut superseded).await?;
+                    self.losses[index].superseded = Some(superseded);
+                }
+                Some((_, None)) | None => report.counts.lost += range.end - range.start,
+            }
+            from = range.end;
         }
         Ok(())
     }
 
-    async fn judge_unrecorded(&mut self, report: &mut Report, mut from: u64, to: u64) -> Result<(), Error> {
+    /// Judges a range of which so many are known to have been `superseded`; takes off what it found of them.
+    async fn judge_unrecorded(
+        &mut self,
+        report: &mut Report,
+        mut from: u64,
+        to: u64,
+        superseded: &mut u64,
+    ) -> Result<(), Error> {
         let first = self.contents.first_sequence();
         let gone = first.clamp(from, to.max(from)) - from;
-        report.counts.dropped_by_now += gone;
+        report.counts.dropped_by_now += report.counts.others(gone, superseded);
         from += gone;
         if !self.complete {
-            report.counts.not_judged += to.saturating_sub(from);
+            report.counts.not_judged += report.counts.others(to.saturating_sub(from), superseded);
             return Ok(());
         }
         while from < to {
             let found = self.contents.next(from).await.map_err(Error::Contents)?.filter(|&found| found < to);
-            report.counts.not_in_stream += found.unwrap_or(to) - from;
+            report.counts.not_in_stream += report.counts.others(found.unwrap_or(to) - from, superseded);
             let Some(sequence) = found else { break };
             if self.passes_over && self.contents.is_passed_over() {
                 report.counts.passed_over += 1;

@@ -43,11 +43,13 @@ pub(super) enum Rule {
     Any,
 }
 
-/// A range of sequences that is recorded as lost.
+/// A range of sequences that is recorded as lost, or of which some are.
 #[derive(Debug)]
 pub(super) struct Loss {
     pub(super) first: u64,
     pub(super) last: u64,
+    /// How many of it the stream had removed by itself before they were read; `None` where all was dropped.
+    pub(super) superseded: Option<u64>,
 }
 
 /// Where a pipeline stands.
@@ -158,12 +160,16 @@ impl<'a> Ledger<'a> {
     /// Losses that reach to `from` or beyond, in order.
     pub(super) async fn losses(&self, from: u64) -> Result<Vec<Loss>, Error> {
         let sql = format!(
-            "SELECT first_sequence, last_sequence FROM jetcopy.losses \
-             WHERE pipeline = {} AND cause = 'dropped' AND last_sequence >= {from} ORDER BY first_sequence",
+            "SELECT first_sequence, last_sequence, CASE cause WHEN 'superseded' \
+               THEN coalesce(messages, last_sequence - first_sequence + 1) END FROM jetcopy.losses \
+             WHERE pipeline = {} AND cause IN ('dropped', 'superseded') AND last_sequence >= {from} \
+             ORDER BY first_sequence",
             self.pipeline
         );
         let rows = self.query("read jetcopy.losses", &sql).await?;
-        Ok(rows.iter().map(|row| Loss { first: number(row, 0), last: number(row, 1) }).collect())
+        let superseded = |row: &SimpleQueryRow| row.get(2).and_then(|messages| messages.parse().ok());
+        let loss = |row| Loss { first: number(row, 0), last: number(row, 1), superseded: superseded(row) };
+        Ok(rows.iter().map(loss).collect())
     }
 
     /// The milestones of a shard.

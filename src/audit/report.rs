@@ -59,6 +59,8 @@ pub struct Counts {
     pub dead_letters: u64,
     /// In `jetcopy.losses`.
     pub lost: u64,
+    /// Removed by the stream itself before they were read, with a record in `jetcopy.losses`.
+    pub superseded: u64,
     /// Within the stream, and no message of the pipeline: deleted, or of other subjects.
     pub not_in_stream: u64,
     /// Without a row, and before what the stream still holds: nobody can tell.
@@ -89,6 +91,16 @@ pub enum Difference {
     Unknown { sequence: u64 },
     /// As many rows and dead letters as there cannot be.
     Count { messages: u64, rows: u64, dead_letters: u64 },
+}
+
+impl Counts {
+    /// Counts what of so many sequences is `superseded`, and takes it off there; how many are something else.
+    pub(super) fn others(&mut self, sequences: u64, superseded: &mut u64) -> u64 {
+        let known = sequences.min(*superseded);
+        *superseded -= known;
+        self.superseded += known;
+        sequences - known
+    }
 }
 
 impl Report {
@@ -137,6 +149,7 @@ impl fmt::Display for Report {
                     (counts.committed, "committed"),
                     (counts.dead_letters, "dead letters"),
                     (counts.lost, "lost, with a record in jetcopy.losses"),
+                    (counts.superseded, "superseded before they were read, with a record in jetcopy.losses"),
                     (counts.not_in_stream, "not in the stream: deleted, or of other subjects"),
                     (counts.dropped_by_now, "without a row, and dropped by the stream by now: not proven"),
                     (counts.passed_over, "markers of removals and schedules, which have no row"),
