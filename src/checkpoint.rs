@@ -33,6 +33,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A known sequence that was never noted: nothing that the stream lacks is news.
+pub const UNKNOWN: u64 = u64::MAX;
+
 /// The column that says that the checkpoint was moved.
 const MOVED: &str = "jetcopy_moved";
 
@@ -63,7 +66,7 @@ pub struct Claim {
     /// When the stream stored the message at `last_sequence`, in microseconds since the Unix epoch.
     pub last_timestamp_us: Option<i64>,
     /// Up to here it is no news that the stream lacks messages: it was so before the pipeline began, or they were committed
-    /// before it was rewound.
+    /// before it was rewound. [`UNKNOWN`] where nobody noted it.
     pub known_sequence: u64,
     /// Messages that may become dead letters beyond the limits.
     pub accepted: u64,
@@ -228,9 +231,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
             .ok_or(Error::Unreadable { column: "last_sequence" })?,
         stream_created_ns: number(2, "stream_created")?.map(|us| us.saturating_mul(1_000)),
         last_timestamp_us: number(3, "last_timestamp")?,
-        known_sequence: number(4, "known_sequence")?
-            .and_then(|sequence| u64::try_from(sequence).ok())
-            .ok_or(Error::Unreadable { column: "known_sequence" })?,
+        known_sequence: number(4, "known_sequence")?.map_or(UNKNOWN, i64::unsigned_abs),
         accepted: number(5, "accepted_letters")?.map_or(0, i64::unsigned_abs),
     })
 }
@@ -278,15 +279,31 @@ pub async fn adopt(
     claim: &Claim,
     stream_created_ns: i64,
 ) -> Result<Claim, Error> {
-    let sql = format!(
-        "UPDATE jetcopy.checkpoints SET stream_created = {} WHERE shard = {} AND epoch = {}",
-        timestamp(stream_created_ns),
-        escape_literal(&place.shard),
-        claim.epoch,
-    );
-    match affected(session, &sql, "take the stream's new creation time into").await? {
+    let created = format!("stream_created = {}", timestamp(stream_created_ns));
+    note(session, place, claim, &created, "take the stream's new creation time into").await?;
+    Ok(Claim { stream_created_ns: Some(stream_created_ns), ..claim.clone() })
+}
+
+/// Notes up to where it is no news what the stream lacks, where that was [`UNKNOWN`].
+pub async fn know(session: &Session, place: &Place, claim: &Claim, known: u64) -> Result<Claim, Error> {
+    let set = format!("known_sequence = {known}");
+    note(session, place, claim, &set, "note the gaps of the stream in").await?;
+    Ok(Claim { known_sequence: known, ..claim.clone() })
+}
+
+async fn note(
+    session: &Session,
+    place: &Place,
+    claim: &Claim,
+    set: &str,
+    action: &'static str,
+) -> Result<(), Error> {
+    let shard = escape_literal(&place.shard);
+    let sql =
+        format!("UPDATE jetcopy.checkpoints SET {set} WHERE shard = {shard} AND epoch = {}", claim.epoch);
+    match affected(session, &sql, action).await? {
         0 => Err(Error::LostEpoch),
-        _ => Ok(Claim { stream_created_ns: Some(stream_created_ns), ..claim.clone() }),
+        _ => Ok(()),
     }
 }
 

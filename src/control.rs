@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use crate::checkpoint::{Claim, LOCK_TIMEOUT};
+use crate::checkpoint::{self, Claim, LOCK_TIMEOUT};
 use crate::config::{Pipeline, Postgres};
 use crate::postgres::connect::{ConnectError, Session, connect};
+use crate::write::flood::rules_sql;
 
 pub mod accept;
 pub mod rewind;
@@ -73,14 +74,33 @@ pub async fn pause(session: &Session, pipeline: &Pipeline, by: &str) -> Result<O
     Ok(rows.first().map(|row| Paused { by: text(row, 0), since: text(row, 1) }))
 }
 
-/// Lets a paused pipeline go on; whether it was paused.
-pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<bool, Error> {
+/// What kept a pipeline from going on before it was resumed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Whether an operator had paused it.
+    pub paused: bool,
+    /// Why a flood of dead letters had stopped it, if one had.
+    pub flood: Option<String>,
+}
+
+/// Lets a paused pipeline go on, and one that a flood of dead letters stopped try again.
+pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<Resumed, Error> {
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET paused_at = NULL, paused_by = NULL \
-         WHERE pipeline = {} AND paused_at IS NOT NULL RETURNING shard",
+        "WITH before AS (\
+           SELECT shard, paused_at IS NOT NULL AS paused, flood ->> 'reason' AS reason \
+           FROM jetcopy.checkpoints WHERE pipeline = {} AND (paused_at IS NOT NULL OR flood IS NOT NULL) FOR UPDATE), \
+         done AS (\
+           UPDATE jetcopy.checkpoints c SET paused_at = NULL, paused_by = NULL, flood = NULL \
+           FROM before WHERE c.shard = before.shard) \
+         SELECT paused, reason FROM before",
         escape_literal(&pipeline.name)
     );
-    Ok(!rows(session, "resume the pipeline", &sql).await?.is_empty())
+    let before = rows(session, "resume the pipeline", &sql).await?;
+    let resumed = |row: &SimpleQueryRow| Resumed {
+        paused: row.get(0) == Some("t"),
+        flood: row.get(1).map(str::to_owned),
+    };
+    Ok(before.first().map(resumed).unwrap_or_default())
 }
 
 /// Lets `letters` messages of `pipeline` become dead letters beyond its limits; how many were accepted before, `None` where it has
@@ -97,24 +117,19 @@ pub async fn accept(session: &Session, pipeline: &Pipeline, letters: u32) -> Res
     Ok(rows.first().map(|row| text(row, 0).parse().unwrap_or(0)))
 }
 
-/// How many dead letters are accepted beyond the limits of a shard.
-pub async fn accepted(postgres: &Postgres, shard: &str) -> Result<u64, Error> {
-    let session = connect(postgres, "jetcopy").await?;
-    let sql =
-        format!("SELECT accepted_letters FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard));
-    let rows = rows(&session, "look for accepted dead letters", &sql).await?;
-    session.close().await;
-    Ok(rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or(0))
-}
-
-/// Why a flood of dead letters stopped `pipeline`, as long as nothing was committed since.
-pub async fn flood(session: &Session, pipeline: &Pipeline) -> Result<Option<String>, Error> {
+/// Whether a pipeline that a flood of dead letters stopped, and whose rows go into `tables`, is to try again: letters are
+/// accepted, somebody resumed it, or the rules of a table are others than those that the flood was met under.
+pub async fn ends_flood(postgres: &Postgres, shard: &str, tables: &[&str]) -> Result<bool, Error> {
     let sql = format!(
-        "SELECT flood ->> 'reason' FROM jetcopy.checkpoints WHERE pipeline = {} AND flood IS NOT NULL \
-         AND accepted_letters = 0",
-        escape_literal(&pipeline.name)
+        "SELECT accepted_letters > 0 OR flood IS NULL OR flood ->> 'rules' IS DISTINCT FROM {} \
+         FROM jetcopy.checkpoints WHERE shard = {}",
+        rules_sql(tables),
+        escape_literal(shard)
     );
-    Ok(rows(session, "look for a flood", &sql).await?.first().map(|row| text(row, 0)))
+    let session = connect(postgres, "jetcopy").await?;
+    let found = rows(&session, "look for what may end a flood", &sql).await;
+    session.close().await;
+    Ok(found?.first().is_some_and(|row| row.get(0) == Some("t")))
 }
 
 /// The shard of a pipeline, and where it stands. Nothing is claimed by that.
@@ -130,7 +145,7 @@ pub(crate) async fn claim(session: &Session, pipeline: &Pipeline) -> Result<Opti
     let number = |column| row.get(column).and_then(|text| text.parse::<i64>().ok());
     let claim = Claim {
         epoch: 0,
-        known_sequence: number(4).and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0),
+        known_sequence: number(4).map_or(checkpoint::UNKNOWN, i64::unsigned_abs),
         accepted: 0,
         last_sequence: number(1).and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0),
         stream_created_ns: number(2).map(|us| us.saturating_mul(1_000)),

@@ -130,6 +130,11 @@ impl Contents {
         }
     }
 
+    /// What it holds for anybody.
+    fn of_all(&self) -> Self {
+        Self { subjects: vec![ALL.to_owned()], ..self.clone() }
+    }
+
     /// The connection's client.
     pub(crate) fn client(&self) -> &Client {
         &self.nats.client
@@ -268,13 +273,28 @@ impl Gaps {
         });
         let told = by_limits.map_or(gaps, |index| &gaps[..index]);
         // Others' messages leave jumps too.
-        let told = told.iter().enumerate().filter(|(_, gap)| self.whole() || gap.from < front);
-        let mut told = told.filter_map(|(index, &gap)| Some((index, superseded::news(gap, self.known)?)));
+        let all = superseded::reads_all(&self.pipeline.subjects, &info.config);
+        let told = told.iter().enumerate().filter(|(_, gap)| all || gap.from < front);
+        let told = told.filter_map(|(index, &gap)| Some((index, superseded::news(gap, self.known)?)));
+        let told = self.empty(told.collect(), front).await?;
         if self.pipeline.superseded() == OnSuperseded::Halt {
-            let dropped = told.next().map(|(index, _)| index).or(by_limits);
+            let dropped = told.first().map(|&(index, _)| index).or(by_limits);
             return Ok(Checked { dropped, superseded: Vec::new() });
         }
-        Ok(Checked { superseded: told.map(|(_, gap)| gap).collect(), dropped: by_limits })
+        Ok(Checked { superseded: told.into_iter().map(|(_, gap)| gap).collect(), dropped: by_limits })
+    }
+
+    /// Of gaps in a stream whose subjects are all read now, those that hold no message of one that it took once.
+    async fn empty(&self, told: Vec<(usize, Gap)>, front: u64) -> Result<Vec<(usize, Gap)>, Error> {
+        if self.whole() {
+            return Ok(told);
+        }
+        let contents = &self.contents.of_all();
+        let questions = told.into_iter().map(|(index, gap)| async move {
+            let next = if gap.to < front { None } else { contents.next(gap.from.max(front)).await? };
+            Ok::<_, Error>(next.is_none_or(|next| next > gap.to).then_some((index, gap)))
+        });
+        stream::iter(questions).buffered(AT_ONCE).try_filter_map(async |told| Ok(told)).try_collect().await
     }
 
     /// Notes when the stream stored the last message that is not in the batch any more.

@@ -18,6 +18,7 @@
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
 //! - [`stored`]: messages read one by one, as the bytes that they are.
 //! - [`marker`]: messages that only say that something was removed, or will be published.
+//! - [`mod@subject`]: which subjects a pattern takes.
 //! - [`unreadable`]: messages that the client library cannot read, and the way past them.
 //! - [`approach`]: how the next generation reads, by how the last ones ended.
 //! - [`read`]: the first stage: deliveries into batches.
@@ -100,6 +101,7 @@ pub mod retry;
 pub mod status;
 pub mod store;
 pub mod stored;
+pub mod subject;
 pub mod subscribe;
 pub mod superseded;
 pub mod supervise;

@@ -93,6 +93,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "shape_of_unlogged",
         sql: include_str!("../migrations/V39__shape_of_unlogged.sql"),
     },
+    Migration {
+        version: 40,
+        name: "known_sequence",
+        sql: include_str!("../migrations/V40__known_sequence.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.

@@ -68,9 +68,9 @@ pub enum Action {
         /// What would mend it.
         remedy: String,
     },
-    /// A person must mend something and start the daemon again, or accept dead letters: look often whether they did. Another
-    /// generation would meet the same.
-    PauseForGood {
+    /// A person must mend what a flood of dead letters is about, or accept them: look often whether they did.
+    /// Another generation would meet the same before.
+    PauseForFlood {
         /// What would mend it.
         remedy: String,
     },
@@ -423,7 +423,7 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),
         write::Error::Flood(stopped) => Recovery {
             cause: "poison",
-            action: Action::PauseForGood { remedy: flood_remedy(&stopped.pipeline) },
+            action: Action::PauseForFlood { remedy: flood_remedy(&stopped.pipeline) },
         },
     }
 }
@@ -432,9 +432,10 @@ fn of_write(error: &write::Error) -> Recovery {
 #[must_use]
 pub fn flood_remedy(pipeline: &str) -> String {
     format!(
-        "look at `SELECT * FROM jetcopy.flood_samples`; mend the mapping, the table or the publisher, or raise the poison limits, \
-         then start jetcopy again; or let the next N messages become dead letters: `jetcopy dead-letters accept N --pipeline \
-         {pipeline}`"
+        "look at `SELECT * FROM jetcopy.flood_samples`; mend the table (it goes on by itself once columns, \
+         constraints or triggers changed), or the mapping or the poison limits (then reload), or something else \
+         (then `jetcopy resume {pipeline}`); or let the next N messages become dead letters: \
+         `jetcopy dead-letters accept N --pipeline {pipeline}`"
     )
 }
 

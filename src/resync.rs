@@ -246,6 +246,12 @@ impl Source<'_> {
         let milestones = within(step_timeout, "read the milestones", read).await?;
         let facts = identity::facts(nats, stream, &claim, &milestones).await.map_err(Error::Compare)?;
         let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
+        let claim = if claim.known_sequence == checkpoint::UNKNOWN && claim.stream_created_ns.is_some() {
+            let know = checkpoint::know(session, place, &claim, facts.last_sequence);
+            within(step_timeout, "note the stream's gaps", know).await?
+        } else {
+            claim
+        };
         if superseded::thins(&stream.cached_info().config) {
             facts.thins = Some(thinned(nats, pipeline, stream, &claim).await?);
         }
@@ -310,9 +316,8 @@ pub(crate) async fn thinned(
         return Ok(Thins { by_limits, halts_before: None });
     }
     // Others' messages leave jumps too.
-    let whole = pipeline.subjects.is_empty();
     let mut last = state.first_sequence.saturating_sub(1);
-    if whole {
+    if superseded::reads_all(&pipeline.subjects, &info.config) {
         let next = tokio::select! {
             next = stored::first(&nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
             denial = nats.denied(about_single) => return Err(Error::Denied(denial)),

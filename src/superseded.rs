@@ -6,12 +6,14 @@
 //!
 //! Not guaranteed: that a newer message of the same subject is there. Nobody can ask for the subject of a message that is gone,
 //! so one that was deleted or purged by hand from such a stream counts as superseded, too; so does one that fell to a limit that
-//! is far from reached again. With `subjects`, what vanished behind the stream's front is not told: the others' messages leave
-//! the same jumps.
+//! is far from reached again. With `subjects` that leave some of the stream's out, what vanished behind its front is not
+//! told: the others' messages leave the same jumps. The server does not tell either: it counts what is to be delivered
+//! (`num_pending`), and that stays the same where a message supersedes another.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
 
 use crate::batch::Gap;
+use crate::subject::covers;
 
 /// How far a clock here may go after the server's: what is that near its end of life may have ended.
 const CLOCKS_US: i64 = 1_000_000;
@@ -25,6 +27,17 @@ const NEARLY: u64 = 4;
 pub fn thins(config: &Config) -> bool {
     let refuses = config.discard == DiscardPolicy::New && config.discard_new_per_subject;
     config.max_messages_per_subject > 0 && !refuses || config.allow_rollup || config.allow_message_ttl
+}
+
+/// Whether `subjects` take all that the stream takes, so that a jump is no message of others.
+#[must_use]
+pub fn reads_all(subjects: &[String], config: &Config) -> bool {
+    let own = config.mirror.is_none()
+        && config.sources.as_ref().is_none_or(Vec::is_empty)
+        && config.subject_transform.is_none()
+        && !config.subjects.is_empty();
+    let taken = |subject: &String| subjects.iter().any(|pattern| covers(pattern, subject));
+    subjects.is_empty() || own && config.subjects.iter().all(taken)
 }
 
 /// Whether a limit of the stream, or a purge, may have dropped what it stored since `since_us` (microseconds since the Unix
@@ -71,6 +84,22 @@ mod tests {
         assert!(thins(&Config { allow_rollup: true, ..Config::default() }));
         assert!(thins(&Config { allow_message_ttl: true, ..Config::default() }));
         assert!(!thins(&Config { max_messages: 5, max_age: Duration::from_secs(5), ..Config::default() }));
+    }
+
+    #[test]
+    fn subjects_read_all_of_a_stream_where_each_of_its_own_is_taken_and_none_comes_from_elsewhere() {
+        let subjects =
+            |subjects: &[&str]| subjects.iter().map(|&subject| subject.to_owned()).collect::<Vec<_>>();
+        let stream = Config { subjects: subjects(&["a.>", "b"]), ..Config::default() };
+        for all in [&[][..], &["a.>", "b"], &["*", "a.>"], &[">"]] {
+            assert!(reads_all(&subjects(all), &stream), "{all:?}");
+        }
+        for some in [&["a.>"][..], &["a.*", "b"]] {
+            assert!(!reads_all(&subjects(some), &stream), "{some:?}");
+        }
+        let sources = Some(vec![async_nats::jetstream::stream::Source::default()]);
+        assert!(!reads_all(&subjects(&[">"]), &Config { sources, ..stream }));
+        assert!(!reads_all(&subjects(&[">"]), &Config::default()), "a mirror has none of its own");
     }
 
     #[test]

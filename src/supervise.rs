@@ -351,11 +351,11 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
                 status.set_state(State::Paused { reason, remedy });
                 LOOK_AGAIN
             }
-            Action::PauseForGood { remedy } => {
+            Action::PauseForFlood { remedy } => {
                 status.set_state(State::Paused { reason, remedy });
                 tokio::select! {
                     _ = stop.wait_for(|&stop| stop) => break,
-                    () = accepted(&pipeline) => Duration::ZERO,
+                    () = mended(&pipeline) => Duration::ZERO,
                 }
             }
             Action::Halt { remedy } => {
@@ -372,12 +372,15 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     ended
 }
 
-/// Waits until dead letters are accepted beyond the limits. A database that does not answer is asked again.
-async fn accepted(pipeline: &Pipeline) {
+/// Waits after a flood until dead letters are accepted, the pipeline is resumed, or the rules of a table have
+/// changed. A database that does not answer is asked again.
+async fn mended(pipeline: &Pipeline) {
+    let postgres = &pipeline.settings.postgres;
+    let tables: Vec<&str> = pipeline.pipeline.tables.iter().map(|table| table.name.as_str()).collect();
     loop {
         tokio::time::sleep(ASK_TO_GO_ON).await;
-        let look = control::accepted(&pipeline.settings.postgres, &pipeline.place.shard);
-        if let Ok(Ok(1..)) = tokio::time::timeout(pipeline.settings.postgres.step_timeout, look).await {
+        let look = control::ends_flood(postgres, &pipeline.place.shard, &tables);
+        if let Ok(Ok(true)) = tokio::time::timeout(postgres.step_timeout, look).await {
             return;
         }
     }

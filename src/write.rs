@@ -49,7 +49,7 @@ use refused::Poisoned;
 mod attempt;
 mod blame;
 mod error;
-mod flood;
+pub(crate) mod flood;
 mod memory;
 mod neighbours;
 pub(crate) mod partitions;

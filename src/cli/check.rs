@@ -15,7 +15,6 @@ mod horizon;
 mod jetstream;
 mod partitions;
 mod report;
-mod subject;
 
 /// How the servers know the sessions of a check.
 const CLIENT_NAME: &str = "jetcopy check";

@@ -8,9 +8,8 @@ use nix::unistd::{Uid, User};
 
 use super::UnknownPipeline;
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, Resumed};
 use crate::postgres::connect;
-use crate::recovery::flood_remedy;
 
 /// Arguments of `jetcopy pause` and `jetcopy resume`.
 #[derive(Debug, clap::Args)]
@@ -54,16 +53,16 @@ pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
     let session = connect::connect(&config.postgres, "jetcopy resume").await.map_err(control::Error::from)?;
     let resumed = control::resume(&session, pipeline).await?;
     let name = &pipeline.name;
-    match control::flood(&session, pipeline).await? {
-        Some(reason) => println!(
-            "pipeline {name} is stopped by a flood of dead letters, and would be again: {reason}\n`jetcopy resume` does not end \
-             that: {}",
-            flood_remedy(name)
+    match resumed {
+        Resumed { flood: Some(reason), .. } => println!(
+            "pipeline {name} is resumed; a running daemon tries again within a few seconds. A flood of dead \
+             letters had stopped it, and does again where nothing was mended: {reason}\n\
+             `jetcopy dead-letters accept N --pipeline {name}` lets the next N messages become dead letters"
         ),
-        None if resumed => {
+        Resumed { paused: true, .. } => {
             println!("pipeline {name} is resumed; a running daemon goes on within a few seconds");
         }
-        None => println!("pipeline {name} was not paused"),
+        Resumed { .. } => println!("pipeline {name} was not paused"),
     }
     session.close().await;
     Ok(())

@@ -210,7 +210,8 @@ pub async fn rewind(session: &Session, pipeline: &Pipeline, plan: &Plan) -> Resu
     // The time of the message at the new checkpoint is not known to be that of what was committed then.
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = '{}ms'; {} \
-         UPDATE jetcopy.checkpoints SET known_sequence = greatest(known_sequence, last_sequence), last_sequence = {}, \
+         UPDATE jetcopy.checkpoints SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
+           THEN greatest(known_sequence, last_sequence) END, last_sequence = {}, \
            last_timestamp = NULL, epoch = epoch + 1, \
            owner = NULL, lease_until = NULL, updated_at = now() \
          WHERE pipeline = {} AND last_sequence = {} AND NOT coalesce(lease_until > now(), false) \

@@ -119,10 +119,13 @@ impl Writer {
             "reason": stopped.to_string(),
             "samples": samples,
         });
+        let tables: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
         let sql = format!(
-            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb WHERE shard = {} AND epoch = {}; COMMIT",
+            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb || jsonb_build_object('rules', {}) \
+             WHERE shard = {} AND epoch = {}; COMMIT",
             begin_sql(&self.session),
             escape_literal(&flood.to_string()),
+            rules_sql(&tables),
             escape_literal(&self.place.shard),
             self.epoch,
         );
@@ -136,6 +139,24 @@ impl Writer {
             );
         }
     }
+}
+
+/// SQL for a text that is another one once columns, constraints or triggers of a table changed, or the domains and
+/// functions that they go by. Rows of the catalog are known by the transactions that wrote them, as in `jetcopy.shape()`.
+pub(crate) fn rules_sql(tables: &[&str]) -> String {
+    let table = |table: &&str| format!("to_regclass({})", escape_literal(table));
+    let tables: Vec<String> = tables.iter().map(table).collect();
+    format!(
+        "(SELECT string_agg(concat_ws(' ', t.oid::oid, jetcopy.shape(t.oid), \
+           (SELECT concat_ws(' ', 'rules', count(*), sum(r.xmin::text::bigint)) FROM pg_constraint r \
+            WHERE r.conrelid = t.oid \
+              OR r.contypid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = t.oid)), \
+           (SELECT concat_ws(' ', 'triggers', count(*), sum(g.xmin::text::bigint), \
+              sum(p.xmin::text::bigint)) FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
+            WHERE g.tgrelid = t.oid)), ' ') \
+         FROM unnest(ARRAY[{}]) AS t (oid))",
+        tables.join(", ")
+    )
 }
 
 /// A letter as `jetcopy.flood_samples` shows it.

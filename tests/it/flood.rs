@@ -86,10 +86,16 @@ async fn a_flood_shows_its_first_messages_and_goes_on_by_exactly_what_is_accepte
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 6));
         assert_eq!((row.get::<_, String>(2), row.get::<_, bool>(3)), (first, true));
 
-        // To resume it is no remedy, and says so.
+        // To resume it makes it try again, and alone is no remedy.
         let said = world.run(&config, &["resume", "events"]).await.well();
-        assert!(said.contains("is stopped by a flood of dead letters, and would be again"), "{said}");
+        assert!(
+            said.contains("had stopped it, and does again where nothing was mended: more than 10"),
+            "{said}"
+        );
         assert!(said.contains("jetcopy dead-letters accept N --pipeline events"), "{said}");
+        let samples = "SELECT count(*) FROM jetcopy.flood_samples";
+        eventually("the flood to be met again", || async { world.count(samples).await == 10 }).await;
+        assert_eq!((world.checkpoint("events").await, letters(&world).await), (0, 0));
 
         // Four of thirty, then the rest.
         assert!(accept(&world, &config, 4).await.starts_with("the next 4 messages of pipeline events may"));
@@ -183,4 +189,52 @@ async fn the_bytes_of_dead_letters_are_bounded_and_one_large_message_alone_passe
     accept(&world, &config, 1).await;
     oracle(&world, &daemon, "events", "events", good()).await;
     assert_eq!(letters(&world).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_ends_by_itself_once_the_table_takes_the_messages() {
+    let low = "CREATE DOMAIN low AS integer CONSTRAINT low CHECK (VALUE < 100); \
+               ALTER TABLE events ALTER COLUMN id TYPE low";
+    let rule = "CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; \
+                CREATE TRIGGER rule BEFORE INSERT ON events FOR EACH ROW WHEN (new.id > 100) \
+                EXECUTE FUNCTION rule()";
+    let lenient =
+        "CREATE OR REPLACE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$";
+    let high = json!({"id": 500}).to_string();
+    for (rule, message, mend) in [
+        ("", bad(true), "ALTER TABLE events DROP CONSTRAINT small"),
+        ("", bad(false), "ALTER TABLE events DROP CONSTRAINT small, ALTER COLUMN id TYPE text"),
+        (low, high.clone(), "ALTER DOMAIN low DROP CONSTRAINT low"),
+        (rule, high, lenient),
+    ] {
+        let world = World::new().await;
+        world.database.batch_execute(TABLE).await.unwrap();
+        world.database.batch_execute(rule).await.unwrap();
+        world.publish("a", (0..5).map(|_| good())).await;
+        world.publish("a", (0..30).map(|_| message.clone())).await;
+        let daemon = Daemon::start(&world.config(&pipeline(LIMITS)));
+        paused_at(&daemon, 6).await;
+        world.database.batch_execute(mend).await.unwrap();
+        oracle(&world, &daemon, "events", "events", good()).await;
+        assert_eq!(letters(&world).await, 0, "{mend}");
+        assert_eq!(world.count("SELECT count(*) FROM jetcopy.flood_samples").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_ends_by_a_resume_where_what_was_mended_is_no_rule_of_the_table() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE known (id integer PRIMARY KEY); INSERT INTO known VALUES (1);
+        CREATE TABLE events (sequence bigint NOT NULL, id integer NOT NULL REFERENCES known)";
+    world.database.batch_execute(tables).await.unwrap();
+    world.publish("a", (0..5).map(|_| good())).await;
+    world.publish("a", (0..30).map(|_| bad(true))).await;
+    let config = world.config(&pipeline(LIMITS));
+    let daemon = Daemon::start(&config);
+    paused_at(&daemon, 6).await;
+    assert!(daemon.status()["remedy"].as_str().unwrap().contains("then `jetcopy resume events`"));
+    world.database.batch_execute("INSERT INTO known VALUES (5000)").await.unwrap();
+    world.run(&config, &["resume", "events"]).await.well();
+    oracle(&world, &daemon, "events", "events", good()).await;
+    assert_eq!(letters(&world).await, 0);
 }

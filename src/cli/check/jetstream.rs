@@ -15,6 +15,7 @@ use super::report::Report;
 use crate::config::{Config, Pipeline};
 use crate::nats::{ConnectError, Connection};
 use crate::recovery::chain;
+use crate::subject::overlap;
 use crate::subscribe;
 use permissions::Permissions;
 
@@ -178,7 +179,7 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
     let mut held = config.subjects.clone();
     held.extend(config.subject_transform.as_ref().map(|transform| pattern(&transform.destination)));
     for wanted in &pipeline.subjects {
-        if !held.iter().any(|held| super::subject::overlap(held, wanted)) {
+        if !held.iter().any(|held| overlap(held, wanted)) {
             report.error(
                 place,
                 format!("it takes no message for {wanted}; its subjects are {}", held.join(", ")),
@@ -188,7 +189,7 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
     }
     for (index, one) in pipeline.subjects.iter().enumerate() {
         for other in &pipeline.subjects[index + 1..] {
-            if super::subject::overlap(one, other) {
+            if overlap(one, other) {
                 report.error(
                     place,
                     format!("the subjects {one} and {other} overlap, which the server refuses"),

@@ -73,7 +73,18 @@ async fn what_the_server_writes_when_a_message_expires_is_passed_over() {
     stream.allow_message_ttl = true;
     stream.subject_delete_marker_ttl = Some(Duration::from_mins(1));
     world.jetstream.update_stream(stream).await.unwrap();
-    let daemon = Daemon::start(&world.config(EVENTS));
+    // Beside it one that reads the subject of the marker, and one that reads the other.
+    world
+        .database
+        .batch_execute("CREATE TABLE narrow (LIKE events); CREATE TABLE other (LIKE events)")
+        .await
+        .unwrap();
+    let beside = |name: &str, token: &str| {
+        let stream = format!("stream = \"STREAM\"\nsubjects = [\"STREAM.{token}\"]");
+        EVENTS.replace("\"events\"", &format!("\"{name}\"")).replace("stream = \"STREAM\"", &stream)
+    };
+    let config = [EVENTS, &beside("narrow", "a"), &beside("other", "kept")].concat();
+    let daemon = Daemon::start(&world.config(&config));
     daemon.says("http=").await;
     world.publish("kept", [event(1)]).await;
     with_header(&world, "Nats-TTL", "1s", event(2)).await;
@@ -82,11 +93,19 @@ async fn what_the_server_writes_when_a_message_expires_is_passed_over() {
     let written = || async { world.last_sequence().await == 3 };
     eventually_within(patience, "the server to write its marker", written).await;
     eventually("the server's marker to be passed over", || async {
-        daemon.metric("jetcopy_passed_over_messages_total", "kind=\"removed\"") == 1
+        ["events", "narrow"].iter().all(|name| {
+            let removed = format!("kind=\"removed\",pipeline=\"{name}\"");
+            daemon.metric("jetcopy_passed_over_messages_total", &removed) == 1
+        })
     })
     .await;
-    world.drained("events", &daemon).await;
+    for pipeline in ["events", "narrow", "other"] {
+        world.drained(pipeline, &daemon).await;
+    }
     each_id_once(&world, 2).await;
+    assert_eq!(world.count("SELECT sum(id)::bigint FROM narrow").await, 2);
+    assert_eq!(world.count("SELECT sum(id)::bigint FROM other").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.losses").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::subject::{covers, overlap};
 use crate::config::Pipeline;
+use crate::subject::{covers, overlap};
 
 /// The server's answer about the user who asks; servers before 2.9, and users who may not ask, get none.
 const USER_INFO: &str = "$SYS.REQ.USER.INFO";

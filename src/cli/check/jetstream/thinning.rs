@@ -4,7 +4,7 @@ use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
 
 use super::super::report::Report;
 use crate::config::{OnSuperseded, Pipeline};
-use crate::superseded::thins;
+use crate::superseded::{reads_all, thins};
 
 /// Tells what becomes of messages that the stream removes by itself before they are read.
 pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Report) {
@@ -48,10 +48,11 @@ pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, rep
             ),
         ),
     }
-    if !pipeline.subjects.is_empty() && pipeline.superseded() != OnSuperseded::Ignore {
+    if !reads_all(&pipeline.subjects, config) && pipeline.superseded() != OnSuperseded::Ignore {
         report.warn(
             place,
-            "with subjects it cannot be seen what it removes behind its front: the others' messages leave jumps, too",
+            "with some of its subjects it cannot be seen what it removes behind its front: the others' messages \
+             leave jumps, too",
             "leave subjects out, and choose by `when`, if each message counts",
         );
     }

@@ -1,7 +1,8 @@
 //! Which subjects a pattern takes: `*` is one token, `>` at the end is one token or more.
 
 /// Whether `outer` takes every subject that `inner` takes.
-pub(super) fn covers(outer: &str, inner: &str) -> bool {
+#[must_use]
+pub fn covers(outer: &str, inner: &str) -> bool {
     let (mut outer, mut inner) = (outer.split('.'), inner.split('.'));
     loop {
         match (outer.next(), inner.next()) {
@@ -14,7 +15,8 @@ pub(super) fn covers(outer: &str, inner: &str) -> bool {
 }
 
 /// Whether some subject is taken by both.
-pub(super) fn overlap(a: &str, b: &str) -> bool {
+#[must_use]
+pub fn overlap(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('.'), b.split('.'));
     loop {
         match (a.next(), b.next()) {
