@@ -1,8 +1,11 @@
-# The daemon alone: built on Debian 12, run on its C library and certificates and nothing else, as a user without rights.
+# The daemon alone: built on Debian 12, run on its C library, OpenSSL and certificates and nothing else, as a user without rights.
 #
 #   docker build --tag jetcopy:0.1.0 .
 
 FROM rust:1.92.0-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libssl-dev pkg-config \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches

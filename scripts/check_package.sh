@@ -15,7 +15,7 @@ trap clean EXIT
 if [ -z "$root" ]; then
     root=$(mktemp -d)
     made=$root
-    debootstrap --variant=minbase --include=systemd,ca-certificates bookworm "$root" >/dev/null
+    debootstrap --variant=minbase --include=systemd,ca-certificates,libssl3 bookworm "$root" >/dev/null
 fi
 
 # systemd's tools want it.

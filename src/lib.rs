@@ -15,6 +15,8 @@
 //! - [`milestones`]: messages that were committed, by which a stream is known.
 //! - [`loss`]: what the stream no longer holds: noticed, recorded, passed over when accepted.
 //! - [`nats`]: connecting to NATS.
+//! - [`client_certificate`]: jetcopy's own certificate and key, for both servers.
+//! - [`exposure`]: what others on the network could read, or answer in a server's place.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
 //! - [`stored`]: messages read one by one, as the bytes that they are.
 //! - [`marker`]: messages that only say that something was removed, or will be published.
@@ -64,12 +66,14 @@ pub mod batch;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
+pub mod client_certificate;
 pub mod config;
 pub mod control;
 pub mod copy;
 pub mod dead_letter;
 pub mod decode;
 pub mod encode;
+pub mod exposure;
 pub mod gaps;
 pub mod history;
 pub mod http;

@@ -15,6 +15,7 @@ use async_nats::{ConnectOptions, Event, ServerAddr, ServerError};
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
+use crate::client_certificate::{Files, KeyPassword};
 use crate::config;
 
 /// How long one connection attempt may take: a handshake on a healthy network takes milliseconds, so this only
@@ -92,8 +93,8 @@ pub enum Trouble {
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A file that the settings name could not be read.
-    #[error("cannot read {}, named by nats.{setting}", path.display())]
+    /// A file that the settings name could not be read, or does not serve.
+    #[error("cannot use {}, named by nats.{setting}", path.display())]
     File {
         /// Setting that names the file.
         setting: &'static str,
@@ -164,8 +165,12 @@ impl Connection {
                 options = options.add_root_certificates(ca.clone());
             }
             if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+                client_certificate(cert, key)?;
                 options = options.add_client_certificate(cert.clone(), key.clone());
             }
+        }
+        if config.handshake_first {
+            options = options.tls_first();
         }
         let addresses: Vec<String> = config.url.split(',').map(|url| without_user(url.trim())).collect();
         let client = options
@@ -292,6 +297,28 @@ impl ConnectError {
             cause = error.source();
         }
         Self::Connect { url, source }
+    }
+}
+
+/// Looks at the client's files first: what the client library says of them does not tell the one at fault.
+fn client_certificate(cert: &Path, key: &Path) -> Result<(), ConnectError> {
+    const REMEDY: &str = "its certificate is of version 1, which NATS is not told: make it anew with an extension, such as \
+                          `openssl x509 -req -extfile <(echo extendedKeyUsage=clientAuth)`";
+    let files = Files {
+        cert: Some(("tls.cert_file", cert)),
+        key: Some(("tls.key_file", key)),
+        password: KeyPassword::Unsupported,
+    };
+    let refused = |setting, source| {
+        let path = if setting == "tls.cert_file" { cert } else { key }.to_owned();
+        ConnectError::File { setting, path, source }
+    };
+    match files.read() {
+        Ok(Some(identity)) if identity.is_version_1() => {
+            Err(refused("tls.cert_file", io::Error::new(io::ErrorKind::InvalidData, REMEDY)))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused(error.setting, io::Error::new(io::ErrorKind::InvalidData, error))),
     }
 }
 

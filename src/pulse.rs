@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Pipeline, parse_postgres_url};
+use crate::config::{Config, ConnInfo, Pipeline};
 use crate::lag::{PROBE, PROBE_TIMEOUT};
 use crate::status::State;
 
@@ -37,8 +37,9 @@ impl Patience {
     #[must_use]
     pub fn of(config: &Config, pipeline: &Pipeline) -> Self {
         let step = config.postgres.step_timeout;
-        let hosts = parse_postgres_url(&config.postgres.url).map_or(1, |(url, _)| url.get_ports().len());
-        let connect = config.postgres.connect_timeout * u32::try_from(hosts.max(1)).unwrap_or(u32::MAX);
+        // A host may be asked with TLS and without it.
+        let attempts = ConnInfo::resolve(&config.postgres.url).map_or(1, |info| 2 * info.hosts.len());
+        let connect = config.postgres.connect_timeout * u32::try_from(attempts).unwrap_or(u32::MAX);
         let bytes = usize::try_from(pipeline.batch.max_bytes.as_u64()).unwrap_or(usize::MAX / 2);
         let tables = u32::try_from(pipeline.tables.len()).unwrap_or(u32::MAX);
         Self {
@@ -129,7 +130,7 @@ mod tests {
         let running = patience.in_state(&State::Running).unwrap();
         assert_eq!(running, Duration::from_secs(7 + 8 + 600 + 12));
         let starting = patience.in_state(&State::Starting).unwrap();
-        assert_eq!(starting, Duration::from_secs(2 * 3 + 6 * 7 + 60));
+        assert_eq!(starting, Duration::from_secs(2 * 2 * 3 + 6 * 7 + 60));
     }
 
     #[test]

@@ -168,10 +168,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             ConnectError::Config { .. } => {
                 Recovery::pause("database", "correct the [postgres] settings and start jetcopy again")
             }
-            ConnectError::Tls { .. } => Recovery::pause(
-                "database",
-                "correct [postgres.tls], sslmode in the URL, or the server's certificate",
-            ),
+            ConnectError::Tls { remedy, .. } => Recovery::pause("database", remedy),
             ConnectError::Refused { remedy, .. } | ConnectError::ReadOnly { remedy, .. } => {
                 Recovery::pause("database", remedy)
             }

@@ -18,6 +18,7 @@ use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
 use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
+use crate::exposure;
 use crate::identity::{self, Agreement};
 use crate::loss::{self, Cause, Loss, StreamFacts, Thins, Verdict, compare};
 use crate::metrics::{PipelineMetrics, Resumes};
@@ -142,6 +143,7 @@ pub async fn resync(
     let session = connect::connect_newest(&settings.postgres, owner, newest).await;
     metrics.database_up.set(session.is_ok().into());
     let session = session?;
+    exposure::warn_once(exposure::of_database(&session));
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, place, owner);
     let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await;
@@ -172,6 +174,7 @@ pub async fn resync(
     let nats = nats::Connection::open(&settings.nats, owner).await;
     metrics.nats_up.set(nats.is_ok().into());
     let nats = nats?;
+    exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));
     let source = Source { settings, pipeline, place, metrics, session: &session, nats: &nats };
     let read = tokio::select! {
         read = source.read(claim, begin) => read?,

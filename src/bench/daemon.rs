@@ -118,9 +118,20 @@ impl Drop for Daemon {
 /// The sections of a configuration that every daemon of a run has: the servers, a port of its own, a quiet log.
 #[must_use]
 pub fn settings(nats: &Nats, postgres: &Postgres) -> String {
-    let Nats { url, credentials_file, nkey_file, token_file, user, password_file, inbox_prefix, tls } = nats;
+    let Nats {
+        url,
+        credentials_file,
+        nkey_file,
+        token_file,
+        user,
+        password_file,
+        inbox_prefix,
+        handshake_first,
+        tls,
+    } = nats;
     let mut text = format!(
-        "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n[nats]\nurl = {}\ninbox_prefix = {}\n",
+        "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n[nats]\nurl = {}\ninbox_prefix = {}\n\
+         handshake_first = {handshake_first}\n",
         quoted(url),
         quoted(inbox_prefix)
     );
@@ -190,6 +201,7 @@ mod tests {
             user: Some("u\\v".into()),
             password_file: Some("/password".into()),
             inbox_prefix: "_INBOX_other".into(),
+            handshake_first: true,
             tls: Some(tls("nats")),
         };
         let postgres = Postgres {

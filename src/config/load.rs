@@ -2,6 +2,8 @@
 //!
 //! Guarantees: every problem names its place (file and line, variable or flag) and, for an unknown key, the nearest
 //! key that exists. No problem's text holds a value that may be a secret.
+//!
+//! Where no layer says `postgres.url`, `DATABASE_URL` does, or else what `PGHOST`, `PGSERVICE` and the like say.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,6 +22,22 @@ const PREFIX: &str = "JETCOPY_";
 
 /// What nests one key in another in the environment; a single underscore is part of many keys.
 const NEST: &str = "__";
+
+/// Where the database is.
+const DATABASE: &str = "postgres.url";
+
+/// The variable that many programs take the database's address from.
+const DATABASE_URL: &str = "DATABASE_URL";
+
+/// libpq's variables that say which database is meant, with the key of each in a connection string, and what jetcopy has where
+/// it is not there.
+const PLACE: [(&str, &str, &str); 5] = [
+    ("PGHOST", "host", "127.0.0.1"),
+    ("PGHOSTADDR", "hostaddr", ""),
+    ("PGPORT", "port", "5432"),
+    ("PGUSER", "user", "jetcopy"),
+    ("PGDATABASE", "dbname", "metadata"),
+];
 
 /// How alike a known key must be to be suggested (Jaro-Winkler, 0 to 1); below it, suggestions mislead.
 const ALIKE: f64 = 0.75;
@@ -107,15 +125,22 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
         let file = path.map(File::read).transpose()?;
+        let environment: Vec<_> = environment.collect();
         let mut figment = Figment::new();
         if let Some(file) = &file {
             figment = figment.merge(Toml::string(&file.text));
         }
-        for layer in from_environment(environment)? {
+        let others = database_of_others(&environment);
+        for layer in from_environment(environment.into_iter())? {
             figment = figment.merge(layer);
         }
         for (flag, key, value) in &overrides.0 {
             figment = figment.merge(Layer::new(*flag, key, Value::from(value.clone())));
+        }
+        if let Some(layer) = others
+            && figment.find_metadata(DATABASE).is_none()
+        {
+            figment = figment.merge(layer);
         }
         let config: Self = figment.extract().map_err(|error| {
             ConfigError::Invalid(error.into_iter().map(|error| describe(&error, file.as_ref())).collect())
@@ -254,6 +279,30 @@ fn from_environment(
     if problems.is_empty() { Ok(layers) } else { Err(ConfigError::Invalid(problems)) }
 }
 
+/// The database as other programs are told of it.
+fn database_of_others(environment: &[(OsString, OsString)]) -> Option<Layer> {
+    let variable = |name: &str| {
+        let (_, value) = environment.iter().find(|(known, _)| known == name)?;
+        value.to_str().filter(|value| !value.is_empty())
+    };
+    let layer = |name, url: String| Some(Layer::new(name, DATABASE, Value::from(url)));
+    let quoted = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+    if let Some(url) = variable(DATABASE_URL) {
+        return layer(DATABASE_URL, url.to_owned());
+    }
+    // What a service leaves open comes from the other variables when it is connected to.
+    if let Some(service) = variable("PGSERVICE") {
+        return layer("PGSERVICE", format!("service={}", quoted(service)));
+    }
+    let (first, ..) = PLACE.iter().find(|(name, ..)| variable(name).is_some())?;
+    let pairs = PLACE.iter().filter_map(|(name, key, usual)| {
+        let usual = if *name == "PGHOST" && variable("PGHOSTADDR").is_some() { "" } else { usual };
+        let value = variable(name).unwrap_or(usual);
+        (!value.is_empty()).then(|| format!("{key}={}", quoted(value)))
+    });
+    layer(first, pairs.collect::<Vec<_>>().join(" "))
+}
+
 /// Whether `key` is a setting: whatever its type, it is not an unknown field.
 fn is_key(key: &str) -> bool {
     let figment = Figment::new().merge(Layer::new("", key, Value::from("")));
@@ -265,7 +314,10 @@ fn is_key(key: &str) -> bool {
 
 /// The variable or flag that a value came from.
 fn outside(metadata: &Metadata) -> Option<&str> {
-    Some(metadata.name.as_ref()).filter(|name| name.starts_with(PREFIX) || name.starts_with("--"))
+    let from_outside = |name: &&str| {
+        name.starts_with(PREFIX) || name.starts_with("--") || name.starts_with("PG") || *name == DATABASE_URL
+    };
+    Some(metadata.name.as_ref()).filter(from_outside)
 }
 
 /// What figment found, in words for people and without values that may be secret.

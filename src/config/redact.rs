@@ -93,7 +93,7 @@ fn redact_pairs(pairs: &str) -> String {
 }
 
 /// Where the value at the start of `text` ends: at its closing quote, or at the next space.
-pub(super) fn value_end(text: &str) -> usize {
+fn value_end(text: &str) -> usize {
     let quoted = text.starts_with('\'');
     let mut escaped = false;
     for (at, character) in text.char_indices().skip(usize::from(quoted)) {

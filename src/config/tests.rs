@@ -107,6 +107,35 @@ fn each_layer_wins_over_the_one_before_it() {
 }
 
 #[test]
+fn the_database_of_other_programs_is_taken_where_nothing_else_is_set() {
+    let url = |environment: &[(&str, &str)]| {
+        load_all(LEAST, environment, &Overrides::default()).unwrap().postgres.url
+    };
+    let (place, general) = (("PGHOST", "it's"), ("DATABASE_URL", "postgres://me@general/db"));
+    assert_eq!(url(&[place, general]), "postgres://me@general/db");
+    assert_eq!(url(&[place, ("PGUSER", "me")]), r"host='it\'s' port='5432' user='me' dbname='metadata'");
+    assert_eq!(
+        url(&[("PGHOSTADDR", "10.0.0.1")]),
+        "hostaddr='10.0.0.1' port='5432' user='jetcopy' dbname='metadata'"
+    );
+    assert_eq!(url(&[("PGSERVICE", "prod"), place]), "service='prod'");
+    // A password alone names no database, and an empty variable says nothing.
+    assert_eq!(url(&[("PGPASSWORD", "x"), ("DATABASE_URL", "")]), Postgres::default().url);
+    assert_eq!(url(&[general, ("JETCOPY_POSTGRES__URL", "postgres://me@own/db")]), "postgres://me@own/db");
+    let file = format!("postgres.url = \"postgres://me@file/db\"\n{LEAST}");
+    assert_eq!(
+        load_all(&file, &[general], &Overrides::default()).unwrap().postgres.url,
+        "postgres://me@file/db"
+    );
+    let wrong = load_all(LEAST, &[("DATABASE_URL", "postgres://me:hush@a/db?frob=1")], &Overrides::default());
+    let said = said(wrong).remove(0);
+    assert!(
+        said.starts_with("DATABASE_URL: postgres.url: holds an option") && !said.contains("hush"),
+        "{said}"
+    );
+}
+
+#[test]
 fn variables_that_are_not_settings_are_let_be() {
     let environment = [("JETCOPY_CONFIG", "x"), ("JETCOPY_NATS_SERVER", "x"), ("JETCOPYIST__X", "x")];
     assert!(load_all(LEAST, &environment, &Overrides::default()).is_ok());
@@ -321,7 +350,10 @@ fn addresses_and_filters_are_parsed() {
         "file:1: nats.url: not a server address; it looks like nats://host:4222"
     );
     assert!(first("postgres.url = \"postgres://a:b:c\"").starts_with("file:1: postgres.url: "));
-    assert_eq!(first("postgres.url = \"dbname=a\""), "file:1: postgres.url: names no host");
+    assert_eq!(
+        first("postgres.url = \"host=a requirepeer=postgres\""),
+        "file:1: postgres.url: requirepeer is not supported; let the socket lie in a directory that only the server may write"
+    );
     assert!(first("log.level = \"jetcopy=loud\"").starts_with("file:1: log.level: "));
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use super::{
-    Absent, BadElement, ColumnSource, Config, ConfigError, DetailedSource, HeaderIs, Http, Nats, OnConflict,
-    OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When, parse_postgres_url,
+    Absent, BadElement, ColumnSource, Config, ConfigError, ConnInfo, DetailedSource, HeaderIs, Http, Nats,
+    OnConflict, OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When,
 };
 
 mod paths;
@@ -104,17 +104,9 @@ fn nats(nats: &Nats, found: &mut Problems) {
 }
 
 fn postgres(postgres: &Postgres, found: &mut Problems) {
-    match parse_postgres_url(&postgres.url).map(|(url, _)| url) {
-        // The parser's own message may quote a piece of a password that was not escaped.
-        Err(_) => found.add(
-            "postgres.url",
-            "not a connection string; it looks like postgres://user@host:5432/database, with special characters \
-             percent-encoded",
-        ),
-        Ok(url) if url.get_hosts().is_empty() && url.get_hostaddrs().is_empty() => {
-            found.add("postgres.url", "names no host");
-        }
-        Ok(_) => {}
+    // Its text holds nothing of the string.
+    if let Err(error) = ConnInfo::check(&postgres.url) {
+        found.add("postgres.url", error.to_string());
     }
     for (key, value) in
         [("connect_timeout", postgres.connect_timeout), ("step_timeout", postgres.step_timeout)]

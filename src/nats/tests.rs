@@ -197,10 +197,58 @@ async fn tls_is_verified_both_ways_and_a_wrong_certificate_is_named_as_the_reaso
     let (elsewhere, _) = server(&tls("elsewhere", "elsewhere", false));
     certain(&with(&elsewhere, &authority, None), "not valid for").await;
 
+    // A server that waits for the handshake, and one that speaks first, each with its own setting.
+    let (first, _) = server(&tls("first", "127.0.0.1", false).replace(" }", ", handshake_first: true }"));
+    let waiting = with(&first, &authority, None);
+    Connection::open(&config::Nats { handshake_first: true, ..waiting.clone() }, "test").await.unwrap();
+    let spoken = Connection::open(&waiting, "test");
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_secs(30), spoken)
+            .await
+            .is_ok_and(|open| open.is_err())
+    );
+
     let (mutual, _) = server(&tls("mutual", "127.0.0.1", true));
     Connection::open(&with(&mutual, &authority, Some(&authority)), "test").await.unwrap();
     for client in [None, Some(&other)] {
         assert!(Connection::open(&with(&mutual, &authority, client), "test").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_the_client_that_does_not_serve_is_named_with_the_remedy() {
+    let (server, files) = server("");
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(files.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl("req -new -newkey rsa:2048 -nodes -subj /CN=me -keyout me.key -out me.csr");
+    openssl("x509 -req -in me.csr -signkey me.key -days 9 -out me.crt");
+    openssl("pkey -in me.key -aes256 -passout pass:hush -out locked.key");
+    openssl("req -x509 -newkey rsa:2048 -nodes -subj /CN=me -keyout other.key -out other.crt");
+    for (cert, key, setting, said) in [
+        ("me.crt", "me.key", "tls.cert_file", "its certificate is of version 1"),
+        (
+            "other.crt",
+            "locked.key",
+            "tls.key_file",
+            "locked.key is encrypted: decrypt it with `openssl pkey -in",
+        ),
+        ("other.crt", "me.key", "tls.key_file", "me.key is not the key of the certificate in"),
+        ("other.crt", "absent.key", "tls.key_file", "absent.key cannot be read"),
+    ] {
+        let tls = config::Tls {
+            ca_file: None,
+            cert_file: Some(files.path().join(cert)),
+            key_file: Some(files.path().join(key)),
+        };
+        let error =
+            Connection::open(&config::Nats { tls: Some(tls), ..to(&server) }, "test").await.err().unwrap();
+        let ConnectError::File { setting: at, source, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*at, setting, "{cert} {key}: {error}");
+        assert!(source.to_string().contains(said), "{cert} {key}: {source}");
     }
 }
 

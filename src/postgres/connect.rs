@@ -1,12 +1,14 @@
 //! Reaching a PostgreSQL server that takes writes, and noticing when it is gone.
 //!
 //! Guarantees:
-//! - [`connect`] hands out a session on a writable server or says why there is none. Each address has
-//!   `connect_timeout` (the URL's, else the setting's) for the whole attempt: name, TCP, TLS, password and the question
-//!   whether it takes writes.
+//! - [`connect`] hands out a session on a writable server or says why there is none. Each attempt at an address has
+//!   `connect_timeout` (the URL's, else the setting's): TCP, TLS and password, and again for the name and for the question
+//!   whether the server takes writes. An address costs two attempts at most, one with TLS and one without it.
 //! - A warning that a synchronous commit was cut short is seen before the reply of that `COMMIT`
 //!   ([`Session::take_sync_wait_cancelled`]).
 //! - No password reaches an error or a log.
+//! - `sslmode` is libpq's: with `prefer`, a server that offers TLS and does not come to terms in it, or lets the role in only
+//!   without it, is asked again in plain text; with `allow` the other way round.
 //! - Nothing is sent at start but user, database, client encoding and application name (and `options`, where the URL
 //!   has them), so PgBouncer takes it without `ignore_startup_parameters`. Only where the server would end an idle
 //!   session, a second one is tried with that switched off (`idle.rs`).
@@ -16,15 +18,14 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio_postgres::config::{Host, TargetSessionAttrs};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::config::SslMode as DriverMode;
 
-use crate::config::{self, Verify};
+use crate::config::{self, HostInfo, SessionAttrs, SslMode};
 use crate::postgres::sqlstate::{self, Decision, Step};
 use crate::postgres::timeline::Newest;
-use crate::postgres::tls;
 
 mod error;
 mod idle;
@@ -34,13 +35,13 @@ mod settings;
 
 use error::Cause;
 pub use error::ConnectError;
-pub use session::Session;
-pub(crate) use settings::{PoolSettings, pool_settings};
-use settings::{Target, invalid_url, read_settings, single_host, targets};
+pub use session::{Session, Transport};
+use settings::{Purpose, Route, invalid_url};
+pub(crate) use settings::{Reach, reach};
 
-/// Connects to the first host that takes writes, or to what `target_session_attrs` in the URL asks for.
+/// Connects to the first host that takes writes, or to any if `target_session_attrs=any` in the URL asks for it.
 pub async fn connect(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
-    connect_writer(config, application_name, None).await
+    connect_first(&Route::new(config, application_name)?, Purpose::Write, None).await
 }
 
 /// As [`connect`], and passes over hosts whose history is older than the `newest` that was met before.
@@ -49,111 +50,199 @@ pub async fn connect_newest(
     application_name: &str,
     newest: &Newest,
 ) -> Result<Session, ConnectError> {
-    connect_writer(config, application_name, Some(newest)).await
+    connect_first(&Route::new(config, application_name)?, Purpose::Write, Some(newest)).await
 }
 
-async fn connect_writer(
-    config: &config::Postgres,
-    application_name: &str,
-    newest: Option<&Newest>,
-) -> Result<Session, ConnectError> {
-    let (mut driver_config, verify) = read_settings(config, application_name)?;
-    if !config.url.contains("target_session_attrs") {
-        driver_config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    connect_first(config, &driver_config, verify, newest).await
-}
-
-/// Connects to the first host that answers, also one that takes no writes: for looking only.
+/// Connects to the first host that answers, also one that takes no writes: for looking only. Where the URL asks for a standby,
+/// it is one.
 pub async fn connect_any(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
-    let (mut driver_config, verify) = read_settings(config, application_name)?;
-    driver_config.target_session_attrs(TargetSessionAttrs::Any);
-    connect_first(config, &driver_config, verify, None).await
+    connect_first(&Route::new(config, application_name)?, Purpose::Look, None).await
 }
 
 async fn connect_first(
-    config: &config::Postgres,
-    driver_config: &tokio_postgres::Config,
-    verify: Verify,
+    route: &Route,
+    purpose: Purpose,
     newest: Option<&Newest>,
 ) -> Result<Session, ConnectError> {
-    let mode = driver_config.get_ssl_mode();
-    let connector = MakeRustlsConnect::new(tls::client_config(config.tls.as_ref(), mode, verify)?);
-    let timeout = driver_config.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     let mut failure: Option<ConnectError> = None;
-    let mut read_only = Vec::new();
-    for target in targets(driver_config)? {
-        let attempt = async {
-            let session = connect_target(&target, driver_config, &connector, timeout).await?;
-            let session = match newest {
-                Some(newest) => admit(session, newest, timeout).await?,
-                None => session,
+    for &wanted in route.wanted(purpose)? {
+        for host in &route.info.hosts {
+            let attempt = async {
+                let session = connect_host(route, host, route.info.options.as_deref()).await?;
+                let session = serves(session, wanted, route.timeout).await?;
+                let session = match newest {
+                    Some(newest) => admit(session, newest, route.timeout).await?,
+                    None => session,
+                };
+                Ok::<_, ConnectError>(idle::patient(session, host, route).await)
             };
-            Ok::<_, ConnectError>(idle::patient(session, &target, driver_config, &connector, timeout).await)
-        };
-        match attempt.await {
-            Ok(session) => {
-                tracing::debug!(host = session.host(), "connected to the database");
-                return Ok(session);
-            }
-            Err(error) => {
-                tracing::debug!(%error, cause = error.source(), "this host does not serve");
-                if matches!(error, ConnectError::NotWritable { .. }) {
-                    read_only.push(target);
+            match attempt.await {
+                Ok(session) => {
+                    tracing::debug!(host = session.host(), "connected to the database");
+                    return Ok(session);
                 }
-                if failure.as_ref().is_none_or(|known| known.rank() <= error.rank()) {
-                    failure = Some(error);
+                Err(error) => {
+                    tracing::debug!(%error, cause = error.source(), "this host does not serve");
+                    if failure.as_ref().is_none_or(|known| known.rank() <= error.rank()) {
+                        failure = Some(error);
+                    }
                 }
-            }
-        }
-    }
-    if matches!(failure, Some(ConnectError::NotWritable { .. })) {
-        for target in &read_only {
-            let Some(reason) = read_only::reason(target, driver_config, &connector, timeout).await else {
-                continue;
-            };
-            let known = failure.as_ref().map_or(0, ConnectError::rank);
-            if reason.rank() >= known {
-                failure = Some(reason);
             }
         }
     }
     Err(failure.unwrap_or_else(|| invalid_url("it names no host")))
 }
 
-/// Tries every address of one host; each has `timeout` to itself.
-async fn connect_target(
-    target: &Target,
-    driver_config: &tokio_postgres::Config,
-    connector: &MakeRustlsConnect,
-    timeout: Duration,
+/// Tries every address of one host.
+async fn connect_host(
+    route: &Route,
+    host: &HostInfo,
+    options: Option<&str>,
 ) -> Result<Session, ConnectError> {
-    let host = target.label();
-    let unreachable = |source: Cause| ConnectError::Unreachable { host: host.clone(), source };
-    let addresses = match (&target.name, target.address) {
+    let label = host.label();
+    let unreachable = |source: Cause| ConnectError::Unreachable { host: label.clone(), source };
+    let addresses = match (&host.name, host.address) {
         (_, Some(address)) => vec![Some(address)],
-        (Some(Host::Unix(_)) | None, None) => vec![None],
-        (Some(Host::Tcp(name)), None) => {
-            let found = tokio::time::timeout(timeout, tokio::net::lookup_host((name.as_str(), target.port)))
-                .await
-                .map_err(|_| unreachable(timed_out("the name was not resolved", timeout)))?
-                .map_err(|error| unreachable(error.into()))?;
+        (Some(name), None) if !host.is_socket() => {
+            let found =
+                tokio::time::timeout(route.timeout, tokio::net::lookup_host((name.as_str(), host.port)))
+                    .await
+                    .map_err(|_| unreachable(timed_out("the name was not resolved", route.timeout)))?
+                    .map_err(|error| unreachable(error.into()))?;
             found.map(|address| Some(address.ip())).collect()
         }
+        (_, None) => vec![None],
     };
     let mut failure = None;
     for address in addresses {
-        let one = single_host(driver_config, target, address, timeout);
-        let attempt = tokio::time::timeout(timeout, one.connect(connector.clone())).await;
-        match attempt {
-            Ok(Ok((client, connection))) => {
-                return Ok(Session::start(client, connection, host, connector.clone()));
-            }
-            Ok(Err(error)) => failure = Some(classify(&host, error)),
-            Err(_) => failure = Some(unreachable(timed_out("no session was established", timeout))),
+        match connect_address(route, host, address, options).await {
+            Ok(session) => return Ok(session),
+            Err(error) => failure = Some(error),
         }
     }
     Err(failure.unwrap_or_else(|| unreachable("the name has no address".into())))
+}
+
+/// Tries one address as `sslmode` says: with TLS, without it, or with the one after the other.
+async fn connect_address(
+    route: &Route,
+    host: &HostInfo,
+    address: Option<IpAddr>,
+    options: Option<&str>,
+) -> Result<Session, ConnectError> {
+    let (first, second) = match route.tls.mode() {
+        // TLS is for TCP alone.
+        _ if address.is_none() => (DriverMode::Disable, None),
+        SslMode::Disable => (DriverMode::Disable, None),
+        SslMode::Allow => (DriverMode::Disable, Some(DriverMode::Require)),
+        SslMode::Prefer => (DriverMode::Prefer, Some(DriverMode::Disable)),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (DriverMode::Require, None),
+    };
+    let attempt = |mode| attempt(route, host, address, mode, options);
+    let Attempt { outcome, otherwise } = attempt(first).await;
+    let (error, second) = match (outcome, second) {
+        (Err(error), Some(second)) if otherwise => (error, second),
+        (outcome, _) => return outcome,
+    };
+    tracing::debug!(%error, cause = error.source(), "another way, as sslmode allows it");
+    match attempt(second).await.outcome {
+        Ok(session) => Ok(session),
+        // What was said over TLS tells more than what was said without it.
+        Err(refused @ ConnectError::Refused { .. }) if second == DriverMode::Require => Err(refused),
+        Err(_) => Err(error),
+    }
+}
+
+/// How an attempt went.
+struct Attempt {
+    outcome: Result<Session, ConnectError>,
+    /// Whether it may go better the other way, with TLS or without it.
+    otherwise: bool,
+}
+
+async fn attempt(
+    route: &Route,
+    host: &HostInfo,
+    address: Option<IpAddr>,
+    mode: DriverMode,
+    options: Option<&str>,
+) -> Attempt {
+    let label = host.label();
+    let tls = route.tls.attempt();
+    let connecting = route.driver(host, address, mode, options);
+    // On the heap: with TLS, it is of some 16 KiB.
+    let connecting = Box::pin(connecting.connect(tls.clone()));
+    match tokio::time::timeout(route.timeout, connecting).await {
+        Ok(Ok((client, connection))) => {
+            let transport = match address {
+                None => Transport::Local,
+                Some(_) if tls.is_used() && tls.verifies() => Transport::Verified,
+                Some(address) if address.to_canonical().is_loopback() => Transport::Local,
+                Some(_) if tls.is_used() => Transport::Unverified,
+                Some(_) => Transport::Plain,
+            };
+            let session = Session::start(client, connection, label, tls, transport);
+            Attempt { outcome: Ok(session), otherwise: false }
+        }
+        Ok(Err(error)) => {
+            let broken = error.to_string() == HANDSHAKE;
+            let login = error.code().is_some_and(|code| code.code().starts_with(LOGIN_CLASS));
+            // A login that was refused in plain text, as the server has none, is refused once more.
+            let otherwise = broken || login && (mode == DriverMode::Disable || tls.is_used());
+            let complaint = tls.complaint();
+            Attempt { outcome: Err(classify(&label, error, complaint)), otherwise }
+        }
+        Err(_) => {
+            let source = timed_out("no session was established", route.timeout);
+            Attempt { outcome: Err(ConnectError::Unreachable { host: label, source }), otherwise: false }
+        }
+    }
+}
+
+/// What the driver says of a failed handshake, and of a server without TLS where it is required.
+const HANDSHAKE: &str = "error performing TLS handshake";
+
+/// The class of SQLSTATE in which a server says that it does not let somebody in.
+const LOGIN_CLASS: &str = "28";
+
+/// Whether the server takes writes and whether it is a standby.
+const ASK: &str =
+    "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')";
+
+/// Hands the session on if its server is one that is wanted.
+async fn serves(session: Session, wanted: SessionAttrs, timeout: Duration) -> Result<Session, ConnectError> {
+    if wanted == SessionAttrs::Any {
+        return Ok(session);
+    }
+    let host = session.host().to_owned();
+    let asked = async {
+        let row = session.client.query_typed_one(ASK, &[]).await?;
+        Ok::<_, tokio_postgres::Error>((row.try_get::<_, bool>(0)?, row.try_get::<_, &str>(1)? == "on"))
+    };
+    let (standby, read_only) = match tokio::time::timeout(timeout, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(classify(&host, error, None)),
+        Err(_) => {
+            let source = timed_out("it was not told whether it takes writes", timeout);
+            return Err(ConnectError::Unreachable { host, source });
+        }
+    };
+    let other = |what| Err(ConnectError::Unreachable { host: host.clone(), source: Cause::from(what) });
+    match wanted {
+        SessionAttrs::Standby if !standby => other("it is no standby, which target_session_attrs asks for"),
+        SessionAttrs::ReadOnly if !read_only => other("it takes writes, and target_session_attrs=read-only"),
+        SessionAttrs::ReadWrite if read_only => {
+            let reason = if standby { None } else { read_only::reason(&session, timeout).await };
+            Err(reason.unwrap_or(ConnectError::NotWritable { host, because: "" }))
+        }
+        SessionAttrs::Primary if standby => Err(ConnectError::NotWritable { host, because: "" }),
+        SessionAttrs::Any
+        | SessionAttrs::ReadWrite
+        | SessionAttrs::ReadOnly
+        | SessionAttrs::Primary
+        | SessionAttrs::Standby
+        | SessionAttrs::PreferStandby => Ok(session),
+    }
 }
 
 /// Hands the session on unless its server is one that a failover has replaced.
@@ -178,26 +267,36 @@ fn timed_out(what: &str, timeout: Duration) -> Cause {
 ///
 /// The driver keeps the kind of its errors to itself; three of them are known by their text alone. A test makes a real
 /// server produce each, so that an update which rewords them does not go unseen.
-pub(crate) fn classify(host: &str, error: tokio_postgres::Error) -> ConnectError {
+fn classify(host: &str, error: tokio_postgres::Error, complaint: Option<String>) -> ConnectError {
     let host = host.to_owned();
     let text = error.to_string();
     if matches!(text.as_str(), "authentication error" | "invalid configuration") {
         let remedy = "check the password (password_file) and the method in pg_hba.conf".to_owned();
         return ConnectError::Refused { host, remedy, source: error };
     }
+    let broken_tls = || {
+        let remedy = complaint.unwrap_or_else(|| {
+            "check sslmode in the URL, [postgres.tls], and the host's certificate and its own demands"
+                .to_owned()
+        });
+        |host, source| ConnectError::Tls { host, remedy, source }
+    };
     if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        if io.kind() == io::ErrorKind::PermissionDenied && io.raw_os_error().is_none() {
-            return ConnectError::NotWritable { host, because: "" };
-        }
         // A broken certificate is for a person; a connection that broke while the two shook hands is not.
-        return if io.get_ref().is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>) {
-            ConnectError::Tls { host, source: error.into() }
+        return if io.get_ref().is_some_and(<dyn StdError + Send + Sync>::is::<openssl::ssl::Error>) {
+            broken_tls()(host, error.into())
         } else {
             ConnectError::Unreachable { host, source: error.into() }
         };
     }
-    if text == "error performing TLS handshake" {
-        return ConnectError::Tls { host, source: error.into() };
+    if text == HANDSHAKE {
+        let lost = |cause: &openssl::ssl::Error| cause.ssl_error().is_none();
+        let library = error.source().and_then(StdError::source).and_then(|cause| cause.downcast_ref());
+        return if library.is_some_and(lost) {
+            ConnectError::Unreachable { host, source: error.into() }
+        } else {
+            broken_tls()(host, error.into())
+        };
     }
     match sqlstate::decide(&error, Step::Connect) {
         Decision::Pause => ConnectError::Refused { host, remedy: sqlstate::remedy(&error), source: error },

@@ -33,11 +33,14 @@ pub enum Need {
     Mount,
     /// The real data that lies beside the package on the developers' machines.
     Data,
+    /// A network beside the loopback one.
+    Network,
 }
 
 impl Need {
     /// All of them.
-    const ALL: [Self; 5] = [Self::TimescaleDb, Self::PgBouncer, Self::Systemd, Self::Mount, Self::Data];
+    const ALL: [Self; 6] =
+        [Self::TimescaleDb, Self::PgBouncer, Self::Systemd, Self::Mount, Self::Data, Self::Network];
 
     /// As `JETCOPY_REQUIRE` and the summary have it.
     #[must_use]
@@ -48,6 +51,7 @@ impl Need {
             Self::Systemd => "systemd",
             Self::Mount => "mount",
             Self::Data => "data",
+            Self::Network => "network",
         }
     }
 }

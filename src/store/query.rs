@@ -41,18 +41,18 @@ pub mod series;
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status};
+use deadpool::managed::{Pool, PoolError, TimeoutType};
+use deadpool::{Runtime, Status};
 use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config;
 use crate::postgres::connect;
 use crate::retry::Backoff;
 use call::Call;
 pub use error::StoreError;
-use lease::Lease;
+use lease::{Lease, Sessions};
 use record::Record;
 
 /// How the server knows the sessions, in `pg_stat_activity`.
@@ -103,9 +103,8 @@ pub struct Span {
 /// The store of a database. Cloning it shares its connections.
 #[derive(Clone)]
 pub struct Store {
-    pool: Pool,
+    pool: Pool<Sessions>,
     hosts: String,
-    tls: MakeRustlsConnect,
     step_timeout: Duration,
     wait_timeout: Duration,
     patience: Duration,
@@ -124,23 +123,18 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// A store that connects when it is first asked. Must be called within a runtime of tokio.
     pub fn open(config: &config::Postgres, options: &Options) -> Result<Self, StoreError> {
-        let connect::PoolSettings { driver, tls, hosts, connect_timeout } =
-            connect::pool_settings(config, APPLICATION_NAME, options.access == Access::Write)?;
-        // Fast: a lost connection is found out by the read, which is tried again, and not by a round trip before each.
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(driver, tls.clone(), recycling);
-        let pool = Pool::builder(manager)
+        let connect::Reach { hosts, longest } = connect::reach(config, APPLICATION_NAME)?;
+        let pool = Pool::builder(Sessions { postgres: config.clone(), access: options.access })
             .max_size(options.connections.max(1))
             .wait_timeout(Some(config.step_timeout))
-            .create_timeout(Some(connect_timeout))
-            .recycle_timeout(Some(connect_timeout))
+            .create_timeout(Some(longest))
+            .recycle_timeout(Some(longest))
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a pool with a runtime can have timeouts");
         Ok(Self {
             pool,
             hosts,
-            tls,
             step_timeout: config.step_timeout,
             wait_timeout: config.step_timeout,
             patience: options.patience,
@@ -196,17 +190,17 @@ impl Store {
         ask: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         let connection = self.pool.get().await.map_err(|error| self.no_connection(error))?;
-        let lease = Lease::new(connection, self.tls.clone());
+        let lease = Lease::new(connection);
         match tokio::time::timeout(self.step_timeout, lease.answer(ask)).await {
             Ok(answer) => answer.map_err(StoreError::from),
             Err(_) => Err(StoreError::Timeout(self.step_timeout)),
         }
     }
 
-    fn no_connection(&self, error: PoolError) -> StoreError {
+    fn no_connection(&self, error: PoolError<connect::ConnectError>) -> StoreError {
         match error {
-            PoolError::Backend(error) => StoreError::Connect(connect::classify(&self.hosts, error)),
-            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => StoreError::Busy(self.wait_timeout),
+            PoolError::Backend(error) => StoreError::Connect(error),
+            PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy(self.wait_timeout),
             error @ (PoolError::Timeout(_)
             | PoolError::Closed
             | PoolError::NoRuntimeSpecified

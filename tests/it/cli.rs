@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use jetcopy::private::PrivatePostgres;
 use serde_json::Value;
 
 use crate::support::{Daemon, World};
@@ -159,5 +160,40 @@ async fn store_shows_sizes_rows_and_jobs_with_timescaledb_and_without() {
         assert!(jobs.iter().any(|job| job["name"] == "frame_stats_1m"), "{report}");
         let table = text(&jetcopy(&["store"], &config).await.stdout);
         assert!(table.contains("frame_metadata") && table.contains("LAST STATUS"), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_url_the_database_is_the_one_that_the_variables_of_other_programs_name() {
+    let postgres = PrivatePostgres::shared_plain().unwrap();
+    let url = postgres.create_database().await.unwrap();
+    let (port, database) = (postgres.port().to_string(), url.rsplit('/').next().unwrap().to_owned());
+    let directory = tempfile::tempdir().unwrap();
+    let services = directory.path().join("services.conf");
+    std::fs::write(
+        &services,
+        format!("[here]\nhost=127.0.0.1\nport={port}\nuser=postgres\ndbname={database}\n"),
+    )
+    .unwrap();
+    let services = services.display().to_string();
+    let ways: [&[(&str, &str)]; 3] = [
+        &[("DATABASE_URL", &url)],
+        &[("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "postgres"), ("PGDATABASE", &database)],
+        &[("PGSERVICE", "here"), ("PGSERVICEFILE", &services)],
+    ];
+    for way in ways {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+        command
+            .args(["migrate", "--status"])
+            .current_dir(directory.path())
+            .env_clear()
+            .envs(way.iter().copied());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = text(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("pending"),
+            "{way:?}: {said}{}",
+            text(&output.stderr)
+        );
     }
 }

@@ -11,6 +11,7 @@ use super::report::Report;
 use super::{horizon, partitions};
 use crate::config::{Config, OnConflict, Pipeline, Table};
 use crate::decode::Decoder;
+use crate::exposure::{self, Exposure};
 use crate::migrate::{self, State};
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::direct_compress;
@@ -50,6 +51,9 @@ pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>,
         Err(error) => return report.failure(DATABASE, &error),
     };
     facts.judge(session.host(), report);
+    if let Some(Exposure { text, remedy, .. }) = exposure::of_database(&session) {
+        report.warn(DATABASE, text, remedy);
+    }
     pooler(config, &facts, report).await;
     if migrations(config, report).await {
         own_tables(&session.client, report).await;
@@ -65,10 +69,10 @@ pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>,
 
 fn unreachable(error: &ConnectError, report: &mut Report) {
     match error {
-        ConnectError::Config { .. } | ConnectError::Tls { .. } | ConnectError::Refused { .. } => {
-            report.failure(DATABASE, error);
+        ConnectError::Config { .. } | ConnectError::Refused { .. } => report.failure(DATABASE, error),
+        ConnectError::Tls { remedy, .. } | ConnectError::ReadOnly { remedy, .. } => {
+            report.error(DATABASE, chain(error), remedy);
         }
-        ConnectError::ReadOnly { remedy, .. } => report.error(DATABASE, chain(error), remedy),
         ConnectError::Superseded { .. } | ConnectError::NotWritable { .. } => {
             report.error(DATABASE, chain(error), "name the primary in postgres.url, or promote a standby");
         }

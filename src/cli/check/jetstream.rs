@@ -13,6 +13,7 @@ use super::CLIENT_NAME;
 use super::horizon;
 use super::report::Report;
 use crate::config::{Config, Pipeline};
+use crate::exposure::{self, Exposure};
 use crate::nats::{ConnectError, Connection};
 use crate::recovery::chain;
 use crate::subject::overlap;
@@ -64,6 +65,9 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
     let client = connection.client;
     let server = client.server_info();
     report.ok(NATS, format!("NATS server {} at {}:{}", server.version, server.host, server.port));
+    if let Some(Exposure { text, remedy, .. }) = exposure::of_nats(&server, &config.nats) {
+        report.warn(NATS, text, remedy);
+    }
     let (major, minor, patch) = subscribe::LEAST_SERVER;
     if !client.is_server_compatible(major, minor, patch) {
         report.error(

@@ -1,9 +1,8 @@
 //! Why there is no session.
 
 use std::error::Error as StdError;
-use std::path::Path;
 
-use crate::postgres::tls::TlsError;
+use crate::client_certificate::TlsError;
 
 /// A cause of any kind, kept as it came.
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
@@ -23,12 +22,12 @@ pub enum ConnectError {
         source: Option<Cause>,
     },
     /// The certificates do not fit: correct `[postgres.tls]`, `sslmode` or the server's certificate.
-    #[error(
-        "[postgres] no trusted TLS connection to {host}: check sslmode in the URL, ca_file, and the host's certificate"
-    )]
+    #[error("[postgres] no trusted TLS connection to {host}: {remedy}")]
     Tls {
         /// Host and port.
         host: String,
+        /// What would mend it.
+        remedy: String,
         /// What the TLS library said.
         #[source]
         source: Cause,
@@ -100,11 +99,6 @@ impl ConnectError {
 
 impl From<TlsError> for ConnectError {
     fn from(error: TlsError) -> Self {
-        let TlsError { setting, path, source } = error;
-        let problem = path.as_deref().map_or_else(
-            || "the system's certificates do not serve; name a ca_file".to_owned(),
-            |path: &Path| format!("{} does not serve", path.display()),
-        );
-        Self::Config { setting, problem, source: Some(source) }
+        Self::Config { setting: error.setting, problem: error.problem(), source: error.source }
     }
 }

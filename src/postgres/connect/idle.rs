@@ -5,13 +5,10 @@
 //! session and not by a later `SET`: behind a transaction pooler, a `SET` would reach whoever gets that backend next. A
 //! pooler that does not take the option ends no session of ours for the server's reasons, so it is left as it is.
 
-use std::time::Duration;
-
 use tokio_postgres::SimpleQueryMessage;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::settings::Target;
-use super::{Session, connect_target};
+use super::settings::Route;
+use super::{HostInfo, Session, connect_host};
 
 /// The setting came with PostgreSQL 14; on older servers it is NULL.
 const ASK: &str = "SELECT current_setting('idle_session_timeout', true)";
@@ -19,14 +16,8 @@ const ASK: &str = "SELECT current_setting('idle_session_timeout', true)";
 const OPTION: &str = "-c idle_session_timeout=0";
 
 /// The session, or another one in its place that may idle without end.
-pub(super) async fn patient(
-    session: Session,
-    target: &Target,
-    driver_config: &tokio_postgres::Config,
-    connector: &MakeRustlsConnect,
-    timeout: Duration,
-) -> Session {
-    let answer = tokio::time::timeout(timeout, session.client.simple_query(ASK)).await;
+pub(super) async fn patient(session: Session, host: &HostInfo, route: &Route) -> Session {
+    let answer = tokio::time::timeout(route.timeout, session.client.simple_query(ASK)).await;
     // A session that does not answer shows it at its first use.
     let Ok(Ok(answer)) = answer else { return session };
     let limited = answer.iter().any(|message| match message {
@@ -36,10 +27,8 @@ pub(super) async fn patient(
     if !limited {
         return session;
     }
-    let mut config = driver_config.clone();
-    let options = driver_config.get_options().map_or_else(String::new, |given| format!("{given} "));
-    config.options(format!("{options}{OPTION}"));
-    match connect_target(target, &config, connector, timeout).await {
+    let given = route.info.options.as_deref().map_or_else(String::new, |given| format!("{given} "));
+    match connect_host(route, host, Some(&format!("{given}{OPTION}"))).await {
         Ok(patient) => {
             session.close().await;
             patient

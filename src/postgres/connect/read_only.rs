@@ -1,30 +1,17 @@
 //! Why a primary takes no writes.
 //!
-//! It asks over a connection of its own, where no host takes writes: a standby is meant to take none, and a primary may have
-//! been told so for everyone, for a role or for a database.
+//! A standby is meant to take none, and a primary may have been told so for everyone, for a role or for a database.
 
 use std::time::Duration;
 
-use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres_rustls::MakeRustlsConnect;
-
-use super::settings::Target;
-use super::{ConnectError, connect_target};
+use super::{ConnectError, Session};
 
 /// Where the setting that the session began with comes from.
 const ASK: &str = "SELECT pg_is_in_recovery(), s.setting = 'on', s.source, quote_ident(current_user), \
      quote_ident(current_database()) FROM pg_settings s WHERE s.name = 'default_transaction_read_only'";
 
-/// Why `target` takes no writes; `None` where it is a standby, or does not say.
-pub(super) async fn reason(
-    target: &Target,
-    config: &tokio_postgres::Config,
-    connector: &MakeRustlsConnect,
-    timeout: Duration,
-) -> Option<ConnectError> {
-    let mut config = config.clone();
-    config.target_session_attrs(TargetSessionAttrs::Any);
-    let session = connect_target(target, &config, connector, timeout).await.ok()?;
+/// Why the server takes no writes; `None` where it is a standby, or does not say.
+pub(super) async fn reason(session: &Session, timeout: Duration) -> Option<ConnectError> {
     let asked = tokio::time::timeout(timeout, session.client.query_typed_one(ASK, &[])).await;
     let row = asked.ok()?.ok()?;
     let (standby, read_only): (bool, bool) = (row.try_get(0).ok()?, row.try_get(1).ok()?);

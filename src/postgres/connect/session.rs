@@ -1,7 +1,6 @@
 //! A connection, the task that drives it, and what the server says unasked.
 
 use std::error::Error as _;
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::postgres::tls::Connector;
 
 /// How long [`Session::close`] waits for the goodbye to leave: it is one small packet, and a server that does not take
 /// it sees the closed socket instead.
@@ -31,7 +31,8 @@ pub struct Session {
     /// The client. Replace the whole session where it fails.
     pub client: Client,
     host: String,
-    tls: Tls,
+    tls: Connector,
+    transport: Transport,
     server_version: u32,
     sync_wait_cancelled: Arc<AtomicBool>,
     warnings_matter: Arc<AtomicBool>,
@@ -39,13 +40,17 @@ pub struct Session {
     driver: Driver,
 }
 
-/// What connects once more, to cancel a statement.
-struct Tls(MakeRustlsConnect);
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
-    }
+/// How a session is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// It does not leave this machine.
+    Local,
+    /// Encrypted, and an authority vouches for the other side.
+    Verified,
+    /// Encrypted, with whoever answers.
+    Unverified,
+    /// In plain text.
+    Plain,
 }
 
 /// The driving task, which ends with its owner: dropping the client alone does not end it while replies are due.
@@ -64,7 +69,8 @@ impl Session {
         client: Client,
         connection: Connection<Socket, S>,
         host: String,
-        tls: MakeRustlsConnect,
+        tls: Connector,
+        transport: Transport,
     ) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -80,8 +86,17 @@ impl Session {
             let _runs = runs;
             poll_messages(connection, &cancelled, &shown).await;
         }));
-        let tls = Tls(tls);
-        Self { client, host, tls, server_version, sync_wait_cancelled, warnings_matter, driver_runs, driver }
+        Self {
+            client,
+            host,
+            tls,
+            transport,
+            server_version,
+            sync_wait_cancelled,
+            warnings_matter,
+            driver_runs,
+            driver,
+        }
     }
 
     /// Host and port that answered.
@@ -90,10 +105,16 @@ impl Session {
         &self.host
     }
 
+    /// How it is reached.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
     /// Asks the server to end the statement that runs; it fails with 57014, if it was still running.
     pub async fn cancel(&self) {
         let token = self.client.cancel_token();
-        match timeout(CANCEL_TIMEOUT, token.cancel_query(self.tls.0.clone())).await {
+        match timeout(CANCEL_TIMEOUT, token.cancel_query(self.tls.clone())).await {
             Ok(Ok(())) => {}
             // The statement ends by itself, or with its connection.
             Ok(Err(error)) => tracing::debug!(%error, "a statement could not be cancelled"),

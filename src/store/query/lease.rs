@@ -4,27 +4,46 @@
 //! for any more, since the future was dropped or took too long, leaves the pool: its place is free at once, the server is asked
 //! to cancel the statement, and the connection ends.
 
-use std::time::Duration;
-
-use deadpool_postgres::Object;
+use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, error::Severity};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How long the request to cancel may take: it is one connection and one packet, and without it the statement ends by
-/// itself.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{APPLICATION_NAME, Access};
+use crate::config;
+use crate::postgres::connect::{self, ConnectError, Session};
+
+/// Makes the pool's sessions, as all others are made.
+pub(super) struct Sessions {
+    pub(super) postgres: config::Postgres,
+    pub(super) access: Access,
+}
+
+impl Manager for Sessions {
+    type Type = Session;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Session, ConnectError> {
+        match self.access {
+            Access::Write => connect::connect(&self.postgres, APPLICATION_NAME).await,
+            Access::Read => connect::connect_any(&self.postgres, APPLICATION_NAME).await,
+        }
+    }
+
+    // A lost connection is found out by the read, which is tried again, and not by a round trip before each.
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<ConnectError> {
+        if session.is_closed() { Err(RecycleError::message("the connection is lost")) } else { Ok(()) }
+    }
+}
 
 /// A connection of the pool while a statement runs on it.
 pub(super) struct Lease {
     /// `None` once it went back.
-    connection: Option<Object>,
-    tls: MakeRustlsConnect,
+    connection: Option<Object<Sessions>>,
 }
 
 impl Lease {
-    pub(super) fn new(connection: Object, tls: MakeRustlsConnect) -> Self {
-        Self { connection: Some(connection), tls }
+    pub(super) fn new(connection: Object<Sessions>) -> Self {
+        Self { connection: Some(connection) }
     }
 
     /// Waits for an answer and gives the connection back, unless the answer says that it is of no use.
@@ -32,9 +51,8 @@ impl Lease {
         mut self,
         ask: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, tokio_postgres::Error> {
-        let client: &Client =
-            self.connection.as_ref().expect("a lease holds its connection until it is answered");
-        let answer = ask(client).await;
+        let session = self.connection.as_ref().expect("a lease holds its connection until it is answered");
+        let answer = ask(&session.client).await;
         let healthy = match &answer {
             Ok(_) => true,
             Err(error) => error.as_db_error().is_some_and(|error| {
@@ -56,14 +74,9 @@ impl Drop for Lease {
         if connection.is_closed() {
             return;
         }
-        let tls = self.tls.clone();
         runtime.spawn(async move {
-            let token = connection.cancel_token();
-            if tokio::time::timeout(CANCEL_TIMEOUT, token.cancel_query(tls)).await.is_err() {
-                tracing::debug!("a statement that nobody waits for could not be cancelled in time");
-            }
-            // Held until here, so that the request meets this statement and no other.
-            drop(connection);
+            // Held until it is answered, so that the request meets this statement and no other.
+            connection.cancel().await;
         });
     }
 }

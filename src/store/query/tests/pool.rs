@@ -147,7 +147,7 @@ async fn reads_and_changes_work_through_a_transaction_pooler() {
 
 #[tokio::test]
 async fn wrong_settings_are_told_at_once() {
-    let error = Store::open(&settings("postgres://"), &Options::default());
+    let error = Store::open(&settings("postgres://a:b:c"), &Options::default());
     assert!(matches!(error, Err(StoreError::Connect(connect::ConnectError::Config { .. }))), "{error:?}");
     let world = World::shared().await;
     let absent = world.url.rsplit_once('/').unwrap().0.to_owned() + "/absent";
