@@ -43,7 +43,9 @@ def pinned(image):
 
 def known_secrets():
     script = (ROOT / "scripts/compose-secrets.sh").read_text()
-    return set(re.findall(r"^secret (\w+)$", script, re.M)) | set(re.findall(r">secrets/(\w+)$", script, re.M))
+    made = re.findall(r"^secret (\w+)$", script, re.M) + re.findall(r">secrets/(\w+)$", script, re.M)
+    signed = re.findall(r"^ +certificate (\w+)$", script, re.M)
+    return {*made, "ca_crt", *(f"{name}_{kind}" for name in signed for kind in ("crt", "key"))}
 
 
 def check_path(where, path):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the secrets that docker-compose.yml and docker-compose.db.yml hand over, in secrets/; keeps those that are there.
+# Makes the secrets and certificates that docker-compose.yml and docker-compose.db.yml hand over, in secrets/; keeps those that are there.
 #
 # The directory is closed to others. The files in it are not, since each container reads its own as a user of its own.
 set -euo pipefail
@@ -22,6 +22,26 @@ secret nats_password
 secret nats_publisher_password
 secret grafana_password
 secret pgadmin_password
+
+# An authority of one's own, and what it signs for each server, under the names by which containers and this machine reach it. They
+# hold for ten years; make them anew by removing secrets/ca_crt, and docs/deployment.md tells how the servers take them.
+extensions() { printf 'basicConstraints=%s\nsubjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\n' "$1" "$2"; }
+
+certificate() {
+    openssl req -new -newkey rsa:2048 -nodes -subj "/CN=$1" -keyout "secrets/$1_key" -out "secrets/$1_csr" 2>/dev/null
+    extensions CA:FALSE "$1" >secrets/extensions
+    openssl x509 -req -in "secrets/$1_csr" -CA secrets/ca_crt -CAkey secrets/ca_key -CAcreateserial -days 3650 \
+        -extfile secrets/extensions -out "secrets/$1_crt" 2>/dev/null
+    chmod 644 "secrets/$1_key"
+    rm "secrets/$1_csr" secrets/extensions
+}
+
+if ! [ -s secrets/ca_crt ]; then
+    openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=jetcopy-compose -keyout secrets/ca_key \
+        -out secrets/ca_crt 2>/dev/null
+    certificate nats
+    certificate timescaledb
+fi
 
 for role in jetcopy:jetcopy_password jetcopy_monitor:monitor_password; do
     printf '"%s" "%s"\n' "${role%%:*}" "$(cat "secrets/${role#*:}")"

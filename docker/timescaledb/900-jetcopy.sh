@@ -25,5 +25,12 @@ if [ -r /usr/share/jetcopy/roles.sql ]; then
 fi
 login jetcopy_monitor pg_monitor monitor_password
 
+# TLS, where a certificate is handed over. The server takes no key that others may read, so it gets a copy.
+if [ -r /run/secrets/timescaledb_key ]; then
+    install -m 644 /run/secrets/timescaledb_crt "$PGDATA/server.crt"
+    install -m 600 /run/secrets/timescaledb_key "$PGDATA/server.key"
+    echo "ssl = on" >>"$PGDATA/postgresql.conf"
+fi
+
 # Only with the database's own settings does it load what these extensions need at the next start.
 echo "include_if_exists = '/etc/postgresql/small.conf'" >>"$PGDATA/postgresql.conf"
