@@ -178,7 +178,21 @@ async fn the_daemon_lets_letters_expire_by_itself_and_goes_on() {
     let (world, config, daemon) = carried().await;
     world.run(&config, &["migrate", "--yes"]).await.well();
     daemon.kill();
-    age(&world, "true").await;
+    age(&world, "sequence = 3").await;
+    // Who may add letters and no more lets them expire, and not sooner than was set.
+    let role = format!("writer_of_{}", world.stream.to_lowercase());
+    let writer = jetcopy::private::connect(&world.own_url).await.unwrap();
+    let least = format!(
+        "CREATE ROLE {role}; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
+         GRANT INSERT ON jetcopy.dead_letters TO {role}; SET ROLE {role}"
+    );
+    writer.batch_execute(&least).await.unwrap();
+    let expire = "SELECT jetcopy.expire_dead_letters()";
+    assert_eq!(writer.query_one(expire, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let drop = format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}");
+    writer.batch_execute(&drop).await.unwrap();
+    assert_eq!(letters(&world, "expired_at IS NOT NULL").await, 1);
+    age(&world, "sequence <> 3").await;
     let daemon = Daemon::start(&world.config(&pipelines(&RETENTION.replace("1h", "50ms"))));
     eventually("all payloads to go", || async { letters(&world, "expired_at IS NULL").await == 0 }).await;
     world.publish("events", [json!({"parts": [{"id": 5}]}).to_string()]).await;
