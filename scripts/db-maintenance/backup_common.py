@@ -188,12 +188,16 @@ class Server:
         environment = {"PGOPTIONS": f"{self.environment.get('PGOPTIONS', '')} {options}".strip()}
         where = self.conninfo(database)
         named = [f"--dbname={where}"] if where else []
-        return self.run("psql", *PSQL, *named, input=sql, environment=environment, quiet=QUIET)
+        return self.run("psql", *PSQL, *named, input=PINNED + sql, environment=environment, quiet=QUIET)
 
     def json(self, sql, database=None, options=""):
         """The single value of a statement, as JSON."""
         return json.loads(self.psql(sql, database, options))
 
+
+# The first statement of each session. Else a function or an operator that somebody made in a schema of the path, and that
+# fits a call better than the server's own, would run here with the rights of whoever backs up or restores.
+PINNED = "SET search_path = pg_catalog, pg_temp;\n"
 
 # What TimescaleDB says of each rename. Its workers are started when the database has its name.
 QUIET = (r"you need to manually restart any running background workers",)
@@ -227,6 +231,7 @@ class Session:
             encoding="utf-8",
             bufsize=1,
         )
+        self.ask(PINNED)
 
     def __enter__(self):
         return self
@@ -279,9 +284,9 @@ def without_password(url):
 
 
 def digest(path):
-    """Size and SHA-256 of a file."""
+    """Size and SHA-256 of a file, which is no link to another."""
     sha256 = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         while block := file.read(1 << 20):
             sha256.update(block)
         return {"bytes": file.tell(), "sha256": sha256.hexdigest()}

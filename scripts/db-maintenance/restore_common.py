@@ -197,11 +197,11 @@ def fill(server, backup, database, given):
     if version:
         # With the version of the backup: its catalog is restored as it was. In a session of its own, since the extension
         # is loaded at a session's begin.
-        server.psql(f"CREATE EXTENSION IF NOT EXISTS timescaledb VERSION {literal(version)};", database)
+        server.psql(f"CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public VERSION {literal(version)};", database)
         there = server.psql("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb';", database).strip()
         if there != version:
             raise Failure(f"the database has TimescaleDB {there}, and the backup needs {version}: use a new database")
-        server.psql("SELECT timescaledb_pre_restore();", database)
+        call_timescaledb(server, database, "timescaledb_pre_restore")
     restore = [
         "--exit-on-error",
         "--no-password",
@@ -259,4 +259,10 @@ def compare(server, backup, database):
 def go_live(server, backup, database):
     """Lets TimescaleDB's jobs run."""
     if backup.manifest["timescaledb"] is not None:
-        server.psql("SELECT timescaledb_post_restore();", database)
+        call_timescaledb(server, database, "timescaledb_post_restore")
+
+
+def call_timescaledb(server, database, function):
+    """Calls a function of the extension, in the schema where that lies."""
+    schema = server.psql("SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'timescaledb';", database).strip()
+    server.psql(f"SELECT {schema}.{function}();", database)

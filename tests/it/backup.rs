@@ -2,6 +2,7 @@
 //! one.
 
 mod place;
+mod planted;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

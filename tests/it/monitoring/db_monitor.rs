@@ -1,12 +1,13 @@
 //! `db-monitor` over a short run with outages.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use jetcopy::private::{PostgresOptions, PrivatePostgres, Stop, connect};
 
 use super::own;
-use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
+use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually};
 
 /// The script with its own directory; it is stopped when this is dropped.
 struct Monitor {
@@ -37,7 +38,7 @@ impl Monitor {
     fn column(&self, index: usize) -> Vec<String> {
         let samples = std::fs::read_to_string(self.directory.join("samples.csv")).unwrap();
         // The last line may be on its way.
-        let lines = samples.lines().skip(1).filter(|line| line.matches(',').count() == 16);
+        let lines = samples.lines().skip(1).filter(|line| line.matches(',').count() == 17);
         lines.map(|line| line.split(',').nth(index).unwrap().to_owned()).collect()
     }
 
@@ -53,6 +54,45 @@ impl Drop for Monitor {
     fn drop(&mut self) {
         let _ = self.call(&["stop"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn db_monitor_asks_a_daemon_with_its_token_and_takes_a_standby_for_well() {
+    const DAEMON_UP: usize = 7;
+    const WAITING: usize = 17;
+    let postgres = PrivatePostgres::shared_plain().unwrap();
+    let world = World::with_postgres(&postgres).await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let token = world.directory.path().join("token");
+    std::fs::write(&token, "a-token-of-some-length\n").unwrap();
+    let config = world.config(&format!("token_file = \"{}\"\n{EVENTS}", token.display()));
+    let owner = Daemon::start(&world.config_file("owner.toml", EVENTS));
+    world.publish("a", [event(1)]).await;
+    world.drained("events", &owner).await;
+    let standby = Daemon::start(&config);
+    standby.says("http=").await;
+    let monitor =
+        Monitor { directory: world.directory.path().join("monitor"), database: world.own_url.clone() };
+    let http = format!("http://{}", standby.http_address());
+    monitor.says(&["start", "--interval", "0.2", "--http", &http]);
+    monitor.sees(DAEMON_UP, "0").await;
+    monitor.says(&["stop"]);
+    let with_token = ["start", "--fresh", "--interval", "0.2", "--http", &http, "--token-file"];
+    monitor.says(&[&with_token[..], &[token.to_str().unwrap()]].concat());
+    monitor.sees(DAEMON_UP, "1").await;
+    monitor.sees(WAITING, "1").await;
+    let pid = std::fs::read_to_string(monitor.directory.join("pid")).unwrap();
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim())).unwrap();
+    assert!(arguments.contains("token") && !arguments.contains("a-token-of-some-length"), "{arguments}");
+    let report = monitor.says(&["report"]);
+    assert!(report.contains("it was a standby"), "{report}");
+    monitor.says(&["stop"]);
+
+    // Of a directory that others may write to, nothing is read and nothing is written there.
+    std::fs::set_permissions(&monitor.directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (started, refusal) = monitor.call(&["start"]);
+    assert!(!started && refusal.contains("can be changed by others"), "{refusal}");
+    std::fs::set_permissions(&monitor.directory, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
