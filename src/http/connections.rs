@@ -1,8 +1,9 @@
 //! Connections, and what a client may take of the daemon by them.
 //!
-//! Guarantees: open connections, the size of a request's head, the time it takes to arrive and the life of a connection
-//! are bounded, so that no client can hold up the others, or the pipelines, for long. When the listener fails to accept,
-//! as without file descriptors, it is tried again. It does not tell clients apart: one may use all the connections.
+//! Guarantees: open connections, the size of a request's head, the time it takes to arrive and the life of a
+//! connection are bounded, so that no client can hold up the others, or the pipelines, for long. Connections
+//! are accepted at once; where there is no room for one more, [`places`] says which goes. When the listener
+//! fails to accept, as without file descriptors, it is tried again.
 
 use std::io;
 use std::pin::pin;
@@ -11,17 +12,26 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+
+mod places;
+
+use places::{Place, Places};
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Open connections; more wait in the kernel's queue.
-    pub(super) connections: u32,
+    /// Open connections.
+    pub(super) connections: usize,
+    /// Of these, those that one peer may have.
+    pub(super) of_peer: usize,
+    /// Of these, those that only this machine may have.
+    pub(super) kept_for_loopback: usize,
     /// How long the head of a request may take to arrive, also the next one of a connection that is kept.
     pub(super) head_timeout: Duration,
     /// Bytes of a request's head.
@@ -34,25 +44,34 @@ pub(super) struct Limits {
     pub(super) last_answer: Duration,
 }
 
+impl Limits {
+    const DEFAULT: Self = Self {
+        // Far more than scrapers, probes and a few people with the page open need, and few file descriptors.
+        connections: 128,
+        // A browser opens six to a host; a proxy with all of them behind it keeps some more.
+        of_peer: 32,
+        // Probes, `jetcopy status`, a scraper and a proxy on this machine.
+        kept_for_loopback: 16,
+        // The page asks every two seconds, and a scraper connects anew without loss.
+        head_timeout: Duration::from_secs(10),
+        // A browser behind a proxy sends some kilobytes of cookies.
+        head_bytes: 32 * 1024,
+        head_lines: 64,
+        // A client that takes nothing of its answer is gone after that, too.
+        life: Duration::from_mins(5),
+        // Answers are made in milliseconds; a slow line takes seconds for the largest.
+        last_answer: Duration::from_secs(10),
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            // Far more than scrapers, probes and a few people with the page open need, and few file descriptors.
-            connections: 128,
-            // The page asks every two seconds, and a scraper connects anew without loss.
-            head_timeout: Duration::from_secs(10),
-            // A browser behind a proxy sends some kilobytes of cookies.
-            head_bytes: 32 * 1024,
-            head_lines: 64,
-            // A client that takes nothing of its answer is gone after that, too.
-            life: Duration::from_mins(5),
-            // Answers are made in milliseconds; a slow line takes seconds for the largest.
-            last_answer: Duration::from_secs(10),
-        }
+        Self::DEFAULT
     }
 }
 
-/// How long to wait before a listener that failed is asked again: file descriptors come back when something ends.
+/// How long to wait before a listener that failed is asked again: file descriptors come back when something
+/// ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until `shutdown` resolves and the answers under way are given.
@@ -62,19 +81,15 @@ pub(super) async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let places = Places::default();
     let (stop, stopped) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
-            (place, listener.accept().await)
-        };
-        let (place, stream) = tokio::select! {
+        let (stream, address) = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     if !is_of_one_client(&error) {
                         tracing::warn!(%error, "cannot accept HTTP connections; trying again");
@@ -84,15 +99,13 @@ pub(super) async fn serve(
                 }
             },
         };
-        let (router, stopped) = (router.clone(), stopped.clone());
-        tokio::spawn(async move {
-            converse(stream, router, limits, stopped).await;
-            drop(place);
-        });
+        let Some(place) = places.take(address.ip(), &limits) else { continue };
+        tokio::spawn(converse(stream, router.clone(), limits, Arc::new(place), stopped.clone()));
     }
     stop.send_replace(true);
-    // All places are free again when the last connection has ended; each ends in time by itself.
-    drop(places.acquire_many(limits.connections).await);
+    // Each connection has a receiver until it has ended, which it does in time by itself.
+    drop(stopped);
+    stop.closed().await;
 }
 
 /// Whether the client went away while it was accepted.
@@ -102,22 +115,41 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 /// One connection, to its end.
-async fn converse(stream: TcpStream, router: Router, limits: Limits, mut stopped: watch::Receiver<bool>) {
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    limits: Limits,
+    place: Arc<Place>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
     builder.max_headers(limits.head_lines).max_header_size(limits.head_bytes);
     // The limit of the head is looked at when it has been read: what is read ahead is bounded, too.
     builder.max_buf_size(2 * limits.head_bytes);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        let (answer, place) = (router.call(request), Arc::clone(&place));
+        place.is_answering(true);
+        async move {
+            let answer = answer.await;
+            place.is_answering(false);
+            answer
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         // What a client did wrong is answered where it can be; nobody else needs to know.
         _ = connection.as_mut() => return,
+        () = place.given_up() => return,
         _ = stopped.wait_for(|&stopped| stopped) => {}
         () = sleep(limits.life) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(limits.last_answer, connection).await;
+    tokio::select! {
+        _ = timeout(limits.last_answer, connection) => {}
+        () = place.given_up() => {}
+    }
 }
 
 #[cfg(test)]

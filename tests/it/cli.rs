@@ -1,5 +1,6 @@
 //! What the commands say and how they exit.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -196,4 +197,24 @@ async fn without_a_url_the_database_is_the_one_that_the_variables_of_other_progr
             text(&output.stderr)
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_is_answered_beside_hundreds_of_connections_that_send_half_a_head() {
+    let world = World::new().await;
+    let config = world.config(PIPELINE);
+    let daemon = Daemon::start(&config);
+    daemon.says("http=").await;
+    let address = daemon.http_address();
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ").unwrap();
+        silent.push(stream);
+    }
+    let path = world.directory.path().join("healthcheck.toml");
+    std::fs::write(&path, format!("http.listen = \"{address}\"\n")).unwrap();
+    let output = jetcopy(&["healthcheck"], &path).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    drop(silent);
 }

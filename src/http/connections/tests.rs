@@ -103,15 +103,23 @@ async fn a_connection_ends_after_its_life_also_when_it_keeps_asking() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_one_that_ends() {
-    let server = Running::start(Limits { connections: 2, ..Limits::default() }).await;
-    let (first, _second) = (server.connect().await, server.connect().await);
-    let mut third = server.connect().await;
-    third.write_all(REQUEST).await.unwrap();
-    let mut byte = [0];
-    assert!(timeout(SOON, third.peek(&mut byte)).await.is_err(), "it was served beside two others");
-    drop(first);
-    assert!(answer(&mut third).await.starts_with("HTTP/1.1 200 OK"));
+async fn hundreds_of_connections_that_send_half_a_head_keep_nobody_out() {
+    let server = Running::start(Limits::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        let mut stream = server.connect().await;
+        stream.write_all(&REQUEST[..20]).await.unwrap();
+        silent.push(stream);
+    }
+    let mut asking = server.connect().await;
+    asking.write_all(REQUEST).await.unwrap();
+    let answered = timeout(Limits::default().head_timeout / 2, answer(&mut asking)).await;
+    assert!(answered.expect("it is kept out").starts_with("HTTP/1.1 200 OK"));
+    // The oldest went first, and the latest are there.
+    assert_eq!(rest(&mut silent[0]).await, "");
+    let latest = silent.last_mut().unwrap();
+    latest.write_all(&REQUEST[20..]).await.unwrap();
+    assert!(answer(latest).await.starts_with("HTTP/1.1 200 OK"));
 }
 
 #[tokio::test]
