@@ -50,6 +50,7 @@
 //! - [`history`]: the last quarter of an hour of every pipeline, in memory.
 //! - [`http`]: the status page, metrics, health and status for people and scrapers.
 //! - [`logging`]: where log lines go and how they look.
+//! - [`terminal`]: what of a text may reach a terminal.
 //! - [`audit`]: the proof that each message is in its place once.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
 //! - [`replay`]: a stretch of a stream again, into tables beside the ones it is in.
@@ -109,5 +110,6 @@ pub mod subject;
 pub mod subscribe;
 pub mod superseded;
 pub mod supervise;
+pub mod terminal;
 pub mod unreadable;
 pub mod write;

@@ -20,6 +20,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Log, LogFormat};
+use crate::terminal;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +79,13 @@ impl Dropped {
 
 /// Sets up the log of a command that answers and ends.
 pub fn init(log: &Log) -> Result<(), LoggingError> {
-    set_up(log, BoxMakeWriter::new(io::stderr))
+    set_up(log, BoxMakeWriter::new(|| terminal::Log(io::stderr())))
 }
 
 /// Sets up the log of a daemon: a thread of its own writes it, so that no other waits for who reads it.
 pub fn init_daemon(log: &Log) -> Result<Daemon, LoggingError> {
     let failed = Arc::new(AtomicU64::new(0));
-    let lines = Lines { to: io::stderr(), failed: Arc::clone(&failed) };
+    let lines = Lines { to: terminal::Log(io::stderr()), failed: Arc::clone(&failed) };
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(WAITING_LINES)

@@ -11,6 +11,7 @@ use crate::control;
 use crate::control::accept::{self, Again, CLIENT_NAME, Error, Plan};
 use crate::loss::Cause;
 use crate::postgres::connect;
+use crate::terminal::say;
 
 /// Arguments of `jetcopy accept-loss`.
 #[derive(Debug, clap::Args)]
@@ -38,27 +39,25 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
         let open = accept::open(&session, pipeline).await?;
         if open.is_empty() {
-            println!("pipeline {name} has no loss to accept");
+            say!("pipeline {name} has no loss to accept");
             return Ok::<_, Error>(true);
         }
         let tell_losses = |verb| {
             for accept::Open { stream, first, last, cause, detected } in &open {
-                println!(
-                    "{verb}: stream {stream}, sequences {first} to {last}, {cause}, detected {detected}"
-                );
+                say!("{verb}: stream {stream}, sequences {first} to {last}, {cause}, detected {detected}");
             }
         };
         tell_losses("open");
         match accept::plan(config, pipeline, &session, args.after).await? {
             Some(plan) => tell(name, &plan),
-            None => println!("none of them holds pipeline {name} up now"),
+            None => say!("none of them holds pipeline {name} up now"),
         }
         if args.yes {
             accept::accept(&session, pipeline, args.after).await?;
             tell_losses("accepted");
-            println!("the pipeline goes on past them, a running daemon within 10 s");
+            say!("the pipeline goes on past them, a running daemon within 10 s");
         } else {
-            println!("nothing was changed; --yes does it");
+            say!("nothing was changed; --yes does it");
         }
         session.close().await;
         Ok(args.yes || args.dry_run)
@@ -68,20 +67,20 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 
 fn tell(pipeline: &str, plan: &Plan) {
     let Plan { checkpoint, stream: (first, last), loss, after, messages, again, .. } = plan;
-    println!("{loss}");
-    println!("the stream holds sequences {first} to {last}; the checkpoint stands at {checkpoint}");
-    println!("pipeline {pipeline} would go on after sequence {after}, and read {messages} messages");
+    say!("{loss}");
+    say!("the stream holds sequences {first} to {last}; the checkpoint stands at {checkpoint}");
+    say!("pipeline {pipeline} would go on after sequence {after}, and read {messages} messages");
     if let Some(proven) = plan.forked_after {
-        println!(
+        say!(
             "stream and tables went apart somewhere after sequence {proven}: the stream was there, as a mirror, before the last \
              message that was written, and may have taken messages of its own since"
         );
     }
     match again {
-        Again::Certain(0) => println!("none of them is in the tables"),
-        Again::Certain(count) => println!("{count} of them were written before, and would come again"),
-        Again::Perhaps(0) => println!("none of them has the sequence of one that was written"),
-        Again::Perhaps(count) => println!(
+        Again::Certain(0) => say!("none of them is in the tables"),
+        Again::Certain(count) => say!("{count} of them were written before, and would come again"),
+        Again::Perhaps(0) => say!("none of them has the sequence of one that was written"),
+        Again::Perhaps(count) => say!(
             "{count} of them have sequences of messages that were written: if they are the same messages, they would come \
              again; then name the last one that is in the tables: --after {}",
             checkpoint.min(last)
@@ -89,7 +88,7 @@ fn tell(pipeline: &str, plan: &Plan) {
     }
     super::rewind::tell_doubled(&plan.tables);
     if loss.cause == Cause::Recreated {
-        println!(
+        say!(
             "no message that the stream still holds proves that it is the same as before; if it is, each is at its \
              sequence with the time at which it was first stored"
         );

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use super::{Failure, UnknownPipeline};
 use crate::audit::audit;
 use crate::config::Config;
+use crate::terminal;
 
 /// Arguments of `jetcopy audit`.
 #[derive(Debug, clap::Args)]
@@ -27,12 +28,12 @@ pub struct Args {
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
     let report = audit(config, pipeline, args.since).await.map_err(Failure::failed)?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report).map_err(Failure::failed)?;
-        writeln!(out).map_err(Failure::failed)?;
+    let text = if args.json {
+        let text = serde_json::to_string_pretty(&report).map_err(Failure::failed)? + "\n";
+        terminal::json(&text).into_owned()
     } else {
-        write!(out, "{report}").map_err(Failure::failed)?;
-    }
+        terminal::lines(&report.to_string()).into_owned()
+    };
+    io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::failed)?;
     if report.differences == 0 { Ok(()) } else { Err(Failure::Told) }
 }

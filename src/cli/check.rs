@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::Failure;
 use crate::config::Config;
+use crate::terminal;
 use report::Report;
 
 mod database;
@@ -39,7 +40,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let horizons = jetstream::look(config, &mut report).await;
     database::look(config, &horizons, &mut report).await;
     let mut out = io::stdout().lock();
-    let text = if args.json { report.json() } else { report.text(out.is_terminal()) };
+    let text =
+        if args.json { terminal::json(&report.json()).into_owned() } else { report.text(out.is_terminal()) };
     out.write_all(text.as_bytes()).map_err(Failure::failed)?;
     if report.errors() == 0 { Ok(()) } else { Err(Failure::Told) }
 }

@@ -1,4 +1,6 @@
-//! Rows of text in columns that line up.
+//! Rows of text in columns that line up. Each cell is a piece of a line, whatever is in it.
+
+use crate::terminal;
 
 /// Space between columns.
 const GAP: &str = "  ";
@@ -11,8 +13,10 @@ pub(super) fn render<const N: usize>(header: [&str; N], right: [bool; N], rows: 
 
 /// The same where the columns are known when it runs; every row has as many as `header`.
 pub(super) fn lines(header: &[&str], right: &[bool], rows: &[impl AsRef<[String]>]) -> String {
+    let clean = |row: &[String]| row.iter().map(|cell| terminal::within(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| clean(row.as_ref())).collect();
     let width = |column: usize| {
-        let cells = rows.iter().map(|row| row.as_ref()[column].chars().count());
+        let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
@@ -24,7 +28,7 @@ pub(super) fn lines(header: &[&str], right: &[bool], rows: &[impl AsRef<[String]
         });
         cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned() + "\n"
     };
-    let rows = rows.iter().map(|row| line(row.as_ref().iter().map(String::as_str).collect()));
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
     std::iter::once(line(header.to_vec())).chain(rows).collect()
 }
 

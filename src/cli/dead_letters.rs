@@ -16,6 +16,7 @@ use crate::control;
 use crate::dead_letter::kept::{self, Filter, Order};
 use crate::dead_letter::retry::{Outcome, Retrier};
 use crate::postgres::connect::{self, Session};
+use crate::terminal::{self, say};
 
 mod show;
 
@@ -186,9 +187,9 @@ async fn list(config: &Config, filter: &Filter) -> Result<(), Error> {
         rows.push(show::row(&letter));
     }
     if rows.is_empty() {
-        println!("no dead letters");
+        say!("no dead letters");
     } else {
-        print!("{}", columns::render(show::HEADER, show::RIGHT, &rows));
+        say!("{}", columns::render(show::HEADER, show::RIGHT, &rows).trim_end());
     }
     session.close().await;
     Ok(())
@@ -198,7 +199,7 @@ async fn show_one(config: &Config, id: i64) -> Result<(), Error> {
     let session = connect::connect_any(&config.postgres, APPLICATION_NAME).await?;
     let filter = Filter { ids: Some(vec![id]), ..Filter::default() };
     let letter = pin!(kept::select(&session.client, &filter, Order::OldestFirst).await?).try_next().await?;
-    print!("{}", show::text(&letter.ok_or(Error::Unknown(id))?));
+    say!("{}", show::text(&letter.ok_or(Error::Unknown(id))?).trim_end());
     session.close().await;
     Ok(())
 }
@@ -222,23 +223,23 @@ async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
             }
             Outcome::Refused { kind, message } => {
                 left += 1;
-                bar.suspend(|| println!("letter {id} is refused again: {kind}: {message}"));
+                bar.suspend(|| say!("letter {id} is refused again: {kind}: {message}"));
             }
             Outcome::NotTried { why } => {
                 left += 1;
-                bar.suspend(|| println!("letter {id} was not tried: {why}"));
+                bar.suspend(|| say!("letter {id} was not tried: {why}"));
             }
             Outcome::Gone => gone += 1,
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("{stored} stored in {rows} rows, {left} still dead letters");
+    say!("{stored} stored in {rows} rows, {left} still dead letters");
     if elements > 0 {
-        println!("{elements} elements of the stored ones are dead letters of their own now");
+        say!("{elements} elements of the stored ones are dead letters of their own now");
     }
     if gone > 0 {
-        println!("{gone} were retried or discarded by somebody else meanwhile");
+        say!("{gone} were retried or discarded by somebody else meanwhile");
     }
     retrier.into_session().close().await;
     Ok(left == 0)
@@ -248,10 +249,10 @@ async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
 async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Error> {
     let session = open(config).await?;
     if yes {
-        println!("{} dead letters discarded", kept::discard(&session.client, filter).await?);
+        say!("{} dead letters discarded", kept::discard(&session.client, filter).await?);
     } else {
         let count = kept::ids(&session.client, filter).await?.len();
-        println!("{count} dead letters would be discarded; nothing was changed, --yes does it");
+        say!("{count} dead letters would be discarded; nothing was changed, --yes does it");
     }
     session.close().await;
     Ok(yes)
@@ -264,9 +265,9 @@ async fn accept(config: &Config, letters: u32, name: &str) -> Result<(), Error> 
     let before = control::accept(&session, pipeline, letters).await?;
     session.close().await;
     let before = before.ok_or_else(|| Error::NeverRan(name.to_owned()))?;
-    println!("the next {letters} messages of pipeline {name} may become dead letters beyond its limits");
+    say!("the next {letters} messages of pipeline {name} may become dead letters beyond its limits");
     if before > 0 {
-        println!("{before} that were accepted before and not used are replaced by that");
+        say!("{before} that were accepted before and not used are replaced by that");
     }
     Ok(())
 }
@@ -277,9 +278,9 @@ async fn export(config: &Config, filter: &Filter, decode: bool) -> Result<(), Er
     {
         let mut letters = pin!(kept::select(&session.client, filter, Order::OldestFirst).await?);
         while let Some(letter) = letters.try_next().await? {
-            serde_json::to_writer(&mut out, &show::Exported::new(&letter, decode))
-                .map_err(io::Error::from)?;
-            writeln!(out)?;
+            let line =
+                serde_json::to_string(&show::Exported::new(&letter, decode)).map_err(io::Error::from)?;
+            writeln!(out, "{}", terminal::json(&line))?;
         }
     }
     out.flush()?;

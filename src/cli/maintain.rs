@@ -6,6 +6,7 @@ use std::io::Write as _;
 use super::Failure;
 use crate::config::Config;
 use crate::store::maintain::{self, Kind, Line, Outcome, Report};
+use crate::terminal;
 
 /// Arguments of `jetcopy maintain`.
 #[derive(Debug, clap::Args)]
@@ -19,9 +20,9 @@ pub struct Args {
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let report = maintain::maintain(&config.postgres, &config.store, true).await.map_err(Failure::failed)?;
     let text = if args.json {
-        serde_json::to_string(&report).map_err(Failure::failed)? + "\n"
+        terminal::json(&serde_json::to_string(&report).map_err(Failure::failed)?).into_owned() + "\n"
     } else {
-        text(&report)
+        terminal::lines(&text(&report)).into_owned()
     };
     std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::failed)?;
     match report.outcome {

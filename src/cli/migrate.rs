@@ -7,6 +7,7 @@ use crate::postgres::connect;
 use crate::store::groups::{Group, Groups};
 use crate::store::timescale::{self, Applied, Change, Line};
 use crate::store::{bounds, life};
+use crate::terminal::say;
 
 /// How the server knows the session.
 const APPLICATION_NAME: &str = "jetcopy migrate";
@@ -27,7 +28,7 @@ pub struct Args {
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     if args.status {
         for entry in migrate::status(&config.postgres).await.map_err(Failure::failed)? {
-            println!("{entry}");
+            say!("{entry}");
         }
         return Ok(());
     }
@@ -35,31 +36,31 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let Report { applied, groups, again, foreign, timescaledb, lives } =
         migrate::migrate_with(postgres, store).await.map_err(Failure::failed)?;
     if applied.is_empty() && !again.is_empty() {
-        println!("gone, and created again: {}", again.join(", "));
+        say!("gone, and created again: {}", again.join(", "));
     } else if applied.is_empty() {
-        println!("nothing to migrate: every migration is applied");
+        say!("nothing to migrate: every migration is applied");
     } else {
         for entry in applied {
-            println!("{entry}");
+            say!("{entry}");
         }
         match timescaledb {
-            Some(version) => println!("TimescaleDB {version}: new store tables are hypertables"),
-            None => println!("TimescaleDB is not installed: new store tables have a partition a day"),
+            Some(version) => say!("TimescaleDB {version}: new store tables are hypertables"),
+            None => say!("TimescaleDB is not installed: new store tables have a partition a day"),
         }
     }
     for (table, differences) in foreign {
-        println!(
+        say!(
             "{table} is not the store's own and stays as it is, so that the store's queries that read it fail: {}; \
              docs/store.md shows the way over (\"A table of the same name\")",
             differences.join(", ")
         );
     }
     for line in lives {
-        println!("{line}");
+        say!("{line}");
     }
     keep_bounds(config).await?;
     for line in life::apply(postgres, &store.named, args.yes).await.map_err(Failure::failed)? {
-        println!("{line}");
+        say!("{line}");
     }
     say(&timescale::apply(postgres).await.map_err(Failure::failed)?, &groups);
     Ok(())
@@ -70,7 +71,7 @@ async fn keep_bounds(config: &Config) -> Result<(), Failure> {
     let session = connect::connect(&config.postgres, APPLICATION_NAME).await.map_err(Failure::failed)?;
     let changed = bounds::keep(&session.client, config.store.partitions).await.map_err(Failure::failed)?;
     if let Some((before, now)) = changed {
-        println!("partitions are added on demand within {now}; before, it was {before}");
+        say!("partitions are added on demand within {now}; before, it was {before}");
     }
     session.close().await;
     Ok(())
@@ -79,7 +80,7 @@ async fn keep_bounds(config: &Config) -> Result<(), Failure> {
 fn say(applied: &Applied, groups: &Groups) {
     match applied {
         Applied::Absent => {}
-        Applied::Unlicensed => println!(
+        Applied::Unlicensed => say!(
             "TimescaleDB runs under the Apache licence (timescaledb.license), which has no compression, no retention \
              and no continuous aggregates: nothing is applied, and the tables grow"
         ),
@@ -92,10 +93,10 @@ fn say(applied: &Applied, groups: &Groups) {
                 Change::Set(_) | Change::Altered { .. } | Change::Removed(_) => false,
             };
             for line in lines.iter().filter(|line| !silent(line)) {
-                println!("{line}");
+                say!("{line}");
             }
             if unchanged > 0 {
-                println!("{unchanged} settings of the store are applied already");
+                say!("{unchanged} settings of the store are applied already");
             }
         }
     }

@@ -10,6 +10,7 @@ use super::UnknownPipeline;
 use crate::config::Config;
 use crate::control::{self, Resumed};
 use crate::postgres::connect;
+use crate::terminal::say;
 
 /// Arguments of `jetcopy pause` and `jetcopy resume`.
 #[derive(Debug, clap::Args)]
@@ -37,9 +38,9 @@ pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
     let name = &pipeline.name;
     match control::pause(&session, pipeline, &operator()).await? {
         Some(before) => {
-            println!("pipeline {name} was paused already, by {} since {} UTC", before.by, before.since);
+            say!("pipeline {name} was paused already, by {} since {} UTC", before.by, before.since);
         }
-        None => println!(
+        None => say!(
             "pipeline {name} is paused: nothing more is committed; `jetcopy resume {name}` lets it go on"
         ),
     }
@@ -54,15 +55,15 @@ pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
     let resumed = control::resume(&session, pipeline).await?;
     let name = &pipeline.name;
     match resumed {
-        Resumed { flood: Some(reason), .. } => println!(
+        Resumed { flood: Some(reason), .. } => say!(
             "pipeline {name} is resumed; a running daemon tries again within a few seconds. A flood of dead \
              letters had stopped it, and does again where nothing was mended: {reason}\n\
              `jetcopy dead-letters accept N --pipeline {name}` lets the next N messages become dead letters"
         ),
         Resumed { paused: true, .. } => {
-            println!("pipeline {name} is resumed; a running daemon goes on within a few seconds");
+            say!("pipeline {name} is resumed; a running daemon goes on within a few seconds");
         }
-        Resumed { .. } => println!("pipeline {name} was not paused"),
+        Resumed { .. } => say!("pipeline {name} was not paused"),
     }
     session.close().await;
     Ok(())

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config;
 use crate::nats::{self, Connection};
 use crate::publish::{self, Outgoing, Published, paced};
+use crate::terminal::say;
 use record::{BadRecord, Record, Records};
 use template::Template;
 
@@ -186,7 +187,7 @@ pub async fn run(settings: &config::Nats, args: &Args) -> Result<Summary, Error>
         Err(gone) => return Err(Error::Read { name, source: std::io::Error::other(gone) }),
     };
     let summary = Summary { published, skipped };
-    println!("{}", summary.line(start.elapsed(), args.skip_bad));
+    say!("{}", summary.line(start.elapsed(), args.skip_bad));
     Ok(summary)
 }
 

@@ -1,17 +1,18 @@
 //! `jetcopy query`: the named queries of the store.
 //!
-//! Guarantees: it changes nothing, so a standby will do; wrong words are told with what would be right, before anything is
-//! asked.
+//! Guarantees: it changes nothing, so a standby will do; wrong words are told with what would be right,
+//! before anything is asked.
 
 mod answer;
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use super::{Failure, columns};
 use crate::config::Config;
 use crate::store::query::call::Call;
 use crate::store::query::named::{self, QUERIES, Query};
 use crate::store::query::{Access, Options, Store};
+use crate::terminal;
 use answer::Answer;
 
 /// Arguments of `jetcopy query`.
@@ -20,12 +21,16 @@ pub struct Args {
     /// The query; without it, all are listed.
     #[arg(value_name = "QUERY")]
     pub query: Option<String>,
-    /// What it takes, as NAME=VALUE. Times are 2026-07-01T12:00:00Z or how long ago (2h), lists are comma-separated.
+    /// What it takes, as NAME=VALUE. Times are 2026-07-01T12:00:00Z or how long ago (2h), lists are
+    /// comma-separated.
     #[arg(value_name = "NAME=VALUE")]
     pub arguments: Vec<String>,
     /// How the rows are written.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+    /// With --format csv: put ' before texts that a spreadsheet would take for a formula (=, +, -, @, tab).
+    #[arg(long)]
+    pub guard_formulas: bool,
     /// Show what the query takes, and ask nothing.
     #[arg(long, requires = "query")]
     pub describe: bool,
@@ -59,8 +64,12 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let answer = Answer::new(&rows).map_err(Failure::failed)?;
     let text = match args.format {
         Format::Table => answer.table(),
-        Format::Json => answer.json(),
-        Format::Csv => answer.csv().map_err(Failure::failed)?,
+        Format::Json => terminal::json(&answer.json()).into_owned(),
+        Format::Csv => {
+            let text = answer.csv(args.guard_formulas).map_err(Failure::failed)?;
+            // A file has what the database has.
+            if io::stdout().is_terminal() { terminal::lines(&text).into_owned() } else { text }
+        }
     };
     print(&text)
 }

@@ -12,6 +12,7 @@ use crate::control::{self, Point, rewind};
 use crate::nats;
 use crate::postgres::connect;
 use crate::replay::{self, CLIENT_NAME, Compared, Ended, Plan, Request};
+use crate::terminal::say;
 
 /// Arguments of `jetcopy replay`.
 #[derive(Debug, clap::Args)]
@@ -47,11 +48,11 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         Some(Ended::Whole { tables, dead_letters }) => {
             tables.iter().for_each(tell);
             let (replayed, original) = dead_letters;
-            println!("dead letters: {replayed} of the replay, {original} of the pipeline in this stretch");
+            say!("dead letters: {replayed} of the replay, {original} of the pipeline in this stretch");
             Ok(())
         }
         Some(Ended::Interrupted(committed)) => {
-            println!(
+            say!(
                 "interrupted after sequence {committed}; the same command with this stretch goes on from there"
             );
             Err(Failure::Told)
@@ -77,7 +78,7 @@ async fn replay(
     let plan = replay::plan(config, pipeline, &session, &stream, &request).await?;
     describe(pipeline, &plan);
     if args.dry_run {
-        println!("nothing was changed");
+        say!("nothing was changed");
         return Ok(None);
     }
     let bar = ProgressBar::new(plan.to + 1 - plan.from).with_style(
@@ -92,16 +93,22 @@ async fn replay(
 }
 
 fn describe(pipeline: &Pipeline, plan: &Plan) {
-    println!(
+    say!(
         "replay {}: stream {}, sequences {} to {}, {} messages; the stream holds {} to {}",
-        plan.name, pipeline.stream, plan.from, plan.to, plan.messages, plan.stream.0, plan.stream.1
+        plan.name,
+        pipeline.stream,
+        plan.from,
+        plan.to,
+        plan.messages,
+        plan.stream.0,
+        plan.stream.1
     );
     for shadow in &plan.shadows {
         let there = if shadow.exists { "which is there" } else { "which is made like it" };
-        println!("table {}: into {}, {there}", shadow.table, shadow.shadow);
+        say!("table {}: into {}, {there}", shadow.table, shadow.shadow);
     }
     if let Some(committed) = plan.resumes_after {
-        println!("goes on after sequence {committed}, where it was interrupted");
+        say!("goes on after sequence {committed}, where it was interrupted");
     }
 }
 
@@ -109,13 +116,13 @@ fn tell(compared: &Compared) {
     let Compared { table, shadow, replayed, original } = compared;
     match original {
         Some(original) if original == replayed => {
-            println!("table {shadow}: {replayed} rows, as many as {table} has of these messages");
+            say!("table {shadow}: {replayed} rows, as many as {table} has of these messages");
         }
         Some(original) => {
-            println!("table {shadow}: {replayed} rows; {table} has {original} of these messages");
+            say!("table {shadow}: {replayed} rows; {table} has {original} of these messages");
         }
         None => {
-            println!("table {shadow}: {replayed} rows; not compared, no column of {table} keeps $sequence");
+            say!("table {shadow}: {replayed} rows; not compared, no column of {table} keeps $sequence");
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::control::rewind::{self, CLIENT_NAME, Doubled, Error, Plan};
 use crate::control::{self, Point};
 use crate::postgres::connect;
+use crate::terminal::say;
 
 /// Arguments of `jetcopy rewind`.
 #[derive(Debug, clap::Args)]
@@ -33,9 +34,9 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         tell(&pipeline.name, &plan);
         if args.yes {
             rewind::rewind(&session, pipeline, &plan).await?;
-            println!("the checkpoint of {} stands at {} now", pipeline.name, plan.to);
+            say!("the checkpoint of {} stands at {} now", pipeline.name, plan.to);
         } else {
-            println!("nothing was changed; --yes does it");
+            say!("nothing was changed; --yes does it");
         }
         session.close().await;
         Ok::<_, Error>(())
@@ -45,16 +46,19 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 }
 
 fn tell(pipeline: &str, plan: &Plan) {
-    println!(
+    say!(
         "pipeline {pipeline}: checkpoint from {} back to {}; {} messages are carried again",
-        plan.from, plan.to, plan.messages
+        plan.from,
+        plan.to,
+        plan.messages
     );
     tell_doubled(&plan.tables);
     if plan.dead_letters > 0 {
-        println!(
+        say!(
             "{} dead letters would be there twice: retry them first, or\n  \
              DELETE FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}' AND sequence > {};",
-            plan.dead_letters, plan.to
+            plan.dead_letters,
+            plan.to
         );
     }
 }
@@ -64,13 +68,13 @@ pub(super) fn tell_doubled(tables: &[Doubled]) {
     for table in tables {
         let name = &table.table;
         match (table.keyed, table.rows, &table.delete) {
-            (true, _, _) => println!("table {name}: on_conflict settles rows that are there already"),
+            (true, _, _) => say!("table {name}: on_conflict settles rows that are there already"),
             (false, Some(rows), Some(delete)) => {
-                println!(
+                say!(
                     "table {name}: {rows} rows would be there twice unless they are removed first:\n  {delete}"
                 );
             }
-            (false, _, _) => println!(
+            (false, _, _) => say!(
                 "table {name}: rows would be there twice unless they are removed first; which they are, no column \
                  tells (none keeps $sequence, or another pipeline fills the table too)"
             ),

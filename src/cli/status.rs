@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Failure, columns};
 use crate::config::Config;
 use crate::outside;
+use crate::terminal;
 
 pub mod fetch;
 mod untaken;
@@ -35,7 +36,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     loop {
         let seen = look(config).await;
-        let text = if args.json { format!("{seen}\n") } else { table(&seen) };
+        let text = seen.to_string() + "\n";
+        let text = if args.json { terminal::json(&text).into_owned() } else { table(&seen) };
         let mut out = io::stdout().lock();
         let clear = if args.watch.is_some() && !args.json && out.is_terminal() { CLEAR } else { "" };
         out.write_all([clear, &text].concat().as_bytes())
@@ -88,7 +90,7 @@ fn table(seen: &Value) -> String {
             text(&seen["address"]),
             text(&seen["started"])
         ),
-        _ => format!("{}; this is what NATS and the database say\n", text(&seen["why"])),
+        _ => format!("{}; this is what NATS and the database say\n", terminal::within(&text(&seen["why"]))),
     };
     let rows: Vec<[String; 11]> = pipelines.iter().map(row).collect();
     out += &columns::render(HEADER, RIGHT, &rows);
@@ -143,7 +145,7 @@ fn trouble(pipeline: &Value) -> String {
     }
     lines.extend(untaken::lines(&pipeline["untaken"]));
     let name = name(pipeline);
-    lines.iter().fold(String::new(), |text, line| text + &name + ": " + line + "\n")
+    lines.iter().fold(String::new(), |text, line| text + &terminal::within(&format!("{name}: {line}")) + "\n")
 }
 
 /// The pipeline's name, with its shard where that is another.

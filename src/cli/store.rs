@@ -5,6 +5,7 @@ use std::io::Write as _;
 use super::Failure;
 use crate::config::Config;
 use crate::store::report;
+use crate::terminal;
 
 /// Arguments of `jetcopy store`.
 #[derive(Debug, clap::Args)]
@@ -18,9 +19,9 @@ pub struct Args {
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let report = report::look(&config.postgres).await.map_err(Failure::failed)?;
     let text = if args.json {
-        serde_json::to_string(&report).map_err(Failure::failed)? + "\n"
+        terminal::json(&serde_json::to_string(&report).map_err(Failure::failed)?).into_owned() + "\n"
     } else {
-        report.text()
+        terminal::lines(&report.text()).into_owned()
     };
     std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::failed)
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::recovery::chain;
+use crate::terminal::within;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -109,9 +110,9 @@ impl Report {
         let mut text = String::new();
         for Finding { level, place, text: found, remedy } in &self.0 {
             let label = if coloured { level.coloured() } else { format!("{:<5}", level.label()) };
-            text = text + &label + " " + place + ": " + found + "\n";
+            text = text + &label + " " + &within(&format!("{place}: {found}")) + "\n";
             if let Some(remedy) = remedy {
-                text = text + "      -> " + remedy + "\n";
+                text = text + "      -> " + &within(remedy) + "\n";
             }
         }
         let (errors, warnings) = (self.errors(), self.count(Level::Warn));

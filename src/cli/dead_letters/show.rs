@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::dead_letter::kept::Kept;
 use crate::decode::as_json;
+use crate::terminal::within;
 
 /// Longest reason in a list, in characters: the rest of a terminal's line.
 const REASON: usize = 80;
@@ -37,10 +38,10 @@ pub(super) fn row(letter: &Kept) -> [String; 8] {
         letter.failed_at.get(..19).unwrap_or(&letter.failed_at).replace('T', " "),
         letter.pipeline.clone(),
         letter.sequence.to_string(),
-        one_line(&letter.subject),
+        letter.subject.clone(),
         letter.kind.clone(),
-        one_line(&place(letter)),
-        one_line(&reason),
+        place(letter),
+        reason,
     ]
 }
 
@@ -58,16 +59,11 @@ fn place(letter: &Kept) -> String {
     place
 }
 
-/// A message's own text must not move the cursor.
-fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
-}
-
 pub(super) fn text(letter: &Kept) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{name:<10} {}", one_line(value));
+        let _ = writeln!(out, "{name:<10} {}", within(value));
     };
     line("id", &letter.id.to_string());
     line("failed at", &letter.failed_at);

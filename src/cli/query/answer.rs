@@ -77,15 +77,15 @@ impl Answer {
         format!("{}{count}\n", columns::lines(&header, &right, &rows))
     }
 
-    /// Comma-separated; nothing where there are no rows.
-    pub(super) fn csv(self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    /// Comma-separated; nothing where there are no rows. `guard`: no text begins as a formula of a spreadsheet does.
+    pub(super) fn csv(self, guard: bool) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let Self { columns, rows, .. } = self.widened();
         let mut writer = csv::Writer::from_writer(Vec::new());
         if !rows.is_empty() {
             writer.write_record(&columns)?;
         }
         for row in &rows {
-            writer.write_record(row.iter().map(Cell::text))?;
+            writer.write_record(row.iter().map(|cell| if guard { cell.guarded() } else { cell.text() }))?;
         }
         Ok(String::from_utf8(writer.into_inner()?)?)
     }
@@ -141,6 +141,14 @@ impl Cell {
         }
     }
 
+    /// As text that a spreadsheet does not take for a formula. Numbers are none.
+    fn guarded(&self) -> String {
+        match self {
+            Self::Text(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
+            other => other.text(),
+        }
+    }
+
     fn json(&self) -> Json {
         match self {
             Self::Null => Json::Null,
@@ -193,7 +201,19 @@ mod tests {
     #[test]
     fn an_object_of_values_becomes_columns_of_a_table_and_of_csv() {
         assert_eq!(wide().table(), "timestamp  a, b    c\n2           1.5\n10               NaN\n2 rows\n");
-        assert_eq!(wide().csv().unwrap(), "timestamp,\"a, b\",c\n2,1.5,\n10,,NaN\n");
+        assert_eq!(wide().csv(false).unwrap(), "timestamp,\"a, b\",c\n2,1.5,\n10,,NaN\n");
+    }
+
+    #[test]
+    fn a_text_that_begins_as_a_formula_does_is_guarded_where_that_is_asked_for_and_a_number_never() {
+        let row = ["=1+1", "+1", "-1", "@a", "\ta", "a=1"].map(|text| Cell::Text(text.into()));
+        let answer = || Answer {
+            columns: "abcdefg".chars().map(String::from).collect(),
+            right: vec![false; 7],
+            rows: vec![row.iter().cloned().chain([Cell::Number(-1.5)]).collect()],
+        };
+        assert_eq!(answer().csv(true).unwrap().lines().nth(1), Some("'=1+1,'+1,'-1,'@a,'\ta,a=1,-1.5"));
+        assert_eq!(answer().csv(false).unwrap().lines().nth(1), Some("=1+1,+1,-1,@a,\ta,a=1,-1.5"));
     }
 
     #[test]
@@ -210,6 +230,6 @@ mod tests {
         let none = || Answer::new(&[]).unwrap();
         assert_eq!(none().table(), "no rows\n");
         assert_eq!(none().json(), "[]\n");
-        assert_eq!(none().csv().unwrap(), "");
+        assert_eq!(none().csv(false).unwrap(), "");
     }
 }
