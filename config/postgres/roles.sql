@@ -3,12 +3,18 @@
 --
 --   psql -d metadata -c "CREATE ROLE jetcopy_owner NOLOGIN" -c "GRANT CREATE ON DATABASE metadata TO jetcopy_owner" \
 --        -c "GRANT CREATE, USAGE ON SCHEMA public TO jetcopy_owner" \
---        -c "CREATE ROLE migrator LOGIN PASSWORD '…' IN ROLE jetcopy_owner"
+--        -c "CREATE ROLE migrator LOGIN IN ROLE jetcopy_owner" -c "\password migrator"
 --   jetcopy migrate --postgres-url postgres://migrator@…/metadata
 --   psql -d metadata -f config/postgres/roles.sql
---   psql -d metadata -c "CREATE ROLE jetcopy LOGIN PASSWORD '…' IN ROLE jetcopy_writer"
+--   psql -d metadata -c "CREATE ROLE jetcopy LOGIN IN ROLE jetcopy_writer" -c "\password jetcopy"
+--
+-- Nobody else should create in the schemas of the search path; on PostgreSQL 14 and in clusters that come from it, everybody may:
+--   REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 --
 -- Running it again changes nothing; run it again after a migration that makes tables.
+
+-- Nobody's function in a schema of the path comes before the server's own.
+SET search_path = pg_catalog, pg_temp;
 
 DO $$
 DECLARE
@@ -32,8 +38,25 @@ GRANT INSERT ON jetcopy.dead_letters TO jetcopy_writer;
 -- To look after the store. Without TimescaleDB the owner of the tables does that: let `jetcopy maintain` run as a member of
 -- jetcopy_owner every few minutes.
 GRANT SELECT ON jetcopy.partitioned_tables, jetcopy.rollups TO jetcopy_writer;
-GRANT SELECT ON ALL TABLES IN SCHEMA jetcopy TO jetcopy_operator, jetcopy_reader;
-GRANT INSERT ON ALL TABLES IN SCHEMA public TO jetcopy_writer;
+GRANT SELECT ON ALL TABLES IN SCHEMA jetcopy TO jetcopy_operator;
+
+-- Into the store's tables, as far as they are there, and no others. For each table of yours that a pipeline names:
+--   GRANT INSERT ON that_table TO jetcopy_writer;
+-- Earlier versions of this file granted INSERT on all tables of the schema. To take that back, and grant what is needed again:
+--   REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM jetcopy_writer;
+DO $$
+DECLARE
+    store_table text;
+BEGIN
+    FOREACH store_table IN ARRAY ARRAY['frame_metadata', 'detection_events', 'measurements', 'time_series_metadata',
+        'time_series_data_points', 'projects', 'files', 'operations_log']
+    LOOP
+        IF to_regclass('public.' || store_table) IS NOT NULL THEN
+            EXECUTE format('GRANT INSERT ON public.%I TO jetcopy_writer', store_table);
+        END IF;
+    END LOOP;
+END
+$$;
 
 -- Whoever runs `jetcopy pause`, `dead-letters`, `audit`, `accept-loss`: all that the daemon may, and to read and settle what
 -- it has put aside.
@@ -42,8 +65,26 @@ GRANT DELETE ON jetcopy.dead_letters TO jetcopy_operator;
 GRANT UPDATE ON jetcopy.dead_letters TO jetcopy_operator;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_operator;
 
--- Dashboards and people who look things up.
+-- Dashboards and people who look things up. Of what the daemon has put aside they see everything but what was in the messages:
+-- payloads and headers.
 GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_reader;
+REVOKE SELECT ON ALL TABLES IN SCHEMA jetcopy FROM jetcopy_reader;
+DO $$
+DECLARE
+    shown record;
+BEGIN
+    FOR shown IN
+        SELECT c.relname AS name, string_agg(quote_ident(a.attname), ', ') AS columns
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.relnamespace = 'jetcopy'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+            AND (c.relname, a.attname) NOT IN (('dead_letters', 'payload'), ('dead_letters', 'headers'), ('checkpoints', 'flood'),
+                ('flood_samples', 'payload'))
+        GROUP BY 1
+    LOOP
+        EXECUTE format('GRANT SELECT (%s) ON jetcopy.%I TO jetcopy_reader', shown.columns, shown.name);
+    END LOOP;
+END
+$$;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_reader;
 
 -- `db-backup` reads everything, tables of other schemas and of TimescaleDB's catalog too.
@@ -52,3 +93,5 @@ GRANT pg_read_all_data TO jetcopy_backup;
 -- A table with on_conflict = "update" or "ignore" needs more of the daemon: its rows are compared, by way of a temporary one.
 --   GRANT SELECT, UPDATE ON that_table TO jetcopy_writer;
 --   GRANT TEMPORARY ON DATABASE metadata TO jetcopy_writer;
+
+RESET search_path;

@@ -15,7 +15,9 @@ login() {
     role=$1 group=$2 file=/run/secrets/$3
     [ -r "$file" ] || return 0
     psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" \
-        --set role="$role" --set group="$group" --set password="$(cat "$file")" <<-'SQL'
+        --set role="$role" --set group="$group" --set file="$file" <<-'SQL'
+	-- Arguments can be seen by everybody: psql reads the password itself.
+	\set password `cat :'file'`
 	CREATE ROLE :"role" LOGIN PASSWORD :'password' IN ROLE :"group";
 	SQL
 }

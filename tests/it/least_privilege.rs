@@ -152,10 +152,84 @@ async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secr
     let mut others = reader.subscribe("_INBOX.>").await.unwrap();
     let mut own = reader.subscribe("_INBOX_jetcopy.test.>").await.unwrap();
     reader.flush().await.unwrap();
-    publisher.publish("_INBOX.other.1", "secret".into()).await.unwrap();
-    publisher.publish("_INBOX_jetcopy.test.1", "reply".into()).await.unwrap();
-    assert_eq!(own.next().await.unwrap().payload, "reply");
+    jetstream.get_stream("FRAMES").await.unwrap();
+    reader.publish_with_reply("$JS.API.INFO", "_INBOX_jetcopy.test.1", "".into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&own.next().await.unwrap().payload).contains("account_info_response"));
     assert!(others.next().now_or_never().flatten().is_none(), "a reply to somebody else was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_publisher_makes_its_stream_and_publishes_to_it_and_reaches_nothing_else_of_the_account() {
+    let nats = nats();
+    let publisher = as_user(&nats, "publisher", PUBLISHER_PASSWORD).await;
+    let jetstream = async_nats::jetstream::new(publisher.clone());
+    let stream = |name: &str, subject: &str| async_nats::jetstream::stream::Config {
+        name: name.into(),
+        subjects: vec![subject.into()],
+        ..Default::default()
+    };
+    jetstream.create_stream(stream("FRAMES", "frames.>")).await.unwrap();
+    jetstream.publish("frames.cam-1", "kept".into()).await.unwrap().await.unwrap();
+    let mut overheard = publisher.subscribe("_INBOX_jetcopy.>").await.unwrap();
+    for subject in [
+        "$JS.API.STREAM.DELETE.FRAMES",
+        "$JS.API.STREAM.PURGE.FRAMES",
+        "$JS.API.STREAM.CREATE.OTHERS",
+        "$JS.API.CONSUMER.DURABLE.CREATE.FRAMES.jetcopy-frames",
+        "$JS.ACK.FRAMES.jetcopy-frames.1.1.1.1.0",
+        "_INBOX_jetcopy.forged",
+    ] {
+        let payload = r#"{"name": "OTHERS", "subjects": ["others"]}"#;
+        publisher.publish(subject, payload.into()).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let info = jetstream.get_stream("FRAMES").await.unwrap();
+    assert_eq!((info.cached_info().state.messages, info.cached_info().state.consumer_count), (1, 0));
+    assert!(overheard.next().now_or_never().flatten().is_none(), "a reply to jetcopy was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_sees_no_payload_and_wakes_no_roll_up_and_the_writer_has_the_store_s_tables_alone() {
+    let postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let (admin, url) = database(&postgres).await;
+    let more = "CREATE TABLE public.own (n int); CREATE ROLE looker LOGIN IN ROLE jetcopy_reader;
+        INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, message)
+        VALUES ('frames', 'frames', 'FRAMES', 1, 'frames.a', 'secret', 'malformed', 'no message')";
+    admin.batch_execute(more).await.unwrap();
+    admin.batch_execute(&shipped("config/postgres/roles.sql")).await.unwrap();
+    let refused = async |client: &tokio_postgres::Client, sql: &str| {
+        let error = client.batch_execute(sql).await.expect_err(sql);
+        assert_eq!(error.code().unwrap().code(), "42501", "{sql}");
+    };
+    let reader = connect(&url.replace("jetcopy@", "looker@")).await.unwrap();
+    for sql in [
+        "SELECT payload FROM jetcopy.dead_letters",
+        "SELECT headers FROM jetcopy.dead_letters",
+        "SELECT d FROM jetcopy.dead_letters d",
+        "SELECT jetcopy.payload_of(d) FROM jetcopy.dead_letters d",
+        "SELECT flood FROM jetcopy.checkpoints",
+        "SELECT payload FROM jetcopy.flood_samples",
+        "SELECT jetcopy.touch('frame_stats_1m', ARRAY[now()])",
+        "INSERT INTO frame_metadata (time, camera_id) VALUES (now(), 'forged')",
+    ] {
+        refused(&reader, sql).await;
+    }
+    for sql in [
+        "SELECT id, pipeline, sequence, subject, kind, message, failed_at FROM jetcopy.dead_letters",
+        "SELECT pipeline, last_sequence FROM jetcopy.checkpoints",
+        "SELECT * FROM jetcopy.losses",
+        "SELECT count(*) FROM jetcopy.dead_letters",
+        "SELECT * FROM jetcopy.latest_frames()",
+    ] {
+        reader.batch_execute(sql).await.expect(sql);
+    }
+    let writer = connect(&url).await.unwrap();
+    refused(&writer, "INSERT INTO own VALUES (1)").await;
+    writer.batch_execute("SELECT jetcopy.touch('frame_stats_1m', ARRAY[now()])").await.unwrap();
+    let touched = "SELECT count(*) FROM jetcopy.touched_buckets";
+    assert_eq!(admin.query_one(touched, &[]).await.unwrap().get::<_, i64>(0), 1);
+    admin.batch_execute("GRANT INSERT ON own TO jetcopy_writer").await.unwrap();
+    writer.batch_execute("INSERT INTO own VALUES (1)").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
