@@ -3,7 +3,7 @@
 
 Of docker-compose*.yml: they parse, keys are those of the compose schema, images are pinned, each service has a memory limit,
 a restart policy and a health check, and whatever is mounted, depended on or named as a secret exists. Of the Dockerfiles: the
-rules of hadolint that matter here. Of deploy/kubernetes: it parses, and containers are closed. Everywhere: each JETCOPY_
+rules of hadolint that matter here. Of db-deploy: which tags it pushes. Of deploy/kubernetes: it parses, and containers are closed. Everywhere: each JETCOPY_
 variable is one that the program knows.
 """
 
@@ -76,6 +76,10 @@ def check_service(where, name, service, compose):
         source = volume.split(":")[0]
         if source.startswith("./"):
             check_path(where, source)
+        elif source == "/":
+            # node_exporter looks at the machine's disks.
+            if ":ro" not in volume:
+                problem(where, f"{volume} can be written to")
         elif source not in compose.get("volumes", {}):
             problem(where, f"volume {source} is not declared")
     if "env_file" in service:
@@ -110,6 +114,13 @@ def check_compose(file):
     used = {secret for service in compose["services"].values() for secret in service.get("secrets", [])}
     for name in compose.get("secrets", {}).keys() - used:
         problem(file, f"secret {name} is declared and not used")
+    if any("node_filesystem" in rules.read_text() for rules in (ROOT / "config/prometheus/rules").glob("*.yml")):
+        asked = "prometheus" in compose["services"]
+        if asked and "node_exporter:" not in (ROOT / "config/compose/prometheus.yml").read_text():
+            problem(file, "rules ask node_exporter, which Prometheus does not scrape")
+    for name, service in compose["services"].items():
+        if name == "postgres_exporter" and not service.get("ports"):
+            problem(f"{file}: {name}", "its port is not published")
     mounted = {v.split(":")[0] for s in compose["services"].values() for v in s.get("volumes", [])}
     for name in (compose.get("volumes") or {}).keys() - mounted:
         problem(file, f"volume {name} is declared and not used")
@@ -190,6 +201,24 @@ def check_kubernetes(file):
 OTHER_VARIABLES = {"JETCOPY_CONFIG", "JETCOPY_NATS_PASSWORD", "JETCOPY_NATS_PUBLISHER_PASSWORD"}
 
 
+def check_pushed_tags():
+    """Runs the step of db-deploy that pushes, with a docker that only says what it is told."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/db-deploy.yml").read_text())
+    step = next(step for step in workflow["jobs"]["image"]["steps"] if step.get("name") == "Push")
+    if step["if"] != "github.event_name == 'push'":
+        problem("db-deploy", "pushes otherwise than at a push")
+    for kind, name, tags in (("branch", "main", ["latest", "main-0a1b"]), ("tag", "v1.2.3", ["1.2.3"])):
+        environment = {
+            "IMAGE": "image", "TOKEN": "t", "GITHUB_ACTOR": "a", "GITHUB_REF_TYPE": kind, "GITHUB_REF_NAME": name,
+            "GITHUB_SHA": "0a1b", "PATH": "/usr/bin:/bin",
+        }
+        script = 'docker() { [ "$1" != login ] || cat >/dev/null; echo "$@"; }\n' + step["run"]
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment, capture_output=True, text=True, check=True)
+        pushed = re.findall(r"^push image:(\S+)$", done.stdout, re.M)
+        if pushed != tags:
+            problem("db-deploy", f"pushes {pushed} of {kind} {name}, and should push {tags}")
+
+
 def check_variables(files, program):
     names = set()
     for file in files:
@@ -229,6 +258,7 @@ def main():
         check_compose(file)
     for file in DOCKERFILES:
         check_dockerfile(file)
+    check_pushed_tags()
     kubernetes = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
     for file in kubernetes:
         check_kubernetes(file)
