@@ -169,14 +169,16 @@ async fn world() -> (World, PrivateNats, PrivatePostgres) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_getting_started_lead_from_a_stream_to_a_select() {
-    let (mut world, _nats, _postgres) = world().await;
+async fn the_commands_of_getting_started_lead_from_an_empty_server_to_a_select() {
+    let (_, nats, postgres) = world().await;
+    let mut world = World::empty(&nats, &postgres).await;
     walk("docs/getting-started.md", &mut world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_readme_and_of_the_commands_page_do_what_they_say() {
-    let (mut world, _nats, _postgres) = world().await;
+    let (_, nats, postgres) = world().await;
+    let mut world = World::empty(&nats, &postgres).await;
     walk("README.md", &mut world).await;
     let rows = "SELECT count(*) FROM frame_metadata WHERE camera_id = 'cam-1'";
     assert_eq!(world.database.query_one(rows, &[]).await.unwrap().get::<_, i64>(0), 1);

@@ -65,6 +65,23 @@ impl World {
         Self { directory, database, jetstream: jetstream::new(client), variables, daemon: None }
     }
 
+    /// On a server that has nothing yet: the document makes the role `jetcopy` and its database `metadata`.
+    pub(super) async fn empty(nats: &PrivateNats, postgres: &PrivatePostgres) -> Self {
+        let mut world = Self::new(nats, postgres).await;
+        let url = postgres.database_url("metadata").replace("postgres@", "jetcopy@");
+        world.set("PGPORT", &postgres.port().to_string());
+        world.set("DATABASE_URL", &url);
+        world.set("JETCOPY_POSTGRES__URL", &url);
+        // As it is printed.
+        world.variables.retain(|(name, _)| *name != "JETCOPY_POSTGRES__PASSWORD_FILE");
+        world
+    }
+
+    fn variable(&self, name: &str) -> &str {
+        // Of two the last one counts.
+        self.variables.iter().rev().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+
     pub(super) fn set(&mut self, variable: &'static str, value: &str) {
         self.variables.push((variable, value.to_owned()));
     }
@@ -93,6 +110,7 @@ impl World {
             shell.stderr(log);
         });
         self.daemon = Some(Running(child.unwrap()));
+        self.database = connect(self.variable("DATABASE_URL")).await.unwrap();
         eventually("a pipeline to run", || async { self.log().contains("pipeline is running") }).await;
     }
 
