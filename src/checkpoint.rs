@@ -204,8 +204,8 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, lease_until = now() + interval '{} ms', \
            updated_at = now() \
          WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
-         RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
-           (extract(epoch FROM last_timestamp) * 1000000)::bigint, known_sequence, accepted_letters; \
+         RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
+           (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence, accepted_letters; \
          COMMIT",
         begin_sql(session),
         escape_literal(owner),
@@ -464,7 +464,7 @@ pub async fn rollback(session: &Session) -> Result<(), Error> {
 /// SQL for a time given in nanoseconds since the Unix epoch; the server keeps microseconds.
 #[must_use]
 pub fn timestamp(ns: i64) -> String {
-    format!("timestamptz 'epoch' + {} * interval '1 microsecond'", ns.div_euclid(1_000))
+    format!("timestamptz 'epoch' + {}::float8 * interval '1 microsecond'", ns.div_euclid(1_000))
 }
 
 /// Rows that the last statement of `sql` affected.
@@ -492,7 +492,7 @@ mod tests {
 
     #[test]
     fn a_time_before_the_epoch_rounds_down() {
-        assert_eq!(timestamp(-1), "timestamptz 'epoch' + -1 * interval '1 microsecond'");
-        assert_eq!(timestamp(1_999), "timestamptz 'epoch' + 1 * interval '1 microsecond'");
+        assert_eq!(timestamp(-1), "timestamptz 'epoch' + -1::float8 * interval '1 microsecond'");
+        assert_eq!(timestamp(1_999), "timestamptz 'epoch' + 1::float8 * interval '1 microsecond'");
     }
 }

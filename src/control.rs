@@ -87,7 +87,7 @@ pub struct Resumed {
 pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<Resumed, Error> {
     let sql = format!(
         "WITH before AS (\
-           SELECT shard, paused_at IS NOT NULL AS paused, flood ->> 'reason' AS reason \
+           SELECT shard, paused_at IS NOT NULL AS paused, flood ->> 'reason'::text AS reason \
            FROM jetcopy.checkpoints WHERE pipeline = {} AND (paused_at IS NOT NULL OR flood IS NOT NULL) FOR UPDATE), \
          done AS (\
            UPDATE jetcopy.checkpoints c SET paused_at = NULL, paused_by = NULL, flood = NULL \
@@ -121,7 +121,7 @@ pub async fn accept(session: &Session, pipeline: &Pipeline, letters: u32) -> Res
 /// accepted, somebody resumed it, or the rules of a table are others than those that the flood was met under.
 pub async fn ends_flood(postgres: &Postgres, shard: &str, tables: &[&str]) -> Result<bool, Error> {
     let sql = format!(
-        "SELECT accepted_letters > 0 OR flood IS NULL OR flood ->> 'rules' IS DISTINCT FROM {} \
+        "SELECT accepted_letters > 0 OR flood IS NULL OR flood ->> 'rules'::text IS DISTINCT FROM {} \
          FROM jetcopy.checkpoints WHERE shard = {}",
         rules_sql(tables),
         escape_literal(shard)
@@ -135,8 +135,8 @@ pub async fn ends_flood(postgres: &Postgres, shard: &str, tables: &[&str]) -> Re
 /// The shard of a pipeline, and where it stands. Nothing is claimed by that.
 pub(crate) async fn claim(session: &Session, pipeline: &Pipeline) -> Result<Option<(String, Claim)>, Error> {
     let sql = format!(
-        "SELECT shard, last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
-           (extract(epoch FROM last_timestamp) * 1000000)::bigint, known_sequence \
+        "SELECT shard, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
+           (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence \
          FROM jetcopy.checkpoints WHERE pipeline = {}",
         escape_literal(&pipeline.name)
     );

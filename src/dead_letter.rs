@@ -29,7 +29,7 @@ const INSERT: &str = "INSERT INTO jetcopy.dead_letters
         (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
          element, stored_at, elements)
     VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, $13,
-        timestamptz 'epoch' + $14 * interval '1 microsecond', $15)";
+        timestamptz 'epoch' + $14::float8 * interval '1 microsecond', $15)";
 
 /// A letter that was retried in vain stays, with what was found this time.
 const RESTATE: &str = "UPDATE jetcopy.dead_letters

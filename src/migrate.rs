@@ -1,8 +1,9 @@
 //! Brings the database to the schema that this version of jetcopy expects.
 //!
-//! Guarantees: either all pending migrations are applied or none is; of two migrators at a time the second waits and
-//! finds nothing left to do; running it again changes nothing; a migration that was applied and edited later is an
-//! error, not a surprise. It works through a transaction pooler: all happens in one transaction.
+//! Guarantees: either all pending migrations are applied or none is; of two migrators at a time the second
+//! waits and finds nothing left to do; running it again changes nothing; a migration that was applied and
+//! edited later is an error, not a surprise. It works through a transaction pooler: all happens in one
+//! transaction.
 //!
 //! It creates neither database nor role, and a target table that is there already stays as it is.
 
@@ -14,9 +15,11 @@ use tokio_postgres::types::Type;
 
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::path;
 use crate::store::groups::{self, Groups};
 use crate::store::life;
 
+mod pin;
 mod store;
 
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
@@ -83,6 +86,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
     Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
     Migration { version: 26, name: "milestones", sql: include_str!("../migrations/V26__milestones.sql") },
+    Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
     Migration {
         version: 29,
         name: "dead_letter_retention",
@@ -100,18 +104,20 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// How the server knows the session: an operator who wonders what waits for the lock sees it in `pg_stat_activity`.
+/// How the server knows the session: an operator who wonders what waits for the lock sees it in
+/// `pg_stat_activity`.
 const APPLICATION_NAME: &str = "jetcopy migrate";
 
-/// Opens the transaction. The advisory lock lets one migrator in at a time, its number being `jetcopy\0` in ASCII. A
-/// migration that waits longer than a minute for a table holds up everyone who queues behind it, so it gives up.
+/// Opens the transaction. The advisory lock lets one migrator in at a time, its number being `jetcopy\0` in
+/// ASCII. A migration that waits longer than a minute for a table holds up everyone who queues behind it, so
+/// it gives up.
 pub(crate) const BEGIN: &str =
     "BEGIN; SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(x'6a6574636f707900'::bigint)";
 
 /// Creates the history. Each step looks first: `IF NOT EXISTS` asks for the privilege to create what exists.
 ///
-/// Texts come from anywhere in the world, and a dead letter must never be refused: an encoding that lacks characters is
-/// refused here instead.
+/// Texts come from anywhere in the world, and a dead letter must never be refused: an encoding that lacks
+/// characters is refused here instead.
 const CREATE_HISTORY: &str = "DO $$ BEGIN
     IF current_setting('server_encoding') NOT IN ('UTF8', 'SQL_ASCII') THEN
         RAISE EXCEPTION 'this database has encoding %, which cannot hold every text: create one with ENCODING ''UTF8''',
@@ -132,13 +138,13 @@ END $$";
 
 /// The checksums are the server's work, on both sides of the comparison.
 const RECORD: &str = "INSERT INTO jetcopy.schema_history (version, name, checksum)
-    VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'))";
+    VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8'::name)), 'hex'))";
 
 /// What stands in the history, beside what this version would write there.
 const HISTORY: &str = "SELECT coalesce(h.version, m.version), coalesce(h.name, m.name),
         to_char(h.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
         m.version IS NULL,
-        h.checksum IS DISTINCT FROM encode(sha256(convert_to(m.sql, 'UTF8')), 'hex')
+        h.checksum IS DISTINCT FROM encode(sha256(convert_to(m.sql, 'UTF8'::name)), 'hex')
     FROM jetcopy.schema_history h
     FULL JOIN unnest($1::int[], $2::text[], $3::text[]) AS m (version, name, sql) USING (version)
     ORDER BY 1";
@@ -197,7 +203,8 @@ pub struct Report {
     pub again: Vec<String>,
     /// Tables under names of the store that are another system's, and which of their columns differ.
     pub foreign: BTreeMap<String, Vec<String>>,
-    /// Version of the TimescaleDB extension in the database; without it the store tables have native partitions.
+    /// Version of the TimescaleDB extension in the database; without it the store tables have native
+    /// partitions.
     pub timescaledb: Option<String>,
     /// A line for each table and roll-up of the store that this run created: how long its rows live.
     pub lives: Vec<String>,
@@ -212,6 +219,13 @@ pub enum MigrateError {
     /// The history and this program do not belong together.
     #[error("{0}; run the version of jetcopy that fits the database (nothing was changed)")]
     Diverged(Entry),
+    /// Somebody has put functions or operators before the server's own.
+    #[error(
+        "{} could be called in place of the server's own, with your rights: drop it, and let nobody create in a \
+         schema of the search path (REVOKE CREATE ON SCHEMA public FROM PUBLIC); nothing was changed",
+        .0.join(", ")
+    )]
+    Shadowed(Vec<String>),
     /// The server refused a statement.
     #[error("migration V{version} {name} failed and nothing was changed")]
     Migration {
@@ -265,6 +279,7 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
 
 async fn apply(client: &Client, named: &config::Store) -> Result<Report, MigrateError> {
     client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
+    alone(client).await?;
     client.batch_execute(CREATE_HISTORY).await.map_err(MigrateError::History)?;
     let mut pending = Vec::new();
     for entry in history(client).await.map_err(MigrateError::History)? {
@@ -294,6 +309,7 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
             .map_err(MigrateError::History)?;
         tracing::info!(version, name, "migration applied");
     }
+    pin::apply(client, !pending.is_empty()).await.map_err(MigrateError::History)?;
     groups::keep(client, &groups).await.map_err(MigrateError::History)?;
     let (again, foreign) = tables(client, &groups, &pending).await?;
     let created =
@@ -306,11 +322,22 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
         .await
         .and_then(|row| row.map(|row| row.try_get(0)).transpose())
         .map_err(MigrateError::History)?;
+    alone(client).await?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
     Ok(Report { applied, groups, again, foreign, timescaledb, lives })
 }
 
-/// Creates the store's tables that are gone, where no migration made any; they, and the tables that are another system's.
+/// Refuses a path where others have put something before the server's own. The migrations make tables where
+/// the path says, so they run with it.
+async fn alone(client: &Client) -> Result<(), MigrateError> {
+    match path::shadows(client).await.map_err(MigrateError::History)? {
+        found if found.is_empty() => Ok(()),
+        found => Err(MigrateError::Shadowed(found)),
+    }
+}
+
+/// Creates the store's tables that are gone, where no migration made any; they, and the tables that are
+/// another system's.
 async fn tables(
     client: &Client,
     groups: &Groups,

@@ -59,9 +59,9 @@ pub fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
         "INSERT INTO jetcopy.milestones (shard, number, sequence, stored_at) \
          SELECT {shard}, coalesce(max(number), 0) + 1, {sequence}, {time} FROM jetcopy.milestones WHERE shard = {shard}; \
          DELETE FROM jetcopy.milestones USING (SELECT max(number) AS newest FROM jetcopy.milestones \
-           WHERE shard = {shard}) last WHERE shard = {shard} AND number % {DENSE} <> 1 AND number <= newest - {DENSE} \
-           OR shard = {shard} AND number % {second} <> 1 AND number <= newest - {second} \
-           OR shard = {shard} AND number % {third} <> 1 AND number <= newest - {third}; "
+           WHERE shard = {shard}) last WHERE shard = {shard} AND number % {DENSE}::bigint <> 1 AND number <= newest - {DENSE} \
+           OR shard = {shard} AND number % {second}::bigint <> 1 AND number <= newest - {second} \
+           OR shard = {shard} AND number % {third}::bigint <> 1 AND number <= newest - {third}; "
     )
 }
 
@@ -91,7 +91,7 @@ pub fn forget_after(shard: &str, sequence: u64) -> String {
 /// The milestones of a shard.
 pub async fn read(client: &Client, shard: &str) -> Result<Vec<Milestone>, tokio_postgres::Error> {
     let sql = format!(
-        "SELECT sequence, (extract(epoch FROM stored_at) * 1000000)::bigint FROM jetcopy.milestones WHERE shard = {}",
+        "SELECT sequence, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint FROM jetcopy.milestones WHERE shard = {}",
         escape_literal(shard)
     );
     let rows = client.simple_query(&sql).await?;

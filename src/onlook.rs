@@ -125,7 +125,7 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
     let owners: Vec<String> = slow.iter().map(|slow| escape_literal(&slow.owner)).collect();
     let sql = format!(
         "SELECT seen.application_name, seen.wait_event_type, seen.wait_event, copying.tuples_processed, \
-           (SELECT string_agg(format('%s (pid %s, role %s)', \
+           (SELECT string_agg(pg_catalog.format('%s (pid %s, role %s)', \
                 coalesce(nullif(other.application_name, ''), 'a session'), other.pid, other.usename), ', ') \
             FROM pg_stat_activity AS other WHERE other.pid = ANY (pg_blocking_pids(seen.pid))) \
          FROM pg_stat_activity AS seen LEFT JOIN pg_stat_progress_copy AS copying USING (pid) \

@@ -112,7 +112,7 @@ impl Outside {
             "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
                CASE WHEN lease_until > now() THEN owner END, paused_by, \
                to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
-               (extract(epoch FROM stream_created) * 1000000)::bigint, flood ->> 'reason', flood ->> 'samples', \
+               (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, flood ->> 'reason'::text, flood ->> 'samples'::text, \
                accepted_letters = 0 \
              FROM jetcopy.checkpoints WHERE pipeline = {name}"
         );

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod direct_compress;
 pub mod introspect;
+pub mod path;
 pub mod sqlstate;
 pub mod timeline;
 pub mod tls;

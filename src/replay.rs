@@ -261,8 +261,8 @@ fn shadow_names(pipeline: &config::Pipeline, into: &[String]) -> Result<Vec<Stri
 /// Schema and name of a table as the server resolves them; `None` where there is none.
 async fn qualified(session: &Session, name: &str) -> Result<Option<String>, Error> {
     let sql = format!(
-        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.oid = to_regclass({})",
+        "SELECT n.nspname::text || '.' || c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid = to_regclass({})::oid",
         escape_literal(name)
     );
     let found = rows(session, "look for the shadow table", &sql).await?;

@@ -140,10 +140,10 @@ impl<'a> Ledger<'a> {
     pub(super) async fn position(&self) -> Result<Option<Position>, Error> {
         // A recreated stream counts from 1 again; one that was rolled back, from its end on.
         let sql = format!(
-            "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000)::bigint, \
+            "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
                (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 ELSE losses.last_sequence END), 0) \
                 FROM jetcopy.losses WHERE pipeline = {0} AND cause IN ('recreated', 'rolled_back')), \
-               (extract(epoch FROM last_timestamp) * 1000000)::bigint, shard \
+               (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, shard \
              FROM jetcopy.checkpoints WHERE pipeline = {0}",
             self.pipeline
         );
@@ -231,9 +231,9 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "WITH places (sequence, element) AS (\
                SELECT {column}::bigint, {element}::bigint FROM {} \
-               UNION ALL SELECT sequence, unnest(coalesce(elements, ARRAY[element])) FROM jetcopy.dead_letters \
+               UNION ALL SELECT sequence, pg_catalog.unnest(coalesce(elements, ARRAY[element])) FROM jetcopy.dead_letters \
                  WHERE pipeline = {} AND table_name = {} AND element IS NOT NULL), \
-             found AS (SELECT sequence, max(element) + 1 AS elements, count(DISTINCT element) AS found, \
+             found AS (SELECT sequence, max(element) + 1 AS elements, pg_catalog.count(DISTINCT element) AS found, \
                count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} GROUP BY sequence) \
              SELECT sequence, elements, found, times FROM found \
              WHERE elements <> found OR elements <> times ORDER BY sequence",
@@ -287,7 +287,7 @@ impl<'a> Ledger<'a> {
             "WITH places (sequence, {names}) AS ({places}), \
              found AS (SELECT sequence, {} FROM places GROUP BY sequence), \
              walked AS (SELECT sequence, {names}, \
-               lag(sequence, 1, {from} - 1) OVER walk AS before, lead(sequence) OVER walk AS after, \
+               pg_catalog.lag(sequence, 1::int, {from} - 1) OVER walk AS before, pg_catalog.lead(sequence) OVER walk AS after, \
                count(*) FILTER (WHERE NOT ({no_rows}) AND sequence <= {checkpoint}) OVER walk AS committed, \
                count(*) FILTER (WHERE {no_rows} AND sequence <= {checkpoint}) OVER walk AS dead_letters \
                FROM found WINDOW walk AS (ORDER BY sequence)) \

@@ -15,7 +15,7 @@ const LATE_US: i64 = 3_600_000_000;
 
 /// What there is to be asked: the partitions that jetcopy keeps, and TimescaleDB's jobs.
 const SOURCES: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
-       WHERE attrelid = to_regclass('jetcopy.partitioned_tables') AND attname = 'dropped_before' \
+       WHERE attrelid = to_regclass('jetcopy.partitioned_tables')::oid AND attname = 'dropped_before' \
        AND has_column_privilege(attrelid, attnum, 'SELECT') AND has_column_privilege(attrelid, 'relation', 'SELECT')), \
      to_regclass('timescaledb_information.jobs') IS NOT NULL";
 
@@ -35,21 +35,21 @@ pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Erro
     let is = |column| sources.first().and_then(|row| row.get(column)) == Some("t");
     let mut latest: Option<Expired> = None;
     for Place { name, qualified, .. } in &ledger.places {
-        let table = format!("to_regclass({})", escape_literal(qualified));
+        let table = format!("to_regclass({})::oid", escape_literal(qualified));
         let mut found: Vec<SimpleQueryRow> = Vec::new();
         if is(0) {
             let sql = format!(
-                "SELECT (extract(epoch FROM dropped_before) * 1000000)::bigint FROM jetcopy.partitioned_tables \
-                 WHERE relation = {table} AND isfinite(dropped_before)"
+                "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint FROM jetcopy.partitioned_tables \
+                 WHERE relation::oid = {table} AND isfinite(dropped_before)"
             );
             found.extend(ledger.query(ACTION, &sql).await?);
         }
         if is(1) {
             let sql = format!(
-                "SELECT (extract(epoch FROM now() - CASE WHEN jsonb_typeof(config -> 'drop_after') = 'string' \
-                   THEN (config ->> 'drop_after')::interval END) * 1000000)::bigint \
+                "SELECT (extract(epoch FROM now() - CASE WHEN jsonb_typeof(config -> 'drop_after'::text) = 'string' \
+                   THEN (config ->> 'drop_after'::text)::interval END) * 1000000::numeric)::bigint \
                  FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
-                 AND to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) = {table}"
+                 AND to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = {table}"
             );
             found.extend(ledger.query(ACTION, &sql).await?);
         }

@@ -11,7 +11,7 @@ use postgres_protocol::escape::escape_identifier;
 
 use super::list;
 use crate::config::{Absent, OnConflict, Table as Settings};
-use crate::postgres::introspect::Table;
+use crate::postgres::introspect::{Column, Table};
 
 /// The temporary table, dropped at the end of its transaction. It is a heap, whatever the database's default is: a columnar
 /// table cannot be read in the transaction that fills it.
@@ -35,6 +35,8 @@ pub(super) struct Merge {
     keys: Option<Keys>,
     insert: String,
     pub(super) drop: String,
+    /// As in [`Making`].
+    varying: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -56,6 +58,14 @@ struct Making<'m> {
     nullable: Vec<String>,
     /// Whether NULL equals NULL in the key.
     nulls_equal: bool,
+    /// Columns of varying length, quoted: they are compared as text, for which the server has the very operators.
+    varying: Vec<String>,
+}
+
+/// A column of the row on this side, as it is compared.
+fn compared(varying: &[String], side: &str, column: &String) -> String {
+    let cast = if varying.contains(column) { "::text" } else { "" };
+    format!("{side}.{column}{cast}")
 }
 
 impl Merge {
@@ -65,6 +75,9 @@ impl Merge {
         let is_nullable =
             |name: &&String| table.columns.iter().any(|column| column.name == **name && !column.not_null);
         let nullable: Vec<String> = settings.key.iter().filter(is_nullable).cloned().collect();
+        let is_varying = |column: &&Column| column.type_name.starts_with("character varying");
+        let varying: Vec<String> =
+            table.columns.iter().filter(is_varying).map(|column| escape_identifier(&column.name)).collect();
         let making = Making {
             table: &table.qualified,
             columns: quoted(columns),
@@ -72,6 +85,7 @@ impl Merge {
             key: quoted(&settings.key),
             nullable: quoted(&nullable),
             nulls_equal: table.nulls_are_equal(&settings.key),
+            varying: varying.clone(),
         };
         // The decoder says what is present whether or not there is something to keep.
         let says_present = settings.absent == Some(Absent::Keep);
@@ -98,6 +112,7 @@ impl Merge {
             keys,
             insert,
             drop: format!("DROP TABLE pg_temp.{ROWS}{dropped}"),
+            varying,
         }
     }
 
@@ -113,7 +128,8 @@ impl Merge {
         if self.insert.contains(" DO UPDATE ") {
             let column = escape_identifier(column);
             // Writing to a string cannot fail.
-            let _ = write!(self.insert, " WHERE stored.{column} < EXCLUDED.{column}");
+            let [old, new] = ["stored", "EXCLUDED"].map(|side| compared(&self.varying, side, &column));
+            let _ = write!(self.insert, " WHERE {old} < {new}");
         }
     }
 }
@@ -150,10 +166,8 @@ impl Making<'_> {
         let (columns, key, groups) = (self.columns.join(", "), self.key.join(", "), self.groups());
         let newer = newer_by.map(escape_identifier);
         let (newest, guard) = newer.map_or_else(Default::default, |newer| {
-            (
-                format!(", {newer} DESC NULLS LAST"),
-                format!(" WHERE stored.{newer} IS NULL OR EXCLUDED.{newer} >= stored.{newer}"),
-            )
+            let [old, new] = ["stored", "EXCLUDED"].map(|side| compared(&self.varying, side, &newer));
+            (format!(", {newer} DESC NULLS LAST"), format!(" WHERE stored.{newer} IS NULL OR {new} >= {old}"))
         });
         let set: Vec<String> =
             self.updated().map(|(_, column)| format!("{column} = EXCLUDED.{column}")).collect();
@@ -234,7 +248,8 @@ impl Making<'_> {
 
     fn same_key(&self) -> Vec<String> {
         let same = |column: &String| {
-            let equal = format!("keys.{column} = EXCLUDED.{column}");
+            let [old, new] = ["keys", "EXCLUDED"].map(|side| compared(&self.varying, side, column));
+            let equal = format!("{old} = {new}");
             if self.nulls_equal && self.nullable.contains(column) {
                 format!("({equal} OR (keys.{column} IS NULL AND EXCLUDED.{column} IS NULL))")
             } else {

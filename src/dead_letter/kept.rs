@@ -55,12 +55,12 @@ pub struct Kept {
 
 const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pipeline, shard, \
     stream, sequence, subject, headers::text, jetcopy.payload_of(dead_letters), kind, sqlstate, message, table_name, column_name, \
-    element, (extract(epoch FROM stored_at) * 1000000)::bigint, elements, \
+    element, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint, elements, \
     to_char(expired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \
     AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR table_name = $4) \
-    AND ($5::bigint IS NULL OR failed_at >= timestamptz 'epoch' + $5 * interval '1 microsecond')";
+    AND ($5::bigint IS NULL OR failed_at >= timestamptz 'epoch' + $5::float8 * interval '1 microsecond')";
 
 /// In which order letters come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

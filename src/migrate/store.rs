@@ -68,12 +68,13 @@ const COLUMNS: [(&str, &str); 8] = [
 /// The registry's view.
 const STATS: &str = "stats";
 
-const MISSING: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL";
+const MISSING: &str =
+    "SELECT name FROM pg_catalog.unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL";
 
 /// Forgets what is no longer there, under whose name it may come back.
 const FORGET: &str = "DO $$ BEGIN
-    IF EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation)) THEN
-        DELETE FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation);
+    IF EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation::oid)) THEN
+        DELETE FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation::oid);
     END IF;
     IF EXISTS (SELECT FROM jetcopy.rollups WHERE to_regclass(name) IS NULL) THEN
         DELETE FROM jetcopy.touched_buckets WHERE to_regclass(rollup) IS NULL;
@@ -82,30 +83,30 @@ const FORGET: &str = "DO $$ BEGIN
 END $$";
 
 /// Columns that a table lacks or has with another type, by its type.
-const DIFFERENCES: &str = "SELECT w.relation, w.name, w.type, format_type(a.atttypid, NULL)
+const DIFFERENCES: &str = "SELECT w.relation, w.name, w.type, format_type(a.atttypid, NULL::int)
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (relation, name, type, place)
-    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(w.relation) AND a.attname = w.name AND a.attnum > 0
+    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(w.relation)::oid AND a.attname = w.name AND a.attnum > 0
         AND NOT a.attisdropped
-    WHERE to_regclass(w.relation) IS NOT NULL AND a.atttypid IS DISTINCT FROM w.type::regtype
+    WHERE to_regclass(w.relation) IS NOT NULL AND a.atttypid IS DISTINCT FROM w.type::regtype::oid
     ORDER BY w.place";
 
 /// Tables that are not known and are partitioned by the day of this column, whose parts are named as jetcopy names them.
 const UNKNOWN_TABLE: &str = "SELECT c.oid, a.attname FROM pg_class c
-    JOIN pg_partitioned_table p ON p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0
+    JOIN pg_partitioned_table p ON p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0::oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
-    WHERE c.oid = to_regclass($1) AND a.attname = $2
-        AND NOT EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation = c.oid)
+    WHERE c.oid = to_regclass($1)::oid AND a.attname = $2
+        AND NOT EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation::oid = c.oid)
         AND NOT EXISTS (
             SELECT FROM pg_inherits i JOIN pg_class part ON part.oid = i.inhrelid
-            WHERE i.inhparent = c.oid AND part.relname !~ ('^' || left(c.relname, 45) || '_p\\d{8}$'))";
+            WHERE i.inhparent = c.oid AND part.relname::text !~ ('^' || left(c.relname::text, 45) || '_p\\d{8}$'))";
 
 /// A roll-up that is not known, or whose source has come anew.
 const UNKNOWN_ROLLUP: &str = "SELECT $1, to_regclass($2), $3::text::interval
-    WHERE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r')
+    WHERE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1)::oid AND relkind = 'r')
         AND EXISTS (
-            SELECT FROM jetcopy.partitioned_tables WHERE relation = to_regclass($2)
-            UNION ALL SELECT FROM jetcopy.rollups WHERE to_regclass(name) = to_regclass($2))
-        AND NOT EXISTS (SELECT FROM jetcopy.rollups WHERE name = $1 AND source = to_regclass($2))";
+            SELECT FROM jetcopy.partitioned_tables WHERE relation::oid = to_regclass($2)::oid
+            UNION ALL SELECT FROM jetcopy.rollups WHERE to_regclass(name)::oid = to_regclass($2)::oid)
+        AND NOT EXISTS (SELECT FROM jetcopy.rollups WHERE name = $1 AND source::oid = to_regclass($2)::oid)";
 
 const KNOW_TABLE: &str = "INSERT INTO jetcopy.partitioned_tables (relation, time_column)";
 
@@ -115,8 +116,8 @@ const KNOW_ROLLUP: [&str; 2] = [
 ];
 
 const APPEND_ONLY: &str = "DO $$ BEGIN
-    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('operations_log') AND relkind IN ('r', 'p'))
-        AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('operations_log') AND tgname = 'append_only')
+    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('operations_log')::oid AND relkind IN ('r', 'p'))
+        AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('operations_log')::oid AND tgname = 'append_only')
     THEN
         CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON operations_log
             FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.refuse_change();
@@ -133,11 +134,11 @@ pub(super) type Foreign = BTreeMap<String, Vec<String>>;
 /// put them there, they are found as before.
 pub(super) const PLACE: &str = "DO $$ BEGIN
     IF 'jetcopy' = ANY (current_schemas(false)) AND NOT EXISTS (
-        SELECT FROM pg_class WHERE relnamespace = 'jetcopy'::regnamespace
+        SELECT FROM pg_class WHERE relnamespace = 'jetcopy'::regnamespace::oid
             AND relname IN ('frame_metadata', 'detection_events', 'measurements', 'time_series_data_points', 'projects'))
     THEN
-        PERFORM set_config('search_path', coalesce((SELECT string_agg(quote_ident(s), ', ' ORDER BY place)
-            FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (s, place) WHERE s <> 'jetcopy'), 'public'), true);
+        PERFORM set_config('search_path', coalesce((SELECT string_agg(quote_ident(s::text), ', ' ORDER BY place)
+            FROM pg_catalog.unnest(current_schemas(false)) WITH ORDINALITY AS path (s, place) WHERE s <> 'jetcopy'), 'public'), true);
     END IF;
 END $$";
 

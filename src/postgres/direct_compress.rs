@@ -18,7 +18,7 @@ pub const OFF: &str = "SET LOCAL timescaledb.enable_direct_compress_copy = off";
 /// What the server lacks. Direct compress came with 2.21, and takes tables with continuous aggregates since 2.24.
 const LOOK_AT_SERVER: &str = "SELECT CASE
         WHEN split_part(e.extversion, '-', 1) !~ '^[0-9]+([.][0-9]+)*$'
-            OR string_to_array(split_part(e.extversion, '-', 1), '.')::int[] < '{2,24}'
+            OR string_to_array(split_part(e.extversion, '-', 1), '.')::int[] OPERATOR(pg_catalog.<) '{2,24}'
             THEN 'it needs TimescaleDB 2.24 or later, and this is ' || e.extversion
         WHEN current_setting('timescaledb.license', true) IS DISTINCT FROM 'timescale'
             THEN 'TimescaleDB runs under the Apache licence (timescaledb.license), which has no compression'
@@ -32,13 +32,13 @@ const LOOK_AT_TABLE: &str = "SELECT CASE
                 || 'ALTER TABLE … SET (timescaledb.compress))'
         WHEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion))
             THEN 'it has a unique index or an exclusion constraint, which compressed rows cannot be checked against'
-        WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname NOT LIKE 'ts\\_%')
+        WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname::text NOT LIKE 'ts\\_%')
             THEN 'it has triggers or foreign keys, which compressed rows would pass by'
     END
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname AND h.hypertable_name = c.relname
-    WHERE c.oid = to_regclass($1)";
+    WHERE c.oid = to_regclass($1)::oid";
 
 /// Why rows cannot be compressed on their way in.
 #[derive(Debug, thiserror::Error)]

@@ -140,12 +140,12 @@ const HAS_SHAPE: &str = "SELECT to_regprocedure('jetcopy.shape(regclass)') IS NO
 const SHAPE: &str = "SELECT jetcopy.shape(to_regclass($1))";
 
 const RESOLVE: &str =
-    "SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text,
+    "SELECT c.oid, quote_ident(n.nspname::text) || '.' || quote_ident(c.relname::text), c.relkind::text,
         c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'INSERT'),
         CASE WHEN row_security_active(c.oid) THEN current_user::text END,
-        pg_relation_is_updatable(c.oid, true) & 8 <> 0
+        pg_relation_is_updatable(c.oid::regclass, true) & 8 <> 0
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = to_regclass($1)";
+    WHERE c.oid = to_regclass($1)::oid";
 
 /// Each column's type is followed down: out of a domain to its base, out of an array to its elements. What is neither
 /// is the leaf that decides, with the number of arrays passed and the type of the last array's elements, which is the
@@ -172,7 +172,7 @@ const COLUMNS: &str = "WITH RECURSIVE
     )
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), p.not_null, p.filled, p.arrays, p.element,
         CASE WHEN t.typtype = 'e' THEN 'enum'
-             WHEN t.typnamespace = 'pg_catalog'::regnamespace OR t.typname = 'citext' THEN t.typname::text
+             WHEN t.typnamespace = 'pg_catalog'::regnamespace::oid OR t.typname = 'citext' THEN t.typname::text
              ELSE '' END,
         CASE WHEN NOT EXISTS (
                  SELECT FROM regexp_matches(d.adbin::text, '[{]([A-Z]+)', 'g') AS node (names)
@@ -189,10 +189,10 @@ const COLUMNS: &str = "WITH RECURSIVE
     WHERE t.typtype <> 'd' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
     ORDER BY p.attnum";
 
-const UNIQUE_KEYS: &str = "SELECT array_agg(a.attname::text ORDER BY k.place),
-        bool_or(coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false))
+const UNIQUE_KEYS: &str = "SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.place),
+        bool_or(coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct'::text)::bool, false))
     FROM pg_index i
-    CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+    CROSS JOIN pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
         AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
@@ -203,11 +203,11 @@ const PARTITION_KEY: &str = "SELECT a.attname::text
     FROM pg_partitioned_table p
     JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
     WHERE p.partrelid = $1 AND p.partstrat = 'r'
-        AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)";
+        AND a.atttypid IN ('timestamptz'::regtype::oid, 'timestamp'::regtype::oid, 'date'::regtype::oid)";
 
 const HAS_ROLLUPS: &str = "SELECT to_regprocedure('jetcopy.rollups_of(regclass)') IS NOT NULL";
 
-const ROLLUPS: &str = "SELECT name, (extract(epoch FROM width) * 1000000)::int8
+const ROLLUPS: &str = "SELECT name, (extract(epoch FROM width) * 1000000::numeric)::int8
     FROM jetcopy.rollups_of($1::oid::regclass)";
 
 const HAS_DIMENSIONS: &str = "SELECT to_regclass('timescaledb_information.dimensions') IS NOT NULL";

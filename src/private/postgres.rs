@@ -32,6 +32,9 @@ const ORPHANS: &str = "pre-existing shared memory block";
 /// How long they may take: they notice within milliseconds, unless a loaded machine does not let them run.
 const ORPHANS_END: Duration = Duration::from_secs(10);
 
+/// Before this version everybody may create in schema `public`, as jetcopy warns of.
+const EVERYBODY_CREATES_BEFORE: i32 = 150_000;
+
 /// The switch: `yes` or `no`.
 const SWITCH: &str = "JETCOPY_TIMESCALEDB";
 
@@ -250,7 +253,14 @@ impl PrivatePostgres {
         let client = connect(&self.url()).await?;
         // template0, for TimescaleDB's launcher may be connected to template1, and then it cannot be copied.
         client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
-        Ok(self.database_url(name))
+        let url = self.database_url(name);
+        let version: i32 =
+            client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
+        if version < EVERYBODY_CREATES_BEFORE {
+            let client = connect(&url).await?;
+            client.batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await?;
+        }
+        Ok(url)
     }
 
     /// Stops it and waits until it is gone. Its data and its port stay.

@@ -52,7 +52,7 @@ const COUNT_PATIENCE: &str = "30s";
 
 const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_life') IS NOT NULL";
 
-const READ: &str = "SELECT relation, setting, (extract(epoch FROM age) * 1000000)::int8, applied
+const READ: &str = "SELECT relation, setting, (extract(epoch FROM age) * 1000000::numeric)::int8, applied
     FROM jetcopy.store_life";
 
 const WRITE: &str = "INSERT INTO jetcopy.store_life (relation, setting, age, applied)
@@ -60,7 +60,7 @@ const WRITE: &str = "INSERT INTO jetcopy.store_life (relation, setting, age, app
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS n (relation, setting, age, applied)
     ON CONFLICT (relation, setting) DO UPDATE SET age = excluded.age, applied = excluded.applied";
 
-const FOUND: &str = "SELECT name FROM unnest($1::text[]) AS name
+const FOUND: &str = "SELECT name FROM pg_catalog.unnest($1::text[]) AS name
     WHERE to_regclass(CASE name WHEN 'dead_letters' THEN 'jetcopy.dead_letters' ELSE name END) IS NOT NULL";
 
 /// A table or roll-up, and one of its settings.

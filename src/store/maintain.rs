@@ -37,21 +37,22 @@ const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_life') IS NOT NULL";
 const KEPT: &str = "SELECT name FROM jetcopy.rollups";
 
 /// Which tables of the catalog there are.
-const FOUND: &str = "SELECT name, to_regclass(name)::oid FROM unnest($1::text[]) AS name
+const FOUND: &str = "SELECT name, to_regclass(name)::oid FROM pg_catalog.unnest($1::text[]) AS name
     WHERE to_regclass(name) IS NOT NULL";
 
 const HAS_HYPERTABLES: &str = "SELECT to_regclass('timescaledb_information.hypertables') IS NOT NULL";
 
-const HYPERTABLES: &str = "SELECT to_regclass(format('%I.%I', hypertable_schema, hypertable_name))::oid
+const HYPERTABLES: &str =
+    "SELECT to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid
     FROM timescaledb_information.hypertables";
 
 /// Whether this role may mark files of the registry; no row where there is no such table. Somebody else's table of the name
 /// has other columns.
 const MAY_EXPIRE: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')
-    FROM pg_class c WHERE c.oid = to_regclass('files') AND 6 = (
-        SELECT count(*) FROM pg_attribute a JOIN (VALUES ('project_id', 'text'::regtype), ('path', 'text'),
+    FROM pg_class c WHERE c.oid = to_regclass('files')::oid AND 6 = (
+        SELECT count(*) FROM pg_attribute a JOIN (VALUES ('project_id', 'text'), ('path', 'text'),
             ('staged', 'boolean'), ('status', 'text'), ('expires_at', 'timestamptz'), ('updated_at', 'timestamptz')
-        ) AS ours (name, type) ON (a.attname, a.atttypid) = (ours.name, ours.type)
+        ) AS ours (name, type) ON a.attname::text = ours.name AND a.atttypid = ours.type::regtype::oid
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)";
 
 const EXPIRE: &str = "SELECT jetcopy.expire_staged_files()";

@@ -32,7 +32,7 @@ const FINALIZE_PATIENCE: Duration = Duration::from_secs(10);
 const CANCELLED: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "SELECT relation::text, relation::oid FROM jetcopy.partitioned_tables
-    JOIN pg_class ON pg_class.oid = relation ORDER BY 1";
+    JOIN pg_class ON pg_class.oid = relation::oid ORDER BY 1";
 
 const ADD: &str = "SELECT jetcopy.add_partitions($1::oid::regclass,
     ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2::int) AS n))";
@@ -43,10 +43,10 @@ const COUNT: &str = "SELECT count(*) FROM jetcopy.partitions($1::oid::regclass)"
 /// PostgreSQL detaches one at a time of a table: schema, name, the name on their way out, since their day may
 /// get a new one meanwhile, and whether they are being detached.
 const EXPIRED: &str = "SELECT n.nspname::text, c.relname::text,
-        left(t.relname, 45) || to_char(p.starts AT TIME ZONE 'UTC', '_pYYYYMMDD') || '_dropped', p.detaching
+        left(t.relname::text, 45) || to_char(p.starts AT TIME ZONE 'UTC', '_pYYYYMMDD') || '_dropped', p.detaching
     FROM pg_class t
     CROSS JOIN jetcopy.partitions(t.oid::regclass) p
-    JOIN pg_class c ON c.oid = p.partition JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class c ON c.oid = p.partition::oid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE t.oid = $1 AND p.ends <= now() - make_interval(secs => $2) ORDER BY p.detaching DESC, p.starts";
 
 /// What a run that was interrupted has detached and not dropped.
@@ -54,11 +54,11 @@ const LEFT_OVER: &str = "SELECT n.nspname::text, c.relname::text
     FROM pg_class t
     JOIN pg_class c ON c.relnamespace = t.relnamespace AND c.relkind = 'r' AND NOT c.relispartition
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.oid = $1 AND right(c.relname, 18) ~ '^_p[0-9]{8}_dropped$'
-        AND left(c.relname, -18) = left(t.relname, 45)";
+    WHERE t.oid = $1 AND right(c.relname::text, 18) ~ '^_p[0-9]{8}_dropped$'
+        AND left(c.relname::text, -18) = left(t.relname::text, 45)";
 
 const FORGET: &str = "UPDATE jetcopy.partitioned_tables
-    SET dropped_before = greatest(dropped_before, now() - make_interval(secs => $2)) WHERE relation = $1::oid::regclass";
+    SET dropped_before = greatest(dropped_before, now() - make_interval(secs => $2)) WHERE relation::oid = $1";
 
 /// Why a partition was not dropped.
 #[derive(Debug, thiserror::Error)]

@@ -24,21 +24,21 @@ const HAS_ROLLUPS: &str = "SELECT to_regclass('jetcopy.rollups') IS NOT NULL";
 const PLAIN: &str = "WITH RECURSIVE parts (oid) AS (
         SELECT to_regclass($1)::oid UNION ALL SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = parts.oid
     )
-    SELECT sum(pg_total_relation_size(c.oid))::int8, (sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relkind <> 'p'))::int8,
-        bool_or(c.reltuples < 0 AND c.relkind = 'r' AND pg_relation_size(c.oid) > 0),
-        count(*) - 1, (SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1))
+    SELECT sum(pg_total_relation_size(c.oid::regclass))::int8, (sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relkind <> 'p'))::int8,
+        bool_or(c.reltuples < 0::float4 AND c.relkind = 'r' AND pg_relation_size(c.oid::regclass) > 0),
+        count(*) - 1, (SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)::oid)
     FROM parts JOIN pg_class c ON c.oid = parts.oid";
 
 /// The hypertable of a name: itself, or what a continuous aggregate is stored in.
 const HYPERTABLE: &str = "SELECT h.hypertable_schema::text, h.hypertable_name::text, h.aggregate FROM (
         SELECT hypertable_schema, hypertable_name, false AS aggregate,
-            to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) AS relation
+            to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name)) AS relation
         FROM timescaledb_information.hypertables
     UNION ALL
         SELECT materialization_hypertable_schema, materialization_hypertable_name, true,
-            to_regclass(format('%I.%I', view_schema, view_name))
+            to_regclass(pg_catalog.format('%I.%I', view_schema, view_name))
         FROM timescaledb_information.continuous_aggregates
-    ) AS h WHERE h.relation = to_regclass($1) LIMIT 1";
+    ) AS h WHERE h.relation::oid = to_regclass($1)::oid LIMIT 1";
 
 /// Jobs that keep the store: what they do, on what, how often, and how they ended last.
 const JOBS: &str = "SELECT j.proc_name::text,
@@ -239,7 +239,7 @@ async fn of_timescale(client: &Client, name: &str) -> Result<Option<Relation>, t
                 WHERE c.hypertable_schema = $1 AND c.hypertable_name = $2 AND c.is_compressed),
             (SELECT sum(before_compression_total_bytes)::float8 / nullif(sum(after_compression_total_bytes), 0)::float8
                 FROM {functions}.chunk_compression_stats(h.relation))
-        FROM (SELECT format('%I.%I', $1::text, $2::text)::regclass AS relation) AS h"
+        FROM (SELECT pg_catalog.format('%I.%I', $1::text, $2::text)::regclass AS relation) AS h"
     );
     let row = client.query_typed_one(&sql, &[(&schema, Type::TEXT), (&table, Type::TEXT)]).await?;
     Ok(Some(Relation {

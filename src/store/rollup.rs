@@ -25,14 +25,15 @@ const JOINED: i64 = 10;
 const STATE: &str =
     "SELECT floor(extract(epoch FROM filled_to))::int8, floor(extract(epoch FROM now()))::int8,
         coalesce((SELECT ceil(extract(epoch FROM nullif(dropped_before, '-infinity')))::int8
-                  FROM jetcopy.partitioned_tables WHERE relation = source), 0),
+                  FROM jetcopy.partitioned_tables WHERE relation::oid = source::oid), 0),
         coalesce(refreshed_at + make_interval(secs => $2) <= now(), true)
     FROM jetcopy.rollups WHERE name = $1 FOR UPDATE";
 
 const TAKE_TOUCHED: &str = "WITH taken AS (DELETE FROM jetcopy.touched_buckets WHERE rollup = $1 RETURNING buckets)
-    SELECT DISTINCT floor(extract(epoch FROM bucket))::int8 FROM taken, unnest(buckets) AS bucket WHERE isfinite(bucket)";
+    SELECT DISTINCT floor(extract(epoch FROM bucket))::int8 FROM taken, pg_catalog.unnest(buckets) AS bucket WHERE isfinite(bucket)";
 
-const TOUCH: &str = "SELECT jetcopy.touch($1, ARRAY(SELECT to_timestamp(n) FROM unnest($2::int8[]) AS n))";
+const TOUCH: &str =
+    "SELECT jetcopy.touch($1, ARRAY(SELECT to_timestamp(n::float8) FROM pg_catalog.unnest($2::int8[]) AS n))";
 
 const SETTLE: &str = "UPDATE jetcopy.rollups SET filled_to = greatest(filled_to, to_timestamp($2)), refreshed_at = now() WHERE name = $1";
 
@@ -139,7 +140,10 @@ fn seconds(span: Duration) -> i64 {
 }
 
 fn within(column: &str, span: &Range<i64>) -> String {
-    format!("{column} >= to_timestamp({}) AND {column} < to_timestamp({})", span.start, span.end)
+    format!(
+        "{column} >= to_timestamp({}::float8) AND {column} < to_timestamp({}::float8)",
+        span.start, span.end
+    )
 }
 
 fn clear(rollup: &Rollup, span: &Range<i64>) -> String {

@@ -44,18 +44,18 @@ const LOOK: &str = "SELECT extnamespace::regnamespace::text, current_setting('ti
 const LOOK_AT_TABLE: &str = "SELECT pg_has_role(c.relowner, 'USAGE'),
         h.hypertable_name IS NOT NULL,
         coalesce(h.compression_enabled, false),
-        (SELECT (extract(epoch FROM d.time_interval) * 1000000)::bigint FROM timescaledb_information.dimensions d
+        (SELECT (extract(epoch FROM d.time_interval) * 1000000::numeric)::bigint FROM timescaledb_information.dimensions d
             WHERE d.hypertable_schema = n.nspname AND d.hypertable_name = c.relname AND d.column_name = $2),
-        (SELECT string_agg(w.name, ', ') FROM unnest($3::text[]) AS w (name) WHERE NOT EXISTS (
+        (SELECT string_agg(w.name, ', ') FROM pg_catalog.unnest($3::text[]) AS w (name) WHERE NOT EXISTS (
             SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = w.name AND NOT a.attisdropped)),
-        (SELECT string_agg(s.attname, ', ' ORDER BY s.segmentby_column_index)
+        (SELECT string_agg(s.attname::text, ', ' ORDER BY s.segmentby_column_index)
             FROM timescaledb_information.compression_settings s
             WHERE s.hypertable_schema = n.nspname AND s.hypertable_name = c.relname
                 AND s.segmentby_column_index IS NOT NULL)
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname AND h.hypertable_name = c.relname
-    WHERE c.oid = to_regclass($1)";
+    WHERE c.oid = to_regclass($1)::oid";
 
 /// What a roll-up is.
 const LOOK_AT_ROLLUP: &str = "SELECT pg_has_role(c.relowner, 'USAGE'), EXISTS (
@@ -63,7 +63,7 @@ const LOOK_AT_ROLLUP: &str = "SELECT pg_has_role(c.relowner, 'USAGE'), EXISTS (
         WHERE a.view_schema = n.nspname AND a.view_name = c.relname)
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = to_regclass($1)";
+    WHERE c.oid = to_regclass($1)::oid";
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]

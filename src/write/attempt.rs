@@ -343,7 +343,7 @@ impl Writer {
                SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = {} AND c.relname = {} \
                UNION SELECT i.inhparent FROM pg_inherits i JOIN up ON i.inhrelid = up.oid) \
-             SELECT 1 FROM up WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[{}]) AS name)",
+             SELECT 1 FROM up WHERE oid IN (SELECT to_regclass(name)::oid FROM pg_catalog.unnest(ARRAY[{}]) AS name)",
             escape_literal(schema),
             escape_literal(name),
             written.join(", "),

@@ -121,7 +121,7 @@ impl Writer {
         });
         let tables: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
         let sql = format!(
-            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb || jsonb_build_object('rules', {}) \
+            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb || pg_catalog.jsonb_build_object('rules', {}) \
              WHERE shard = {} AND epoch = {}; COMMIT",
             begin_sql(&self.session),
             escape_literal(&flood.to_string()),
@@ -147,14 +147,14 @@ pub(crate) fn rules_sql(tables: &[&str]) -> String {
     let table = |table: &&str| format!("to_regclass({})", escape_literal(table));
     let tables: Vec<String> = tables.iter().map(table).collect();
     format!(
-        "(SELECT string_agg(concat_ws(' ', t.oid::oid, jetcopy.shape(t.oid), \
-           (SELECT concat_ws(' ', 'rules', count(*), sum(r.xmin::text::bigint)) FROM pg_constraint r \
-            WHERE r.conrelid = t.oid \
-              OR r.contypid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = t.oid)), \
-           (SELECT concat_ws(' ', 'triggers', count(*), sum(g.xmin::text::bigint), \
+        "(SELECT string_agg(pg_catalog.concat_ws(' ', t.oid::oid, jetcopy.shape(t.oid), \
+           (SELECT pg_catalog.concat_ws(' ', 'rules', count(*), sum(r.xmin::text::bigint)) FROM pg_constraint r \
+            WHERE r.conrelid = t.oid::oid \
+              OR r.contypid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = t.oid::oid)), \
+           (SELECT pg_catalog.concat_ws(' ', 'triggers', count(*), sum(g.xmin::text::bigint), \
               sum(p.xmin::text::bigint)) FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
-            WHERE g.tgrelid = t.oid)), ' ') \
-         FROM unnest(ARRAY[{}]) AS t (oid))",
+            WHERE g.tgrelid = t.oid::oid)), ' ') \
+         FROM pg_catalog.unnest(ARRAY[{}]) AS t (oid))",
         tables.join(", ")
     )
 }

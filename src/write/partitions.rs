@@ -92,8 +92,8 @@ pub(crate) fn touches(targets: &[Target], tables: &[TableRows]) -> String {
             // Writing to a string cannot fail.
             let _ = write!(
                 sql,
-                "SELECT jetcopy.touch({}, ARRAY(SELECT timestamptz '2000-01-01Z' + n * interval '{} us' \
-                 FROM unnest('{{{list}}}'::int8[]) AS n)); ",
+                "SELECT jetcopy.touch({}, ARRAY(SELECT timestamptz '2000-01-01Z' + n::float8 * interval '{} us' \
+                 FROM pg_catalog.unnest('{{{list}}}'::int8[]) AS n)); ",
                 escape_literal(&rollup.name),
                 rollup.width,
             );
@@ -234,10 +234,10 @@ pub(crate) async fn ask_for(session: &Session, table: &str, days: &[i64]) -> Res
     let days = if days.is_empty() {
         "ARRAY[(now() AT TIME ZONE 'UTC')::date]".to_owned()
     } else {
-        format!("ARRAY(SELECT date '2000-01-01' + n FROM unnest('{{{list}}}'::int[]) AS n)")
+        format!("ARRAY(SELECT date '2000-01-01' + n FROM pg_catalog.unnest('{{{list}}}'::int[]) AS n)")
     };
     let sql = format!(
-        "{}SELECT array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM unnest(coalesce(left_out, \
+        "{}SELECT pg_catalog.array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM pg_catalog.unnest(coalesce(left_out, \
              jetcopy.days_without_partition(relation, days))) AS day), ','), left_out IS NOT NULL, \
              (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', {} \
          FROM {}, (SELECT {}::regclass AS relation, {days} AS days) AS asked, \

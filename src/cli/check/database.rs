@@ -55,6 +55,7 @@ pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>,
         report.warn(DATABASE, text, remedy);
     }
     pooler(config, &facts, report).await;
+    path::judge(&session.client, report).await;
     if migrations(config, report).await {
         own_tables(&session.client, report).await;
         partitions::of_database(&session.client, config, report).await;
@@ -98,7 +99,7 @@ impl Facts {
         let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int, \
                    current_setting('transaction_read_only')::bool, getdatabaseencoding()::text, \
                    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), \
-                   has_database_privilege(current_database(), 'TEMP'), pg_backend_pid()";
+                   has_database_privilege(current_database()::text, 'TEMP'), pg_backend_pid()";
         let row = client.query_typed_one(sql, &[]).await?;
         Ok(Self {
             version: row.try_get(0)?,
@@ -208,7 +209,7 @@ async fn migrations(config: &Config, report: &mut Report) -> bool {
 
 async fn own_tables(client: &Client, report: &mut Report) {
     for (table, privilege) in OWN_PRIVILEGES {
-        let sql = "SELECT coalesce(has_table_privilege(to_regclass($1), $2), false)";
+        let sql = "SELECT coalesce(has_table_privilege(to_regclass($1)::oid, $2), false)";
         let allowed = client
             .query_typed_one(sql, &[(&table, Type::TEXT), (&privilege, Type::TEXT)])
             .await
@@ -293,7 +294,7 @@ async fn describe(
     let mut kind = "table";
     if facts.timescaledb.is_some() {
         let sql = "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables \
-                   WHERE to_regclass(format('%I.%I', hypertable_schema, hypertable_name)) = to_regclass($1))";
+                   WHERE to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = to_regclass($1)::oid)";
         let hypertable = client
             .query_typed_one(sql, &[(&found.qualified, Type::TEXT)])
             .await
@@ -341,7 +342,7 @@ impl Privileges {
         let held = |privilege: &str, columns: &str| {
             format!(
                 "has_table_privilege(t, '{privilege}') OR coalesce((SELECT bool_and(has_column_privilege(t, c, \
-                 '{privilege}')) FROM unnest({columns}) c), false)"
+                 '{privilege}')) FROM pg_catalog.unnest({columns}) c), false)"
             )
         };
         let sql = format!(
@@ -385,6 +386,7 @@ impl Privileges {
 }
 
 mod arbiters;
+mod path;
 
 #[cfg(test)]
 mod tests;

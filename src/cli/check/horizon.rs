@@ -15,11 +15,11 @@ use crate::store::catalog::written;
 
 /// When chunks of a table are compressed, in microseconds.
 const COMPRESS_AFTER: &str =
-    "SELECT (extract(epoch FROM (j.config ->> 'compress_after')::interval) * 1000000)::bigint
+    "SELECT (extract(epoch FROM (j.config ->> 'compress_after'::text)::interval) * 1000000::numeric)::bigint
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN timescaledb_information.jobs j ON j.hypertable_schema = n.nspname AND j.hypertable_name = c.relname
-    WHERE c.oid = to_regclass($1) AND j.proc_name = 'policy_compression'";
+    WHERE c.oid = to_regclass($1)::oid AND j.proc_name = 'policy_compression'";
 
 /// The age of the oldest message that the stream may hold or, where it has no limit, that it holds now.
 pub(super) fn of_stream(info: &Info) -> Duration {

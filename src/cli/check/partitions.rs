@@ -21,9 +21,10 @@ const FOLLOW: &str = "run `jetcopy migrate`: it makes the database follow [store
 const DAYS_AHEAD: i32 = 7;
 
 /// The first of the next days that no partition of a table of somebody else's takes; none where that is not foreseen.
-const MISSING: &str = "SELECT min(day)::text FROM unnest(jetcopy.days_without_partition(to_regclass($1),
+const MISSING: &str =
+    "SELECT min(day)::text FROM pg_catalog.unnest(jetcopy.days_without_partition(to_regclass($1),
         ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2) AS n))) AS day
-    WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation = to_regclass($1))";
+    WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation::oid = to_regclass($1)::oid)";
 
 /// Compares what the configuration says about partitions on demand, and about the life of rows, with what the database does.
 pub(super) async fn of_database(client: &Client, config: &Config, report: &mut Report) {

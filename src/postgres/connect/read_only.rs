@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{ConnectError, Session};
 
 /// Where the setting that the session began with comes from.
-const ASK: &str = "SELECT pg_is_in_recovery(), s.setting = 'on', s.source, quote_ident(current_user), \
-     quote_ident(current_database()) FROM pg_settings s WHERE s.name = 'default_transaction_read_only'";
+const ASK: &str = "SELECT pg_is_in_recovery(), s.setting = 'on', s.source, quote_ident(current_user::text), \
+     quote_ident(current_database()::text) FROM pg_settings s WHERE s.name = 'default_transaction_read_only'";
 
 /// Why the server takes no writes; `None` where it is a standby, or does not say.
 pub(super) async fn reason(session: &Session, timeout: Duration) -> Option<ConnectError> {

@@ -9,14 +9,14 @@ use super::{IntrospectError, Table};
 use crate::config::{self, Foreign, OnConflict, Unlogged};
 
 /// The foreign table that rows for $1 may go to. There are few foreign tables as a rule, and many partitions.
-const FOREIGN: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+const FOREIGN: &str = "SELECT quote_ident(n.nspname::text) || '.' || quote_ident(c.relname::text)
     FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE f.ftrelid = $1 OR $1 IN (SELECT pg_partition_ancestors(f.ftrelid)::oid)
+    WHERE f.ftrelid = $1 OR $1 IN (SELECT pg_partition_ancestors(f.ftrelid::regclass)::oid)
     ORDER BY 1 LIMIT 1";
 
 /// The unlogged table that rows for $1 may go to. A partitioned table's own persistence says nothing.
 const UNLOGGED: &str = "SELECT c.oid::regclass::text FROM pg_class c
-    WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
+    WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid::oid FROM pg_partition_tree($1::regclass))
         AND c.relkind = 'r' AND c.relpersistence = 'u'
     ORDER BY 1 LIMIT 1";
 

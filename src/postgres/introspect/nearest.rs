@@ -9,11 +9,11 @@ const ALIKE: f64 = 0.85;
 
 /// Tables that are compared. Who has more has other ways to look for a name.
 const TABLES: &str =
-    "SELECT n.nspname::text, c.relname::text, quote_ident(n.nspname), quote_ident(c.relname),
+    "SELECT n.nspname::text, c.relname::text, quote_ident(n.nspname::text), quote_ident(c.relname::text),
         pg_table_is_visible(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT c.relispartition
-        AND n.nspname !~ '^(pg_|_timescaledb|timescaledb_|information_schema$)'
+        AND n.nspname::text !~ '^(pg_|_timescaledb|timescaledb_|information_schema$)'
     ORDER BY pg_table_is_visible(c.oid) DESC, n.nspname, c.relname
     LIMIT 10000";
 

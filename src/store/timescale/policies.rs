@@ -15,15 +15,15 @@ use crate::store::catalog::{After, Refresh, written};
 /// runs, all in microseconds. Jobs of a continuous aggregate are listed under its own name or, before 2.16, under that
 /// of the hypertable behind it.
 const JOBS: &str = "SELECT j.job_id,
-        (extract(epoch FROM (j.config ->> $3)::interval) * 1000000)::bigint,
-        (extract(epoch FROM (j.config ->> $4)::interval) * 1000000)::bigint,
-        (extract(epoch FROM j.schedule_interval) * 1000000)::bigint
+        (extract(epoch FROM (j.config ->> $3)::interval) * 1000000::numeric)::bigint,
+        (extract(epoch FROM (j.config ->> $4)::interval) * 1000000::numeric)::bigint,
+        (extract(epoch FROM j.schedule_interval) * 1000000::numeric)::bigint
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_schema = n.nspname AND a.view_name = c.relname
     JOIN timescaledb_information.jobs j ON (j.hypertable_schema, j.hypertable_name) IN (
         (n.nspname, c.relname), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
-    WHERE c.oid = to_regclass($1) AND j.proc_name = $2
+    WHERE c.oid = to_regclass($1)::oid AND j.proc_name = $2
     ORDER BY j.job_id";
 
 /// A policy that acts on rows of an age.
@@ -234,7 +234,7 @@ impl Run<'_> {
             ages.iter().map(|(key, age)| (*key, interval(*age))).unzip();
         let sql = format!(
             "SELECT (altered).job_id FROM (SELECT {}.alter_job($1, schedule_interval => $2::text::interval, config => (
-                SELECT j.config || jsonb_object_agg(a.key, a.age::interval::text)
+                SELECT j.config || pg_catalog.jsonb_object_agg(a.key, a.age::interval::text)
                 FROM timescaledb_information.jobs j, unnest($3, $4) AS a (key, age)
                 WHERE j.job_id = $1 GROUP BY j.config)) AS altered) AS x",
             self.schema

@@ -12,7 +12,7 @@ use crate::config::{OnConflict, Table};
 const ARBITERS: &str =
     "SELECT coalesce(bool_or(i.indimmediate), false), min(c.relname::text) FILTER (WHERE NOT i.indimmediate)
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-    WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND (i.indisunique OR i.indisexclusion)";
+    WHERE i.indrelid = to_regclass($1)::oid AND i.indisvalid AND (i.indisunique OR i.indisexclusion)";
 
 /// Says where `ignore` without a key has no effect, and where the server would refuse it.
 pub(super) async fn judge(
