@@ -1,6 +1,7 @@
 //! Servers with certificates of every kind, and psql beside jetcopy: it connects wherever psql does, in the same way, and
 //! nowhere else.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ mod clients;
 struct TlsServer {
     server: PrivatePostgres,
     control: Client,
+    psql: PathBuf,
     /// psql's home, where nothing is.
     home: tempfile::TempDir,
 }
@@ -26,7 +28,14 @@ impl TlsServer {
         let server = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
         let control = private::connect(&server.url()).await.unwrap();
         control.batch_execute("CREATE ROLE tester LOGIN PASSWORD 'right'").await.unwrap();
-        let this = Self { server, control, home: tempfile::tempdir().unwrap() };
+        // Some builds of the server come with one that knows no TLS.
+        let knows_tls = |psql: &PathBuf| {
+            let said = Command::new(psql).args(["-X", "host=/nowhere sslmode=require"]).output().unwrap();
+            !String::from_utf8_lossy(&said.stderr).contains("not compiled in")
+        };
+        let found = [server.programs().join("psql"), "psql".into()].into_iter().find(knows_tls);
+        let psql = found.expect("one of the psql here knows TLS");
+        let this = Self { server, control, psql, home: tempfile::tempdir().unwrap() };
         for name in ["ca", "other"] {
             this.run(&format!(
                 "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=authority-{name} -keyout {name}.key -out {name}.crt"
@@ -94,7 +103,7 @@ impl TlsServer {
     }
 
     fn psql(&self, more: &str) -> Result<bool, String> {
-        let output = Command::new(self.server.programs().join("psql"))
+        let output = Command::new(&self.psql)
             .args(["-XAtc", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &self.conninfo(more)])
             .env_clear()
             .envs([("PATH", std::env::var("PATH").unwrap_or_default()), ("LC_ALL", "C".to_owned())])
@@ -255,6 +264,20 @@ async fn whatever_the_server_speaks_jetcopy_speaks_as_psql_does_and_falls_back_w
             Some("28P01"),
             "{mode}: {error:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_comes_first_is_taken_by_the_servers_that_know_it() {
+    let server = TlsServer::start().await;
+    server.sign("usual", "rsa:2048", "localhost", Some("subjectAltName=DNS:localhost")).await;
+    server.serve("usual", &[], RULES).await;
+    let root = server.path("ca.crt");
+    let version = server.ours("host=localhost").await.unwrap().server_version();
+    let direct = format!("host=localhost sslmode=verify-full sslrootcert={root} sslnegotiation=direct");
+    match server.ours(&direct).await {
+        Ok(session) => assert!(version >= 17 && session.transport() == Transport::Verified),
+        Err(error) => assert!(version < 17, "{error:?}"),
     }
 }
 

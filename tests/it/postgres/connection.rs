@@ -1,8 +1,11 @@
 //! What a proxy does to the connection.
 
+use std::process::Command;
 use std::time::Duration;
 
-use super::{COMMIT, database_resyncs, settled};
+use jetcopy::private::{Need, skip};
+
+use super::{COMMIT, database_resyncs, own_server, settled};
 use crate::support::{Daemon, EVENTS, Fault, Load, Lose, Proxy, TABLE, Way, World, eventually};
 
 /// A world whose daemon reaches its database through a proxy.
@@ -121,4 +124,31 @@ async fn a_database_that_refuses_connections_is_waited_for_quietly() {
     let log = daemon.log();
     assert!(log.lines().count() <= lines + 4, "the log floods:\n{log}");
     world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_leave_the_machine_in_plain_text_are_warned_of_by_the_log_and_by_check() {
+    // Nothing is sent: the kernel only says from where it would be.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let own = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).ok().map(|own| own.ip());
+    let Some(own) = own.filter(|own| !own.is_loopback()) else { return skip(Need::Network) };
+    let (_postgres, mut world) = own_server(&[("listen_addresses", "*")]).await;
+    let rules = "COPY (SELECT 'host all all all trust') TO PROGRAM 'cat >pg_hba.conf'";
+    world.database.batch_execute(&format!("{rules}; SELECT pg_reload_conf()")).await.unwrap();
+    let near = world.database_url.clone();
+    world.database_url = near.replace("127.0.0.1", &own.to_string());
+    let daemon = Daemon::start(&world.config(EVENTS));
+    daemon.says("in plain text, for everybody on the way to read").await;
+    let check = |world: &World| {
+        let config = world.config(EVENTS);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+        let output = command.args(["check", "--config"]).arg(config).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = check(&world);
+    assert!(said.contains("in plain text") && said.contains("set sslmode=verify-full"), "{said}");
+    drop(daemon);
+    world.database_url = near;
+    let said = check(&world);
+    assert!(!said.contains("in plain text"), "{said}");
 }
