@@ -29,7 +29,7 @@ use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::PipelineMetrics;
 use crate::milestones;
-use crate::nats::{Denial, Lost, Trouble};
+use crate::nats::{Connection, Denial, Lost, Trouble};
 use crate::poison::Window;
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::timeline::Newest;
@@ -270,6 +270,7 @@ impl Pipeline {
             partitions: self.settings.store.partitions,
             poison: Arc::clone(&self.poison),
             memory: Arc::clone(&self.memory),
+            search: write::Search::default(),
             step_timeout: self.settings.postgres.step_timeout,
             held: Arc::clone(&held),
             keep: usize::try_from(self.pipeline.batch.max_bytes.as_u64())
@@ -324,15 +325,7 @@ impl Pipeline {
         stages.spawn(async move { Err(Failure::Denied(connection.denied(resync::needed).await)) });
         let (pipeline, metrics, connection) = (self.pipeline.clone(), self.metrics.clone(), nats.clone());
         let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
-        stages.spawn(async move {
-            let error = probe.await;
-            // A connection that ends takes the question along. That is not what ends the generation: what came over it is
-            // still to be committed, and what ended it to be looked at.
-            match tokio::time::timeout(TROUBLE, connection.broken()).await {
-                Ok(_) => std::future::pending().await,
-                Err(_) => Err(error.into()),
-            }
-        });
+        stages.spawn(probed(probe, connection));
         stages.spawn(async move {
             let lost = nats.broken().await;
             // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.
@@ -342,5 +335,15 @@ impl Pipeline {
             Err(Failure::Nats(lost))
         });
         Ok(stages)
+    }
+}
+
+/// The end of a probe. A connection that ends takes the question along: that is not what ends the generation, since what came
+/// over it is still to be committed, and what ended it to be looked at.
+async fn probed(probe: impl Future<Output = lag::Error>, connection: Connection) -> Result<Ended, Failure> {
+    let error = probe.await;
+    match tokio::time::timeout(TROUBLE, connection.broken()).await {
+        Ok(_) => std::future::pending().await,
+        Err(_) => Err(error.into()),
     }
 }

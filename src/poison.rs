@@ -60,10 +60,11 @@ impl Window {
         Self { limits, stored: VecDeque::new() }
     }
 
-    /// Whether a batch in which something of `letters` is refused is still normal.
-    pub fn admit(&mut self, letters: Letters, now: Instant) -> Result<(), Flood> {
+    /// Whether a part of a batch in which something of `letters` is refused is still normal, after `before` such messages in its
+    /// other parts.
+    pub fn admit(&mut self, letters: Letters, before: usize, now: Instant) -> Result<(), Flood> {
         self.stored.retain(|&(at, _)| now.duration_since(at) < MINUTE);
-        if letters.messages > self.limits.max_per_batch {
+        if letters.messages + before > self.limits.max_per_batch {
             return Err(Flood::Batch { limit: self.limits.max_per_batch });
         }
         if letters.messages == 0 {
@@ -105,29 +106,31 @@ mod tests {
     #[test]
     fn a_batch_may_hold_as_many_dead_letters_as_its_limit() {
         let now = Instant::now();
-        assert_eq!(window().admit(letters(3, 1), now), Ok(()));
-        assert_eq!(window().admit(letters(4, 1), now), Err(Flood::Batch { limit: 3 }));
+        assert_eq!(window().admit(letters(3, 1), 0, now), Ok(()));
+        assert_eq!(window().admit(letters(4, 1), 0, now), Err(Flood::Batch { limit: 3 }));
+        assert_eq!(window().admit(letters(1, 1), 2, now), Ok(()));
+        assert_eq!(window().admit(letters(1, 1), 3, now), Err(Flood::Batch { limit: 3 }));
     }
 
     #[test]
     fn the_minute_counts_what_was_stored_and_forgets_it_afterwards() {
         let (mut window, start) = (window(), Instant::now());
         window.stored(letters(3, 1), start);
-        assert_eq!(window.admit(letters(2, 1), start), Ok(()));
-        assert_eq!(window.admit(letters(3, 1), start), Err(Flood::Minute { limit: 5 }));
-        assert_eq!(window.admit(letters(0, 0), start), Ok(()));
-        assert_eq!(window.admit(letters(3, 1), start + MINUTE), Ok(()));
+        assert_eq!(window.admit(letters(2, 1), 0, start), Ok(()));
+        assert_eq!(window.admit(letters(3, 1), 0, start), Err(Flood::Minute { limit: 5 }));
+        assert_eq!(window.admit(letters(0, 0), 0, start), Ok(()));
+        assert_eq!(window.admit(letters(3, 1), 0, start + MINUTE), Ok(()));
     }
 
     #[test]
     fn the_bytes_of_a_minute_are_bounded_and_one_message_alone_is_no_flood() {
         let (mut window, start) = (window(), Instant::now());
         let flood = Err(Flood::Bytes { limit: ByteSize::b(100) });
-        assert_eq!(window.admit(letters(1, 1_000), start), Ok(()));
-        assert_eq!(window.admit(letters(2, 101), start), flood);
+        assert_eq!(window.admit(letters(1, 1_000), 0, start), Ok(()));
+        assert_eq!(window.admit(letters(2, 101), 0, start), flood);
         window.stored(letters(1, 60), start);
-        assert_eq!(window.admit(letters(1, 40), start), Ok(()));
-        assert_eq!(window.admit(letters(1, 41), start), flood);
-        assert_eq!(window.admit(letters(1, 41), start + MINUTE), Ok(()));
+        assert_eq!(window.admit(letters(1, 40), 0, start), Ok(()));
+        assert_eq!(window.admit(letters(1, 41), 0, start), flood);
+        assert_eq!(window.admit(letters(1, 41), 0, start + MINUTE), Ok(()));
     }
 }

@@ -45,6 +45,7 @@ use error::out_of_time;
 pub use memory::Memory;
 use partitions::Added;
 use refused::Poisoned;
+pub use search::Search;
 
 mod attempt;
 mod blame;
@@ -54,6 +55,7 @@ mod memory;
 mod neighbours;
 pub(crate) mod partitions;
 pub(crate) mod refused;
+mod search;
 pub(crate) mod shape;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
@@ -96,6 +98,8 @@ pub struct Writer {
     pub poison: Arc<Mutex<Window>>,
     /// What the generations before have learnt, and this one learns.
     pub memory: Arc<Mutex<Memory>>,
+    /// What finding refused rows has cost.
+    pub search: Search,
     /// How long one step of a transaction may take.
     pub step_timeout: Duration,
     /// Told of every batch that is written.
@@ -190,8 +194,10 @@ impl Writer {
         let end = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
         let mut from = 0_u32;
         let writing = self.metrics.motion.write();
+        self.search = Search::default();
         loop {
-            let part = from..from.saturating_add(self.memory().fit.limit()).min(end);
+            let most = self.memory().fit.limit().min(self.search.limit);
+            let part = from..from.saturating_add(most).min(end);
             match self.write_part(batch, part.clone()).await {
                 Ok(Some((committed, written))) if written == end => {
                     writing.done();
@@ -229,16 +235,26 @@ impl Writer {
             }
         };
         let mut retries = 0;
+        let mut sent = self.search.sent();
         loop {
             let stop = match self.attempt(batch, &poisoned).await? {
                 Attempt::Committed(committed, copied) => {
                     self.checkpoint = committed.last_sequence();
                     self.count(batch, &poisoned, &copied, started);
                     self.accepted -= poisoned.uses();
+                    // What was accepted leaves room for what is normal.
+                    self.search.committed(if poisoned.accepted { 0 } else { poisoned.messages.len() });
                     return Ok(Some((committed, poisoned.part.end)));
                 }
                 Attempt::Stopped(stop) => stop,
             };
+            if let (Stop::Suspect { .. }, Some(last)) = (&stop, poisoned.blamed)
+                && let Some(end) = self.search.divide(&poisoned.part, last, sent)
+            {
+                poisoned.cut(batch, end);
+                sent = self.search.sent();
+                continue;
+            }
             let again = match self.answer(batch, &mut poisoned, retries, stop).await? {
                 Next::Now => continue,
                 Next::Later(error) => error,

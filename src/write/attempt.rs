@@ -246,7 +246,7 @@ impl Writer {
     ) -> Result<Result<Copied, (usize, CopyError)>, Error> {
         let mut copied = Copied::default();
         for (table, rows) in batch.rows.tables.iter_mut().enumerate() {
-            if rows.rows.is_empty() {
+            if rows.of_messages(part).is_empty() {
                 continue;
             }
             match self.copy_one(table, rows, excluded, part).await? {
@@ -265,6 +265,7 @@ impl Writer {
         part: &Range<u32>,
     ) -> Result<Result<Unstored, CopyError>, Error> {
         self.at(metrics::Step::Copy(self.targets[table].name.clone()));
+        self.search.copies(rows.of_messages(part).len());
         let after = copy_deadline(self.step_timeout, rows.data.len());
         let selection = Selection { table, excluded, within: part.clone() };
         let outcome = timeout(after, self.targets[table].write(&self.session, rows, &selection)).await;

@@ -97,6 +97,7 @@ impl Writer {
             return Err(Error::AllRefused { table, sequence, lasting, source: error.source }.into());
         }
         self.add_refused(poisoned, batch, unit, table, &error.source)?;
+        self.charge(poisoned, unit);
         let present = poisoned.part.contains(&unit.message);
         if present && unit.element.is_some() && others == Others::Pass {
             self.blame_siblings(batch, poisoned, unit.message, &error).await?;
@@ -105,7 +106,8 @@ impl Writer {
     }
 
     /// Blames the other elements of a message that are refused for the same reason as one that was just blamed. Each costs a
-    /// trial of their message alone, not of the whole part: many bad elements of one message come together.
+    /// trial of their message alone, not of the whole part: many bad elements of one message come together. When they have cost
+    /// too much, the next one takes all along.
     async fn blame_siblings(
         &self,
         batch: &mut Batch,
@@ -131,6 +133,7 @@ impl Writer {
                 break;
             }
             self.add_refused(poisoned, batch, unit, Some(table), &error.source)?;
+            self.charge(poisoned, unit);
         }
         Ok(())
     }
@@ -231,7 +234,7 @@ impl Writer {
     }
 
     /// Finds the first element without which `message`, refused for the reason given, would pass so far; none when it
-    /// does not pass without elements.
+    /// does not pass without elements, or when they have cost too much.
     async fn bisect_elements(
         &self,
         batch: &mut Batch,
@@ -242,7 +245,7 @@ impl Writer {
     ) -> Result<(Option<(usize, u32)>, Refusal), Halt> {
         let elements = self.elements(batch, &poisoned.excluded, message);
         let messages = poisoned.part.start..message + 1;
-        if elements.is_empty() {
+        if elements.is_empty() || self.is_costly(poisoned, message) {
             return Ok((None, refusal));
         }
         let none = self.with_elements(batch, &poisoned.excluded, message, &[]);
@@ -262,7 +265,7 @@ impl Writer {
     }
 
     /// The elements of `message` that may be refused one by one, in the order of their rows.
-    fn elements(&self, batch: &Batch, excluded: &Excluded, message: u32) -> Vec<(usize, u32)> {
+    pub(super) fn elements(&self, batch: &Batch, excluded: &Excluded, message: u32) -> Vec<(usize, u32)> {
         let mut found = Vec::new();
         for (table, (target, rows)) in self.targets.iter().zip(&batch.rows.tables).enumerate() {
             if target.bad_element == BadElement::Message {

@@ -84,8 +84,9 @@ impl Writer {
         samples: impl FnOnce(&Poisoned) -> Vec<DeadLetter>,
     ) -> Result<(), Error> {
         let letters = poisoned.counted(batch);
-        let admitted =
-            self.poison.lock().unwrap_or_else(PoisonError::into_inner).admit(letters, Instant::now());
+        let mut window = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = window.admit(letters, self.search.letters, Instant::now());
+        drop(window);
         let Err(flood) = admitted else { return Ok(()) };
         let accepted = usize::try_from(self.accepted).unwrap_or(usize::MAX);
         if accepted == 0 {
@@ -98,10 +99,7 @@ impl Writer {
         }
         poisoned.accepted = true;
         if let Some(&beyond) = poisoned.messages.iter().nth(accepted) {
-            let sequence = batch.messages[beyond as usize].sequence;
-            poisoned.messages.split_off(&beyond);
-            poisoned.letters.retain(|letter| letter.sequence < sequence);
-            poisoned.part.end = beyond;
+            poisoned.cut(batch, beyond);
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! What of a batch does not become rows, and what is kept of it.
 //!
 //! Guarantees: a message that is refused as a whole has one dead letter and no others. Of a batch that is written in parts,
-//! only messages of the present part become dead letters: the checkpoint has not come to the others.
+//! only messages of the present part become dead letters: the checkpoint has not come to the others. A message of which
+//! too many elements are refused, or more than are looked for within the bounds of [`super::search`], is refused as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -29,8 +30,23 @@ pub(super) struct Poisoned {
     pub(super) messages: BTreeSet<u32>,
     /// Whether they are beyond what limits call normal, and accepted all the same.
     pub(super) accepted: bool,
-    /// Elements of the last of them that the server has refused.
-    elements: (u32, usize),
+    /// Those of which elements were refused after the decoder.
+    elements: BTreeMap<u32, OneByOne>,
+    /// The message that was blamed last.
+    pub(super) blamed: Option<u32>,
+    /// Rows that were sent when a message was last charged for some.
+    charged: u64,
+}
+
+/// A message whose elements are refused one by one.
+#[derive(Debug)]
+struct OneByOne {
+    /// How many of them.
+    found: usize,
+    /// Rows that may still be sent to find more.
+    left: u64,
+    /// The first of them.
+    first: Option<DeadLetter>,
 }
 
 /// What is refused at once.
@@ -65,7 +81,9 @@ impl Writer {
             letters: Vec::new(),
             messages,
             accepted: false,
-            elements: (0, 0),
+            elements: BTreeMap::new(),
+            blamed: None,
+            charged: self.search.sent(),
         };
         let refused = &refused[first..end];
         self.admit(batch, &mut poisoned, |poisoned| {
@@ -94,7 +112,9 @@ impl Writer {
         table: Option<usize>,
         error: &tokio_postgres::Error,
     ) -> Result<(), Error> {
-        self.exclude(poisoned, batch, unit, table, |letter| refused_letter(letter, error))
+        let unsearched = self.is_costly(poisoned, unit.message)
+            && (unit.element.is_some() || !self.elements(batch, &poisoned.excluded, unit.message).is_empty());
+        self.exclude_as(poisoned, batch, unit, unsearched, table, |letter| refused_letter(letter, error))
     }
 
     /// Lets a message or an element become a dead letter, with the reason that `reason` adds to it.
@@ -106,11 +126,27 @@ impl Writer {
         table: Option<usize>,
         reason: impl FnOnce(DeadLetter) -> DeadLetter,
     ) -> Result<(), Error> {
+        self.exclude_as(poisoned, batch, unit, false, table, reason)
+    }
+
+    /// The same, with `unsearched` where no more elements of the message are looked for.
+    fn exclude_as(
+        &self,
+        poisoned: &mut Poisoned,
+        batch: &Batch,
+        unit: Unit,
+        unsearched: bool,
+        table: Option<usize>,
+        reason: impl FnOnce(DeadLetter) -> DeadLetter,
+    ) -> Result<(), Error> {
         if !poisoned.part.contains(&unit.message) {
             return Ok(());
         }
-        let place = unit.element;
-        let unit = poisoned.whole_where_too_many(unit);
+        let known = poisoned.elements.entry(unit.message);
+        let found = known.or_insert_with(|| OneByOne::new(self.search.share())).found;
+        let whole = unsearched || (unit.element.is_some() && found == MOST_ELEMENTS);
+        let place = unit.element.map(|(_, place)| place);
+        let unit = if whole { Unit { element: None, ..unit } } else { unit };
         let mut letter = poisoned.original(batch, unit.message);
         let table = if let Some((table, element)) = unit.element {
             poisoned.excluded.elements.insert((table, unit.message, element));
@@ -126,10 +162,13 @@ impl Writer {
         self.metrics.motion.moved();
         letter.table = table.map(|table| self.targets[table].name.clone());
         let mut letter = reason(letter);
-        if let (Some((_, place)), None) = (place, unit.element) {
-            let why = &letter.message;
-            letter.message =
-                format!("more than {MOST_ELEMENTS} of its elements cannot be stored; element {place}: {why}");
+        if let Some(known) = poisoned.elements.get_mut(&unit.message) {
+            if unit.element.is_some() {
+                known.found += 1;
+                known.first.get_or_insert_with(|| letter.clone());
+            } else if whole {
+                letter = known.whole(letter, place);
+            }
         }
         add_element(&mut poisoned.letters, letter);
         poisoned.messages.insert(unit.message);
@@ -140,9 +179,35 @@ impl Writer {
             letters.cloned().collect()
         })
     }
+
+    /// Whether no more elements of a message are looked for.
+    pub(super) fn is_costly(&self, poisoned: &Poisoned, message: u32) -> bool {
+        poisoned.elements.get(&message).map_or_else(|| self.search.share(), |known| known.left) == 0
+    }
+
+    /// Charges what was sent since the last time: to a message where elements of it were looked for.
+    pub(super) fn charge(&self, poisoned: &mut Poisoned, unit: Unit) {
+        poisoned.blamed = Some(unit.message);
+        let sent = self.search.sent();
+        let cost = sent - std::mem::replace(&mut poisoned.charged, sent);
+        if unit.element.is_some() {
+            let known = poisoned.elements.entry(unit.message);
+            let known = known.or_insert_with(|| OneByOne::new(self.search.share()));
+            known.left = known.left.saturating_sub(cost);
+            self.search.charge(cost);
+        }
+    }
 }
 
 impl Poisoned {
+    /// Leaves the messages from `end` on to another part.
+    pub(super) fn cut(&mut self, batch: &Batch, end: u32) {
+        let sequence = batch.messages[end as usize].sequence;
+        self.messages.split_off(&end);
+        self.letters.retain(|letter| letter.sequence < sequence);
+        self.part.end = end;
+    }
+
     /// What limits count.
     pub(super) fn counted(&self, batch: &Batch) -> Letters {
         let bytes = |&message: &u32| batch.payload(&batch.messages[message as usize]).len() as u64;
@@ -152,16 +217,6 @@ impl Poisoned {
     /// How many accepted dead letters the transaction uses up.
     pub(super) fn uses(&self) -> u64 {
         if self.accepted { self.messages.len() as u64 } else { 0 }
-    }
-
-    /// The message as a whole, where more of its elements are refused than are looked for one by one.
-    fn whole_where_too_many(&mut self, unit: Unit) -> Unit {
-        if unit.element.is_none() {
-            return unit;
-        }
-        let (message, count) = self.elements;
-        self.elements = (unit.message, if message == unit.message { count + 1 } else { 1 });
-        if self.elements.1 > MOST_ELEMENTS { Unit { element: None, ..unit } } else { unit }
     }
 
     /// What is kept of a message, without a reason yet. The letters of one message share its payload.
@@ -186,6 +241,30 @@ impl Poisoned {
             element: None,
             elements: Vec::new(),
         }
+    }
+}
+
+impl OneByOne {
+    fn new(left: u64) -> Self {
+        Self { found: 0, left, first: None }
+    }
+
+    /// The letter of the message as a whole, where one more element is refused than are looked for; by `letter`, which may be
+    /// the one at `place`.
+    fn whole(&self, letter: DeadLetter, place: Option<u32>) -> DeadLetter {
+        if let Some(first) = &self.first {
+            let (found, place, why) = (self.found, first.element.unwrap_or_default(), &first.message);
+            let message = format!(
+                "more than {found} of its elements cannot be stored, too many to be looked for one by one; element {place}: {why}"
+            );
+            return DeadLetter { message, element: None, ..first.clone() };
+        }
+        let place = place.map_or_else(String::new, |place| format!("element {place}: "));
+        let message = format!(
+            "too much of its batch cannot be stored for its elements to be looked at one by one; {place}{}",
+            letter.message
+        );
+        DeadLetter { message, ..letter }
     }
 }
 

@@ -280,3 +280,42 @@ async fn a_message_with_more_bad_elements_than_are_looked_for_is_refused_as_a_wh
     let found = dead_letters(&world).await;
     assert_eq!(found, [(2, None, "refused".to_owned()), (3, Some(1), "refused".to_owned())]);
 }
+
+/// A message with as many bad parts as are looked for in small messages, among `parts` of its own, is one dead letter that
+/// says so; its neighbours keep a letter for each of their bad parts.
+async fn a_large_message_is_refused_as_a_whole(parts_table: &str, size: usize, reason: &str) {
+    let world = World::new().await;
+    world.database.batch_execute(&format!("{EVENTS} {parts_table}")).await.unwrap();
+    let sizes: Vec<Value> =
+        (0..size).map(|part| json!(if part % (size / 400) == 1 { 99 } else { 1 })).collect();
+    let few = [json!(1), json!(99), json!(2), json!(99)];
+    world
+        .publish("a", [message(1, &few), message(2, &sizes), message(3, &few), message(4, &[json!(1)])])
+        .await;
+    let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    oracle(&world, &daemon, "events", "events", message(5, &[]).into()).await;
+    assert_eq!(parts(&world).await, [(1, 0), (1, 2), (3, 0), (3, 2), (4, 0)]);
+    let refused = |sequence, element| (sequence, element, "refused".to_owned());
+    let expected = [(1, Some(1)), (1, Some(3)), (2, None), (3, Some(1)), (3, Some(3))];
+    assert_eq!(dead_letters(&world).await, expected.map(|(sequence, element)| refused(sequence, element)));
+    let sql = "SELECT message FROM jetcopy.dead_letters WHERE sequence = 2";
+    let said: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
+    let (found, rest) = said.strip_prefix("more than ").unwrap().split_once(' ').unwrap();
+    assert!((2..400).contains(&found.parse::<u32>().unwrap()), "{said}");
+    let whole = "of its elements cannot be stored, too many to be looked for one by one; element 1: ";
+    assert!(rest.starts_with(whole) && rest.contains(reason), "{said}");
+}
+
+#[tokio::test]
+async fn a_large_message_with_many_elements_that_a_check_refuses_is_refused_as_a_whole() {
+    let check = "CREATE TABLE parts (sequence bigint, element integer, size integer CHECK (size < 50))";
+    a_large_message_is_refused_as_a_whole(check, 20_000, "violates check constraint").await;
+}
+
+#[tokio::test]
+async fn a_large_message_with_many_elements_without_their_foreign_key_is_refused_as_a_whole() {
+    let key = "CREATE TABLE sizes (size integer PRIMARY KEY);
+        INSERT INTO sizes SELECT generate_series(0, 50);
+        CREATE TABLE parts (sequence bigint, element integer, size integer REFERENCES sizes)";
+    a_large_message_is_refused_as_a_whole(key, 2_000, "violates foreign key constraint").await;
+}

@@ -175,6 +175,28 @@ async fn rows_without_their_foreign_key_are_found_by_bisection() {
 }
 
 #[tokio::test]
+async fn a_batch_with_many_bad_rows_that_only_bisection_finds_is_written_in_parts_and_limited_as_a_whole() {
+    let world = World::new().await;
+    let table = "CREATE TABLE known (id integer PRIMARY KEY);
+        INSERT INTO known SELECT id FROM generate_series(1, 4000) AS id WHERE id % 50 <> 0;
+        CREATE TABLE events (sequence bigint, id integer REFERENCES known)";
+    world.database.batch_execute(table).await.unwrap();
+    world.publish("a", (1..=3_000).map(|id| json!({"id": id}).to_string())).await;
+    let batch = "batch = { max_rows = 3_000, max_age = \"10s\" }";
+    let limit = format!("{batch}\npoison = {{ max_per_batch = 59 }}");
+    let daemon = Daemon::start(&world.config(&pipeline("json", &limit)));
+    daemon.says("more than 59 messages of one batch cannot be stored").await;
+    let checkpoint = world.checkpoint("events").await;
+    assert!((1..3_000).contains(&checkpoint), "{checkpoint}");
+    daemon.kill();
+
+    let daemon = Daemon::start(&world.config(&pipeline("json", "")));
+    oracle(&world, &daemon, "events", "events", json!({"id": 3_001}).to_string().into()).await;
+    let found: Vec<i64> = dead_letters(&world).await.iter().map(|(sequence, _, _)| *sequence).collect();
+    assert_eq!(found, (1..=60).map(|number| number * 50).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn rows_that_a_deferred_constraint_refuses_at_commit_are_found_by_bisection() {
     let table = "CREATE TABLE known (id integer PRIMARY KEY);
         INSERT INTO known SELECT generate_series(1, 1000) EXCEPT VALUES (42);

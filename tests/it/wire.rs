@@ -18,9 +18,8 @@ use message::Raw;
 /// Messages of a round: enough that batches mix them, few enough to read.
 const MESSAGES: usize = 150;
 
-/// How long a round may take: many refused elements beside a message of megabytes are found in minutes, since each of them costs
-/// the batch another `COPY`.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// How long a pipeline may take for a round: what is refused is found in seconds, and a loaded machine takes longer.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the daemon may hold, in KiB: three pipelines of 48 MiB, and 64 MiB beside.
 const MEMORY_KIB: u64 = (3 * 48 + 64) << 10;
