@@ -48,11 +48,12 @@ const ACKS: usize = 4;
 /// Emptied batches that wait to be filled again: no more than can be in flight.
 const EMPTIED: usize = 2;
 
-/// How long what has arrived over a connection that is lost may take to be taken and sent to the writer: two pull
-/// requests are decoded in a fraction of it, and a writer that is stuck does not keep the loss from being told for longer.
+/// How long what has arrived over a connection that is lost may take to be taken and sent to the writer, and each step of
+/// the writer after that: two pull requests are decoded in a fraction of it, and a writer that is stuck does not keep the loss
+/// from being told for longer.
 const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 
-/// How long after a question has failed the client may take to say that its connection has ended: it is a task of this
+/// How long after something has failed the client may take to say that its connection has ended: it is a task of this
 /// process, on a machine that may be busy.
 const TROUBLE: Duration = Duration::from_millis(500);
 
@@ -308,11 +309,16 @@ impl Pipeline {
         self.status.set_mapping(&self.pipeline.tables);
 
         let mut stages = JoinSet::new();
+        let connection = nats.clone();
         stages.spawn(async move {
             Ok(match reader.run(batches, emptied_in, stop).await? {
                 read::Ended::Stopped => Ended::Well,
                 read::Ended::Dropped(gap) => Ended::Drained(Failure::Dropped(gap)),
-                read::Ended::Cut(error) => Ended::Drained(Failure::Read(error.into())),
+                // The client connects again by itself, and what is delivered then does not follow what came before.
+                read::Ended::Cut(error) => Ended::Drained(match lost(&connection).await {
+                    Some(lost) => Failure::Nats(lost),
+                    None => Failure::Read(error.into()),
+                }),
             })
         });
         stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Ended::Well)?) });
@@ -326,11 +332,15 @@ impl Pipeline {
         let (pipeline, metrics, connection) = (self.pipeline.clone(), self.metrics.clone(), nats.clone());
         let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
         stages.spawn(probed(probe, connection));
+        let motion = self.metrics.motion.clone();
         stages.spawn(async move {
             let lost = nats.broken().await;
             // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.
-            if lost.trouble != Trouble::SlowConsumer {
+            while lost.trouble != Trouble::SlowConsumer {
                 tokio::time::sleep(LAST_DELIVERIES).await;
+                if !motion.advances(LAST_DELIVERIES) {
+                    break;
+                }
             }
             Err(Failure::Nats(lost))
         });
@@ -342,8 +352,14 @@ impl Pipeline {
 /// over it is still to be committed, and what ended it to be looked at.
 async fn probed(probe: impl Future<Output = lag::Error>, connection: Connection) -> Result<Ended, Failure> {
     let error = probe.await;
-    match tokio::time::timeout(TROUBLE, connection.broken()).await {
-        Ok(_) => std::future::pending().await,
-        Err(_) => Err(error.into()),
+    match lost(&connection).await {
+        Some(_) => std::future::pending().await,
+        None => Err(error.into()),
     }
+}
+
+/// Whether a connection over which something failed has ended.
+async fn lost(connection: &Connection) -> Option<Lost> {
+    let lost = tokio::time::timeout(TROUBLE, connection.broken()).await.ok()?;
+    (lost.trouble != Trouble::SlowConsumer).then_some(lost)
 }

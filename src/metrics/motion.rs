@@ -182,6 +182,14 @@ impl Motion {
         }
     }
 
+    /// Whether the writer came further with a batch within `limit`, or began a step.
+    #[must_use]
+    pub fn advances(&self, limit: Duration) -> bool {
+        let facts = self.lock();
+        let stepped = facts.step.as_ref().is_some_and(|(_, since)| since.elapsed() < limit);
+        facts.batch.as_ref().is_some_and(|batch| stepped || batch.moved.elapsed() < limit)
+    }
+
     /// So many messages wait at the server or on the way from it.
     pub fn waiting(&self, messages: u64) {
         let mut facts = self.lock();

@@ -104,7 +104,7 @@ mod tests {
         let sent = search.sent();
         (0..200).for_each(|_| search.copies(1_000));
         assert_eq!(search.divide(&(0..100), 0, sent), None);
-        search.copies(1);
+        search.copies(20_000);
         assert_eq!((search.divide(&(50..150), 3, sent), search.limit), (Some(62), 12));
         assert_eq!(search.divide(&(0..100), 80, sent), Some(81));
         assert_eq!(search.divide(&(0..100), 99, sent), None);

@@ -154,6 +154,26 @@ async fn a_message_that_ends_the_connection_before_the_first_probe_is_answered_c
     assert_eq!((lost, lost + started), (names.len(), resyncs.len()), "{resyncs:#?}");
 }
 
+/// What came before a connection was lost is committed, however long that takes, as long as the server comes further.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_message_behind_rows_that_take_long_costs_one_connection() {
+    let world = shared().await;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN PERFORM pg_sleep(0.03); RETURN NEW; END$$;
+        CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
+    world.database.batch_execute(slow).await.unwrap();
+    let mut raw = Raw::connect(&world);
+    world.publish("a", (0..240).map(event)).await;
+    raw.publish(&world, b".a", Some(b"broken"), &event(240)).await;
+    // One batch for all that comes before it.
+    let batch = "batch = { max_rows = 1_000, max_age = \"1s\" }";
+    let config = EVENTS.replace("batch = { max_rows = 200, max_age = \"5ms\" }", batch);
+    let daemon = Daemon::start(&world.config(&config));
+    oracle(&world, &daemon, "events", "events", event(241)).await;
+    assert_eq!(letters(&world).await.len(), 1);
+    assert_eq!(resyncs(&daemon, "nats"), 1, "{}", daemon.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unreadable_messages_of_other_subjects_are_none_of_a_pipelines() {
     let world = shared().await;
