@@ -317,5 +317,5 @@ async fn a_large_message_with_many_elements_without_their_foreign_key_is_refused
     let key = "CREATE TABLE sizes (size integer PRIMARY KEY);
         INSERT INTO sizes SELECT generate_series(0, 50);
         CREATE TABLE parts (sequence bigint, element integer, size integer REFERENCES sizes)";
-    a_large_message_is_refused_as_a_whole(key, 2_000, "violates foreign key constraint").await;
+    a_large_message_is_refused_as_a_whole(key, 8_000, "violates foreign key constraint").await;
 }

@@ -178,22 +178,22 @@ async fn rows_without_their_foreign_key_are_found_by_bisection() {
 async fn a_batch_with_many_bad_rows_that_only_bisection_finds_is_written_in_parts_and_limited_as_a_whole() {
     let world = World::new().await;
     let table = "CREATE TABLE known (id integer PRIMARY KEY);
-        INSERT INTO known SELECT id FROM generate_series(1, 4000) AS id WHERE id % 50 <> 0;
+        INSERT INTO known SELECT id FROM generate_series(1, 11000) AS id WHERE id % 800 <> 0;
         CREATE TABLE events (sequence bigint, id integer REFERENCES known)";
     world.database.batch_execute(table).await.unwrap();
-    world.publish("a", (1..=3_000).map(|id| json!({"id": id}).to_string())).await;
-    let batch = "batch = { max_rows = 3_000, max_age = \"10s\" }";
-    let limit = format!("{batch}\npoison = {{ max_per_batch = 59 }}");
+    world.publish("a", (1..=10_000).map(|id| json!({"id": id}).to_string())).await;
+    let batch = "batch = { max_rows = 10_000, max_age = \"10s\" }";
+    let limit = format!("{batch}\npoison = {{ max_per_batch = 11 }}");
     let daemon = Daemon::start(&world.config(&pipeline("json", &limit)));
-    daemon.says("more than 59 messages of one batch cannot be stored").await;
+    daemon.says("more than 11 messages of one batch cannot be stored").await;
     let checkpoint = world.checkpoint("events").await;
-    assert!((1..3_000).contains(&checkpoint), "{checkpoint}");
+    assert!((1..10_000).contains(&checkpoint), "{checkpoint}");
     daemon.kill();
 
     let daemon = Daemon::start(&world.config(&pipeline("json", "")));
-    oracle(&world, &daemon, "events", "events", json!({"id": 3_001}).to_string().into()).await;
+    oracle(&world, &daemon, "events", "events", json!({"id": 10_001}).to_string().into()).await;
     let found: Vec<i64> = dead_letters(&world).await.iter().map(|(sequence, _, _)| *sequence).collect();
-    assert_eq!(found, (1..=60).map(|number| number * 50).collect::<Vec<_>>());
+    assert_eq!(found, (1..=12).map(|number| number * 800).collect::<Vec<_>>());
 }
 
 #[tokio::test]
