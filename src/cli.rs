@@ -146,7 +146,7 @@ enum Command {
         #[command(flatten)]
         args: maintain::Args,
     },
-    /// Show what the store holds: sizes, rows, compression, chunks or partitions, jobs.
+    /// Show what the store holds: sizes, rows, compression, chunks or partitions, jobs; or delete from it.
     Store {
         #[command(flatten)]
         settings: Settings,

@@ -115,8 +115,29 @@ pub struct Tls {
 pub struct Http {
     /// Address and port to serve on.
     pub listen: std::net::SocketAddr,
-    /// A file that holds the token which requests must carry; required off the loopback address.
+    /// A file that holds the token which requests must carry; required off the loopback address, and for the API.
     pub token_file: Option<PathBuf>,
+    /// The store's queries over HTTP; without it there are none.
+    pub api: Option<Api>,
+}
+
+/// `[http.api]`
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// The database as a role that reads only; TLS is as `[postgres.tls]` has it.
+    pub url: String,
+    /// A file that holds the role's password.
+    pub password_file: Option<PathBuf>,
+    /// Rows of an answer at most.
+    pub max_rows: usize,
+    /// Bytes of an answer at most, as the database sends it.
+    pub max_bytes: ByteSize,
+    /// How long a query may take.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Queries at a time, each on a connection.
+    pub concurrency: usize,
 }
 
 /// `[log]`
@@ -305,6 +326,22 @@ impl fmt::Debug for Nats {
 }
 
 /// By hand, so that a password in the URL is not shown.
+impl fmt::Debug for Api {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, password_file, max_rows, max_bytes, timeout, concurrency } = self;
+        formatter
+            .debug_struct("Api")
+            .field("url", &redact_url(url))
+            .field("password_file", password_file)
+            .field("max_rows", max_rows)
+            .field("max_bytes", max_bytes)
+            .field("timeout", timeout)
+            .field("concurrency", concurrency)
+            .finish()
+    }
+}
+
+/// By hand, so that a password in the URL is not shown.
 impl fmt::Debug for Postgres {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, password_file, connect_timeout, step_timeout, tls } = self;
@@ -397,7 +434,22 @@ impl Default for Postgres {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: ([127, 0, 0, 1], 9464).into(), token_file: None }
+        Self { listen: ([127, 0, 0, 1], 9464).into(), token_file: None, api: None }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            url: "postgres://jetcopy_api@127.0.0.1:5432/metadata".into(),
+            password_file: None,
+            // As many as the queries answer by default.
+            max_rows: 1_000,
+            // A thousand rows with eight kilobytes each of what else their messages carried.
+            max_bytes: ByteSize::mib(8),
+            timeout: Duration::from_secs(5),
+            concurrency: 4,
+        }
     }
 }
 

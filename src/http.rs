@@ -1,4 +1,4 @@
-//! The status page, metrics, health and status over HTTP.
+//! The status page, metrics, health and status over HTTP, and the store's queries where they are asked for ([`api`]).
 //!
 //! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running
 //! and commits what waits, and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
@@ -25,10 +25,13 @@ use crate::config;
 use crate::history::{History, Recent, Since};
 use crate::metrics::Metrics;
 use crate::status::{Registry, Snapshot};
+use crate::store::query::StoreError;
 
 use access::Access;
+use api::Api;
 
 mod access;
+mod api;
 mod connections;
 mod page;
 
@@ -67,6 +70,9 @@ pub enum HttpError {
         /// The least that it must have.
         least: usize,
     },
+    /// The API cannot be made of its settings.
+    #[error("[http.api] cannot be served")]
+    Api(#[source] StoreError),
 }
 
 /// A server that has its address.
@@ -75,17 +81,19 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     access: Access,
+    api: Option<Api>,
 }
 
 impl Server {
-    /// Takes the address, with port 0 a free one, and reads the token.
-    pub async fn bind(settings: &config::Http) -> Result<Self, HttpError> {
+    /// Takes the address, with port 0 a free one, and reads the token; the API connects by `tls`.
+    pub async fn bind(settings: &config::Http, tls: Option<&config::Tls>) -> Result<Self, HttpError> {
         let access = Access::read(settings.token_file.as_deref())?;
+        let api = settings.api.as_ref().map(|api| Api::open(api, tls)).transpose()?;
         let address = settings.listen;
         let bind = |source| HttpError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, address, access })
+        Ok(Self { listener, address, access, api })
     }
 
     /// The address that it has.
@@ -104,7 +112,8 @@ impl Server {
             started: Timestamp::now(),
             access: self.access,
         };
-        let serving = connections::serve(&self.listener, router(sources), Limits::default(), shutdown);
+        let serving =
+            connections::serve(&self.listener, router(sources, self.api), Limits::default(), shutdown);
         tokio::select! {
             () = serving => {}
             () = history.keep(&registry) => {}
@@ -112,8 +121,9 @@ impl Server {
     }
 }
 
-fn router(sources: Sources) -> Router {
+fn router(sources: Sources, api: Option<Api>) -> Router {
     Router::new()
+        .merge(api.map_or_else(Router::new, Api::routes))
         .route("/", get(page::show))
         .route("/metrics", get(show_metrics))
         .route("/status", get(show_status))

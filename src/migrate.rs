@@ -92,6 +92,9 @@ const MIGRATIONS: &[Migration] = &[
         name: "dead_letter_retention",
         sql: include_str!("../migrations/V29__dead_letter_retention.sql"),
     },
+    Migration { version: 34, name: "receivers", sql: include_str!("../migrations/V34__receivers.sql") },
+    Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
+    Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },
     Migration {
         version: 39,
         name: "shape_of_unlogged",

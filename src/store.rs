@@ -7,13 +7,15 @@
 //! - [`groups`]: which of the tables are created.
 //! - [`life`]: how long rows live, as the database keeps it.
 //! - [`timescale`]: TimescaleDB's policies, brought to that.
-//! - [`query`]: reading the store, and the changes to it that people make.
+//! - [`query`]: reading the store.
+//! - [`delete`]: what people delete from it.
 //! - [`bounds`]: how far from today partitions are added on demand.
 //! - [`partitions`], [`rollup`]: what [`maintain`] does where there is no TimescaleDB.
 //! - [`report`]: what `jetcopy store` shows.
 
 pub mod bounds;
 pub mod catalog;
+pub mod delete;
 pub mod groups;
 pub mod life;
 pub mod maintain;

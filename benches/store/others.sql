@@ -17,6 +17,8 @@ FROM (
 ) m
 ORDER BY at;
 
+INSERT INTO websdrs (id, name, updated_at) SELECT 'rx-' || lpad(n::text, 2, '0'), 'Receiver ' || n, now() FROM generate_series(1, 20) n;
+
 -- Forty series of three columns, a value a minute each.
 INSERT INTO time_series_metadata (id, name, value_columns, updated_at)
 SELECT 'series-' || s, 'Series ' || s, CASE WHEN s % 2 = 0 THEN '{temperature,humidity,pressure}'::text[] END, now()

@@ -116,6 +116,8 @@ const QUESTIONS: &[Question] = &[
     ask("frames", "1,000 frames of a camera, from six days", |draw| {
         format!("{}, {}", draw.camera(), draw.span(WEEK, 6.0 * DAY))
     }),
+    ask("recent_frames", "100 frames of all cameras, of the last hour", |_| String::new()),
+    ask("recent_frames", "100 frames of all cameras, from two hours", |draw| draw.span(WEEK, 2.0 * HOUR)),
     ask("detections", "100 detections, of the last hour", |_| String::new()),
     ask("detections", "100 detections, from two hours", |draw| draw.span(WEEK, 2.0 * HOUR)),
     ask("detections", "100 detections of a label, from two hours", |draw| {
@@ -156,7 +158,16 @@ const QUESTIONS: &[Question] = &[
         format!("{}, {}", draw.receiver(), draw.span(MONTH, 2.0 * DAY))
     }),
     ask("recent_measurements", "100 measurements of a task", Draw::task),
+    ask("recent_measurements", "100 measurements at a frequency", |draw| {
+        format!("frequency => {}", draw.random.one_of(&["3.5", "7.1", "14.2", "145.5"]))
+    }),
     ask("session_measurements", "a session of 3,840", Draw::task),
+    ask("measurement_results", "a task", |draw| format!("{}, since => NULL", draw.task())),
+    ask("receivers", "all receivers", |_| String::new()),
+    ask("snr_statistics", "a task, without a span", |draw| format!("{}, since => NULL", draw.task())),
+    ask("frequency_drift", "a task by hour, without a span", |draw| {
+        format!("{}, since => NULL", draw.task())
+    }),
     ask("snr_statistics", "all receivers, the last day (11,520 rows)", |_| String::new()),
     ask("snr_statistics", "all receivers, a day", |draw| draw.span(MONTH, DAY)),
     ask("snr_statistics", "a receiver, a week", |draw| {
@@ -184,6 +195,7 @@ const QUESTIONS: &[Question] = &[
     ask("find_projects", "100 projects from an id on", |draw| {
         format!("in_status => 'active', after => 'p{}'", draw.number(5_000))
     }),
+    ask("project_stats", "a project", Draw::project),
     ask("find_files", "20 files of a project", Draw::project),
     ask("find_files", "files of a project by tag", |draw| {
         let n = draw.number(5_000);
@@ -204,12 +216,13 @@ const QUESTIONS: &[Question] = &[
     }),
 ];
 
-/// Reads both tables whole, as it says: no question for a dashboard, and measured once.
-const CHECK: &str = "registry_check";
+/// These read their tables whole, as they say: no question for a dashboard, and measured once.
+const WHOLE: [&str; 2] = ["registry_check", "registry_totals"];
 
 pub(crate) async fn measure(world: &World, repeats: usize, report: &mut Report) {
     for query in &QUERIES {
-        let asked = query.name == CHECK || QUESTIONS.iter().any(|question| question.query == query.name);
+        let asked =
+            WHOLE.contains(&query.name) || QUESTIONS.iter().any(|question| question.query == query.name);
         assert!(asked, "query {} is not among the questions", query.name);
     }
     let now = world.number("SELECT extract(epoch FROM now())").await;
@@ -240,7 +253,9 @@ pub(crate) async fn measure(world: &World, repeats: usize, report: &mut Report) 
             processor: Times::of(processor),
         });
     }
-    report.set(CHECK, explain(world, CHECK, "").await.execution, "ms");
+    for query in WHOLE {
+        report.set(query, explain(world, query, "").await.execution, "ms");
+    }
 }
 
 /// What the server says of one run of a query.

@@ -88,7 +88,7 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
         servers = Servers::start() => servers?,
         () = shutdown.clone().asked() => return Err(Failure::failed("interrupted before anything ran")),
     };
-    let server = http::Server::bind(&servers.config.http).await.map_err(Failure::failed)?;
+    let server = http::Server::bind(&servers.config.http, None).await.map_err(Failure::failed)?;
     let address = server.address();
     say(&format!("page      http://{address}/"));
     say(&format!("metrics   http://{address}/metrics"));

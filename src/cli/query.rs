@@ -3,17 +3,16 @@
 //! Guarantees: it changes nothing, so a standby will do; wrong words are told with what would be right,
 //! before anything is asked.
 
-mod answer;
-
+use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use super::{Failure, columns};
 use crate::config::Config;
+use crate::store::query::answer::Texts;
 use crate::store::query::call::Call;
 use crate::store::query::named::{self, QUERIES, Query};
-use crate::store::query::{Access, Options, Store};
+use crate::store::query::{Bounds, Options, Store};
 use crate::terminal;
-use answer::Answer;
 
 /// Arguments of `jetcopy query`.
 #[derive(Debug, clap::Args)]
@@ -58,20 +57,42 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         return print(&describe(query));
     }
     let call = Call::parse(name, args.arguments.iter().map(String::as_str)).map_err(Failure::arguments)?;
-    let options = Options { access: Access::Read, connections: 1, ..Options::default() };
+    let options = Options { connections: 1, ..Options::default() };
     let store = Store::open(&config.postgres, &options).map_err(Failure::failed)?;
-    let rows = store.run(&call).await.map_err(Failure::failed)?;
-    let answer = Answer::new(&rows).map_err(Failure::failed)?;
+    let answer = store.ask(&call, &Bounds::default()).await.map_err(Failure::failed)?;
     let text = match args.format {
-        Format::Table => answer.table(),
+        Format::Table => table(&answer.texts(false)),
         Format::Json => terminal::json(&answer.json()).into_owned(),
         Format::Csv => {
-            let text = answer.csv(args.guard_formulas).map_err(Failure::failed)?;
+            let text = csv(&answer.texts(args.guard_formulas)).map_err(Failure::failed)?;
             // A file has what the database has.
             if io::stdout().is_terminal() { terminal::lines(&text).into_owned() } else { text }
         }
     };
     print(&text)
+}
+
+/// Columns that line up, and how many rows there are.
+fn table(Texts { columns, right, rows }: &Texts) -> String {
+    let count = match rows.len() {
+        0 => return "no rows\n".to_owned(),
+        1 => "1 row".to_owned(),
+        rows => format!("{rows} rows"),
+    };
+    let header: Vec<&str> = columns.iter().map(String::as_str).collect();
+    format!("{}{count}\n", columns::lines(&header, right, rows))
+}
+
+/// Comma-separated; nothing where there are no rows.
+fn csv(Texts { columns, rows, .. }: &Texts) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    if !rows.is_empty() {
+        writer.write_record(columns)?;
+    }
+    for row in rows {
+        writer.write_record(row)?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
 /// Prints; a reader such as `head` that has seen enough is no failure.
@@ -112,6 +133,20 @@ fn describe(query: &Query) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_a_table_with_their_number_or_comma_separated_below_their_names() {
+        let rows = |rows: &[[&str; 2]]| Texts {
+            columns: vec!["a, b".into(), "c".into()],
+            right: vec![false, true],
+            rows: rows.iter().map(|row| row.iter().map(|&cell| cell.into()).collect()).collect(),
+        };
+        let some = rows(&[["x", ""], ["y", "10"]]);
+        assert_eq!(table(&some), "a, b   c\nx\ny     10\n2 rows\n");
+        assert_eq!(csv(&some).unwrap(), "\"a, b\",c\nx,\ny,10\n");
+        assert_eq!(table(&rows(&[])), "no rows\n");
+        assert_eq!(csv(&rows(&[])).unwrap(), "");
+    }
 
     #[test]
     fn the_list_has_every_query_with_what_it_takes() {

@@ -31,7 +31,8 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let notifier = Notifier::from_environment().map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
     let reload = Reload::on_signals().map_err(Failure::failed)?;
-    let server = http::Server::bind(&config.http).await.map_err(Failure::failed)?;
+    let server =
+        http::Server::bind(&config.http, config.postgres.tls.as_ref()).await.map_err(Failure::failed)?;
     greet(settings, &config, &server);
 
     let (metrics, registry) = (Metrics::new(), Registry::default());

@@ -104,10 +104,7 @@ fn nats(nats: &Nats, found: &mut Problems) {
 }
 
 fn postgres(postgres: &Postgres, found: &mut Problems) {
-    // Its text holds nothing of the string.
-    if let Err(error) = ConnInfo::check(&postgres.url) {
-        found.add("postgres.url", error.to_string());
-    }
+    postgres_url("postgres.url", &postgres.url, found);
     for (key, value) in
         [("connect_timeout", postgres.connect_timeout), ("step_timeout", postgres.step_timeout)]
     {
@@ -118,6 +115,13 @@ fn postgres(postgres: &Postgres, found: &mut Problems) {
     tls("postgres.tls", postgres.tls.as_ref(), found);
 }
 
+fn postgres_url(key: &str, url: &str, found: &mut Problems) {
+    // Its text holds nothing of the string.
+    if let Err(error) = ConnInfo::check(url) {
+        found.add(key, error.to_string());
+    }
+}
+
 fn http(http: &Http, found: &mut Problems) {
     if !http.listen.ip().is_loopback() && http.token_file.is_none() {
         found.add(
@@ -125,6 +129,20 @@ fn http(http: &Http, found: &mut Problems) {
             "anybody who reaches this address would read /status: name a token_file that requests must carry, or listen on \
              127.0.0.1",
         );
+    }
+    let Some(api) = &http.api else { return };
+    if http.token_file.is_none() {
+        found.add("http.api", "is answered to a token only: name a token_file in [http]");
+    }
+    postgres_url("http.api.url", &api.url, found);
+    let zeros = [
+        ("max_rows", api.max_rows == 0),
+        ("max_bytes", api.max_bytes.as_u64() == 0),
+        ("timeout", api.timeout.is_zero()),
+        ("concurrency", api.concurrency == 0),
+    ];
+    for (key, _) in zeros.iter().filter(|(_, is_zero)| *is_zero) {
+        found.add(format!("http.api.{key}"), "must be more than 0");
     }
 }
 

@@ -26,7 +26,7 @@ impl Running {
     async fn start_with(token: Option<PathBuf>) -> Self {
         let metrics = Metrics::new();
         let registry = Registry::default();
-        let server = Server::bind(&settings(([127, 0, 0, 1], 0).into(), token)).await.unwrap();
+        let server = Server::bind(&settings(([127, 0, 0, 1], 0).into(), token), None).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.serve(metrics.clone(), registry.clone(), async {
@@ -70,7 +70,7 @@ impl Running {
 }
 
 fn settings(listen: SocketAddr, token_file: Option<PathBuf>) -> config::Http {
-    config::Http { listen, token_file }
+    config::Http { listen, token_file, api: None }
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn status_tells_what_a_pipeline_did_lately() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named_with_its_setting() {
     let server = Running::start().await;
-    let error = Server::bind(&settings(server.address, None)).await.unwrap_err();
+    let error = Server::bind(&settings(server.address, None), None).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("cannot listen on {}; choose another address with http.listen", server.address)
@@ -222,5 +222,5 @@ async fn shutdown_ends_the_server_and_frees_its_address() {
     assert_eq!(server.get("/healthz").await.0, 200);
     server.stop.send(()).unwrap();
     server.task.await.unwrap();
-    assert!(Server::bind(&settings(server.address, None)).await.is_ok());
+    assert!(Server::bind(&settings(server.address, None), None).await.is_ok());
 }

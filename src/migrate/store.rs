@@ -16,7 +16,7 @@ use crate::store::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
 use crate::store::groups::{Group, Groups};
 
 /// The migrations whose blocks make tables, indexes and roll-ups where there are none of the name.
-const MAKERS: [i32; 9] = [2, 3, 4, 5, 6, 7, 8, 9, 10];
+const MAKERS: [i32; 12] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 34, 35, 37];
 
 /// The one that partitions the tables of the two before it. It speaks up about those that it leaves, so that it
 /// runs for new ones only.
@@ -26,7 +26,7 @@ const PARTITIONS: i32 = 4;
 const BLOCK: [&str; 2] = ["DO $migration$\n", "$migration$;\n"];
 
 /// The columns of the store's tables, with their types. A table that has them is the store's own, or as good.
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 9] = [
     (
         "frame_metadata",
         "time timestamptz, camera_id text, frame_id bigint, width integer, height integer, codec text, fps float8, \
@@ -43,9 +43,14 @@ const COLUMNS: [(&str, &str); 8] = [
          samples_count bigint, snr_db float8, frequency_offset_hz float8, power_dbm float8, s3_path text, attributes jsonb",
     ),
     (
+        "websdrs",
+        "id text, name text, location text, url text, active boolean, attributes jsonb, created_at timestamptz, \
+         updated_at timestamptz",
+    ),
+    (
         "time_series_metadata",
         "id text, name text, description text, time_column text, value_columns text[], attributes jsonb, \
-         updated_at timestamptz",
+         updated_at timestamptz, created_at timestamptz",
     ),
     ("time_series_data_points", "timestamp timestamptz, series_id text, column_name text, value float8"),
     (
@@ -205,8 +210,8 @@ fn blocks(version: i32, sql: &str) -> impl Iterator<Item = (Option<Group>, &str)
     let [begin, end] = BLOCK;
     let group = match version {
         2..=4 | 8 => Some(Group::Frames),
-        5 => Some(Group::Measurements),
-        6 => Some(Group::Series),
+        5 | 34 => Some(Group::Measurements),
+        6 | 35 => Some(Group::Series),
         7 => Some(Group::Registry),
         _ => None,
     };

@@ -2,6 +2,7 @@ use super::*;
 use crate::private::{PostgresOptions, PrivatePostgres, connect};
 use crate::store::catalog;
 
+mod comments;
 mod time_tables;
 mod versions;
 

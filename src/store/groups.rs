@@ -50,7 +50,7 @@ impl Group {
     #[must_use]
     pub fn of(relation: &str) -> Self {
         match relation {
-            "measurements" | "measurements_daily" => Self::Measurements,
+            "measurements" | "measurements_daily" | "websdrs" => Self::Measurements,
             "time_series_metadata" | "time_series_data_points" => Self::Series,
             "projects" | "files" | "operations_log" | "stats" => Self::Registry,
             _ => Self::Frames,

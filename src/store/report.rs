@@ -3,6 +3,7 @@
 //! Guarantees: it changes nothing and takes no lock that anybody waits for, and it counts no rows: their number is the
 //! server's own estimate, and is called so. A standby will do.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -15,6 +16,9 @@ use crate::postgres::connect::{self, ConnectError};
 
 /// How the server knows the session.
 const APPLICATION_NAME: &str = "jetcopy store";
+
+/// The job that fills a continuous aggregate.
+const REFRESH: &str = "policy_refresh_continuous_aggregate";
 
 const VERSION: &str = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'";
 
@@ -51,6 +55,14 @@ const JOBS: &str = "SELECT j.proc_name::text,
         ON c.materialization_hypertable_name = j.hypertable_name
     WHERE coalesce(c.view_name, j.hypertable_name) = ANY ($1::text[])
     ORDER BY 2, 1";
+
+/// Up to where TimescaleDB has filled its continuous aggregates; one that holds nothing yet has no such time.
+const FILLED: &str = "SELECT a.view_name::text, to_char(a.filled_to AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM (
+        SELECT c.view_name, _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(h.id)) AS filled_to
+        FROM timescaledb_information.continuous_aggregates c
+        JOIN _timescaledb_catalog.hypertable h ON h.schema_name = c.materialization_hypertable_schema
+            AND h.table_name = c.materialization_hypertable_name
+    ) a WHERE a.view_name = ANY ($1::text[]) AND isfinite(a.filled_to) AND a.filled_to > '0001-01-01'";
 
 const KEPT: &str = "SELECT name, to_char(refreshed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
         to_char(filled_to AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
@@ -128,7 +140,7 @@ pub struct Job {
     pub next_run: Option<String>,
     /// How often it failed in all.
     pub failures: i64,
-    /// For a roll-up that jetcopy keeps: buckets before this are there, in UTC.
+    /// For a roll-up: buckets before this are there, in UTC; `None` while it holds none.
     pub filled_to: Option<String>,
 }
 
@@ -167,18 +179,23 @@ async fn look_on(client: &Client) -> Result<Report, tokio_postgres::Error> {
         }
         relations.extend(found);
     }
-    let mut jobs = Vec::new();
+    let mut jobs: Vec<Job> = Vec::new();
     if timescaledb.is_some() {
+        let mut filled = BTreeMap::new();
+        for row in client.query_typed(FILLED, &[(&names, Type::TEXT_ARRAY)]).await? {
+            filled.insert(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+        }
         for row in client.query_typed(JOBS, &[(&names, Type::TEXT_ARRAY)]).await? {
+            let (job, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             jobs.push(Job {
-                job: row.try_get(0)?,
-                name: row.try_get(1)?,
+                filled_to: if job == REFRESH { filled.get(&name).cloned() } else { None },
+                job,
+                name,
                 every: row.try_get(2)?,
                 last_status: row.try_get(3)?,
                 last_run: row.try_get(4)?,
                 next_run: row.try_get(5)?,
                 failures: row.try_get(6)?,
-                filled_to: None,
             });
         }
     }

@@ -224,7 +224,7 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     let remedy = "look at jetcopy.losses; `jetcopy accept-loss` shows what going on after sequence 39500 would mean, and lets \
                   the pipeline do it with --yes";
     pipelines[17].set_state(State::Halted { reason: lost.into(), remedy: remedy.into() });
-    let server = Server::bind(&on_a_free_port()).await.unwrap();
+    let server = Server::bind(&on_a_free_port(), None).await.unwrap();
     let address = format!("http://{}/", server.address());
     let serving = tokio::spawn(server.serve(metrics, registry, std::future::pending()));
 
@@ -285,7 +285,7 @@ async fn whatever_stands_in_a_name_or_a_reason_is_text() {
     let markup =
         "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>";
     status.set_state(State::Paused { reason: markup.into(), remedy: markup.into() });
-    let server = Server::bind(&on_a_free_port()).await.unwrap();
+    let server = Server::bind(&on_a_free_port(), None).await.unwrap();
     let address = format!("http://{}/", server.address());
     let serving = tokio::spawn(server.serve(metrics, registry, std::future::pending()));
     let mut browser = page_of(&address).await;
@@ -304,5 +304,5 @@ async fn whatever_stands_in_a_name_or_a_reason_is_text() {
 }
 
 fn on_a_free_port() -> jetcopy::config::Http {
-    jetcopy::config::Http { listen: ([127, 0, 0, 1], 0).into(), token_file: None }
+    jetcopy::config::Http { listen: ([127, 0, 0, 1], 0).into(), token_file: None, api: None }
 }

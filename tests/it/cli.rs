@@ -218,3 +218,28 @@ async fn healthcheck_is_answered_beside_hundreds_of_connections_that_send_half_a
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     drop(silent);
 }
+
+#[tokio::test]
+async fn store_tells_up_to_where_each_roll_up_is_filled_with_timescaledb_too() {
+    for world in [World::plain().await, World::new().await] {
+        let config = world.config(PIPELINE);
+        assert_eq!(jetcopy(&["migrate"], &config).await.status.code(), Some(0));
+        let sql = "INSERT INTO frame_metadata (time, camera_id, frame_id)
+            SELECT now() - n * interval '1 minute', 'cam-1', n FROM generate_series(1, 5) n";
+        world.database.batch_execute(sql).await.unwrap();
+        if world.count("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'").await > 0 {
+            let refresh = "CALL refresh_continuous_aggregate('frame_stats_1m', NULL, NULL)";
+            world.database.batch_execute(refresh).await.unwrap();
+        } else {
+            assert_eq!(jetcopy(&["maintain"], &config).await.status.code(), Some(0));
+        }
+        let report: Value =
+            serde_json::from_slice(&jetcopy(&["store", "--json"], &config).await.stdout).unwrap();
+        let jobs = report["jobs"].as_array().unwrap();
+        let filled = jobs.iter().find(|job| job["name"] == "frame_stats_1m" && !job["filled_to"].is_null());
+        let filled = filled.unwrap_or_else(|| panic!("{report}"))["filled_to"].as_str().unwrap();
+        let right = format!("SELECT count(*) FROM generate_series(1, 1)
+            WHERE timestamp '{filled}' BETWEEN (now() AT TIME ZONE 'UTC') - interval '5 min' AND (now() AT TIME ZONE 'UTC') + interval '1 min'");
+        assert_eq!(world.count(&right).await, 1, "{filled}");
+    }
+}

@@ -14,7 +14,7 @@ use blocks::{Kind, steps};
 use world::World;
 
 /// Commands that are not run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 17] = [
     ("make ", "builds, or runs all tests; the targets are what CI runs"),
     ("cargo install", "builds a release"),
     ("apt install ./target/debian", "scripts/check_package.sh installs the package in a fresh Debian"),
@@ -22,6 +22,7 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("docker ", "needs a container engine"),
     ("nats --user publisher", "needs the secrets of the containers"),
     ("export DATABASE_URL=", "the address of the test's own server stands in its place"),
+    ("export JETCOPY_API=", "the same"),
     ("DATA_SOURCE_NAME=", "a file of the exporter; tests/it/monitoring starts it so"),
     ("ARGS=", "the same"),
     ("jetcopy check --config /etc/jetcopy/", "the package's directory"),
@@ -37,7 +38,8 @@ const NOT_RUN: [(&str, &str); 16] = [
 ];
 
 /// How commands begin that are run.
-const RUN: [&str; 10] = [
+const RUN: [&str; 11] = [
+    "curl ",
     "jetcopy ",
     "psql ",
     "echo ",
@@ -202,7 +204,17 @@ async fn the_commands_of_the_store_page_do_what_they_say() {
     }
     assert!(world.run("jetcopy migrate").await.status.success());
     world.database.batch_execute("CREATE TABLE my_table (time timestamptz NOT NULL)").await.unwrap();
+    // What [http.api] of the page sets, for this daemon.
+    world.write("http.token", "a-token-of-some-length");
+    let url = world.variable("JETCOPY_POSTGRES__URL").to_owned();
+    let api = format!("http://{}/api/v1", world.variable("JETCOPY_HTTP__LISTEN"));
+    world.set("JETCOPY_HTTP__TOKEN_FILE", "http.token");
+    world.set("JETCOPY_HTTP__API__URL", &url);
+    world.set("JETCOPY_API", &api);
     walk("docs/store.md", &mut world).await;
+    let ask = "curl -sSf -H \"Authorization: Bearer $(cat http.token)\" \"$JETCOPY_API/measurements/recent?task=task-1\"";
+    let answer: serde_json::Value = serde_json::from_slice(&world.run(ask).await.stdout).unwrap();
+    assert_eq!((&answer["rows"][0]["websdr_id"], &answer["truncated"]), (&"rx-1".into(), &false.into()));
     let dead = "SELECT count(*) FROM jetcopy.dead_letters";
     assert_eq!(world.database.query_one(dead, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

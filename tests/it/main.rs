@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 mod acks;
+mod api;
 mod archive;
 mod audit;
 mod backup;

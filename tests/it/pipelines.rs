@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::support::{Daemon, World};
 
+mod audit;
 mod frames;
 mod measurements;
 mod registry;

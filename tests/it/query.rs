@@ -36,7 +36,7 @@ async fn rows_come_as_a_table_as_json_and_as_csv() {
     let arguments = ["snr_statistics", "since=2026-07-01"];
     assert_eq!(
         printed(&arguments, &config).await,
-        "websdr_id  measurements  snr_db_mean  snr_db_min  snr_db_max      snr_db_stddev\n\
+        "websdr_id  measurements  snr_db_mean  snr_db_min  snr_db_max      snr_db_stddev  receiver_name\n\
          r1                    2        15.25          10        20.5  7.424621202458749\n1 row\n"
     );
     let arguments = ["recent_measurements", "task=t 1", "until=2026-07-01T11:00:00Z", "--format", "json"];
@@ -47,8 +47,8 @@ async fn rows_come_as_a_table_as_json_and_as_csv() {
     let arguments = ["frequency_drift", "receiver=r1", "width=1day", "since=2026-07-01", "--format=csv"];
     assert_eq!(
         printed(&arguments, &config).await,
-        "websdr_id,bucket,measurements,offset_hz_mean,offset_hz_min,offset_hz_max,drift_hz\n\
-         r1,2026-07-01T00:00:00Z,0,,,,\n"
+        "websdr_id,bucket,measurements,offset_hz_mean,offset_hz_min,offset_hz_max,drift_hz,receiver_name\n\
+         r1,2026-07-01T00:00:00Z,0,,,,,\n"
     );
     assert!(printed(&[], &config).await.contains("latest_frames"));
     assert!(printed(&["frames", "--describe"], &config).await.contains("camera    must be given"));

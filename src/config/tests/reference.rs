@@ -237,7 +237,8 @@ fn settings() -> String {
             "nats" => table::<Nats>(section, "", &[], &["tls"]),
             "postgres" => table::<Postgres>(section, "", &[], &["tls"]),
             "nats.tls" | "postgres.tls" => table::<Tls>(section, "", &[], &[]),
-            "http" => table::<Http>(section, "", &[], &[]),
+            "http" => table::<Http>(section, "", &[], &["api"]),
+            "http.api" => table::<Api>(section, "", &[], &[]),
             "log" => table::<Log>(section, "", &[], &[]),
             "store" => {
                 let keys: Vec<&str> = section.settings.iter().map(|setting| setting.key.as_str()).collect();
@@ -356,5 +357,9 @@ fn what_is_unset_in_the_reference_may_be_set_as_it_shows() {
     let config = load(&text.replacen("token_file = ", "# token_file = ", 1)).unwrap();
     assert_eq!(config.nats.user.as_deref(), Some("jetcopy"));
     assert!(config.nats.tls.is_some() && config.postgres.tls.is_some() && config.http.token_file.is_some());
+    assert_eq!(config.http.api.map(|api| format!("{api:#?}")), {
+        let password_file = Some("/etc/jetcopy/api.password".into());
+        Some(format!("{:#?}", Api { password_file, ..Api::default() }))
+    });
     assert_eq!(config.pipelines[0].durable.as_deref(), Some("jetcopy-frames"));
 }

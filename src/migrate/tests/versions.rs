@@ -12,7 +12,7 @@ use crate::store::catalog::After;
 use crate::store::life::{self, Lives};
 
 /// Rows for what a migration makes, by its number. Times are of today: there is a partition for it.
-const ROWS: [(i32, &str); 6] = [
+const ROWS: [(i32, &str); 8] = [
     (
         1,
         "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, stream_created, last_sequence, last_timestamp, epoch)
@@ -48,6 +48,8 @@ const ROWS: [(i32, &str); 6] = [
          INSERT INTO files (project_id, path, updated_at, tags) VALUES ('p', 'a', '2024-01-01', '[\"t\"]');
          INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'create_file')",
     ),
+    (34, "INSERT INTO websdrs (id, name, updated_at) VALUES ('r', 'R', '2024-01-01')"),
+    (35, "INSERT INTO jetcopy.deletions (what, deleted) VALUES ('measurements', 5)"),
 ];
 
 /// Rows of other days, as long as no partition is needed for them: the conversion makes those.
@@ -183,7 +185,7 @@ fn before(version: i32) -> i32 {
     earlier.max().unwrap_or(0)
 }
 
-fn servers() -> Vec<Arc<PrivatePostgres>> {
+pub(super) fn servers() -> Vec<Arc<PrivatePostgres>> {
     let (offered, plain) = (PrivatePostgres::shared().unwrap(), PrivatePostgres::shared_plain().unwrap());
     if offered.has_timescaledb() {
         vec![plain, offered]

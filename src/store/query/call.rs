@@ -10,7 +10,6 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::cli::Moment;
 
-use super::Span;
 use super::named::{self, Argument, Kind, QUERIES, Query};
 
 /// A query with its arguments.
@@ -88,6 +87,20 @@ pub enum CallError {
         /// The argument.
         argument: &'static str,
     },
+    /// The span ends before it begins, so that no row can lie in it.
+    #[error("query {query}: since ({since}{}) is after until ({until}); {remedy}", if *.by_default { ", the default" } else { "" })]
+    Span {
+        /// The query.
+        query: &'static str,
+        /// Its beginning.
+        since: Timestamp,
+        /// Whether nobody gave it.
+        by_default: bool,
+        /// Its end.
+        until: Timestamp,
+        /// What would mend it.
+        remedy: &'static str,
+    },
     /// An argument without a default was left out.
     #[error("query {query} needs {argument}=…: {help}")]
     Missing {
@@ -113,29 +126,6 @@ fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<Stri
 }
 
 impl Call {
-    /// The query of that name, without arguments yet.
-    pub(super) fn of(name: &'static str) -> Self {
-        let query =
-            named::query(name).expect("the typed methods name queries of the list, and tests call each");
-        Self { query, values: Vec::new() }
-    }
-
-    /// Adds an argument, unless it is left out.
-    pub(super) fn with(mut self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
-        if let Some(value) = value {
-            let argument = self.query.arguments.iter().find(|argument| argument.name == name);
-            let argument =
-                argument.expect("the typed methods name arguments of the list, and tests call each");
-            self.values.push((argument, value.into()));
-        }
-        self
-    }
-
-    /// Adds the ends of a span of time that it has.
-    pub(super) fn within(self, span: Span) -> Self {
-        self.with("since", span.since).with("until", span.until)
-    }
-
     /// Reads a call from words: the query's name, then `NAME=VALUE` for each argument.
     pub fn parse<'w>(name: &str, words: impl IntoIterator<Item = &'w str>) -> Result<Self, CallError> {
         let query = named::query(name).ok_or_else(|| CallError::Query {
@@ -169,7 +159,37 @@ impl Call {
                 return Err(CallError::Missing { query: query.name, argument, help });
             }
         }
-        Ok(Self { query, values })
+        let call = Self { query, values };
+        call.check_span()?;
+        Ok(call)
+    }
+
+    /// Refuses a span that ends before it begins, also where its beginning is the default.
+    fn check_span(&self) -> Result<(), CallError> {
+        let given = |name: &str| {
+            self.values.iter().find_map(|(argument, value)| match value {
+                Value::Time(time) if argument.name == name => Some(*time),
+                _ => None,
+            })
+        };
+        let by_default = || {
+            let since = self.query.arguments.iter().find(|argument| argument.name == "since")?;
+            let ago = since.default?.strip_suffix(" ago")?;
+            ago.parse().ok().map(|Moment(time)| time)
+        };
+        let Some(until) = given("until") else { return Ok(()) };
+        let (since, is_default) = match given("since") {
+            Some(since) => (since, false),
+            None => match by_default() {
+                Some(since) => (since, true),
+                None => return Ok(()),
+            },
+        };
+        if since <= until {
+            return Ok(());
+        }
+        let remedy = if is_default { "give since, too" } else { "exchange them" };
+        Err(CallError::Span { query: self.query.name, since, by_default: is_default, until, remedy })
     }
 
     /// The query.
@@ -226,11 +246,12 @@ impl Value {
                 .parse()
                 .map(|Moment(time)| Self::Time(time))
                 .map_err(|_| "a time: write it as 2026-07-01T12:00:00Z, or how long ago, such as 2h"),
+            // A month and a year have no fixed length, and buckets are of one.
             Kind::Span => humantime::parse_duration(text)
                 .ok()
-                .filter(|span| !span.is_zero())
+                .filter(|span| !span.is_zero() && !names_months(text))
                 .map(Self::from)
-                .ok_or("a span of time such as 30s, 5m, 1h or 1d"),
+                .ok_or("a span of time such as 30s, 5m, 1h or 1d; months and years have no fixed length"),
             Kind::Integer => text
                 .parse()
                 .ok()
@@ -258,52 +279,16 @@ impl Value {
     }
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<Vec<String>> for Value {
-    fn from(texts: Vec<String>) -> Self {
-        Self::Texts(texts)
-    }
-}
-
-impl From<Timestamp> for Value {
-    fn from(time: Timestamp) -> Self {
-        Self::Time(time)
-    }
+/// Whether a span that `humantime` takes names a month or a year, which it takes for 30.44 and 365.25 days.
+fn names_months(text: &str) -> bool {
+    let units = text.split(|character: char| !character.is_ascii_alphabetic());
+    units.into_iter().any(|unit| unit == "M" || unit.starts_with("mon") || unit.starts_with('y'))
 }
 
 impl From<Duration> for Value {
     /// As the server reads an interval.
     fn from(span: Duration) -> Self {
         Self::Text(format!("{} microseconds", span.as_micros()))
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl From<f64> for Value {
-    fn from(number: f64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<bool> for Value {
-    fn from(flag: bool) -> Self {
-        Self::Flag(flag)
     }
 }
 
@@ -330,6 +315,32 @@ mod tests {
             call.values.iter().map(|(_, value)| value).collect::<Vec<_>>(),
             [&Value::Text("90000000 microseconds".into()), &Value::Text("s 1".into())]
         );
+    }
+
+    #[test]
+    fn a_span_that_ends_before_its_default_begins_is_refused_and_an_empty_one_is_not() {
+        let said = error("recent_frames", &["until=2h"]);
+        assert!(
+            said.contains(", the default) is after until (") && said.ends_with("; give since, too"),
+            "{said}"
+        );
+        assert!(parse("recent_frames", &["since=3h", "until=2h"]).is_ok());
+        assert!(parse("recent_frames", &["since=2026-07-01", "until=2026-07-01"]).is_ok());
+        // Its beginning by default is that of all rows.
+        assert!(parse("series_rows", &["series=a", "until=1970-01-01"]).is_ok());
+    }
+
+    #[test]
+    fn months_and_years_are_no_width_whatever_they_are_called() {
+        for width in ["1M", "1month", "2 months", "1d 1y", "1year", "3 years"] {
+            assert!(
+                error("frequency_drift", &[&format!("width={width}")]).contains("no fixed length"),
+                "{width}"
+            );
+        }
+        for width in ["90s", "5m", "1 min", "15minutes", "1h", "1d 12h", "2weeks"] {
+            assert!(parse("frequency_drift", &[&format!("width={width}")]).is_ok(), "{width}");
+        }
     }
 
     #[test]
@@ -371,6 +382,17 @@ mod tests {
                 "find_files",
                 &["project=a", "gone=maybe"],
                 "query find_files, argument gone: \"maybe\" is not true or false",
+            ),
+            (
+                "series_downsampled",
+                &["series=a", "width=1month"],
+                "query series_downsampled, argument width: \"1month\" is not a span of time such as 30s, 5m, 1h or 1d; \
+                 months and years have no fixed length",
+            ),
+            (
+                "frames",
+                &["camera=a", "since=2026-07-02", "until=2026-07-01"],
+                "query frames: since (2026-07-02T00:00:00Z) is after until (2026-07-01T00:00:00Z); exchange them",
             ),
             ("frames", &["camera=a", "camera=b"], "query frames: argument camera is given twice"),
             ("frames", &[], "query frames needs camera=…: the camera"),

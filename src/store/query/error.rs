@@ -22,10 +22,13 @@ pub enum StoreError {
     Busy(Duration),
     /// The answer did not come in time, and the query was cancelled: ask for a shorter span, or raise the limit.
     #[error(
-        "the database did not answer within {} ([postgres] step_timeout); narrow the query, in time first",
+        "the database did not answer within {}; narrow the query, in time first, or raise the limit",
         humantime::format_duration(*.0)
     )]
     Timeout(Duration),
+    /// The answer has more bytes than are allowed, and the query was cancelled: ask for less.
+    #[error("the answer has more than {}; ask for fewer rows", bytesize::ByteSize::b(*.0 as u64))]
+    TooLarge(usize),
     /// The database lacks what this version reads, or has something else under its name: migrate it.
     #[error(
         "the database does not have the store that this version of jetcopy reads: run `jetcopy migrate`, and see that \
@@ -42,11 +45,35 @@ pub enum StoreError {
     Refused(#[source] tokio_postgres::Error),
 }
 
+/// Why a statement has no answer.
+pub(super) enum Refusal {
+    /// The driver or the server says why.
+    Database(tokio_postgres::Error),
+    /// It has more bytes than these.
+    TooLarge(usize),
+}
+
+impl From<tokio_postgres::Error> for Refusal {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Refusal> for StoreError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Database(error) => error.into(),
+            Refusal::TooLarge(bytes) => Self::TooLarge(bytes),
+        }
+    }
+}
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let code = error.code();
-        // Somebody's statement_timeout or a person: the next attempt would end no better.
-        if code == Some(&SqlState::QUERY_CANCELED) {
+        // Somebody's statement_timeout or a person, or a function that would change something: the next attempt would end no
+        // better.
+        if matches!(code, Some(&SqlState::QUERY_CANCELED | &SqlState::READ_ONLY_SQL_TRANSACTION)) {
             return Self::Refused(error);
         }
         let missing = [
@@ -91,6 +118,7 @@ impl StoreError {
             )
             | Self::Busy(_)
             | Self::Timeout(_)
+            | Self::TooLarge(_)
             | Self::Outdated(_)
             | Self::Forbidden(_)
             | Self::Refused(_) => false,

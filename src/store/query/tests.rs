@@ -5,6 +5,8 @@ mod registry;
 
 use std::sync::Arc;
 
+use serde_json::Value as Json;
+
 use super::*;
 use crate::migrate::migrate;
 use crate::private::{Need, PostgresOptions, PrivatePostgres, connect, leave_out};
@@ -48,6 +50,19 @@ impl World {
         worlds
     }
 
+    /// The rows that a query answers, as JSON shows them.
+    async fn ask(&self, query: &str, words: &[&str]) -> Vec<Json> {
+        let call = Call::parse(query, words.iter().copied()).unwrap();
+        let answer = self.store.ask(&call, &Bounds::default()).await.unwrap();
+        serde_json::from_str(&answer.json()).unwrap()
+    }
+
+    /// Some columns of those rows.
+    async fn pick<const N: usize>(&self, columns: [&str; N], query: &str, words: &[&str]) -> Vec<[Json; N]> {
+        let rows = self.ask(query, words).await;
+        rows.iter().map(|row| columns.map(|column| row[column].clone())).collect()
+    }
+
     async fn execute(&self, sql: &str) {
         self.database.batch_execute(sql).await.unwrap();
     }
@@ -77,8 +92,4 @@ impl World {
         ))
         .await;
     }
-}
-
-fn time(text: &str) -> Timestamp {
-    text.parse().unwrap()
 }

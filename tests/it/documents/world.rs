@@ -77,7 +77,7 @@ impl World {
         world
     }
 
-    fn variable(&self, name: &str) -> &str {
+    pub(super) fn variable(&self, name: &str) -> &str {
         // Of two the last one counts.
         self.variables.iter().rev().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }

@@ -113,6 +113,27 @@ async fn the_state_follows_from_the_events_in_any_order_and_is_the_same_after_a_
 }
 
 #[tokio::test]
+async fn a_project_or_file_and_its_line_of_the_log_are_one_message_and_one_transaction() {
+    let world = World::new().await;
+    let project = |log: Value| json!({"id": "p", "name": "One", "updated_at": start(), "log": log});
+    let log = json!({"operation": "create_project", "request_id": "r", "duration_ms": 1.5, "status": "ok", "details": {"a": 1}});
+    let file = json!({"project_id": "p", "path": "f/1", "updated_at": start() + 1, "log": {"operation": "create_file"}});
+    publish(&world, "projects", [project(log), project(json!({"request_id": "no operation"}))]).await;
+    publish(&world, "files", [file]).await;
+    let _daemon = carry(&world, "registry").await;
+    let both = "SELECT count(*) FROM projects p JOIN operations_log o ON o.project_id = p.id
+        WHERE o.xmin = p.xmin AND o.timestamp = p.updated_at AND o.operation = 'create_project' AND o.request_id = 'r'
+            AND o.details = '{\"a\": 1}' AND p.name = 'One'";
+    assert_eq!(world.count(both).await, 1);
+    let file = "SELECT count(*) FROM files f JOIN operations_log o ON o.project_id = f.project_id AND o.resource = f.path
+        WHERE o.xmin = f.xmin AND o.operation = 'create_file'";
+    assert_eq!(world.count(file).await, 1);
+    let refused = "SELECT count(*) FROM jetcopy.dead_letters WHERE table_name LIKE '%operations_log' AND column_name = 'operation'";
+    assert_eq!(world.count(refused).await, 1, "a project whose line cannot be stored is not stored either");
+    assert_eq!(world.count("SELECT count(*) FROM operations_log").await, 2);
+}
+
+#[tokio::test]
 async fn an_event_that_comes_late_or_twice_changes_nothing() {
     let world = World::new().await;
     let event = |at: i64, status: &str| json!({"id": "p", "status": status, "updated_at": start() + at});

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{carry, digest, publish, publish_file};
+use super::{carry, digest, jetcopy, publish, publish_file};
 use crate::support::{World, days_ago, shared_data};
 
 /// Time, in text, and value, as the file has them.
@@ -151,4 +151,57 @@ async fn the_last_document_of_a_series_counts() {
     assert_eq!(row.get::<_, &str>(3), r#"{"unit": {"temperature": "C"}, "version": 5}"#);
     assert_eq!(digest(&world, "time_series_metadata").await.0, 2);
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn when_a_series_was_first_told_of_outlives_its_newer_documents() {
+    let world = World::new().await;
+    let daemon = carry(&world, "series").await;
+    let created =
+        "SELECT count(*) FROM time_series_metadata WHERE created_at = updated_at AND name = 'first'";
+    publish(&world, "room.metadata", [json!({"name": "first"})]).await;
+    world.drained("series", &daemon).await;
+    assert_eq!(world.count(created).await, 1);
+    publish(&world, "room.metadata", [json!({"name": "second"})]).await;
+    world.drained("series", &daemon).await;
+    let kept = "SELECT count(*) FROM time_series_metadata WHERE created_at < updated_at AND name = 'second'";
+    assert_eq!(world.count(kept).await, 1);
+    publish(&world, "room.metadata", [json!({"name": "third", "created_at": "2020-01-02T03:04:05Z"})]).await;
+    world.drained("series", &daemon).await;
+    let said = "SELECT count(*) FROM time_series_metadata WHERE created_at = '2020-01-02 03:04:05Z' AND name = 'third'";
+    assert_eq!(world.count(said).await, 1);
+}
+
+#[tokio::test]
+async fn a_series_is_deleted_with_its_points_and_no_other() {
+    let world = World::new().await;
+    let at = days_ago(1);
+    for series in ["room", "hall"] {
+        publish(&world, &format!("{series}.metadata"), [json!({"name": series})]).await;
+        publish(&world, &format!("{series}.row"), [json!({"timestamp": at, "a": 1, "b": 2})]).await;
+    }
+    let _daemon = carry(&world, "series").await;
+    let config = world.config_file("store.toml", "");
+    let run = async |arguments: &[&str]| {
+        world.run(&config, &[&["store", "delete-series"], arguments].concat()).await
+    };
+    let shown = run(&["room"]).await;
+    assert_eq!(
+        (shown.code, shown.out.as_str()),
+        (1, "2 points of series room would go; nothing was changed, --yes does it\n")
+    );
+    assert_eq!(run(&["room", "--yes"]).await.well(), "2 points of series room are deleted\n");
+    let left = "SELECT (SELECT count(*) FROM time_series_data_points WHERE series_id = 'hall')
+        + (SELECT count(*) FROM time_series_metadata WHERE id = 'hall') * 10
+        + (SELECT count(*) FROM time_series_data_points) * 100 + (SELECT count(*) FROM time_series_metadata) * 1000";
+    assert_eq!(world.count(left).await, 1212);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM jetcopy.deletions WHERE what = 'series room' AND deleted = 2")
+            .await,
+        1
+    );
+    let again = run(&["room", "--yes"]).await;
+    assert!(again.code == 1 && again.err.contains("there is no series room"), "{}", again.err);
+    assert!(jetcopy(&["query", "series_columns", "series=room"], &config).await.contains("no rows"));
 }

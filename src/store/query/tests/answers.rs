@@ -1,15 +1,11 @@
 //! What the queries answer.
 
-use std::time::Duration;
+use serde_json::json;
 
-use super::super::frames::{Detection, DetectionFilter, Width};
-use super::super::measurements::MeasurementFilter;
-use super::super::series::{SeriesFilter, SeriesMetadata};
 use super::*;
 
-fn day(since: &str, until: &str) -> Span {
-    Span { since: Some(time(since)), until: Some(time(until)) }
-}
+/// A day, as words.
+const DAY: [&str; 2] = ["since=2026-07-01", "until=2026-07-02"];
 
 /// Room for rows of a day long ago.
 async fn room(world: &World, day: &str) {
@@ -30,14 +26,57 @@ async fn the_latest_frame_of_each_camera_is_found_and_no_other() {
                     (now() - interval '3 s', 'a', 1), (now() - interval '2 s', 'b', 2), (now() - interval '1 s', 'a', 3)",
             )
             .await;
-        let latest = |camera| world.store.latest_frames(camera, None);
-        let found: Vec<_> =
-            latest(None).await.unwrap().into_iter().map(|frame| (frame.camera_id, frame.frame_id)).collect();
-        assert_eq!(found, [("a".to_owned(), 3), ("b".to_owned(), 2)], "{}", world.name);
-        assert_eq!(latest(Some("b")).await.unwrap()[0].frame_id, 2);
-        assert!(latest(Some("c")).await.unwrap().is_empty());
-        let frames = world.store.frames("a", Span::default(), Some(1)).await.unwrap();
-        assert_eq!(frames.iter().map(|frame| frame.frame_id).collect::<Vec<_>>(), [3]);
+        let latest = world.pick(["camera_id", "frame_id"], "latest_frames", &[]).await;
+        assert_eq!(latest, [[json!("a"), json!(3)], [json!("b"), json!(2)]], "{}", world.name);
+        assert_eq!(world.pick(["frame_id"], "latest_frames", &["camera=b"]).await, [[2]]);
+        assert!(world.ask("latest_frames", &["camera=c"]).await.is_empty());
+        assert_eq!(world.pick(["frame_id"], "frames", &["camera=a", "max_rows=1"]).await, [[3]]);
+        assert_eq!(world.pick(["frame_id"], "recent_frames", &["max_rows=2"]).await, [[3], [2]]);
+    }
+}
+
+/// Frames of two days up to `moment`, of cameras that record around the clock, now and then, and once.
+fn some_frames(moment: &str) -> String {
+    format!(
+        "INSERT INTO frame_metadata (time, camera_id, frame_id, brightness)
+            SELECT timestamptz '{moment}' - n * interval '70 s', CASE WHEN n % 500 = 0 THEN 'few' WHEN n = 777 THEN 'once'
+                ELSE 'cam-' || n % 7 END, n, n % 11
+            FROM generate_series(1, 2500) n"
+    )
+}
+
+#[tokio::test]
+async fn the_newest_frames_of_all_cameras_are_those_of_a_plain_select_whatever_is_compressed() {
+    for world in World::both().await {
+        world.past_days(4).await;
+        world.execute("SET jit = off").await;
+        let moment: String =
+            world.database.query_one("SELECT date_trunc('second', now())::text", &[]).await.unwrap().get(0);
+        world.execute(&some_frames(&moment)).await;
+        if world.name == "TimescaleDB" {
+            world.apply_life_cycle().await;
+            world.compress().await;
+        }
+        let time = |age: &str| format!("timestamptz '{moment}' - interval '{age}'");
+        for (since, until) in [
+            ("NULL".to_owned(), "NULL".to_owned()),
+            (time("1 hour"), "NULL".to_owned()),
+            (time("40 hours"), time("20 hours")),
+            (time("1 hour"), time("2 hours")),
+        ] {
+            for max_rows in ["1", "100", "NULL"] {
+                let sql = format!(
+                    "WITH plain AS (
+                        SELECT * FROM frame_metadata
+                        WHERE ({since} IS NULL OR time >= {since}) AND ({until} IS NULL OR time < {until})
+                    ), found AS (SELECT * FROM jetcopy.recent_frames({since}, {until}, {max_rows}))
+                    SELECT ARRAY(SELECT frame_id FROM found)
+                        = ARRAY(SELECT frame_id FROM plain ORDER BY time DESC LIMIT {max_rows})"
+                );
+                let same: bool = world.database.query_one(&sql, &[]).await.unwrap().get(0);
+                assert!(same, "{}: {sql}", world.name);
+            }
+        }
     }
 }
 
@@ -53,18 +92,17 @@ async fn detections_are_found_by_camera_label_and_confidence_and_without_any() {
                     (now() - interval '2 days', 'b', 5, 'car', 0.9)",
             )
             .await;
-        let all = DetectionFilter::default;
-        let ids = |found: Vec<Detection>| -> Vec<i64> { found.iter().map(|row| row.frame_id).collect() };
-        for (filter, expected) in [
-            (all(), &[4, 3, 2, 1][..]),
-            (DetectionFilter { max_rows: Some(2), ..all() }, &[4, 3]),
-            (DetectionFilter { min_confidence: Some(0.5), ..all() }, &[3, 1]),
-            (DetectionFilter { label: Some("car".into()), ..all() }, &[4, 1]),
-            (DetectionFilter { camera: Some("a".into()), ..all() }, &[3, 1]),
-            (DetectionFilter { camera: Some("b".into()), label: Some("dog".into()), ..all() }, &[2]),
+        for (words, expected) in [
+            (&[][..], &[4, 3, 2, 1][..]),
+            (&["max_rows=2"], &[4, 3]),
+            (&["min_confidence=0.5"], &[3, 1]),
+            (&["labelled=car"], &[4, 1]),
+            (&["camera=a"], &[3, 1]),
+            (&["camera=b", "labelled=dog"], &[2]),
         ] {
-            let found = ids(world.store.detections(&filter).await.unwrap());
-            assert_eq!(found, expected, "{}: {filter:?}", world.name);
+            let found = world.pick(["frame_id"], "detections", words).await;
+            let found: Vec<i64> = found.iter().map(|[id]| id.as_i64().unwrap()).collect();
+            assert_eq!(found, expected, "{}: {words:?}", world.name);
         }
     }
 }
@@ -158,33 +196,74 @@ async fn measurements_are_summed_up_by_receiver_and_over_time() {
                     ('2026-07-01 11:00Z', 't1', 'r1', 145.5, NULL, 5), ('2026-07-01 11:30Z', 't2', 'r1', 433, 40, 7)",
             )
             .await;
-        let span = day("2026-07-01T00:00:00Z", "2026-07-02T00:00:00Z");
-        let all = MeasurementFilter { span, ..MeasurementFilter::default() };
-        let store = &world.store;
+        let ask = async |query: &str, words: &[&str]| world.ask(query, &[&DAY[..], words].concat()).await;
 
-        let recent = store.recent_measurements(&all, Some(3)).await.unwrap();
-        assert_eq!(recent.iter().map(|row| row.task_id.as_str()).collect::<Vec<_>>(), ["t2", "t1", "t1"]);
-        let of_task = MeasurementFilter { task: Some("t1".into()), receiver: Some("r1".into()), span };
-        assert_eq!(store.recent_measurements(&of_task, None).await.unwrap().len(), 2);
+        let recent = ask("recent_measurements", &["max_rows=3"]).await;
+        assert_eq!(recent.iter().map(|row| &row["task_id"]).collect::<Vec<_>>(), ["t2", "t1", "t1"]);
+        assert_eq!(ask("recent_measurements", &["task=t1", "receiver=r1"]).await.len(), 2);
+        let at = ask("recent_measurements", &["frequency=433"]).await;
+        assert_eq!((at.len(), &at[0]["task_id"]), (1, &json!("t2")), "{}", world.name);
 
-        let session = store.session_measurements("t1", Span::default()).await.unwrap();
-        let session: Vec<_> =
-            session.iter().map(|row| (row.websdr_id.as_str(), row.frequency_offset_hz.unwrap())).collect();
-        assert_eq!(session, [("r1", 2.0), ("r1", 5.0), ("r2", 1.0)], "{}", world.name);
+        let session =
+            world.pick(["websdr_id", "frequency_offset_hz"], "session_measurements", &["task=t1"]).await;
+        assert_eq!(
+            session,
+            [[json!("r1"), json!(2.0)], [json!("r1"), json!(5.0)], [json!("r2"), json!(1.0)]]
+        );
 
-        let snr = store.snr_statistics(&all).await.unwrap();
-        let snr: Vec<_> = snr
-            .iter()
-            .map(|row| (row.measurements, row.snr_db_mean, row.snr_db_min, row.snr_db_max))
-            .collect();
-        assert_eq!(snr, [(2, Some(30.0), Some(20.0), Some(40.0)), (1, Some(10.0), Some(10.0), Some(10.0))]);
+        let snr = ask("snr_statistics", &[]).await;
+        let columns = ["measurements", "snr_db_mean", "snr_db_min", "snr_db_max"];
+        let snr: Vec<_> = snr.iter().map(|row| columns.map(|column| row[column].as_f64().unwrap())).collect();
+        assert_eq!(snr, [[2.0, 30.0, 20.0, 40.0], [1.0, 10.0, 10.0, 10.0]]);
 
-        let drift = store.frequency_drift(Some("r1"), None, None, span).await.unwrap();
-        let drift: Vec<_> = drift.iter().map(|row| (row.offset_hz_mean.unwrap(), row.drift_hz)).collect();
-        assert_eq!(drift, [(2.0, None), (6.0, Some(4.0))]);
-        let one =
-            store.frequency_drift(None, Some(433.0), Some(Duration::from_hours(24)), span).await.unwrap();
-        assert_eq!((one.len(), one[0].offset_hz_mean), (1, Some(7.0)));
+        let drift = async |words: &[&str]| {
+            let rows = ask("frequency_drift", words).await;
+            rows.iter()
+                .map(|row| (row["offset_hz_mean"].clone(), row["drift_hz"].clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(drift(&["receiver=r1"]).await, [(json!(2.0), Json::Null), (json!(6.0), json!(4.0))]);
+        assert_eq!(drift(&["frequency=433", "width=1day"]).await, [(json!(7.0), Json::Null)]);
+        assert_eq!(
+            drift(&["task=t1", "receiver=r1"]).await,
+            [(json!(2.0), Json::Null), (json!(5.0), json!(3.0))]
+        );
+    }
+}
+
+#[tokio::test]
+async fn queries_of_measurements_name_the_receiver_where_it_is_known() {
+    for world in World::both().await {
+        room(&world, "2026-07-01").await;
+        world
+            .execute(
+                "INSERT INTO websdrs (id, name, location, url, active, updated_at) VALUES
+                    ('r1', 'First', 'A hill', 'http://r1', true, now()), ('r3', 'Third', NULL, NULL, false, now());
+                 INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz) VALUES
+                    ('2026-07-01 10:00Z', 't', 'r1', 7.1), ('2026-07-01 10:01Z', 't', 'r2', 7.1)",
+            )
+            .await;
+        for (query, words) in [
+            ("recent_measurements", &["task=t"][..]),
+            ("session_measurements", &["task=t"]),
+            ("snr_statistics", &["since=2026-07-01"]),
+            ("frequency_drift", &["since=2026-07-01"]),
+        ] {
+            let mut found = world.pick(["websdr_id", "receiver_name"], query, words).await;
+            found.sort_by_key(|[id, _]| id.to_string());
+            assert_eq!(
+                found,
+                [[json!("r1"), json!("First")], [json!("r2"), Json::Null]],
+                "{} {query}",
+                world.name
+            );
+        }
+        assert_eq!(world.pick(["id"], "receivers", &[]).await, [["r1"], ["r3"]]);
+        assert_eq!(
+            world.pick(["id", "location"], "receivers", &["is_active=true"]).await,
+            [["r1", "A hill"]]
+        );
+        assert_eq!(world.pick(["id"], "receivers", &["receiver=r3"]).await, [["r3"]]);
     }
 }
 
@@ -200,59 +279,40 @@ async fn a_series_is_had_as_rows_as_columns_downsampled_its_last_values_and_its_
                     ('2026-07-01 11:00Z', 's', 'b', 8), ('2026-07-01 11:00Z', 'other', 'c', 9)",
             )
             .await;
-        let (store, all) = (&world.store, SeriesFilter::default());
-        let names = |found: Vec<super::super::series::SeriesColumn>| -> Vec<String> {
-            found.into_iter().map(|column| column.column_name).collect()
+        let columns = async || world.pick(["column_name"], "series_columns", &["series=s"]).await;
+        assert_eq!(columns().await, [["a"], ["b"]], "{}", world.name);
+
+        let rows = world.pick(["column_name", "value"], "series_rows", &["series=s", "max_rows=3"]).await;
+        assert_eq!(rows, [[json!("a"), Json::Null], [json!("b"), json!(8.0)], [json!("a"), json!(3.0)]]);
+        let some = ["series=s", "columns=a", "since=2026-07-01T10:00:00Z", "until=2026-07-01T10:10:00Z"];
+        assert_eq!(world.ask("series_rows", &some).await.len(), 1);
+
+        let wide = world.pick(["values"], "series_wide", &["series=s"]).await;
+        assert_eq!(wide, [[json!({"a": null, "b": 8})], [json!({"a": 3})], [json!({"a": 1, "b": "NaN"})]]);
+
+        let buckets = world.ask("series_downsampled", &["series=s", "width=1h", "columns=a"]).await;
+        let bucket = |hour: u8, points: u8, mean: Json, least: Json, most: Json| {
+            json!({"bucket": format!("2026-07-01T{hour}:00:00Z"), "column_name": "a", "points": points, "mean": mean,
+                "min": least, "max": most})
         };
-        assert_eq!(names(store.series_columns("s", &all).await.unwrap()), ["a", "b"], "{}", world.name);
+        let none = Json::Null;
+        let expected = [
+            bucket(10, 2, json!(2.0), json!(1.0), json!(3.0)),
+            bucket(11, 0, none.clone(), none.clone(), none),
+        ];
+        assert_eq!(buckets, expected);
 
-        let rows = store.series_rows("s", &all, Some(3)).await.unwrap();
-        let rows: Vec<_> = rows.iter().map(|point| (point.column_name.as_str(), point.value)).collect();
-        assert_eq!(rows, [("a", None), ("b", Some(8.0)), ("a", Some(3.0))]);
-        let some = SeriesFilter {
-            columns: Some(vec!["a".into()]),
-            span: day("2026-07-01T10:00:00Z", "2026-07-01T10:10:00Z"),
-        };
-        assert_eq!(store.series_rows("s", &some, None).await.unwrap().len(), 1);
+        let last = world.pick(["value"], "series_last", &["series=s"]).await;
+        assert_eq!(last, [[Json::Null], [json!(8.0)]]);
+        let range = world.pick(["first_at", "last_at"], "series_range", &["series=s", "columns=b"]).await;
+        assert_eq!(range, [["2026-07-01T10:00:00Z", "2026-07-01T11:00:00Z"]]);
 
-        let wide = store.series_wide("s", &all, None).await.unwrap();
-        let wide: Vec<_> = wide.iter().map(|point| point.values.to_string()).collect();
-        assert_eq!(wide, [r#"{"a":null,"b":8}"#, r#"{"a":3}"#, r#"{"a":1,"b":"NaN"}"#]);
-
-        let buckets = store.series_downsampled("s", Duration::from_hours(1), &all).await.unwrap();
-        let of_a: Vec<_> = buckets
-            .iter()
-            .filter(|bucket| bucket.column_name == "a")
-            .map(|bucket| (bucket.bucket.to_string(), bucket.points, bucket.mean, bucket.max))
-            .collect();
-        assert_eq!(
-            of_a,
-            [
-                ("2026-07-01T10:00:00Z".to_owned(), 2, Some(2.0), Some(3.0)),
-                ("2026-07-01T11:00:00Z".to_owned(), 0, None, None)
-            ]
-        );
-
-        let last = store.series_last("s", &all).await.unwrap();
-        assert_eq!(last.iter().map(|point| point.value).collect::<Vec<_>>(), [None, Some(8.0)]);
-        let range = store.series_range("s", &all).await.unwrap();
-        assert_eq!(range[1].first_at, time("2026-07-01T10:00:00Z"));
-        assert_eq!(range[1].last_at, time("2026-07-01T11:00:00Z"));
-
-        let document = SeriesMetadata {
-            id: "s".into(),
-            name: Some("A series".into()),
-            description: None,
-            time_column: None,
-            value_columns: Some(vec!["b".into()]),
-            attributes: None,
-            updated_at: time("2026-07-01T00:00:00Z"),
-        };
-        assert!(store.put(&document).await.unwrap());
-        assert_eq!(store.get::<SeriesMetadata>(&["s"]).await.unwrap(), Some(document));
-        assert_eq!(names(store.series_columns("s", &all).await.unwrap()), ["b"]);
-        assert!(store.delete_series_metadata("s").await.unwrap());
-        assert!(!store.delete_series_metadata("s").await.unwrap());
+        world
+            .execute(
+                "INSERT INTO time_series_metadata (id, value_columns, updated_at) VALUES ('s', '{b}', now())",
+            )
+            .await;
+        assert_eq!(columns().await, [["b"]]);
     }
 }
 
@@ -280,20 +340,16 @@ async fn counts_over_time_come_from_the_roll_ups() {
     }
     world.execute("CALL refresh_continuous_aggregate('measurements_daily', NULL, NULL)").await;
 
-    let (store, span) = (&world.store, day("2026-07-01T00:00:00Z", "2026-07-02T00:00:00Z"));
-    for (width, expected) in [
-        (Width::Minute, &[(2, 1, Some(150)), (1, 0, Some(7))][..]),
-        (Width::Hour, &[(3, 1, Some(157))]),
-        (Width::Day, &[(3, 1, Some(157))]),
-    ] {
-        let counts = store.frame_counts(width, Some("a"), span).await.unwrap();
-        let counts: Vec<_> =
-            counts.iter().map(|count| (count.frames, count.key_frames, count.bytes)).collect();
-        assert_eq!(counts, expected);
-        let counts = store.detection_counts(width, None, Some("car"), span).await.unwrap();
-        let counts: Vec<_> = counts.iter().map(|count| (count.detections, count.confidence_mean)).collect();
-        assert_eq!(counts, [(2, Some(0.5))]);
+    for (width, expected) in
+        [("1m", &[[2, 1, 150], [1, 0, 7]][..]), ("1h", &[[3, 1, 157]]), ("1d", &[[3, 1, 157]])]
+    {
+        let width = format!("width={width}");
+        let words = [&DAY[..], &[&width, "camera=a"]].concat();
+        assert_eq!(world.pick(["frames", "key_frames", "bytes"], "frame_counts", &words).await, expected);
+        let words = [&DAY[..], &[&width, "labelled=car"]].concat();
+        let counts = world.pick(["detections", "confidence_mean"], "detection_counts", &words).await;
+        assert_eq!(counts, [[json!(2), json!(0.5)]]);
     }
-    let days = store.measurement_days(Some("r"), span).await.unwrap();
-    assert_eq!((days.len(), days[0].measurements, days[0].snr_db_mean), (1, 2, Some(15.0)));
+    let days = world.ask("measurement_days", &[&DAY[..], &["receiver=r"]].concat()).await;
+    assert_eq!((days.len(), &days[0]["measurements"], &days[0]["snr_db_mean"]), (1, &json!(2), &json!(15.0)));
 }

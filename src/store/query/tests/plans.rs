@@ -1,7 +1,5 @@
 //! Each query is a function of the database, is taken into the statement that calls it, and reads a small part of its table.
 
-use serde_json::Value as Json;
-
 use super::super::named::QUERIES;
 use super::*;
 
@@ -9,7 +7,8 @@ use super::*;
 async fn each_query_of_the_list_is_a_function_with_these_arguments() {
     let world = World::shared().await;
     let sql = "SELECT proargnames[1:pronargs], array(SELECT format_type(t, NULL) FROM unnest(proargtypes) t),
-            (pronargs - pronargdefaults)::int8, provolatile = 's' AND proparallel = 's'
+            (pronargs - pronargdefaults)::int8, provolatile = 's' AND proparallel = 's',
+            array(SELECT n || ' ' || format_type(t, NULL) FROM unnest(proargnames[pronargs + 1:], proallargtypes[pronargs + 1:]) c (n, t))
         FROM pg_proc WHERE pronamespace = 'jetcopy'::regnamespace AND proname = $1";
     for query in &QUERIES {
         let row = world.database.query_one(sql, &[&query.name]).await.unwrap();
@@ -21,6 +20,15 @@ async fn each_query_of_the_list_is_a_function_with_these_arguments() {
         let expected = query.arguments.iter().filter(|argument| argument.default.is_none()).count();
         assert_eq!(usize::try_from(required).unwrap(), expected, "{}", query.name);
         assert!(row.get::<_, bool>(3), "{} is not stable and parallel safe", query.name);
+        let columns = query.columns().map(|(name, kind)| {
+            let kind = match kind {
+                "timestamptz" => "timestamp with time zone",
+                "float8" => "double precision",
+                kind => kind,
+            };
+            format!("{name} {kind}")
+        });
+        assert_eq!(row.get::<_, Vec<String>>(4), columns.collect::<Vec<_>>(), "{}", query.name);
     }
 }
 
@@ -32,8 +40,10 @@ const ROWS: &str = "
         SELECT now() - n * interval '6 s', 'cam-' || n % 50, n, (ARRAY['person', 'car', 'dog', NULL])[1 + n % 4], n % 100 / 100.0
         FROM generate_series(1, 100000) n ORDER BY 1;
     INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz)
-        SELECT now() - n * interval '25 s', 'task-' || n / 500, 'rx-' || n % 20, 145.5, n % 17, n % 5
+        SELECT now() - n * interval '25 s', 'task-' || n / 500, 'rx-' || n % 20, CASE WHEN n % 1000 = 0 THEN 433.25 ELSE 145.5 END,
+            n % 17, n % 5
         FROM generate_series(1, 100000) n ORDER BY 1;
+    INSERT INTO websdrs (id, name, updated_at) SELECT 'rx-' || n, 'Receiver ' || n, now() FROM generate_series(0, 18) n;
     INSERT INTO time_series_data_points (timestamp, series_id, column_name, value)
         SELECT now() - n / 20 * interval '500 s', 's-' || n % 20, c, n
         FROM generate_series(1, 100000) n, unnest('{temperature,humidity}'::text[]) c ORDER BY 1;
@@ -55,6 +65,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("latest_frames", &[]),
     ("latest_frames", &["camera=cam-7"]),
     ("frames", &["camera=cam-7", "since=2h"]),
+    ("recent_frames", &[]),
+    ("recent_frames", &["since=3days", "until=2days", "max_rows=50"]),
     ("detections", &[]),
     ("detections", &["labelled=dog", "since=6days"]),
     ("detections", &["labelled=dog", "min_confidence=0.5", "since=2days"]),
@@ -62,11 +74,15 @@ const CALLS: &[(&str, &[&str])] = &[
     ("recent_measurements", &[]),
     ("recent_measurements", &["task=task-100"]),
     ("recent_measurements", &["receiver=rx-3"]),
+    ("recent_measurements", &["frequency=433.25"]),
     ("session_measurements", &["task=task-100"]),
     ("snr_statistics", &[]),
     ("snr_statistics", &["receiver=rx-3", "since=7days"]),
     ("frequency_drift", &[]),
     ("frequency_drift", &["receiver=rx-3", "since=7days"]),
+    ("frequency_drift", &["task=task-100", "since=30days"]),
+    ("measurement_results", &["task=task-100", "since=30days"]),
+    ("receivers", &["receiver=rx-3"]),
     ("series_columns", &["series=s-3"]),
     ("series_rows", &["series=s-3"]),
     ("series_rows", &["series=s-3", "columns=humidity", "since=3days", "until=2days"]),
@@ -76,6 +92,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("series_range", &["series=s-3"]),
     ("find_projects", &["project=p77"]),
     ("find_projects", &["in_status=locked", "after=p5"]),
+    ("project_stats", &["project=p77"]),
     ("find_files", &["project=p77"]),
     ("find_files", &["project=p77", "path_is=dir/77"]),
     ("find_files", &["project=p77", "tag=t77"]),
@@ -114,22 +131,40 @@ async fn no_query_reads_more_than_a_small_part_of_its_table() {
             let plan: Json = rows[0].get(0);
             let mut functions = Vec::new();
             let rows = touched(&plan[0]["Plan"], &mut functions);
+            // It runs with its owner's rights, which keeps the planner out.
+            functions.retain(|function| !function.contains("refused_measurements"));
             assert!(rows <= FEW, "{}: {name} {words:?} touches {rows} rows: {plan:#}", world.name);
             assert!(functions.is_empty(), "{}: {name} {words:?} is not taken in: {plan:#}", world.name);
-            let answer = world.store.run(&call).await.unwrap();
-            assert!(!answer.is_empty(), "{}: {name} {words:?} finds nothing", world.name);
+            assert!(
+                !world.ask(name, words).await.is_empty(),
+                "{}: {name} {words:?} finds nothing",
+                world.name
+            );
         }
     }
 }
 
-/// What each call answers, row by row, by the functions of `schema`.
-async fn answers(world: &World, schema: &str) -> Vec<(String, Vec<String>)> {
+/// Queries that came later, and arguments.
+const LATER: [&str; 6] = [
+    "recent_frames",
+    "measurement_results",
+    "receivers",
+    "project_stats",
+    "frequency=433.25",
+    "task=task-100",
+];
+
+/// What each call answers, row by row, by the functions of `schema`; without the column that came later.
+async fn answers(world: &World, schema: &str, calls: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
     let mut answers = Vec::new();
-    for (name, words) in CALLS {
+    for (name, words) in calls {
         let call = Call::parse(name, words.iter().copied()).unwrap();
-        let from = call
-            .statement()
-            .replace("SELECT * FROM jetcopy.", &format!("SELECT answer::text FROM {schema}."));
+        let columns = call.query().columns().filter(|(column, _)| *column != "receiver_name");
+        let columns: Vec<String> = columns.map(|(column, _)| format!("answer.\"{column}\"")).collect();
+        let from = call.statement().replace(
+            "SELECT * FROM jetcopy.",
+            &format!("SELECT ROW({})::text FROM {schema}.", columns.join(", ")),
+        );
         let rows =
             world.database.query_typed(&format!("{from} AS answer"), &call.parameters()).await.unwrap();
         answers.push((format!("{name} {words:?}"), rows.iter().map(|row| row.get(0)).collect()));
@@ -149,7 +184,14 @@ async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compre
         world.execute("VACUUM ANALYZE").await;
         // As of one moment: what is asked for the last hour must not pass by meanwhile.
         world.execute("BEGIN").await;
-        let (before, after) = (answers(&world, "first").await, answers(&world, "jetcopy").await);
+        let is_later = |name: &str, words: &[&str]| {
+            LATER.contains(&name)
+                || name == "frequency_drift" && words.contains(&LATER[5])
+                || words.contains(&LATER[4])
+        };
+        let first: Vec<_> = CALLS.iter().copied().filter(|(name, words)| !is_later(name, words)).collect();
+        let (before, after) =
+            (answers(&world, "first", &first).await, answers(&world, "jetcopy", &first).await);
         world.execute("COMMIT").await;
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before, after, "{}", world.name);
@@ -159,9 +201,9 @@ async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compre
         }
         world.apply_life_cycle().await;
         world.execute("BEGIN").await;
-        let before = answers(&world, "jetcopy").await;
+        let before = answers(&world, "jetcopy", CALLS).await;
         world.compress().await;
-        let after = answers(&world, "jetcopy").await;
+        let after = answers(&world, "jetcopy", CALLS).await;
         world.execute("COMMIT").await;
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before, after, "{} compressed", world.name);

@@ -1,163 +1,121 @@
-//! The registry: event order, expiry, the check, and the rebuild.
+//! The registry: look-ups, expiry, the check, totals, and the rebuild.
 
 use serde_json::json;
 
-use super::super::registry::{File, FileFilter, OperationFilter, Problem, Project, ProjectFilter};
 use super::*;
-
-fn project(id: &str, updated_at: &str) -> Project {
-    Project {
-        id: id.into(),
-        name: Some(format!("Project {id}")),
-        path: None,
-        size_bytes: Some(1),
-        table_count: Some(1),
-        bucket_count: Some(0),
-        status: "active".into(),
-        settings: Some(json!({"a": [1, "b"]})),
-        created_at: None,
-        updated_at: time(updated_at),
-    }
-}
-
-fn file(project: &str, path: &str, updated_at: &str) -> File {
-    File {
-        project_id: project.into(),
-        path: path.into(),
-        name: Some("name".into()),
-        size_bytes: Some(7),
-        content_type: None,
-        md5: None,
-        sha256: Some(format!("digest of {path}")),
-        staged: false,
-        expires_at: None,
-        tags: Some(json!(["red", "blue"])),
-        status: "active".into(),
-        created_at: None,
-        updated_at: time(updated_at),
-    }
-}
 
 const FIRST: &str = "2026-07-01T10:00:00Z";
 const SECOND: &str = "2026-07-01T11:00:00Z";
 const THIRD: &str = "2026-07-01T12:00:00Z";
 
-#[tokio::test]
-async fn an_older_change_never_replaces_a_newer_one() {
-    let world = World::shared().await;
-    let store = &world.store;
-    let (old, new) = (project("p", FIRST), Project { name: None, ..project("p", SECOND) });
-    assert!(!store.update(&new).await.unwrap(), "there is nothing to replace yet");
-    assert!(store.create(&new).await.unwrap());
-    assert!(!store.create(&old).await.unwrap());
-    assert!(!store.update(&old).await.unwrap());
-    assert!(!store.put(&old).await.unwrap());
-    assert_eq!(store.get::<Project>(&["p"]).await.unwrap(), Some(new.clone()));
-    assert!(store.put(&Project { size_bytes: Some(2), ..new }).await.unwrap());
-
-    assert!(!store.delete_project("p", time(FIRST)).await.unwrap());
-    assert!(store.delete_project("p", time(THIRD)).await.unwrap());
-    assert!(!store.put(&project("p", SECOND)).await.unwrap(), "an event from before brings it back");
-    let of = |status: &str| ProjectFilter { status: Some(status.into()), ..ProjectFilter::default() };
-    assert_eq!(store.find_projects(&of("active")).await.unwrap(), []);
-    assert_eq!(store.find_projects(&of("deleted")).await.unwrap().len(), 1);
+async fn paths(world: &World, words: &[&str]) -> Vec<String> {
+    let found = world.pick(["path"], "find_files", &[&["project=p"], words].concat()).await;
+    found.into_iter().map(|[path]| path.as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
 async fn files_are_found_by_path_name_tag_and_content_until_they_are_gone() {
     let world = World::shared().await;
-    let store = &world.store;
-    for path in ["a", "b"] {
-        assert!(store.put(&file("p", path, FIRST)).await.unwrap());
-    }
-    let all = FileFilter::default;
-    let paths = async |filter: FileFilter| -> Vec<String> {
-        store.find_files("p", &filter).await.unwrap().into_iter().map(|file| file.path).collect()
-    };
-    assert_eq!(paths(all()).await, ["a", "b"]);
-    assert_eq!(paths(FileFilter { path: Some("b".into()), ..all() }).await, ["b"]);
-    assert_eq!(paths(FileFilter { name: Some("name".into()), max_rows: Some(1), ..all() }).await, ["a"]);
-    assert_eq!(paths(FileFilter { tag: Some("red".into()), after: Some("a".into()), ..all() }).await, ["b"]);
-    assert_eq!(paths(FileFilter { tag: Some("green".into()), ..all() }).await, [""; 0]);
-    assert_eq!(store.files_by_digest("digest of a").await.unwrap().len(), 1);
-    assert!(store.delete_file("p", "a", time(SECOND)).await.unwrap());
-    assert_eq!(paths(all()).await, ["b"]);
-    assert_eq!(paths(FileFilter { gone: true, ..all() }).await, ["a", "b"]);
+    world
+        .execute(
+            "INSERT INTO files (project_id, path, name, sha256, tags, updated_at)
+                SELECT 'p', path, 'name', 'digest of ' || path, '[\"red\", \"blue\"]', now() FROM unnest('{a,b}'::text[]) path",
+        )
+        .await;
+    assert_eq!(paths(&world, &[]).await, ["a", "b"]);
+    assert_eq!(paths(&world, &["path_is=b"]).await, ["b"]);
+    assert_eq!(paths(&world, &["name_is=name", "max_rows=1"]).await, ["a"]);
+    assert_eq!(paths(&world, &["tag=red", "after=a"]).await, ["b"]);
+    assert_eq!(paths(&world, &["tag=green"]).await, [""; 0]);
+    assert_eq!(world.ask("files_by_digest", &["digest=digest of a"]).await.len(), 1);
+    world.execute("UPDATE files SET status = 'deleted' WHERE path = 'a'").await;
+    assert_eq!(paths(&world, &[]).await, ["b"]);
+    assert_eq!(paths(&world, &["gone=true"]).await, ["a", "b"]);
 }
 
 #[tokio::test]
-async fn a_staged_file_expires_and_only_an_event_from_after_that_brings_it_back() {
+async fn a_staged_file_expires_with_the_time_of_its_expiry() {
     let world = World::shared().await;
-    let store = &world.store;
-    let staged = File { staged: true, expires_at: Some(time(SECOND)), ..file("p", "a", FIRST) };
-    assert!(store.put(&staged).await.unwrap());
-    assert!(store.put(&file("p", "kept", FIRST)).await.unwrap());
-    assert_eq!(
-        store.find_files("p", &FileFilter::default()).await.unwrap().len(),
-        1,
-        "it has expired unmarked"
-    );
-    assert_eq!(store.expired_files(Some(time(FIRST)), None).await.unwrap(), []);
-    assert_eq!(store.expired_files(None, None).await.unwrap(), std::slice::from_ref(&staged));
-    assert_eq!(store.expire_staged_files(time(FIRST)).await.unwrap(), 0);
-    assert_eq!(store.expire_staged_files(time(THIRD)).await.unwrap(), 1);
-    let expired = store.get::<File>(&["p", "a"]).await.unwrap().unwrap();
-    assert_eq!((expired.status.as_str(), expired.updated_at), ("expired", time(SECOND)));
-    assert!(!store.put(&staged).await.unwrap(), "a replay of its event brings it back");
-    assert!(store.put(&file("p", "a", THIRD)).await.unwrap());
-    assert_eq!(store.find_files("p", &FileFilter::default()).await.unwrap().len(), 2);
+    world
+        .execute(&format!(
+            "INSERT INTO files (project_id, path, staged, expires_at, updated_at) VALUES
+                ('p', 'a', true, '{SECOND}', '{FIRST}'), ('p', 'kept', false, NULL, '{FIRST}')"
+        ))
+        .await;
+    assert_eq!(paths(&world, &[]).await, ["kept"], "it has expired unmarked");
+    assert!(world.ask("expired_files", &[&format!("at={FIRST}")]).await.is_empty());
+    assert_eq!(world.pick(["path"], "expired_files", &[]).await, [["a"]]);
+    for (at, marked) in [(FIRST, 0_i64), (THIRD, 1), (THIRD, 0)] {
+        let sql = format!("SELECT jetcopy.expire_staged_files('{at}')");
+        assert_eq!(world.database.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0), marked, "{at}");
+    }
+    let expired =
+        world.pick(["status", "updated_at"], "find_files", &["project=p", "path_is=a", "gone=true"]).await;
+    assert_eq!(expired, [["expired", SECOND]]);
 }
 
 #[tokio::test]
 async fn the_check_finds_files_without_project_and_counts_that_disagree_with_the_log() {
     let world = World::shared().await;
-    let store = &world.store;
     world
         .execute(
             "INSERT INTO operations_log (timestamp, project_id, operation, duration_ms, error) VALUES
                 (now(), 'p', 'create_project', 1, NULL), (now(), 'p', 'create_table', 2, NULL),
                 (now(), 'p', 'create_table', 3, 'no room'), (now(), 'p', 'create_file', 4, NULL),
-                (now(), 'older', 'create_table', 5, NULL)",
+                (now(), 'older', 'create_table', 5, NULL);
+             INSERT INTO projects (id, size_bytes, table_count, bucket_count, updated_at)
+                SELECT id, 1, 1, 0, now() FROM unnest('{p,older}'::text[]) id;
+             INSERT INTO files (project_id, path, size_bytes, updated_at) VALUES ('p', 'a', 7, now())",
         )
         .await;
-    store.put(&project("p", FIRST)).await.unwrap();
-    store.put(&project("older", FIRST)).await.unwrap();
-    store.put(&file("p", "a", FIRST)).await.unwrap();
+    let check = async || world.ask("registry_check", &[]).await;
+    assert!(check().await.is_empty(), "a failed operation counts, or a project without a log");
+
+    world
+        .execute(
+            "INSERT INTO files (project_id, path, updated_at) VALUES ('nobody', 'b', now());
+             UPDATE projects SET table_count = 5 WHERE id = 'p';
+             UPDATE files SET status = 'deleted' WHERE path = 'a'",
+        )
+        .await;
+    let count = |problem: &str, stored: u8| json!({"problem": problem, "project_id": "p", "path": null, "stored": stored, "logged": 1});
+    let lost = json!({"problem": "file without project", "project_id": "nobody", "path": "b", "stored": null, "logged": null});
+    assert_eq!(check().await, [lost, count("files", 0), count("tables", 5)]);
+
+    assert_eq!(world.ask("operations", &["failed=true"]).await.len(), 1);
+    let counts = world.ask("operation_counts", &["project=p"]).await;
+    let tables = counts.iter().find(|count| count["operation"] == "create_table").unwrap();
     assert_eq!(
-        store.registry_check().await.unwrap(),
-        [],
-        "a failed operation counts, or a project without a log"
+        (&tables["operations"], &tables["failures"], &tables["duration_ms_mean"]),
+        (&json!(2), &json!(1), &json!(2.5))
     );
+    let columns = ["files", "operations_1d", "failures_1d"];
+    assert_eq!(world.pick(columns, "project_stats", &["project=p"]).await, [[0, 4, 1]]);
+}
 
-    store.put(&file("nobody", "b", FIRST)).await.unwrap();
-    store.put(&Project { table_count: Some(5), ..project("p", FIRST) }).await.unwrap();
-    store.delete_file("p", "a", time(SECOND)).await.unwrap();
-    let count = |problem: &str, stored| Problem {
-        problem: problem.into(),
-        project_id: Some("p".into()),
-        path: None,
-        stored: Some(stored),
-        logged: Some(1),
-    };
-    let lost = Problem {
-        problem: "file without project".into(),
-        project_id: Some("nobody".into()),
-        path: Some("b".into()),
-        stored: None,
-        logged: None,
-    };
-    assert_eq!(store.registry_check().await.unwrap(), [lost, count("files", 0), count("tables", 5)]);
-
-    let failed = OperationFilter { failed: true, ..OperationFilter::default() };
-    assert_eq!(store.operations(&failed).await.unwrap().len(), 1);
-    let counts = store.operation_counts(Some("p"), None, Span::default()).await.unwrap();
-    let tables = counts.iter().find(|count| count.operation == "create_table").unwrap();
-    assert_eq!((tables.operations, tables.failures, tables.duration_ms_mean), (2, 1, Some(2.5)));
-    let stats = world
-        .database
-        .query_one("SELECT files, operations_1d, failures_1d FROM stats WHERE project_id = 'p'", &[]);
-    let stats = stats.await.unwrap();
-    assert_eq!((stats.get::<_, i64>(0), stats.get::<_, i64>(1), stats.get::<_, i64>(2)), (0, 4, 1));
+#[tokio::test]
+async fn totals_are_those_of_all_projects_and_of_none_where_there_are_none() {
+    for world in World::both().await {
+        let columns = ["projects", "size_bytes", "table_count", "files", "operations_1d"];
+        assert_eq!(world.pick(columns, "registry_totals", &[]).await, [[0; 5]], "{}", world.name);
+        world
+            .execute(
+                "INSERT INTO projects (id, size_bytes, table_count, status, updated_at) VALUES
+                    ('a', 10, 1, 'active', now()), ('b', 20, 2, 'locked', now()), ('c', 400, 8, 'deleted', now());
+                 INSERT INTO files (project_id, path, size_bytes, status, staged, expires_at, updated_at) VALUES
+                    ('a', '1', 5, 'active', false, NULL, now()), ('b', '1', 6, 'active', true, now() + interval '1 h', now()),
+                    ('b', '2', 7, 'deleted', false, NULL, now()), ('b', '3', 8, 'active', true, now() - interval '1 h', now());
+                 INSERT INTO operations_log (timestamp, project_id, operation, duration_ms, error) VALUES
+                    (now() - interval '3 s', 'a', 'x', 1, NULL), (now() - interval '2 s', 'c', 'x', 3, 'no')",
+            )
+            .await;
+        let mut totals = world.ask("registry_totals", &[]).await;
+        assert!(totals[0].as_object_mut().unwrap().remove("last_operation").unwrap().is_string());
+        let expected = json!({"projects": 3, "active_projects": 1, "locked_projects": 1, "deleted_projects": 1,
+            "size_bytes": 30, "table_count": 3, "bucket_count": 0, "files": 2, "file_bytes": 11, "staged_files": 1,
+            "operations_1d": 2, "failures_1d": 1, "mean_duration_ms_1d": 2.0});
+        assert_eq!(totals, [expected], "{}", world.name);
+    }
 }
 
 #[tokio::test]

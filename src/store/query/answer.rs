@@ -1,7 +1,7 @@
-//! The rows of an answer as a table, JSON or CSV.
+//! The rows of an answer as JSON, and as texts for a table or CSV.
 //!
 //! Guarantees: every column keeps its name and its order; an object that stands for columns (`values` of `series_wide`)
-//! becomes columns in a table and in CSV. NULL is empty there, and `null` in JSON, as are NaN and infinities.
+//! becomes columns of texts. NULL is an empty text, and `null` in JSON, as are NaN and infinities.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,27 @@ use serde_json::Value as Json;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
-use super::columns;
-
 /// The column whose object stands for columns.
 const WIDE: &str = "values";
 
 /// Rows of any columns.
-pub(super) struct Answer {
+#[derive(Debug)]
+pub struct Answer {
     columns: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<Cell>>,
+    truncated: bool,
+}
+
+/// The same as texts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// The names of the columns; none where there are no rows.
+    pub columns: Vec<String>,
+    /// Which of them are numbers.
+    pub right: Vec<bool>,
+    /// The rows, each with a text a column.
+    pub rows: Vec<Vec<String>>,
 }
 
 /// A value.
@@ -34,9 +45,9 @@ enum Cell {
 }
 
 impl Answer {
-    pub(super) fn new(rows: &[Row]) -> Result<Self, tokio_postgres::Error> {
+    pub(super) fn new(rows: &[Row], truncated: bool) -> Result<Self, tokio_postgres::Error> {
         let Some(first) = rows.first() else {
-            return Ok(Self { columns: Vec::new(), right: Vec::new(), rows: Vec::new() });
+            return Ok(Self { columns: Vec::new(), right: Vec::new(), rows: Vec::new(), truncated });
         };
         let columns = first.columns().iter().map(|column| column.name().to_owned()).collect();
         let numbers = [Type::INT4, Type::INT8, Type::FLOAT8];
@@ -45,11 +56,18 @@ impl Answer {
             .iter()
             .map(|row| (0..row.len()).map(|index| cell(row, index)).collect())
             .collect::<Result<_, _>>()?;
-        Ok(Self { columns, right, rows })
+        Ok(Self { columns, right, rows, truncated })
+    }
+
+    /// Whether there are more rows than these.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.truncated
     }
 
     /// An array with an object a line.
-    pub(super) fn json(&self) -> String {
+    #[must_use]
+    pub fn json(&self) -> String {
         let lines: Vec<String> = self
             .rows
             .iter()
@@ -64,30 +82,13 @@ impl Answer {
         if lines.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
     }
 
-    /// Columns that line up, and how many rows there are.
-    pub(super) fn table(self) -> String {
-        let Self { columns, right, rows } = self.widened();
-        let count = match rows.len() {
-            0 => return "no rows\n".to_owned(),
-            1 => "1 row".to_owned(),
-            rows => format!("{rows} rows"),
-        };
-        let header: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(Cell::text).collect()).collect();
-        format!("{}{count}\n", columns::lines(&header, &right, &rows))
-    }
-
-    /// Comma-separated; nothing where there are no rows. `guard`: no text begins as a formula of a spreadsheet does.
-    pub(super) fn csv(self, guard: bool) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-        let Self { columns, rows, .. } = self.widened();
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        if !rows.is_empty() {
-            writer.write_record(&columns)?;
-        }
-        for row in &rows {
-            writer.write_record(row.iter().map(|cell| if guard { cell.guarded() } else { cell.text() }))?;
-        }
-        Ok(String::from_utf8(writer.into_inner()?)?)
+    /// Texts for people; `guard`: none of them begins as a formula of a spreadsheet does.
+    #[must_use]
+    pub fn texts(self, guard: bool) -> Texts {
+        let Self { columns, right, rows, .. } = self.widened();
+        let text = |cell: &Cell| if guard { cell.guarded() } else { cell.text() };
+        let rows = rows.iter().map(|row| row.iter().map(text).collect()).collect();
+        Texts { columns, right, rows }
     }
 
     /// The object that stands for columns as columns, those of all rows.
@@ -115,7 +116,7 @@ impl Answer {
         right.remove(wide);
         right.extend(names.iter().map(|_| true));
         columns.extend(names);
-        Self { columns, right, rows }
+        Self { columns, right, rows, truncated: self.truncated }
     }
 }
 
@@ -195,13 +196,18 @@ mod tests {
                 vec![Cell::Text("2".into()), Cell::Json(json!({"a, b": 1.5, "c": null}))],
                 vec![Cell::Text("10".into()), Cell::Json(json!({"c": "NaN"}))],
             ],
+            truncated: false,
         }
     }
 
     #[test]
-    fn an_object_of_values_becomes_columns_of_a_table_and_of_csv() {
-        assert_eq!(wide().table(), "timestamp  a, b    c\n2           1.5\n10               NaN\n2 rows\n");
-        assert_eq!(wide().csv(false).unwrap(), "timestamp,\"a, b\",c\n2,1.5,\n10,,NaN\n");
+    fn an_object_of_values_becomes_columns_of_texts() {
+        let Texts { columns, right, rows } = wide().texts(false);
+        assert_eq!(
+            (columns, right),
+            (vec!["timestamp".into(), "a, b".into(), "c".into()], vec![false, true, true])
+        );
+        assert_eq!(rows, [["2", "1.5", ""], ["10", "", "NaN"]]);
     }
 
     #[test]
@@ -211,9 +217,10 @@ mod tests {
             columns: "abcdefg".chars().map(String::from).collect(),
             right: vec![false; 7],
             rows: vec![row.iter().cloned().chain([Cell::Number(-1.5)]).collect()],
+            truncated: false,
         };
-        assert_eq!(answer().csv(true).unwrap().lines().nth(1), Some("'=1+1,'+1,'-1,'@a,'\ta,a=1,-1.5"));
-        assert_eq!(answer().csv(false).unwrap().lines().nth(1), Some("=1+1,+1,-1,@a,\ta,a=1,-1.5"));
+        assert_eq!(answer().texts(true).rows, [["'=1+1", "'+1", "'-1", "'@a", "'\ta", "a=1", "-1.5"]]);
+        assert_eq!(answer().texts(false).rows, [["=1+1", "+1", "-1", "@a", "\ta", "a=1", "-1.5"]]);
     }
 
     #[test]
@@ -226,10 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rows_are_said_to_people_and_are_an_empty_array_for_machines() {
-        let none = || Answer::new(&[]).unwrap();
-        assert_eq!(none().table(), "no rows\n");
-        assert_eq!(none().json(), "[]\n");
-        assert_eq!(none().csv(false).unwrap(), "");
+    fn no_rows_are_an_empty_array() {
+        assert_eq!(Answer::new(&[], false).unwrap().json(), "[]\n");
     }
 }
