@@ -12,11 +12,13 @@ ROUND ?=
 # What `make chaos` draws from, comma-separated: daemons, postgres, nats, poison, durable, table, unreadable, huge, limits; without
 # it, everything.
 KINDS ?=
+# How large the giants of `make giants` are.
+MIB ?=
 # More arguments for the demo or the benches.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz fuzz-wire bench bench-growth bench-store instructions lint package package-test
+.PHONY: help setup demo test browser chaos alerts docs fuzz fuzz-wire giants bench bench-growth bench-store instructions lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -49,6 +51,9 @@ fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION e
 
 fuzz-wire: setup ## Sends drawn bytes over the wire into the real daemon and asks the oracle (SEED=1 DURATION=30m ROUND=7)
 	SEED=$(SEED) DURATION=$(DURATION) ROUND=$(ROUND) cargo test --features kill-points --test it -- --ignored --exact --nocapture wire::whatever_comes_over_the_wire_for_long_is_a_row_or_a_dead_letter_and_nothing_stops
+
+giants: setup ## Sends giants of every kind and looks at the daemon's memory (MIB=8 KINDS=headers)
+	MIB=$(MIB) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture giants::giants_of_every_kind_take_no_more_memory_than_may_be_taken
 
 bench: setup ## Measures beside the server's own COPY, JetStream and a Python consumer; writes target/bench.json
 	@scripts/setup.sh bench

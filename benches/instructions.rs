@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use async_nats::Subject;
+use bytes::Bytes;
 use clap::Parser;
 use jetcopy::batch::{Batch, Incoming};
 use jetcopy::decode::{self, Decoder};
@@ -121,7 +122,7 @@ fn run(case: &str, batches: u32) {
         "json" => serde_json::to_vec(frame).unwrap(),
         _ => rmp_serde::to_vec(frame).unwrap(),
     };
-    let payloads: Vec<Vec<u8>> = frames.iter().map(payload).collect();
+    let payloads: Vec<Bytes> = frames.iter().map(|frame| payload(frame).into()).collect();
     let (pipeline, tables) = frames::pipeline(nested);
     let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
     let mut batch = Batch::new(tables.len());
@@ -138,10 +139,11 @@ const ROOM: usize = 1 << 30;
 
 /// What the reading stage does with each delivery.
 #[inline(never)]
-fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Vec<u8>]) {
+fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Bytes]) {
     for (sequence, payload) in (1..=MESSAGES).zip(payloads.iter().cycle()) {
-        let message = decode::Message { sequence, ..frames::message(black_box(payload)) };
-        let decode::Message { timestamp_ns, subject, payload, .. } = message;
+        let payload = black_box(payload);
+        let message = decode::Message { sequence, ..frames::message(payload) };
+        let decode::Message { timestamp_ns, subject, .. } = message;
         let incoming = Incoming { sequence, timestamp_ns, subject, payload, headers: None };
         let room = ROOM.saturating_sub(batch.bytes());
         batch.push(&incoming, |_, index, rows| decoder.decode_into(&message, index, rows, room));

@@ -5,7 +5,8 @@
 //! element of the batch is either represented by its rows or listed as [`Refused`]. It does no input or output and reads
 //! no clock.
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::Subject;
+use bytes::Bytes;
 
 use crate::config;
 use crate::decode::Undecoded;
@@ -13,18 +14,21 @@ use crate::decode::Undecoded;
 mod gap;
 pub mod headers;
 mod held;
+mod originals;
 mod refused;
 mod selection;
 
 pub use gap::{Gap, Moved};
 pub use held::Held;
+use originals::Originals;
+pub use originals::{Incoming, Message, footprint};
 pub use refused::{Refusals, Refused};
 pub use selection::{Excluded, Selection};
 
-/// Rows that are dropped at once leave no memory behind where they took more bytes than this: what a refused message had
-/// written by then may be a quarter of all that may be buffered, and nobody would know of it. Good rows grow a batch anew
-/// within microseconds.
-const GIANT: usize = 1 << 20;
+/// Rows of a table that are dropped at once leave no memory behind where they took more bytes than this: what a refused
+/// message had written by then may be a quarter of all that may be buffered, in each of the tables in turn, and nobody would
+/// know of it. Good rows grow a batch anew within microseconds.
+const GIANT: usize = 64 << 10;
 
 /// Everything that one transaction writes: the messages of one contiguous stretch of the stream.
 #[derive(Debug)]
@@ -35,15 +39,11 @@ pub struct Batch {
     pub messages: Vec<Message>,
     /// Where an ack of the whole batch goes: the reply subject of its last message, where that was delivered.
     pub reply: Option<Subject>,
-    /// Subjects and payloads of `messages`, back to back: what a dead letter is made from when the server refuses a
-    /// row. Copied, since a payload that is kept pins the read buffer that it arrived in.
-    originals: Vec<u8>,
-    /// Their headers, likewise.
-    headers: Vec<u8>,
+    originals: Originals,
     gaps: Vec<Gap>,
     /// How many of the gaps were checked.
     checked: usize,
-    /// How much of each allocation was in use since it was made: by the tables, then by `originals` and `headers`.
+    /// How much of each allocation was in use since it was made: by the tables, then by `originals`.
     used: Vec<usize>,
     /// Messages that seem to have lost their payload on the way, and were not checked yet.
     stripped: Vec<Gap>,
@@ -51,19 +51,6 @@ pub struct Batch {
     superseded: Vec<Gap>,
     /// Where the checkpoint moves to without a message.
     pub moved: Option<Moved>,
-}
-
-/// One message of a batch.
-#[derive(Debug)]
-pub struct Message {
-    /// Sequence in the stream.
-    pub sequence: u64,
-    /// When the stream stored it: nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
-    subject_start: usize,
-    payload_start: usize,
-    payload_end: usize,
-    headers_end: usize,
 }
 
 /// Which limit closed a batch.
@@ -126,8 +113,7 @@ impl Batch {
             rows: Rows::new(tables),
             messages: Vec::new(),
             reply: None,
-            originals: Vec::new(),
-            headers: Vec::new(),
+            originals: Originals::default(),
             gaps: Vec::new(),
             checked: 0,
             used: vec![0; tables + 2],
@@ -140,8 +126,7 @@ impl Batch {
     /// Empties the batch and keeps its allocations, unless more than `keep` bytes of them were in use: what one giant has
     /// left behind is given back.
     pub fn clear(&mut self, keep: usize) {
-        let own = [self.originals.len(), self.headers.len()];
-        let lengths = self.rows.tables.iter().map(TableRows::bytes).chain(own);
+        let lengths = self.rows.tables.iter().map(TableRows::bytes).chain(self.originals.copied());
         for (used, now) in self.used.iter_mut().zip(lengths) {
             *used = now.max(*used);
         }
@@ -157,7 +142,6 @@ impl Batch {
         self.messages.clear();
         self.reply = None;
         self.originals.clear();
-        self.headers.clear();
         self.gaps.clear();
         self.checked = 0;
         self.stripped.clear();
@@ -176,8 +160,7 @@ impl Batch {
         let refused = self.rows.refused.partition_point(|refused| kept(refused.message));
         self.rows.refused.truncate(refused);
         self.messages.truncate(gap.messages);
-        self.originals.truncate(self.messages.last().map_or(0, |message| message.payload_end));
-        self.headers.truncate(self.messages.last().map_or(0, |message| message.headers_end));
+        self.originals.truncate(self.messages.last());
         self.gaps.retain(|kept| kept.from < gap.from);
         self.checked = self.gaps.len();
         self.stripped.retain(|kept| kept.from < gap.from);
@@ -200,21 +183,7 @@ impl Batch {
             }
             Err(Undecoded::NoRoom) => return false,
         }
-        let subject_start = self.originals.len();
-        self.originals.extend_from_slice(delivered.subject.as_bytes());
-        let payload_start = self.originals.len();
-        self.originals.extend_from_slice(delivered.payload);
-        if let Some(headers) = delivered.headers {
-            headers::append(&mut self.headers, headers);
-        }
-        self.messages.push(Message {
-            sequence: delivered.sequence,
-            timestamp_ns: delivered.timestamp_ns,
-            subject_start,
-            payload_start,
-            payload_end: self.originals.len(),
-            headers_end: self.headers.len(),
-        });
+        self.messages.push(self.originals.push(delivered));
         true
     }
 
@@ -233,8 +202,7 @@ impl Batch {
     /// Bytes held: encoded rows, the messages they came from, and the notes on both.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.originals.len()
-            + self.headers.len()
+        self.originals.held()
             + self.messages.len() * size_of::<Message>()
             + self.rows.tables.iter().map(TableRows::bytes).sum::<usize>()
             + self.rows.refused.bytes()
@@ -243,7 +211,7 @@ impl Batch {
     /// Subject and payload bytes of the messages.
     #[must_use]
     pub fn message_bytes(&self) -> usize {
-        self.originals.len()
+        self.originals.bytes()
     }
 
     /// The limit by count or size that the batch has reached, if any. A message without rows counts as a row, so
@@ -254,45 +222,35 @@ impl Batch {
             return Some(Closed::Rows);
         }
         let encoded: usize = self.rows.tables.iter().map(|table| table.data.len()).sum();
-        let bytes = encoded.max(self.originals.len());
+        let bytes = encoded.max(self.originals.bytes());
         (bytes as u64 >= limits.max_bytes.as_u64()).then_some(Closed::Bytes)
     }
 
     /// Subject of a message of this batch.
     #[must_use]
     pub fn subject(&self, message: &Message) -> &str {
-        // A subject enters as `&str`, so this never falls back.
-        std::str::from_utf8(&self.originals[message.subject_start..message.payload_start]).unwrap_or_default()
+        self.originals.subject(message)
     }
 
     /// Payload of a message of this batch.
     #[must_use]
     pub fn payload(&self, message: &Message) -> &[u8] {
-        &self.originals[message.payload_start..message.payload_end]
+        self.originals.payload(message)
+    }
+
+    /// The same to be kept beyond the batch; that of a giant is not copied.
+    #[must_use]
+    pub fn shared_payload(&self, message: &Message) -> Bytes {
+        self.originals.shared(message)
     }
 
     /// Headers of the `index`th message, as [`headers::read`] takes them; empty where it has none.
     #[must_use]
     pub fn headers(&self, index: u32) -> &[u8] {
         let index = index as usize;
-        let start = index.checked_sub(1).map_or(0, |before| self.messages[before].headers_end);
-        &self.headers[start..self.messages[index].headers_end]
+        let before = index.checked_sub(1).map(|before| &self.messages[before]);
+        self.originals.headers(before, &self.messages[index])
     }
-}
-
-/// A message on its way into a batch.
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    /// Sequence in the stream.
-    pub sequence: u64,
-    /// When the stream stored it: nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
-    /// Full subject.
-    pub subject: &'a str,
-    /// Payload as published.
-    pub payload: &'a [u8],
-    /// Headers, where it has any.
-    pub headers: Option<&'a HeaderMap>,
 }
 
 impl Closed {
@@ -352,8 +310,8 @@ impl TableRows {
         self.data.truncate(data);
         self.rows.truncate(rows);
         if before - self.bytes() > GIANT {
-            self.data.shrink_to(data + GIANT);
-            self.rows.shrink_to(rows + GIANT / size_of::<Row>());
+            self.data.shrink_to(data);
+            self.rows.shrink_to(rows);
         }
     }
 
@@ -381,12 +339,12 @@ mod tests {
     use super::*;
     use crate::decode::{Poison, PoisonKind};
 
-    fn incoming(sequence: u64, payload: &[u8]) -> Incoming<'_> {
+    fn incoming(sequence: u64, payload: &Bytes) -> Incoming<'_> {
         Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None }
     }
 
     fn push_row(batch: &mut Batch, sequence: u64, time: i64) {
-        batch.push(&incoming(sequence, b"payload"), |_, message, rows| {
+        batch.push(&incoming(sequence, &Bytes::from_static(b"payload")), |_, message, rows| {
             let table = &mut rows.tables[0];
             let start = u32::try_from(table.data.len()).unwrap();
             table.data.extend_from_slice(b"tuple");
@@ -406,7 +364,7 @@ mod tests {
         push_row(&mut batch, 7, 0);
         let poison =
             Poison { kind: PoisonKind::Malformed, message: "cut short".into(), table: None, column: None };
-        assert!(batch.push(&incoming(8, b"bad"), |_, _, _| Err(poison.into())));
+        assert!(batch.push(&incoming(8, &Bytes::from_static(b"bad")), |_, _, _| Err(poison.into())));
         assert_eq!(batch.row_count(), 1);
         assert_eq!(batch.rows.tables[0].data, b"tuple");
         assert_eq!(batch.rows.refused.len(), 1);
@@ -421,7 +379,7 @@ mod tests {
         table.data.resize(20 * GIANT, 0);
         table.truncate(end);
         assert_eq!(table.data, b"tuple");
-        assert!(table.data.capacity() < 2 * GIANT, "{}", table.data.capacity());
+        assert!(table.data.capacity() < GIANT, "{}", table.data.capacity());
     }
 
     #[test]
@@ -437,7 +395,7 @@ mod tests {
     #[test]
     fn messages_without_rows_fill_a_batch_too() {
         let mut batch = Batch::new(1);
-        batch.push(&incoming(1, b""), |_, _, _| Ok(()));
+        batch.push(&incoming(1, &Bytes::new()), |_, _, _| Ok(()));
         assert_eq!(batch.reached(&limits(1, 1_000)), Some(Closed::Rows));
     }
 

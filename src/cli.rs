@@ -22,6 +22,7 @@ pub mod completions;
 pub mod dead_letters;
 pub mod demo;
 pub mod healthcheck;
+mod heap;
 pub mod maintain;
 pub mod migrate;
 mod moment;
@@ -344,6 +345,9 @@ pub fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<(), Failure> {
+    if let Command::Run { .. } = command {
+        heap::settle();
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(dispatch(command))

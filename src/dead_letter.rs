@@ -4,32 +4,26 @@
 //! refuse the dead letter. Where text holds what PostgreSQL's text cannot, NUL, the replacement character U+FFFD stands
 //! in its place; the payload is stored byte for byte, in the first letter of its message alone.
 //!
-//! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It sends one statement
-//! a letter, which is right for the hundred or fewer that a batch may hold, and holds no copy of a payload.
+//! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It holds no copy of a giant's
+//! payload.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::checkpoint::Place;
-
 pub mod kept;
 pub mod retry;
+mod store;
+
+pub use store::store;
 
 /// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
 /// payload holds them anyway.
-const MAX_MESSAGE: usize = 4096;
-
-/// The headers come as text and are cast, so that no client-side JSON type is needed.
-const INSERT: &str = "INSERT INTO jetcopy.dead_letters
-        (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
-         element, stored_at, elements)
-    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11, $12, $13,
-        timestamptz 'epoch' + $14::float8 * interval '1 microsecond', $15)";
+pub(crate) const MAX_MESSAGE: usize = 4096;
 
 /// A letter that was retried in vain stays, with what was found this time.
 const RESTATE: &str = "UPDATE jetcopy.dead_letters
@@ -99,27 +93,48 @@ pub fn add_element(letters: &mut Vec<DeadLetter>, letter: DeadLetter) {
     letters.retain(|other| !same(other) || !other.elements.is_empty());
 }
 
-/// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`.
+/// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`. The letters of one message share them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Headers(String);
+pub struct Headers(Arc<str>);
 
 impl Headers {
     /// Those of one message, by name and value; `None` where there are none.
     pub fn new<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Option<Self> {
-        let mut object: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
-        for (name, value) in headers {
-            // Two names can become one by the replacement of NUL; no value is lost by it.
-            object.entry(storable(name)).or_default().push(storable(value));
+        let mut all: Vec<(Cow<'_, str>, &str)> =
+            headers.map(|(name, value)| (storable(name), value)).collect();
+        // By name alone, so that values stay in their order. Two names can become one by the replacement of NUL; no value is
+        // lost by it.
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if all.is_empty() {
+            return None;
         }
-        // Keys are text, so that this cannot fail.
-        (!object.is_empty()).then(|| Self(serde_json::to_string(&object).unwrap_or_default()))
+        let mut json =
+            String::with_capacity(all.iter().map(|(name, value)| name.len() + value.len() + 8).sum());
+        for (index, (name, value)) in all.iter().enumerate() {
+            if index > 0 && all[index - 1].0 == *name {
+                json.push(',');
+            } else {
+                json.push_str(if index > 0 { "]," } else { "{" });
+                json.push_str(&quoted(name));
+                json.push_str(":[");
+            }
+            json.push_str(&quoted(&storable(value)));
+        }
+        json.push_str("]}");
+        Some(Self(json.into()))
     }
+}
+
+/// `text` as JSON has it.
+fn quoted(text: &str) -> String {
+    // Text can always be written.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 impl From<&HeaderMap> for Headers {
     fn from(headers: &HeaderMap) -> Self {
         let all = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
-        Self::new(all.map(|(name, value)| (name.as_ref(), value.as_str()))).unwrap_or(Self("{}".to_owned()))
+        Self::new(all.map(|(name, value)| (name.as_ref(), value.as_str()))).unwrap_or(Self("{}".into()))
     }
 }
 
@@ -137,56 +152,11 @@ impl DeadLetter {
             Some(_) | None => storable(message),
         }
     }
-
-    /// All elements that it is about, as they are stored; `None` where it is about one or none.
-    fn places(&self) -> Option<Vec<i32>> {
-        let place = |&element: &u32| i32::try_from(element).unwrap_or(i32::MAX);
-        (!self.elements.is_empty()).then(|| self.elements.iter().map(place).collect())
-    }
 }
 
 /// `text` without what no PostgreSQL text can hold.
 pub(crate) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
-}
-
-/// Stores `letters` in the transaction that is open on `client`.
-pub async fn store(
-    client: &Client,
-    place: &Place,
-    letters: &[DeadLetter],
-) -> Result<(), tokio_postgres::Error> {
-    let mut kept = BTreeSet::new();
-    for letter in letters {
-        // No message is long enough for an array of so many elements.
-        let element = letter.element.map(|element| i32::try_from(element).unwrap_or(i32::MAX));
-        // A stream that counts past what bigint holds would have taken a million messages a second for 292,000 years.
-        let sequence = i64::try_from(letter.sequence).unwrap_or(i64::MAX);
-        client
-            .execute_typed(
-                INSERT,
-                &[
-                    (&place.pipeline, Type::TEXT),
-                    (&place.shard, Type::TEXT),
-                    (&place.stream, Type::TEXT),
-                    (&sequence, Type::INT8),
-                    (&storable(&letter.subject), Type::TEXT),
-                    (&letter.headers.as_ref().map(|headers| headers.0.as_str()), Type::TEXT),
-                    // Once per message.
-                    (&kept.insert(letter.sequence).then_some(&letter.payload[..]), Type::BYTEA),
-                    (&letter.kind, Type::TEXT),
-                    (&letter.sqlstate, Type::TEXT),
-                    (&letter.reason(), Type::TEXT),
-                    (&letter.table.as_deref().map(storable), Type::TEXT),
-                    (&letter.column.as_deref().map(storable), Type::TEXT),
-                    (&element, Type::INT4),
-                    (&letter.stored_at_ns.div_euclid(1_000), Type::INT8),
-                    (&letter.places(), Type::INT4_ARRAY),
-                ],
-            )
-            .await?;
-    }
-    Ok(())
 }
 
 /// Gives the letter `id` the reason of `letter`, in the transaction that is open on `client`.

@@ -320,6 +320,10 @@ impl Decoder {
         });
         self.plan.settle(taken_by, &slots);
         self.buffers.message = reuse(slots);
+        if message.payload.len() > LARGE {
+            self.buffers.encoder.shrink();
+            self.buffers.key = String::new();
+        }
         decoded
     }
 }

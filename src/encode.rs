@@ -143,6 +143,19 @@ impl Encoder {
         self.bound = bytes;
     }
 
+    /// Gives back what a giant has left in the buffers.
+    #[cold]
+    pub(crate) fn shrink(&mut self) {
+        self.text = String::new();
+        self.unescaped = String::new();
+    }
+
+    /// Whether `bytes` more are within the bound.
+    #[inline]
+    fn fits(&self, out: &[u8], bytes: usize) -> Result<(), Fault> {
+        if out.len().saturating_add(bytes) > self.bound { Err(Fault::too_large()) } else { Ok(()) }
+    }
+
     /// What writes JSON text.
     pub(crate) fn json_writer(&mut self, nul: json::Nul) -> json::Writer<'_> {
         let Self { non_finite, bound, keys, texts, printed, .. } = self;
@@ -206,7 +219,10 @@ impl Encoder {
                 print(&mut self.printed, printed)?;
             }
             Type::Text => self.text(out, value)?,
-            Type::Bytea => bytea(out, value)?,
+            Type::Bytea => {
+                self.fits(out, bytes_of(value))?;
+                bytea(out, value)?;
+            }
             Type::Uuid => uuid(out, value)?,
             Type::Timestamptz => copy_frame::int8(out, time::timestamp(value, times)?),
             Type::Timestamp => {
@@ -255,7 +271,9 @@ impl Encoder {
     ) -> Result<Written, Fault> {
         let mut text = std::mem::take(&mut self.unescaped);
         text.clear();
-        let written = match crate::decode::json::unescape(escaped, &mut text) {
+        let most = self.bound.saturating_sub(out.len());
+        let written = match crate::decode::json::unescape_within(escaped, &mut text, most) {
+            Ok(()) if text.len() > most => Err(Fault::too_large()),
             Ok(()) => self.field(out, ty, times, Value::Str(&text)),
             Err(crate::decode::json::LoneSurrogate) => Err(Fault::malformed(json::LONE_SURROGATE)),
         };
@@ -269,9 +287,13 @@ impl Encoder {
                 if memchr::memchr(0, text.as_bytes()).is_some() {
                     return Err(Fault::range(&"text in PostgreSQL cannot hold the character NUL"));
                 }
+                self.fits(out, text.len())?;
                 copy_frame::text(out, text)?;
             }
-            Value::Bytes(bytes) => copy_frame::sized(out, |out| json::base64(out, bytes))?,
+            Value::Bytes(bytes) => {
+                self.fits(out, bytes.len())?;
+                copy_frame::sized(out, |out| json::base64(out, bytes))?;
+            }
             Value::Timestamp { seconds, nanos } => {
                 copy_frame::sized(out, |out| json::timestamp(out, seconds, nanos))?;
             }
@@ -313,10 +335,15 @@ impl Encoder {
     ) -> Result<Written, Fault> {
         let mut unescaped = std::mem::take(&mut self.unescaped);
         unescaped.clear();
+        let most = self.bound.saturating_sub(out.len());
         let text = match value {
             Value::Str(text) => Some(text),
             Value::Escaped(text) => {
-                crate::decode::json::unescape(text, &mut unescaped).is_ok().then_some(unescaped.as_str())
+                let done = crate::decode::json::unescape_within(text, &mut unescaped, most);
+                if unescaped.len() > most {
+                    return Err(Fault::too_large());
+                }
+                done.is_ok().then_some(unescaped.as_str())
             }
             _ => None,
         };
@@ -379,6 +406,16 @@ fn may_be_json(text: &str, parse: Option<Parse>) -> bool {
         Some(Parse::Json) => true,
         Some(Parse::Never) => false,
         None => matches!(text.as_bytes().first(), Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' | b'\\')),
+    }
+}
+
+/// Bytes of a text or of bytes.
+fn bytes_of(value: Value<'_>) -> usize {
+    match value {
+        // In base64, four stand for three.
+        Value::Str(text) => text.len() / 4 * 3,
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
     }
 }
 

@@ -171,7 +171,7 @@ impl Contents {
             message = stored::at(&self.nats.client, &self.stream, sequence) => message?,
             denial = self.nats.denied(resync::about_single) => return Err(Error::Denied(denial)),
         };
-        Ok(message.is_none_or(|message| !message.payload.is_empty()))
+        Ok(message.is_none_or(|message: stored::Stored| !message.payload.is_empty()))
     }
 }
 

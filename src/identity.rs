@@ -24,7 +24,7 @@ use crate::loss::StreamFacts;
 use crate::milestones::Milestone;
 use crate::nats;
 use crate::resync::about_single;
-use crate::stored::{self, Opened};
+use crate::stored::{self, Opened, Seen};
 
 /// How far a stream that was created at another time holds what was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub async fn recognise(
     };
     let end = last.min(bound.sequence.saturating_sub(u64::from(other.is_some())));
     let kept = no_later(stream, proven, end, bound.stored_us).await?;
-    let next = stream.first(kept + 1, &[]).await?;
+    let next: Option<Seen> = stream.first(kept + 1, &[]).await?;
     if kept >= checkpoint || other.is_none() && next.as_ref().is_none_or(|next| next.sequence > checkpoint) {
         return Ok(Some(whole));
     }
@@ -85,7 +85,7 @@ pub async fn recognise(
     // messages of its own, while others came to its origin: then times tell nothing.
     let newest = marks.iter().map(|mark| i128::from(mark.stored_us)).max().unwrap_or(i128::MAX);
     let created_us = stream.cached_info().created.unix_timestamp_nanos().div_euclid(1_000);
-    let before = |message: &stored::Stored| i128::from(message.timestamp_ns.div_euclid(1_000)) <= newest;
+    let before = |message: &Seen| i128::from(message.timestamp_ns.div_euclid(1_000)) <= newest;
     let forked = created_us <= newest || next.as_ref().is_some_and(before);
     let kept = if forked { proven } else { kept };
     Ok(Some(Agreement { proven, kept: Some(kept), forked }))
@@ -113,7 +113,7 @@ async fn at(stream: &Opened, sequence: u64, last: u64) -> Result<Option<i64>, st
     if sequence > last {
         return Ok(None);
     }
-    let found = stored::at(&stream.client, &stream.cached_info().config.name, sequence).await?;
+    let found: Option<Seen> = stored::at(&stream.client, &stream.cached_info().config.name, sequence).await?;
     Ok(found.map(|message| message.timestamp_ns.div_euclid(1_000)))
 }
 
@@ -124,7 +124,7 @@ async fn no_later(stream: &Opened, low: u64, high: u64, timestamp_us: i64) -> Re
     while later - kept > 1 {
         let middle = kept + (later - kept) / 2;
         // The message at `middle`, or the next one where it was deleted.
-        let message = stream.first(middle, &[]).await?;
+        let message: Option<Seen> = stream.first(middle, &[]).await?;
         if message.is_some_and(|message| message.timestamp_ns.div_euclid(1_000) <= timestamp_us) {
             kept = middle;
         } else {
@@ -170,7 +170,7 @@ async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -
     let holds = (state.first_sequence..=state.last_sequence).contains(&checkpoint);
     let checkpoint_timestamp_us = if checkpoint > 0 && holds {
         let message = tokio::select! {
-            message = stored::at(&nats.client, &info.config.name, checkpoint) => message,
+            message = stored::at::<Seen>(&nats.client, &info.config.name, checkpoint) => message,
             // The comparison of sequences and creation times stays.
             _ = nats.denied(about_single) => Ok(None),
         };

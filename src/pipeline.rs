@@ -298,6 +298,7 @@ impl Pipeline {
             tables: tables.len(),
             held,
             waiting: None,
+            alone: false,
             questions,
             gaps: Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone(), &claim),
             last_sequence: claim.last_sequence,

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::batch::{Batch, Closed, Gap, Held, Incoming};
+use crate::batch::{Batch, Closed, Gap, Held, Incoming, footprint};
 use crate::config;
 use crate::decode::{self, Decoder, Undecoded};
 use crate::gaps::{self, Gaps, seems_stripped};
@@ -45,6 +45,9 @@ pub struct Reader {
     pub held: Arc<Held>,
     /// What was delivered and has no room beside what is held.
     pub waiting: Option<Delivery>,
+    /// Whether a message was taken that leaves no room for another one of its size: nothing more is asked for until it is
+    /// written.
+    pub alone: bool,
     /// Whom to ask when sequences jump.
     pub gaps: Gaps,
     /// The last sequence to take; what follows ends the reading like a stop.
@@ -305,8 +308,9 @@ impl Reader {
     /// The next delivery. One that had no room has all there is once everything before it is written. Dropping the future
     /// loses nothing.
     async fn next(&mut self) -> Result<Delivery, subscribe::Error> {
-        if self.waiting.is_some() {
+        if self.waiting.is_some() || self.alone {
             self.held.none().await;
+            self.alone = false;
         }
         match self.waiting.take() {
             Some(delivery) => Ok(delivery),
@@ -317,7 +321,8 @@ impl Reader {
     /// Adds a delivery to the batch, or lets it wait where there is no room for its rows; whether it was added.
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
         self.progress.delivered(delivery.consumer_sequence, delivery.timestamp_ns);
-        let room = self.held.room(batch.bytes(), delivery.subject.len() + delivery.payload.len());
+        let takes = footprint(delivery.subject.len(), delivery.payload.len());
+        let room = self.held.room(batch.bytes(), takes);
         let incoming = Incoming {
             sequence: delivery.sequence,
             timestamp_ns: delivery.timestamp_ns,
@@ -327,6 +332,7 @@ impl Reader {
         };
         let added = room > 0 && self.add(batch, &incoming, room, None);
         if added {
+            self.alone |= self.held.is_most(takes);
             batch.reply = Some(delivery.reply);
             kill_point::reach(kill_point::AFTER_DECODE);
         } else {
@@ -345,7 +351,7 @@ impl Reader {
             payload: &single.payload,
             headers: single.headers.as_ref(),
         };
-        let room = self.held.room(batch.bytes(), single.subject.len() + single.payload.len());
+        let room = self.held.room(batch.bytes(), footprint(single.subject.len(), single.payload.len()));
         let added = room > 0 && self.add(batch, &incoming, room, single.unreadable);
         if added {
             batch.reply = None;

@@ -28,7 +28,7 @@ use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
-use crate::stored;
+use crate::stored::{self, Seen};
 use crate::subscribe;
 use crate::superseded;
 use crate::unreadable::{self, Single};
@@ -322,7 +322,7 @@ pub(crate) async fn thinned(
     let mut last = state.first_sequence.saturating_sub(1);
     if superseded::reads_all(&pipeline.subjects, &info.config) {
         let next = tokio::select! {
-            next = stored::first(&nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
+            next = stored::first::<Seen>(&nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
             denial = nats.denied(about_single) => return Err(Error::Denied(denial)),
         };
         last = next.map_or(state.last_sequence, |next| next.sequence - 1);

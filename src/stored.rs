@@ -5,6 +5,7 @@
 //!
 //! Not guaranteed: the bytes of a subject that is not UTF-8. The API puts U+FFFD in their place.
 
+use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use async_nats::{Client, Request, RequestError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
@@ -42,6 +44,35 @@ pub struct Stored {
     /// Payload as published.
     #[serde(rename = "data", default, deserialize_with = "bytes")]
     pub payload: Vec<u8>,
+}
+
+/// Where and when the stream holds a message; its bytes are left aside, however many they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Seen {
+    /// Sequence in the stream.
+    #[serde(rename = "seq")]
+    pub sequence: u64,
+    /// When the stream stored it: nanoseconds since the Unix epoch.
+    #[serde(rename = "time", deserialize_with = "nanoseconds")]
+    pub timestamp_ns: i64,
+}
+
+/// What may be asked of a message.
+pub trait Found: DeserializeOwned {
+    /// Sequence in the stream.
+    fn sequence(&self) -> u64;
+}
+
+impl Found for Stored {
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl Found for Seen {
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
 }
 
 /// Why a message cannot be read.
@@ -94,14 +125,14 @@ impl Deref for Opened {
 
 impl Opened {
     /// The first message at or after `sequence` that any of `filters` takes; without filters, the first of all.
-    pub async fn first(&self, sequence: u64, filters: &[String]) -> Result<Option<Stored>, Error> {
+    pub async fn first<F: Found>(&self, sequence: u64, filters: &[String]) -> Result<Option<F>, Error> {
         first(&self.client, &self.stream.cached_info().config.name, sequence, filters).await
     }
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    message: Option<Stored>,
+struct Answer<F> {
+    message: Option<F>,
     error: Option<Refusal>,
 }
 
@@ -114,45 +145,47 @@ struct Refusal {
 }
 
 /// The message at `sequence`; `None` where there is none.
-pub async fn at(client: &Client, stream: &str, sequence: u64) -> Result<Option<Stored>, Error> {
+pub async fn at<F: Found>(client: &Client, stream: &str, sequence: u64) -> Result<Option<F>, Error> {
     get(client, stream, &json!({ "seq": sequence })).await
 }
 
 /// The first message at or after `sequence` whose subject `filter` takes.
-pub async fn from(
+pub async fn from<F: Found>(
     client: &Client,
     stream: &str,
     sequence: u64,
     filter: &str,
-) -> Result<Option<Stored>, Error> {
+) -> Result<Option<F>, Error> {
     get(client, stream, &json!({ "seq": sequence.max(1), "next_by_subj": filter })).await
 }
 
 /// The first message at or after `sequence` that any of `filters` takes; without filters, the first of all.
-pub async fn first(
+pub async fn first<F: Found>(
     client: &Client,
     stream: &str,
     sequence: u64,
     filters: &[String],
-) -> Result<Option<Stored>, Error> {
+) -> Result<Option<F>, Error> {
     let Some((one, others)) = filters.split_first() else { return from(client, stream, sequence, ALL).await };
-    let mut first = from(client, stream, sequence, one).await?;
+    let mut first: Option<F> = from(client, stream, sequence, one).await?;
     for filter in others {
-        let found = from(client, stream, sequence, filter).await?;
+        let found: Option<F> = from(client, stream, sequence, filter).await?;
         first = match (first, found) {
-            (Some(first), Some(found)) => Some(if found.sequence < first.sequence { found } else { first }),
+            (Some(first), Some(found)) => {
+                Some(if found.sequence() < first.sequence() { found } else { first })
+            }
             (first, found) => first.or(found),
         };
     }
     Ok(first)
 }
 
-async fn get(client: &Client, stream: &str, question: &Value) -> Result<Option<Stored>, Error> {
+async fn get<F: Found>(client: &Client, stream: &str, question: &Value) -> Result<Option<F>, Error> {
     let request = Request::new().payload(question.to_string().into()).timeout(Some(ANSWER));
     let answer = client.send_request(format!("$JS.API.STREAM.MSG.GET.{stream}"), request).await;
     let answer = answer.map_err(|source| Error::Request { stream: stream.to_owned(), source })?;
     // A server writes JSON in UTF-8, whatever the message holds; one that does not is read as far as it can be.
-    let answer: Answer = serde_json::from_str(&String::from_utf8_lossy(&answer.payload))
+    let answer: Answer<F> = serde_json::from_str(&String::from_utf8_lossy(&answer.payload))
         .map_err(|source| Error::Answer { stream: stream.to_owned(), source })?;
     match answer.error {
         Some(refusal) if refusal.err_code == NO_MESSAGE_FOUND => Ok(None),
@@ -168,9 +201,23 @@ fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Err
     Ok(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX))
 }
 
+/// Base64, read out of the answer without a copy of its text.
+struct Base64;
+
+impl Visitor<'_> for Base64 {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text in base64")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<u8>, E> {
+        STANDARD.decode(text).map_err(E::custom)
+    }
+}
+
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    STANDARD.decode(text).map_err(serde::de::Error::custom)
+    deserializer.deserialize_str(Base64)
 }
 
 #[cfg(test)]
@@ -211,10 +258,12 @@ mod tests {
                 "{only:?} from {from}"
             );
         }
-        let found = at(&client, "STORED", 4).await.unwrap().unwrap();
+        let seen: Seen = at(&client, "STORED", 4).await.unwrap().unwrap();
+        let found: Stored = at(&client, "STORED", 4).await.unwrap().unwrap();
+        assert_eq!((seen.sequence, seen.timestamp_ns), (4, found.timestamp_ns));
         let known = stream.get_raw_message(4).await.unwrap();
         assert_eq!((found.subject.as_str(), &found.payload[..]), ("stored.c", &b"payload"[..]));
         assert_eq!(i128::from(found.timestamp_ns), known.time.unix_timestamp_nanos());
-        assert!(matches!(at(&client, "NO_SUCH", 1).await, Err(Error::Refused { code: 10_059, .. })));
+        assert!(matches!(at::<Seen>(&client, "NO_SUCH", 1).await, Err(Error::Refused { code: 10_059, .. })));
     }
 }

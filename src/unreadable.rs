@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 
 use crate::config;
 use crate::decode::{Poison, PoisonKind};
-use crate::stored::{self, Stored};
+use crate::stored::{self, Seen, Stored};
 
 /// What a header block begins with.
 const VERSION: &str = "NATS/1.0";
@@ -50,7 +51,7 @@ pub struct Single {
     /// Full subject.
     pub subject: String,
     /// Payload as published.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// Headers, where it has any; of an unreadable message those that can be read, and [`RAW_HEADERS`].
     pub headers: Option<HeaderMap>,
     /// Why the client library cannot read it.
@@ -170,10 +171,11 @@ pub async fn stretch(
     let (mut found, mut readable, mut bytes) = (Vec::new(), 0, 0);
     let mut next = checkpoint + 1;
     while found.len() < MOST && bytes < max_bytes && started.elapsed() < LONGEST {
-        let Some(stored) = stored::first(client, stream, next, &pipeline.subjects).await? else { break };
+        let found_next = stored::first(client, stream, next, &pipeline.subjects).await?;
+        let Some(stored): Option<Stored> = found_next else { break };
         next = stored.sequence + 1;
-        bytes += stored.payload.len() + stored.headers.len();
         let single = judge(client, stream, stored).await?;
+        bytes += single.payload.len() + single.headers.as_ref().map_or(0, memory_of);
         readable = if single.unreadable.is_some() { 0 } else { readable + 1 };
         if found.is_empty() && readable > 0 && !anyway {
             return Ok(found);
@@ -186,6 +188,14 @@ pub async fn stretch(
     Ok(found)
 }
 
+/// About what a map of headers takes: each name a place in it and three allocations, each value one.
+fn memory_of(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(_, values)| 200 + values.iter().map(|value| 32 + value.as_str().len()).sum::<usize>())
+        .sum()
+}
+
 async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Single, stored::Error> {
     let is_utf8 = !stored.subject.contains(REPLACEMENT) || is_replacement(client, stream, &stored).await?;
     let (headers, unreadable) = match Unreadable::check(&stored, is_utf8) {
@@ -194,7 +204,7 @@ async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Single, 
         Err(reason) => (Some(salvaged(&stored.headers)), Some(reason)),
     };
     let Stored { sequence, timestamp_ns, subject, payload, .. } = stored;
-    Ok(Single { sequence, timestamp_ns, subject, payload, headers, unreadable })
+    Ok(Single { sequence, timestamp_ns, subject, payload: payload.into(), headers, unreadable })
 }
 
 /// Whether the subject itself has the character by which the API replaces what is not UTF-8: then, and only then, it is
@@ -204,7 +214,7 @@ async fn is_replacement(client: &Client, stream: &str, stored: &Stored) -> Resul
     if tokens.any(|token| token == "*" || token == ">") {
         return Ok(false);
     }
-    let found = stored::from(client, stream, stored.sequence, &stored.subject).await?;
+    let found: Option<Seen> = stored::from(client, stream, stored.sequence, &stored.subject).await?;
     Ok(found.is_some_and(|found| found.sequence == stored.sequence))
 }
 

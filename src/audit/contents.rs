@@ -49,7 +49,7 @@ impl<'a> Contents<'a> {
         {
             return Ok(found);
         }
-        let found = self.stream.first(sequence, &self.subjects).await?;
+        let found: Option<Stored> = self.stream.first(sequence, &self.subjects).await?;
         self.passed_over = found.as_ref().is_some_and(is_marker);
         let first = found.map(|stored| stored.sequence);
         self.known = Some((sequence, first));
@@ -69,7 +69,7 @@ impl<'a> Contents<'a> {
         let mut questions = std::pin::pin!(questions);
         let mut markers = 0;
         while let Some((sequence, found)) = questions.next().await {
-            let there = found?.filter(|stored| stored.sequence == sequence);
+            let there = found?.filter(|stored: &Stored| stored.sequence == sequence);
             markers += u64::from(there.as_ref().is_some_and(is_marker));
         }
         Ok(markers)

@@ -33,6 +33,12 @@ impl Held {
         }
     }
 
+    /// Whether a message that takes `bytes` takes more than half of what there is.
+    #[must_use]
+    pub fn is_most(&self, bytes: usize) -> bool {
+        bytes > self.limit / 2
+    }
+
     /// Counts a batch that is sent.
     pub fn sent(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);

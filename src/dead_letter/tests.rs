@@ -1,4 +1,8 @@
+use bytes::Bytes;
+use tokio_postgres::Client;
+
 use super::*;
+use crate::checkpoint::Place;
 use crate::config;
 use crate::migrate::migrate;
 use crate::private::{PrivatePostgres, connect};

@@ -12,8 +12,10 @@ use crate::batch::Row;
 /// Rows that fit always, however little may be buffered: what a mapping adds to a message of a few bytes.
 const LEAST: usize = 64 * 1024;
 
-/// How many times its own size a message may become always. That is in memory anyway where the largest message is.
+/// How many times its own size a message may become always, so that little to buffer does not refuse what a copy of each
+/// message needs; and up to how many bytes. A message of the largest size that servers take, 64 MiB, leaves that beside it.
 const LEAST_TIMES: usize = 2;
+const MOST_TIMES: usize = 16 << 20;
 
 /// How many bytes may be gone through for each that rows may take. Most of what is read is written too; what is not is
 /// read at about a gigabyte a second.
@@ -54,7 +56,8 @@ pub(super) enum Over {
 impl Cost {
     /// Of a message of `bytes` bytes, whose rows may take `most` bytes, or more where it is large, and `room` now.
     pub(super) fn begin(bytes: usize, most: usize, room: usize) -> Self {
-        let most = most.max(LEAST_TIMES.saturating_mul(bytes).saturating_add(LEAST));
+        let always = LEAST_TIMES.saturating_mul(bytes).saturating_add(LEAST);
+        let most = most.max(always.min(MOST_TIMES));
         Self { room: room.min(most), most, ..Self::default() }
     }
 

@@ -419,8 +419,16 @@ pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
 
 /// Appends to `out` what `escaped` stands for; its form has been checked.
 pub(crate) fn unescape(escaped: &str, out: &mut String) -> Result<(), LoneSurrogate> {
+    unescape_within(escaped, out, usize::MAX)
+}
+
+/// The same, which may stop once `out` has more than `most` bytes.
+pub(crate) fn unescape_within(escaped: &str, out: &mut String, most: usize) -> Result<(), LoneSurrogate> {
     let mut rest = escaped;
     while let Some(backslash) = rest.find('\\') {
+        if out.len() > most {
+            return Ok(());
+        }
         out.push_str(&rest[..backslash]);
         let (character, length) = unescape_one(&rest[backslash + 1..])?;
         out.push(character);

@@ -369,7 +369,14 @@ impl<'a> Rows<'_, 'a> {
         written: usize,
     ) -> Poison {
         if fault.kind == PoisonKind::TooLarge {
-            self.cost.row(written);
+            // What does not fit was not begun with.
+            let least = match value {
+                Some(Value::Str(text)) if table.columns[column].ty == Type::Bytea => text.len() / 4 * 3,
+                Some(Value::Str(text)) => text.len(),
+                Some(Value::Bytes(bytes)) => bytes.len(),
+                Some(_) | None => 0,
+            };
+            self.cost.row(written + least);
             return too_large(table);
         }
         named(poison(table, Some(column), fault, value), origin.name())

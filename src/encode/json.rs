@@ -71,13 +71,22 @@ impl Writer<'_> {
                     fit_numeric(&mut json::Reader::new(text), self.printed)?;
                 }
                 if non_finite {
+                    // NaN and infinities may become as short as half of them.
+                    self.fits(out, text.len() / 2)?;
                     return copy(out, &named::replaced(text, self.non_finite)?, self.nul);
                 }
+                self.fits(out, text.len())?;
                 copy(out, text, self.nul)
             }
             Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => self.repeated(out, bytes),
             scalar => self.scalar(out, &scalar),
         }
+    }
+
+    /// Whether `bytes` more are within the bound.
+    #[inline]
+    fn fits(&self, out: &[u8], bytes: usize) -> Result<(), Fault> {
+        if out.len().saturating_add(bytes) > self.bound { Err(Fault::too_large()) } else { Ok(()) }
     }
 
     /// Appends an array or a map, which may have been written before.
@@ -227,20 +236,24 @@ impl Writer<'_> {
                 out.extend_from_slice(digits.as_bytes());
             }
             Value::Str(text) if text.len() > LONG => {
-                let escapes = text.bytes().filter(|&byte| byte < b' ').count();
-                if escapes.saturating_mul(ESCAPED).saturating_add(out.len()) > self.bound {
-                    return Err(Fault::too_large());
-                }
+                let more = |byte| match byte {
+                    b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+                    byte if byte < b' ' => ESCAPED - 1,
+                    _ => 0,
+                };
+                self.fits(out, text.len() + text.bytes().map(more).sum::<usize>())?;
                 string(out, text, self.nul)?;
             }
             Value::Str(text) => string(out, text, self.nul)?,
             Value::Escaped(text) => {
+                self.fits(out, text.len())?;
                 out.push(b'"');
                 copy(out, text, self.nul)?;
                 out.push(b'"');
             }
             Value::NotText(_) => return Err(Fault::malformed(&"text that is not UTF-8")),
             Value::Bytes(bytes) => {
+                self.fits(out, bytes.len())?;
                 out.push(b'"');
                 base64(out, bytes)?;
                 out.push(b'"');

@@ -4,7 +4,7 @@ use async_nats::Client;
 use async_nats::jetstream::stream;
 
 use crate::config::Pipeline;
-use crate::stored;
+use crate::stored::{self, Seen};
 
 /// When the stream stored the first message after the sequence `after` that `pipeline` reads, in nanoseconds since the Unix
 /// epoch; `None` where it holds none. One that the client library cannot read counts like any other.
@@ -15,6 +15,6 @@ pub(crate) async fn oldest(
     after: u64,
 ) -> Result<Option<i64>, stored::Error> {
     let from = (after + 1).max(stream.state.first_sequence);
-    let first = stored::first(client, &stream.config.name, from, &pipeline.subjects).await?;
+    let first: Option<Seen> = stored::first(client, &stream.config.name, from, &pipeline.subjects).await?;
     Ok(first.map(|message| message.timestamp_ns))
 }

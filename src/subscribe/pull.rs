@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
 use async_nats::jetstream::consumer::{self, PullConsumer};
-use async_nats::{Message, StatusCode, Subject, Subscriber};
+use async_nats::{HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::future::Fuse;
 use futures_util::{FutureExt, StreamExt};
@@ -40,6 +40,13 @@ const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
 /// What the server says to a request for more than it allows, before the number.
 const TOO_MANY: &str = "Exceeded MaxRequestBatch of ";
 const TOO_LARGE: &str = "Exceeded MaxRequestMaxBytes of ";
+
+/// About what the client library takes for the name of a header, however short: a place in a map, and three allocations.
+const HEADER: usize = 200;
+
+/// How many times its bytes a message may take for its headers before the window is narrowed. Usual ones take a few times
+/// theirs, those of a character each thirty times.
+const HEADERS: usize = 12;
 
 /// Requests that are refused or ended in a row without a message between them, before nothing is expected of the next:
 /// more than are ever open.
@@ -286,9 +293,19 @@ impl Pull {
                 self.flow.messages += 1;
                 self.flow.bytes += message.length;
                 self.barren = 0;
+                let headers = message.headers.as_ref().map_or(0, HeaderMap::len);
+                if headers * HEADER > message.length * HEADERS {
+                    self.narrow();
+                }
                 Ok(true)
             }
         }
+    }
+
+    #[cold]
+    fn narrow(&mut self) {
+        self.window.narrow();
+        self.reshape();
     }
 
     #[cold]

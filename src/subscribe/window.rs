@@ -14,8 +14,9 @@ const FIRST_MESSAGES: usize = 7_500;
 /// Messages asked for at most: 200 ms away, that is 600,000 a second, and it is far below what the client buffers.
 const MOST_MESSAGES: usize = 120_000;
 
-/// Bytes asked for at first: what comes behind them, such as the answer to a probe, is three seconds late on 10 Mbit/s.
-const FIRST_BYTES: usize = 4 << 20;
+/// Bytes asked for at first: what comes behind them, such as the answer to a probe, is two seconds late on 10 Mbit/s; and where
+/// they are headers of a few characters each, the client library makes some 70 MiB of them.
+const FIRST_BYTES: usize = 2 << 20;
 
 /// Bytes asked for at most: half of what a server holds back for a slow client by default (`max_pending`) before it
 /// ends its connection.
@@ -46,6 +47,8 @@ struct Size {
     bytes: usize,
     /// What a broken connection left as the most, and when that was doubled last.
     bound: Option<Bound>,
+    /// Since when there is one request at a time, and of the least bytes.
+    narrow: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +61,7 @@ struct Bound {
 
 impl Default for Size {
     fn default() -> Self {
-        Self { messages: FIRST_MESSAGES, bytes: FIRST_BYTES, bound: None }
+        Self { messages: FIRST_MESSAGES, bytes: FIRST_BYTES, bound: None, narrow: None }
     }
 }
 
@@ -121,6 +124,11 @@ impl Window {
         room.then_some(size.messages)
     }
 
+    /// Asks for as little as brings any message, for a while: what came takes much more memory than its bytes.
+    pub(super) fn narrow(&self) {
+        self.lock().narrow = Some(Instant::now());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Size> {
         // Plain numbers: what a panicking thread left behind is still whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,6 +144,7 @@ impl Size {
     }
 
     fn relax(&mut self, now: Instant) {
+        self.narrow = self.narrow.filter(|&since| now.duration_since(since) < RELAX);
         let Some(bound) = &mut self.bound else { return };
         if now.duration_since(bound.since) < bound.relax {
             return;
@@ -152,12 +161,16 @@ impl Size {
     }
 
     fn shape(&self, limits: &Limits) -> Shape {
-        let bytes = self.bytes.min(limits.memory);
+        let bytes = if self.narrow.is_some() { 0 } else { self.bytes.min(limits.memory) };
         // Below the first size, a request is two thirds of what is open, as there.
         let third = (self.messages * 2).div_ceil(3);
         let batch = third.min(MOST_A_REQUEST).min(limits.batch.unwrap_or(usize::MAX)).max(1);
-        // As many requests as their bytes allow; two where that would be fewer, but for one message at a time.
-        let requests = self.messages.div_ceil(batch).min((bytes / limits.largest.max(1)).max(2));
+        // As many requests as their bytes allow; two where that would be fewer, but for one message at a time and where the
+        // memory has no room for two of the largest.
+        let room = limits.memory.max(FIRST_BYTES);
+        let one = self.narrow.is_some() || limits.largest.saturating_mul(2) > room;
+        let least = if one { 1 } else { 2 };
+        let requests = self.messages.div_ceil(batch).min((bytes / limits.largest.max(1)).max(least));
         let each = (bytes / requests).max(limits.largest);
         Shape {
             open: self.messages.min(requests * batch),
@@ -175,32 +188,44 @@ mod tests {
         Limits { memory: 32 << 20, largest: 1 << 20, batch: None, bytes: None, expires: None };
 
     fn window(messages: usize, bytes: usize) -> Size {
-        Size { messages, bytes, bound: None }
+        Size { messages, bytes, bound: None, narrow: None }
     }
 
     #[test]
     fn at_first_it_is_one_request_and_the_next_when_half_of_it_has_come() {
         let shape = Window::default().shape(&LIMITS);
-        assert_eq!(shape, Shape { open: 7_500, batch: 5_000, bytes: 2 << 20 });
+        assert_eq!(shape, Shape { open: 7_500, batch: 5_000, bytes: 1 << 20 });
     }
 
     #[test]
     fn a_request_always_fits_the_largest_message_and_all_of_them_the_memory() {
         for messages in [1, 7, 7_500, MOST_MESSAGES] {
             for memory in [0, 1 << 20, 4 << 20, 32 << 20] {
-                for batch in [None, Some(250), Some(1)] {
-                    let limits = Limits { memory, batch, ..LIMITS };
+                for (batch, largest) in
+                    [(None, 1 << 20), (Some(250), 8 << 20), (Some(1), 20 << 20), (None, 64 << 20)]
+                {
+                    let limits = Limits { memory, batch, largest, ..LIMITS };
                     let shape = window(messages, MOST_BYTES).shape(&limits);
                     let requests = shape.open.div_ceil(shape.batch);
                     let all = requests * shape.bytes;
                     assert!(shape.bytes >= limits.largest && shape.batch >= 1, "{shape:?}");
                     assert!(shape.open >= shape.batch, "{shape:?}");
-                    assert!(all <= memory.max(2 * limits.largest), "{shape:?} of {limits:?}");
+                    assert!(all <= memory.max(FIRST_BYTES).max(largest), "{shape:?} of {limits:?}");
                 }
             }
         }
         let shape = window(1, MOST_BYTES).shape(&LIMITS);
         assert_eq!((shape.open, shape.batch), (1, 1));
+    }
+
+    #[test]
+    fn it_is_as_narrow_as_any_message_allows_for_a_while() {
+        let window = Window::default();
+        window.narrow();
+        assert_eq!(window.shape(&LIMITS), Shape { open: 5_000, batch: 5_000, bytes: 1 << 20 });
+        let mut size = *window.lock();
+        size.relax(Instant::now() + RELAX);
+        assert_eq!(size.shape(&LIMITS), Window::default().shape(&LIMITS));
     }
 
     #[test]
@@ -214,7 +239,7 @@ mod tests {
     fn it_grows_by_the_way_and_no_further_than_what_arrives_in_two_seconds() {
         let window = Window::default();
         for _ in 0..20 {
-            window.grow(1_250_000);
+            window.grow(1_000_000);
         }
         assert_eq!(window.lock().bytes, FIRST_BYTES);
         for _ in 0..20 {

@@ -119,10 +119,12 @@ impl Writer {
         };
         if !poisoned.letters.is_empty() {
             self.at(metrics::Step::DeadLetters);
+            let bytes = poisoned.letters.iter().map(|letter| letter.payload.len()).sum();
+            let after = copy_deadline(self.step_timeout, bytes);
             let stored = dead_letter::store(&self.session.client, &self.place, &poisoned.letters);
-            timeout(self.step_timeout, stored)
+            timeout(after, stored)
                 .await
-                .map_err(|_| Error::Timeout { action: "store dead letters", after: self.step_timeout })?
+                .map_err(|_| Error::Timeout { action: "store dead letters", after })?
                 .map_err(Error::DeadLetters)?;
             self.progress.step();
         }

@@ -8,13 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::flood::choose;
 use super::{Error, Writer};
 use crate::batch::{Batch, Excluded, Refused, Row, headers};
 use crate::config::BadElement;
-use crate::dead_letter::{DeadLetter, Headers, add_element};
+use crate::dead_letter::{DeadLetter, Headers, MAX_MESSAGE, add_element};
 use crate::decode::{MOST_ELEMENTS, Poison};
 use crate::poison::Letters;
 
@@ -219,19 +217,22 @@ impl Poisoned {
         if self.accepted { self.messages.len() as u64 } else { 0 }
     }
 
-    /// What is kept of a message, without a reason yet. The letters of one message share its payload.
+    /// What is kept of a message, without a reason yet. The letters of one message share its headers and its payload.
     fn original(&self, batch: &Batch, message: u32) -> DeadLetter {
-        let headers = Headers::new(headers::read(batch.headers(message)));
+        let block = batch.headers(message);
         let message = &batch.messages[message as usize];
         let known = self.letters.iter().find(|letter| letter.sequence == message.sequence);
         DeadLetter {
             sequence: message.sequence,
             stored_at_ns: message.timestamp_ns,
             subject: batch.subject(message).to_owned(),
-            headers,
+            headers: match known {
+                Some(letter) => letter.headers.clone(),
+                None => Headers::new(headers::read(block)),
+            },
             payload: match known {
                 Some(letter) => letter.payload.clone(),
-                None => Bytes::copy_from_slice(batch.payload(message)),
+                None => batch.shared_payload(message),
             },
             kind: "",
             sqlstate: None,
@@ -281,16 +282,21 @@ fn of_decoder(poisoned: &Poisoned, batch: &Batch, refused: &Refused) -> DeadLett
     }
 }
 
+/// As much of what the server says as a letter keeps: it may quote a giant.
+fn start(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_MESSAGE)]
+}
+
 /// The letter of a message with a row that the server refused.
 pub(crate) fn refused_letter(original: DeadLetter, error: &tokio_postgres::Error) -> DeadLetter {
     let mut letter = DeadLetter { kind: "refused", ..original };
     match error.as_db_error() {
         Some(refusal) => {
             letter.sqlstate = Some(refusal.code().code().to_owned());
-            refusal.message().clone_into(&mut letter.message);
+            start(refusal.message()).clone_into(&mut letter.message);
             if let Some(detail) = refusal.detail() {
                 // Writing to a string cannot fail.
-                let _ = write!(letter.message, " ({detail})");
+                let _ = write!(letter.message, " ({})", start(detail));
             }
             letter.column = refusal.column().map(str::to_owned);
         }

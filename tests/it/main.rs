@@ -27,6 +27,7 @@ mod elements;
 mod expiry;
 mod failover;
 mod flood;
+mod giants;
 mod held_up;
 mod isolation;
 #[cfg(feature = "kill-points")]

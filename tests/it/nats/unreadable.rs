@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jetcopy::private::{Stop, Wire};
+use jetcopy::stored::{Seen, from};
 use jetcopy::unreadable::RAW_HEADERS;
 
 use super::{events_with, own_nats, resyncs, shared};
@@ -252,7 +253,7 @@ async fn a_server_that_dies_among_unreadable_messages_makes_no_good_one_a_dead_l
     let mut next = 1;
     let subject = format!("{}.bad", world.stream);
     let client = &world.nats;
-    while let Some(stored) = jetcopy::stored::from(client, &world.stream, next, &subject).await.unwrap() {
+    while let Some(stored) = from::<Seen>(client, &world.stream, next, &subject).await.unwrap() {
         expected.insert(stored.sequence);
         next = stored.sequence + 1;
     }

@@ -97,6 +97,11 @@ impl Daemon {
         self.memory("VmHWM:")
     }
 
+    /// Lets the most begin anew.
+    pub(crate) fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.lock().unwrap().id()), "5").unwrap();
+    }
+
     fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.lock().unwrap().id()));
         let status = status.unwrap();
