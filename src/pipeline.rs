@@ -285,14 +285,13 @@ impl Pipeline {
         };
         let limits =
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
-        let window = self.approach.window();
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
         let questions = self.approach.questions(&self.settings.nats, &self.pipeline, &self.owner);
         let (questions, asked) = questions.await?;
         let contents = Contents::new(&questions, &self.pipeline);
         let reader = Reader {
             singles,
-            subscription: Subscription::start(&nats, &consumer, read, window, limits).await?,
+            subscription: Subscription::start(&nats, &consumer, read, self.approach.window(), limits).await?,
             decoder,
             limits: subscribe::batch_limits(self.pipeline.batch, &consumer),
             tables: tables.len(),

@@ -204,7 +204,7 @@ mod tests {
                 for (batch, largest) in
                     [(None, 1 << 20), (Some(250), 8 << 20), (Some(1), 20 << 20), (None, 64 << 20)]
                 {
-                    let limits = Limits { memory, batch, largest, ..LIMITS };
+                    let limits = Limits { memory, largest, batch, ..LIMITS };
                     let shape = window(messages, MOST_BYTES).shape(&limits);
                     let requests = shape.open.div_ceil(shape.batch);
                     let all = requests * shape.bytes;
