@@ -27,7 +27,7 @@ use crate::config::{self, Config, OnSuperseded};
 use crate::copy::Target;
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
-use crate::metrics::PipelineMetrics;
+use crate::metrics::{Motion, PipelineMetrics};
 use crate::milestones;
 use crate::nats::{Connection, Denial, Lost, Trouble};
 use crate::poison::Window;
@@ -332,18 +332,8 @@ impl Pipeline {
         let (pipeline, metrics, connection) = (self.pipeline.clone(), self.metrics.clone(), nats.clone());
         let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
         stages.spawn(probed(probe, connection));
-        let motion = self.metrics.motion.clone();
-        stages.spawn(async move {
-            let lost = nats.broken().await;
-            // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.
-            while lost.trouble != Trouble::SlowConsumer {
-                tokio::time::sleep(LAST_DELIVERIES).await;
-                if !motion.advances(LAST_DELIVERIES) {
-                    break;
-                }
-            }
-            Err(Failure::Nats(lost))
-        });
+        let ended = ended(nats, self.metrics.motion.clone());
+        stages.spawn(async move { Err(Failure::Nats(ended.await)) });
         Ok(stages)
     }
 }
@@ -356,6 +346,21 @@ async fn probed(probe: impl Future<Output = lag::Error>, connection: Connection)
         Some(_) => std::future::pending().await,
         None => Err(error.into()),
     }
+}
+
+/// The end of a connection, once what came over it should be written: as long as the writer comes further, it may be.
+async fn ended(connection: Connection, motion: Motion) -> Lost {
+    let lost = connection.broken().await;
+    // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.
+    if lost.trouble != Trouble::SlowConsumer {
+        loop {
+            tokio::time::sleep(LAST_DELIVERIES).await;
+            if !motion.advances(LAST_DELIVERIES) {
+                break;
+            }
+        }
+    }
+    lost
 }
 
 /// Whether a connection over which something failed has ended.

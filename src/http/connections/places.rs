@@ -164,7 +164,9 @@ mod tests {
         let places = Places::default();
         let outside: Vec<_> =
             (1..=4).map(|n| take(&places, &format!("2001:db8:0:{n}::1")).unwrap()).collect();
-        outside.iter().for_each(|place| place.is_answering(true));
+        for place in &outside {
+            place.is_answering(true);
+        }
         assert!(take(&places, "2001:db8:0:5::1").is_none(), "nobody gives way");
         let (here, six) = (take(&places, "127.0.0.1"), take(&places, "::1"));
         assert!(here.is_some() && six.is_some());
