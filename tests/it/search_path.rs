@@ -59,16 +59,20 @@ fn own(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn message(id: u64, hours_ago: i64) -> String {
-    let time = jiff::Timestamp::now().as_microsecond() - hours_ago * 3_600_000_000;
-    let note = if id.is_multiple_of(2) { json!({"note": "even"}) } else { json!({}) };
-    let mut message = json!({"time": time, "camera": format!("cam-{}", id % 3), "boxes": [{"side": 1}, {"side": id % 110}]});
-    message.as_object_mut().unwrap().extend(note.as_object().unwrap().clone());
+/// Every second one lacks the note, and one has an element that the server refuses.
+fn message(id: u64) -> String {
+    let time = jiff::Timestamp::now().as_microsecond() - i64::try_from(id).unwrap() * 3_600_000_000;
+    let side = if id == 50 { 200 } else { 2 };
+    let mut message =
+        json!({"time": time, "camera": format!("cam-{}", id % 3), "boxes": [{"side": 1}, {"side": side}]});
+    if id.is_multiple_of(2) {
+        message["note"] = json!("even");
+    }
     message.to_string()
 }
 
 /// The types of jetcopy's tables and of the catalogs.
-const TYPES: &str = r#"bool,\"char\",name,text,varchar,int2,int4,int8,oid,regclass,regtype,regnamespace,float4,float8,numeric,timestamptz,timestamp,date,interval,jsonb,bytea,xid,tid,text[],name[],int2[],int4[],int8[],oid[],timestamptz[],date[]"#;
+const TYPES: &str = r#"bool,\"char\",name,text,varchar,int2,int4,int8,oid,regclass,regtype,regnamespace,float4,float8,numeric,timestamptz,date,interval,jsonb,tid,text[],name[],int4[],int8[],oid[]"#;
 
 /// Those that the scripts compare; a backup holds the traps, too, and so does what is restored.
 const TYPES_OF_SCRIPTS: &str = r#"bool,\"char\",name,text,int4,int8,oid,regclass,text[],name[]"#;
@@ -153,7 +157,7 @@ async fn nobody_else_s_function_is_called_by_the_daemon_or_a_command() {
     assert_eq!(sprung(&postgres).len(), 1, "the test's own");
     std::fs::File::options().write(true).open(postgres.log()).unwrap().set_len(0).unwrap();
 
-    world.publish("a", (1..=300).map(|id| message(id, i64::try_from(id % 60).unwrap()))).await;
+    world.publish("a", (1..=60).map(message)).await;
     world.publish("a", ["{", r#"{"time": 1, "camera": "old", "boxes": []}"#]).await;
     let daemon = Daemon::start(&config);
     world.drained("frames", &daemon).await;
