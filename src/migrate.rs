@@ -86,12 +86,12 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
     Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
     Migration { version: 26, name: "milestones", sql: include_str!("../migrations/V26__milestones.sql") },
-    Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
     Migration {
         version: 29,
         name: "dead_letter_retention",
         sql: include_str!("../migrations/V29__dead_letter_retention.sql"),
     },
+    Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
     Migration { version: 34, name: "receivers", sql: include_str!("../migrations/V34__receivers.sql") },
     Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
     Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },
