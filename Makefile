@@ -18,7 +18,7 @@ MIB ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts docs fuzz fuzz-wire giants bench bench-growth bench-store instructions lint package package-test
+.PHONY: help setup demo test browser chaos alerts alerts-calm docs fuzz fuzz-wire giants bench bench-growth bench-store instructions lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ chaos: setup ## Breaks everything at random while messages flow, and asks the or
 
 alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; six minutes
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards
+
+alerts-calm: setup ## Lets the shipped rules watch ten minutes of ordinary life, in which no alert may fire
+	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::ordinary::ten_minutes_of_ordinary_life_raise_no_alert
 
 docs: ## Writes docs/metrics.md and docs/settings.md anew from the code
 	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --lib -- config::tests::reference

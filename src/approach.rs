@@ -3,6 +3,7 @@
 //! Guarantees: what is remembered here changes how messages are fetched, never which: whatever it says, the next generation
 //! reads on right after the checkpoint. It lasts as long as the process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Approach {
     window: Arc<Window>,
     /// What was found out about the durable's server.
     pub known: Known,
+    /// Whether the durable was placed by this process.
+    placed: AtomicBool,
     /// Where questions about the stream are asked.
     questions: tokio::sync::Mutex<Option<Connection>>,
 }
@@ -101,6 +104,11 @@ impl Approach {
             (true, STUCK_AT..) => Look::Anyway,
             (true, in_vain) => Look::ForUnreadable { needed: in_vain > 0 },
         }
+    }
+
+    /// Notes that the durable was placed; whether it was for the first time.
+    pub fn placed_first(&self) -> bool {
+        !self.placed.swap(true, Ordering::Relaxed)
     }
 
     /// How much may be on the way.

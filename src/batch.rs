@@ -208,10 +208,10 @@ impl Batch {
             + self.rows.refused.bytes()
     }
 
-    /// Subject and payload bytes of the messages.
+    /// Payload bytes of the messages.
     #[must_use]
-    pub fn message_bytes(&self) -> usize {
-        self.originals.bytes()
+    pub fn payload_bytes(&self) -> usize {
+        self.messages.iter().map(|message| self.payload(message).len()).sum()
     }
 
     /// The limit by count or size that the batch has reached, if any. A message without rows counts as a row, so
@@ -419,7 +419,7 @@ mod tests {
         batch.truncate_at(Gap { from: 3, to: 4, messages: 2 });
         assert_eq!(sequences(&batch), [1, 2]);
         assert_eq!((batch.row_count(), batch.rows.tables[0].data.len()), (2, 10));
-        assert_eq!((batch.reply.as_deref(), batch.message_bytes()), (None, 30));
+        assert_eq!((batch.reply.as_deref(), batch.originals.bytes()), (None, 30));
         assert_eq!(batch.unchecked_gaps(), []);
     }
 }

@@ -29,6 +29,7 @@ mod moment;
 pub mod pause;
 pub mod publish;
 pub mod query;
+pub mod remove_durables;
 pub mod replay;
 pub mod rewind;
 pub mod run;
@@ -181,6 +182,13 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: rewind::Args,
+    },
+    /// Remove the durables that pipelines left behind which are not configured any more.
+    RemoveDurables {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: remove_durables::Args,
     },
     /// Let a pipeline go on that halted because messages were lost.
     AcceptLoss {
@@ -370,6 +378,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Replay { settings, args } => replay::run(&quiet(&settings)?, &args).await,
         Command::Rewind { settings, args } => rewind::run(&quiet(&settings)?, &args).await,
+        Command::RemoveDurables { settings, args } => remove_durables::run(&quiet(&settings)?, &args).await,
         Command::AcceptLoss { settings, args } => accept_loss::run(&quiet(&settings)?, &args).await,
         Command::Audit { settings, args } => audit::run(&quiet(&settings)?, &args).await,
         Command::Query { settings, args } => query::run(&quiet(&settings)?, &args).await,

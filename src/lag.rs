@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::Client;
 use async_nats::jetstream::consumer::{Info, PullConsumer};
-use async_nats::jetstream::stream::{self, Stream};
+use async_nats::jetstream::stream;
 use tokio::sync::{Notify, watch};
 
 use crate::batch::Moved;
+use crate::clock::{self, Clock, monotonic_ns};
 use crate::config;
 use crate::gaps::{self, Contents};
 use crate::metrics::{PipelineMetrics, gauge_value};
@@ -22,7 +24,7 @@ use crate::pulse::Pulse;
 use crate::recovery::chain;
 use crate::subscribe::{self, Placement};
 
-use forecast::{Forecast, Limits, Observation as Seen};
+use forecast::{Forecast, KEEPING_UP, Limits, Observation as Seen};
 use standing::{Observation, Rest};
 
 mod behind;
@@ -41,39 +43,68 @@ pub const PROBE: Duration = Duration::from_secs(2);
 /// How long an answer may take before the connection counts as stuck.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Nothing is known of what waits.
+const UNKNOWN: i64 = i64::MIN;
+
 /// What is known of a pipeline's lag over all its generations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lag {
-    /// Whatever is not committed, the stream stored no earlier than this; 0 while nothing is known.
+    /// Whatever is not committed, the stream stored no earlier than this, by the monotonic clock; or [`UNKNOWN`].
     waits_since_ns: AtomicI64,
+    clock: Arc<Clock>,
     /// When a generation probed last.
     probed: Mutex<Option<Instant>>,
+    /// A generation has ended.
+    ended: Notify,
     forecast: Mutex<Forecast>,
 }
 
 impl Lag {
+    /// Of a pipeline of which nothing is known yet.
+    #[must_use]
+    pub fn new(metrics: &PipelineMetrics) -> Self {
+        Self {
+            waits_since_ns: AtomicI64::new(UNKNOWN),
+            clock: Arc::clone(&metrics.clock),
+            probed: Mutex::default(),
+            ended: Notify::new(),
+            forecast: Mutex::default(),
+        }
+    }
+
+    /// A generation has ended: nobody probes for it any more.
+    pub fn ended(&self) {
+        *self.probed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.ended.notify_one();
+    }
+
     /// Whatever is not committed was stored at `timestamp_ns` at the earliest.
     fn waits_since(&self, timestamp_ns: i64) {
-        self.waits_since_ns.fetch_max(timestamp_ns, Ordering::Relaxed);
+        self.waits_since_ns.fetch_max(self.clock.read().stored_at(timestamp_ns), Ordering::Relaxed);
+    }
+
+    /// Nothing waits.
+    fn waits_for_nothing(&self) {
+        self.waits_since_ns.fetch_max(monotonic_ns(), Ordering::Relaxed);
     }
 
     /// The first message that is not committed was stored at `timestamp_ns`: somebody has looked.
     fn waits_from(&self, timestamp_ns: i64) {
-        self.waits_since_ns.store(timestamp_ns, Ordering::Relaxed);
+        self.waits_since_ns.store(self.clock.read().stored_at(timestamp_ns), Ordering::Relaxed);
     }
 
     /// How old, in seconds, the first message is that is not committed; 0 where there is none, `None` where nobody knows.
     fn behind(&self) -> Option<f64> {
         let since = self.waits_since_ns.load(Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
-        (since != 0).then(|| (now_ns() - since).max(0) as f64 / 1e9)
+        (since != UNKNOWN).then(|| (monotonic_ns() - since).max(0) as f64 / 1e9)
     }
 
     /// Nobody knows any more what waits: what waited still does, where anything did.
     fn lost_sight(&self, metrics: &PipelineMetrics, stale: bool) {
         if stale {
             if metrics.backlog.get() == Some(0) {
-                self.waits_since_ns.store(0, Ordering::Relaxed);
+                self.waits_since_ns.store(UNKNOWN, Ordering::Relaxed);
             }
             metrics.forget_lag();
         }
@@ -104,6 +135,8 @@ pub struct Progress {
     /// Messages that came by no delivery; the first of those that are committed.
     fetched: AtomicU64,
     room: AtomicBool,
+    /// Whether it is answered what the first message is that waits.
+    asks: AtomicBool,
     /// The last stretch of the stream that a probe found to hold nothing of the pipeline's.
     moved: watch::Sender<Option<Moved>>,
     first_commit: Notify,
@@ -116,7 +149,7 @@ impl Progress {
     /// Of a generation that begins after `checkpoint`: after a failover it may write again what was committed once.
     #[must_use]
     pub fn new(lag: Arc<Lag>, pulse: Arc<Pulse>, checkpoint: u64) -> Self {
-        lag.waits_since_ns.store(0, Ordering::Relaxed);
+        lag.waits_since_ns.store(UNKNOWN, Ordering::Relaxed);
         Self {
             lag,
             delivered: AtomicU64::new(0),
@@ -124,6 +157,7 @@ impl Progress {
             committed: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             room: AtomicBool::new(false),
+            asks: AtomicBool::new(true),
             moved: watch::Sender::new(None),
             first_commit: Notify::new(),
             pulse,
@@ -226,7 +260,7 @@ pub enum Error {
     Consumer(#[source] async_nats::Error),
     /// The stream cannot be read.
     #[error("cannot read the stream")]
-    Stream(#[from] stream::InfoError),
+    Stream(#[from] clock::Error),
     /// No answer.
     #[error("JetStream did not answer within {} s", PROBE_TIMEOUT.as_secs())]
     Timeout,
@@ -241,8 +275,8 @@ impl Error {
 
 /// Probes until something is wrong.
 pub async fn run(
+    client: Client,
     consumer: PullConsumer,
-    held: Stream,
     contents: Contents,
     pipeline: config::Pipeline,
     placement: Placement,
@@ -257,7 +291,7 @@ pub async fn run(
         timer.tick().await;
         let probe = async {
             // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
-            let stream = held.get_info().await?;
+            let stream = clock::stream_info(&client, &pipeline.stream, &metrics.clock).await?;
             let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
             let rest = standing::rest(&consumer, &stream, &contents, &progress).await?;
             Ok::<_, Error>((consumer, stream, rest))
@@ -280,15 +314,8 @@ pub async fn run(
         if !subscribe::matches(&consumer.config, &wanted) {
             return Error::Changed;
         }
-        if progress.lag.behind().is_none() && consumer.num_pending > 0 {
-            // Nothing has come since the generation began.
-            let after = metrics.reads_after().unwrap_or(0);
-            let oldest = oldest(contents.client(), &stream, &pipeline, after);
-            if let Ok(Ok(Some(oldest))) = tokio::time::timeout(PROBE, oldest).await {
-                progress.lag.waits_since(oldest);
-            }
-        }
-        report(&consumer, &stream, &progress, &metrics);
+        let first = waits(contents.client(), &stream, &consumer, &pipeline, &progress, &metrics).await;
+        report(&consumer, &stream, first, &progress, &metrics);
         // A pipeline that reads all of a stream is behind by nothing but what was removed.
         if let (Rest::Nothing(moved), false) = (&rest, pipeline.subjects.is_empty()) {
             progress.moved.send_replace(Some(*moved));
@@ -326,65 +353,101 @@ impl Error {
     }
 }
 
-/// Sets the gauges of a running generation.
-fn report(consumer: &Info, stream: &stream::Info, progress: &Progress, metrics: &PipelineMetrics) {
+/// The sequence of the first message that waits, and how old it is, where that need be asked: before anything has come of a
+/// generation, and while a pipeline is behind. What was committed last may be far older than what waits now.
+async fn waits(
+    client: &Client,
+    stream: &stream::Info,
+    consumer: &Info,
+    pipeline: &config::Pipeline,
+    progress: &Progress,
+    metrics: &PipelineMetrics,
+) -> Option<u64> {
+    let behind = progress.lag.behind();
+    let late = behind.is_some_and(|behind| behind >= KEEPING_UP);
+    let untold = behind.is_none() && consumer.num_pending > 0;
+    if !(late || untold) || !progress.asks.load(Ordering::Relaxed) {
+        return None;
+    }
+    let after = metrics.reads_after().unwrap_or(0);
+    let Ok(Ok(first)) = tokio::time::timeout(PROBE, oldest(client, stream, pipeline, after)).await else {
+        // Where single messages may not be read, no answer comes.
+        progress.asks.store(untold, Ordering::Relaxed);
+        return None;
+    };
+    let first = first?;
+    progress.lag.waits_since(first.timestamp_ns);
+    Some(first.sequence)
+}
+
+/// Sets the gauges of a running generation. `first` is the first message that waits, where that is known.
+fn report(
+    consumer: &Info,
+    stream: &stream::Info,
+    first: Option<u64>,
+    progress: &Progress,
+    metrics: &PipelineMetrics,
+) {
     let fetched = progress.fetched.load(Ordering::Relaxed);
     let committed = progress.committed.load(Ordering::Relaxed);
     let received = progress.delivered.load(Ordering::Relaxed);
-    let in_flight = consumer.delivered.consumer_sequence.saturating_sub(received);
+    let delivered = consumer.delivered.consumer_sequence;
+    let in_flight = delivered.saturating_sub(received);
     let uncommitted = (received + fetched).saturating_sub(committed);
-    metrics.pending_messages.set(gauge_value(consumer.num_pending));
+    // What has come since the server counted is not there any more.
+    let pending = consumer.num_pending.saturating_sub(received.saturating_sub(delivered));
+    metrics.pending_messages.set(gauge_value(pending));
     metrics.ack_pending_messages.set(gauge_value(consumer.num_ack_pending as u64));
     metrics.in_flight_messages.set(gauge_value(in_flight));
     metrics.uncommitted_messages.set(gauge_value(uncommitted));
-    metrics.motion.waiting(consumer.num_pending + in_flight);
+    metrics.motion.waiting(pending + in_flight);
     if in_flight + uncommitted == 0 {
         // All that came is committed. That more comes is the server's part; `Observation` sees where it is ours.
         progress.pulse.beat();
     }
-    let backlog = consumer.num_pending + in_flight + uncommitted;
+    let backlog = pending + in_flight + uncommitted;
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    position(stream, Some(backlog), metrics.checkpoint_sequence.count(), &progress.lag, metrics);
+    let stands = Stands { backlog: Some(backlog), read: metrics.checkpoint_sequence.count(), first };
+    position(stream, &stands, &progress.lag, metrics);
 }
 
-/// Sets the gauges that hold whether a generation runs or not; `backlog` is what is not committed, all of it after the
-/// sequence `read`. What is not known is `None`.
-fn position(
-    stream: &stream::Info,
+/// Where a pipeline stands. What is not known is `None`.
+struct Stands {
+    /// Messages that are not committed.
     backlog: Option<u64>,
+    /// All of those come after this sequence.
     read: Option<u64>,
-    lag: &Lag,
-    metrics: &PipelineMetrics,
-) {
-    let (first, last) = (stream.state.first_sequence, stream.state.last_sequence);
-    metrics.stream_holds(first, last);
-    match read {
-        Some(read) => metrics.headroom_sequences.set(gauge_value((read + 1).saturating_sub(first))),
-        None => metrics.headroom_sequences.forget(),
-    }
+    /// The first of them; else it is taken for the one after `read`.
+    first: Option<u64>,
+}
+
+/// Sets the gauges that hold whether a generation runs or not.
+fn position(stream: &stream::Info, stands: &Stands, lag: &Lag, metrics: &PipelineMetrics) {
+    let Stands { backlog, read, first } = *stands;
+    let state = &stream.state;
+    metrics.stream_holds(state.first_sequence, state.last_sequence);
+    let waits = match backlog {
+        // Whatever it holds, it may drop.
+        Some(0) => Some(state.last_sequence + 1).filter(|_| state.messages > 0),
+        _ => first.or_else(|| read.map(|read| read + 1)),
+    };
+    let headroom = waits.map(|waits| waits.saturating_sub(state.first_sequence));
+    metrics.headroom_sequences.know(headroom);
 
     if backlog == Some(0) {
-        lag.waits_since(now_ns());
+        lag.waits_for_nothing();
     }
     let behind = lag.behind();
-    match behind {
-        Some(behind) => metrics.behind_seconds.set_seconds(behind),
-        None => metrics.behind_seconds.forget(),
-    }
-    match backlog {
-        Some(backlog) => metrics.backlog.set(gauge_value(backlog)),
-        None => metrics.backlog.forget(),
-    }
+    metrics.behind_seconds.know_seconds(behind);
+    metrics.backlog.know(backlog);
     let (Some(backlog), Some(behind), Some(read)) = (backlog, behind, read) else {
         metrics.catch_up_seconds.forget();
         return;
     };
+    let held = waits.map_or(0, |waits| (state.last_sequence + 1).saturating_sub(waits)).min(state.messages);
     let mut forecast = lag.forecast.lock().unwrap_or_else(PoisonError::into_inner);
-    forecast.add(Seen { at: Instant::now(), backlog, checkpoint: read, last, behind });
-    metrics.catch_up_seconds.set_seconds(forecast.catch_up_seconds());
+    let last = state.last_sequence;
+    forecast.add(Seen { at: Instant::now(), backlog, checkpoint: read, last, held, behind });
+    metrics.catch_up_seconds.know_seconds(forecast.catch_up_seconds());
     metrics.headroom_seconds.set_seconds(forecast.headroom_seconds(&Limits::of(stream)));
-}
-
-fn now_ns() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }

@@ -18,6 +18,7 @@
 //! - [`client_certificate`]: jetcopy's own certificate and key, for both servers.
 //! - [`exposure`]: what others on the network could read, or answer in a server's place.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
+//! - [`clock`]: the time of the server that stores the messages.
 //! - [`stored`]: messages read one by one, as the bytes that they are.
 //! - [`marker`]: messages that only say that something was removed, or will be published.
 //! - [`mod@subject`]: which subjects a pattern takes.
@@ -30,6 +31,7 @@
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
 //! - [`dead_letter`]: poison messages, stored in the transaction that moves the checkpoint past them.
+//! - [`tally`]: what a shard has gone through, counted where it commits.
 //! - [`mod@write`]: the second stage: a batch into one transaction, the refused rows found.
 //! - [`copy`]: rows into an open transaction.
 //! - [`checkpoint`]: the claim of a shard, compare-and-set, COMMIT → `Committed`.
@@ -54,6 +56,7 @@
 //! - [`audit`]: the proof that each message is in its place once.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
 //! - [`replay`]: a stretch of a stream again, into tables beside the ones it is in.
+//! - [`leftover`]: durables of pipelines that are no longer configured.
 //! - [`outside`]: a pipeline as its servers see it, without its daemon.
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
@@ -68,6 +71,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod client_certificate;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod copy;
@@ -81,6 +85,7 @@ pub mod http;
 pub mod identity;
 pub mod kill_point;
 pub mod lag;
+pub mod leftover;
 pub mod logging;
 pub mod loss;
 pub mod marker;
@@ -110,6 +115,7 @@ pub mod subject;
 pub mod subscribe;
 pub mod superseded;
 pub mod supervise;
+pub mod tally;
 pub mod terminal;
 pub mod unreadable;
 pub mod write;

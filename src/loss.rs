@@ -15,6 +15,7 @@ use crate::config::OnLoss;
 use crate::identity::Agreement;
 use crate::metrics::PipelineMetrics;
 use crate::postgres::connect::Session;
+use crate::tally::{ADD_UP, Event};
 
 /// What the stream says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +210,11 @@ impl Loss {
         }
     }
 
+    /// Sequences concerned, as far as that is known.
+    fn length(&self) -> u64 {
+        self.last_sequence.map_or(0, |last| self.length_to(last))
+    }
+
     /// Sequences from the first to `last`.
     fn length_to(&self, last: u64) -> u64 {
         (last + 1).saturating_sub(self.first_sequence)
@@ -266,11 +272,12 @@ pub async fn settle(
     let counted: u64 = match known {
         None => {
             metrics.losses.inc();
+            metrics.newest.is_now(Event::Loss);
             0
         }
         Some((last, ..)) => last.map_or(0, |last| loss.length_to(last)),
     };
-    let length = loss.last_sequence.map_or(0, |last| loss.length_to(last));
+    let length = loss.length();
     let messages = match loss.cause {
         Cause::Superseded => &metrics.superseded_messages,
         Cause::Dropped | Cause::Recreated | Cause::RolledBack => &metrics.lost_messages,
@@ -290,7 +297,8 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
     let (pipeline, shard, stream) =
         (escape_literal(&place.pipeline), escape_literal(&place.shard), escape_literal(&place.stream));
     let created = checkpoint::timestamp(stream_created_ns);
-    let (first, cause) = (loss.first_sequence, loss.cause.as_str());
+    let (first, cause, event) = (loss.first_sequence, loss.cause.as_str(), Event::Loss.as_str());
+    let length = loss.length();
     format!(
         "WITH known AS (\
            SELECT id, last_sequence, accepted_at, resume_after FROM jetcopy.losses \
@@ -301,7 +309,13 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
            INSERT INTO jetcopy.losses \
              (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause) \
            SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, '{cause}' \
-           WHERE NOT EXISTS (SELECT FROM known)) \
+           WHERE NOT EXISTS (SELECT FROM known)), \
+         news AS (\
+           SELECT 1 - count(*) AS times, greatest({length} - coalesce(max(last_sequence) + 1 - {first}, 0), 0) AS messages \
+           FROM known), \
+         told AS (\
+           INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
+           SELECT {shard}, '{event}', '{cause}', times, messages, now() FROM news WHERE times + messages > 0 {ADD_UP}) \
          SELECT last_sequence, accepted_at IS NOT NULL, resume_after FROM known"
     )
 }
@@ -315,11 +329,15 @@ pub(crate) fn record_superseded(place: &Place, (first, last, messages): (u64, u6
            UPDATE jetcopy.losses SET last_sequence = {last}, messages = messages + {messages} WHERE id = (\
              SELECT max(l.id) FROM jetcopy.losses l JOIN jetcopy.checkpoints c USING (shard, stream_created) \
              WHERE shard = {shard} AND cause = 'superseded' AND messages IS NOT NULL \
-               AND l.last_sequence < {first} AND detected_at > now() - interval '1 hour') RETURNING id) \
-         INSERT INTO jetcopy.losses \
-           (pipeline, shard, stream, stream_created, first_sequence, last_sequence, messages, cause) \
-         SELECT pipeline, shard, stream, stream_created, {first}, {last}, {messages}, 'superseded' \
-         FROM jetcopy.checkpoints WHERE shard = {shard} AND NOT EXISTS (SELECT FROM grown) RETURNING true AS {NEW_LOSS}"
+               AND l.last_sequence < {first} AND detected_at > now() - interval '1 hour') RETURNING id), \
+         added AS (\
+           INSERT INTO jetcopy.losses \
+             (pipeline, shard, stream, stream_created, first_sequence, last_sequence, messages, cause) \
+           SELECT pipeline, shard, stream, stream_created, {first}, {last}, {messages}, 'superseded' \
+           FROM jetcopy.checkpoints WHERE shard = {shard} AND NOT EXISTS (SELECT FROM grown) RETURNING id) \
+         INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
+         SELECT {shard}, '{event}', 'superseded', 1, 0, now() FROM added {ADD_UP} RETURNING true AS {NEW_LOSS}",
+        event = Event::Loss.as_str(),
     )
 }
 

@@ -4,31 +4,36 @@
 //! pipeline and shard gives the same handles, so that a new generation goes on counting where the last one ended; no
 //! label carries an error's text. It does not measure anything by itself: a gauge holds what a stage last put there.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::clock::Clock;
 use crate::logging::Dropped;
 use crate::marker::Marker;
 use prometheus::core::Collector;
-use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
+mod buffered;
 mod known;
+mod labelled;
+mod maintain;
 mod motion;
 pub mod names;
 mod position;
+mod recorded;
 mod stage;
+mod tables;
 
+pub use buffered::Buffered;
 pub use known::Known;
+use labelled::{Collectors, Labelled, Told};
+pub use maintain::MaintainMetrics;
 pub use motion::{HELD_UP, HeldUp, Motion, Step, Writing};
-use names::Family;
 pub use position::Resumes;
+pub use recorded::Newest;
 pub use stage::{Stage, StageClock, StageSeconds, Timing};
+pub use tables::{Table, Tables};
 
 /// Buckets of `jetcopy_batch_rows`: powers of four, with the default `max_rows` as a bound of its own.
 const ROWS_BUCKETS: &[f64] =
@@ -89,13 +94,15 @@ impl Metrics {
         self.inner.maintain.clone()
     }
 
-    /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration.
+    /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration. Asked again with
+    /// other tables, it goes on with those.
     #[must_use]
     pub fn pipeline(&self, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> PipelineMetrics {
         let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let (handles, _) = pipelines
             .entry((pipeline.to_owned(), shard.to_owned()))
             .or_insert_with(|| PipelineMetrics::new(&self.inner.registry, pipeline, shard, stream, tables));
+        handles.tables.are(tables);
         handles.clone()
     }
 
@@ -135,15 +142,6 @@ impl Metrics {
     }
 }
 
-/// What a registry holds of one pipeline.
-struct Collectors(Vec<Box<dyn Collector>>);
-
-impl fmt::Debug for Collectors {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Collectors").field(&self.0.len()).finish()
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -161,14 +159,8 @@ pub fn gauge_value(value: u64) -> i64 {
 #[expect(missing_docs, reason = "each field is the family of its name in `names`, documented there")]
 pub struct PipelineMetrics {
     pub messages: IntCounter,
-    /// One counter a table, in the order of the configuration.
-    pub rows: Vec<IntCounter>,
-    pub rows_left_out: Vec<IntCounter>,
+    pub tables: Tables,
     pub untaken_fields: IntCounter,
-    /// One counter a table, as in `rows`.
-    pub table_messages: Vec<IntCounter>,
-    /// One gauge a table, as in `rows`.
-    pub unfilled_columns: Vec<IntGauge>,
     pub bytes: IntCounter,
     pub batches: BatchesClosed,
     pub commits: Commits,
@@ -197,10 +189,15 @@ pub struct PipelineMetrics {
     pub losses: IntCounter,
     pub lost_messages: IntCounter,
     pub superseded_messages: IntCounter,
+    /// When the newest of what is counted in the database was.
+    pub newest: Newest,
+    pub outages: IntCounter,
     pub ack_failures: IntCounter,
     pub database_up: Known,
     pub nats_up: Known,
-    pub buffered_bytes: IntGauge,
+    pub buffered: Buffered,
+    /// What ages are measured by.
+    pub clock: Arc<Clock>,
     /// Messages that are not committed, wherever they are; no metric of its own.
     pub backlog: Known,
     resumes: Arc<Mutex<Option<Resumes>>>,
@@ -208,6 +205,9 @@ pub struct PipelineMetrics {
     pub dead_letters_in_table: Known,
     resyncs: IntCounterVec,
     dead_letters: IntCounterVec,
+    /// Those that this process stored; no metric of its own.
+    pub dead_letters_here: IntCounter,
+    told: Told,
     passed_over: IntCounterVec,
     state: IntGaugeVec,
 }
@@ -258,10 +258,7 @@ impl PipelineMetrics {
     ) -> (Self, Collectors) {
         let labels = [(names::PIPELINE, pipeline), (names::SHARD, shard), (names::STREAM, stream)];
         let labelled = Labelled::new(registry, &labels);
-        let rows = labelled.counters(names::ROWS, names::TABLE);
-        let rows_left_out = labelled.counters(names::ROWS_LEFT_OUT, names::TABLE);
-        let table_messages = labelled.counters(names::TABLE_MESSAGES, names::TABLE);
-        let unfilled_columns = labelled.gauges(names::UNFILLED_COLUMNS, names::TABLE);
+        let told = Told::default();
         let batches = labelled.counters(names::BATCHES, names::REASON);
         let commits = labelled.counters(names::COMMITS, names::OUTCOME);
         let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
@@ -269,14 +266,8 @@ impl PipelineMetrics {
         let held_up = labelled.float_gauges(names::HELD_UP_SECONDS, names::STAGE);
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
-            rows: tables.iter().map(|table| rows.with_label_values(&[table])).collect(),
-            rows_left_out: tables.iter().map(|table| rows_left_out.with_label_values(&[table])).collect(),
+            tables: Tables::new(&labelled, tables),
             untaken_fields: labelled.counter(names::UNTAKEN_FIELDS),
-            table_messages: tables.iter().map(|table| table_messages.with_label_values(&[table])).collect(),
-            unfilled_columns: tables
-                .iter()
-                .map(|table| unfilled_columns.with_label_values(&[table]))
-                .collect(),
             bytes: labelled.counter(names::BYTES),
             batches: BatchesClosed {
                 rows: batches.with_label_values(&["rows"]),
@@ -313,28 +304,41 @@ impl PipelineMetrics {
             headroom_seconds: labelled.known(names::HEADROOM_SECONDS),
             catch_up_seconds: labelled.known(names::CATCH_UP_SECONDS),
             duplicates_skipped: labelled.counter(names::DUPLICATES_SKIPPED),
-            replayed_messages: labelled.counter(names::REPLAYED),
-            losses: labelled.counter(names::LOSSES),
-            lost_messages: labelled.counter(names::LOST_MESSAGES),
-            superseded_messages: labelled.counter(names::SUPERSEDED),
+            replayed_messages: labelled.told(&told, names::REPLAYED),
+            losses: labelled.told(&told, names::LOSSES),
+            lost_messages: labelled.told(&told, names::LOST_MESSAGES),
+            superseded_messages: labelled.told(&told, names::SUPERSEDED),
+            newest: Newest::new(&labelled, &told),
+            outages: labelled.counter(names::OUTAGES),
             ack_failures: labelled.counter(names::ACK_FAILURES),
             database_up: labelled.known(names::DATABASE_UP),
             nats_up: labelled.known(names::NATS_UP),
-            buffered_bytes: labelled.gauge(names::BUFFERED_BYTES),
+            buffered: Buffered::new(labelled.gauge(names::BUFFERED_BYTES)),
+            clock: Arc::default(),
             backlog: Known::new(Gauge::new("backlog", "not exported").expect("the name is a constant")),
             resumes: Arc::default(),
             dead_letters_in_table: labelled.known(names::DEAD_LETTERS_IN_TABLE),
             resyncs: labelled.counters(names::RESYNCS, names::CAUSE),
-            dead_letters: labelled.counters(names::DEAD_LETTERS, names::KIND),
+            dead_letters: labelled.told_by(&told, names::DEAD_LETTERS, names::KIND),
+            dead_letters_here: IntCounter::new("here", "not exported").expect("the name is a constant"),
+            told,
             passed_over: labelled.counters(names::PASSED_OVER, names::KIND),
             state: labelled.gauges(names::PIPELINE_STATE, names::STATE),
         };
-        (handles, Collectors(labelled.made.into_inner()))
+        for kind in names::DEAD_LETTER_KINDS {
+            handles.dead_letters.with_label_values(&[kind]);
+        }
+        for marker in Marker::ALL {
+            handles.passed_over.with_label_values(&[marker.as_str()]);
+        }
+        (handles, labelled.made())
     }
 
     /// Brings what goes on by itself up to now.
     fn settle(&self) {
         self.stages.settle();
+        self.buffered.settle();
+        self.newest.settle();
         let held = self.motion.held_up();
         let of = |stage| held.as_ref().filter(|held| held.stage == stage).map_or(0.0, |held| held.seconds);
         let HeldUpSeconds { nats, decode, database } = &self.held_up;
@@ -347,12 +351,6 @@ impl PipelineMetrics {
     #[must_use]
     pub fn resyncs(&self, cause: &'static str) -> IntCounter {
         self.resyncs.with_label_values(&[cause])
-    }
-
-    /// The counter of dead letters of one kind. Looks a label up: for rare events.
-    #[must_use]
-    pub fn dead_letters(&self, kind: &'static str) -> IntCounter {
-        self.dead_letters.with_label_values(&[kind])
     }
 
     /// The counter of messages that are passed over as such a marker. Looks a label up: for rare messages.
@@ -399,104 +397,8 @@ fn by_label(counters: &IntCounterVec) -> BTreeMap<String, u64> {
             let count = metric.get_counter().get_value() as u64;
             Some((label.value().to_owned(), count))
         })
+        .filter(|&(_, count)| count > 0)
         .collect()
-}
-
-/// The handles of the store's maintenance; clones share them.
-#[derive(Debug, Clone)]
-pub struct MaintainMetrics {
-    /// Runs that another daemon was at.
-    pub busy: IntCounter,
-    done: IntCounter,
-    failed: IntCounter,
-    last_run: Gauge,
-    seconds: Gauge,
-}
-
-impl MaintainMetrics {
-    fn new(registry: &Registry) -> Self {
-        let labelled = Labelled::new(registry, &[]);
-        let runs = labelled.counters(names::MAINTAIN_RUNS, names::OUTCOME);
-        Self {
-            busy: runs.with_label_values(&["busy"]),
-            done: runs.with_label_values(&["done"]),
-            failed: runs.with_label_values(&["failed"]),
-            last_run: labelled.float_gauge(names::MAINTAIN_LAST_RUN),
-            seconds: labelled.float_gauge(names::MAINTAIN_SECONDS),
-        }
-    }
-
-    /// Notes a run that has just ended.
-    pub fn ran(&self, well: bool, took: Duration) {
-        (if well { &self.done } else { &self.failed }).inc();
-        self.last_run.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-        self.seconds.set(took.as_secs_f64());
-    }
-}
-
-/// Makes and registers metrics that share their constant labels.
-struct Labelled<'a> {
-    registry: &'a Registry,
-    labels: &'a [(&'static str, &'a str)],
-    made: RefCell<Vec<Box<dyn Collector>>>,
-}
-
-impl<'a> Labelled<'a> {
-    fn new(registry: &'a Registry, labels: &'a [(&'static str, &'a str)]) -> Self {
-        Self { registry, labels, made: RefCell::default() }
-    }
-
-    fn opts(&self, family: Family) -> Opts {
-        self.labels
-            .iter()
-            .fold(Opts::new(family.name, family.help), |opts, (name, value)| opts.const_label(*name, *value))
-    }
-
-    fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
-        let metric = metric.expect("names and labels are constants that a test makes once");
-        self.registry
-            .register(Box::new(metric.clone()))
-            .expect("each pipeline and shard is registered once, with the same label names");
-        self.made.borrow_mut().push(Box::new(metric.clone()));
-        metric
-    }
-
-    fn counter(&self, family: Family) -> IntCounter {
-        self.register(IntCounter::with_opts(self.opts(family)))
-    }
-
-    fn counters(&self, family: Family, label: &str) -> IntCounterVec {
-        self.register(IntCounterVec::new(self.opts(family), &[label]))
-    }
-
-    fn float_counters(&self, family: Family, label: &str) -> CounterVec {
-        self.register(CounterVec::new(self.opts(family), &[label]))
-    }
-
-    fn gauge(&self, family: Family) -> IntGauge {
-        self.register(IntGauge::with_opts(self.opts(family)))
-    }
-
-    fn gauges(&self, family: Family, label: &str) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(self.opts(family), &[label]))
-    }
-
-    fn known(&self, family: Family) -> Known {
-        Known::new(self.float_gauge(family))
-    }
-
-    fn float_gauges(&self, family: Family, label: &str) -> GaugeVec {
-        self.register(GaugeVec::new(self.opts(family), &[label]))
-    }
-
-    fn float_gauge(&self, family: Family) -> Gauge {
-        self.register(Gauge::with_opts(self.opts(family)))
-    }
-
-    fn histogram(&self, family: Family, buckets: &[f64]) -> Histogram {
-        let opts = HistogramOpts { common_opts: self.opts(family), buckets: buckets.to_vec() };
-        self.register(Histogram::with_opts(opts))
-    }
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/V29__dead_letter_retention.sql"),
     },
     Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
+    Migration { version: 33, name: "tallies", sql: include_str!("../migrations/V33__tallies.sql") },
     Migration { version: 34, name: "receivers", sql: include_str!("../migrations/V34__receivers.sql") },
     Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
     Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },

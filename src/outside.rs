@@ -6,11 +6,11 @@
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream;
-use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;
 use serde::Serialize;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
+use crate::clock::{self, Clock};
 use crate::config::{Config, Pipeline};
 use crate::lag;
 use crate::nats;
@@ -149,8 +149,10 @@ impl Outside {
         client: &async_nats::Client,
         pipeline: &Pipeline,
     ) -> Result<(), async_nats::Error> {
-        let stream = jetstream::new(client.clone()).get_stream(&pipeline.stream).await?;
-        let state = &stream.cached_info().state;
+        let clock = Clock::default();
+        let info = clock::stream_info(client, &pipeline.stream, &clock).await?;
+        let stream = jetstream::new(client.clone()).get_stream_no_info(&pipeline.stream).await?;
+        let state = &info.state;
         self.stream_first_sequence = Some(state.first_sequence);
         self.stream_last_sequence = Some(state.last_sequence);
         let durable = subscribe::find(&stream, pipeline).await?;
@@ -159,9 +161,7 @@ impl Outside {
             self.ack_pending_messages = Some(*num_ack_pending as u64);
         }
         let read = match self.counted {
-            Some((checkpoint, created_us)) if counts_in(checkpoint, created_us, stream.cached_info()) => {
-                Some(checkpoint)
-            }
+            Some((checkpoint, created_us)) if counts_in(checkpoint, created_us, &info) => Some(checkpoint),
             Some(_) => {
                 let why = "the stream is another than the checkpoint counts in: made anew, rolled back, restored or moved";
                 self.reason.get_or_insert_with(|| why.to_owned());
@@ -171,16 +171,15 @@ impl Outside {
             None => durable.as_ref().map(|durable| durable.ack_floor.stream_sequence),
         };
         let Some(read) = read else { return Ok(()) };
-        self.headroom_sequences = Some((read + 1).saturating_sub(state.first_sequence));
-        let now = Timestamp::now().as_nanosecond();
-        let oldest = lag::oldest(client, stream.cached_info(), pipeline, read).await?;
+        let oldest = lag::oldest(client, &info, pipeline, read).await?;
         self.undelivered_messages = match oldest {
             None => Some(0),
             Some(_) => lag::backlog(state, pipeline, read, durable.as_ref()),
         };
-        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
-        let behind = oldest.map_or(0.0, |oldest| (now - i128::from(oldest)).max(0) as f64 / 1e9);
-        self.behind_seconds = Some(behind);
+        let first = oldest.map_or(state.last_sequence + 1, |oldest| oldest.sequence);
+        let known = oldest.is_some() || state.messages > 0;
+        self.headroom_sequences = known.then(|| first.saturating_sub(state.first_sequence));
+        self.behind_seconds = Some(oldest.map_or(0.0, |oldest| clock.read().age(oldest.timestamp_ns)));
         Ok(())
     }
 }

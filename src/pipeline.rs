@@ -240,11 +240,11 @@ impl Pipeline {
         progress: Arc<Progress>,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
-        let Ready { session, nats, stream, singles, consumer, claim, decoder, tables } = ready;
+        let Ready { session, nats, singles, consumer, claim, decoder, tables } = ready;
         let (batches, batches_in) = mpsc::channel(BATCHES);
         let (acks, acks_in) = mpsc::channel(ACKS);
         let (emptied, emptied_in) = mpsc::channel(EMPTIED);
-        let client = nats.client.clone();
+        let (client, asked_by) = (nats.client.clone(), nats.client.clone());
 
         let columns = |table: &introspect::Table| {
             let columns = table.columns.iter().map(|column| format!("{} {:?}", column.name, column.ty));
@@ -260,7 +260,7 @@ impl Pipeline {
             .enumerate()
             .map(|(index, (settings, table))| Target::new(settings, table, &decoder, index))
             .collect();
-        let held = Arc::new(Held::new(batch_bytes(&self.pipeline)));
+        let held = Arc::new(Held::new(batch_bytes(&self.pipeline), self.metrics.buffered.begin()));
         let writer = Writer {
             session,
             place: self.place.clone(),
@@ -330,7 +330,7 @@ impl Pipeline {
         let connection = nats.clone();
         stages.spawn(async move { Err(Failure::Denied(connection.denied(resync::needed).await)) });
         let (pipeline, metrics, connection) = (self.pipeline.clone(), self.metrics.clone(), nats.clone());
-        let probe = lag::run(consumer, stream, contents, pipeline, placement, progress, metrics);
+        let probe = lag::run(asked_by, consumer, contents, pipeline, placement, progress, metrics);
         stages.spawn(probed(probe, connection));
         let ended = ended(nats, self.metrics.motion.clone());
         stages.spawn(async move { Err(Failure::Nats(ended.await)) });

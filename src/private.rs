@@ -28,7 +28,7 @@ pub use nats::{NatsOptions, PrivateNats};
 pub use pgbouncer::PrivatePgBouncer;
 pub use postgres::{Extension, PostgresOptions, PrivatePostgres, connect};
 pub use process::{Stop, spawn_tied};
-pub use programs::promtool;
+pub use programs::{faketime, promtool};
 pub use prometheus::{PrivateExporter, PrivatePrometheus};
 pub use wire::Wire;
 

@@ -21,7 +21,7 @@ use crate::gaps::{self, Gaps, seems_stripped};
 use crate::kill_point;
 use crate::lag::Progress;
 use crate::marker::Marker;
-use crate::metrics::{PipelineMetrics, Stage, gauge_value};
+use crate::metrics::{PipelineMetrics, Stage};
 use crate::nats::Connection;
 use crate::status::PipelineStatus;
 use crate::subscribe::{self, Delivery, Subscription};
@@ -109,6 +109,7 @@ impl Reader {
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
             self.progress.room(room && self.waiting.is_none());
+            self.held.fills(batch.bytes() + self.waiting.as_ref().map_or(0, Delivery::bytes));
             // What is due waits for the writer, also where there is room for more of it.
             let waits = due.is_some() || self.waiting.is_some();
             timing.enter(if waits { Stage::Database } else { Stage::Nats });
@@ -409,8 +410,7 @@ impl Reader {
         self.status.note_tally(&self.decoder.tell());
         let metrics = &self.metrics;
         metrics.messages.inc_by(batch.messages.len() as u64);
-        metrics.bytes.inc_by(batch.message_bytes() as u64);
-        metrics.buffered_bytes.add(gauge_value(batch.bytes() as u64));
+        metrics.bytes.inc_by(batch.payload_bytes() as u64);
         metrics.motion.queued();
         match closed {
             Closed::Rows => metrics.batches.rows.inc(),

@@ -97,6 +97,26 @@ impl Recovery {
         }
     }
 
+    /// Whether something failed that starts again by itself.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        match self.action {
+            Action::Again | Action::Reconnect | Action::Recreate => true,
+            Action::AtOnce
+            | Action::Wait
+            | Action::Hold { .. }
+            | Action::Pause { .. }
+            | Action::Halt { .. }
+            | Action::PauseForFlood { .. } => false,
+        }
+    }
+
+    /// Whether it lasts until somebody else does something, however often it is looked whether they did.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        !self.is_failure() && self.action != Action::AtOnce
+    }
+
     fn again(cause: &'static str) -> Self {
         Self { cause, action: Action::Again }
     }

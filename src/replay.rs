@@ -19,6 +19,7 @@ use crate::checkpoint::{self, Place, timestamp};
 use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
 use crate::control::{self, Point, rows};
+use crate::lag;
 use crate::metrics::Metrics;
 use crate::nats;
 use crate::pipeline::Pipeline;
@@ -310,7 +311,7 @@ pub async fn run(
         metrics: handles.clone(),
         status: Arc::clone(&status),
         until: plan.to,
-        lag: Arc::default(),
+        lag: Arc::new(lag::Lag::new(&handles)),
         approach: Approach::default(),
         tables: Mutex::default(),
     };

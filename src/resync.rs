@@ -16,10 +16,12 @@ use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
+use crate::clock;
 use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
 use crate::exposure;
 use crate::identity::{self, Agreement};
+use crate::leftover::Mark;
 use crate::loss::{self, Cause, Loss, StreamFacts, Thins, Verdict, compare};
 use crate::metrics::{PipelineMetrics, Resumes};
 use crate::milestones;
@@ -31,6 +33,7 @@ use crate::postgres::timeline::Newest;
 use crate::stored::{self, Seen};
 use crate::subscribe;
 use crate::superseded;
+use crate::tally::{self, Event};
 use crate::unreadable::{self, Single};
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
@@ -44,8 +47,6 @@ pub struct Ready {
     pub session: Session,
     /// The connection that the subscription lives on.
     pub nats: nats::Connection,
-    /// The stream.
-    pub stream: Stream,
     /// The first messages after the checkpoint, where they were read one by one.
     pub singles: Vec<Single>,
     /// The durable, placed after the checkpoint and those.
@@ -154,10 +155,17 @@ pub async fn resync(
     }
     let claim = claim?;
     // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
+    // The gauge outlives a generation; nothing is known before the first.
+    let known = metrics.checkpoint_sequence.count().unwrap_or(0);
     if newest.take_changed() || claim.last_timestamp_us.is_some() {
-        tell_replay(&session, place, &claim, metrics);
+        tell_replay(settings, &session, place, claim.last_sequence, known, metrics).await?;
     }
     metrics.committed_to(claim.last_sequence);
+    let recorded = async {
+        let tallies = tally::read(&session.client, &place.shard).await;
+        tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })
+    };
+    metrics.recorded(&within(step_timeout, "read the tallies", recorded).await?);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for table in &pipeline.tables {
         let found = introspect::introspect(&session.client, &table.name);
@@ -177,12 +185,12 @@ pub async fn resync(
     exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));
     let source = Source { settings, pipeline, place, metrics, session: &session, nats: &nats };
     let read = tokio::select! {
-        read = source.read(claim, begin) => read?,
+        read = source.read(claim, known, begin) => read?,
         // What is not allowed is not answered.
         denial = nats.denied(needed) => return Err(Error::Denied(denial)),
     };
-    let Read { stream, singles, consumer, claim } = read;
-    Ok(Ready { session, nats, stream, singles, consumer, claim, decoder, tables })
+    let Read { singles, consumer, claim } = read;
+    Ok(Ready { session, nats, singles, consumer, claim, decoder, tables })
 }
 
 /// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the account; acks
@@ -209,7 +217,6 @@ struct Source<'a> {
 
 /// The stream, settled with the checkpoint.
 struct Read {
-    stream: Stream,
     singles: Vec<Single>,
     consumer: PullConsumer,
     claim: Claim,
@@ -217,13 +224,17 @@ struct Read {
 
 impl Source<'_> {
     /// Compares stream and checkpoint, looks at what comes next, and places the durable.
-    async fn read(&self, claim: Claim, begin: Begin<'_>) -> Result<Read, Error> {
-        let Self { pipeline, place, metrics, nats, .. } = *self;
+    /// The process knows that everything up to `known` was committed once.
+    async fn read(&self, claim: Claim, known: u64, begin: Begin<'_>) -> Result<Read, Error> {
+        let Self { settings, session, pipeline, place, metrics, nats } = *self;
         let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
-        subscribe::find(&open(nats, &prompt, pipeline).await?, pipeline).await?;
+        let durable = subscribe::find(&open(nats, &prompt, pipeline).await?, pipeline).await?;
         let stream = open(nats, &jetstream::new(nats.client.clone()), pipeline).await?;
+        // Ages are measured from the first commit on. Where it does not answer now, the first probe hears it.
+        clock::stream_info(&nats.client, &pipeline.stream, &metrics.clock).await.ok();
         refuse_other_retention(&stream)?;
         refuse_old_server(nats)?;
+        let claimed = claim.last_sequence;
         let claim = self.settle(&stream, claim).await?;
         // Where it was moved just now, it is not the one that was claimed.
         metrics.resumes(None);
@@ -233,9 +244,17 @@ impl Source<'_> {
         let at_fault = singles.iter().any(|single| single.unreadable.is_some());
         approach.connected(&nats.client, &place.pipeline, at_fault).await;
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-        let placed = subscribe::place(&nats.client, &stream, pipeline, read, placement, &approach.known);
+        let mark = Mark::new(settings, &pipeline.name);
+        let placed =
+            subscribe::place(&nats.client, &stream, pipeline, read, placement, &approach.known, &mark);
         let consumer = placed.await?;
-        Ok(Read { stream, singles, consumer, claim })
+        // After a power cut no process remembers, but what was acknowledged was committed.
+        let counts = claim.last_timestamp_us.is_some() && claim.last_sequence == claimed;
+        if let (true, true, Some(durable)) = (approach.placed_first(), counts, durable) {
+            let floor = durable.ack_floor.stream_sequence.min(stream.cached_info().state.last_sequence);
+            tell_replay(settings, session, place, claim.last_sequence.max(known), floor, metrics).await?;
+        }
+        Ok(Read { singles, consumer, claim })
     }
 
     /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.
@@ -357,21 +376,34 @@ async fn singles(
     }
 }
 
-/// Says how far the database went back behind what this process knows to be committed: a standby had not got all of it, a
-/// crash or a backup took it back.
-fn tell_replay(session: &Session, place: &Place, claim: &Claim, metrics: &PipelineMetrics) {
-    // The gauge outlives a generation; nothing is known before the first.
-    let known = metrics.checkpoint_sequence.count().unwrap_or(0);
-    let Some(replayed @ 1..) = known.checked_sub(claim.last_sequence) else { return };
+/// Says how far the database went back behind what is `known` to have been committed, and counts it there: a standby had not got
+/// all of it, a crash or a backup took it back.
+async fn tell_replay(
+    settings: &config::Config,
+    session: &Session,
+    place: &Place,
+    checkpoint: u64,
+    known: u64,
+    metrics: &PipelineMetrics,
+) -> Result<(), Error> {
+    let Some(replayed @ 1..) = known.checked_sub(checkpoint) else { return Ok(()) };
+    let told = async {
+        let sql = tally::add(&place.shard, Event::Replay, "", 1, replayed);
+        let counted = session.client.batch_execute(&sql).await;
+        counted.map_err(|source| checkpoint::Error::Database { action: "count a replay behind", source })
+    };
+    within(settings.postgres.step_timeout, "count a replay", told).await?;
     metrics.replayed_messages.inc_by(replayed);
+    metrics.newest.is_now(Event::Replay);
     tracing::warn!(
         pipeline = place.pipeline,
         host = session.host(),
         committed = known,
-        checkpoint = claim.last_sequence,
+        checkpoint,
         replayed,
         "the database went back behind what was committed; replaying from its checkpoint"
     );
+    Ok(())
 }
 
 /// Runs one step on the database under its deadline.

@@ -281,7 +281,7 @@ impl PipelineStatus {
     /// Dead letters that it has stored since the daemon's start.
     #[must_use]
     pub fn dead_letters_since_start(&self) -> u64 {
-        self.metrics.dead_letters_by_kind().values().sum()
+        self.metrics.dead_letters_here.get()
     }
 
     /// Notes how many of its dead letters lie in the table.

@@ -51,6 +51,14 @@ pub struct Delivery {
     pub reply: Subject,
 }
 
+impl Delivery {
+    /// Bytes of its subject and its payload.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.subject.len() + self.payload.len()
+    }
+}
+
 /// Deliveries that cannot be what the server sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Breach {

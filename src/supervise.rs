@@ -24,7 +24,7 @@ use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
 use crate::pulse::Patience;
-use crate::recovery::{Action, Server, chain, lost_connection, recovery};
+use crate::recovery::{Action, Recovery, Server, chain, lost_connection, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
 use crate::store::maintain;
@@ -168,7 +168,7 @@ impl Supervisor {
             memory: Arc::default(),
             newest: Newest::default(),
             approach: Approach::default(),
-            lag: Arc::default(),
+            lag: Arc::new(lag::Lag::new(&handles)),
             metrics: handles,
             status,
             until: u64::MAX,
@@ -237,12 +237,7 @@ impl Supervisor {
         let Some(slot) = self.slots.remove(&name) else { return };
         let stopping =
             slot.next.is_none() && !self.settings.pipelines.iter().any(|wanted| wanted.name == name);
-        let tables = |pipeline: &config::Pipeline| -> Vec<String> {
-            pipeline.tables.iter().map(|table| table.name.clone()).collect()
-        };
-        let relabelled = slot.next.as_ref().is_some_and(|next| {
-            next.stream != slot.pipeline.stream || tables(next) != tables(&slot.pipeline)
-        });
+        let relabelled = slot.next.as_ref().is_some_and(|next| next.stream != slot.pipeline.stream);
         if stopping || relabelled {
             self.registry.remove(&name, &name);
             self.metrics.remove(&name, &name);
@@ -282,16 +277,21 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     let mut on_trial = false;
     // Why one waits for a shard or for an operator, and asks again and again: it still waits.
     let mut waits_for = None;
+    // What waits for a person still does while it looks whether they came.
+    let mut stays = false;
+    let mut outages = Outages::default();
     let mut ended = Ended::Drained;
     metrics.resyncs("start").inc();
     loop {
-        if waits_for.is_none() {
+        if !stays {
             status.set_state(State::Starting);
         }
         let (started, committed) = (Instant::now(), commits(metrics));
         let trial = on_trial.then_some(HEALTHY);
         let generation = Box::pin(pipeline.generation(placement, trial, stop.clone())).await;
+        let ran = status.state() == State::Running;
         metrics.ended();
+        pipeline.lag.ended();
         let Err(failure) = generation else { break };
         if *stop.borrow() {
             // What did not start has taken nothing.
@@ -302,12 +302,11 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
             break;
         }
         let recovery = recovery(&failure);
-        match recovery.away() {
-            Some(Server::Database) => metrics.database_up.set(0),
-            Some(Server::Nats) => metrics.nats_up.set(0),
-            None => {}
-        }
+        tell_away(metrics, &recovery);
         let committed = commits(metrics) > committed;
+        if outages.begins(&recovery, ran, committed || started.elapsed() >= HEALTHY) {
+            metrics.outages.inc();
+        }
         let lost = lost_connection(&failure);
         pipeline.approach.ended(lost, committed);
         on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
@@ -324,6 +323,11 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
             metrics.resyncs(recovery.cause).inc();
         }
         waits_for = waits.then_some(recovery.cause);
+        stays = recovery.stays();
+        if stays && !started_well(&failure) {
+            // What a start is refused for is mended once one is not.
+            on_trial = false;
+        }
         let reason = chain(&failure);
         placement = match recovery.action {
             Action::Recreate => Placement::Recreate,
@@ -342,8 +346,6 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
                 ASK_AGAIN
             }
             Action::Hold { remedy } => {
-                // What was paused has not failed: it runs as soon as it is resumed.
-                on_trial = false;
                 status.set_state(State::Paused { reason, remedy });
                 ASK_TO_GO_ON
             }
@@ -370,6 +372,34 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     }
     status.set_state(State::Stopped);
     ended
+}
+
+fn tell_away(metrics: &PipelineMetrics, recovery: &Recovery) {
+    match recovery.away() {
+        Some(Server::Database) => metrics.database_up.set(0),
+        Some(Server::Nats) => metrics.nats_up.set(0),
+        None => {}
+    }
+}
+
+/// Tells outages from the attempts that each of them takes.
+#[derive(Debug, Default)]
+struct Outages {
+    /// What stopped it is told already.
+    told: bool,
+    /// Somebody took the shard: an operator who pauses it, or another daemon, does that without a failure.
+    taken: bool,
+}
+
+impl Outages {
+    /// Whether one begins with the failure of a generation that `ran`, and did `well` before.
+    fn begins(&mut self, recovery: &Recovery, ran: bool, well: bool) -> bool {
+        let taken = ran && !self.taken && recovery.cause == "lost_epoch";
+        let begins = ran && (well || !self.told) && !taken && recovery.is_failure();
+        self.told = begins || (self.told && !well);
+        self.taken = taken || (self.taken && !recovery.stays());
+        begins
+    }
 }
 
 /// Waits after a flood until dead letters are accepted, the pipeline is resumed, or the rules of a table have

@@ -157,7 +157,6 @@ impl Writer {
                         acks.send(Ack { committed, reply }).await.ok();
                     }
                     let bytes = batch.bytes();
-                    self.metrics.buffered_bytes.sub(gauge_value(bytes as u64));
                     batch.clear(self.keep);
                     self.held.written(bytes);
                     // Nobody waits for an emptied batch: it is only spared an allocation.
@@ -378,14 +377,14 @@ impl Writer {
         metrics.commit_seconds.observe(took.as_secs_f64());
         memory.fit.took(took, self.step_timeout);
         let mut decoded = 0;
-        for (table, (counter, rows)) in metrics.rows.iter().zip(&batch.rows.tables).enumerate() {
+        for (table, (handles, rows)) in metrics.tables.each().iter().zip(&batch.rows.tables).enumerate() {
             let range = rows.of_messages(&poisoned.part);
             decoded += range.len();
             let taken = |row: &&Row| !poisoned.excluded.holds(table, row);
             let sent = rows.rows[range.clone()].iter().filter(taken).count() as u64;
             let Unstored { skipped, left_out } = copied.of(table);
-            counter.inc_by(sent.saturating_sub(skipped + left_out));
-            metrics.rows_left_out[table].inc_by(left_out);
+            handles.rows.inc_by(sent.saturating_sub(skipped + left_out));
+            handles.left_out.inc_by(left_out);
             if left_out > 0 && memory.first_left_out(table) {
                 let (pipeline, table) = (&self.place.pipeline, &self.targets[table].name);
                 tracing::warn!(pipeline, table, rows = left_out, "a trigger of the table leaves rows out");
@@ -399,7 +398,7 @@ impl Writer {
         #[expect(clippy::cast_precision_loss, reason = "a count of rows in memory")]
         metrics.batch_rows.observe(decoded as f64);
         for letter in &poisoned.letters {
-            metrics.dead_letters(letter.kind).inc();
+            metrics.dead_letter(letter.kind);
             self.status.note_dead_letter(letter);
             self.warn(letter, "a message became a dead letter");
         }
@@ -413,10 +412,9 @@ impl Writer {
             target.merging = target.merging.saturating_sub(1);
         }
         let latency = metrics.publish_to_commit_seconds.local();
-        let now = jiff::Timestamp::now().as_nanosecond();
+        let now = metrics.clock.read();
         for message in messages {
-            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a latency")]
-            latency.observe((now - i128::from(message.timestamp_ns)).max(0) as f64 / 1e9);
+            latency.observe(now.age(message.timestamp_ns));
         }
         latency.flush();
         metrics.committed_to(self.checkpoint);

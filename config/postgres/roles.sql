@@ -34,6 +34,7 @@ GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.checkpoints TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.losses TO jetcopy_writer;
 GRANT SELECT, INSERT, DELETE ON jetcopy.milestones TO jetcopy_writer;
+GRANT SELECT, INSERT, UPDATE ON jetcopy.tallies TO jetcopy_writer;
 GRANT INSERT ON jetcopy.dead_letters TO jetcopy_writer;
 -- To look after the store. Without TimescaleDB the owner of the tables does that: let `jetcopy maintain` run as a member of
 -- jetcopy_owner every few minutes.

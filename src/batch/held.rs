@@ -4,6 +4,7 @@
 //! there is no room beside them. Where nothing else is held there is room for any message that is no poison, so that
 //! reading never stands still for good.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -13,14 +14,19 @@ use tokio::sync::Notify;
 pub struct Held {
     limit: usize,
     bytes: AtomicUsize,
+    /// What the reader holds besides.
+    filling: AtomicUsize,
+    /// Both, for whoever looks on.
+    shown: Arc<AtomicUsize>,
     all_written: Notify,
 }
 
 impl Held {
-    /// Nothing, where `limit` bytes may be.
+    /// Nothing, where `limit` bytes may be. What is held is told to `shown`, which is 0.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, bytes: AtomicUsize::new(0), all_written: Notify::new() }
+    pub fn new(limit: usize, shown: Arc<AtomicUsize>) -> Self {
+        let (bytes, filling) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, bytes, filling, shown, all_written: Notify::new() }
     }
 
     /// Bytes that rows of a message of `message` bytes may take in a batch that holds `filling`; any number in the only one
@@ -39,13 +45,23 @@ impl Held {
         bytes > self.limit / 2
     }
 
+    /// The reader holds so much that it has not sent.
+    pub fn fills(&self, bytes: usize) {
+        let before = self.filling.swap(bytes, Ordering::Relaxed);
+        // Wraps where it is less than before.
+        self.shown.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+
     /// Counts a batch that is sent.
     pub fn sent(&self, bytes: usize) {
+        self.fills(0);
+        self.shown.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
     /// Counts a batch that is written.
     pub fn written(&self, bytes: usize) {
+        self.shown.fetch_sub(bytes, Ordering::Relaxed);
         if self.bytes.fetch_sub(bytes, Ordering::AcqRel) == bytes {
             self.all_written.notify_one();
         }
@@ -65,7 +81,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_held_takes_room_until_it_is_written() {
-        let held = Held::new(100);
+        let held = Held::new(100, Arc::default());
         assert_eq!((held.room(0, 200), held.room(1, 9)), (usize::MAX, 90));
         held.sent(60);
         held.sent(30);

@@ -3,6 +3,7 @@
 //! Guarantees: it says whom it asked, and changes nothing. The daemon's own numbers are shown as they come; fields that
 //! this version does not know are passed on in `--json`.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::{Failure, columns};
 use crate::config::Config;
+use crate::leftover;
 use crate::outside;
+use crate::recovery::chain;
 use crate::terminal;
 
 pub mod fetch;
@@ -34,8 +37,14 @@ pub struct Args {
 /// Runs the command; what it finds goes to standard output.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
+    // Once: nobody leaves one while this looks.
+    let left = leftover::list(config, &[]).await;
     loop {
-        let seen = look(config).await;
+        let mut seen = look(config).await;
+        match &left {
+            Ok(left) => seen["leftover_durables"] = json!(left),
+            Err(error) => seen["leftover_durables_unknown"] = chain(error).into(),
+        }
         let text = seen.to_string() + "\n";
         let text = if args.json { terminal::json(&text).into_owned() } else { table(&seen) };
         let mut out = io::stdout().lock();
@@ -96,6 +105,19 @@ fn table(seen: &Value) -> String {
     out += &columns::render(HEADER, RIGHT, &rows);
     for pipeline in pipelines {
         out += &trouble(pipeline);
+    }
+    for left in seen["leftover_durables"].as_array().into_iter().flatten() {
+        let (durable, stream, pipeline) =
+            (text(&left["durable"]), text(&left["stream"]), text(&left["pipeline"]));
+        let what = left["kept"].as_str().map_or_else(
+            || "`jetcopy remove-durables` removes it".to_owned(),
+            |kept| format!("it stays: {kept}"),
+        );
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "left over: durable {durable} on stream {stream}, of pipeline {pipeline}, which is not configured; {what}"
+        );
     }
     out
 }

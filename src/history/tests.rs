@@ -40,7 +40,7 @@ fn a_sample_holds_the_rates_since_the_one_before() {
     let frames = daemon.add("frames");
     daemon.sample();
     frames.messages.inc_by(5_000);
-    frames.rows[0].inc_by(10_000);
+    frames.tables.each()[0].rows.inc_by(10_000);
     frames.commits.committed.inc_by(2);
     frames.commit_seconds.observe(0.02);
     frames.commit_seconds.observe(0.04);
@@ -61,7 +61,7 @@ fn no_more_than_a_quarter_of_an_hour_is_kept() {
     let mut daemon = Daemon::new();
     let frames = daemon.add("frames");
     for _ in 0..KEPT + 20 {
-        frames.dead_letters("range").inc();
+        frames.dead_letter("range");
         daemon.sample();
     }
     let series = daemon.series();

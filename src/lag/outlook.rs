@@ -14,15 +14,16 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context, ContextBuil
 use async_nats::jetstream::stream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use super::{Lag, PROBE_TIMEOUT, oldest, position};
+use super::{Lag, PROBE_TIMEOUT, Stands, oldest, position};
+use crate::clock;
 use crate::config::{self, Config};
-use crate::metrics::{Known, PipelineMetrics, gauge_value};
+use crate::metrics::PipelineMetrics;
 use crate::nats;
 use crate::pipeline::Pipeline;
 use crate::status::{PipelineStatus, State};
 
-/// How often it is looked whether a generation probes, and probed where none does. Slower than a generation's own
-/// probes: a pipeline that stands still for hours is not worth more.
+/// How often it is looked whether a generation probes, and probed where none does; and once as soon as one has ended. Slower
+/// than a generation's own probes: a pipeline that stands still for hours is not worth more.
 const LOOK: Duration = Duration::from_secs(4);
 
 /// How long an answer may take before the next look asks anew.
@@ -64,7 +65,10 @@ impl Outlook {
         let mut timer = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            timer.tick().await;
+            tokio::select! {
+                _ = timer.tick() => {}
+                () = lag.ended.notified() => timer.reset(),
+            }
             if !lag.is_unwatched() {
                 (connection, answered) = (None, Instant::now());
                 continue;
@@ -101,7 +105,8 @@ async fn look(
     lag: &Lag,
     metrics: &PipelineMetrics,
 ) -> Option<()> {
-    let stream = context.get_stream(&pipeline.stream).await.ok()?;
+    let info = clock::stream_info(client, &pipeline.stream, &metrics.clock).await.ok()?;
+    let stream = context.get_stream_no_info(&pipeline.stream).await.ok()?;
     let durable = match stream.consumer_info(&pipeline.durable_name()).await {
         Ok(info) => Some(info),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
@@ -117,30 +122,27 @@ async fn look(
         (None, floor) => floor,
     };
     let oldest = match read {
-        Some(read) => oldest(client, stream.cached_info(), pipeline, read).await.ok(),
+        Some(read) => oldest(client, &info, pipeline, read).await.ok(),
         None => None,
     };
     let backlog = match (oldest, read, &durable) {
         (Some(None), ..) => Some(0),
-        (_, Some(read), durable) => backlog(&stream.cached_info().state, pipeline, read, durable.as_ref()),
+        (_, Some(read), durable) => backlog(&info.state, pipeline, read, durable.as_ref()),
         (_, None, _) => None,
     };
     // A generation may have begun meanwhile: its own numbers are better.
     if lag.is_unwatched() {
-        if let Some(Some(oldest)) = oldest {
-            lag.waits_from(oldest);
+        let oldest = oldest.flatten();
+        if let Some(oldest) = oldest {
+            lag.waits_from(oldest.timestamp_ns);
         }
-        let known = |gauge: &Known, count: Option<u64>| match count {
-            Some(count) => gauge.set(gauge_value(count)),
-            None => gauge.forget(),
-        };
-        known(&metrics.pending_messages, durable.as_ref().map(|durable| durable.num_pending));
-        let unacknowledged = durable.as_ref().map(|durable| durable.num_ack_pending as u64);
-        known(&metrics.ack_pending_messages, unacknowledged);
+        metrics.pending_messages.know(durable.as_ref().map(|durable| durable.num_pending));
+        metrics.ack_pending_messages.know(durable.as_ref().map(|durable| durable.num_ack_pending as u64));
         // What was delivered and not committed will be delivered again: nothing is on its way.
         metrics.in_flight_messages.set(0);
         metrics.uncommitted_messages.set(0);
-        position(stream.cached_info(), backlog, read, lag, metrics);
+        let first = oldest.map(|oldest| oldest.sequence);
+        position(&info, &Stands { backlog, read, first }, lag, metrics);
     }
     Some(())
 }

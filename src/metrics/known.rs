@@ -27,6 +27,19 @@ impl Known {
         self.0.set(value);
     }
 
+    /// It is that count, where it is known.
+    pub fn know(&self, count: Option<u64>) {
+        match count {
+            Some(count) => self.set(super::gauge_value(count)),
+            None => self.forget(),
+        }
+    }
+
+    /// The same of seconds.
+    pub fn know_seconds(&self, seconds: Option<f64>) {
+        self.set_seconds(seconds.unwrap_or(f64::NAN));
+    }
+
     /// It is not known any more.
     pub fn forget(&self) {
         self.0.set(f64::NAN);

@@ -65,13 +65,17 @@ impl PipelineMetrics {
 
     /// A generation has ended: what it had in memory is gone, and the server has it yet to deliver.
     pub fn ended(&self) {
-        self.buffered_bytes.set(0);
+        // Nobody counts with this one.
+        drop(self.buffered.begin());
         // It committed some since the last probe, or all.
         let (last, at) = (self.stream_last_sequence.get(), self.checkpoint_sequence.get());
         if let (Some(backlog), Some(last), Some(at), false) =
             (self.backlog.get(), last, at, self.counts_elsewhere())
         {
-            self.backlog.set(backlog.min((last - at).max(0)));
+            let backlog = backlog.min((last - at).max(0));
+            self.backlog.set(backlog);
+            // What was on its way will be delivered again.
+            self.pending_messages.set(backlog);
         }
         for gauge in [&self.in_flight_messages, &self.uncommitted_messages] {
             if gauge.get().is_some() {

@@ -7,10 +7,12 @@ use crate::marker::Marker;
 fn filled() -> (Metrics, PipelineMetrics) {
     let metrics = Metrics::new();
     let pipeline = metrics.pipeline("frames", "frames-0", "FRAMES", &["frame_metadata", "detection_events"]);
-    pipeline.rows[1].inc_by(7);
+    pipeline.tables.each()[1].rows.inc_by(7);
+    pipeline.recorded(&[]);
     pipeline.resyncs("start").inc();
-    pipeline.dead_letters("malformed").inc_by(2);
-    pipeline.dead_letters("range").inc();
+    for kind in ["malformed", "malformed", "range"] {
+        pipeline.dead_letter(kind);
+    }
     pipeline.passed_over(Marker::Removed).inc();
     pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
     pipeline.set_state("running", &["starting", "running"]);

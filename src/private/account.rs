@@ -35,12 +35,21 @@ pub enum Need {
     Data,
     /// A network beside the loopback one.
     Network,
+    /// Debian's `libfaketime`, which shows a program another time.
+    Faketime,
 }
 
 impl Need {
     /// All of them.
-    const ALL: [Self; 6] =
-        [Self::TimescaleDb, Self::PgBouncer, Self::Systemd, Self::Mount, Self::Data, Self::Network];
+    const ALL: [Self; 7] = [
+        Self::TimescaleDb,
+        Self::PgBouncer,
+        Self::Systemd,
+        Self::Mount,
+        Self::Data,
+        Self::Network,
+        Self::Faketime,
+    ];
 
     /// As `JETCOPY_REQUIRE` and the summary have it.
     #[must_use]
@@ -52,6 +61,7 @@ impl Need {
             Self::Mount => "mount",
             Self::Data => "data",
             Self::Network => "network",
+            Self::Faketime => "faketime",
         }
     }
 }
@@ -128,7 +138,7 @@ mod tests {
         for need in Need::ALL {
             assert!(!requires("", need));
             assert!(requires(need.name(), need));
-            assert!(requires("data, timescaledb,pgbouncer ,systemd,mount", need));
+            assert!(requires("data, timescaledb,pgbouncer ,systemd,mount,network,faketime", need));
         }
         assert!(!requires("timescaledb,pgbouncer", Need::Systemd));
     }

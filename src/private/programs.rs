@@ -8,6 +8,8 @@ use super::Error;
 const TOOLS: &str = ".tools/venv/bin";
 /// Where it unpacks Debian's packages that would start a service if they were installed.
 const UNPACKED: &str = ".tools/debian/usr/bin";
+/// The same for libraries.
+const UNPACKED_LIBRARIES: &str = ".tools/debian/usr/lib";
 /// The same for programs that Debian keeps for administrators.
 const UNPACKED_SYSTEM: &str = ".tools/debian/usr/sbin";
 /// Where Debian's packages put each major version of PostgreSQL.
@@ -72,6 +74,18 @@ pub(super) fn postgres_exporter() -> Result<PathBuf, Error> {
 /// Debian's `node_exporter`.
 pub(super) fn node_exporter() -> Result<PathBuf, Error> {
     monitor("prometheus-node-exporter", "JETCOPY_NODE_EXPORTER")
+}
+
+/// Debian's `libfaketime`, for programs with threads: `$JETCOPY_FAKETIME`, else what `make setup` unpacked, else where Debian
+/// puts it; `None` where there is none.
+#[must_use]
+pub fn faketime() -> Option<PathBuf> {
+    let library = format!("{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    std::env::var_os("JETCOPY_FAKETIME")
+        .map(PathBuf::from)
+        .or_else(|| tools(UNPACKED_LIBRARIES, &library))
+        .or_else(|| Some(Path::new("/usr/lib").join(library)))
+        .filter(|path| path.is_file())
 }
 
 fn monitor(program: &'static str, variable: &'static str) -> Result<PathBuf, Error> {

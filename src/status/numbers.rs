@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use prometheus::IntCounter;
 use serde::Serialize;
 
 use super::State;
@@ -23,17 +24,19 @@ pub struct Numbers {
     pub batch_rows: f64,
     /// Since the daemon's start.
     pub dead_letters_since_start: u64,
-    /// The same by kind.
+    /// Ever, as the database counts them, by kind.
     pub dead_letters_by_kind: BTreeMap<String, u64>,
     /// In the table now.
     pub dead_letters_in_table: Option<i64>,
     pub passed_over_by_kind: BTreeMap<String, u64>,
     pub resyncs: u64,
     pub resyncs_by_cause: BTreeMap<String, u64>,
-    pub replayed_messages: u64,
-    pub losses: u64,
-    pub lost_messages: u64,
-    pub superseded_messages: u64,
+    pub outages: u64,
+    /// Here and below, as the database counts.
+    pub replayed_messages: Option<u64>,
+    pub losses: Option<u64>,
+    pub lost_messages: Option<u64>,
+    pub superseded_messages: Option<u64>,
     pub pending_messages: Option<i64>,
     pub ack_pending_messages: Option<i64>,
     /// What the server has yet to deliver; in a pipeline that does not run, all that is not committed.
@@ -57,7 +60,7 @@ pub struct Numbers {
 
 impl Numbers {
     pub(super) fn read(metrics: &PipelineMetrics, state: &State) -> Self {
-        let dead_letters_by_kind = metrics.dead_letters_by_kind();
+        let recorded = |count: &IntCounter| metrics.is_recorded().then(|| count.get());
         let resyncs_by_cause = metrics.resyncs_by_cause();
         let pending = metrics.pending_messages.get();
         let delivers = matches!(state, State::Running | State::Stopping);
@@ -65,21 +68,22 @@ impl Numbers {
         let finite = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite());
         Self {
             messages: metrics.messages.get(),
-            rows: metrics.rows.iter().map(prometheus::IntCounter::get).sum(),
+            rows: metrics.tables.all_rows(),
             bytes: metrics.bytes.get(),
             commits: metrics.commits.committed.get() + metrics.commits.poison.get(),
             commit_seconds: metrics.commit_seconds.get_sample_sum(),
             batch_rows: metrics.batch_rows.get_sample_sum(),
-            dead_letters_since_start: dead_letters_by_kind.values().sum(),
-            dead_letters_by_kind,
+            dead_letters_since_start: metrics.dead_letters_here.get(),
+            dead_letters_by_kind: metrics.dead_letters_by_kind(),
             dead_letters_in_table: metrics.dead_letters_in_table.get(),
             passed_over_by_kind: metrics.passed_over_by_kind(),
             resyncs: resyncs_by_cause.values().sum(),
             resyncs_by_cause,
-            replayed_messages: metrics.replayed_messages.get(),
-            losses: metrics.losses.get(),
-            lost_messages: metrics.lost_messages.get(),
-            superseded_messages: metrics.superseded_messages.get(),
+            outages: metrics.outages.get(),
+            replayed_messages: recorded(&metrics.replayed_messages),
+            losses: recorded(&metrics.losses),
+            lost_messages: recorded(&metrics.lost_messages),
+            superseded_messages: recorded(&metrics.superseded_messages),
             pending_messages: pending,
             ack_pending_messages: metrics.ack_pending_messages.get(),
             undelivered_messages: if delivers { pending } else { metrics.backlog.get() },
@@ -93,7 +97,7 @@ impl Numbers {
             headroom_seconds: finite(metrics.headroom_seconds.seconds()),
             catch_up_seconds: finite(metrics.catch_up_seconds.seconds()),
             stage_seconds: metrics.stages.seconds(),
-            buffered_bytes: metrics.buffered_bytes.get(),
+            buffered_bytes: metrics.buffered.get(),
             database_up: metrics.database_up.get().map(|up| up == 1),
             nats_up: metrics.nats_up.get().map(|up| up == 1),
         }

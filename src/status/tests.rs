@@ -114,7 +114,7 @@ fn down_since_is_when_it_ran_last_through_all_attempts() {
 #[test]
 fn a_snapshot_shows_the_numbers_of_the_metrics() {
     let (_, registry, status) = status();
-    status.metrics.rows[0].inc_by(12);
+    status.metrics.tables.each()[0].rows.inc_by(12);
     status.metrics.checkpoint_sequence.set(34);
     status.set_state(State::Paused { reason: "no table".into(), remedy: "jetcopy migrate".into() });
     let json = serde_json::to_value(registry.snapshots()).unwrap();

@@ -36,15 +36,16 @@ impl PipelineStatus {
         metrics.untaken_fields.inc_by(times);
         let mut current = super::lock(&self.current);
         let first = current.untaken.add(tally, Timestamp::now());
-        for (handle, table) in metrics.table_messages.iter().zip(&tally.tables) {
-            handle.inc_by(table.found);
+        let tables = metrics.tables.each();
+        for (handles, table) in tables.iter().zip(&tally.tables) {
+            handles.messages.inc_by(table.found);
         }
         if tally.tables.iter().any(|table| table.columns.is_some()) {
-            for (handle, unfilled) in metrics.unfilled_columns.iter().zip(current.untaken.unfilled()) {
-                handle.set(gauge_value(unfilled as u64));
+            for (handles, unfilled) in tables.iter().zip(current.untaken.unfilled()) {
+                handles.unfilled.set(gauge_value(unfilled as u64));
             }
         }
-        drop(current);
+        drop((tables, current));
         if first {
             let fields: Vec<_> = tally.fields.iter().map(|(name, _)| shown(name)).collect();
             let (pipeline, shard, fields) = (&self.name, &self.shard, fields.join(", "));

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use crate::config;
+use crate::leftover::Mark;
 
 /// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written, and one
 /// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
@@ -168,7 +169,8 @@ impl Known {
     }
 }
 
-/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence 1.
+/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence 1, and its
+/// metadata say whose it is by `mark`.
 pub async fn place(
     client: &async_nats::Client,
     stream: &Stream,
@@ -176,12 +178,13 @@ pub async fn place(
     checkpoint: u64,
     placement: Placement,
     known: &Known,
+    mark: &Mark,
 ) -> Result<PullConsumer, Error> {
     let durable = pipeline.durable_name();
     let start = checkpoint + 1;
     // The server of the durable may be another than the one that is connected to, and older.
     let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
-    let wanted = wanted(stream, pipeline, known);
+    let wanted = Config { metadata: mark.metadata(), ..wanted(stream, pipeline, known) };
     let found = find(stream, pipeline).await?;
     found.as_ref().map_or(Ok(()), refuse_paused)?;
     if can_reset
@@ -189,7 +192,9 @@ pub async fn place(
         && placement == Placement::Reset
         && let Some(found) = &found
     {
-        let usable = found.config.deliver_policy == DeliverPolicy::All && matches(&found.config, &wanted);
+        let usable = found.config.deliver_policy == DeliverPolicy::All
+            && matches(&found.config, &wanted)
+            && mark.is_on(&found.config.metadata);
         if !usable {
             tracing::warn!(durable, "the durable is not configured as jetcopy does it, creating it anew");
         } else if let Some(waiting) = reset(stream, &durable, start, known).await? {
@@ -310,7 +315,10 @@ async fn create(stream: &Stream, mut config: Config, known: &Known) -> Result<Pu
 }
 
 /// The durable as it is, where there is one.
-pub async fn find(stream: &Stream, pipeline: &config::Pipeline) -> Result<Option<consumer::Info>, Error> {
+pub async fn find<I>(
+    stream: &Stream<I>,
+    pipeline: &config::Pipeline,
+) -> Result<Option<consumer::Info>, Error> {
     let durable = pipeline.durable_name();
     match stream.consumer_info(&durable).await {
         Ok(info) => Ok(Some(info)),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::*;
 
 use crate::config;
+use crate::leftover::Mark;
 use crate::private::PrivateNats;
 use crate::publish::{Outgoing, publish};
 
@@ -117,9 +118,17 @@ async fn read(
     limits: Limits,
     count: usize,
 ) -> Vec<u64> {
-    let consumer = place(&world.client, &world.stream, pipeline, checkpoint, placement, &Known::default())
-        .await
-        .unwrap();
+    let consumer = place(
+        &world.client,
+        &world.stream,
+        pipeline,
+        checkpoint,
+        placement,
+        &Known::default(),
+        &Mark::default(),
+    )
+    .await
+    .unwrap();
     let mut subscription =
         Subscription::start(&world.connection().await, &consumer, checkpoint, Arc::default(), limits)
             .await
@@ -152,8 +161,17 @@ async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_els
 #[tokio::test]
 async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
     let (world, pipeline) = (stream_with("END", 5, 10).await, pipeline("END"));
-    let consumer =
-        place(&world.client, &world.stream, &pipeline, 5, Placement::Reset, &Known::default()).await.unwrap();
+    let consumer = place(
+        &world.client,
+        &world.stream,
+        &pipeline,
+        5,
+        Placement::Reset,
+        &Known::default(),
+        &Mark::default(),
+    )
+    .await
+    .unwrap();
     let mut subscription =
         Subscription::start(&world.connection().await, &consumer, 5, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
@@ -164,16 +182,34 @@ async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
 #[tokio::test]
 async fn a_pull_request_of_another_client_takes_nothing_away() {
     let (world, pipeline) = (stream_with("ZOMBIE", 0, 10).await, pipeline("ZOMBIE"));
-    let consumer =
-        place(&world.client, &world.stream, &pipeline, 0, Placement::Reset, &Known::default()).await.unwrap();
+    let consumer = place(
+        &world.client,
+        &world.stream,
+        &pipeline,
+        0,
+        Placement::Reset,
+        &Known::default(),
+        &Mark::default(),
+    )
+    .await
+    .unwrap();
     let mut zombie = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
     assert!(zombie.next().now_or_never().is_none());
     // Its pull request has reached the server.
     while consumer.get_info().await.unwrap().num_waiting == 0 {
         tokio::task::yield_now().await;
     }
-    let placed =
-        place(&world.client, &world.stream, &pipeline, 0, Placement::Reset, &Known::default()).await.unwrap();
+    let placed = place(
+        &world.client,
+        &world.stream,
+        &pipeline,
+        0,
+        Placement::Reset,
+        &Known::default(),
+        &Mark::default(),
+    )
+    .await
+    .unwrap();
     let mut subscription =
         Subscription::start(&world.connection().await, &placed, 0, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
@@ -186,8 +222,17 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
 #[tokio::test]
 async fn a_second_puller_on_the_durable_is_a_breach() {
     let (world, pipeline) = (stream_with("SECOND", 0, 10).await, pipeline("SECOND"));
-    let consumer =
-        place(&world.client, &world.stream, &pipeline, 0, Placement::Reset, &Known::default()).await.unwrap();
+    let consumer = place(
+        &world.client,
+        &world.stream,
+        &pipeline,
+        0,
+        Placement::Reset,
+        &Known::default(),
+        &Mark::default(),
+    )
+    .await
+    .unwrap();
     let mut subscription =
         Subscription::start(&world.connection().await, &consumer, 0, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());

@@ -22,6 +22,7 @@ use crate::metrics;
 use crate::milestones;
 use crate::postgres::sqlstate::{Decision, Step, decide, relation};
 use crate::pulse::copy_deadline;
+use crate::tally::{self, Event};
 
 /// What one attempt to write a part of a batch came to.
 pub(super) enum Attempt {
@@ -91,6 +92,12 @@ impl Writer {
             after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
             accepted: poisoned.uses(),
         };
+        let kinds = poisoned.letters.iter().map(|letter| letter.kind);
+        along.after.push_str(&tally::add_letters(&self.place.shard, kinds));
+        let superseded = batch.superseded(part);
+        if let Some((.., messages)) = superseded {
+            along.after.push_str(&tally::add(&self.place.shard, Event::Superseded, "", 1, messages));
+        }
         let milestone = self.milestone.is_due();
         if milestone {
             along.after.push_str(&milestones::add(&self.place.shard, last.sequence, last.timestamp_ns));
@@ -128,7 +135,6 @@ impl Writer {
                 .map_err(Error::DeadLetters)?;
             self.progress.step();
         }
-        let superseded = batch.superseded(part);
         if let Some(superseded) = superseded.filter(|_| self.records_superseded) {
             self.record_superseded(superseded).await?;
         }
@@ -169,6 +175,7 @@ impl Writer {
         let answers = within(self.step_timeout, "record a loss", recorded).await?;
         if checkpoint::answer(&answers, loss::NEW_LOSS).is_some() {
             self.metrics.losses.inc();
+            self.metrics.newest.is_now(Event::Loss);
             let (first, last, messages) = superseded;
             tracing::error!(
                 pipeline = self.place.pipeline,

@@ -1,8 +1,9 @@
 //! What is shown is true, or said to be unknown: in each state that a pipeline can be in.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres, Stop};
+use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop};
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
@@ -32,6 +33,12 @@ async fn watched(daemon: &Daemon, what: &str, enough: impl Fn(&[Value]) -> bool)
 fn values(seen: &[Value], field: &str) -> usize {
     let known = seen.iter().map(|status| &status[field]).filter(|value| !value.is_null());
     known.map(Value::to_string).collect::<BTreeSet<_>>().len()
+}
+
+/// Whether a pipeline that waits for a person has looked again whether they came.
+fn looks_again(seen: &[Value]) -> bool {
+    let looks = |status: &Value| status["resyncs"].as_u64();
+    looks(seen.last().unwrap()) > looks(&seen[0])
 }
 
 /// Messages that are not committed, as `/status` adds up to.
@@ -116,16 +123,15 @@ async fn a_stream_that_was_made_anew_shows_its_own_end_and_all_of_it_as_waiting(
     world.publish("a", (1..=50).map(event)).await;
     eventually("the pipeline to halt", || async { daemon.status()["state"] == "halted" }).await;
     eventually("what waits", || async { waiting(&daemon.status()) == Some(50) }).await;
-    // In between it starts, and halts again.
-    let halts_again = |seen: &[Value]| {
-        let started = seen.iter().position(|status| status["state"] != "halted");
-        started.is_some_and(|started| seen[started..].iter().any(|status| status["state"] == "halted"))
-    };
-    for status in watched(&daemon, "it to halt again", halts_again).await {
+    for status in watched(&daemon, "another look", looks_again).await {
         let shown = (&status["checkpoint_sequence"], &status["stream_last_sequence"], waiting(&status));
         assert_eq!(shown, (&json!(1_000), &json!(50), Some(50)), "{status:#}");
         assert!(status["behind_seconds"].as_f64() > Some(0.0), "{status:#}");
-        assert_eq!(status["headroom_sequences"], 0, "{status:#}");
+        assert_eq!(
+            (&status["headroom_sequences"], &status["state"]),
+            (&json!(0), &json!("halted")),
+            "{status:#}"
+        );
     }
     daemon.kill();
     // The lease of the daemon that was killed ends by itself.
@@ -145,12 +151,43 @@ async fn a_pipeline_that_never_ran_knows_what_waits_for_it() {
     world.publish("a", (1..=70).map(event)).await;
     let daemon = Daemon::start(&world.config(EVENTS));
     daemon.says("pipeline is paused").await;
-    let first = daemon.status();
-    assert_eq!((&first["nats_up"], &first["behind_seconds"]), (&Value::Null, &Value::Null), "{first:#}");
-    assert_eq!(daemon.get("/metrics").1.matches("jetcopy_nats_up{").count(), 0);
+    for status in watched(&daemon, "NATS to be met", |seen| seen.last().unwrap()["nats_up"] == true).await {
+        assert!(status["nats_up"] != false && status["behind_seconds"].as_f64() != Some(0.0), "{status:#}");
+    }
     let status = known(&daemon, "paused").await;
     assert_eq!((waiting(&status), &status["nats_up"]), (Some(70), &json!(true)), "{status:#}");
     assert!(status["behind_seconds"].as_f64() > Some(0.0), "{status:#}");
+    // Also while it looks again, every ten seconds: an alert would resolve and fire anew.
+    for status in watched(&daemon, "another look", looks_again).await {
+        assert_eq!((&status["state"], &status["nats_up"]), (&json!("paused"), &json!(true)), "{status:#}");
+    }
+    world.database.batch_execute(TABLE).await.unwrap();
+    oracle(&world, &daemon, "events", "events", event(71)).await;
+    assert_eq!(daemon.status()["state"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_beginning_of_an_outage_a_pipeline_is_behind_by_what_comes_in() {
+    let mut postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let mut world = World::with_postgres(&postgres).await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", [event(1)]).await;
+    world.drained("events", &daemon).await;
+    postgres.stop(Stop::Fast);
+    world.publish("a", [event(2)]).await;
+    let published = Instant::now();
+    while published.elapsed() < Duration::from_secs(10) {
+        let (waited, status) = (published.elapsed().as_secs_f64(), daemon.status());
+        let behind = status["behind_seconds"].as_f64();
+        // It is looked every four seconds.
+        assert!(behind.is_none_or(|behind| behind + 5.0 > waited), "after {waited} s: {status:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    postgres.start_again().unwrap();
+    world.reconnect().await;
+    oracle(&world, &daemon, "events", "events", event(3)).await;
+    assert_eq!(daemon.metric("jetcopy_outages_total", ""), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +268,7 @@ async fn what_nats_no_longer_tells_is_unknown_and_what_waited_goes_on_waiting() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_have_two_counts_that_are_the_same_wherever_they_are_shown() {
+async fn the_counts_of_dead_letters_are_the_same_wherever_they_are_shown() {
     let world = world().await;
     let config = world.config(EVENTS);
     let daemon = Daemon::start(&config);
@@ -246,7 +283,8 @@ async fn dead_letters_have_two_counts_that_are_the_same_wherever_they_are_shown(
     };
     eventually("both counts", || async { counts(&daemon.status()) == (Some(4), Some(1)) }).await;
     assert_eq!(daemon.metric("jetcopy_dead_letters_in_table", ""), 4);
-    assert_eq!(daemon.metric("jetcopy_dead_letters_total", "kind=\"malformed\""), 1);
+    assert_eq!(daemon.metric("jetcopy_dead_letters_total", "kind=\"malformed\""), 4);
+    assert_eq!(daemon.status()["dead_letters_by_kind"]["malformed"], 4);
     daemon.kill();
     let seen = world.run(&config, &["status", "--json"]).await.objects().remove(0);
     assert_eq!(counts(&seen["pipelines"][0]), (Some(4), None), "{seen:#}");

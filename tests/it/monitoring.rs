@@ -7,6 +7,7 @@ mod dashboards;
 mod db_monitor;
 mod documents;
 mod faults;
+mod ordinary;
 mod promql;
 mod run;
 mod stack;

@@ -24,7 +24,7 @@ mod update;
 const OLDEST_VERSION: i32 = 14;
 
 /// What the daemon does with its own tables.
-const OWN_PRIVILEGES: [(&str, &str); 10] = [
+const OWN_PRIVILEGES: [(&str, &str); 13] = [
     ("jetcopy.checkpoints", "SELECT"),
     ("jetcopy.checkpoints", "INSERT"),
     ("jetcopy.checkpoints", "UPDATE"),
@@ -35,6 +35,9 @@ const OWN_PRIVILEGES: [(&str, &str); 10] = [
     ("jetcopy.milestones", "SELECT"),
     ("jetcopy.milestones", "INSERT"),
     ("jetcopy.milestones", "DELETE"),
+    ("jetcopy.tallies", "SELECT"),
+    ("jetcopy.tallies", "INSERT"),
+    ("jetcopy.tallies", "UPDATE"),
 ];
 
 /// Place of what concerns the database as a whole.

@@ -220,7 +220,7 @@ class Pipeline {
     tiles.batch.show(recent.batch_rows === null ? "—" : `${count(recent.batch_rows)} rows`, "mean, over all tables");
     const { dead_letters_in_table: letters, dead_letters_since_start: fresh } = status;
     const kinds = listed(status.dead_letters_by_kind);
-    const newer = `in the table; ${count(fresh)} since the start${kinds ? `: ${kinds}` : ""}`;
+    const newer = `in the table; ${count(fresh)} since the start${kinds ? `; ever ${kinds}` : ""}`;
     tiles.letters.show(letters === null ? "—" : count(letters), newer, letters > 0 || fresh > 0 ? "warn" : "");
     tiles.resyncs.show(count(status.resyncs), listed(status.resyncs_by_cause));
     const { stream_first_sequence: first, stream_last_sequence: end, checkpoint_sequence: at } = status;

@@ -18,9 +18,8 @@ fn reference() -> String {
     let metrics = Metrics::new();
     let pipeline = metrics.pipeline("p", "s", "S", &["t"]);
     pipeline.resyncs("start").inc();
-    pipeline.dead_letters("malformed").inc();
+    pipeline.recorded(&[]);
     pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
-    pipeline.passed_over(jetcopy::marker::Marker::Deleted).inc();
     let _status = jetcopy::status::Registry::default().add("p", "s", "S", pipeline);
     let text = metrics.render();
     let kinds: BTreeMap<&str, &str> =

@@ -14,13 +14,15 @@ use crate::support::{Daemon, EVENTS, Load, event, eventually};
 
 /// What is scaled so that minutes become seconds: waits, ranges, and thresholds that are times. Ranges stay long beside the
 /// time between two scrapes, of which a loaded machine misses some.
-const SCALED: [(&str, &str); 12] = [
+const SCALED: [(&str, &str); 14] = [
     ("[5m]", "[20s]"),
     ("[15m]", "[40s]"),
     ("for: 1m", "for: 1s"),
     ("for: 2m", "for: 1s"),
     ("for: 5m", "for: 2s"),
     ("jetcopy_behind_seconds > 60", "jetcopy_behind_seconds > 3"),
+    ("{event=\"dead_letter\"} < 300", "{event=\"dead_letter\"} < 20"),
+    ("\"} < 900", "\"} < 20"),
     ("jetcopydb_losses_newest_age_seconds < 900", "jetcopydb_losses_newest_age_seconds < 20"),
     ("state!=\"disabled\"}) > 900", "state!=\"disabled\"}) > 3"),
     ("jetcopydb_replica_lag_seconds > 60", "jetcopydb_replica_lag_seconds > 5"),
@@ -205,13 +207,22 @@ async fn slow_trigger(watch: &mut Watch) {
 
 async fn daemon_away(watch: &mut Watch, config: &Path) {
     let expected = watch.before(["JetcopyDown"]).await;
+    let first = watch.before(["JetcopyDeadLettersRising"]).await;
     watch.stack.daemon = None;
     watch.fire(&expected).await;
+    // Of its first second, before anybody asks.
+    let letters =
+        async |watch: &Watch| watch.stack.world.count("SELECT count(*) FROM jetcopy.dead_letters").await;
+    let before = letters(watch).await;
+    watch.stack.world.publish("bad", ["not MessagePack"]).await;
     let daemon = Daemon::start(config);
     daemon.says("pipeline is running").await;
+    eventually("the letter", || async { letters(watch).await > before }).await;
     watch.stack.scrape_daemon(&daemon);
     watch.stack.daemon = Some(daemon);
+    watch.fire(&first).await;
     watch.clear(expected).await;
+    watch.clear(first).await;
 }
 
 async fn exporters(watch: &mut Watch) {

@@ -93,7 +93,13 @@ impl Stack {
 
     /// Lets Prometheus scrape a daemon that was started anew, and so at another address.
     pub(super) fn scrape_daemon(&self, daemon: &Daemon) {
-        target(&self.world, "jetcopy", &daemon.http_address());
+        self.scrape_daemons(&[daemon]);
+    }
+
+    /// The same for several.
+    pub(super) fn scrape_daemons(&self, daemons: &[&Daemon]) {
+        let addresses: Vec<String> = daemons.iter().map(|daemon| daemon.http_address()).collect();
+        target(&self.world, "jetcopy", &addresses.join("\", \""));
     }
 
     /// What Prometheus answers to a path of its API, which must be success.

@@ -1,0 +1,211 @@
+//! Durables of pipelines that are no longer configured: a pipeline that is removed or renamed leaves its own behind.
+//!
+//! Guarantees: only what jetcopy marked as its own when it made it is looked at, and what this configuration names is never
+//! among it. What may be another daemon's is never removed: one that somebody pulls from, whose shard somebody holds or has
+//! paused, or that belongs to another database. A durable is a cursor: the position lies in the database, and a
+//! pipeline that is configured again makes itself another.
+//!
+//! Not looked at: durables of versions that did not mark them; `nats consumer rm` removes those.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{self};
+use futures_util::TryStreamExt as _;
+use postgres_protocol::escape::escape_literal;
+use serde::Serialize;
+use tokio::time::timeout;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::config::{Config, ConnInfo, HostInfo};
+use crate::nats;
+use crate::postgres::connect;
+
+/// How the servers know the sessions.
+const CLIENT_NAME: &str = "jetcopy durables";
+
+/// How long the list of a stream's consumers may take; where it is not allowed, no answer comes.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// The key in a durable's metadata that names its pipeline.
+const PIPELINE: &str = "jetcopy.pipeline";
+/// The key that names the database.
+const DATABASE: &str = "jetcopy.database";
+
+/// A durable whose pipeline this configuration does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// Its stream.
+    pub stream: String,
+    /// Its name.
+    pub durable: String,
+    /// The pipeline that it was made for.
+    pub pipeline: String,
+    /// Messages that it holds back as not acknowledged, or has yet to deliver.
+    pub messages: u64,
+    /// Why it is not removed; `None` where it may be.
+    pub kept: Option<String>,
+}
+
+/// Why durables cannot be listed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection to NATS.
+    #[error(transparent)]
+    Nats(#[from] nats::ConnectError),
+    /// No connection to the database, where leases are.
+    #[error(transparent)]
+    Postgres(#[from] connect::ConnectError),
+    /// The database does not say who holds what.
+    #[error("cannot read the checkpoints")]
+    Checkpoints(#[from] tokio_postgres::Error),
+    /// The stream's durables cannot be listed or removed.
+    #[error("cannot {action} on stream {stream}")]
+    Stream {
+        /// What was to be done.
+        action: &'static str,
+        /// The stream.
+        stream: String,
+        /// What the client said.
+        source: async_nats::Error,
+    },
+    /// No answer.
+    #[error(
+        "the durables of stream {stream} were not listed within {} s: the user must be allowed $JS.API.CONSUMER.LIST.{stream}",
+        ANSWER.as_secs()
+    )]
+    Unanswered {
+        /// The stream.
+        stream: String,
+    },
+}
+
+/// What a durable is marked with: whose it is.
+#[derive(Debug, Clone, Default)]
+pub struct Mark(HashMap<String, String>);
+
+impl Mark {
+    /// That of a durable of `pipeline`.
+    #[must_use]
+    pub fn new(config: &Config, pipeline: &str) -> Self {
+        let own = [(PIPELINE, pipeline.to_owned()), (DATABASE, database(config))];
+        Self(own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// As it is written into a durable's metadata.
+    #[must_use]
+    pub fn metadata(&self) -> HashMap<String, String> {
+        self.0.clone()
+    }
+
+    /// Whether it is on a durable; the server adds keys of its own.
+    pub(crate) fn is_on(&self, metadata: &HashMap<String, String>) -> bool {
+        self.0.iter().all(|(key, value)| metadata.get(key) == Some(value))
+    }
+}
+
+/// The database as its address names it: hosts in one order, without who connects.
+fn database(config: &Config) -> String {
+    let Ok(info) = ConnInfo::resolve(&config.postgres.url) else { return String::new() };
+    let hosts: BTreeSet<String> = info.hosts.iter().map(HostInfo::label).collect();
+    format!("{}/{}", hosts.into_iter().collect::<Vec<_>>().join(","), info.dbname)
+}
+
+/// Lists what was left on the streams of the configuration, and on `more`.
+pub async fn list(config: &Config, more: &[String]) -> Result<Vec<Leftover>, Error> {
+    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
+    let context = jetstream::new(connection.client.clone());
+    let streams: BTreeSet<&str> = config
+        .pipelines
+        .iter()
+        .map(|pipeline| pipeline.stream.as_str())
+        .chain(more.iter().map(String::as_str))
+        .collect();
+    let mut found = Vec::new();
+    for name in streams {
+        let failed = |source: async_nats::Error| Error::Stream {
+            action: "list the durables",
+            stream: name.to_owned(),
+            source,
+        };
+        let stream = context.get_stream(name).await.map_err(|error| failed(error.into()))?;
+        let listed = timeout(ANSWER, stream.consumers().try_collect::<Vec<Info>>()).await;
+        let listed = listed.map_err(|_| Error::Unanswered { stream: name.to_owned() })?;
+        found.extend(listed.map_err(|error| failed(error.into()))?);
+    }
+    let mut left: Vec<Leftover> = found.iter().filter_map(|durable| leftover(config, durable)).collect();
+    if left.iter().any(|left| left.kept.is_none()) {
+        look_for_owners(config, &mut left).await?;
+    }
+    Ok(left)
+}
+
+/// What a durable is to this configuration; `None` where it is its own, or none of jetcopy's.
+fn leftover(config: &Config, durable: &Info) -> Option<Leftover> {
+    let metadata = &durable.config.metadata;
+    let pipeline = metadata.get(PIPELINE)?;
+    let own = |wanted: &crate::config::Pipeline| {
+        wanted.name == *pipeline
+            || (wanted.stream == durable.stream_name && wanted.durable_name() == durable.name)
+    };
+    if config.pipelines.iter().any(own) {
+        return None;
+    }
+    let elsewhere = metadata.get(DATABASE).filter(|named| **named != database(config));
+    let kept = if durable.num_waiting > 0 {
+        Some("somebody pulls from it".to_owned())
+    } else {
+        elsewhere
+            .map(|named| format!("its pipeline writes to {named}: ask with a configuration of that database"))
+    };
+    Some(Leftover {
+        stream: durable.stream_name.clone(),
+        durable: durable.name.clone(),
+        pipeline: pipeline.clone(),
+        messages: durable.num_pending + durable.num_ack_pending as u64,
+        kept,
+    })
+}
+
+/// Keeps what a daemon holds, or an operator has paused.
+async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), Error> {
+    let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
+    for left in left.iter_mut().filter(|left| left.kept.is_none()) {
+        let sql = format!(
+            "SELECT CASE WHEN lease_until > now() THEN owner END, paused_at IS NOT NULL FROM jetcopy.checkpoints \
+             WHERE pipeline = {}",
+            escape_literal(&left.pipeline)
+        );
+        for message in session.client.simple_query(&sql).await? {
+            let SimpleQueryMessage::Row(row) = message else { continue };
+            if let Some(owner) = row.get(0) {
+                left.kept = Some(format!("{owner} holds its pipeline"));
+            } else if row.get(1) == Some("t") {
+                left.kept = Some("its pipeline is paused, so somebody means to go on".to_owned());
+            }
+        }
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Removes what [`list`] found and nothing keeps. It is looked at once more: who has begun to pull meanwhile keeps it.
+pub async fn remove(config: &Config, left: &Leftover) -> Result<bool, Error> {
+    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
+    let failed = |source: async_nats::Error| Error::Stream {
+        action: "remove a durable",
+        stream: left.stream.clone(),
+        source,
+    };
+    let context = jetstream::new(connection.client.clone());
+    let stream: Stream<()> =
+        context.get_stream_no_info(&left.stream).await.map_err(|error| failed(error.into()))?;
+    let now = stream.consumer_info(&left.durable).await.map_err(|error| failed(error.into()))?;
+    if leftover(config, &now).is_none_or(|now| now.kept.is_some()) {
+        return Ok(false);
+    }
+    stream.delete_consumer(&left.durable).await.map_err(|error| failed(error.into()))?;
+    Ok(true)
+}
