@@ -246,12 +246,7 @@ impl Pipeline {
         let (emptied, emptied_in) = mpsc::channel(EMPTIED);
         let (client, asked_by) = (nats.client.clone(), nats.client.clone());
 
-        let columns = |table: &introspect::Table| {
-            let columns = table.columns.iter().map(|column| format!("{} {:?}", column.name, column.ty));
-            format!("{} {:?}", table.qualified, columns.collect::<Vec<_>>())
-        };
-        let shape: Vec<String> = tables.iter().map(columns).collect();
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).begin(shape.join(", "), tables.len());
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).begin(shape(&tables), tables.len());
         let targets = self
             .pipeline
             .tables
@@ -336,6 +331,15 @@ impl Pipeline {
         stages.spawn(async move { Err(Failure::Nats(ended.await)) });
         Ok(stages)
     }
+}
+
+/// What rows of these tables look like.
+fn shape(tables: &[introspect::Table]) -> String {
+    let of_table = |table: &introspect::Table| {
+        let columns = table.columns.iter().map(|column| format!("{} {:?}", column.name, column.ty));
+        format!("{} {:?}", table.qualified, columns.collect::<Vec<_>>())
+    };
+    tables.iter().map(of_table).collect::<Vec<_>>().join(", ")
 }
 
 /// The end of a probe. A connection that ends takes the question along: that is not what ends the generation, since what came
