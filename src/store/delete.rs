@@ -15,7 +15,7 @@ use crate::postgres::connect::{self, ConnectError, Session};
 /// How the server knows the session.
 const APPLICATION_NAME: &str = "jetcopy store";
 
-/// Measurements that are so old, and the first day that stays: as jetcopy.delete_old_measurements() has it.
+/// Measurements that are so old, and the first day that stays: as `jetcopy.delete_old_measurements()` has it.
 const OLD: &str =
     "SELECT count(*), date_trunc('day', now() - make_interval(secs => $1), 'UTC') FROM measurements
     WHERE timestamp_utc < date_trunc('day', now() - make_interval(secs => $1), 'UTC')";

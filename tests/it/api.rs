@@ -46,8 +46,9 @@ async fn served(settings: &str) -> (World, PrivatePostgres, PathBuf) {
     std::fs::write(&token, TOKEN).unwrap();
     // The section [http] stands last in what the world writes before the pipelines.
     let config = world.config(&format!(
-        "token_file = {token:?}\n[http.api]\nurl = \"{url}\"\n{settings}\n\
-         [[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\n[[pipeline.table]]\nname = \"events\"\n"
+        "token_file = '{}'\n[http.api]\nurl = \"{url}\"\n{settings}\n\
+         [[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\n[[pipeline.table]]\nname = \"events\"\n",
+        token.display()
     ));
     world.reconnect().await;
     (world, postgres, config)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
-    Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
+    Config as StreamConfig, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType,
 };
 use async_nats::jetstream::{self, ErrorCode, consumer};
 
@@ -266,6 +266,13 @@ fn limits(place: &str, config: &StreamConfig, report: &mut Report) {
             place,
             "it is kept in memory: a restart of the server loses what was not read",
             "use file storage",
+        );
+    }
+    if config.persist_mode == Some(PersistenceMode::Async) {
+        report.warn(
+            place,
+            "it answers publishers before a message is stored: a crash of the server loses what they take for stored",
+            "leave persist_mode out where every message counts",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document of the API, made from the list of queries.
+//! The `OpenAPI` document of the API, made from the list of queries.
 //!
 //! Guarantees: each query is a path with its arguments as parameters and its columns as the row of its answer; tests compare
 //! it with real answers.

@@ -52,7 +52,9 @@ pub(super) async fn asked(place: &str, pipeline: &Pipeline, stream: &Stream, rep
     {
         small_requests(place, number(&refusal).unwrap_or(0), report);
     }
-    if let Some(refusal) = refused(stream, wanted.clone(), TOO_MANY_UNACKED).await {
+    // The stream's own limit was told already.
+    let by_stream = info.config.consumer_limits.as_ref().is_some_and(|limits| limits.max_ack_pending > 0);
+    if !by_stream && let Some(refusal) = refused(stream, wanted.clone(), TOO_MANY_UNACKED).await {
         few_unacked(place, pipeline, number(&refusal).unwrap_or(0), wanted.max_ack_pending, report);
     }
 }

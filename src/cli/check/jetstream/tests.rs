@@ -164,6 +164,13 @@ async fn limits_that_drop_unread_messages_are_warnings() {
 }
 
 #[tokio::test]
+async fn a_stream_that_answers_before_it_stores_is_pointed_out() {
+    let world = World::with(StreamConfig { persist_mode: Some(PersistenceMode::Async), ..frames() }).await;
+    let troubles = world.troubles().await;
+    assert!(troubles[0].contains("before a message is stored"), "{troubles:?}");
+}
+
+#[tokio::test]
 async fn too_few_unacknowledged_messages_are_pointed_out() {
     let limits =
         jetstream::stream::ConsumerLimits { max_ack_pending: 100, inactive_threshold: Duration::ZERO };
@@ -171,6 +178,8 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
     let troubles = world.troubles().await;
     assert!(troubles[0].contains("may have 100 messages unacknowledged at most"), "{troubles:?}");
     assert!(troubles[0].starts_with("warn"), "{troubles:?}");
+    let told = troubles.iter().filter(|line| line.contains("unacknowledged at most")).count();
+    assert_eq!(told, 1, "{troubles:?}");
 
     let world = World::with(frames()).await;
     let stream = world.context.get_stream("FRAMES").await.unwrap();
