@@ -97,6 +97,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
     Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },
     Migration {
+        version: 30,
+        name: "monitor_writes",
+        sql: include_str!("../migrations/V30__monitor_writes.sql"),
+    },
+    Migration {
         version: 39,
         name: "shape_of_unlogged",
         sql: include_str!("../migrations/V39__shape_of_unlogged.sql"),

@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod direct_compress;
+pub(crate) mod interval;
 pub mod introspect;
 pub mod path;
 pub mod sqlstate;

@@ -23,6 +23,7 @@ use super::timescale;
 use crate::config;
 use crate::migrate;
 use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::interval;
 
 /// How the server knows the session.
 const APPLICATION_NAME: &str = "jetcopy migrate";
@@ -307,7 +308,7 @@ async fn write(
     for ((relation, name), after, done) in settings {
         relations.push(relation);
         names.push(name);
-        ages.push(after.age().map(timescale::interval));
+        ages.push(after.age().map(interval::of));
         applied.push(done);
     }
     if relations.is_empty() {
@@ -449,7 +450,7 @@ async fn older(
         .batch_execute(&format!("SAVEPOINT counting; SET LOCAL statement_timeout = '{COUNT_PATIENCE}'"))
         .await?;
     let sql = format!("SELECT count(*) FROM {which}");
-    let counted = client.query_typed_one(&sql, &[(&timescale::interval(age), Type::TEXT)]).await;
+    let counted = client.query_typed_one(&sql, &[(&interval::of(age), Type::TEXT)]).await;
     client.batch_execute("ROLLBACK TO SAVEPOINT counting").await?;
     Ok(counted.and_then(|row| row.try_get(0)).ok())
 }

@@ -19,13 +19,12 @@ use tokio_postgres::{Client, Row};
 use crate::config;
 use crate::migrate;
 use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::interval;
 use crate::store::catalog::{
     After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
 };
 use crate::store::life;
 use policies::{COMPRESSION, RETENTION};
-
-pub(super) use policies::interval;
 
 mod policies;
 
@@ -302,7 +301,8 @@ impl Run<'_> {
                     self.compression(table, &found).await?;
                 }
                 self.policy(name, &COMPRESSION, life.compress_after).await?;
-                return self.policy(name, &RETENTION, life.retention).await;
+                self.policy(name, &RETENTION, life.retention).await?;
+                return self.fix_times(name).await;
             }
         };
         self.say(name, Change::Left(obstacle));
@@ -324,7 +324,7 @@ impl Run<'_> {
         let sql =
             format!("SELECT {}.set_chunk_time_interval($1::text::regclass, $2::text::interval)", self.schema);
         self.client
-            .query_typed(&sql, &[(&relation, Type::TEXT), (&policies::interval(wanted), Type::TEXT)])
+            .query_typed(&sql, &[(&relation, Type::TEXT), (&interval::of(wanted), Type::TEXT)])
             .await
             .map_err(|source| Error::Server { action: "set the chunk interval", relation, source })?;
         self.say(relation, Change::Altered { from: written(found), to: text(wanted) });
@@ -391,7 +391,8 @@ impl Run<'_> {
             Some((false, true)) => "it belongs to another role",
             Some((true, true)) => {
                 self.refresh(relation, life.refresh).await?;
-                return self.policy(relation, &RETENTION, life.retention).await;
+                self.policy(relation, &RETENTION, life.retention).await?;
+                return self.fix_times(relation).await;
             }
         };
         self.say(relation, Change::Left(obstacle.into()));

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use jiff::Span;
 use jiff::civil::date;
@@ -26,6 +27,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::PoisonKind;
 use crate::metrics;
 use crate::postgres::connect::Session;
+use crate::postgres::interval;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
 use crate::store::bounds::{self, Bounds};
 
@@ -92,10 +94,10 @@ pub(crate) fn touches(targets: &[Target], tables: &[TableRows]) -> String {
             // Writing to a string cannot fail.
             let _ = write!(
                 sql,
-                "SELECT jetcopy.touch({}, ARRAY(SELECT timestamptz '2000-01-01Z' + n::float8 * interval '{} us' \
+                "SELECT jetcopy.touch({}, ARRAY(SELECT timestamptz '2000-01-01Z' + n::float8 * interval '{}' \
                  FROM pg_catalog.unnest('{{{list}}}'::int8[]) AS n)); ",
                 escape_literal(&rollup.name),
-                rollup.width,
+                interval::exact(Duration::from_micros(rollup.width.unsigned_abs())),
             );
         }
     }

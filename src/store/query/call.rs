@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::cli::Moment;
+use crate::postgres::interval;
 
 use super::named::{self, Argument, Kind, QUERIES, Query};
 
@@ -288,7 +289,7 @@ fn names_months(text: &str) -> bool {
 impl From<Duration> for Value {
     /// As the server reads an interval.
     fn from(span: Duration) -> Self {
-        Self::Text(format!("{} microseconds", span.as_micros()))
+        Self::Text(interval::exact(span))
     }
 }
 
@@ -313,7 +314,7 @@ mod tests {
         );
         assert_eq!(
             call.values.iter().map(|(_, value)| value).collect::<Vec<_>>(),
-            [&Value::Text("90000000 microseconds".into()), &Value::Text("s 1".into())]
+            [&Value::Text("90.000000 seconds".into()), &Value::Text("s 1".into())]
         );
     }
 

@@ -1,7 +1,11 @@
 //! Policies: TimescaleDB's jobs for one table or roll-up, brought to what the settings say.
 //!
-//! Guarantees: of a job that is there only what differs is altered; its schedule, where settings do not name it, and
+//! Guarantees: of a job that is there only what differs is altered; how often it runs, where settings do not name it, and
 //! whether it is paused stay an operator's business.
+//!
+//! Jobs run at fixed times. One that goes by the end of its last run is put off further with each failure, up to five times its
+//! interval; one with fixed times never misses its next. That matters where TimescaleDB up to 2.28.3 runs on a PostgreSQL that
+//! refuses to drop a portal "while it is being set up" (15.20): there every job, done and committed, counts as failed.
 
 use std::time::Duration;
 
@@ -9,6 +13,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::{Change, Error, Run};
+use crate::postgres::interval;
 use crate::store::catalog::{After, Refresh, written};
 
 /// The jobs of a procedure for a relation: id, the ages in the keys `$3` and `$4` of its configuration, and how often it
@@ -24,6 +29,22 @@ const JOBS: &str = "SELECT j.job_id,
     JOIN timescaledb_information.jobs j ON (j.hypertable_schema, j.hypertable_name) IN (
         (n.nspname, c.relname), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
     WHERE c.oid = to_regclass($1)::oid AND j.proc_name = $2
+    ORDER BY j.job_id";
+
+/// Jobs of a table or roll-up that jetcopy makes, and that go by the end of their last run.
+const DRIFTING: &str = "SELECT j.job_id, j.proc_name::text
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_schema = n.nspname AND a.view_name = c.relname
+    JOIN timescaledb_information.jobs j ON (j.hypertable_schema, j.hypertable_name) IN (
+        (n.nspname, c.relname), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
+    WHERE c.oid = to_regclass($1) AND NOT j.fixed_schedule AND (
+        j.proc_name = 'policy_compression' AND j.config ? 'compress_after'
+        OR j.proc_name = 'policy_retention' AND j.config ? 'drop_after'
+        OR j.proc_name = 'policy_refresh_continuous_aggregate' AND 1 = (
+            SELECT count(*) FROM timescaledb_information.jobs o
+            WHERE (o.hypertable_schema, o.hypertable_name) = (j.hypertable_schema, j.hypertable_name)
+                AND o.proc_name = j.proc_name))
     ORDER BY j.job_id";
 
 /// A policy that acts on rows of an age.
@@ -70,15 +91,6 @@ struct Job {
 /// A span in microseconds, as the server counts.
 pub(super) fn micros(micros: i64) -> Option<Duration> {
     u64::try_from(micros).ok().map(Duration::from_micros)
-}
-
-/// A span as SQL reads it. Days stay days: people see it in `timescaledb_information.jobs`.
-pub(in crate::store) fn interval(span: Duration) -> String {
-    let (seconds, micros) = (span.as_secs(), span.subsec_micros());
-    if micros == 0 && seconds > 0 && seconds.is_multiple_of(86_400) {
-        return format!("{} days", seconds / 86_400);
-    }
-    format!("{seconds}.{micros:06} seconds")
 }
 
 fn shown(refresh: Refresh) -> String {
@@ -143,11 +155,11 @@ impl Run<'_> {
             (None, After::Never) => Change::Unchanged(format!("never {}", what.trim_end_matches(" after"))),
             (None, After::Age(age)) => {
                 let sql = format!(
-                    "SELECT {}.{add}($1::text::regclass, {key} => $2::text::interval)::text",
+                    "SELECT {}.{add}($1::text::regclass, {key} => $2::text::interval, initial_start => now())::text",
                     self.schema
                 );
                 self.client
-                    .query_typed(&sql, &[(&relation, Type::TEXT), (&interval(age), Type::TEXT)])
+                    .query_typed(&sql, &[(&relation, Type::TEXT), (&interval::of(age), Type::TEXT)])
                     .await
                     .map_err(|source| Error::Server { action: "add the policy", relation, source })?;
                 Change::Set(text(age))
@@ -186,7 +198,7 @@ impl Run<'_> {
             [] => {
                 let sql = format!(
                     "SELECT {}.add_continuous_aggregate_policy($1::text::regclass, start_offset => $2::text::interval, \
-                     end_offset => $3::text::interval, schedule_interval => $4::text::interval)",
+                     end_offset => $3::text::interval, schedule_interval => $4::text::interval, initial_start => now())",
                     self.schema
                 );
                 self.client
@@ -194,9 +206,9 @@ impl Run<'_> {
                         &sql,
                         &[
                             (&relation, Type::TEXT),
-                            (&interval(wanted.window), Type::TEXT),
-                            (&interval(wanted.lag), Type::TEXT),
-                            (&interval(wanted.every), Type::TEXT),
+                            (&interval::of(wanted.window), Type::TEXT),
+                            (&interval::of(wanted.lag), Type::TEXT),
+                            (&interval::of(wanted.every), Type::TEXT),
                         ],
                     )
                     .await
@@ -222,6 +234,24 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Has the jobs of earlier versions run at fixed times, too.
+    pub(super) async fn fix_times(&mut self, relation: &'static str) -> Result<(), Error> {
+        let failed = |source| Error::Server { action: "set the schedule", relation, source };
+        let rows = self.client.query_typed(DRIFTING, &[(&relation, Type::TEXT)]).await.map_err(failed)?;
+        for row in rows {
+            let (job, procedure): (i32, String) =
+                row.try_get(0).and_then(|job| Ok((job, row.try_get(1)?))).map_err(failed)?;
+            let sql = format!(
+                "SELECT {}.alter_job($1, fixed_schedule => true, initial_start => now())::text",
+                self.schema
+            );
+            self.client.query_typed(&sql, &[(&job, Type::INT4)]).await.map_err(failed)?;
+            let from = "by the end of its last run".to_owned();
+            self.say(relation, Change::Altered { from, to: format!("{procedure} runs at fixed times") });
+        }
+        Ok(())
+    }
+
     /// Alters ages in a job's configuration and, where one is given, how often it runs.
     async fn alter(
         &self,
@@ -231,7 +261,7 @@ impl Run<'_> {
         every: Option<Duration>,
     ) -> Result<(), Error> {
         let (keys, values): (Vec<&str>, Vec<String>) =
-            ages.iter().map(|(key, age)| (*key, interval(*age))).unzip();
+            ages.iter().map(|(key, age)| (*key, interval::of(*age))).unzip();
         let sql = format!(
             "SELECT (altered).job_id FROM (SELECT {}.alter_job($1, schedule_interval => $2::text::interval, config => (
                 SELECT j.config || pg_catalog.jsonb_object_agg(a.key, a.age::interval::text)
@@ -244,7 +274,7 @@ impl Run<'_> {
                 &sql,
                 &[
                     (&job, Type::INT4),
-                    (&every.map(interval), Type::TEXT),
+                    (&every.map(interval::of), Type::TEXT),
                     (&keys, Type::TEXT_ARRAY),
                     (&values, Type::TEXT_ARRAY),
                 ],

@@ -124,6 +124,40 @@ async fn a_second_run_changes_nothing() {
     assert_eq!(jobs(&url).await, before);
 }
 
+/// A job that goes by the end of its last run is put off further with each run that counts as failed.
+#[tokio::test]
+async fn every_job_runs_at_fixed_times_and_so_does_one_of_an_earlier_version_from_the_next_run_on() {
+    let server = PrivatePostgres::shared().unwrap();
+    let Some(url) = database(&server).await else { return };
+    let defaults = config::Store::default();
+    lines(&url, &defaults).await;
+    let client = connect_to(&url).await.unwrap();
+    let drifting =
+        "SELECT count(*) FROM timescaledb_information.jobs WHERE job_id >= 1000 AND NOT fixed_schedule";
+    assert_eq!(client.query_one(drifting, &[]).await.unwrap().get::<_, i64>(0), 0);
+    client
+        .batch_execute(
+            "SELECT remove_continuous_aggregate_policy('frame_stats_1m'), remove_retention_policy('frame_metadata');
+             SELECT add_continuous_aggregate_policy('frame_stats_1m', '2 days', '1 minute', '1 minute'),
+                 add_retention_policy('frame_metadata', interval '7 days')",
+        )
+        .await
+        .unwrap();
+    assert_eq!(client.query_one(drifting, &[]).await.unwrap().get::<_, i64>(0), 2);
+    let lines = lines(&url, &defaults).await;
+    let altered: Vec<_> = lines
+        .iter()
+        .filter(|line| matches!(line.change, Change::Altered { .. }))
+        .map(ToString::to_string)
+        .collect();
+    assert!(altered.iter().any(|line| line.starts_with("frame_stats_1m: policy_refresh_continuous_aggregate runs at fixed")));
+    assert!(
+        altered.iter().any(|line| line.starts_with("frame_metadata: policy_retention runs at fixed")),
+        "{altered:?}"
+    );
+    assert_eq!(client.query_one(drifting, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
 #[tokio::test]
 async fn changed_settings_alter_the_jobs_and_never_removes_them() {
     let server = PrivatePostgres::shared().unwrap();
