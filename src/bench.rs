@@ -151,7 +151,7 @@ impl Servers {
             postgres: config::Postgres { url, ..Default::default() },
             private: Some((nats, postgres)),
         };
-        migrate::migrate(&servers.postgres).await?;
+        migrate::migrate_with(&servers.postgres, &config::Store::default()).await?;
         Ok(servers)
     }
 }

@@ -16,8 +16,9 @@ use tokio_postgres::types::Type;
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::path;
-use crate::store::groups::{self, Groups};
+use crate::store::groups::{self, Group, Groups};
 use crate::store::life;
+use crate::store::place;
 
 mod pin;
 mod store;
@@ -91,16 +92,17 @@ const MIGRATIONS: &[Migration] = &[
         name: "dead_letter_retention",
         sql: include_str!("../migrations/V29__dead_letter_retention.sql"),
     },
-    Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
-    Migration { version: 33, name: "tallies", sql: include_str!("../migrations/V33__tallies.sql") },
-    Migration { version: 34, name: "receivers", sql: include_str!("../migrations/V34__receivers.sql") },
-    Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
-    Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },
     Migration {
         version: 30,
         name: "monitor_writes",
         sql: include_str!("../migrations/V30__monitor_writes.sql"),
     },
+    Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
+    Migration { version: 33, name: "tallies", sql: include_str!("../migrations/V33__tallies.sql") },
+    Migration { version: 34, name: "receivers", sql: include_str!("../migrations/V34__receivers.sql") },
+    Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
+    Migration { version: 36, name: "store_place", sql: include_str!("../migrations/V36__store_place.sql") },
+    Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },
     Migration {
         version: 39,
         name: "shape_of_unlogged",
@@ -208,6 +210,8 @@ pub struct Report {
     pub applied: Vec<Entry>,
     /// The groups of the store's tables that are chosen.
     pub groups: Groups,
+    /// The schema of the store's tables, where one was ever named.
+    pub schema: Option<String>,
     /// Tables and roll-ups of the store that were gone, and that this run created again.
     pub again: Vec<String>,
     /// Tables under names of the store that are another system's, and which of their columns differ.
@@ -246,6 +250,12 @@ pub enum MigrateError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// What `[store]` names of life cycles does not fit together, or cannot be kept.
+    #[error(transparent)]
+    Life(#[from] life::Error),
+    /// The store cannot lie where it is asked for.
+    #[error(transparent)]
+    Place(#[from] place::Error),
     /// The history could not be read or written.
     #[error(
         "the history of migrations (jetcopy.schema_history) cannot be read or written, and nothing was changed"
@@ -253,12 +263,14 @@ pub enum MigrateError {
     History(#[source] tokio_postgres::Error),
 }
 
-/// Applies what is pending; the store has its defaults.
+/// Applies what is pending, with every group of the store's tables; the store has its defaults.
 pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
-    migrate_with(config, &config::Store::default()).await
+    let named = config::Store { groups: Some(Group::ALL.into()), ..config::Store::default() };
+    migrate_with(config, &named).await
 }
 
-/// Applies what is pending; the store has what is named of it, and the defaults beside that.
+/// Applies what is pending; the store has what is named of it, and the defaults beside that. A new database has no tables of the
+/// store but those of the groups that are named.
 pub async fn migrate_with(config: &config::Postgres, named: &config::Store) -> Result<Report, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
     // Such as that a table stays as it is, and why.
@@ -299,10 +311,12 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
         }
     }
     client.batch_execute(store::PLACE).await.map_err(MigrateError::History)?;
-    let groups = groups::chosen(client, named.groups.as_ref()).await.map_err(MigrateError::History)?;
-    if !groups.is_empty() && pending.contains(&1) {
+    let before = groups::before(client, pending.contains(&1)).await.map_err(MigrateError::History)?;
+    let groups = named.groups.clone().unwrap_or_else(|| before.clone());
+    if !groups.is_subset(&before) {
         client.batch_execute(store::EXTENSION).await.map_err(MigrateError::History)?;
     }
+    let schema = place::settle(client, named.schema.as_deref(), &before).await?;
     let before = life::found(client).await.map_err(MigrateError::History)?;
     for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;
@@ -320,10 +334,12 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
     }
     pin::apply(client, !pending.is_empty()).await.map_err(MigrateError::History)?;
     groups::keep(client, &groups).await.map_err(MigrateError::History)?;
+    groups::keep_real_time(client, named.real_time).await.map_err(MigrateError::History)?;
+    place::keep(client, schema.as_deref()).await.map_err(MigrateError::History)?;
     let (again, foreign) = tables(client, &groups, &pending).await?;
     let created =
         life::found(client).await.map_err(MigrateError::History)?.difference(&before).copied().collect();
-    let lives = life::begin(client, &named.named, &created).await.map_err(MigrateError::History)?;
+    let lives = life::begin(client, &named.named, &created).await?;
     let mut applied = history(client).await.map_err(MigrateError::History)?;
     applied.retain(|entry| pending.contains(&entry.version));
     let timescaledb = client
@@ -333,7 +349,7 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
         .map_err(MigrateError::History)?;
     alone(client).await?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
-    Ok(Report { applied, groups, again, foreign, timescaledb, lives })
+    Ok(Report { applied, groups, schema, again, foreign, timescaledb, lives })
 }
 
 /// Refuses a path where others have put something before the server's own. The migrations make tables where
@@ -360,7 +376,10 @@ async fn tables(
     })?;
     let still = if gone.is_empty() { Vec::new() } else { missing().await? };
     let again = gone.into_iter().filter(|name| !still.contains(name)).collect();
-    Ok((again, store::recognize(client).await.map_err(MigrateError::History)?))
+    let mut foreign = store::recognize(client).await.map_err(MigrateError::History)?;
+    // Tables of one's own are nobody's business where their group was not chosen.
+    foreign.retain(|name, _| groups.contains(&Group::of(name)));
+    Ok((again, foreign))
 }
 
 async fn history(client: &Client) -> Result<Vec<Entry>, tokio_postgres::Error> {

@@ -10,6 +10,7 @@
 //! - [`query`]: reading the store.
 //! - [`delete`]: what people delete from it.
 //! - [`bounds`]: how far from today partitions are added on demand.
+//! - [`place`]: in which schema the tables lie.
 //! - [`partitions`], [`rollup`]: what [`maintain`] does where there is no TimescaleDB.
 //! - [`report`]: what `jetcopy store` shows.
 
@@ -20,6 +21,7 @@ pub mod groups;
 pub mod life;
 pub mod maintain;
 pub mod partitions;
+pub mod place;
 pub mod query;
 pub mod report;
 pub mod rollup;

@@ -8,6 +8,8 @@ user=${POSTGRES_USER:-postgres}
 psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" \
     --command 'CREATE EXTENSION IF NOT EXISTS timescaledb' \
     --command 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements'
+# The tables of config/compose/jetcopy.toml; JETCOPY_STORE__TABLES names others, or "none".
+export JETCOPY_STORE__TABLES="${JETCOPY_STORE__TABLES:-[\"frames\"]}"
 jetcopy migrate --postgres-url "host=/var/run/postgresql user=$user dbname=$database"
 
 # Roles with logins, for those whose password is handed over as a secret.

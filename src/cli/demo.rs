@@ -264,7 +264,7 @@ impl Servers {
         config.nats.url = nats.url();
         config.postgres.url = postgres.create_database_named(DATABASE).await.map_err(Failure::failed)?;
         config.http.listen = ([127, 0, 0, 1], 0).into();
-        migrate::migrate(&config.postgres).await.map_err(Failure::failed)?;
+        migrate::migrate_with(&config.postgres, &config.store).await.map_err(Failure::failed)?;
         let client = async_nats::connect(nats.url()).await.map_err(Failure::failed)?;
         let stream = jetstream::stream::Config {
             name: config.pipelines[0].stream.clone(),

@@ -33,7 +33,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let (postgres, store) = (&config.postgres, &config.store);
-    let Report { applied, groups, again, foreign, timescaledb, lives } =
+    let Report { applied, groups, schema, again, foreign, timescaledb, lives } =
         migrate::migrate_with(postgres, store).await.map_err(Failure::failed)?;
     if applied.is_empty() && !again.is_empty() {
         say!("gone, and created again: {}", again.join(", "));
@@ -44,9 +44,16 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             say!("{entry}");
         }
         match timescaledb {
+            _ if groups.is_empty() => say!(
+                "no tables of the store: [store] tables names groups of them to create ({})",
+                Group::ALL.map(Group::name).join(", ")
+            ),
             Some(version) => say!("TimescaleDB {version}: new store tables are hypertables"),
             None => say!("TimescaleDB is not installed: new store tables have a partition a day"),
         }
+    }
+    if let Some(schema) = schema.filter(|_| !groups.is_empty()) {
+        say!("the store's tables are in schema {schema}");
     }
     for (table, differences) in foreign {
         say!(

@@ -18,6 +18,8 @@ use crate::store::life::{self, Lives};
 /// The settings beside the tables and roll-ups.
 const MAINTAIN_INTERVAL: &str = "maintain_interval";
 const CHOICE: &str = "tables";
+const SCHEMA: &str = "schema";
+const REAL_TIME: &str = "real_time";
 const PARTITIONS_BACK: &str = "partitions_back";
 const PARTITIONS_AHEAD: &str = "partitions_ahead";
 
@@ -25,7 +27,7 @@ const PARTITIONS_AHEAD: &str = "partitions_ahead";
 static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let tables = TABLES.iter().map(|table| table.name);
     let rollups = ROLLUPS.iter().map(|rollup| rollup.name);
-    [CHOICE, MAINTAIN_INTERVAL, PARTITIONS_BACK, PARTITIONS_AHEAD]
+    [CHOICE, SCHEMA, REAL_TIME, MAINTAIN_INTERVAL, PARTITIONS_BACK, PARTITIONS_AHEAD]
         .into_iter()
         .chain(tables)
         .chain(rollups)
@@ -41,6 +43,10 @@ pub struct Store {
     pub maintain_interval: Duration,
     /// Which groups of tables `jetcopy migrate` creates, where it is named.
     pub groups: Option<Groups>,
+    /// In which schema they are created, where it is named.
+    pub schema: Option<String>,
+    /// Whether roll-ups have the bucket that is not over yet, where it is named.
+    pub real_time: Option<bool>,
     /// How far from today partitions are added on demand, where it is named.
     pub partitions: Named,
     /// What is named of the tables and roll-ups. The database keeps the rest.
@@ -85,9 +91,22 @@ impl Store {
                 found.push((format!("store.{key}"), format!("must be at most {}d", bounds::FARTHEST)));
             }
         }
-        found.extend(self.first().problems());
+        if let Some(wrong) = self.schema.as_deref().and_then(wrong_schema) {
+            found.push((format!("store.{SCHEMA}"), wrong.to_owned()));
+        }
+        found.extend(self.named.problems());
         found
     }
+}
+
+/// Why the store's tables cannot lie in a schema.
+fn wrong_schema(name: &str) -> Option<&'static str> {
+    // PostgreSQL cuts longer names short.
+    if name.is_empty() || name.len() > 63 || name.contains('\0') {
+        return Some("must have 1 to 63 bytes");
+    }
+    let own = name == "jetcopy" || name == "information_schema" || name.starts_with("pg_");
+    own.then_some("is a schema of jetcopy or of the server: the store's tables go into one of their own, or into public")
 }
 
 impl Default for Store {
@@ -96,6 +115,8 @@ impl Default for Store {
             // The finest roll-up has a bucket a minute.
             maintain_interval: Duration::from_mins(1),
             groups: None,
+            schema: None,
+            real_time: None,
             partitions: Named::default(),
             named: Lives::default(),
         }
@@ -119,6 +140,10 @@ impl<'de> Deserialize<'de> for Store {
                 while let Some(key) = map.next_key::<String>()? {
                     if key == CHOICE {
                         store.groups = Some(map.next_value::<Choice>()?.0);
+                    } else if key == SCHEMA {
+                        store.schema = Some(map.next_value()?);
+                    } else if key == REAL_TIME {
+                        store.real_time = Some(map.next_value()?);
                     } else if key == MAINTAIN_INTERVAL {
                         store.maintain_interval = duration(&mut map)?;
                     } else if key == PARTITIONS_BACK {

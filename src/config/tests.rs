@@ -434,31 +434,56 @@ fn an_unknown_name_in_the_store_is_named_with_the_nearest() {
 #[test]
 fn a_refresh_never_reaches_past_the_retention_of_its_source() {
     let store = |lines: &str| said(load(&format!("{lines}\n{LEAST}")));
+    let both = "store.frame_metadata.retention = \"5days\"\nstore.frame_stats_1m.refresh.window = \"6d\"";
     assert_eq!(
-        store("[store.frame_metadata]\nretention = \"5days\""),
+        store(both),
         [
-            "file:1: store.frame_stats_1m.refresh.window: is 6d, and frame_metadata keeps its rows for 5d: the \
+            "file:2: store.frame_stats_1m.refresh.window: is 6d, and frame_metadata keeps its rows for 5d: the \
              refresh would empty buckets whose rows were dropped; at most 5d"
         ]
     );
     assert_eq!(
-        store("[store.frame_stats_1h]\nrefresh.window = \"31d\""),
-        ["file:2: store.frame_stats_1h.refresh.window: is 31d, and frame_stats_1m keeps its rows for \
-             30d: the refresh would empty buckets whose rows were dropped; at most 30d"]
-    );
-    assert_eq!(
-        store("[store.frame_stats_1d]\nretention = \"20d\""),
+        store("[store.frame_stats_1d]\nretention = \"20d\"\nrefresh.window = \"28d\""),
         [
             "file:2: store.frame_stats_1d.retention: is 20d, less than refresh.window: dropped buckets would come again",
         ]
     );
     assert_eq!(
-        store("[store.frame_stats_1d]\nrefresh.window = \"2d\""),
+        store("[store.frame_stats_1d]\nrefresh = { window = \"2d\", lag = \"15m\" }"),
         [
             "file:2: store.frame_stats_1d.refresh.window: is 2d: must be 2 buckets more than refresh.lag, at least \
              2895m"
         ]
     );
+}
+
+/// The database keeps the rest, and compares.
+#[test]
+fn a_wide_window_or_a_short_retention_alone_is_not_compared_with_defaults_that_may_not_hold() {
+    for lines in [
+        "store.frame_stats_1h.refresh.window = \"31d\"",
+        "store.frame_metadata.retention = \"5days\"",
+        "store.frame_stats_1d.retention = \"20d\"",
+    ] {
+        load(&format!("{lines}\n{LEAST}")).unwrap();
+    }
+    let said = said(load(&format!("store.frame_stats_1h.refresh.window = \"90m\"\n{LEAST}")));
+    assert!(said[0].contains("is 90m: must be 2 buckets more than refresh.lag, at least 2h"), "{said:?}");
+}
+
+#[test]
+fn the_schema_of_the_store_is_none_of_jetcopys_or_the_servers_own() {
+    let store = |name: &str| load(&format!("store.schema = \"{name}\"\n{LEAST}"));
+    assert_eq!(store("telemetry").unwrap().store.schema.as_deref(), Some("telemetry"));
+    for (name, expected) in [
+        ("jetcopy", "is a schema of jetcopy or of the server"),
+        ("pg_catalog", "is a schema of jetcopy or of the server"),
+        ("", "must have 1 to 63 bytes"),
+        (&*"x".repeat(64), "must have 1 to 63 bytes"),
+    ] {
+        let said = said(store(name));
+        assert!(said[0].starts_with(&format!("file:1: store.schema: {expected}")), "{said:?}");
+    }
 }
 
 #[test]

@@ -19,7 +19,8 @@ use tokio_postgres::types::Type;
 use super::catalog::{
     self, After, BUCKET, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
 };
-use super::timescale;
+use super::groups::{self, Group};
+use super::{place, timescale};
 use crate::config;
 use crate::migrate;
 use crate::postgres::connect::{self, ConnectError};
@@ -143,15 +144,19 @@ impl Lives {
         }
     }
 
-    /// What is wrong with the spans of time that the roll-ups refresh: the key, and what would be right.
+    /// What is wrong with the spans of time that the roll-ups refresh: the key, and what would be right. What is not said here is
+    /// not compared: the database may keep anything.
     #[must_use]
     pub fn problems(&self) -> Vec<(String, String)> {
         ROLLUPS.iter().filter_map(|rollup| self.window(rollup)).collect()
     }
 
     fn window(&self, rollup: &Rollup) -> Option<(String, String)> {
-        let RollupLife { refresh: Refresh { window, lag, .. }, retention } = self.rollup(rollup);
-        let (key, text) = match (self.retention(rollup.source).age(), retention.age()) {
+        let age = |relation, setting| self.after(relation, setting).and_then(After::age);
+        let window = age(rollup.name, WINDOW)?;
+        let lag = age(rollup.name, LAG).unwrap_or_default();
+        let least = lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS);
+        let (key, text) = match (age(rollup.source, RETENTION), age(rollup.name, RETENTION)) {
             (Some(kept), _) if window > kept => (
                 WINDOW,
                 format!(
@@ -167,12 +172,12 @@ impl Lives {
                 RETENTION,
                 format!("is {}, less than refresh.window: dropped buckets would come again", written(kept)),
             ),
-            _ if window < lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS) => (
+            _ if window < least => (
                 WINDOW,
                 format!(
                     "is {}: must be {MIN_BUCKETS} buckets more than refresh.lag, at least {}",
                     written(window),
-                    written(lag.saturating_add(rollup.bucket.length() * MIN_BUCKETS)),
+                    written(least),
                 ),
             ),
             _ => return None,
@@ -330,10 +335,15 @@ pub(crate) async fn begin(
     client: &Client,
     named: &Lives,
     created: &BTreeSet<&'static str>,
-) -> Result<Vec<String>, tokio_postgres::Error> {
+) -> Result<Vec<String>, Error> {
     // A table that was dropped and comes back lives as it did.
     let kept = kept(client).await?;
     let lives = kept.over(&named.over(&Lives::defaults())).only(created);
+    // What was there before is looked at where its life is changed.
+    let problems = lives.problems();
+    if !problems.is_empty() {
+        return Err(Error::Unfit(problems));
+    }
     write(client, lives.iter().map(|(key, after)| (key, after, false))).await?;
     let said = lives.iter().filter(|(key, _)| key.1 == RETENTION);
     Ok(said
@@ -364,11 +374,21 @@ pub async fn apply(postgres: &config::Postgres, named: &Lives, yes: bool) -> Res
 
 async fn apply_on(client: &Client, named: &Lives, yes: bool) -> Result<Vec<String>, Error> {
     client.batch_execute(migrate::BEGIN).await?;
-    let there = found(client).await?;
+    client.batch_execute(place::ENTER).await?;
     let kept = read(client).await?;
+    let groups = groups::before(client, false).await?;
+    // Tables of one's own may be named like the store's.
+    let known = |relation: &'static str| {
+        relation == DEAD_LETTERS
+            || groups.contains(&Group::of(relation))
+            || kept.keys().chain(named.0.keys()).any(|key| key.0 == relation)
+    };
+    let there: BTreeSet<_> = found(client).await?.into_iter().filter(|&relation| known(relation)).collect();
     let jobs = timescale::in_force(client).await?;
     // Whoever changed a job has changed the setting, once jetcopy had brought the job to it.
-    let by_jobs = jobs.iter().filter(|(key, _)| kept.get(key).is_none_or(|(_, applied)| *applied));
+    let by_jobs = jobs
+        .iter()
+        .filter(|(key, _)| there.contains(key.0) && kept.get(key).is_none_or(|(_, applied)| *applied));
     let mut now = Lives(kept.iter().map(|(key, (after, _))| (*key, *after)).collect());
     now = Lives(by_jobs.map(|(key, after)| (*key, *after)).collect()).over(&now);
     let mut lines = Vec::new();

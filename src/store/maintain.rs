@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::catalog::{ROLLUPS, TABLES, written};
+use super::groups::{self, Group};
 use super::partitions::{self, Partitioned};
-use super::{life, rollup};
+use super::{life, place, rollup};
 use crate::config::{self, Config};
 use crate::metrics::MaintainMetrics;
 use crate::postgres::connect::{self, ConnectError, Session};
@@ -179,9 +180,10 @@ async fn steps(
     // Asked first, since a refresh needs rights that nobody needs where TimescaleDB keeps them all.
     let rows = client.query_typed(KEPT, &[]).await?;
     let kept: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let real_time = groups::real_time(client).await?.unwrap_or(false);
     for rollup in ROLLUPS.iter().filter(|rollup| kept.iter().any(|kept| kept == rollup.name)) {
         let life = lives.rollup(rollup);
-        match rollup::refresh(client, rollup, &life, all).await {
+        match rollup::refresh(client, rollup, &life, rollup::When { all, real_time }).await {
             Ok(None) => {}
             Ok(Some(rollup::Refreshed { corrected, rows, expired })) => {
                 let mut text = format!("refreshed: {rows} rows written");
@@ -198,8 +200,7 @@ async fn steps(
         }
     }
     let hypertables = hypertables(client).await?;
-    let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
-    for row in client.query_typed(FOUND, &[(&names, Type::TEXT_ARRAY)]).await? {
+    for row in found(client).await? {
         let (name, oid): (String, u32) = (row.try_get(0)?, row.try_get(1)?);
         let Some(table) = TABLES.iter().find(|table| table.name == name) else { continue };
         if let Some(ours) = ours.iter().find(|ours| ours.oid == oid) {
@@ -210,7 +211,9 @@ async fn steps(
             report.add(&name, Kind::Unchanged, "not partitioned by jetcopy: its rows stay");
         }
     }
-    match expire(client).await {
+    let registry = groups::before(client, false).await?.contains(&Group::Registry);
+    let expired = if registry { expire(client).await } else { Ok(None) };
+    match expired {
         Ok(None | Some(Expired::Files(0))) => {}
         Ok(Some(Expired::NotAllowed)) => {
             let text = "staged files do not expire: this role may not change them; let `jetcopy maintain` run as one that may";
@@ -246,6 +249,16 @@ async fn expire_letters(client: &Client) -> Result<i64, tokio_postgres::Error> {
     }
 }
 
+/// Which tables of the catalog there are, with their object identifiers.
+async fn found(client: &Client) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+    client.batch_execute("BEGIN READ ONLY").await?;
+    client.batch_execute(place::ENTER).await?;
+    let rows = client.query_typed(FOUND, &[(&names, Type::TEXT_ARRAY)]).await?;
+    client.batch_execute("COMMIT").await?;
+    Ok(rows)
+}
+
 /// What became of the registry's staged files.
 enum Expired {
     /// So many were marked.
@@ -256,15 +269,16 @@ enum Expired {
 
 /// Marks staged files whose time has passed; `None` where there is no registry.
 async fn expire(client: &Client) -> Result<Option<Expired>, tokio_postgres::Error> {
-    match client.query_typed_opt(MAY_EXPIRE, &[]).await?.map(|row| row.try_get(0)).transpose()? {
-        None => return Ok(None),
-        Some(false) => return Ok(Some(Expired::NotAllowed)),
-        Some(true) => {}
-    }
     client.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = '{}'", partitions::LOCK_TIMEOUT)).await?;
-    let files = client.query_typed_one(EXPIRE, &[]).await?.try_get(0)?;
+    client.batch_execute(place::ENTER).await?;
+    let may = client.query_typed_opt(MAY_EXPIRE, &[]).await?.map(|row| row.try_get(0)).transpose()?;
+    let expired = match may {
+        None => None,
+        Some(false) => Some(Expired::NotAllowed),
+        Some(true) => Some(Expired::Files(client.query_typed_one(EXPIRE, &[]).await?.try_get(0)?)),
+    };
     client.batch_execute("COMMIT").await?;
-    Ok(Some(Expired::Files(files)))
+    Ok(expired)
 }
 
 /// Object identifiers of all hypertables.

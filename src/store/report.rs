@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::catalog::{ROLLUPS, TABLES};
+use super::place;
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 
@@ -170,7 +171,14 @@ pub enum Error {
 /// Looks at the store.
 pub async fn look(postgres: &config::Postgres) -> Result<Report, Error> {
     let session = connect::connect_any(postgres, APPLICATION_NAME).await?;
-    let report = look_on(&session.client).await;
+    let report = async {
+        // One moment, and one that a standby has too.
+        session.client.batch_execute("BEGIN READ ONLY").await?;
+        session.client.batch_execute(place::ENTER).await?;
+        look_on(&session.client).await
+    }
+    .await;
+    // Closing the connection ends the transaction.
     session.close().await;
     Ok(report?)
 }

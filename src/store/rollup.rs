@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::catalog::{BUCKET, Bucket, ROLLUPS, Rollup, RollupLife, Source};
-use super::partitions::begin;
+use super::{partitions::begin, place};
 
 /// Buckets that lie between two that changed, and are summed up along with them: cheaper than another statement.
 const JOINED: i64 = 10;
@@ -48,15 +48,25 @@ pub struct Refreshed {
     pub expired: u64,
 }
 
+/// What a run refreshes.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    /// Roll-ups that are not due yet, too.
+    pub all: bool,
+    /// The bucket that is not over yet, too: as it is at the refresh.
+    pub real_time: bool,
+}
+
 /// Fills a roll-up; `None` where jetcopy does not keep it, or it is not due yet.
 pub async fn refresh(
     client: &Client,
     rollup: &Rollup,
     life: &RollupLife,
-    due_or_not: bool,
+    when: When,
 ) -> Result<Option<Refreshed>, tokio_postgres::Error> {
     client.batch_execute(&begin()).await?;
-    let outcome = in_transaction(client, rollup, life, due_or_not).await;
+    client.batch_execute(place::ENTER).await?;
+    let outcome = in_transaction(client, rollup, life, when).await;
     // An error of the connection itself makes this one fail too, and the first one is the one to tell.
     let ended = client.batch_execute(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
     let outcome = outcome?;
@@ -67,14 +77,14 @@ async fn in_transaction(
     client: &Client,
     rollup: &Rollup,
     life: &RollupLife,
-    due_or_not: bool,
+    when: When,
 ) -> Result<Option<Refreshed>, tokio_postgres::Error> {
     let every = life.refresh.every.as_secs_f64();
     let state = client.query_typed_opt(STATE, &[(&rollup.name, Type::TEXT), (&every, Type::FLOAT8)]).await?;
     let Some(state) = state else { return Ok(None) };
     let (filled_to, now): (Option<i64>, i64) = (state.try_get(0)?, state.try_get(1)?);
     let (dropped_before, due): (i64, bool) = (state.try_get(2)?, state.try_get(3)?);
-    if !due && !due_or_not {
+    if !due && !when.all {
         return Ok(None);
     }
     let width = seconds(rollup.bucket.length());
@@ -112,6 +122,10 @@ async fn in_transaction(
         let buckets: Vec<i64> = buckets.into_iter().collect();
         client.query_typed(TOUCH, &[(&coarser.name, Type::TEXT), (&buckets, Type::INT8_ARRAY)]).await?;
     }
+    // What is filled already may go further, by a lag that was shorter.
+    let over = filled_to.unwrap_or(upto).max(upto);
+    let end = now.div_euclid(width) * width + width;
+    refreshed.rows += running(client, rollup, &(over..end), when.real_time).await?;
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
     let upto = upto as f64;
     client.execute_typed(SETTLE, &[(&rollup.name, Type::TEXT), (&upto, Type::FLOAT8)]).await?;
@@ -121,6 +135,18 @@ async fn in_transaction(
         refreshed.expired = client.execute_typed(&expire, &[(&age.as_secs_f64(), Type::FLOAT8)]).await?;
     }
     Ok(Some(refreshed))
+}
+
+/// Sums up the buckets that are not over yet, or takes away what an earlier run has left of them; how many rows were written. The
+/// next refresh replaces them: they lie behind where the roll-up is filled to.
+async fn running(
+    client: &Client,
+    rollup: &Rollup,
+    span: &Range<i64>,
+    real_time: bool,
+) -> Result<u64, tokio_postgres::Error> {
+    client.batch_execute(&clear(rollup, span)).await?;
+    if real_time { client.execute_typed(&fill(rollup, span), &[]).await } else { Ok(0) }
 }
 
 /// Spans of buckets that hold all of `touched`, in order and apart.

@@ -23,7 +23,8 @@ use crate::postgres::interval;
 use crate::store::catalog::{
     After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
 };
-use crate::store::life;
+use crate::store::groups::{self, Group};
+use crate::store::{life, place};
 use policies::{COMPRESSION, RETENTION};
 
 mod policies;
@@ -59,6 +60,8 @@ const LOOK_AT_TABLE: &str = "SELECT pg_has_role(c.relowner, 'USAGE'),
 /// What a roll-up is.
 const LOOK_AT_ROLLUP: &str = "SELECT pg_has_role(c.relowner, 'USAGE'), EXISTS (
         SELECT FROM timescaledb_information.continuous_aggregates a
+        WHERE a.view_schema = n.nspname AND a.view_name = c.relname),
+        (SELECT NOT a.materialized_only FROM timescaledb_information.continuous_aggregates a
         WHERE a.view_schema = n.nspname AND a.view_name = c.relname)
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -150,17 +153,24 @@ pub async fn apply(postgres: &config::Postgres) -> Result<Applied, Error> {
 
 async fn apply_on(client: &Client) -> Result<Applied, Error> {
     client.batch_execute(migrate::BEGIN).await.map_err(Error::Transaction)?;
+    client.batch_execute(place::ENTER).await.map_err(Error::Transaction)?;
     let schema = match look(client).await? {
         Offered::Nothing => return Ok(Applied::Absent),
         Offered::Unlicensed => return Ok(Applied::Unlicensed),
         Offered::Functions(schema) => schema,
     };
     let lives = life::kept(client).await.map_err(Error::Transaction)?;
-    let mut run = Run { client, schema, lines: Vec::new() };
-    for table in &TABLES {
+    let real_time = groups::real_time(client).await.map_err(Error::Transaction)?;
+    let mut run = Run { client, schema, real_time, lines: Vec::new() };
+    // Tables of one's own may be named like the store's.
+    let groups = groups::before(client, false).await.map_err(Error::Transaction)?;
+    let known = |relation: &str| {
+        groups.contains(&Group::of(relation)) || lives.iter().any(|(key, _)| key.0 == relation)
+    };
+    for table in TABLES.iter().filter(|table| known(table.name)) {
         run.table(table, &lives.table(table)).await?;
     }
-    for rollup in &ROLLUPS {
+    for rollup in ROLLUPS.iter().filter(|rollup| known(rollup.name)) {
         run.rollup(rollup, &lives.rollup(rollup)).await?;
     }
     life::applied(client).await.map_err(Error::Transaction)?;
@@ -238,6 +248,8 @@ struct Run<'c> {
     client: &'c Client,
     /// Where TimescaleDB's functions lie, as SQL writes it.
     schema: String,
+    /// Whether roll-ups show the running bucket, where that was said.
+    real_time: Option<bool>,
     lines: Vec<Line>,
 }
 
@@ -378,18 +390,35 @@ impl Run<'_> {
         }
     }
 
+    /// Has a roll-up show the bucket that is not over yet, or not, where that was said.
+    async fn real_time(&mut self, relation: &'static str, is: Option<bool>) -> Result<(), Error> {
+        let Some(wanted) = self.real_time.filter(|_| is != self.real_time) else { return Ok(()) };
+        let sql =
+            format!("ALTER MATERIALIZED VIEW {relation} SET (timescaledb.materialized_only = {})", !wanted);
+        let failed = |source| Error::Server { action: "change what is shown", relation, source };
+        self.client.batch_execute(&sql).await.map_err(failed)?;
+        let text = |real_time| {
+            if real_time { "the running bucket is shown" } else { "buckets are shown when they are over" }
+        };
+        self.say(relation, Change::Altered { from: text(!wanted).into(), to: text(wanted).into() });
+        Ok(())
+    }
+
     async fn rollup(&mut self, rollup: &'static Rollup, life: &RollupLife) -> Result<(), Error> {
         let relation = rollup.name;
         let failed = |source| Error::Server { action: "read the state", relation, source };
         let row = self.client.query_typed_opt(LOOK_AT_ROLLUP, &[(&relation, Type::TEXT)]).await;
         let found = row
-            .and_then(|row| row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose())
+            .and_then(|row| {
+                row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).transpose()
+            })
             .map_err(failed)?;
         let obstacle = match found {
             None => "there is no such roll-up",
-            Some((_, false)) => "it is no continuous aggregate",
-            Some((false, true)) => "it belongs to another role",
-            Some((true, true)) => {
+            Some((_, false, _)) => "it is no continuous aggregate",
+            Some((false, true, _)) => "it belongs to another role",
+            Some((true, true, is)) => {
+                self.real_time(relation, is).await?;
                 self.refresh(relation, life.refresh).await?;
                 self.policy(relation, &RETENTION, life.retention).await?;
                 return self.fix_times(relation).await;

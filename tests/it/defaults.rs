@@ -1,6 +1,8 @@
 //! Nothing of the store is deleted by a default: what was set once stays when `jetcopy migrate` and `jetcopy
 //! maintain` run without the configuration that said it.
 
+mod chosen;
+
 use std::path::Path;
 
 use jetcopy::private::{PostgresOptions, PrivatePostgres};
@@ -19,6 +21,9 @@ const PARTITIONS: &str =
 
 const KEPT: &str =
     "[store.detection_events]\nretention = \"never\"\n[store.measurements]\nretention = \"90d\"\n";
+
+/// All groups of tables.
+const CHOSEN: &str = "[store]\ntables = [\"frames\", \"measurements\", \"series\", \"registry\"]\n";
 
 const PIPELINE: &str =
     "[[pipeline]]\nname = \"frames\"\nstream = \"STREAM\"\n[[pipeline.table]]\nname = \"frame_metadata\"\n";
@@ -102,7 +107,7 @@ async fn a_shorter_retention_says_what_it_drops_and_is_only_set_with_yes() {
         assert_eq!(refused.code, 1, "{refused:?}");
         for line in [
             "store.detection_events.retention: 39d, it is never: 100 rows would be dropped",
-            "store.measurements.retention: 50d, it is 90d: no row would be dropped now",
+            "store.measurements.retention: 50d, it is 90d: no rows would be dropped now",
             "`jetcopy migrate --yes`",
         ] {
             assert!(refused.err.contains(line), "{refused:?}");
@@ -130,7 +135,8 @@ async fn a_shorter_retention_says_what_it_drops_and_is_only_set_with_yes() {
 async fn a_first_migration_says_which_rows_it_will_drop_and_follows_the_file_at_once() {
     for mut world in worlds().await {
         unmigrated(&mut world).await;
-        let said = world.run(&world.config_file("named.toml", KEPT), &["migrate"]).await.well();
+        let named = world.config_file("named.toml", &format!("{CHOSEN}{KEPT}"));
+        let said = world.run(&named, &["migrate"]).await.well();
         for line in [
             "frame_metadata: rows are dropped after 7d (the default)",
             "detection_events: rows are never dropped (as [store] says)",
@@ -158,7 +164,7 @@ async fn rows_of_tables_that_were_there_before_jetcopy_are_dropped_by_no_default
             world.database.batch_execute(hypertable).await.unwrap();
             world.stop_jobs().await;
         }
-        let bare = world.config_file("bare.toml", "");
+        let bare = world.config_file("bare.toml", CHOSEN);
         let said = world.run(&bare, &["migrate"]).await.well();
         assert!(said.contains("measurements: it was there before, and its rows stay"), "{said}");
         if !timescaledb {
@@ -318,7 +324,7 @@ async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_ans
         for mut world in worlds().await {
             unmigrated(&mut world).await;
             world.database.batch_execute(other).await.unwrap();
-            let config = world.config("[store.measurements]\nretention = \"never\"\n");
+            let config = world.config(&format!("{CHOSEN}[store.measurements]\nretention = \"never\"\n"));
             let said = world.run(&config, &["migrate"]).await.well();
             let differs = "measurements is not the store's own and stays as it is";
             let line = said.lines().find(|line| line.starts_with(differs)).unwrap();
@@ -358,51 +364,11 @@ async fn the_stores_tables_never_lie_in_schema_jetcopy_since_a_role_of_that_name
     world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
     world.database.batch_execute("CREATE ROLE jetcopy LOGIN SUPERUSER").await.unwrap();
     world.database_url = world.database_url.replace("postgres@", "jetcopy@");
-    let bare = world.config_file("bare.toml", "");
+    let bare = world.config_file("bare.toml", CHOSEN);
     for _ in 0..2 {
         world.run(&bare, &["migrate"]).await.well();
         let made: String = world.database.query_one(MADE, &[]).await.unwrap().get(0);
         assert_eq!(made, "public");
     }
     world.run(&bare, &["maintain"]).await.well();
-}
-
-/// The store's tables, roll-ups and views, and what of TimescaleDB there is, by schema.
-const RELATIONS: &str = "SELECT coalesce(string_agg(n.nspname || '.' || c.relname, ' ' ORDER BY c.relname), '') FROM pg_class c
-    JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^_timescaledb|^timescaledb'
-        AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-        AND (n.nspname <> 'jetcopy' OR c.relname IN ('frame_metadata', 'detection_events', 'measurements', 'projects'))";
-
-#[tokio::test]
-async fn only_chosen_groups_of_tables_are_created_and_with_none_nothing_but_the_schema_jetcopy() {
-    for mut world in worlds().await {
-        let timescaledb = world.timescaledb().await;
-        unmigrated(&mut world).await;
-        let made =
-            async |world: &World| world.database.query_one(RELATIONS, &[]).await.unwrap().get::<_, String>(0);
-        let (before, extension) = (made(&world).await, world.timescaledb().await);
-        let none = world.config_file("none.toml", "[store]\ntables = \"none\"\n");
-        world.run(&none, &["migrate"]).await.well();
-        assert_eq!(made(&world).await, before);
-        assert_eq!(world.timescaledb().await, extension, "nobody asked for the extension");
-        let bare = world.config_file("bare.toml", "");
-        let said = world.run(&bare, &["migrate"]).await.well();
-        assert!(said.contains("nothing to migrate"), "the choice is kept: {said}");
-        let said = world.run(&bare, &["maintain"]).await.well();
-        assert!(said.contains("nothing to do"), "{said}");
-        assert_eq!(made(&world).await, before);
-
-        let some = world.config_file("some.toml", "[store]\ntables = [\"measurements\"]\n");
-        world.run(&some, &["migrate"]).await.well();
-        assert_eq!(made(&world).await, "public.measurements public.measurements_daily");
-        assert_eq!(world.timescaledb().await, timescaledb);
-        world.run(&bare, &["maintain"]).await.well();
-        // What is there stays where it is chosen no more.
-        world.run(&none, &["migrate"]).await.well();
-        assert_eq!(made(&world).await, "public.measurements public.measurements_daily");
-        let all = "[store]\ntables = [\"frames\", \"measurements\", \"series\", \"registry\"]\n";
-        world.run(&world.config_file("all.toml", all), &["migrate"]).await.well();
-        assert_eq!(made(&world).await.split(' ').count(), 16);
-    }
 }

@@ -196,13 +196,14 @@ async fn the_commands_of_the_readme_and_of_the_commands_page_do_what_they_say() 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_store_page_do_what_they_say() {
     let (mut world, _nats, _postgres) = world().await;
-    world.write("jetcopy.toml", "[store.frame_metadata]\nretention = \"14d\"\n");
+    let settings = "[store]\ntables = [\"frames\", \"measurements\", \"series\", \"registry\"]\n";
+    world.write("jetcopy.toml", &format!("{settings}[store.frame_metadata]\nretention = \"14d\"\n"));
     for name in ["FRAMES", "MEASUREMENTS", "SERIES", "REGISTRY"] {
         world
             .nats(&format!("nats stream add {name} --subjects '{}.>' --defaults", name.to_lowercase()))
             .await;
     }
-    assert!(world.run("jetcopy migrate").await.status.success());
+    assert!(world.run("jetcopy migrate --config jetcopy.toml").await.status.success());
     world.database.batch_execute("CREATE TABLE my_table (time timestamptz NOT NULL)").await.unwrap();
     // What [http.api] of the page sets, for this daemon.
     world.write("http.token", "a-token-of-some-length");
@@ -255,7 +256,7 @@ async fn the_mapping_of_the_operations_page_splits_a_stream_over_two_pipelines()
     let mut world = World::new(&nats, &postgres).await;
     world.set("JETCOPY_CONFIG", "jetcopy.toml");
     // The page begins with an upgrade of what runs already.
-    world.write("jetcopy.toml", "");
+    world.write("jetcopy.toml", "[store]\ntables = [\"frames\"]\n");
     walk("docs/operations.md", &mut world).await;
     world.start("jetcopy run").await;
     let publish = "for n in $(seq 40); do echo \"{\\\"camera\\\": $n, \\\"timestamp\\\": $(date +%s)000000, \\\"frame_id\\\": $n}\"; done |

@@ -30,6 +30,7 @@ async fn after_a_migrator_was_killed_in_the_middle_the_next_one_applies_everythi
             let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
             let child = spawn_tied(program, None, Signal::SIGKILL, |command| {
                 command.args(["migrate", "--postgres-url", &url]).env_remove("JETCOPY_CONFIG");
+                command.env("JETCOPY_STORE__TABLES", "[registry]");
                 command.stdout(Stdio::piped()).stderr(Stdio::piped());
             });
             child.unwrap()

@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 use super::{LEAST, document, load};
 use crate::config::*;
 use crate::store::catalog::{After, ROLLUPS, TABLES, written};
-use crate::store::groups::Group;
 use crate::store::life::Lives;
 
 /// Set by `make docs`: write what is compared here instead.
@@ -242,12 +241,27 @@ fn settings() -> String {
             "log" => table::<Log>(section, "", &[], &[]),
             "store" => {
                 let keys: Vec<&str> = section.settings.iter().map(|setting| setting.key.as_str()).collect();
-                assert_eq!(keys, ["tables", "maintain_interval", "partitions_back", "partitions_ahead"]);
+                assert_eq!(
+                    keys,
+                    [
+                        "tables",
+                        "schema",
+                        "real_time",
+                        "maintain_interval",
+                        "partitions_back",
+                        "partitions_ahead"
+                    ]
+                );
                 let mut text = "| Setting | Type | Default | Effect |\n|---|---|---|---|\n".to_owned();
                 for Setting { key, value, effect } in &section.settings {
-                    let value = value.as_deref().unwrap();
-                    let kind = if key == "tables" { "list of texts, or `\"none\"`" } else { "duration" };
-                    writeln!(text, "| `{key}` | {kind} | `{value}` | {} |", cell(effect)).unwrap();
+                    let value = value.as_deref().map(|value| format!("`{value}`")).unwrap_or_default();
+                    let kind = match key.as_str() {
+                        "tables" => "list of texts, or `\"none\"`",
+                        "schema" => "text",
+                        "real_time" => "`true`, `false`",
+                        _ => "duration",
+                    };
+                    writeln!(text, "| `{key}` | {kind} | {value} | {} |", cell(effect)).unwrap();
                 }
                 text + &store(&by_name)
             }
@@ -313,7 +327,6 @@ fn the_reference_shows_the_defaults() {
     // It names all that a table which jetcopy creates gets by default.
     let named = std::mem::take(&mut config.store.named);
     assert_eq!(named, Lives::defaults());
-    assert_eq!(config.store.groups.take(), Some(Group::ALL.into()));
     let bounds = std::mem::take(&mut config.store.partitions);
     assert_eq!((bounds.back, bounds.ahead), (Some(1_000), Some(7)), "as migration 18 writes it");
     assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));

@@ -31,8 +31,8 @@ pub enum StoreError {
     TooLarge(usize),
     /// The database lacks what this version reads, or has something else under its name: migrate it.
     #[error(
-        "the database does not have the store that this version of jetcopy reads: run `jetcopy migrate`, and see that \
-         the role's search_path reaches its tables"
+        "the database does not have the store that this version of jetcopy reads: name its groups in [store] tables, \
+         run `jetcopy migrate`, and see that the role's search_path reaches its tables, or name their [store] schema"
     )]
     Outdated(#[source] tokio_postgres::Error),
     /// The role lacks a privilege: grant it.

@@ -161,7 +161,7 @@ pub static QUERIES: [Query; 28] = [
     },
     Query {
         name: "frame_counts",
-        help: "frames, bytes and means over time, from the roll-ups",
+        help: "frames, bytes and means, from the roll-ups: buckets that are over, with real_time all",
         path: "frames/counts",
         arguments: &[ROLLUP, CAMERA, since("1d ago"), UNTIL],
         columns: "bucket timestamptz, camera_id text, frames bigint, key_frames bigint, bytes bigint, \
@@ -170,7 +170,7 @@ pub static QUERIES: [Query; 28] = [
     },
     Query {
         name: "detection_counts",
-        help: "detections and confidences over time, from the roll-ups",
+        help: "detections and confidences over time, from the roll-ups; see frame_counts",
         path: "detections/counts",
         arguments: &[ROLLUP, CAMERA, LABELLED, since("1d ago"), UNTIL],
         columns: "bucket timestamptz, camera_id text, label text, detections bigint, \
@@ -208,7 +208,7 @@ pub static QUERIES: [Query; 28] = [
     },
     Query {
         name: "measurement_days",
-        help: "signal-to-noise ratio and frequency offset per day and receiver, from the roll-up",
+        help: "SNR and frequency offset per day and receiver, from the roll-up; see frame_counts",
         path: "measurements/days",
         arguments: &[RECEIVER, since("1y ago"), UNTIL],
         columns: "bucket timestamptz, websdr_id text, measurements bigint, snr_db_mean float8, \
