@@ -113,6 +113,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "known_sequence",
         sql: include_str!("../migrations/V40__known_sequence.sql"),
     },
+    Migration {
+        version: 41,
+        name: "store_comments",
+        sql: include_str!("../migrations/V41__store_comments.sql"),
+    },
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in
