@@ -121,9 +121,10 @@ async fn a_server_without_a_free_connection_is_asked_again_until_it_has_one() {
             let (status, attempts) = (daemon.status(), database_resyncs(&daemon));
             let turned_away = status["state"] == "backing_off"
                 && status["reason"].as_str().is_some_and(|reason| reason.contains("too many clients"));
-            if !turned_away {
+            // Between two attempts it is starting.
+            if status["state"] == "running" {
                 turned_away_at = None;
-            } else if attempts >= *turned_away_at.get_or_insert(attempts) + 3 {
+            } else if turned_away && attempts >= *turned_away_at.get_or_insert(attempts) + 3 {
                 break;
             }
         }

@@ -58,16 +58,17 @@ async fn commits_that_a_crash_takes_back_are_read_again() {
         assert!(kept < committed, "the crash left all of {committed}");
         daemon = Daemon::start(&world.config(EVENTS));
     }
-    // One that is still there knows how much was taken back.
+    // The next daemon knows how much was taken back, and so does one that is still there.
     for _ in 0..10 {
         world.commits(&daemon).await;
     }
-    assert_eq!(daemon.metric("jetcopy_replayed_messages_total", ""), 0);
+    let replayed = daemon.metric("jetcopy_replayed_messages_total", "");
+    assert!(replayed > 0);
     postgres.stop(Stop::Kill);
     postgres.start_again().unwrap();
     world.reconnect().await;
     world.commits(&daemon).await;
-    assert!(daemon.metric("jetcopy_replayed_messages_total", "") > 0);
+    assert!(daemon.metric("jetcopy_replayed_messages_total", "") > replayed);
     daemon.says("the database went back behind what was committed").await;
     world.judge(&daemon, load).await;
 }
