@@ -154,11 +154,17 @@ const LATER: [&str; 6] = [
     "task=task-100",
 ];
 
+/// Calls with their names. A span that is told from now on back is told once.
+fn parsed<'c>(calls: impl Iterator<Item = &'c (&'c str, &'c [&'c str])>) -> Vec<(String, Call)> {
+    calls
+        .map(|(name, words)| (format!("{name} {words:?}"), Call::parse(name, words.iter().copied()).unwrap()))
+        .collect()
+}
+
 /// What each call answers, row by row, by the functions of `schema`; without the column that came later.
-async fn answers(world: &World, schema: &str, calls: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+async fn answers(world: &World, schema: &str, calls: &[(String, Call)]) -> Vec<(String, Vec<String>)> {
     let mut answers = Vec::new();
-    for (name, words) in calls {
-        let call = Call::parse(name, words.iter().copied()).unwrap();
+    for (name, call) in calls {
         let columns = call.query().columns().filter(|(column, _)| *column != "receiver_name");
         let columns: Vec<String> = columns.map(|(column, _)| format!("answer.\"{column}\"")).collect();
         let from = call.statement().replace(
@@ -167,7 +173,7 @@ async fn answers(world: &World, schema: &str, calls: &[(&str, &[&str])]) -> Vec<
         );
         let rows =
             world.database.query_typed(&format!("{from} AS answer"), &call.parameters()).await.unwrap();
-        answers.push((format!("{name} {words:?}"), rows.iter().map(|row| row.get(0)).collect()));
+        answers.push((name.clone(), rows.iter().map(|row| row.get(0)).collect()));
     }
     answers
 }
@@ -189,7 +195,7 @@ async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compre
                 || name == "frequency_drift" && words.contains(&LATER[5])
                 || words.contains(&LATER[4])
         };
-        let first: Vec<_> = CALLS.iter().copied().filter(|(name, words)| !is_later(name, words)).collect();
+        let first = parsed(CALLS.iter().filter(|(name, words)| !is_later(name, words)));
         let (before, after) =
             (answers(&world, "first", &first).await, answers(&world, "jetcopy", &first).await);
         world.execute("COMMIT").await;
@@ -201,9 +207,10 @@ async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compre
         }
         world.apply_life_cycle().await;
         world.execute("BEGIN").await;
-        let before = answers(&world, "jetcopy", CALLS).await;
+        let calls = parsed(CALLS.iter());
+        let before = answers(&world, "jetcopy", &calls).await;
         world.compress().await;
-        let after = answers(&world, "jetcopy", CALLS).await;
+        let after = answers(&world, "jetcopy", &calls).await;
         world.execute("COMMIT").await;
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before, after, "{} compressed", world.name);
