@@ -68,8 +68,8 @@ async fn lose_and_restore(place: &mut Place, jobs: &str, survives: bool) {
     }
     let daemon = daemon.unwrap_or_else(|| Daemon::start(&config));
     oracle(world, &daemon, "frames", "frame_metadata", frame(1, 0)).await;
-    let replayed = daemon.metric("jetcopy_replayed_messages_total", "");
-    assert_eq!(replayed > 0, survives, "a daemon knows what it has committed itself: {replayed}");
+    // Also one that is new knows it, by what the durable has acknowledged.
+    assert!(daemon.metric("jetcopy_replayed_messages_total", "") > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
