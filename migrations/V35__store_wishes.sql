@@ -74,7 +74,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('measurements') AND pg_has_role(relowner, 'USAGE'))
         AND to_regclass('timescaledb_information.hypertables') IS NOT NULL
     THEN
-        EXECUTE 'SELECT count(drop_chunks(to_regclass(format(''%I.%I'', hypertable_schema, hypertable_name)), $1))
+        EXECUTE 'SELECT drop_chunks(to_regclass(format(''%I.%I'', hypertable_schema, hypertable_name)), $1)
             FROM timescaledb_information.hypertables
             WHERE to_regclass(format(''%I.%I'', hypertable_schema, hypertable_name)) = to_regclass(''measurements'')'
             USING first_kept;
