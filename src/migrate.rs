@@ -23,101 +23,56 @@ use crate::store::place;
 mod pin;
 mod store;
 
+/// The migration of this number and name, with the text of its file.
+macro_rules! migration {
+    ($version:literal, $name:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../migrations/V", $version, "__", $name, ".sql")),
+        }
+    };
+}
+
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
 const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "jetcopy", sql: include_str!("../migrations/V1__jetcopy.sql") },
-    Migration {
-        version: 2,
-        name: "frame_metadata",
-        sql: include_str!("../migrations/V2__frame_metadata.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "detection_events",
-        sql: include_str!("../migrations/V3__detection_events.sql"),
-    },
-    Migration { version: 4, name: "time_tables", sql: include_str!("../migrations/V4__time_tables.sql") },
-    Migration { version: 5, name: "measurements", sql: include_str!("../migrations/V5__measurements.sql") },
-    Migration { version: 6, name: "time_series", sql: include_str!("../migrations/V6__time_series.sql") },
-    Migration { version: 7, name: "registry", sql: include_str!("../migrations/V7__registry.sql") },
-    Migration { version: 8, name: "queries", sql: include_str!("../migrations/V8__queries.sql") },
-    Migration {
-        version: 9,
-        name: "continuous_aggregates",
-        sql: include_str!("../migrations/V9__continuous_aggregates.sql"),
-    },
-    Migration { version: 10, name: "rollups", sql: include_str!("../migrations/V10__rollups.sql") },
-    Migration {
-        version: 11,
-        name: "dead_letter_element",
-        sql: include_str!("../migrations/V11__dead_letter_element.sql"),
-    },
-    Migration { version: 12, name: "operate", sql: include_str!("../migrations/V12__operate.sql") },
-    Migration { version: 13, name: "monitoring", sql: include_str!("../migrations/V13__monitoring.sql") },
-    Migration { version: 14, name: "query_spans", sql: include_str!("../migrations/V14__query_spans.sql") },
-    Migration {
-        version: 15,
-        name: "take_registry",
-        sql: include_str!("../migrations/V15__take_registry.sql"),
-    },
-    Migration {
-        version: 16,
-        name: "newest_detections",
-        sql: include_str!("../migrations/V16__newest_detections.sql"),
-    },
-    Migration { version: 17, name: "shape", sql: include_str!("../migrations/V17__shape.sql") },
-    Migration {
-        version: 18,
-        name: "partition_bounds",
-        sql: include_str!("../migrations/V18__partition_bounds.sql"),
-    },
-    Migration {
-        version: 19,
-        name: "dead_letter_elements",
-        sql: include_str!("../migrations/V19__dead_letter_elements.sql"),
-    },
-    Migration {
-        version: 20,
-        name: "dead_letter_counts",
-        sql: include_str!("../migrations/V20__dead_letter_counts.sql"),
-    },
-    Migration { version: 21, name: "store_life", sql: include_str!("../migrations/V21__store_life.sql") },
-    Migration { version: 22, name: "superseded", sql: include_str!("../migrations/V22__superseded.sql") },
-    Migration { version: 23, name: "floods", sql: include_str!("../migrations/V23__floods.sql") },
-    Migration { version: 24, name: "payload_once", sql: include_str!("../migrations/V24__payload_once.sql") },
-    Migration { version: 25, name: "store_choice", sql: include_str!("../migrations/V25__store_choice.sql") },
-    Migration { version: 26, name: "milestones", sql: include_str!("../migrations/V26__milestones.sql") },
-    Migration {
-        version: 29,
-        name: "dead_letter_retention",
-        sql: include_str!("../migrations/V29__dead_letter_retention.sql"),
-    },
-    Migration {
-        version: 30,
-        name: "monitor_writes",
-        sql: include_str!("../migrations/V30__monitor_writes.sql"),
-    },
-    Migration { version: 32, name: "pinned_paths", sql: include_str!("../migrations/V32__pinned_paths.sql") },
-    Migration { version: 33, name: "tallies", sql: include_str!("../migrations/V33__tallies.sql") },
-    Migration { version: 34, name: "receivers", sql: include_str!("../migrations/V34__receivers.sql") },
-    Migration { version: 35, name: "store_wishes", sql: include_str!("../migrations/V35__store_wishes.sql") },
-    Migration { version: 36, name: "store_place", sql: include_str!("../migrations/V36__store_place.sql") },
-    Migration { version: 37, name: "comments", sql: include_str!("../migrations/V37__comments.sql") },
-    Migration {
-        version: 39,
-        name: "shape_of_unlogged",
-        sql: include_str!("../migrations/V39__shape_of_unlogged.sql"),
-    },
-    Migration {
-        version: 40,
-        name: "known_sequence",
-        sql: include_str!("../migrations/V40__known_sequence.sql"),
-    },
-    Migration {
-        version: 41,
-        name: "store_comments",
-        sql: include_str!("../migrations/V41__store_comments.sql"),
-    },
+    migration!(1, "jetcopy"),
+    migration!(2, "frame_metadata"),
+    migration!(3, "detection_events"),
+    migration!(4, "time_tables"),
+    migration!(5, "measurements"),
+    migration!(6, "time_series"),
+    migration!(7, "registry"),
+    migration!(8, "queries"),
+    migration!(9, "continuous_aggregates"),
+    migration!(10, "rollups"),
+    migration!(11, "dead_letter_element"),
+    migration!(12, "operate"),
+    migration!(13, "monitoring"),
+    migration!(14, "query_spans"),
+    migration!(15, "take_registry"),
+    migration!(16, "newest_detections"),
+    migration!(17, "shape"),
+    migration!(18, "partition_bounds"),
+    migration!(19, "dead_letter_elements"),
+    migration!(20, "dead_letter_counts"),
+    migration!(21, "store_life"),
+    migration!(22, "superseded"),
+    migration!(23, "floods"),
+    migration!(24, "payload_once"),
+    migration!(25, "store_choice"),
+    migration!(26, "milestones"),
+    migration!(29, "dead_letter_retention"),
+    migration!(30, "monitor_writes"),
+    migration!(32, "pinned_paths"),
+    migration!(33, "tallies"),
+    migration!(34, "receivers"),
+    migration!(35, "store_wishes"),
+    migration!(36, "store_place"),
+    migration!(37, "comments"),
+    migration!(39, "shape_of_unlogged"),
+    migration!(40, "known_sequence"),
+    migration!(41, "store_comments"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

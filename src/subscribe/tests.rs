@@ -109,6 +109,17 @@ async fn add(client: &async_nats::Client, name: &str, messages: usize, bytes: us
     publish(client, stream::iter(outgoing), 100, |_| {}).await.unwrap();
 }
 
+/// The durable after `checkpoint`, of a stream of which nothing is known yet.
+async fn placed(
+    world: &World,
+    pipeline: &config::Pipeline,
+    checkpoint: u64,
+    placement: Placement,
+) -> PullConsumer {
+    let (known, mark) = (Known::default(), Mark::default());
+    place(&world.client, &world.stream, pipeline, checkpoint, placement, &known, &mark).await.unwrap()
+}
+
 /// Stream sequences of the next `count` deliveries after `checkpoint`.
 async fn read(
     world: &World,
@@ -118,17 +129,7 @@ async fn read(
     limits: Limits,
     count: usize,
 ) -> Vec<u64> {
-    let consumer = place(
-        &world.client,
-        &world.stream,
-        pipeline,
-        checkpoint,
-        placement,
-        &Known::default(),
-        &Mark::default(),
-    )
-    .await
-    .unwrap();
+    let consumer = placed(world, pipeline, checkpoint, placement).await;
     let mut subscription =
         Subscription::start(&world.connection().await, &consumer, checkpoint, Arc::default(), limits)
             .await
@@ -161,17 +162,7 @@ async fn reading_starts_right_after_the_checkpoint_also_when_the_durable_was_els
 #[tokio::test]
 async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
     let (world, pipeline) = (stream_with("END", 5, 10).await, pipeline("END"));
-    let consumer = place(
-        &world.client,
-        &world.stream,
-        &pipeline,
-        5,
-        Placement::Reset,
-        &Known::default(),
-        &Mark::default(),
-    )
-    .await
-    .unwrap();
+    let consumer = placed(&world, &pipeline, 5, Placement::Reset).await;
     let mut subscription =
         Subscription::start(&world.connection().await, &consumer, 5, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
@@ -182,34 +173,14 @@ async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
 #[tokio::test]
 async fn a_pull_request_of_another_client_takes_nothing_away() {
     let (world, pipeline) = (stream_with("ZOMBIE", 0, 10).await, pipeline("ZOMBIE"));
-    let consumer = place(
-        &world.client,
-        &world.stream,
-        &pipeline,
-        0,
-        Placement::Reset,
-        &Known::default(),
-        &Mark::default(),
-    )
-    .await
-    .unwrap();
+    let consumer = placed(&world, &pipeline, 0, Placement::Reset).await;
     let mut zombie = consumer.stream().max_messages_per_batch(50).messages().await.unwrap();
     assert!(zombie.next().now_or_never().is_none());
     // Its pull request has reached the server.
     while consumer.get_info().await.unwrap().num_waiting == 0 {
         tokio::task::yield_now().await;
     }
-    let placed = place(
-        &world.client,
-        &world.stream,
-        &pipeline,
-        0,
-        Placement::Reset,
-        &Known::default(),
-        &Mark::default(),
-    )
-    .await
-    .unwrap();
+    let placed = placed(&world, &pipeline, 0, Placement::Reset).await;
     let mut subscription =
         Subscription::start(&world.connection().await, &placed, 0, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
@@ -222,17 +193,7 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
 #[tokio::test]
 async fn a_second_puller_on_the_durable_is_a_breach() {
     let (world, pipeline) = (stream_with("SECOND", 0, 10).await, pipeline("SECOND"));
-    let consumer = place(
-        &world.client,
-        &world.stream,
-        &pipeline,
-        0,
-        Placement::Reset,
-        &Known::default(),
-        &Mark::default(),
-    )
-    .await
-    .unwrap();
+    let consumer = placed(&world, &pipeline, 0, Placement::Reset).await;
     let mut subscription =
         Subscription::start(&world.connection().await, &consumer, 0, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
