@@ -50,7 +50,10 @@ impl Arena {
             TableFault::Note("jsonb") => {
                 "ALTER TABLE events ALTER COLUMN note TYPE jsonb USING to_jsonb(note)".into()
             }
-            TableFault::Note(to) => format!("ALTER TABLE events ALTER COLUMN note TYPE {to}"),
+            // A cast that is told cuts off; a huge row may lie there.
+            TableFault::Note(to) => {
+                format!("ALTER TABLE events ALTER COLUMN note TYPE {to} USING note::{to}")
+            }
             TableFault::Add => "ALTER TABLE events ADD COLUMN extra text".into(),
             TableFault::Drop => "ALTER TABLE events DROP COLUMN note".into(),
             TableFault::Rename => "ALTER TABLE events RENAME COLUMN note TO remark".into(),
