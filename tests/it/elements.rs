@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, World, oracle};
+use crate::support::{Daemon, PATIENCE, World, oracle};
 
 /// Runs `jetcopy dead-letters retry --all`, which must store all; what it says.
 fn retried(config: &std::path::Path) -> String {
@@ -275,6 +275,8 @@ async fn a_message_with_more_bad_elements_than_are_looked_for_is_refused_as_a_wh
     let sizes = [vec![json!(1)], vec![json!(99); 1_001]].concat();
     world.publish("a", [message(1, &[json!(1)]), message(2, &sizes), message(3, &sizes[..500])]).await;
     let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
+    // 1,500 trials of several round trips each.
+    world.drained_within(10 * PATIENCE, "events", &daemon).await;
     oracle(&world, &daemon, "events", "events", message(4, &[]).into()).await;
     assert_eq!(parts(&world).await, [(1, 0), (3, 0)]);
     let found = dead_letters(&world).await;

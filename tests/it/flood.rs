@@ -6,11 +6,11 @@ use serde_json::json;
 
 use crate::support::{Daemon, World, eventually, oracle};
 
-/// More than ten bad messages are a flood.
+/// More than ten bad messages are a flood. What a test publishes at first is one batch, however slowly it comes.
 fn pipeline(limits: &str) -> String {
     format!(
         "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\npoison = {{ {limits} }}\n\
-         batch = {{ max_rows = 300, max_age = \"100ms\" }}\n[[pipeline.table]]\nname = \"events\"\n\
+         batch = {{ max_rows = 35, max_age = \"1s\" }}\n[[pipeline.table]]\nname = \"events\"\n\
          [pipeline.table.columns]\nsequence = \"$sequence\"\n"
     )
 }

@@ -22,6 +22,7 @@ use tokio_postgres::Client;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use events::{EVENTS, Load, TABLE, event};
+pub(crate) use http::SLOW;
 pub(crate) use line::Line;
 pub(crate) use oracle::oracle;
 pub(crate) use proxy::{Fault, Lose, Proxy, Way};
@@ -189,8 +190,13 @@ impl World {
 
     /// Waits until everything in the stream is committed.
     pub(crate) async fn drained(&self, shard: &str, daemon: &Daemon) {
+        self.drained_within(PATIENCE, shard, daemon).await;
+    }
+
+    /// The same for what takes its time of itself.
+    pub(crate) async fn drained_within(&self, patience: Duration, shard: &str, daemon: &Daemon) {
         let last = self.last_sequence().await;
-        eventually(&format!("checkpoint {last}"), || async {
+        eventually_within(patience, &format!("checkpoint {last}"), || async {
             assert!(daemon.is_running(), "the daemon has ended; its log:\n{}", daemon.log());
             self.checkpoint(shard).await == last
         })

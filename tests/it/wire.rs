@@ -6,13 +6,14 @@
 
 mod message;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres, Wire};
 
 use crate::chaos::dice::Dice;
 use crate::chaos::{duration, said, seed};
-use crate::support::{Daemon, World};
+use crate::support::{Daemon, SLOW, World};
 use message::Raw;
 
 /// Messages of a round: enough that batches mix them, few enough to read.
@@ -111,8 +112,8 @@ struct Range {
     wire: Wire,
     /// What a round's first sequence follows.
     judged: u64,
-    /// Restarts of pipelines until then.
-    resyncs: i64,
+    /// Restarts of pipelines until then, by cause.
+    resyncs: BTreeMap<String, i64>,
     _servers: (PrivateNats, std::sync::Arc<PrivatePostgres>),
 }
 
@@ -124,7 +125,7 @@ impl Range {
         world.database.batch_execute(TABLES).await.unwrap();
         let daemon = Daemon::start(&world.config(CONFIG));
         let wire = Wire::connect(nats.port()).unwrap();
-        Self { world, daemon, wire, judged: 0, resyncs: 0, _servers: (nats, postgres) }
+        Self { world, daemon, wire, judged: 0, resyncs: BTreeMap::new(), _servers: (nats, postgres) }
     }
 
     /// Sends messages and a good one after them, and judges what became of them; what is wrong.
@@ -211,17 +212,22 @@ impl Range {
         message.is_ok_and(|message| message.headers.get("Nats-Schedule").is_some())
     }
 
-    /// Each message that the client cannot read costs each pipeline one connection at most, and so does one of the rest.
+    /// Each message that the client cannot read costs each pipeline one connection at most, and so does one of the rest. Where
+    /// an answer did not come in time, the same message is met once more.
     async fn resyncs(&mut self) -> Result<(), String> {
-        let metrics = self.daemon.get("/metrics").1;
-        let counts = metrics.lines().filter(|line| line.starts_with("jetcopy_resyncs_total{"));
-        let resyncs: i64 = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum();
+        let resyncs = self.daemon.resyncs();
+        let mut made = resyncs.clone();
+        for (cause, before) in std::mem::replace(&mut self.resyncs, resyncs) {
+            made.entry(cause).and_modify(|count| *count -= before);
+        }
+        made.retain(|_, count| *count > 0);
         let sql = "SELECT count(*) FROM jetcopy.dead_letters WHERE kind = 'unreadable'";
         let unreadable = self.world.count(sql).await;
-        let (made, allowed) = (resyncs - self.resyncs, unreadable + i64::try_from(PIPELINES.len()).unwrap());
-        self.resyncs = resyncs;
-        let storm = made > allowed;
-        if storm { Err(format!("{made} resyncs for {unreadable} unreadable messages")) } else { Ok(()) }
+        let said = format!("resyncs by {made:?} for {unreadable} unreadable messages: {}", self.daemon.log());
+        let slow: i64 = SLOW.iter().filter_map(|&cause| made.remove(cause)).sum();
+        let lost = made.remove("nats").unwrap_or(0);
+        let allowed = unreadable + i64::try_from(PIPELINES.len()).unwrap() + slow;
+        if made.is_empty() && lost <= allowed { Ok(()) } else { Err(said) }
     }
 
     /// What was judged goes.

@@ -122,11 +122,12 @@ async fn unreadable_messages_cost_one_connection_each_at_most_whatever_stands_be
     let started = std::time::Instant::now();
     daemon.says("http=").await;
     world.drained("events", &daemon).await;
-    let lost = resyncs(&daemon, "nats");
-    println!("60,905 messages, 505 of them unreadable: {:?}, {lost} connections lost", started.elapsed());
+    let (lost, took) = (resyncs(&daemon, "nats"), started.elapsed());
+    println!("60,905 messages, 505 of them unreadable: {took:?}, {lost} connections lost");
     assert_eq!(letters(&world).await.len(), 505);
-    // The first, the three alone, and one for each stretch of two hundred.
-    assert!(lost <= 4 + 10, "{lost} connections lost");
+    // The first, the three alone, and one for each stretch of two hundred, or of a second where that comes first.
+    let slow = i64::try_from(took.as_secs()).unwrap();
+    assert!(lost <= 4 + 10 + slow, "{lost} connections lost in {took:?}");
     oracle(&world, &daemon, "events", "events", event(2_000_000)).await;
 }
 
@@ -323,7 +324,7 @@ async fn headers_that_look_like_a_servers_own_status_are_a_publishers_and_make_r
     world.drained("events", &daemon).await;
     assert_eq!(world.count("SELECT count(*) FROM events").await, i64::try_from(id + 3).unwrap());
     oracle(&world, &daemon, "events", "events", event(1_000)).await;
-    assert_eq!(daemon.status()["resyncs"], 1, "{}", daemon.status());
+    daemon.needed_no_resync();
 }
 
 fn event_with(note: &str) -> Vec<u8> {
