@@ -34,8 +34,8 @@ async fn a_backlog_far_away_is_asked_for_further_ahead() {
         rates.push(rate);
         oracle(&world, &daemon, "events", "events", event(BACKLOG + 1)).await;
     }
-    // Without more under way it is 7,500 messages each way there and back.
-    assert!(rates[3] > 1.2 * 7_500.0 / 0.2, "{rates:?}");
+    // Without more under way it cannot be more than 7,500 messages each way there and back.
+    assert!(rates[3] > 7_500.0 / 0.2, "{rates:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
