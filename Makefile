@@ -12,8 +12,9 @@ ROUND ?=
 # What `make chaos` draws from, comma-separated: daemons, postgres, nats, poison, durable, table, unreadable, huge, limits; without
 # it, everything.
 KINDS ?=
-# How large the giants of `make giants` are.
+# How large the giants of `make giants` are, and max_buffered_bytes, in MiB.
 MIB ?=
+BUFFERED ?=
 # More arguments for the demo or the benches.
 ARGS ?=
 
@@ -55,8 +56,8 @@ fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION e
 fuzz-wire: setup ## Sends drawn bytes over the wire into the real daemon and asks the oracle (SEED=1 DURATION=30m ROUND=7)
 	SEED=$(SEED) DURATION=$(DURATION) ROUND=$(ROUND) cargo test --features kill-points --test it -- --ignored --exact --nocapture wire::whatever_comes_over_the_wire_for_long_is_a_row_or_a_dead_letter_and_nothing_stops
 
-giants: setup ## Sends giants of every kind and looks at the daemon's memory (MIB=8 KINDS=headers)
-	MIB=$(MIB) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture giants::giants_of_every_kind_take_no_more_memory_than_may_be_taken
+giants: setup ## Sends giants of every kind and looks at the daemon's memory (MIB=8 BUFFERED=64 KINDS=headers)
+	MIB=$(MIB) BUFFERED=$(BUFFERED) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture giants::giants_of_every_kind_take_no_more_memory_than_may_be_taken
 
 bench: setup ## Measures beside the server's own COPY, JetStream and a Python consumer; writes target/bench.json
 	@scripts/setup.sh bench

@@ -248,13 +248,33 @@ impl Source<'_> {
         let placed =
             subscribe::place(&nats.client, &stream, pipeline, read, placement, &approach.known, &mark);
         let consumer = placed.await?;
+        let first = approach.placed_first();
+        if first {
+            self.warn_of_giants(&stream);
+        }
         // After a power cut no process remembers, but what was acknowledged was committed.
         let counts = claim.last_timestamp_us.is_some() && claim.last_sequence == claimed;
-        if let (true, true, Some(durable)) = (approach.placed_first(), counts, durable) {
+        if let (true, true, Some(durable)) = (first, counts, durable) {
             let floor = durable.ack_floor.stream_sequence.min(stream.cached_info().state.last_sequence);
             tell_replay(settings, session, place, claim.last_sequence.max(known), floor, metrics).await?;
         }
         Ok(Read { singles, consumer, claim })
+    }
+
+    /// Says where messages may come for which `max_buffered_bytes` is no bound.
+    fn warn_of_giants(&self, stream: &Stream) {
+        let config = &stream.cached_info().config;
+        let largest = subscribe::largest(config, self.nats.client.server_info().max_payload);
+        if !subscribe::bounds(self.pipeline, largest) {
+            tracing::warn!(
+                pipeline = self.place.pipeline,
+                stream = self.place.stream,
+                %largest,
+                max_buffered_bytes = %self.pipeline.max_buffered_bytes,
+                remedy = subscribe::BUFFER_MORE,
+                "the stream takes messages that can take more memory than max_buffered_bytes and 64 MiB"
+            );
+        }
     }
 
     /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.

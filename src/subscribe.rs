@@ -10,9 +10,12 @@
 use std::sync::Arc;
 
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::stream;
 use async_nats::{HeaderMap, Subject, jetstream};
 use bytes::Bytes;
+use bytesize::ByteSize;
 
+use crate::config;
 use crate::nats::Connection;
 use pull::Pull;
 
@@ -26,9 +29,13 @@ pub use place::{
 };
 pub use window::{Limits, Window};
 
-/// What a pull request's byte limit leaves for subject, headers and protocol beside the largest payload. A message
-/// over the limit would never be delivered.
+/// What a pull request's byte limit leaves for subject, headers and protocol beside a large payload.
 const PULL_BYTES_MARGIN: usize = 64 * 1024;
+
+/// The largest payload that each pull request can bring, however little memory there is: what servers take by default. Where they
+/// take larger ones, few messages are, and each of these is asked for by itself: a request that could bring one could bring as
+/// many bytes of headers, which the client library holds in thirty times their bytes.
+const USUAL_PAYLOAD: usize = 1 << 20;
 
 /// One message, in order.
 #[derive(Debug)]
@@ -261,11 +268,33 @@ fn numbers_start(reply: &str) -> Option<usize> {
 }
 
 /// What pull requests may ask for, so that what is on the way stays within half of `max_buffered_bytes`; one of them always
-/// fits the largest message that the server takes, since a message over it would be asked for without end.
+/// fits the largest message that the server takes, or one of a usual size.
 #[must_use]
 pub fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
     let memory = usize::try_from(max_buffered_bytes / 2).unwrap_or(usize::MAX);
-    Limits { memory, largest: max_payload + PULL_BYTES_MARGIN, batch: None, bytes: None, expires: None }
+    let largest = max_payload.min(USUAL_PAYLOAD) + PULL_BYTES_MARGIN;
+    Limits { memory, largest, batch: None, bytes: None, expires: None }
+}
+
+/// How many times the largest message `max_buffered_bytes` is at least where it bounds the daemon's memory: the client library's
+/// buffer for one grows to twice its size, and what is there beside it is its rows and the next one.
+const LARGEST_BUFFERED: u64 = 8;
+
+/// What [`LARGEST_BUFFERED`] asks of people.
+pub const BUFFER_MORE: &str =
+    "raise max_buffered_bytes to eight times the largest message, or lower the stream's max_msg_size";
+
+/// The largest message that `stream` takes on a server that takes `max_payload` bytes.
+#[must_use]
+pub fn largest(stream: &stream::Config, max_payload: usize) -> ByteSize {
+    let of_stream = u64::try_from(stream.max_message_size).ok().filter(|&size| size > 0);
+    ByteSize(of_stream.unwrap_or(u64::MAX).min(max_payload as u64))
+}
+
+/// Whether `max_buffered_bytes` bounds the daemon's memory also for messages of `largest` bytes.
+#[must_use]
+pub fn bounds(pipeline: &config::Pipeline, largest: ByteSize) -> bool {
+    largest.as_u64().saturating_mul(LARGEST_BUFFERED) <= pipeline.max_buffered_bytes.as_u64()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Pull requests on a durable consumer.
 //!
-//! Guarantees: what is open is bounded by count and by bytes ([`Window`]), so that what the client buffers is bounded
-//! too, and by what the server allows; what the server says about a request is either accounted for or an error; silence is an error after
-//! two heartbeats. Once the connection has had trouble nothing more is asked for, and what had arrived by then is
+//! Guarantees: what is open is bounded by count and by bytes ([`Window`]), and by what the server allows, so that what the
+//! client buffers is bounded too; a message that is larger is the only one that is open. What the server says about a request is
+//! either accounted for or an error; silence is an error after two heartbeats. Once the connection has had trouble nothing more is asked for, and what had arrived by then is
 //! yielded before the trouble is. A message that a publisher dressed up as a status is still a message.
 //!
 //! The client library's own pull loop does the same for every kind of user. At full speed a tenth of the daemon's CPU
@@ -36,6 +36,13 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The header by which the server says how many messages a request that it closed would still have taken.
 const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
+
+/// The same of bytes.
+const PENDING_BYTES: &str = "Nats-Pending-Bytes";
+
+/// What a request for a single message may bring that is larger than any other request may: the largest that a server can be told
+/// to take, with its subject, headers and protocol.
+const GIANT: usize = 65 << 20;
 
 /// What the server says to a request for more than it allows, before the number.
 const TOO_MANY: &str = "Exceeded MaxRequestBatch of ";
@@ -99,6 +106,8 @@ pub(super) struct Pull {
     request: Bytes,
     /// Messages that were asked for and have neither come nor been refused.
     open: usize,
+    /// Whether the next message is larger than a whole request may bring.
+    giant: bool,
     /// Ends when two heartbeats are missed.
     silence: Pin<Box<Sleep>>,
     /// Whether anything came since `silence` was started.
@@ -159,6 +168,7 @@ impl Pull {
             broken: FutureExt::fuse(Box::pin(connection.broken())),
             inbox,
             open: 0,
+            giant: false,
             silence: Box::pin(sleep(2 * HEARTBEAT)),
             heard: true,
             waiting: None,
@@ -205,20 +215,24 @@ impl Pull {
         }
     }
 
-    /// Sends as many requests as the window has room for.
+    /// Sends as many requests as the window has room for; for a giant, one once all others were refused.
     async fn ask(&mut self) -> Result<(), Error> {
-        while self.open + self.shape.batch <= self.shape.open && !self.connection.is_broken() {
+        loop {
+            let (batch, room) = if self.giant { (1, 1) } else { (self.shape.batch, self.shape.open) };
+            if self.open + batch > room || self.connection.is_broken() {
+                return Ok(());
+            }
+            let request = if self.giant { self.written(1, GIANT) } else { self.request.clone() };
             let (to, inbox) = (self.requests.clone(), self.inbox.clone());
-            match self.connection.client.publish_with_reply(to, inbox, self.request.clone()).await {
+            match self.connection.client.publish_with_reply(to, inbox, request).await {
                 Ok(()) => {}
                 // The client is gone, and `broken` says so once what had arrived is taken.
-                Err(error) if error.kind() == PublishErrorKind::Send => break,
+                Err(error) if error.kind() == PublishErrorKind::Send => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-            self.open += self.shape.batch;
+            self.open += batch;
             self.reshape();
         }
-        Ok(())
     }
 
     /// Takes up the window as it is now.
@@ -228,15 +242,20 @@ impl Pull {
             return;
         }
         self.shape = shape;
+        self.request = self.written(shape.batch, shape.bytes);
+    }
+
+    /// A request for so many messages and bytes, if the server allows them.
+    fn written(&self, batch: usize, bytes: usize) -> Bytes {
         let expires = self.limits.expires.map_or(EXPIRES, |allowed| allowed.min(EXPIRES));
         let request = json!({
-            "batch": shape.batch,
-            "max_bytes": shape.bytes,
+            "batch": batch,
+            "max_bytes": bytes.min(self.limits.bytes.unwrap_or(usize::MAX)),
             "expires": nanoseconds(expires),
             // The server wants two of them within the time.
             "idle_heartbeat": nanoseconds(HEARTBEAT.min(expires / 2)),
         });
-        self.request = request.to_string().into();
+        request.to_string().into()
     }
 
     /// Messages were waited for. Where the server has more than is on the way, the way is too long for the window.
@@ -293,6 +312,7 @@ impl Pull {
                 self.flow.messages += 1;
                 self.flow.bytes += message.length;
                 self.barren = 0;
+                self.giant = false;
                 let headers = message.headers.as_ref().map_or(0, HeaderMap::len);
                 if headers * HEADER > message.length * HEADERS {
                     self.narrow();
@@ -311,8 +331,11 @@ impl Pull {
     #[cold]
     fn status(&mut self, status: StatusCode, message: &Message) -> Result<(), Error> {
         let description = message.description.as_deref().unwrap_or_default();
-        let pending = message.headers.as_ref().and_then(|headers| headers.get(PENDING_MESSAGES));
-        let pending = pending.and_then(|pending| pending.as_str().parse::<usize>().ok());
+        let number = |header: &str| {
+            let value = message.headers.as_ref().and_then(|headers| headers.get(header));
+            value.and_then(|value| value.as_str().parse::<usize>().ok())
+        };
+        let pending = number(PENDING_MESSAGES);
         if status != StatusCode::IDLE_HEARTBEAT && status != StatusCode::TIMEOUT {
             self.barren += 1;
         }
@@ -329,9 +352,11 @@ impl Pull {
                 self.open = self.open.saturating_sub(pending);
                 Ok(())
             }
-            // It has brought as many bytes as it may. Where none brings anything, a message is larger than any may bring.
+            // It has brought as many bytes as it may, or could bring nothing: then a whole one as they are made now could not.
+            // Where none brings anything, a message is larger than any may bring.
             (_, "Message Size Exceeds MaxBytes", Some(pending)) if self.barren <= BARREN => {
                 self.open = self.open.saturating_sub(pending);
+                self.giant |= number(PENDING_BYTES).is_none_or(|bytes| bytes >= self.shape.bytes);
                 Ok(())
             }
             (_, refusal, _) if self.barren <= BARREN && self.lower(refusal) => Ok(()),

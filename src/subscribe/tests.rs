@@ -245,6 +245,19 @@ async fn small_and_large_messages_mixed_arrive_through_byte_bounded_pull_request
 }
 
 #[tokio::test]
+async fn messages_that_no_usual_pull_request_may_bring_arrive_one_by_one_among_the_others() {
+    let (world, pipeline) = (stream_with("GIANTS", 300, 100).await, pipeline("GIANTS"));
+    for _ in 0..3 {
+        add(&world.client, "GIANTS", 2, 1 << 20).await;
+        add(&world.client, "GIANTS", 300, 100).await;
+    }
+    let limits = limits(0, 1_000);
+    assert!(limits.largest < 1 << 20);
+    let sequences = read(&world, &pipeline, 0, Placement::Reset, limits, 1_206).await;
+    assert_eq!(sequences, (1..=1_206).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn subjects_narrow_what_is_read() {
     let world = stream_with("NARROW", 4, 10).await;
     let subject = async_nats::Subject::from("NARROW.b");

@@ -1,6 +1,6 @@
 //! How far ahead messages are asked for.
 //!
-//! Guarantees: never more than the memory given to it, but for one message of the largest size. It grows only while messages
+//! Guarantees: never more than the memory given to it, but for one message of a usual size. It grows only while messages
 //! are waited for that the server has, by what an answer's way there and back brings; and it shrinks after a connection
 //! that broke under what was on the way, down to one message at a time.
 
@@ -70,7 +70,7 @@ impl Default for Size {
 pub struct Limits {
     /// Memory for what is on the way, in bytes.
     pub memory: usize,
-    /// The largest message with subject, headers and protocol: a request for less would never bring it.
+    /// The largest message of a usual size with subject, headers and protocol: each request can bring it.
     pub largest: usize,
     /// Messages that the server allows one request.
     pub batch: Option<usize>,

@@ -225,26 +225,22 @@ fn message_size(
     max_payload: usize,
     report: &mut Report,
 ) {
-    let of_stream = u64::try_from(config.max_message_size).ok().filter(|&size| size > 0);
-    let of_server = max_payload as u64;
-    let largest = of_stream.map_or(of_server, |size| size.min(of_server));
-    let shown = bytesize::ByteSize(largest);
-    if largest > pipeline.batch.max_bytes.as_u64() {
+    let largest = subscribe::largest(config, max_payload);
+    if largest > pipeline.batch.max_bytes {
         report.warn(
             place,
-            format!("a message may have {shown}, and batch.max_bytes is {}", pipeline.batch.max_bytes),
+            format!("a message may have {largest}, and batch.max_bytes is {}", pipeline.batch.max_bytes),
             "raise batch.max_bytes, or lower the stream's max_msg_size: such a message is a batch by itself",
         );
     }
-    // Two pull requests on the way share half of the buffer.
-    if largest > pipeline.max_buffered_bytes.as_u64() / 4 {
+    if !subscribe::bounds(pipeline, largest) {
         report.warn(
             place,
             format!(
-                "messages of {shown}, which it may hold, can take more memory than max_buffered_bytes ({})",
+                "messages of {largest}, which it may hold, can take more memory than max_buffered_bytes ({})",
                 pipeline.max_buffered_bytes
             ),
-            "raise max_buffered_bytes to four times the largest message, or lower the stream's max_msg_size",
+            subscribe::BUFFER_MORE,
         );
     }
 }

@@ -94,6 +94,30 @@ async fn a_server_that_holds_back_less_than_a_pull_brings_is_read_to_the_end() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_for_which_the_memory_is_no_bound_are_told_by_check_and_at_the_start() {
+    let (world, _nats, _postgres) = limited("max_payload: 16MB").await;
+    let mut stream = world.stream_config();
+    for (largest, settings, told) in [
+        (-1, "", true),
+        (8 << 20, "", false),
+        (-1, "max_buffered_bytes = \"128MiB\"", false),
+        (16 << 20, "max_buffered_bytes = \"127MiB\"", true),
+    ] {
+        stream.max_message_size = largest;
+        world.jetstream.update_stream(stream.clone()).await.unwrap();
+        let config = world.config(&events_with(settings));
+        let checked = world.run(&config, &["check"]).await;
+        let warning = "can take more memory than max_buffered_bytes";
+        assert_eq!(checked.out.contains(warning), told, "{largest} {settings} {checked:?}");
+        let daemon = Daemon::start(&config);
+        daemon.says("pipeline is running").await;
+        assert_eq!(daemon.log().contains(warning), told, "{largest} {settings} {}", daemon.log());
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        daemon.ended().await;
+    }
+}
+
 /// The settings of a user with rights, as lines of a server's configuration; `me` may all that is not denied.
 fn with_rights(denied_publish: &str, denied_subscribe: &str) -> String {
     format!(
