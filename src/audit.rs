@@ -3,33 +3,41 @@
 //! Guarantees: everything is read from one snapshot of the database, so that a daemon may run meanwhile. Where a table
 //! keeps `$sequence`, each sequence is judged by itself; memory stays small, since the server sorts and only tells of
 //! gaps and of what is not as it should be. For each gap the stream is asked whether it holds a message there. Where a
-//! table keeps `$element` too, so is each element but for the last ones of a message, whose number nobody keeps. Where no
-//! table keeps `$sequence`, messages and rows are counted. What cannot be proven is said, and never taken for proven.
+//! table keeps `$element` too, so is each element but for the last ones of a message, whose number nobody keeps. What
+//! sequences do not prove, rows do: the messages that the stream holds are made into rows once more ([`remake`]), and
+//! the server compares these with what the tables hold ([`compare`]). What cannot be proven is said, and never taken for
+//! proven.
 //!
-//! What the tables drop by age is left out: messages that were stored before the age began ([`retention`]).
+//! What the tables drop by age is left out: messages that were stored before the age began, and rows of such times
+//! ([`retention`]).
 //!
-//! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, rows whose values
-//! were changed, dead letters that were deleted by hand (they look missing).
+//! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, and dead letters that
+//! were deleted by hand (they look missing).
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
 
 use crate::checkpoint::Claim;
 use crate::config::{self, Config, OnConflict, OnUnmatched};
+use crate::decode::{Decoder, PlanError};
 use crate::identity;
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::stored::Opened;
 
+mod compare;
 pub(crate) mod contents;
 mod ledger;
+mod remake;
 mod report;
 mod retention;
 
+use compare::Comparison;
 use contents::Contents;
 use ledger::{Ledger, Loss, Place, Rule};
-pub use report::{Counts, Difference, Method, Report};
+use remake::Remake;
+pub use report::{Compared, Counts, Difference, Method, Report};
 
 /// How the servers know the sessions of an audit.
 const CLIENT_NAME: &str = "jetcopy audit";
@@ -65,6 +73,22 @@ pub enum Error {
     /// The stream refused a question.
     #[error("cannot ask the stream what it holds")]
     Contents(#[source] async_nats::Error),
+    /// Mapping and table do not go together.
+    #[error("the mapping does not fit the table")]
+    Plan(#[from] PlanError),
+    /// The server does not take a row that a message makes, although no dead letter says so.
+    #[error(
+        "the server refuses a row of table {table} that sequence {sequence} makes, and no dead letter says so; was it discarded? \
+         Audit --since {}", sequence + 1
+    )]
+    Refused {
+        /// The table.
+        table: String,
+        /// Of the message.
+        sequence: u64,
+        /// What the server said.
+        source: tokio_postgres::Error,
+    },
     /// Nothing was carried yet.
     #[error("pipeline {0} has no checkpoint yet: it has carried nothing")]
     NoCheckpoint(String),
@@ -84,15 +108,19 @@ pub async fn audit(
         .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
     let stream = Opened { client: connection.client.clone(), stream };
     let mut places: Vec<Place> = Vec::new();
-    for table in &pipeline.tables {
-        let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
-        let place = Place::new(table, qualified);
+    let mut tables = Vec::with_capacity(pipeline.tables.len());
+    for (entry, table) in pipeline.tables.iter().enumerate() {
+        let found = introspect::introspect(&session.client, &table.name).await?;
+        let place = Place::new(entry, table, found.qualified.clone());
         if !places.iter_mut().any(|known| known.merge(&place)) {
             places.push(place);
         }
+        tables.push(found);
     }
+    let decoder = Decoder::new(pipeline, &tables)?;
     let ledger = Ledger::open(&session.client, &pipeline.name, places).await?;
-    let report = Audit { config, pipeline, stream: &stream, ledger: &ledger }.run(since).await;
+    let audit = Audit { config, pipeline, stream: &stream, ledger: &ledger };
+    let report = audit.run(since, &tables, decoder).await;
     // Closing the connection ends the snapshot.
     session.close().await;
     report
@@ -106,8 +134,21 @@ struct Audit<'a> {
 }
 
 impl Audit<'_> {
-    async fn run(&self, since: Option<u64>) -> Result<Report, Error> {
+    async fn run(
+        &self,
+        since: Option<u64>,
+        tables: &[introspect::Table],
+        decoder: Decoder,
+    ) -> Result<Report, Error> {
         let pipeline = self.pipeline;
+        // Tables are made before anything is read, and nothing is written after that but to them.
+        let open = self.ledger.places.iter().filter(|place| !self.proven_by_sequence(place));
+        let comparisons = if self.ledger.on_standby().await? {
+            Err(open.map(|place| place.name.as_str()).collect::<Vec<_>>())
+        } else {
+            Ok(Comparison::all(self.ledger, open, pipeline, tables, &decoder).await?)
+        };
+        self.ledger.change_nothing().await?;
         let Some(position) = self.ledger.position().await? else {
             return Err(Error::NoCheckpoint(pipeline.name.clone()));
         };
@@ -133,35 +174,29 @@ impl Audit<'_> {
         if position.ambiguous_to >= from {
             self.counted_twice(&mut report, from, position.ambiguous_to).await?;
         }
-        self.leave_out_expired(&mut report).await?;
         for place in &self.ledger.places {
             if let Some(other) = self.shares(&place.name) {
                 report.not_proven.push(format!("table {}: pipeline {other} writes to it too", place.name));
                 return Ok(report);
             }
-            match (&place.column, place.rule) {
-                (_, Rule::Once) => {}
-                (_, Rule::AtMostOnce) => report.not_proven.push(format!(
-                    "table {}: with on_conflict or `when` a message may have no row of its own",
-                    place.name
-                )),
-                (Some(_), Rule::Any) if place.element.is_some() => report.not_proven.push(format!(
-                    "table {}: how many elements a message had after the last one that is there is not kept anywhere",
-                    place.name
-                )),
-                (Some(_), Rule::Any) => report.not_proven.push(format!(
-                    "table {}: how many rows a message makes by for_each, unpivot or several entries is not kept anywhere",
-                    place.name
-                )),
-                (None, Rule::Any) => report
-                    .not_proven
-                    .push(format!("table {}: its rows do not say which message they came from", place.name)),
-            }
         }
-        if self.ledger.places.iter().any(|place| place.column.is_some()) {
+        let begin = report.from;
+        let by_sequence = self.ledger.places.iter().any(|place| place.column.is_some());
+        if by_sequence {
+            self.leave_out_expired(&mut report).await?;
             self.by_sequence(&mut report).await?;
-        } else {
-            self.by_count(&mut report, since).await?;
+        }
+        match comparisons {
+            Ok(comparisons) if comparisons.is_empty() => {}
+            Ok(comparisons) => {
+                let complete = by_sequence && self.complete();
+                let mut remake = Remake::new(self, decoder, comparisons);
+                remake.run(&mut report, begin, complete).await?;
+            }
+            Err(open) => report.not_proven.push(format!(
+                "{}: this server is a standby, on which rows cannot be made to compare with: name the primary",
+                open.join(", ")
+            )),
         }
         Ok(report)
     }
@@ -224,23 +259,32 @@ impl Audit<'_> {
         !self.pipeline.tables.iter().any(asks)
     }
 
-    async fn by_sequence(&self, report: &mut Report) -> Result<(), Error> {
-        let kept = self.ledger.places.iter().filter(|place| place.column.is_some());
-        report.method = Method::Sequences { tables: kept.clone().map(|place| place.name.clone()).collect() };
-        // Without a table that has one row of every message, a message without a row is no difference. When each table takes
-        // only messages of its kind, the tables together have one.
+    /// Whether a message without a row in any table that keeps its sequence is a difference: some table has one row of every
+    /// message, or each takes the messages of its kind and all together every one.
+    fn complete(&self) -> bool {
+        self.ledger.places.iter().any(|place| place.column.is_some() && place.rule == Rule::Once)
+            || self.divided()
+    }
+
+    /// Whether each message has one row in one of the tables, by its kind, and all of them keep its sequence.
+    fn divided(&self) -> bool {
         let whole = |table: &config::Table| {
             table.for_each.is_none() && table.unpivot.is_none() && table.on_conflict == OnConflict::Error
         };
-        let complete = kept.clone().any(|place| place.rule == Rule::Once)
-            || self.pipeline.on_unmatched == OnUnmatched::DeadLetter
-                && self.pipeline.tables.iter().all(whole)
-                && self.ledger.places.iter().all(|place| place.column.is_some());
-        for place in
-            self.ledger.places.iter().filter(|place| place.column.is_none() && place.rule == Rule::Once)
-        {
-            report.not_proven.push(format!("table {}: no column keeps $sequence", place.name));
-        }
+        self.pipeline.on_unmatched == OnUnmatched::DeadLetter
+            && self.pipeline.tables.iter().all(whole)
+            && self.ledger.places.iter().all(|place| place.column.is_some() && place.rule != Rule::Any)
+    }
+
+    /// Whether sequences say all that there is to be said of a table.
+    fn proven_by_sequence(&self, place: &Place) -> bool {
+        place.column.is_some() && (place.rule == Rule::Once || self.divided())
+    }
+
+    async fn by_sequence(&self, report: &mut Report) -> Result<(), Error> {
+        let kept = self.ledger.places.iter().filter(|place| place.column.is_some());
+        report.method = Method::Sequences { tables: kept.map(|place| place.name.clone()).collect() };
+        let complete = self.complete();
         let losses = self.ledger.losses(report.from).await?;
         let contents = Contents::new(self.stream, &self.pipeline.subjects);
         let passes_over = self.passes_over();
@@ -264,38 +308,6 @@ impl Audit<'_> {
                 let table = place.name.clone();
                 report.add(Difference::Elements { sequence, table, elements, there, times });
             }
-        }
-        Ok(())
-    }
-
-    async fn by_count(&self, report: &mut Report, since: Option<u64>) -> Result<(), Error> {
-        let Some(place) = self.ledger.places.iter().find(|place| place.rule == Rule::Once) else {
-            return Ok(());
-        };
-        let first = self.stream.cached_info().state.first_sequence;
-        if first > 1 || since.is_some() || report.from > 1 {
-            report.not_proven.push(format!(
-                "table {}: no column keeps $sequence, and rows can only be counted against a stream that still holds \
-                 all that it ever held (it begins at {first})",
-                place.name
-            ));
-            return Ok(());
-        }
-        report.method = Method::Counts { table: place.name.clone() };
-        let contents = Contents::new(self.stream, &self.pipeline.subjects);
-        let messages = contents.count_to(report.checkpoint).await.map_err(Error::Contents)?;
-        let deleted = self.stream.cached_info().state.deleted_count.unwrap_or(0);
-        let (rows, dead_letters) = self.ledger.count(place).await?;
-        report.counts.committed = rows;
-        report.counts.dead_letters = dead_letters;
-        if rows + dead_letters < messages && self.passes_over() {
-            let markers = contents.markers_to(report.checkpoint).await.map_err(Error::Contents)?;
-            report.counts.passed_over = markers;
-        }
-        let expected = messages.saturating_sub(report.counts.passed_over);
-        // A message that was deleted from the stream may have been carried before.
-        if !(expected..=expected + deleted).contains(&(rows + dead_letters)) {
-            report.add(Difference::Count { messages, rows, dead_letters });
         }
         Ok(())
     }

@@ -196,7 +196,8 @@ fn memory_of(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Single, stored::Error> {
+/// A message that was read by itself, as a subscription would have brought it, or why it could not.
+pub async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Single, stored::Error> {
     let is_utf8 = !stored.subject.contains(REPLACEMENT) || is_replacement(client, stream, &stored).await?;
     let (headers, unreadable) = match Unreadable::check(&stored, is_utf8) {
         Ok(headers) => (headers, None),

@@ -1,7 +1,6 @@
 //! What the stream holds of a pipeline's messages.
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use futures_util::{StreamExt as _, stream};
 
 use crate::marker::Marker;
 use crate::stored::{Opened, Stored};
@@ -9,9 +8,6 @@ use crate::unreadable;
 
 /// Attempts to count while messages arrive; each takes a few milliseconds.
 const COUNTS: usize = 100;
-
-/// Messages that are asked for at once: on one server over loopback, more gain nothing.
-const AT_ONCE: usize = 64;
 
 /// Whether pipelines pass over a message by themselves.
 fn is_marker(stored: &Stored) -> bool {
@@ -59,25 +55,6 @@ impl<'a> Contents<'a> {
     /// Whether the message that [`Contents::next`] named last is one that pipelines pass over by themselves.
     pub(crate) fn is_passed_over(&self) -> bool {
         self.passed_over
-    }
-
-    /// How many messages from the stream's first to `last` a pipeline passes over by itself: each is read.
-    pub(crate) async fn markers_to(&self, last: u64) -> Result<u64, async_nats::Error> {
-        let questions = stream::iter(self.first_sequence()..=last)
-            .map(|sequence| async move { (sequence, self.stream.first(sequence, &self.subjects).await) })
-            .buffer_unordered(AT_ONCE);
-        let mut questions = std::pin::pin!(questions);
-        let mut markers = 0;
-        while let Some((sequence, found)) = questions.next().await {
-            let there = found?.filter(|stored: &Stored| stored.sequence == sequence);
-            markers += u64::from(there.as_ref().is_some_and(is_marker));
-        }
-        Ok(markers)
-    }
-
-    /// How many messages there are up to `sequence`.
-    pub(crate) async fn count_to(&self, sequence: u64) -> Result<u64, async_nats::Error> {
-        self.count(1, sequence).await
     }
 
     /// How many messages there are from `first` to `last`.

@@ -1,5 +1,6 @@
 //! What the database holds of a pipeline's messages, in one snapshot.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use futures_util::{Stream, TryStreamExt};
@@ -21,6 +22,8 @@ const TIMESTAMP: &str = "$timestamp";
 pub(super) struct Place {
     /// Its name, as configured.
     pub(super) name: String,
+    /// The entries of the configuration that fill it.
+    pub(super) entries: Vec<usize>,
     /// How many rows a message has in it.
     pub(super) rule: Rule,
     /// The column that keeps the sequence, quoted.
@@ -93,6 +96,15 @@ pub(super) struct Uneven {
     pub(super) times: u64,
 }
 
+/// The dead letters of one message.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    /// Of all of it.
+    pub(super) whole: u64,
+    /// How many of each table's element.
+    pub(super) elements: BTreeMap<(String, u32), u64>,
+}
+
 /// The snapshot.
 pub(super) struct Ledger<'a> {
     client: &'a Client,
@@ -102,7 +114,8 @@ pub(super) struct Ledger<'a> {
 }
 
 impl Place {
-    pub(super) fn new(table: &Table, qualified: String) -> Self {
+    /// The table that the `entry`th of a pipeline fills.
+    pub(super) fn new(entry: usize, table: &Table, qualified: String) -> Self {
         let keeps = |source| table.column_of(source).map(escape_identifier);
         let column = keeps(SEQUENCE);
         let once = column.is_some() && table.on_conflict == OnConflict::Error && table.unpivot.is_none();
@@ -112,13 +125,15 @@ impl Place {
             OnConflict::Error if table.when.is_none() => Rule::Once,
             OnConflict::Error | OnConflict::Ignore | OnConflict::Update => Rule::AtMostOnce,
         };
-        Self { name: table.name.clone(), rule, column, element, time: keeps(TIMESTAMP), qualified }
+        let (name, entries, time) = (table.name.clone(), vec![entry], keeps(TIMESTAMP));
+        Self { name, entries, rule, column, element, time, qualified }
     }
 
     /// The same table filled by another entry: how many rows a message has is open then.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let same = self.qualified == other.qualified;
         if same {
+            self.entries.extend(&other.entries);
             self.rule = Rule::Any;
             self.element = None;
             self.column = self.column.take().filter(|column| other.column.as_ref() == Some(column));
@@ -128,13 +143,71 @@ impl Place {
 }
 
 impl<'a> Ledger<'a> {
-    /// Takes the snapshot.
+    /// Begins the transaction of the snapshot. It holds the tables from before the snapshot on: TRUNCATE, by which TimescaleDB
+    /// compresses, and DROP, by which rows age, do not heed snapshots.
     pub(super) async fn open(client: &'a Client, pipeline: &str, places: Vec<Place>) -> Result<Self, Error> {
-        client
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            .await
-            .map_err(|source| Error::Database { action: "take a snapshot of the database", source })?;
-        Ok(Self { client, pipeline: escape_literal(pipeline), places })
+        let ledger = Self { client, pipeline: escape_literal(pipeline), places };
+        let action = "take a snapshot of the database";
+        let names: Vec<&str> = ledger.places.iter().map(|place| place.qualified.as_str()).collect();
+        let literals: Vec<String> = names.iter().map(|name| escape_literal(name)).collect();
+        let sql = format!(
+            "SELECT c.relkind IN ('r', 'p') FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY AS t (name, place) \
+             JOIN pg_class c ON c.oid = to_regclass(t.name)::oid ORDER BY t.place",
+            literals.join(", ")
+        );
+        let rows = ledger.query(action, &sql).await?;
+        let held: Vec<&str> = names
+            .iter()
+            .zip(&rows)
+            .filter(|(_, row)| row.get(0) == Some("t"))
+            .map(|(&name, _)| name)
+            .collect();
+        let lock = match held.is_empty() {
+            true => String::new(),
+            false => format!("; LOCK TABLE {} IN ACCESS SHARE MODE", held.join(", ")),
+        };
+        ledger.execute(action, &format!("BEGIN ISOLATION LEVEL REPEATABLE READ{lock}")).await?;
+        Ok(ledger)
+    }
+
+    /// From here on only temporary tables can be written to.
+    pub(super) async fn change_nothing(&self) -> Result<(), Error> {
+        self.execute("take a snapshot of the database", "SET TRANSACTION READ ONLY").await
+    }
+
+    pub(super) async fn on_standby(&self) -> Result<bool, Error> {
+        let rows = self.query("ask for the server's role", "SELECT pg_is_in_recovery()").await?;
+        Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
+    }
+
+    pub(super) async fn execute(&self, action: &'static str, sql: &str) -> Result<(), Error> {
+        self.client.batch_execute(sql).await.map_err(|source| Error::Database { action, source })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.client
+    }
+
+    /// The dead letters of the sequences from `first` to `last`.
+    pub(super) async fn letters(&self, first: u64, last: u64) -> Result<BTreeMap<u64, Letters>, Error> {
+        let sql = format!(
+            "SELECT sequence, table_name, pg_catalog.unnest(CASE WHEN element IS NULL THEN ARRAY[NULL::bigint] \
+               ELSE coalesce(elements, ARRAY[element])::bigint[] END) \
+             FROM jetcopy.dead_letters WHERE pipeline = {} AND sequence BETWEEN {first} AND {last}",
+            self.pipeline
+        );
+        let mut letters: BTreeMap<u64, Letters> = BTreeMap::new();
+        for row in self.query("read the dead letters", &sql).await? {
+            let found = letters.entry(number(&row, 0)).or_default();
+            match row.get(2).and_then(|element| element.parse().ok()) {
+                Some(element) => {
+                    let table = row.get(1).unwrap_or_default().to_owned();
+                    *found.elements.entry((table, element)).or_default() += 1;
+                }
+                None => found.whole += 1,
+            }
+        }
+        Ok(letters)
     }
 
     pub(super) async fn position(&self) -> Result<Option<Position>, Error> {
@@ -194,17 +267,6 @@ impl<'a> Ledger<'a> {
         );
         let rows = self.query("look for rows that are there twice", &sql).await?;
         Ok(rows.iter().map(|row| (number(row, 0), number(row, 1))).collect())
-    }
-
-    /// Rows of a place, and dead letters of whole messages.
-    pub(super) async fn count(&self, place: &Place) -> Result<(u64, u64), Error> {
-        let sql = format!(
-            "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM jetcopy.dead_letters \
-             WHERE pipeline = {} AND element IS NULL)",
-            place.qualified, self.pipeline
-        );
-        let rows = self.query("count the rows", &sql).await?;
-        Ok(rows.first().map_or((0, 0), |row| (number(row, 0), number(row, 1))))
     }
 
     /// Walks over all sequences from `from` on and stops at the remarkable ones.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config;
 
 /// Differences that are kept; the first ones tell the pattern.
-const KEPT: usize = 20;
+pub(super) const KEPT: usize = 20;
 
 /// What an audit found.
 #[derive(Debug, Clone, Serialize)]
@@ -28,8 +28,21 @@ pub struct Report {
     pub differences: u64,
     /// The first of them.
     pub first_differences: Vec<Difference>,
+    /// What the rows of tables were compared with.
+    pub compared: Vec<Compared>,
     /// What could not be proven, and why.
     pub not_proven: Vec<String>,
+}
+
+/// A table whose rows were compared with what the messages make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Compared {
+    /// The table.
+    pub table: String,
+    /// Rows that the messages make, before later ones replace earlier ones.
+    pub made: u64,
+    /// Whether there is one row of each key, since a message may replace or skip a row.
+    pub by_key: bool,
 }
 
 /// How an audit proves.
@@ -43,11 +56,8 @@ pub enum Method {
         /// The tables with a column for `$sequence`.
         tables: Vec<String>,
     },
-    /// The number of rows and dead letters against the number of messages.
-    Counts {
-        /// The table whose rows were counted: one a message.
-        table: String,
-    },
+    /// By the rows that the messages make, in the tables named in `compared`.
+    Rows,
 }
 
 /// Where the sequences are.
@@ -69,6 +79,8 @@ pub struct Counts {
     pub passed_over: u64,
     /// Without a row, where a message need not have one.
     pub not_judged: u64,
+    /// Messages of which no row is made: of no kind that a table takes, or without elements.
+    pub without_rows: u64,
 }
 
 /// Something that is not as promised.
@@ -89,8 +101,13 @@ pub enum Difference {
     Elements { sequence: u64, table: String, elements: u64, there: u64, times: u64 },
     /// A row or a dead letter after the checkpoint.
     Unknown { sequence: u64 },
-    /// As many rows and dead letters as there cannot be.
-    Count { messages: u64, rows: u64, dead_letters: u64 },
+    /// Rows that are there another number of times than the messages make them; `sequence` is the first that makes one, and
+    /// `row` how the server writes it, or its key, or nothing where only the number of all rows is compared.
+    Rows { table: String, sequence: Option<u64>, made: u64, there: u64, row: String },
+    /// A row of a key that is another than the messages leave; `sequence` makes that one, and `key` is how the server writes it.
+    Differs { table: String, sequence: Option<u64>, key: String },
+    /// An element that is refused, and in no dead letter.
+    Element { sequence: u64, table: String, element: u32 },
 }
 
 impl Counts {
@@ -114,6 +131,7 @@ impl Report {
             counts: Counts::default(),
             differences: 0,
             first_differences: Vec::new(),
+            compared: Vec::new(),
             not_proven: Vec::new(),
         }
     }
@@ -160,16 +178,26 @@ impl fmt::Display for Report {
                     }
                 }
             }
-            Method::Counts { table } => {
-                let Counts { committed, dead_letters, passed_over, .. } = counts;
+            Method::Rows => {
                 writeln!(
                     f,
-                    "counted {committed} rows of {table} and {dead_letters} dead letters against the messages"
+                    "made rows of the messages that the stream holds, and compared them with the tables'"
                 )?;
-                if *passed_over > 0 {
-                    writeln!(f, "  {passed_over} markers of removals and schedules, which have no row")?;
+                for (count, what) in [
+                    (counts.committed, "messages with rows"),
+                    (counts.without_rows, "messages of which no row is made"),
+                    (counts.dead_letters, "dead letters"),
+                    (counts.passed_over, "markers of removals and schedules, which have no row"),
+                ] {
+                    if count > 0 {
+                        writeln!(f, "  {count} {what}")?;
+                    }
                 }
             }
+        }
+        for Compared { table, made, by_key } in &self.compared {
+            let by_key = if *by_key { ", of which each key has one" } else { "" };
+            writeln!(f, "compared {made} rows of {table}{by_key}")?;
         }
         for text in &self.not_proven {
             writeln!(f, "not proven: {text}")?;
@@ -211,10 +239,27 @@ impl fmt::Display for Difference {
                  {times} times together"
             ),
             Self::Unknown { sequence } => write!(f, "sequence {sequence} lies beyond the checkpoint"),
-            Self::Count { messages, rows, dead_letters } => write!(
+            Self::Rows { table, made, there, row, .. } if row.is_empty() => {
+                write!(f, "{there} rows of {table} are there, and the messages make {made}")
+            }
+            Self::Rows { table, sequence: Some(sequence), made, there, row } => write!(
                 f,
-                "{messages} messages up to the checkpoint, but {rows} rows and {dead_letters} dead letters"
+                "{there} rows of {table} are like the one that sequence {sequence} makes, and there should be {made}: {row}"
             ),
+            Self::Rows { table, sequence: None, there, row, .. } => {
+                write!(f, "{there} rows of {table} are there that no message makes: {row}")
+            }
+            Self::Differs { table, sequence, key } => {
+                let sequence =
+                    sequence.map_or_else(String::new, |sequence| format!(" (sequence {sequence})"));
+                write!(f, "the row of {table} with key {key} is another than the messages leave{sequence}")
+            }
+            Self::Element { sequence, table, element } => {
+                write!(
+                    f,
+                    "element {element} of sequence {sequence} is no row of {table}, and in no dead letter"
+                )
+            }
         }
     }
 }

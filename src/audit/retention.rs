@@ -30,36 +30,39 @@ pub(super) struct Expired {
 
 /// The latest of these times, over all tables of the pipeline.
 pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Error> {
-    const ACTION: &str = "read the retention of the tables";
-    let sources = ledger.query(ACTION, SOURCES).await?;
-    let is = |column| sources.first().and_then(|row| row.get(column)) == Some("t");
     let mut latest: Option<Expired> = None;
-    for Place { name, qualified, .. } in &ledger.places {
-        let table = format!("to_regclass({})::oid", escape_literal(qualified));
-        let mut found: Vec<SimpleQueryRow> = Vec::new();
-        if is(0) {
-            let sql = format!(
-                "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint FROM jetcopy.partitioned_tables \
-                 WHERE relation::oid = {table} AND isfinite(dropped_before)"
-            );
-            found.extend(ledger.query(ACTION, &sql).await?);
-        }
-        if is(1) {
-            let sql = format!(
-                "SELECT (extract(epoch FROM now() - CASE WHEN jsonb_typeof(config -> 'drop_after'::text) = 'string' \
-                   THEN (config ->> 'drop_after'::text)::interval END) * 1000000::numeric)::bigint \
-                 FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
-                 AND to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = {table}"
-            );
-            found.extend(ledger.query(ACTION, &sql).await?);
-        }
-        for row in &found {
-            let Some(before_us) = row.get(0).and_then(|us| us.parse::<i64>().ok()) else { continue };
-            let before_us = before_us.saturating_add(LATE_US);
-            if latest.as_ref().is_none_or(|latest| latest.before_us < before_us) {
-                latest = Some(Expired { table: name.clone(), before_us });
-            }
+    for place in &ledger.places {
+        let Some(before_us) = dropped_before(ledger, place).await? else { continue };
+        let before_us = before_us.saturating_add(LATE_US);
+        if latest.as_ref().is_none_or(|latest| latest.before_us < before_us) {
+            latest = Some(Expired { table: place.name.clone(), before_us });
         }
     }
     Ok(latest)
+}
+
+/// Rows of a table with times before this may have been dropped, by what is in force now; in microseconds since the Unix epoch.
+pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Place) -> Result<Option<i64>, Error> {
+    const ACTION: &str = "read the retention of the tables";
+    let sources = ledger.query(ACTION, SOURCES).await?;
+    let is = |column| sources.first().and_then(|row| row.get(column)) == Some("t");
+    let table = format!("to_regclass({})::oid", escape_literal(&place.qualified));
+    let mut found: Vec<SimpleQueryRow> = Vec::new();
+    if is(0) {
+        let sql = format!(
+            "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint FROM jetcopy.partitioned_tables \
+             WHERE relation::oid = {table} AND isfinite(dropped_before)"
+        );
+        found.extend(ledger.query(ACTION, &sql).await?);
+    }
+    if is(1) {
+        let sql = format!(
+            "SELECT (extract(epoch FROM clock_timestamp() - CASE WHEN jsonb_typeof(config -> 'drop_after'::text) = 'string' \
+               THEN (config ->> 'drop_after'::text)::interval END) * 1000000::numeric)::bigint \
+             FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
+             AND to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = {table}"
+        );
+        found.extend(ledger.query(ACTION, &sql).await?);
+    }
+    Ok(found.iter().filter_map(|row| row.get(0).and_then(|us| us.parse::<i64>().ok())).max())
 }

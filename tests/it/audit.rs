@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jetcopy::private::PrivatePostgres;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, World};
@@ -147,24 +148,40 @@ async fn messages_of_other_subjects_are_not_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_without_sequences_is_counted() {
+async fn a_table_without_sequences_is_compared_row_by_row() {
     let (world, config) = carried(&pipeline("", "")).await;
     let found = report(&config, &[]);
-    assert_eq!((&found["method"]["by"], &found["counts"]["committed"]), (&json!("counts"), &json!(88)));
+    assert_eq!((&found["method"]["by"], &found["counts"]["committed"]), (&json!("rows"), &json!(88)));
+    assert_eq!(
+        (&found["counts"]["dead_letters"], &found["differences"]),
+        (&json!(9), &json!(0)),
+        "{found:#}"
+    );
     // Three messages were deleted, and may have been carried: so many rows more are no difference.
-    world.database.batch_execute("INSERT INTO events VALUES (1, 1), (1, 1), (1, 1)").await.unwrap();
-    assert_eq!(report(&config, &[])["differences"], 0);
-    world.database.batch_execute("INSERT INTO events VALUES (1, 1)").await.unwrap();
+    world
+        .database
+        .batch_execute("INSERT INTO events VALUES (NULL, 200), (NULL, 1), (NULL, 1)")
+        .await
+        .unwrap();
+    let found = report(&config, &[]);
+    assert_eq!(found["differences"], 0);
+    let said = "table events: 3 rows that the messages the stream holds do not account for";
+    assert!(found["not_proven"].to_string().contains(said), "{found:#}");
+    world.database.batch_execute("INSERT INTO events VALUES (NULL, 1)").await.unwrap();
     assert_eq!(
         report(&config, &[])["first_differences"],
-        json!([{"found": "count", "messages": 97, "rows": 92, "dead_letters": 9}])
+        json!([{"found": "rows", "table": "events", "sequence": 1, "made": 1, "there": 4, "row": "(,1)"},
+            {"found": "rows", "table": "events", "sequence": null, "made": 0, "there": 1, "row": "(,200)"}])
     );
+    // What comes before is not asked for: of rows that are missing after it, it is known.
+    world.database.batch_execute("DELETE FROM events WHERE id IN (3, 33)").await.unwrap();
     let since = report(&config, &["--since", "7"]);
-    assert_eq!((&since["method"]["by"], &since["differences"]), (&json!("nothing"), &json!(0)));
+    assert_eq!((&since["method"]["by"], &since["differences"]), (&json!("rows"), &json!(1)));
+    assert_eq!(since["first_differences"][0]["sequence"], 33);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_for_each_makes_of_a_message_is_not_proven_and_said_so() {
+async fn what_for_each_makes_of_a_message_is_compared_row_by_row() {
     let world = World::new().await;
     world.database.batch_execute("CREATE TABLE events (sequence bigint, id bigint NOT NULL)").await.unwrap();
     world.publish("a", [r#"{"parts": [{"id": 1}, {"id": 2}]}"#, r#"{"parts": []}"#, "{"]).await;
@@ -172,18 +189,66 @@ async fn what_for_each_makes_of_a_message_is_not_proven_and_said_so() {
     let daemon = Daemon::start(&config);
     world.drained("events", &daemon).await;
     let found = report(&config, &[]);
-    assert_eq!(found["differences"], 0);
-    assert_eq!((&found["counts"]["committed"], &found["counts"]["not_judged"]), (&json!(1), &json!(1)));
-    let (_, text) = audit(&config, &[]);
-    assert!(
-        text.contains("not proven: table events: how many rows a message makes by for_each, unpivot"),
-        "{text}"
-    );
+    assert_eq!((&found["differences"], &found["not_proven"]), (&json!(0), &json!([])), "{found:#}");
+    assert_eq!((&found["counts"]["committed"], &found["counts"]["not_judged"]), (&json!(1), &json!(0)));
+    assert_eq!(found["compared"], json!([{"table": "events", "made": 2, "by_key": false}]));
     world.database.batch_execute("INSERT INTO events VALUES (3, 0)").await.unwrap();
-    assert_eq!(
-        report(&config, &[])["first_differences"],
-        json!([{"found": "row_and_dead_letter", "sequence": 3}])
-    );
+    let (_, text) = audit(&config, &[]);
+    assert!(text.contains("sequence 3 has a row and is a dead letter"), "{text}");
+    assert!(text.contains("1 rows of events are there that no message makes: (3,0)"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_trigger_may_change_is_not_proven_and_said_so_but_for_the_number_of_rows() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE events (id bigint NOT NULL, note text);
+        CREATE FUNCTION rewrite() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN NEW.note := 'rewritten'; RETURN NEW; END $$;
+        CREATE TRIGGER rewrite BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION rewrite()";
+    world.database.batch_execute(tables).await.unwrap();
+    world.publish("a", [r#"{"id": 1, "note": "x"}"#, r#"{"id": 2}"#]).await;
+    let config = world.config(&pipeline("", ""));
+    let daemon = Daemon::start(&config);
+    world.drained("events", &daemon).await;
+    let (code, text) = audit(&config, &[]);
+    assert_eq!(code, 0, "{text}");
+    let said = "not proven: table events: all but the number of its rows, which a trigger may change before they are stored \
+        (public.rewrite)";
+    assert!(text.contains(said) && text.contains("verdict: no difference"), "{text}");
+    world.database.batch_execute("DELETE FROM events WHERE id = 1").await.unwrap();
+    let (code, text) = audit(&config, &[]);
+    assert!(code == 1 && text.contains("1 rows of events are there, and the messages make 2"), "{text}");
+    world.database.batch_execute("ALTER TABLE events ADD PRIMARY KEY (id)").await.unwrap();
+    let (code, text) = audit(&world.config(&pipeline("", "on_conflict = \"ignore\"\nkey = [\"id\"]\n")), &[]);
+    let said = "not proven: table events: its rows, which a trigger may change";
+    assert!(code == 0 && text.contains(said) && text.contains("verdict: nothing could be proven"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_meet_others_are_proven_key_by_key() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE events (id bigint PRIMARY KEY, note text, doc json)";
+    world.database.batch_execute(tables).await.unwrap();
+    let message =
+        |id: i64, note: &str| json!({"id": id, "note": note, "doc": {"b": 1, "a": note}}).to_string();
+    world.publish("a", [message(1, "first"), message(2, "only"), message(1, "last")]).await;
+    for (on_conflict, wrong) in [("update", "first"), ("ignore", "none")] {
+        world.database.batch_execute("TRUNCATE events; DELETE FROM jetcopy.checkpoints").await.unwrap();
+        let table = format!("on_conflict = \"{on_conflict}\"\nkey = [\"id\"]\n");
+        let config = world.config(&pipeline("", &table));
+        let daemon = Daemon::start(&config);
+        world.drained("events", &daemon).await;
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.ended().await.0.code(), Some(0));
+        let found = report(&config, &[]);
+        assert_eq!((&found["differences"], &found["not_proven"]), (&json!(0), &json!([])), "{found:#}");
+        assert_eq!(found["compared"], json!([{"table": "events", "made": 3, "by_key": true}]));
+        let spoil = format!(
+            "UPDATE events SET note = '{wrong}', doc = json_build_object('b', 1, 'a', '{wrong}') WHERE id = 1"
+        );
+        world.database.batch_execute(&spoil).await.unwrap();
+        assert_eq!(report(&config, &[])["first_differences"][0]["found"], "differs");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,9 +300,10 @@ async fn tables_that_take_messages_by_their_kind_are_proven_together() {
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters WHERE kind = 'unmatched'").await, 10);
     world.database.batch_execute("DELETE FROM others WHERE sequence = 4").await.unwrap();
     assert_eq!(report(&config, &[])["differences"], 1);
-    // Where messages may be skipped, one without a row is none that is missing.
+    // Where messages may be skipped, those of no kind are none that are missing.
     let found = report(&world.config(&both("on_unmatched = \"skip\"")), &[]);
-    assert_eq!((&found["differences"], &found["counts"]["not_judged"]), (&json!(0), &json!(1)));
+    assert_eq!((&found["differences"], &found["counts"]["not_judged"]), (&json!(1), &json!(0)), "{found:#}");
+    assert_eq!(found["first_differences"][0]["sequence"], 4);
 }
 
 /// Messages whose rows are gone, from a table that drops them by age.
