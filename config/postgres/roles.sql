@@ -41,24 +41,6 @@ GRANT INSERT ON jetcopy.dead_letters TO jetcopy_writer;
 GRANT SELECT ON jetcopy.partitioned_tables, jetcopy.rollups TO jetcopy_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA jetcopy TO jetcopy_operator;
 
--- Into the store's tables, as far as they are there, and no others. For each table of yours that a pipeline names:
---   GRANT INSERT ON that_table TO jetcopy_writer;
--- Earlier versions of this file granted INSERT on all tables of the schema. To take that back, and grant what is needed again:
---   REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM jetcopy_writer;
-DO $$
-DECLARE
-    store_table text;
-BEGIN
-    FOREACH store_table IN ARRAY ARRAY['frame_metadata', 'detection_events', 'measurements', 'time_series_metadata',
-        'time_series_data_points', 'projects', 'files', 'operations_log']
-    LOOP
-        IF to_regclass('public.' || store_table) IS NOT NULL THEN
-            EXECUTE format('GRANT INSERT ON public.%I TO jetcopy_writer', store_table);
-        END IF;
-    END LOOP;
-END
-$$;
-
 -- Whoever runs `jetcopy pause`, `dead-letters`, `audit`, `accept-loss`: all that the daemon may, and to read and settle what
 -- it has put aside.
 GRANT jetcopy_writer TO jetcopy_operator;
@@ -87,6 +69,33 @@ BEGIN
 END
 $$;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_reader;
+
+-- The store's tables, in the schema that `[store] schema` named, else in public. The daemon adds to those that are there, and to no
+-- others. For each table of yours that a pipeline names:
+--   GRANT INSERT ON that_table TO jetcopy_writer;
+-- Earlier versions of this file granted INSERT on all tables of the schema. To take that back, and grant what is needed again:
+--   REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM jetcopy_writer;
+DO $$
+DECLARE
+    place name;
+    store_table text;
+BEGIN
+    -- A view in its place would run with your rights what its owner likes.
+    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('jetcopy.store_place')::oid AND relkind = 'r') THEN
+        SELECT schema INTO place FROM jetcopy.store_place;
+    END IF;
+    place := coalesce(place, 'public');
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO jetcopy_writer, jetcopy_reader', place);
+    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO jetcopy_operator, jetcopy_reader', place);
+    FOREACH store_table IN ARRAY ARRAY['frame_metadata', 'detection_events', 'measurements', 'websdrs', 'time_series_metadata',
+        'time_series_data_points', 'projects', 'files', 'operations_log']
+    LOOP
+        IF to_regclass(format('%I.%I', place, store_table)) IS NOT NULL THEN
+            EXECUTE format('GRANT INSERT ON %I.%I TO jetcopy_writer', place, store_table);
+        END IF;
+    END LOOP;
+END
+$$;
 
 -- `db-backup` reads everything, tables of other schemas and of TimescaleDB's catalog too.
 GRANT pg_read_all_data TO jetcopy_backup;

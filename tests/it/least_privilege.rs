@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use jetcopy::config;
 use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
+use jetcopy::store::groups::Group;
 
 use crate::support::{Daemon, World, eventually};
 
@@ -32,6 +34,11 @@ async fn as_user(nats: &PrivateNats, user: &str, password: &str) -> async_nats::
 
 /// A database that the shipped roles were made in, and the daemon's own address of it.
 async fn database(postgres: &PrivatePostgres) -> (tokio_postgres::Client, String) {
+    database_with(postgres, config::Store::default()).await
+}
+
+/// The same, with all groups of the store where that says.
+async fn database_with(postgres: &PrivatePostgres, store: config::Store) -> (tokio_postgres::Client, String) {
     let url = postgres.create_database().await.unwrap();
     let name = url.rsplit('/').next().unwrap();
     let admin = connect(&url).await.unwrap();
@@ -40,9 +47,9 @@ async fn database(postgres: &PrivatePostgres) -> (tokio_postgres::Client, String
          GRANT CREATE, USAGE ON SCHEMA public TO jetcopy_owner; CREATE ROLE migrator LOGIN IN ROLE jetcopy_owner"
     );
     admin.batch_execute(&owner).await.unwrap();
-    let settings =
-        jetcopy::config::Postgres { url: url.replace("postgres@", "migrator@"), ..Default::default() };
-    jetcopy::migrate::migrate(&settings).await.unwrap();
+    let settings = config::Postgres { url: url.replace("postgres@", "migrator@"), ..Default::default() };
+    let store = config::Store { groups: Some(Group::ALL.into()), ..store };
+    jetcopy::migrate::migrate_with(&settings, &store).await.unwrap();
     let roles = shipped("config/postgres/roles.sql");
     // Twice: it says that it may be run again.
     admin.batch_execute(&roles).await.unwrap();
@@ -282,4 +289,35 @@ async fn a_password_in_an_address_shows_nowhere_whether_it_is_right_or_the_serve
         }
         world.run(&config, &["resume", "frames"]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_in_public() {
+    let options = PostgresOptions::plain();
+    let postgres = PrivatePostgres::start(&options).unwrap();
+    let schema = "My \"telemetry\"";
+    let store = config::Store { schema: Some(schema.to_owned()), ..Default::default() };
+    let (admin, url) = database_with(&postgres, store).await;
+    let rights = "SELECT count(*), count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'INSERT')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'SELECT, UPDATE, DELETE, TRUNCATE')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_operator', c.oid, 'SELECT')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'SELECT')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))
+        FROM pg_class c WHERE relnamespace = to_regnamespace(quote_ident($1))::oid AND relkind IN ('r', 'p') AND NOT relispartition
+            AND relname !~ '_(daily|hourly|per_minute|1m|1h|1d)$'";
+    let row = admin.query_one(rights, &[&schema]).await.unwrap();
+    let found: Vec<i64> = (0..6).map(|column| row.get(column)).collect();
+    assert_eq!(found, [9, 9, 0, 9, 9, 0]);
+    // What lies beside it in public is nobody's more than before.
+    admin.batch_execute("CREATE TABLE own (a int)").await.unwrap();
+    let own = "SELECT has_table_privilege('jetcopy_writer', 'own', 'INSERT')";
+    assert!(!admin.query_one(own, &[]).await.unwrap().get::<_, bool>(0));
+    let room = "SELECT jetcopy.add_partition(relation, (now() AT TIME ZONE 'UTC')::date) FROM jetcopy.partitioned_tables;
+        CREATE ROLE reader LOGIN IN ROLE jetcopy_reader";
+    admin.batch_execute(room).await.unwrap();
+    let writer = connect(&url).await.unwrap();
+    let row = "INSERT INTO \"My \"\"telemetry\"\"\".frame_metadata (time, camera_id, frame_id) VALUES (now(), 'a', 1)";
+    writer.batch_execute(row).await.unwrap();
+    let reader = connect(&url.replace("jetcopy@", "reader@")).await.unwrap();
+    assert_eq!(reader.query("SELECT * FROM jetcopy.latest_frames('a')", &[]).await.unwrap().len(), 1);
 }
