@@ -438,6 +438,20 @@ impl Default for Http {
     }
 }
 
+impl Api {
+    /// The database as the API reaches it, with TLS as `[postgres.tls]` has it.
+    #[must_use]
+    pub fn postgres(&self, tls: Option<&Tls>) -> Postgres {
+        Postgres {
+            url: self.url.clone(),
+            password_file: self.password_file.clone(),
+            step_timeout: self.timeout,
+            tls: tls.cloned(),
+            ..Postgres::default()
+        }
+    }
+}
+
 impl Default for Api {
     fn default() -> Self {
         Self {

@@ -123,7 +123,7 @@ impl Server {
 
 fn router(sources: Sources, api: Option<Api>) -> Router {
     Router::new()
-        .merge(api.map_or_else(Router::new, Api::routes))
+        .merge(api.map_or_else(Router::new, |api| api.routes(sources.metrics.api())))
         .route("/", get(page::show))
         .route("/metrics", get(show_metrics))
         .route("/status", get(show_status))

@@ -14,6 +14,7 @@ use crate::marker::Marker;
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
+mod api;
 mod buffered;
 mod known;
 mod labelled;
@@ -25,6 +26,7 @@ mod recorded;
 mod stage;
 mod tables;
 
+pub use api::ApiMetrics;
 pub use buffered::Buffered;
 pub use known::Known;
 use labelled::{Collectors, Labelled, Told};
@@ -39,7 +41,8 @@ pub use tables::{Table, Tables};
 const ROWS_BUCKETS: &[f64] =
     &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 20_000.0, 65_536.0, 262_144.0];
 
-/// Buckets of `jetcopy_commit_seconds`: a small batch commits within 2 ms, a step is given up after a minute.
+/// Buckets of `jetcopy_commit_seconds`: a small batch commits within 2 ms, a step is given up after a minute. Queries of the API
+/// take as long.
 const COMMIT_BUCKETS: &[f64] =
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
@@ -59,6 +62,7 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     maintain: MaintainMetrics,
+    api: ApiMetrics,
     log_lines_dropped: IntCounter,
     log: OnceLock<Dropped>,
     /// Handles by pipeline and shard, with all that they are registered as.
@@ -78,9 +82,10 @@ impl Metrics {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         build.float_gauge(names::PROCESS_START).set(since_epoch.as_secs_f64());
         let maintain = MaintainMetrics::new(&registry);
+        let api = ApiMetrics::new(&registry);
         let log_lines_dropped = build.counter(names::LOG_LINES_DROPPED);
         let (log, pipelines) = (OnceLock::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { registry, maintain, log_lines_dropped, log, pipelines }) }
+        Self { inner: Arc::new(Inner { registry, maintain, api, log_lines_dropped, log, pipelines }) }
     }
 
     /// Tells from now on how many lines of the log nobody took; a process has one log.
@@ -92,6 +97,12 @@ impl Metrics {
     #[must_use]
     pub fn maintain(&self) -> MaintainMetrics {
         self.inner.maintain.clone()
+    }
+
+    /// The handles of the API.
+    #[must_use]
+    pub fn api(&self) -> ApiMetrics {
+        self.inner.api.clone()
     }
 
     /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration. Asked again with

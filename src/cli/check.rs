@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::terminal;
 use report::Report;
 
+mod api;
 mod database;
 mod horizon;
 mod jetstream;
@@ -39,6 +40,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     secrets(config, &mut report);
     let horizons = jetstream::look(config, &mut report).await;
     database::look(config, &horizons, &mut report).await;
+    api::look(config, &mut report).await;
     let mut out = io::stdout().lock();
     let text =
         if args.json { terminal::json(&report.json()).into_owned() } else { report.text(out.is_terminal()) };
@@ -52,7 +54,7 @@ fn names(config: &Config) -> String {
 
 /// Files with secrets that everybody on the machine may read. That they can be read at all, connecting shows.
 fn secrets(config: &Config, report: &mut Report) {
-    let (nats, postgres) = (&config.nats, &config.postgres);
+    let (nats, postgres, http) = (&config.nats, &config.postgres, &config.http);
     for (key, path) in [
         ("nats.credentials_file", &nats.credentials_file),
         ("nats.nkey_file", &nats.nkey_file),
@@ -61,6 +63,8 @@ fn secrets(config: &Config, report: &mut Report) {
         ("nats.tls.key_file", &nats.tls.as_ref().and_then(|tls| tls.key_file.clone())),
         ("postgres.password_file", &postgres.password_file),
         ("postgres.tls.key_file", &postgres.tls.as_ref().and_then(|tls| tls.key_file.clone())),
+        ("http.token_file", &http.token_file),
+        ("http.api.password_file", &http.api.as_ref().and_then(|api| api.password_file.clone())),
     ] {
         let Some(path) = path else { continue };
         if std::fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_FOR_ALL != 0) {

@@ -8,7 +8,7 @@
 mod openapi;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::HttpError;
 use crate::config;
+use crate::metrics::ApiMetrics;
 use crate::store::query::call::Call;
 use crate::store::query::named::QUERIES;
 use crate::store::query::{Bounds, Options, Store, StoreError};
@@ -40,13 +41,7 @@ pub(super) struct Api {
 impl Api {
     /// What the settings ask for; it connects when it is first asked.
     pub(super) fn open(settings: &config::Api, tls: Option<&config::Tls>) -> Result<Self, HttpError> {
-        let postgres = config::Postgres {
-            url: settings.url.clone(),
-            password_file: settings.password_file.clone(),
-            step_timeout: settings.timeout,
-            tls: tls.cloned(),
-            ..config::Postgres::default()
-        };
+        let postgres = settings.postgres(tls);
         let options = Options { connections: settings.concurrency, wait: TURN, patience: settings.timeout };
         let store = Store::open(&postgres, &options).map_err(HttpError::Api)?;
         let bytes = usize::try_from(settings.max_bytes.as_u64()).unwrap_or(usize::MAX);
@@ -54,19 +49,26 @@ impl Api {
     }
 
     /// Its routes, for a router of any state.
-    pub(super) fn routes<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
-        let answering = get(answer).with_state(Arc::new(self));
+    pub(super) fn routes<S: Clone + Send + Sync + 'static>(self, metrics: ApiMetrics) -> Router<S> {
+        let answering = get(answer_counted).with_state((Arc::new(self), metrics));
         Router::new()
             .route("/api/v1/openapi.json", get(|| async { Json(openapi::document()) }))
             .route("/api/v1/{*path}", answering)
     }
 }
 
-async fn answer(
-    State(api): State<Arc<Api>>,
+async fn answer_counted(
+    State((api, metrics)): State<(Arc<Api>, ApiMetrics)>,
     Path(path): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
+    let asked = Instant::now();
+    let response = answer(&api, &path, query).await;
+    metrics.answered(response.status(), asked.elapsed());
+    response
+}
+
+async fn answer(api: &Api, path: &str, query: Option<String>) -> Response {
     let Some(named) = QUERIES.iter().find(|named| named.path == path) else {
         let text = format!("there is no /api/v1/{path}; /api/v1/openapi.json lists what there is");
         return refuse(StatusCode::NOT_FOUND, &text);

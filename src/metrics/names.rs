@@ -96,6 +96,8 @@ families! {
     MAINTAIN_RUNS = "jetcopy_maintain_runs_total", "Runs of the store's maintenance, by outcome; busy where another daemon was at it.";
     MAINTAIN_LAST_RUN = "jetcopy_maintain_last_run_timestamp_seconds", "When the store was maintained last by this daemon, in seconds since the Unix epoch; 0 before that.";
     MAINTAIN_SECONDS = "jetcopy_maintain_last_run_seconds", "How long that took.";
+    API_REQUESTS = "jetcopy_api_requests_total", "Requests for a query of the API that had the token, by outcome: answered; refused, since they ask wrongly or for too much; unavailable, since no turn came or the database was away; timeout; failed, since the database is not as it should be.";
+    API_SECONDS = "jetcopy_api_request_seconds", "Time from such a request to its answer, its wait for a turn included.";
     BUILD_INFO = "jetcopy_build_info", "Always 1; the label is the daemon's version.";
     LOG_LINES_DROPPED = "jetcopy_log_lines_dropped_total", "Lines of the log that nobody took: standard error is on a full disk, or a pipe that is full or without a reader.";
     PROCESS_START = "process_start_time_seconds", "Start of the process in seconds since the Unix epoch.";

@@ -231,6 +231,102 @@ async fn an_answer_is_bounded_in_rows_bytes_and_time_and_so_is_the_number_of_que
     assert_eq!(ask(&daemon, "receivers").0, 200);
 }
 
+/// Requests by outcome as `/metrics` has them, and how many seconds those took together.
+fn told(daemon: &Daemon) -> ([u64; 5], f64) {
+    let metrics = daemon.get_as("/metrics", TOKEN).1;
+    let value = |series: &str| -> f64 {
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(series))
+            .unwrap_or_else(|| panic!("{series}: {metrics}"));
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    let outcomes = ["answered", "refused", "unavailable", "timeout", "failed"];
+    let counts =
+        outcomes.map(|outcome| value(&format!("jetcopy_api_requests_total{{outcome=\"{outcome}\"}}")) as u64);
+    assert_eq!(value("jetcopy_api_request_seconds_count") as u64, counts.iter().sum::<u64>());
+    (counts, value("jetcopy_api_request_seconds_sum"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_requests_is_what_their_clients_saw() {
+    let (world, _postgres, config) = served("timeout = \"1s\"\nconcurrency = 1").await;
+    let daemon = Daemon::start(&config);
+    daemon.says("jetcopy starts").await;
+    assert_eq!(told(&daemon), ([0; 5], 0.0));
+    let mut seen = [0; 5];
+    let mut count = |code: u16| {
+        let outcome = [200, 400, 503, 504, 500].iter().position(|&known| known == code);
+        seen[outcome.unwrap_or(1)] += 1;
+        code
+    };
+    for (path, code) in
+        [("projects", 200), ("receivers", 200), ("files", 400), ("absent", 404), ("projects", 200)]
+    {
+        assert_eq!(count(ask(&daemon, path).0), code, "{path}");
+    }
+    // Neither what has no token nor the document is a query.
+    assert_eq!(daemon.get("/api/v1/projects").0, 401);
+    assert_eq!(ask(&daemon, "openapi.json").0, 200);
+    world.database.batch_execute("REVOKE SELECT ON websdrs FROM jetcopy_reader").await.unwrap();
+    assert_eq!(count(ask(&daemon, "receivers").0), 500);
+    world.database.batch_execute("BEGIN; LOCK TABLE projects IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(count(ask(&daemon, "projects").0), 504);
+    world.database.batch_execute("ROLLBACK; ALTER ROLE jetcopy_api NOLOGIN").await.unwrap();
+    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'jetcopy_api'";
+    world.count(ended).await;
+    let away = count(ask(&daemon, "projects").0);
+    assert!(away >= 500, "{away}");
+    let (counts, seconds) = told(&daemon);
+    assert_eq!(counts, seen);
+    assert!(seconds >= 1.0, "{seconds}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_whether_the_role_of_the_api_reads_the_store_and_can_change_nothing() {
+    let (world, _postgres, config) = served("").await;
+    let text = std::fs::read_to_string(&config).unwrap();
+    let checked = async |change: &str, url: &dyn Fn(&str) -> String| {
+        world.database.batch_execute(change).await.unwrap();
+        let changed: String = text
+            .lines()
+            .map(|line| if line.contains("jetcopy_api@") { url(line) + "\n" } else { line.to_owned() + "\n" })
+            .collect();
+        std::fs::write(&config, changed).unwrap();
+        let said = world.run(&config, &["check"]).await;
+        let about: Vec<_> = said.out.lines().filter(|line| line.contains("http.api")).collect();
+        about.join("\n")
+    };
+    let same = |line: &str| line.to_owned();
+    let said = checked("SELECT 1", &same).await;
+    assert!(
+        said.starts_with("ok") && said.contains("reads 17 tables of the store and can change nothing"),
+        "{said}"
+    );
+    let said = checked("GRANT INSERT ON projects TO jetcopy_api", &same).await;
+    assert!(
+        said.starts_with("warn") && said.contains("may change more than nothing: public.projects"),
+        "{said}"
+    );
+    let said = checked(
+        "REVOKE INSERT ON projects FROM jetcopy_api; GRANT CREATE ON SCHEMA public TO jetcopy_api",
+        &same,
+    )
+    .await;
+    assert!(said.starts_with("warn") && said.contains("schema public"), "{said}");
+    let revoke =
+        "REVOKE CREATE ON SCHEMA public FROM jetcopy_api; REVOKE SELECT ON files FROM jetcopy_reader";
+    let said = checked(revoke, &same).await;
+    assert!(said.starts_with("error") && said.contains("role jetcopy_api may not read files"), "{said}");
+    let said = checked("REVOKE jetcopy_reader FROM jetcopy_api", &same).await;
+    assert!(said.starts_with("error") && said.contains("may not use schema jetcopy"), "{said}");
+    let said = checked("SELECT 1", &|line| line.replace("jetcopy_api@", "postgres@")).await;
+    assert!(said.starts_with("warn") && said.contains("more"), "{said}");
+    let away = |_: &str| "url = \"postgres://jetcopy_api@127.0.0.1:1/metadata\"".to_owned();
+    let said = checked("SELECT 1", &away).await;
+    assert!(said.starts_with("error") && said.contains("cannot be reached"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_no_api_unless_it_is_configured_and_then_only_for_the_token() {
     let (world, _postgres, config) = served("").await;

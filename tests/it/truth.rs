@@ -133,7 +133,9 @@ fn differences(asked: &Asked, case: &Case<'_>, metrics: &str, status: &Value) ->
 
 /// What a family is looked up by where it is a histogram.
 fn histogram(name: &str) -> String {
-    let is = name.ends_with("_commit_seconds") || name == "jetcopy_batch_rows";
+    let is = name.ends_with("_commit_seconds")
+        || name == "jetcopy_api_request_seconds"
+        || name == "jetcopy_batch_rows";
     if is { format!("{name}_count") } else { name.to_owned() }
 }
 

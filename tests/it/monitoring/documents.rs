@@ -54,6 +54,7 @@ fn reference() -> String {
         (names::STATE, names::PIPELINE_STATE),
         (names::REASON, names::BATCHES),
         (names::OUTCOME, names::COMMITS),
+        (names::OUTCOME, names::API_REQUESTS),
         (names::STAGE, names::STAGE_SECONDS),
     ] {
         let values: BTreeSet<&str> = text
