@@ -170,6 +170,12 @@ pub struct Report {
     pub applied: Vec<Entry>,
     /// The groups of the store's tables that are chosen.
     pub groups: Groups,
+    /// Those of them that nobody named, and whose tables a database had that lacked schema `jetcopy`.
+    pub found: Groups,
+    /// Tables of the store that such a database had, of groups that were not whole.
+    pub strays: Vec<String>,
+    /// Schemas of such a database that have the tables of a group, and are not in the search path.
+    pub schemas: Vec<String>,
     /// The schema of the store's tables, where one was ever named.
     pub schema: Option<String>,
     /// Tables and roll-ups of the store that were gone, and that this run created again.
@@ -260,6 +266,7 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
 
 async fn apply(client: &Client, named: &config::Store) -> Result<Report, MigrateError> {
     client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
+    store::pin_path(client).await.map_err(MigrateError::History)?;
     alone(client).await?;
     client.batch_execute(CREATE_HISTORY).await.map_err(MigrateError::History)?;
     let mut pending = Vec::new();
@@ -270,13 +277,18 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
             State::Changed | State::Unknown => return Err(MigrateError::Diverged(entry)),
         }
     }
-    client.batch_execute(store::PLACE).await.map_err(MigrateError::History)?;
-    let before = groups::before(client, pending.contains(&1)).await.map_err(MigrateError::History)?;
-    let groups = named.groups.clone().unwrap_or_else(|| before.clone());
-    if !groups.is_subset(&before) {
+    let is_new = pending.contains(&1);
+    let mut before = groups::before(client, is_new).await.map_err(MigrateError::History)?;
+    if named.groups.as_ref().is_some_and(|named| !named.is_subset(&before)) {
         client.batch_execute(store::EXTENSION).await.map_err(MigrateError::History)?;
     }
     let schema = place::settle(client, named.schema.as_deref(), &before).await?;
+    let mut left = store::Left::default();
+    if is_new && named.groups.is_none() {
+        left = store::left(client).await.map_err(MigrateError::History)?;
+        before.clone_from(&left.groups);
+    }
+    let groups = named.groups.clone().unwrap_or(before);
     let before = life::found(client).await.map_err(MigrateError::History)?;
     for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;
@@ -309,11 +321,12 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
         .map_err(MigrateError::History)?;
     alone(client).await?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
-    Ok(Report { applied, groups, schema, again, foreign, timescaledb, lives })
+    let store::Left { groups: found, strays, schemas } = left;
+    Ok(Report { applied, groups, found, strays, schemas, schema, again, foreign, timescaledb, lives })
 }
 
 /// Refuses a path where others have put something before the server's own. The migrations make tables where
-/// the path says, so they run with it.
+/// the path says, so they run with it, as far as tables go there or lie there.
 async fn alone(client: &Client) -> Result<(), MigrateError> {
     match path::shadows(client).await.map_err(MigrateError::History)? {
         found if found.is_empty() => Ok(()),

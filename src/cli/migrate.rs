@@ -33,8 +33,9 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let (postgres, store) = (&config.postgres, &config.store);
-    let Report { applied, groups, schema, again, foreign, timescaledb, lives } =
+    let Report { applied, groups, found, strays, schemas, schema, again, foreign, timescaledb, lives } =
         migrate::migrate_with(postgres, store).await.map_err(Failure::failed)?;
+    let names = |groups: &Groups| groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ");
     if applied.is_empty() && !again.is_empty() {
         say!("gone, and created again: {}", again.join(", "));
     } else if applied.is_empty() {
@@ -51,6 +52,27 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             Some(version) => say!("TimescaleDB {version}: new store tables are hypertables"),
             None => say!("TimescaleDB is not installed: new store tables have a partition a day"),
         }
+    }
+    if !found.is_empty() {
+        say!(
+            "tables of the store were there without schema jetcopy, and their groups are chosen: {}; what was kept of them is gone, \
+             such as how long rows live: [store] says it anew",
+            names(&found)
+        );
+    }
+    if !strays.is_empty() {
+        let (are, groups) = (strays.join(", "), strays.iter().map(|name| Group::of(name)).collect());
+        say!(
+            "of the store, {are} were there, and others of their groups were not: name {} in [store] tables to have them all",
+            names(&groups)
+        );
+    }
+    if !schemas.is_empty() {
+        say!(
+            "tables named like the store's lie in {}, which is not in the search path: where they are, name it in [store] schema, \
+             and their groups in [store] tables",
+            schemas.join(", ")
+        );
     }
     if let Some(schema) = schema.filter(|_| !groups.is_empty()) {
         say!("the store's tables are in schema {schema}");

@@ -129,23 +129,40 @@ const APPEND_ONLY: &str = "DO $$ BEGIN
     END IF;
 END $$";
 
+/// The trigger goes with its function where schema `jetcopy` is dropped, and the column stays.
+const KEEP_CREATED_AT: &str = "DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('time_series_metadata')::oid AND relkind = 'r'
+            AND pg_has_role(relowner, 'USAGE'))
+        AND NOT EXISTS (SELECT FROM pg_trigger
+            WHERE tgrelid = to_regclass('time_series_metadata')::oid AND tgname = 'keep_created_at')
+    THEN
+        CREATE TRIGGER keep_created_at BEFORE INSERT OR UPDATE ON time_series_metadata
+            FOR EACH ROW EXECUTE FUNCTION jetcopy.keep_created_at();
+    END IF;
+END $$";
+
 /// A statement that failed, and the number of the migration that it is of.
 pub(super) struct Failed(pub(super) i32, pub(super) tokio_postgres::Error);
 
 /// A table of the store's name that is another system's, and what of it differs.
 pub(super) type Foreign = BTreeMap<String, Vec<String>>;
 
-/// Where tables go: never into schema `jetcopy`, which a role of that name finds first. Where an earlier version
-/// put them there, they are found as before.
-pub(super) const PLACE: &str = "DO $$ BEGIN
-    IF 'jetcopy' = ANY (current_schemas(false)) AND NOT EXISTS (
-        SELECT FROM pg_class WHERE relnamespace = 'jetcopy'::regnamespace::oid
-            AND relname IN ('frame_metadata', 'detection_events', 'measurements', 'time_series_data_points', 'projects'))
-    THEN
-        PERFORM set_config('search_path', coalesce((SELECT string_agg(quote_ident(s::text), ', ' ORDER BY place)
-            FROM pg_catalog.unnest(current_schemas(false)) WITH ORDINALITY AS path (s, place) WHERE s <> 'jetcopy'), 'public'), true);
-    END IF;
-END $$";
+/// Where tables go: into the first schema of the caller's path, and never into `jetcopy`, which a role of that name finds first.
+/// Where an earlier version put them there, they are found as before. For the rest of the transaction the path is that
+/// schema, and those where the store's tables lie already: nothing that stands in another one can be called.
+const PLACE: &str = "WITH there AS (
+        SELECT p.schema, p.place, EXISTS (SELECT FROM pg_catalog.pg_class c
+                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                WHERE n.nspname OPERATOR(pg_catalog.=) p.schema
+                    AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[])) AS has
+        FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS p (schema, place)
+    ), open AS (
+        SELECT schema, place, has, pg_catalog.row_number() OVER (ORDER BY place) AS nth
+        FROM there WHERE has OR schema OPERATOR(pg_catalog.<>) 'jetcopy'
+    )
+    SELECT pg_catalog.set_config('search_path', coalesce((SELECT pg_catalog.string_agg(
+        pg_catalog.quote_ident(schema::pg_catalog.text), ', '::pg_catalog.text ORDER BY place)
+        FROM open WHERE has OR nth OPERATOR(pg_catalog.=) 1::pg_catalog.int8), 'public'), true)";
 
 /// Creates the extension, where tables are made and the server offers it; the block for frames does the same. To
 /// create it where the server did not preload it ends the session, so the loader's setting is looked for.
@@ -171,6 +188,60 @@ pub(super) fn without<'s>(version: i32, sql: &'s str, groups: &Groups) -> Cow<'s
 /// A block of no group makes what any of them needs.
 fn chosen(group: Option<Group>, groups: &Groups) -> bool {
     group.map_or(!groups.is_empty(), |group| groups.contains(&group))
+}
+
+/// Sets the path as [`PLACE`] has it.
+pub(super) async fn pin_path(client: &Client) -> Result<(), tokio_postgres::Error> {
+    client.query_typed(PLACE, &[(&names(), Type::TEXT_ARRAY)]).await.map(drop)
+}
+
+/// What of the store a database has that schema `jetcopy` was dropped from.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// The groups whose tables are all there, and are the store's own.
+    pub(super) groups: Groups,
+    /// Tables of other groups, which are the store's own too.
+    pub(super) strays: Vec<String>,
+    /// Schemas beside the path that have all tables of a group, by name.
+    pub(super) schemas: Vec<String>,
+}
+
+/// Schemas outside of the path that have all of these tables.
+const SCHEMAS_WITH: &str = "SELECT n.nspname::text FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+    WHERE c.relname::text = ANY ($1::text[]) AND c.relkind IN ('r', 'p') AND n.nspname <> ALL (current_schemas(false))
+        AND n.nspname::text !~ '^(pg_|_?timescaledb|information_schema|jetcopy$)'
+    GROUP BY 1 HAVING count(*) = $2 ORDER BY 1";
+
+/// Finds it.
+pub(super) async fn left(client: &Client) -> Result<Left, tokio_postgres::Error> {
+    let mut left = Left::default();
+    let tables: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let rows = client.query_typed(MISSING, &[(&tables, Type::TEXT_ARRAY)]).await?;
+    let gone: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let foreign = foreign(client).await?;
+    for group in Group::ALL {
+        let of_group: Vec<&str> = tables.iter().copied().filter(|name| Group::of(name) == group).collect();
+        let ours: Vec<&str> = of_group
+            .iter()
+            .copied()
+            .filter(|name| !foreign.contains_key(*name) && !gone.iter().any(|gone| gone == name))
+            .collect();
+        if ours.len() == of_group.len() {
+            left.groups.insert(group);
+            continue;
+        }
+        left.strays.extend(ours.iter().map(|name| (*name).to_owned()));
+        let many = i64::try_from(of_group.len()).unwrap_or(i64::MAX);
+        let rows =
+            client.query_typed(SCHEMAS_WITH, &[(&of_group, Type::TEXT_ARRAY), (&many, Type::INT8)]).await?;
+        for row in &rows {
+            let schema: String = row.try_get(0)?;
+            if !left.schemas.contains(&schema) {
+                left.schemas.push(schema);
+            }
+        }
+    }
+    Ok(left)
 }
 
 fn names() -> Vec<&'static str> {
@@ -245,6 +316,9 @@ pub(super) async fn recognize(client: &Client) -> Result<Foreign, tokio_postgres
     }
     if ours("operations_log") {
         client.batch_execute(APPEND_ONLY).await?;
+    }
+    if ours("time_series_metadata") {
+        client.batch_execute(KEEP_CREATED_AT).await?;
     }
     Ok(foreign)
 }

@@ -290,8 +290,19 @@ async fn after_schema_jetcopy_was_dropped_the_store_is_kept_as_before_and_its_lo
         world.database.batch_execute(insert).await.unwrap();
         let known = world.count(STORE).await;
         world.database.batch_execute("DROP SCHEMA jetcopy CASCADE").await.unwrap();
-        world.run(&bare, &["migrate"]).await.well();
+        let said = world.run(&bare, &["migrate"]).await.well();
         assert_eq!(world.count(STORE).await, known);
+        // The tables say which groups there are; how long rows live they do not, and nobody is left to think so.
+        let found =
+            "their groups are chosen: frames, measurements, series, registry; what was kept of them is gone";
+        assert!(said.contains(found), "{said}");
+        let stays =
+            "detection_events: it was there before, and its rows stay; [store.detection_events] retention";
+        assert!(said.contains(stays) || world.timescaledb().await, "{said}");
+        let said = world.run(&bare, &["migrate"]).await.well();
+        assert!(said.contains("nothing to migrate") && !said.contains("chosen"), "{said}");
+        let created = "SELECT count(*) FROM pg_trigger WHERE tgname = 'keep_created_at'";
+        assert_eq!(world.count(created).await, 1);
         for change in ["UPDATE operations_log SET operation = 'other'", "DELETE FROM operations_log"] {
             let error = world.database.batch_execute(change).await.unwrap_err();
             assert!(error.as_db_error().unwrap().message().contains("only ever added"), "{error:?}");
@@ -303,6 +314,26 @@ async fn after_schema_jetcopy_was_dropped_the_store_is_kept_as_before_and_its_lo
             assert_eq!(world.rows().await, (100, 50));
         }
     }
+}
+
+#[tokio::test]
+async fn what_of_the_store_is_left_without_schema_jetcopy_is_said_with_what_to_name() {
+    let world = World::plain().await;
+    let bare = world.config_file("bare.toml", "");
+    let some = "DROP SCHEMA jetcopy CASCADE; DROP TABLE websdrs; DROP VIEW IF EXISTS stats;
+        DROP TABLE files, projects, operations_log CASCADE; CREATE SCHEMA telemetry;
+        ALTER TABLE time_series_metadata SET SCHEMA telemetry; ALTER TABLE time_series_data_points SET SCHEMA telemetry";
+    world.database.batch_execute(some).await.unwrap();
+    let said = world.run(&bare, &["migrate"]).await.well();
+    for text in [
+        "their groups are chosen: frames; what was kept",
+        "of the store, measurements were there, and others of their groups were not: name measurements in [store] tables",
+        "tables named like the store's lie in telemetry, which is not in the search path",
+    ] {
+        assert!(said.contains(text), "{text} in {said}");
+    }
+    let none = "SELECT count(*) FROM pg_class WHERE relname IN ('websdrs', 'files', 'stats')";
+    assert_eq!(world.count(none).await, 0, "nobody named them");
 }
 
 /// The blocks of SQL in a section of docs/store.md.

@@ -272,6 +272,39 @@ async fn migrate_refuses_a_path_where_another_role_s_function_stands_before_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn migrate_calls_nothing_that_stands_in_a_schema_of_the_path_where_no_table_goes() {
+    let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let world = World::with_postgres(&postgres).await;
+    let url = postgres.create_database_named("trapped").await.unwrap();
+    let admin = connect(&url).await.unwrap();
+    let traps = std::fs::read_to_string(own("tests/it/search_path/traps.sql")).unwrap();
+    let traps = traps
+        .replace(
+            "GRANT CREATE, USAGE ON SCHEMA public",
+            "CREATE SCHEMA lair AUTHORIZATION mallory; GRANT USAGE ON SCHEMA lair",
+        )
+        .replace("public.", "lair.")
+        .replace(
+            "{NAMES}",
+            &format!("{{{}}}", names(&world, &["migrations", "src/migrate", "src/store"]).await),
+        )
+        .replace("{TYPES}", &format!("{{{TYPES}}}"));
+    admin.batch_execute(&traps).await.unwrap();
+    // Their owner owns the schema, which somebody has put into the path of all.
+    admin.batch_execute("ALTER DATABASE trapped SET search_path = public, lair").await.unwrap();
+    let settings = jetcopy::config::Postgres { url: url.clone(), ..Default::default() };
+    for _ in 0..2 {
+        jetcopy::migrate::migrate(&settings).await.unwrap();
+        none_sprung(&postgres, "migrate");
+        admin.batch_execute("DROP TABLE websdrs, files CASCADE").await.unwrap();
+    }
+    let tables =
+        "SELECT count(*) FROM pg_class WHERE relname::text = ANY (ARRAY['frame_metadata', 'measurements'])
+        AND relnamespace = 'public'::regnamespace::oid";
+    assert_eq!(connect(&url).await.unwrap().query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_warns_of_schemas_of_the_path_where_others_may_create_and_names_what_stands_there() {
     let postgres = PrivatePostgres::shared().unwrap();
     let world = World::with_postgres(&postgres).await;
