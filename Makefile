@@ -46,9 +46,9 @@ alerts: setup ## Makes every fault that an alert is for, under a real Prometheus
 alerts-calm: setup ## Lets the shipped rules watch ten minutes of ordinary life, in which no alert may fire
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::ordinary::ten_minutes_of_ordinary_life_raise_no_alert
 
-docs: ## Writes docs/metrics.md and docs/settings.md anew from the code
+docs: ## Writes docs/metrics.md, docs/settings.md and docs/schema.sql anew from the code
 	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --lib -- config::tests::reference
-	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says
+	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says schema::the_schema_to_be_read_is_what_the_migrations_make
 
 fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)

@@ -37,11 +37,13 @@ pub enum Need {
     Network,
     /// Debian's `libfaketime`, which shows a program another time.
     Faketime,
+    /// PostgreSQL 15, whose `pg_dump` writes `docs/schema.sql`.
+    Postgres15,
 }
 
 impl Need {
     /// All of them.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::TimescaleDb,
         Self::PgBouncer,
         Self::Systemd,
@@ -49,6 +51,7 @@ impl Need {
         Self::Data,
         Self::Network,
         Self::Faketime,
+        Self::Postgres15,
     ];
 
     /// As `JETCOPY_REQUIRE` and the summary have it.
@@ -62,6 +65,7 @@ impl Need {
             Self::Data => "data",
             Self::Network => "network",
             Self::Faketime => "faketime",
+            Self::Postgres15 => "postgresql-15",
         }
     }
 }

@@ -52,6 +52,7 @@ mod query;
 mod reload;
 mod replay;
 mod rewind;
+mod schema;
 mod search_path;
 mod server_settings;
 mod status;
