@@ -73,6 +73,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(39, "shape_of_unlogged"),
     migration!(40, "known_sequence"),
     migration!(41, "store_comments"),
+    migration!(42, "registry_tallies"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

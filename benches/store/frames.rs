@@ -1,7 +1,7 @@
 //! Synthetic frames and detections, as varied as those of cameras in use.
 //!
 //! Fifty cameras of five frame rates, four sizes and two codecs record clips of about a minute whenever something moves,
-//! through a week. Each frame has a time of its own camera's clock with jitter, a number that skips now and then, a size by
+//! through a week. Two more record around the clock, some frames a minute up to one a second. Each frame has a time of its own camera's clock with jitter, a number that skips now and then, a size by
 //! its place in the group of pictures and by the motion, and a processing time with a tail. Brightness and motion wander
 //! from frame to frame under the sun of the day. Attributes hold what a camera is set to, and an exposure that follows the
 //! light every second or two. Numbers have as many decimals as a sender prints: 3 of the milliseconds, 2 of the brightness,
@@ -17,6 +17,10 @@ use std::f64::consts::TAU;
 use super::random::{Random, decimals};
 
 pub(crate) const CAMERAS: usize = 50;
+/// Cameras beside them that record around the clock.
+pub(crate) const ALWAYS: usize = 2;
+/// Of all frames, those of each of these.
+const SHARE_OF_ALWAYS: f64 = 0.06;
 /// As long as rows live by default.
 pub(crate) const DAYS: usize = 7;
 const WEEK_SECONDS: f64 = 86_400.0 * DAYS as f64;
@@ -72,6 +76,7 @@ struct Camera {
     size: (i32, i32),
     codec: &'static str,
     fps: f64,
+    always: bool,
     /// Frames from one key frame to the next.
     group: u64,
     /// Seconds since the start of the week.
@@ -100,6 +105,7 @@ impl Camera {
             size: *random.one_of(&SIZES),
             codec: if random.happens(0.6) { "h265" } else { "h264" },
             fps,
+            always: false,
             group: (fps * 2.0) as u64,
             clock: 0.0,
             clips: clips as u64,
@@ -117,13 +123,20 @@ impl Camera {
         }
     }
 
+    /// One that records around the clock: an hour is a clip.
+    fn always(number: usize, frames: f64) -> Self {
+        let fps = (SHARE_OF_ALWAYS * frames / WEEK_SECONDS).clamp(0.05, 1.0);
+        let clips = 24 * DAYS as u64;
+        Self { fps, always: true, group: 60, clips, clip_seconds: 3_600.0, ..Self::new(number, frames) }
+    }
+
     /// Each clip begins somewhere in its own part of the week.
     fn next_clip(&mut self) -> bool {
         if self.clip == self.clips {
             return false;
         }
         let part = WEEK_SECONDS / self.clips as f64;
-        let length = self.clip_seconds * self.random.between(0.4, 1.6);
+        let length = if self.always { part } else { self.clip_seconds * self.random.between(0.4, 1.6) };
         let room = (part - length).max(0.0);
         self.clock = self.clock.max(self.clip as f64 * part + self.random.share() * room);
         self.clip += 1;
@@ -214,7 +227,7 @@ impl Camera {
         self.light = 0.98 * self.light + 0.4 * self.random.normal();
         self.motion = (0.97 * self.motion + 0.006 + 0.02 * self.random.normal()).clamp(0.0, 1.0);
         let brightness = (self.daylight() + self.light).clamp(0.0, 255.0);
-        if self.in_clip.is_multiple_of((self.fps * 1.5) as u64) {
+        if self.in_clip.is_multiple_of(((self.fps * 1.5) as u64).max(1)) {
             self.expose(brightness);
         }
         let pixels = f64::from(self.size.0) * f64::from(self.size.1);
@@ -276,8 +289,10 @@ impl Eq for Next {}
 
 impl Frames {
     pub(crate) fn new(frames: u64, start: i64) -> Self {
-        let mut cameras: Vec<Camera> =
-            (0..CAMERAS).map(|number| Camera::new(number, frames as f64 / CAMERAS as f64)).collect();
+        let frames = frames as f64;
+        let clips = frames * (1.0 - SHARE_OF_ALWAYS * ALWAYS as f64) / CAMERAS as f64;
+        let mut cameras: Vec<Camera> = (0..CAMERAS).map(|number| Camera::new(number, clips)).collect();
+        cameras.extend((CAMERAS..CAMERAS + ALWAYS).map(|number| Camera::always(number, frames)));
         let next = cameras.iter_mut().filter_map(|camera| camera.frame(start)).map(Next).collect();
         Self { start, cameras, next }
     }

@@ -34,25 +34,38 @@ FROM (
 ) p, unnest('{temperature,humidity,pressure}'::text[]) c
 ORDER BY at;
 
--- Five thousand projects with a hundred thousand files, of which one in a thousand waits for its promotion.
+-- Five thousand projects with a hundred thousand files, of which one in a thousand waits for its promotion. Each 33rd project is
+-- deleted, and some of its files are left over.
 INSERT INTO projects (id, name, path, size_bytes, table_count, bucket_count, status, settings, created_at, updated_at)
 SELECT 'p' || n, 'Project ' || n, '/projects/' || n, (random() * 1e10)::bigint, n % 20, n % 7,
     CASE WHEN n % 50 = 0 THEN 'locked' WHEN n % 33 = 0 THEN 'deleted' ELSE 'active' END, jsonb_build_object('quota', n % 100),
     now() - n * interval '1 hour', now() - n * interval '1 minute'
 FROM generate_series(1, 5000) n;
-INSERT INTO files (project_id, path, name, size_bytes, content_type, md5, sha256, staged, expires_at, tags, created_at, updated_at)
-SELECT 'p' || 1 + n % 5000, 'dir-' || n % 17 || '/' || md5(n::text) || '.csv', 'file-' || n, (random() * 1e8)::bigint, 'text/csv',
-    md5('a' || n), encode(sha256(n::text::bytea), 'hex'), n % 1000 = 0,
-    CASE WHEN n % 1000 = 0 THEN now() + (n % 7 - 3) * interval '1 hour' END, to_jsonb(ARRAY['tag-' || n % 50, 'kind-' || n % 3]),
-    now() - n * interval '20 s', now() - n * interval '20 s'
-FROM generate_series(1, 100000) n;
+INSERT INTO files (project_id, path, name, size_bytes, content_type, md5, sha256, staged, expires_at, tags, status, created_at, updated_at)
+SELECT 'p' || n, 'dir-' || f % 17 || '/' || md5(f::text) || '.csv', 'file-' || f, (random() * 1e8)::bigint, 'text/csv',
+    md5('a' || f), encode(sha256(f::text::bytea), 'hex'), f % 1000 = 0,
+    CASE WHEN f % 1000 = 0 THEN now() + (f % 7 - 3) * interval '1 hour' END, to_jsonb(ARRAY['tag-' || f % 50, 'kind-' || f % 3]),
+    CASE WHEN n % 33 = 0 AND n % 50 > 0 AND f % 80 > 0 THEN 'deleted' ELSE 'active' END,
+    now() - f * interval '20 s', now() - f * interval '20 s'
+FROM (SELECT f, 1 + f % 5000 AS n FROM generate_series(1, 100000) f) f;
 
--- What was done to them: 17,280 operations a day, twice as long as the log stays uncompressed.
+-- What was done to them: 17,280 operations a day, twice as long as the log stays uncompressed, and what made the projects as they
+-- are. Each hundredth has a table more than the log knows of.
 INSERT INTO operations_log (timestamp, request_id, project_id, operation, resource, details, duration_ms, status, error)
 SELECT now() - n * interval '5 s' - random() * interval '4 s', md5(n::text), 'p' || 1 + floor(5000 * random() * random())::int,
-    (ARRAY['query', 'query', 'query', 'create_file', 'create_table', 'list'])[1 + floor(random() * 6)::int], 'table-' || n % 40,
+    (ARRAY['query', 'query', 'query', 'write', 'alter_table', 'list'])[1 + floor(random() * 6)::int], 'table-' || n % 40,
     jsonb_build_object('rows', (random() * 5000)::int, 'client', 'c' || n % 300),
     round((exp(1 + 3 * random()))::numeric, 3)::float8, CASE WHEN n % 40 = 0 THEN 'failed' ELSE 'ok' END,
     CASE WHEN n % 40 = 0 THEN 'timeout after 30 s' END
 FROM generate_series(1, 60 * 17280) n
+UNION ALL
+SELECT now() - interval '59 days' + p.n * interval '16 min' + random() * interval '10 min', md5(p.n || made.operation || made.n),
+    'p' || p.n, made.operation, 'made-' || made.n, jsonb_build_object('client', 'c' || p.n % 300), 5 + random(), 'ok', NULL
+FROM generate_series(1, 5000) p (n)
+CROSS JOIN LATERAL (
+    SELECT 'create_project', 1
+    UNION ALL SELECT 'create_table', t FROM generate_series(1, p.n % 20 - CASE WHEN p.n % 100 = 1 THEN 1 ELSE 0 END) t
+    UNION ALL SELECT 'create_bucket', b FROM generate_series(1, p.n % 7) b
+    UNION ALL SELECT 'create_file', f FROM generate_series(1, 20) f
+) made (operation, n)
 ORDER BY 1;

@@ -1,8 +1,8 @@
 //! The store's tables beside the migrations: what was dropped comes back, what jetcopy no longer knows is known
 //! again, and what is another system's is told.
 //!
-//! Guarantees: a table that is there is never changed, but for the trigger that keeps the operations log
-//! append-only; where nothing is missing, nothing is written. What is created anew is made by the text of the
+//! Guarantees: a table that is there is never changed, but for the triggers that keep the operations log
+//! append-only and the registry's tallies; where nothing is missing, nothing is written. What is created anew is made by the text of the
 //! migrations that made it first.
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ use crate::store::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
 use crate::store::groups::{Group, Groups};
 
 /// The migrations whose blocks make tables, indexes and roll-ups where there are none of the name.
-const MAKERS: [i32; 12] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 34, 35, 37];
+const MAKERS: [i32; 13] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 34, 35, 37, 42];
 
 /// The one that partitions the tables of the two before it. It speaks up about those that it leaves, so that it
 /// runs for new ones only.
@@ -283,7 +283,7 @@ fn blocks(version: i32, sql: &str) -> impl Iterator<Item = (Option<Group>, &str)
         2..=4 | 8 => Some(Group::Frames),
         5 | 34 => Some(Group::Measurements),
         6 | 35 => Some(Group::Series),
-        7 => Some(Group::Registry),
+        7 | 42 => Some(Group::Registry),
         _ => None,
     };
     let sql = if MAKERS.contains(&version) { sql } else { "" };

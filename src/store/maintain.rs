@@ -58,6 +58,9 @@ const MAY_EXPIRE: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_ta
 
 const EXPIRE: &str = "SELECT jetcopy.expire_staged_files()";
 
+/// Puts the registry's running counts together that sessions left behind.
+const FOLD: &str = "SELECT jetcopy.fold_registry()";
+
 /// A thousand messages at a time, by the retention that the database keeps.
 const EXPIRE_LETTERS: &str = "SELECT jetcopy.expire_dead_letters()";
 
@@ -211,18 +214,8 @@ async fn steps(
             report.add(&name, Kind::Unchanged, "not partitioned by jetcopy: its rows stay");
         }
     }
-    let registry = groups::before(client, false).await?.contains(&Group::Registry);
-    let expired = if registry { expire(client).await } else { Ok(None) };
-    match expired {
-        Ok(None | Some(Expired::Files(0))) => {}
-        Ok(Some(Expired::NotAllowed)) => {
-            let text = "staged files do not expire: this role may not change them; let `jetcopy maintain` run as one that may";
-            report.add(FILES, Kind::Unchanged, text);
-        }
-        Ok(Some(Expired::Files(files))) => {
-            report.add(FILES, Kind::Changed, format!("{files} staged files marked as expired"));
-        }
-        Err(error) => failed(client, report, FILES, "staged files not marked as expired", &error).await,
+    if groups::before(client, false).await?.contains(&Group::Registry) {
+        registry(client, report).await;
     }
     match expire_letters(client).await {
         Ok(0) => {}
@@ -236,6 +229,25 @@ async fn steps(
         Err(error) => failed(client, report, life::DEAD_LETTERS, "letters not expired", &error).await,
     }
     Ok(())
+}
+
+/// Has the registry's staged files expire, and its running counts in few rows.
+async fn registry(client: &Client, report: &mut Report) {
+    match expire(client).await {
+        Ok(None | Some(Expired::Files(0))) => {}
+        Ok(Some(Expired::NotAllowed)) => {
+            let text = "staged files do not expire: this role may not change them; let `jetcopy maintain` run as one that may";
+            report.add(FILES, Kind::Unchanged, text);
+        }
+        Ok(Some(Expired::Files(files))) => {
+            report.add(FILES, Kind::Changed, format!("{files} staged files marked as expired"));
+        }
+        Err(error) => failed(client, report, FILES, "staged files not marked as expired", &error).await,
+    }
+    let fold = format!("BEGIN; SET LOCAL lock_timeout = '{}'; {FOLD}; COMMIT", partitions::LOCK_TIMEOUT);
+    if let Err(error) = client.batch_execute(&fold).await {
+        failed(client, report, FILES, "running counts not put together", &error).await;
+    }
 }
 
 /// Takes their payloads off the dead letters that are old enough; how many.

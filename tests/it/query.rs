@@ -68,7 +68,7 @@ async fn wrong_words_exit_with_2_and_a_database_without_the_store_with_1_and_the
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(expected), "{said}");
     }
-    world.database.batch_execute("DROP FUNCTION jetcopy.registry_check()").await.unwrap();
+    world.database.batch_execute("DROP FUNCTION jetcopy.registry_check").await.unwrap();
     let output = query(&["registry_check"], &config).await;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();

@@ -128,8 +128,8 @@ fn assert_same(found: &[String], expected: &[String], what: &str) {
 }
 
 /// Which tables are partitioned, how far, what is summed up and how long it lives, is the schema's; milestones are made of
-/// checkpoints, tallies of losses and dead letters.
-const NOT_ROWS: [&str; 7] = [
+/// checkpoints, tallies of losses and dead letters, the registry's counts of files and operations.
+const NOT_ROWS: [&str; 9] = [
     "jetcopy.partitioned_tables",
     "jetcopy.rollups",
     "jetcopy.partition_bounds",
@@ -137,6 +137,8 @@ const NOT_ROWS: [&str; 7] = [
     "jetcopy.store_choice",
     "jetcopy.milestones",
     "jetcopy.tallies",
+    "jetcopy.registry_files",
+    "jetcopy.registry_operations",
 ];
 
 /// Every row of every table, as JSON.

@@ -357,7 +357,7 @@ mod tests {
                 &["camra=1"],
                 "query latest_frames has no argument camra; did you mean camera?; it takes: camera, since",
             ),
-            ("registry_check", &["x=1"], "query registry_check has no argument x; it takes: none"),
+            ("registry_totals", &["x=1"], "query registry_totals has no argument x; it takes: none"),
             (
                 "latest_frames",
                 &["cam-1"],

@@ -368,7 +368,7 @@ pub static QUERIES: [Query; 28] = [
         name: "registry_check",
         help: "files without project, and counts that disagree with the log",
         path: "registry/check",
-        arguments: &[],
+        arguments: &[or("whole", Kind::Flag, "false", "from files and log, not from their running counts")],
         columns: "problem text, project_id text, path text, stored bigint, logged bigint",
     },
 ];

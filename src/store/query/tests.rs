@@ -2,6 +2,7 @@ mod answers;
 mod plans;
 mod pool;
 mod registry;
+mod tallies;
 
 use std::sync::Arc;
 

@@ -161,6 +161,7 @@ async fn a_rebuilt_registry_takes_the_place_of_the_one_in_use_with_its_position(
         let row = world.database.query_one(sql, &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "right");
         assert_eq!((row.get::<_, i64>(1), row.get::<_, i64>(2), row.get::<_, i64>(3)), (2, 12, 4));
+        world.is_tallied("a rebuilt registry").await;
         let letters = "SELECT string_agg(concat_ws(' ', pipeline, sequence, message), ', ' ORDER BY pipeline) FROM jetcopy.dead_letters";
         let row = world.database.query_one(letters, &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "other 7 of another pipeline, registry 7 of the replay");
