@@ -24,6 +24,7 @@ pub mod copy_frame;
 pub mod json;
 pub mod net;
 pub mod number;
+pub mod round;
 pub mod time;
 pub mod types;
 
@@ -65,6 +66,8 @@ pub struct Encoder {
     text: String,
     /// Text whose escapes have been resolved.
     unescaped: String,
+    /// Digits of a number as it is rounded.
+    digits: String,
     /// Keys of the objects that were written.
     keys: json::Keys,
     /// Arrays and maps that were written.
@@ -124,6 +127,7 @@ impl Encoder {
             non_finite,
             text: String::new(),
             unescaped: String::new(),
+            digits: String::new(),
             keys: json::Keys::default(),
             texts: json::Texts::default(),
             bound: usize::MAX,
@@ -148,6 +152,7 @@ impl Encoder {
     pub(crate) fn shrink(&mut self) {
         self.text = String::new();
         self.unescaped = String::new();
+        self.digits = String::new();
     }
 
     /// Whether `bytes` more are within the bound.
@@ -218,6 +223,7 @@ impl Encoder {
                 let printed = number::numeric(out, value, special, &mut self.text)?;
                 print(&mut self.printed, printed)?;
             }
+            Type::Rounded { of, to } => return round::field(self, out, of, *to, value),
             Type::Text => self.text(out, value)?,
             Type::Bytea => {
                 self.fits(out, bytes_of(value))?;

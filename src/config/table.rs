@@ -144,7 +144,7 @@ pub enum ColumnSource {
     Detailed(DetailedSource),
 }
 
-/// `{ from = …, unit = …, offset = …, parse = …, default = … }`, `{ constant = … }` or `{ skip = true }`
+/// `{ from = …, unit = …, offset = …, parse = …, round = …, default = … }`, `{ constant = … }` or `{ skip = true }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetailedSource {
@@ -156,6 +156,10 @@ pub struct DetailedSource {
     pub offset: Option<String>,
     /// Which text is JSON that is taken as what it says; where it is not said, arrays and objects in text are.
     pub parse: Option<Parse>,
+    /// Decimal digits after the point that a number keeps.
+    pub round: Option<u8>,
+    /// Binary digits after the point that a number keeps.
+    pub round_bits: Option<u8>,
     /// Value for an absent or null field.
     pub default: Option<figment::value::Value>,
     /// The same value in every row.
@@ -206,7 +210,7 @@ impl<'de> Deserialize<'de> for ColumnSource {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(
-                    "a path such as \"a.b[0]\", or { from, unit, offset, parse, default }, { constant } or { skip }",
+                    "a path such as \"a.b[0]\", or { from, unit, offset, parse, round, default }, { constant } or { skip }",
                 )
             }
 

@@ -17,6 +17,10 @@ mod paths;
 /// and a shard.
 const MAX_NAME: usize = 40;
 
+/// Digits after the point that say something of a float near 1.
+const MOST_DECIMALS: u8 = 15;
+const MOST_BITS: u8 = 52;
+
 /// Largest batch: offsets into a table's rows are 32 bits wide, and a batch may pass its limit by one message.
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 
@@ -277,17 +281,28 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
                     found.add(key, "is part of the key, which every row needs: it cannot be skipped");
                 }
             }
-            ColumnSource::Detailed(source)
-                if source.constant.is_some()
-                    && (source.from.is_some()
-                        || source.unit.is_some()
-                        || source.offset.is_some()
-                        || source.parse.is_some()
-                        || source.default.is_some()) =>
-            {
-                found.add(key, "a constant takes no from, unit, offset, parse or default");
+            ColumnSource::Detailed(source) if source.constant.is_some() => {
+                if *source
+                    != (DetailedSource { constant: source.constant.clone(), ..DetailedSource::default() })
+                {
+                    found.add(key, "a constant takes no from, unit, offset, parse, round or default");
+                }
             }
-            ColumnSource::From(_) | ColumnSource::Detailed(_) => {}
+            ColumnSource::Detailed(source) => check_rounding(source, &key, found),
+            ColumnSource::From(_) => {}
+        }
+    }
+}
+
+fn check_rounding(source: &DetailedSource, key: &str, found: &mut Problems) {
+    if source.round.is_some() && source.round_bits.is_some() {
+        found.add(key, "a number is rounded once: take `round` or `round_bits`");
+    }
+    for (name, digits, most) in
+        [("round", source.round, MOST_DECIMALS), ("round_bits", source.round_bits, MOST_BITS)]
+    {
+        if digits.is_some_and(|digits| digits > most) {
+            found.add(format!("{key}.{name}"), format!("is at most {most}: a float has no more digits"));
         }
     }
 }

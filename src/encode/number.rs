@@ -284,6 +284,38 @@ impl<'a> Decimal<'a> {
         Some((if self.negative { -value } else { value }, exact))
     }
 
+    /// Writes the number with `places` digits after the point, rounded half away from zero, where it has more; whether it has.
+    pub(super) fn rounded(&self, places: i64, out: &mut String) -> bool {
+        let keep = self.point() + places;
+        if keep >= length(self.whole) + length(self.fraction) {
+            return false;
+        }
+        out.clear();
+        if self.negative {
+            out.push('-');
+        }
+        // Nothing is left before the first nine that is carried over, or before the end.
+        let up =
+            usize::try_from(keep).ok().and_then(|at| self.digits().nth(at)).is_some_and(|digit| digit >= 5);
+        let kept = usize::try_from(keep).unwrap_or(0);
+        let nines = if up {
+            self.digits().take(kept).fold(0, |nines, digit| if digit == 9 { nines + 1 } else { 0 })
+        } else {
+            0
+        };
+        if kept == nines {
+            out.push(if up { '1' } else { '0' });
+        }
+        for (index, digit) in self.digits().take(kept).enumerate() {
+            let carried = u8::from(up && index + nines + 1 == kept);
+            let digit = if index + nines >= kept { 0 } else { digit + carried };
+            out.push(char::from(b'0' + digit));
+        }
+        out.push_str("e-");
+        out.push_str(itoa::Buffer::new().format(places));
+        true
+    }
+
     /// Digits after the point, and the weights of the first and the last group of four digits that are not all 0, where there
     /// are such; a fault where `numeric` does not hold them.
     fn extent(&self) -> Result<(i16, Option<(i64, i64)>), Fault> {

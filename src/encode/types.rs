@@ -1,5 +1,7 @@
 //! The column types that jetcopy writes.
 
+use super::round::Rounding;
+
 /// A column type, as introspection found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Type {
@@ -17,6 +19,13 @@ pub enum Type {
     Float8,
     /// `numeric`
     Numeric,
+    /// Numbers of one of these three with fewer digits.
+    Rounded {
+        /// The type.
+        of: Box<Type>,
+        /// What they are rounded to.
+        to: Rounding,
+    },
     /// `text`, `varchar`, `char(n)`, enums and other types whose binary form is their text
     Text,
     /// `bytea`
@@ -65,6 +74,7 @@ impl Type {
             | Self::Float4
             | Self::Float8
             | Self::Numeric
+            | Self::Rounded { .. }
             | Self::Text
             | Self::Bytea
             | Self::Uuid
@@ -90,6 +100,7 @@ impl Type {
             | Self::Float4
             | Self::Float8
             | Self::Numeric
+            | Self::Rounded { .. }
             | Self::Text
             | Self::Bytea
             | Self::Uuid

@@ -134,3 +134,59 @@ async fn each_real_detection_sent_as_messagepack_is_a_row() {
 async fn each_real_detection_sent_as_json_is_a_row() {
     every_line_becomes_a_row("json", |message| message.to_string().into()).await;
 }
+
+/// The same messages into a table beside the store's, for which nothing is rounded.
+const ROUNDED: &str = r#"
+[[pipeline]]
+name = "frames"
+stream = "STREAM"
+
+[[pipeline.table]]
+name = "detection_events"
+for_each = "detections"
+[pipeline.table.columns]
+time = { from = "^timestamp", unit = "us" }
+camera_id = "$subject[1]"
+frame_id = "^frame"
+track_id = "$element"
+confidence = { from = "score", round_bits = 10 }
+bbox_left = { from = "box[0]", round_bits = 4 }
+bbox_top = { from = "box[1]", round_bits = 4 }
+bbox_width = { from = "box[2]", round = 1 }
+bbox_height = { from = "box[3]", round = 0 }
+
+[[pipeline.table]]
+name = "as_sent"
+for_each = "detections"
+[pipeline.table.columns]
+time = { from = "^timestamp", unit = "us" }
+camera_id = "$subject[1]"
+frame_id = "^frame"
+track_id = "$element"
+confidence = "score"
+bbox_left = "box[0]"
+bbox_top = "box[1]"
+bbox_width = "box[2]"
+bbox_height = "box[3]"
+"#;
+
+#[tokio::test]
+async fn real_detections_lose_no_more_than_half_a_unit_of_the_last_digit_that_they_keep() {
+    let Some(frames) = frames() else { return };
+    let world = World::new().await;
+    world.database.batch_execute("CREATE TABLE as_sent (LIKE detection_events)").await.unwrap();
+    for ((camera, frame), detections) in &frames {
+        world.publish(camera, [message(*frame, detections).to_string()]).await;
+    }
+    let daemon = Daemon::start(&world.config(ROUNDED));
+    world.drained("frames", &daemon).await;
+    assert!(world.count("SELECT count(*) FROM as_sent").await > 7_000);
+    // Half a unit, and what a double is off by.
+    let wrong = "SELECT count(*) FROM as_sent a FULL JOIN detection_events d USING (camera_id, frame_id, track_id)
+        WHERE coalesce(abs(a.confidence - d.confidence) <= 1 / 2048.0 AND mod((d.confidence * 1024)::numeric, 1) = 0
+            AND abs(a.bbox_left - d.bbox_left) <= 1 / 32.0 AND mod((d.bbox_left * 16)::numeric, 1) = 0
+            AND abs(a.bbox_top - d.bbox_top) <= 1 / 32.0 AND mod((d.bbox_top * 16)::numeric, 1) = 0
+            AND abs(a.bbox_width - d.bbox_width) <= 0.05 + 1e-12 AND d.bbox_width = d.bbox_width::numeric(9, 1)
+            AND d.bbox_height = round(a.bbox_height), false) IS FALSE";
+    assert_eq!(world.count(wrong).await, 0);
+}

@@ -50,8 +50,19 @@ fn contradictory_sources_are_refused() {
     let column = |source: &str| said(load(&format!("{LEAST}columns.a = {source}")));
     assert_eq!(
         column("{ constant = 1, from = \"b\" }"),
-        ["file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset, parse or default"]
+        [
+            "file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset, parse, round or default"
+        ]
     );
+    assert_eq!(
+        column("{ round = 2, round_bits = 7 }"),
+        ["file:7: pipeline[0].table[0].columns.a: a number is rounded once: take `round` or `round_bits`"]
+    );
+    for (setting, most) in [("round", 15), ("round_bits", 52)] {
+        let at = format!("file:7: pipeline[0].table[0].columns.a.{setting}");
+        let said = format!("{at}: is at most {most}: a float has no more digits");
+        assert_eq!(column(&format!("{{ {setting} = {} }}", most + 1)), [said]);
+    }
     assert_eq!(
         column("{ skip = true, default = 1 }"),
         ["file:7: pipeline[0].table[0].columns.a: a column that is skipped takes no other setting"]

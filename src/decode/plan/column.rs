@@ -6,6 +6,7 @@ use crate::config::ColumnSource;
 use crate::config::path::{self, Source, Step};
 use crate::decode::value::{Reader as _, Value};
 use crate::decode::{PlanError, PoisonKind, json};
+use crate::encode::round::Rounding;
 use crate::encode::time::Times;
 use crate::encode::types::Type;
 use crate::encode::{Encoder, Written};
@@ -44,6 +45,22 @@ impl Column {
             return Err(place.error("`parse` is for columns of json and jsonb; this one is none: remove it"));
         }
         let times = Times { unit, offset, parse };
+        let rounding = match detail.map(|detail| (detail.round, detail.round_bits)) {
+            Some((Some(digits), _)) => Some((
+                Rounding::Decimals(digits),
+                "`round` is for columns of real, double precision and numeric",
+            )),
+            Some((_, Some(bits))) => {
+                Some((Rounding::Bits(bits), "`round_bits` is for columns of real and double precision"))
+            }
+            Some((None, None)) | None => None,
+        };
+        let ty = match rounding {
+            None => column.ty.clone(),
+            Some((to, of)) => column.ty.rounded(to).ok_or_else(|| {
+                place.error(format!("{of}, and arrays of them; this one is none: remove it"))
+            })?,
+        };
         let mut literal = |value: &figment::value::Value, what: &str| {
             encode(value, column, times, encoder)
                 .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))
@@ -100,7 +117,7 @@ impl Column {
             };
             (from_place, from.unwrap_or(&column.name).to_owned())
         };
-        Ok(Self { from, ty: column.ty.clone(), times, not_null: column.not_null, default, source })
+        Ok(Self { from, ty, times, not_null: column.not_null, default, source })
     }
 }
 

@@ -103,6 +103,39 @@ fn nan_and_infinities_follow_the_setting() {
 }
 
 #[test]
+fn numbers_keep_as_many_digits_as_their_column_asks_for() {
+    let float8 = |value: f64| Some(value.to_be_bytes().to_vec());
+    let float4 = |value: f32| Some(value.to_be_bytes().to_vec());
+    let double = packed(&[&[0xcb], &0.873_046_2_f64.to_be_bytes()[..]].concat());
+    let short = packed(&[&[0xca], &0.873_046_2_f32.to_be_bytes()[..]].concat());
+    for payload in [&double, &short, &json("0.8730462"), &json("\" 8730462e-7 \"")] {
+        let round = |ty, source| row(&mut decoder(ty, source, ""), payload);
+        assert_eq!(round(Type::Float8, "round = 2"), [float8(0.87)]);
+        assert_eq!(round(Type::Float8, "round_bits = 4"), [float8(0.875)]);
+        assert_eq!(round(Type::Float4, "round = 2"), [float4(0.87)]);
+        assert_eq!(round(Type::Float4, "round_bits = 4"), [float4(0.875)]);
+        let two = row(&mut decoder(Type::Numeric, "", ""), &json("0.87"));
+        assert_eq!(round(Type::Numeric, "round = 2"), two);
+    }
+    let list = |element| Type::Array { element: Box::new(element), element_oid: 701 };
+    let rounded = row(&mut decoder(list(Type::Float8), "round = 1", ""), &json("[0.44, null, 7, \"1.26\"]"));
+    assert_eq!(rounded, row(&mut decoder(list(Type::Float8), "", ""), &json("[0.4, null, 7.0, 1.3]")));
+    // What is no number, or not a finite one, is as without.
+    let nan = packed(&[&[0xcb], &f64::NAN.to_be_bytes()[..]].concat());
+    for ty in [Type::Float4, Type::Float8, Type::Numeric] {
+        let with = |setting| rows_of(&mut decoder(ty.clone(), "round = 1", setting), &message(&nan));
+        assert_eq!(with("").unwrap()[0][0], row(&mut decoder(ty.clone(), "", ""), &nan), "{ty:?}");
+        assert_eq!(with("non_finite = 'null'").unwrap()[0][0], [None], "{ty:?}");
+        assert_eq!(poison(&mut decoder(ty.clone(), "round = 1", ""), &json("true")).kind, PoisonKind::Type);
+    }
+    assert_eq!(poison(&mut decoder(Type::Float4, "round = 1", ""), &json("1e300")).kind, PoisonKind::Range);
+    assert_eq!(
+        row(&mut decoder(Type::Float8, "round = 1, default = 0.25", ""), &json("null")),
+        [float8(0.25)]
+    );
+}
+
+#[test]
 fn a_float_far_from_all_times_is_out_of_range() {
     for value in [-1e300_f64, 1e300] {
         let payload = packed(&[&[0xcb], &value.to_be_bytes()[..]].concat());
