@@ -66,6 +66,59 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.add_partitions(relation regclass, days date[]) IS 'Adds the partitions that rows of these days need; returns the days that were left out, NULL where jetcopy does not partition the table';
 
+CREATE FUNCTION jetcopy.count_files() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM jetcopy.registry_files;
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO jetcopy.registry_files AS t (project_id, writer, active, active_bytes, kept)
+        SELECT f.project_id, pg_backend_pid(), count(*) FILTER (WHERE f.status = 'active'),
+            coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0), count(*) FILTER (WHERE f.status <> 'deleted')
+        FROM come f GROUP BY f.project_id
+        ON CONFLICT (project_id, writer) DO UPDATE SET active = t.active + excluded.active,
+            active_bytes = t.active_bytes + excluded.active_bytes, kept = t.kept + excluded.kept;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO jetcopy.registry_files AS t (project_id, writer, active, active_bytes, kept)
+        SELECT f.project_id, pg_backend_pid(), -count(*) FILTER (WHERE f.status = 'active'),
+            -coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0), -count(*) FILTER (WHERE f.status <> 'deleted')
+        FROM gone f GROUP BY f.project_id
+        ON CONFLICT (project_id, writer) DO UPDATE SET active = t.active + excluded.active,
+            active_bytes = t.active_bytes + excluded.active_bytes, kept = t.kept + excluded.kept;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.count_files() IS 'Keeps jetcopy.registry_files, as a trigger of table files';
+
+CREATE FUNCTION jetcopy.count_operations() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO jetcopy.registry_operations AS t (project_id, writer, created, buckets, tables, files)
+    SELECT o.project_id, pg_backend_pid(), count(*) FILTER (WHERE o.operation = 'create_project'),
+        count(*) FILTER (WHERE o.operation = 'create_bucket') - count(*) FILTER (WHERE o.operation = 'drop_bucket'),
+        count(*) FILTER (WHERE o.operation = 'create_table') - count(*) FILTER (WHERE o.operation = 'drop_table'),
+        count(*) FILTER (WHERE o.operation = 'create_file') - count(*) FILTER (WHERE o.operation = 'delete_file')
+    FROM come o
+    WHERE o.error IS NULL AND o.project_id IS NOT NULL AND o.operation IN
+        ('create_project', 'create_bucket', 'drop_bucket', 'create_table', 'drop_table', 'create_file', 'delete_file')
+    GROUP BY o.project_id
+    ON CONFLICT (project_id, writer) DO UPDATE SET created = t.created + excluded.created,
+        buckets = t.buckets + excluded.buckets, tables = t.tables + excluded.tables, files = t.files + excluded.files;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.count_operations() IS 'Keeps jetcopy.registry_operations, as a trigger of INSERT on operations_log';
+
 CREATE FUNCTION jetcopy.days_without_partition(relation regclass, days date[]) RETURNS date[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -361,6 +414,36 @@ CREATE FUNCTION jetcopy.find_projects(project text DEFAULT NULL::text, in_status
 $$;
 
 COMMENT ON FUNCTION jetcopy.find_projects(project text, in_status text, after text, max_rows bigint) IS 'Projects by id and status, in the order of their ids; the next page begins after the last id';
+
+CREATE FUNCTION jetcopy.fold_registry() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- One at a time.
+    LOCK TABLE jetcopy.registry_files, jetcopy.registry_operations IN SHARE UPDATE EXCLUSIVE MODE;
+    WITH ended AS (
+        DELETE FROM jetcopy.registry_files t
+        WHERE t.writer <> 0 AND NOT EXISTS (SELECT FROM pg_stat_activity s WHERE s.pid = t.writer)
+        RETURNING t.*
+    )
+    INSERT INTO jetcopy.registry_files AS t (project_id, writer, active, active_bytes, kept)
+    SELECT e.project_id, 0, sum(e.active), sum(e.active_bytes), sum(e.kept) FROM ended e GROUP BY e.project_id
+    ON CONFLICT (project_id, writer) DO UPDATE SET active = t.active + excluded.active,
+        active_bytes = t.active_bytes + excluded.active_bytes, kept = t.kept + excluded.kept;
+    WITH ended AS (
+        DELETE FROM jetcopy.registry_operations t
+        WHERE t.writer <> 0 AND NOT EXISTS (SELECT FROM pg_stat_activity s WHERE s.pid = t.writer)
+        RETURNING t.*
+    )
+    INSERT INTO jetcopy.registry_operations AS t (project_id, writer, created, buckets, tables, files)
+    SELECT e.project_id, 0, sum(e.created), sum(e.buckets), sum(e.tables), sum(e.files) FROM ended e GROUP BY e.project_id
+    ON CONFLICT (project_id, writer) DO UPDATE SET created = t.created + excluded.created,
+        buckets = t.buckets + excluded.buckets, tables = t.tables + excluded.tables, files = t.files + excluded.files;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.fold_registry() IS 'Puts the tallies of sessions that have ended together; jetcopy maintain calls it';
 
 CREATE FUNCTION jetcopy.frame_counts(width text DEFAULT '1m'::text, camera text DEFAULT NULL::text, since timestamp with time zone DEFAULT (now() - '1 day'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(bucket timestamp with time zone, camera_id text, frames bigint, key_frames bigint, bytes bigint, processing_ms_mean double precision, processing_ms_max double precision, brightness_mean double precision, motion_mean double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1033,6 +1116,68 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.recent_measurements(task text, receiver text, since timestamp with time zone, until timestamp with time zone, max_rows bigint, frequency double precision) IS 'Measurements by task, receiver, frequency and span of time, newest first';
 
+CREATE FUNCTION jetcopy.recount_files(relation regclass) RETURNS void
+    LANGUAGE plpgsql STRICT
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation);
+    DELETE FROM jetcopy.registry_files;
+    EXECUTE format($sql$
+        INSERT INTO jetcopy.registry_files (project_id, writer, active, active_bytes, kept)
+        SELECT f.project_id, 0, count(*) FILTER (WHERE f.status = 'active'),
+            coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0), count(*) FILTER (WHERE f.status <> 'deleted')
+        FROM %s f GROUP BY f.project_id
+    $sql$, relation);
+END
+$_$;
+
+COMMENT ON FUNCTION jetcopy.recount_files(relation regclass) IS 'Counts jetcopy.registry_files anew from this table';
+
+CREATE FUNCTION jetcopy.recount_operations() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM jetcopy.recount_operations(TG_RELID);
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.recount_operations() IS 'Counts jetcopy.registry_operations anew, as a trigger of UPDATE, DELETE and TRUNCATE on operations_log';
+
+CREATE FUNCTION jetcopy.recount_operations(relation regclass) RETURNS void
+    LANGUAGE plpgsql STRICT
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation);
+    DELETE FROM jetcopy.registry_operations;
+    EXECUTE format($sql$
+        INSERT INTO jetcopy.registry_operations (project_id, writer, created, buckets, tables, files)
+        SELECT o.project_id, 0, count(*) FILTER (WHERE o.operation = 'create_project'),
+            count(*) FILTER (WHERE o.operation = 'create_bucket') - count(*) FILTER (WHERE o.operation = 'drop_bucket'),
+            count(*) FILTER (WHERE o.operation = 'create_table') - count(*) FILTER (WHERE o.operation = 'drop_table'),
+            count(*) FILTER (WHERE o.operation = 'create_file') - count(*) FILTER (WHERE o.operation = 'delete_file')
+        FROM %s o
+        WHERE o.error IS NULL AND o.project_id IS NOT NULL AND o.operation IN
+            ('create_project', 'create_bucket', 'drop_bucket', 'create_table', 'drop_table', 'create_file', 'delete_file')
+        GROUP BY o.project_id
+    $sql$, relation);
+END
+$_$;
+
+COMMENT ON FUNCTION jetcopy.recount_operations(relation regclass) IS 'Counts jetcopy.registry_operations anew from this log';
+
+CREATE FUNCTION jetcopy.recount_registry() RETURNS void
+    LANGUAGE sql
+    AS $$
+    SELECT jetcopy.recount_files(to_regclass('files'));
+    SELECT jetcopy.recount_operations(to_regclass('operations_log'));
+$$;
+
+COMMENT ON FUNCTION jetcopy.recount_registry() IS 'Counts the tallies of the registry anew, for whoever has written past their triggers; takes the rights of whoever calls';
+
 CREATE FUNCTION jetcopy.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1060,40 +1205,93 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.refused_measurements(task text, since timestamp with time zone, until timestamp with time zone) IS 'How many measurements of each task are dead letters, and in how many messages; one that is refused as a whole counts as one';
 
-CREATE FUNCTION jetcopy.registry_check() RETURNS TABLE(problem text, project_id text, path text, stored bigint, logged bigint)
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION jetcopy.registry_check(whole boolean DEFAULT false) RETURNS TABLE(problem text, project_id text, path text, stored bigint, logged bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$
-    SELECT CASE WHEN p.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END, f.project_id, f.path,
+#variable_conflict use_column
+BEGIN
+    IF whole OR NOT jetcopy.registry_is_tallied() THEN
+        RETURN QUERY
+        SELECT CASE WHEN p.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END, f.project_id, f.path,
+            NULL::bigint, NULL::bigint
+        FROM files f
+        LEFT JOIN projects p ON p.id = f.project_id
+        WHERE f.status = 'active' AND (p.id IS NULL OR p.status = 'deleted')
+        UNION ALL
+        SELECT c.problem, l.project_id, NULL, c.stored, c.logged
+        FROM (
+            SELECT o.project_id,
+                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_bucket') - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_bucket') AS buckets,
+                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_table') - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_table') AS tables,
+                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_file') - pg_catalog.count(*) FILTER (WHERE o.operation = 'delete_file') AS files
+            FROM operations_log o
+            WHERE o.error IS NULL AND o.project_id IS NOT NULL
+            GROUP BY o.project_id
+            HAVING pg_catalog.count(*) FILTER (WHERE o.operation = 'create_project') > 0
+        ) l
+        LEFT JOIN projects p ON p.id = l.project_id
+        CROSS JOIN LATERAL (
+            SELECT pg_catalog.count(*) AS files FROM files f WHERE f.project_id = l.project_id AND f.status <> 'deleted'
+        ) f
+        CROSS JOIN LATERAL (VALUES
+            ('buckets', p.bucket_count, l.buckets),
+            ('tables', p.table_count, l.tables),
+            ('files', f.files, l.files)
+        ) c (problem, stored, logged)
+        WHERE p.status IS DISTINCT FROM 'deleted' AND c.stored IS DISTINCT FROM c.logged
+        ORDER BY 2, 1, 3;
+        RETURN;
+    END IF;
+    -- As floats, which hold these numbers exactly and add up in a third of the time of what sum() makes of bigint.
+    RETURN QUERY
+    WITH odd AS MATERIALIZED (
+        SELECT project_id, p.id, p.status, p.bucket_count, p.table_count, coalesce(k.kept, 0) AS file_count, k.active, l.created,
+            l.buckets, l.tables, l.files
+        FROM (
+            SELECT t.project_id, sum(t.active::float8) AS active, sum(t.kept::float8)::bigint AS kept
+            FROM jetcopy.registry_files t
+            GROUP BY t.project_id
+        ) k
+        FULL JOIN (
+            SELECT t.project_id, sum(t.created::float8) AS created, sum(t.buckets::float8)::bigint AS buckets,
+                sum(t.tables::float8)::bigint AS tables, sum(t.files::float8)::bigint AS files
+            FROM jetcopy.registry_operations t
+            GROUP BY t.project_id
+        ) l USING (project_id)
+        LEFT JOIN projects p ON p.id = project_id
+        WHERE k.active > 0::float8 AND (p.id IS NULL OR p.status = 'deleted')
+            OR l.created > 0::float8 AND p.status IS DISTINCT FROM 'deleted'
+                AND (p.bucket_count, p.table_count, coalesce(k.kept, 0)) IS DISTINCT FROM (l.buckets, l.tables, l.files)
+    )
+    SELECT CASE WHEN o.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END, f.project_id, f.path,
         NULL::bigint, NULL::bigint
-    FROM files f
-    LEFT JOIN projects p ON p.id = f.project_id
-    WHERE f.status = 'active' AND (p.id IS NULL OR p.status = 'deleted')
+    FROM odd o
+    JOIN files f ON f.project_id = o.project_id AND f.status = 'active'
+    WHERE o.id IS NULL OR o.status = 'deleted'
     UNION ALL
-    SELECT c.problem, l.project_id, NULL, c.stored, c.logged
-    FROM (
-        SELECT o.project_id,
-            pg_catalog.count(*) FILTER (WHERE o.operation = 'create_bucket') - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_bucket') AS buckets,
-            pg_catalog.count(*) FILTER (WHERE o.operation = 'create_table') - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_table') AS tables,
-            pg_catalog.count(*) FILTER (WHERE o.operation = 'create_file') - pg_catalog.count(*) FILTER (WHERE o.operation = 'delete_file') AS files
-        FROM operations_log o
-        WHERE o.error IS NULL
-        GROUP BY o.project_id
-        HAVING pg_catalog.count(*) FILTER (WHERE o.operation = 'create_project') > 0
-    ) l
-    LEFT JOIN projects p ON p.id = l.project_id
-    CROSS JOIN LATERAL (
-        SELECT pg_catalog.count(*) AS files FROM files f WHERE f.project_id = l.project_id AND f.status <> 'deleted'
-    ) f
+    SELECT c.problem, o.project_id, NULL, c.stored, c.logged
+    FROM odd o
     CROSS JOIN LATERAL (VALUES
-        ('buckets', p.bucket_count, l.buckets),
-        ('tables', p.table_count, l.tables),
-        ('files', f.files, l.files)
+        ('buckets', o.bucket_count, o.buckets),
+        ('tables', o.table_count, o.tables),
+        ('files', o.file_count, o.files)
     ) c (problem, stored, logged)
-    WHERE p.status IS DISTINCT FROM 'deleted' AND c.stored IS DISTINCT FROM c.logged
-    ORDER BY 2, 1, 3
+    WHERE o.created > 0::float8 AND o.status IS DISTINCT FROM 'deleted' AND c.stored IS DISTINCT FROM c.logged
+    ORDER BY 2, 1, 3;
+END
 $$;
 
-COMMENT ON FUNCTION jetcopy.registry_check() IS 'Files without project, and counts that disagree with the log; no row: all is well';
+COMMENT ON FUNCTION jetcopy.registry_check(whole boolean) IS 'Files without project, and counts that disagree with the log; no row: all is well. With whole, from the files and the log instead of their tallies';
+
+CREATE FUNCTION jetcopy.registry_is_tallied() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT 2 = (SELECT pg_catalog.count(*) FROM pg_trigger t
+        WHERE t.tgrelid IN (to_regclass('files')::oid, to_regclass('operations_log')::oid) AND t.tgname = 'registry_insert'
+            AND t.tgenabled IN ('O', 'A'))
+$$;
+
+COMMENT ON FUNCTION jetcopy.registry_is_tallied() IS 'Whether triggers keep the tallies of the registry; else its check and its totals read the rows';
 
 CREATE FUNCTION jetcopy.registry_stats() RETURNS TABLE(project_id text, name text, status text, size_bytes bigint, table_count bigint, bucket_count bigint, files bigint, file_bytes bigint, staged_files bigint, operations_1d bigint, failures_1d bigint, mean_duration_ms_1d double precision, last_operation timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1122,7 +1320,8 @@ COMMENT ON FUNCTION jetcopy.registry_stats() IS 'What each project adds up to no
 CREATE FUNCTION jetcopy.registry_totals() RETURNS TABLE(projects bigint, active_projects bigint, deleted_projects bigint, locked_projects bigint, size_bytes bigint, table_count bigint, bucket_count bigint, files bigint, file_bytes bigint, staged_files bigint, operations_1d bigint, failures_1d bigint, mean_duration_ms_1d double precision, last_operation timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT p.*, f.*, o.*, (SELECT l.timestamp FROM operations_log l ORDER BY l.timestamp DESC LIMIT 1)
+    SELECT p.*, f.files - s.expired, (f.bytes - s.expired_bytes)::bigint, s.staged, o.*,
+        (SELECT l.timestamp FROM operations_log l ORDER BY l.timestamp DESC LIMIT 1)
     FROM (
         SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE p.status = 'active'), pg_catalog.count(*) FILTER (WHERE p.status = 'deleted'),
             pg_catalog.count(*) FILTER (WHERE p.status = 'locked'),
@@ -1131,10 +1330,27 @@ CREATE FUNCTION jetcopy.registry_totals() RETURNS TABLE(projects bigint, active_
             coalesce(sum(p.bucket_count) FILTER (WHERE p.status <> 'deleted'), 0)::bigint
         FROM projects p
     ) p, (
-        SELECT pg_catalog.count(*), coalesce(sum(f.size_bytes), 0)::bigint, pg_catalog.count(*) FILTER (WHERE f.staged)
-        FROM files f
-        WHERE f.status = 'active' AND NOT (f.staged AND f.expires_at IS NOT NULL AND f.expires_at <= now())
+        SELECT coalesce(sum(c.files), 0)::bigint AS files, coalesce(sum(c.bytes), 0) AS bytes
+        FROM (
+            SELECT t.active AS files, t.active_bytes AS bytes
+            FROM jetcopy.registry_files t
+            WHERE jetcopy.registry_is_tallied()
+            UNION ALL
+            SELECT pg_catalog.count(*), sum(f.size_bytes)
+            FROM files f
+            WHERE f.status = 'active' AND NOT jetcopy.registry_is_tallied()
+        ) c
     ) f, (
+        -- Staged files are few, and have an index of their own.
+        SELECT pg_catalog.count(*) FILTER (WHERE e.is_expired) AS expired,
+            coalesce(sum(e.size_bytes) FILTER (WHERE e.is_expired), 0) AS expired_bytes,
+            pg_catalog.count(*) FILTER (WHERE NOT e.is_expired) AS staged
+        FROM (
+            SELECT f.size_bytes, coalesce(f.expires_at <= now(), false) AS is_expired
+            FROM files f
+            WHERE f.staged AND f.status = 'active'
+        ) e
+    ) s, (
         SELECT pg_catalog.count(*), pg_catalog.count(o.error), avg(o.duration_ms)
         FROM operations_log o
         WHERE o.timestamp >= now() - interval '1 day'
@@ -1871,6 +2087,49 @@ COMMENT ON COLUMN jetcopy.partitioned_tables.relation IS 'The table';
 COMMENT ON COLUMN jetcopy.partitioned_tables.time_column IS 'The column that partitions go by';
 
 COMMENT ON COLUMN jetcopy.partitioned_tables.dropped_before IS 'Rows before this are dropped: a bucket of a roll-up is not summed up again from what is left of it';
+
+CREATE TABLE jetcopy.registry_files (
+    project_id text NOT NULL,
+    writer integer NOT NULL,
+    active bigint NOT NULL,
+    active_bytes numeric NOT NULL,
+    kept bigint NOT NULL
+);
+
+COMMENT ON TABLE jetcopy.registry_files IS 'How many files each project has, as triggers of table files count: the sums over the rows of a project';
+
+COMMENT ON COLUMN jetcopy.registry_files.project_id IS 'The project: files.project_id';
+
+COMMENT ON COLUMN jetcopy.registry_files.writer IS 'Process of the session that counted; 0: sums of sessions that have ended';
+
+COMMENT ON COLUMN jetcopy.registry_files.active IS 'Files of status active';
+
+COMMENT ON COLUMN jetcopy.registry_files.active_bytes IS 'Size of those, in bytes';
+
+COMMENT ON COLUMN jetcopy.registry_files.kept IS 'Files that are not deleted';
+
+CREATE TABLE jetcopy.registry_operations (
+    project_id text NOT NULL,
+    writer integer NOT NULL,
+    created bigint NOT NULL,
+    buckets bigint NOT NULL,
+    tables bigint NOT NULL,
+    files bigint NOT NULL
+);
+
+COMMENT ON TABLE jetcopy.registry_operations IS 'What the log says that each project has, as triggers of operations_log count: the sums over the rows of a project';
+
+COMMENT ON COLUMN jetcopy.registry_operations.project_id IS 'The project: operations_log.project_id';
+
+COMMENT ON COLUMN jetcopy.registry_operations.writer IS 'Process of the session that counted; 0: sums of sessions that have ended';
+
+COMMENT ON COLUMN jetcopy.registry_operations.created IS 'Creations of the project; 0: the log does not have its beginning';
+
+COMMENT ON COLUMN jetcopy.registry_operations.buckets IS 'Buckets created less those dropped';
+
+COMMENT ON COLUMN jetcopy.registry_operations.tables IS 'Tables created less those dropped';
+
+COMMENT ON COLUMN jetcopy.registry_operations.files IS 'Files created less those deleted';
 
 CREATE TABLE jetcopy.rollups (
     name text NOT NULL,
@@ -2646,6 +2905,12 @@ ALTER TABLE ONLY jetcopy.partition_bounds
 ALTER TABLE ONLY jetcopy.partitioned_tables
     ADD CONSTRAINT partitioned_tables_pkey PRIMARY KEY (relation);
 
+ALTER TABLE ONLY jetcopy.registry_files
+    ADD CONSTRAINT registry_files_pkey PRIMARY KEY (project_id, writer);
+
+ALTER TABLE ONLY jetcopy.registry_operations
+    ADD CONSTRAINT registry_operations_pkey PRIMARY KEY (project_id, writer);
+
 ALTER TABLE ONLY jetcopy.rollups
     ADD CONSTRAINT rollups_pkey PRIMARY KEY (name);
 
@@ -2749,6 +3014,18 @@ CREATE TRIGGER hand_payload_on AFTER DELETE ON jetcopy.dead_letters REFERENCING 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.operations_log FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.refuse_change();
 
 CREATE TRIGGER keep_created_at BEFORE INSERT OR UPDATE ON public.time_series_metadata FOR EACH ROW EXECUTE FUNCTION jetcopy.keep_created_at();
+
+CREATE TRIGGER registry_change AFTER DELETE OR UPDATE OR TRUNCATE ON public.operations_log FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.recount_operations();
+
+CREATE TRIGGER registry_delete AFTER DELETE ON public.files REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
+
+CREATE TRIGGER registry_insert AFTER INSERT ON public.files REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
+
+CREATE TRIGGER registry_insert AFTER INSERT ON public.operations_log REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_operations();
+
+CREATE TRIGGER registry_truncate AFTER TRUNCATE ON public.files FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
+
+CREATE TRIGGER registry_update AFTER UPDATE ON public.files REFERENCING OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
 
 ALTER TABLE ONLY jetcopy.tallies
     ADD CONSTRAINT tallies_shard_fkey FOREIGN KEY (shard) REFERENCES jetcopy.checkpoints(shard) ON DELETE CASCADE;
