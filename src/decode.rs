@@ -10,6 +10,7 @@
 //! read at all.
 
 mod cost;
+mod header;
 pub(crate) mod json;
 pub(crate) mod msgpack;
 mod plan;
@@ -33,6 +34,7 @@ use crate::encode::Encoder;
 use crate::postgres::introspect;
 
 use cost::{Cost, Over};
+use header::{header, header_values};
 use plan::Plan;
 use row::{Refusals, Rows as RowWriter};
 pub use show::as_json;
@@ -345,18 +347,6 @@ fn is_utf16(payload: &[u8]) -> bool {
 
 /// A message without a payload, where one is not needed.
 const NO_FIELDS: &str = "{}";
-
-/// The first value of a header, whatever the case of its name.
-fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    header_values(headers, name).next()
-}
-
-/// The values of a header, whatever the case of its name.
-fn header_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
-    let named =
-        headers.iter().filter(move |(known, _)| AsRef::<str>::as_ref(*known).eq_ignore_ascii_case(name));
-    named.flat_map(|(_, values)| values).map(async_nats::HeaderValue::as_str)
-}
 
 /// Empties `slots` for values of another lifetime. Collecting an emptied vector keeps its allocation, which the
 /// allocation test watches.

@@ -289,6 +289,8 @@ fn random() -> u128 {
     half() << 64 | half()
 }
 
+const CONTENT_TYPE: &str = "Content-Type";
+
 fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) -> Result<Outgoing, BadRecord> {
     let subject = template.render(record).map_err(|reason| record.bad(reason))?;
     let id = ids.next(record)?;
@@ -298,7 +300,10 @@ fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) ->
     };
     let payload = payload.map_err(|reason| record.bad(reason))?;
     let mut headers = HeaderMap::new();
-    headers.insert("Content-Type", content_type);
+    // One that was given takes its place, however it is spelled.
+    if !args.headers.iter().any(|(name, _)| name.to_string().eq_ignore_ascii_case(CONTENT_TYPE)) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
     headers
         .insert(NATS_MESSAGE_ID, id.parse::<HeaderValue>().map_err(|error| record.bad(error.to_string()))?);
     for (name, value) in &args.headers {

@@ -48,6 +48,16 @@ async fn records_become_messages_with_subject_headers_and_id() {
 }
 
 #[tokio::test]
+async fn a_content_type_that_is_given_takes_the_place_of_ours_however_it_is_spelled() {
+    let nats = PrivateNats::shared().unwrap();
+    let stream = stream_of(&nats, "TYPED").await;
+    publish(&nats, "TYPED.a", "{\"n\":1}\n", &["--header", "content-type=text/x-json"]).await.unwrap();
+    let headers = stream.get_raw_message(1).await.unwrap().headers;
+    assert!(headers.get("Content-Type").is_none());
+    assert_eq!(headers.get("content-type").map(|value| value.as_str()), Some("text/x-json"));
+}
+
+#[tokio::test]
 async fn a_bad_record_stops_the_run_by_its_line_after_what_came_before_it() {
     let nats = PrivateNats::shared().unwrap();
     let mut stream = stream_of(&nats, "STOP").await;

@@ -241,6 +241,10 @@ fn a_table_takes_the_messages_whose_headers_are_so() {
     let mut two_values = header("KV-Operation", "PUT");
     two_values.append("KV-Operation", "DEL");
     assert_eq!(rows_of(&mut decoder, &with_headers(b"{}", &two_values)).unwrap()[0].len(), 1);
+    // Of names that differ in case, one is meant.
+    let mut two_names = header("KV-Operation", "PUT");
+    two_names.append("kv-operation", "DEL");
+    assert_eq!(rows_of(&mut decoder, &with_headers(b"{}", &two_names)).unwrap()[0].len(), 0);
 }
 
 #[test]

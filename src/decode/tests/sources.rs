@@ -92,6 +92,23 @@ fn headers_are_found_whatever_their_case_and_may_be_absent() {
 }
 
 #[test]
+fn headers_whose_names_differ_in_case_give_the_same_row_and_the_same_format_each_time() {
+    let mut decoder =
+        mapped("a = '$header.A'\nb = '$header.B'", vec![column("a", Type::Text), column("b", Type::Text)]);
+    // Each map has an order of its own.
+    for _ in 0..50 {
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, value) in [("a", "lower"), ("A", "exact"), ("A", "second"), ("bb", "0"), ("b", "least?")] {
+            headers.append(name, value);
+        }
+        headers.insert("content-type", "application/msgpack");
+        headers.insert("Content-Type", "application/json");
+        let rows = rows_of(&mut decoder, &with_headers(b"{}", &headers)).unwrap();
+        assert_eq!(rows[0], [[text("exact"), text("least?")]]);
+    }
+}
+
+#[test]
 fn payload_is_the_whole_message() {
     let mut decoder = mapped(
         "a = '$payload'\nb = '$payload'\nc = '$payload'",
