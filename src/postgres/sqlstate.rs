@@ -309,6 +309,17 @@ pub fn relation(error: &Error) -> Option<(&str, &str)> {
     Some((error.schema()?, error.table()?))
 }
 
+/// Whether the statement that writes rows met the error itself, and no function that it called nor another statement:
+/// these are named in the error's context, where otherwise is the `COPY` alone or nothing.
+#[must_use]
+pub fn is_direct(error: &Error) -> bool {
+    let Some(context) = error.as_db_error().map(|error| error.where_().unwrap_or_default()) else {
+        return false;
+    };
+    // A function has brackets behind its name, in any language.
+    context.is_empty() || (context.lines().count() == 1 && context.contains("COPY") && !context.contains('('))
+}
+
 /// Whether the server ended a statement or a session since it took too long: fewer rows at once may fit.
 #[must_use]
 pub fn ran_out_of_time(error: &Error) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: what is returned as a [`Stop`] has been rolled back, and the session takes the next transaction; an error
 //! leaves the session in an unknown state and ends the generation. An error of the server that names another relation
-//! than the tables written to, or whose class is never a row's, is [`Stop::Elsewhere`].
+//! than the tables written to, or whose class is never a row's, is [`Stop::Elsewhere`]. A chunk that the same transaction
+//! made is the table's, though it is gone by the time it is asked for.
 
 use std::ops::Range;
 
@@ -20,7 +21,7 @@ use crate::dead_letter;
 use crate::loss;
 use crate::metrics;
 use crate::milestones;
-use crate::postgres::sqlstate::{Decision, Step, decide, relation};
+use crate::postgres::sqlstate::{Decision, Step, decide, is_direct, relation};
 use crate::pulse::copy_deadline;
 use crate::tally::{self, Event};
 
@@ -230,10 +231,18 @@ impl Writer {
             Ok(copied) => copied,
             Err((table, error)) => return self.stop(Some(table), error).await.map(Err),
         };
-        // What is deferred is judged at COMMIT, which a trial never comes to.
-        if let Err(source) = self.statement("SET CONSTRAINTS ALL IMMEDIATE").await? {
+        // What is deferred is judged at COMMIT, which a trial never comes to. What the transaction made, such as a chunk,
+        // is there behind the savepoint, and can be asked for.
+        if let Err(source) = self.statement("SAVEPOINT deferred; SET CONSTRAINTS ALL IMMEDIATE").await? {
             let error = CopyError { step: Step::Commit, row: None, source };
-            return self.stop(None, error).await.map(Err);
+            if decide(&error.source, error.step) == Decision::Reconnect {
+                return Err(self.not_written(None, error));
+            }
+            if self.statement("ROLLBACK TO SAVEPOINT deferred").await?.is_err() {
+                return Err(self.not_written(None, error));
+            }
+            let relation = self.other_relation(None, &error).await?;
+            return self.rolled_back(None, error, relation).await.map(Err);
         }
         within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
         Ok(Ok(copied))
@@ -299,22 +308,34 @@ impl Writer {
 
     /// What an error about rows means, the transaction being rolled back.
     async fn stop(&self, table: Option<usize>, error: CopyError) -> Result<Stop, Error> {
-        let decision = decide(&error.source, error.step);
         // Where a COPY does not start, the driver's replies are off by one: the connection is not used again.
-        if error.step == Step::CopyStart || decision == Decision::Reconnect {
+        if error.step == Step::CopyStart || decide(&error.source, error.step) == Decision::Reconnect {
             return Err(self.not_written(table, error));
         }
         let rollback = checkpoint::rollback(&self.session);
         if within(self.step_timeout, "roll back", rollback).await.is_err() {
             return Err(self.not_written(table, error));
         }
-        let relation = match decision {
-            Decision::SuspectRow | Decision::AddPartition | Decision::Merge => {
-                self.other_relation(table, &error.source).await?
-            }
-            Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::Pause => None,
-        };
-        Ok(match (decision, table) {
+        let relation = self.other_relation(table, &error).await?;
+        Ok(self.meaning(table, error, relation))
+    }
+
+    /// The same, where the relation that the error names is known already.
+    async fn rolled_back(
+        &self,
+        table: Option<usize>,
+        error: CopyError,
+        relation: Option<String>,
+    ) -> Result<Stop, Error> {
+        let rollback = checkpoint::rollback(&self.session);
+        if within(self.step_timeout, "roll back", rollback).await.is_err() {
+            return Err(self.not_written(table, error));
+        }
+        Ok(self.meaning(table, error, relation))
+    }
+
+    fn meaning(&self, table: Option<usize>, error: CopyError, relation: Option<String>) -> Stop {
+        match (decide(&error.source, error.step), table) {
             (Decision::SuspectRow | Decision::AddPartition | Decision::Merge, _) if relation.is_some() => {
                 Stop::Elsewhere { table, error, relation }
             }
@@ -327,7 +348,7 @@ impl Writer {
             (Decision::Reconnect | Decision::BackOff | Decision::Pause, _) => {
                 Stop::Elsewhere { table, error, relation }
             }
-        })
+        }
     }
 
     /// Rows were not written, and none of them is at fault.
@@ -340,12 +361,15 @@ impl Writer {
 
     /// The relation that the error names, where that is neither a table that was written to nor a partition or a chunk of
     /// one.
-    async fn other_relation(
-        &self,
-        table: Option<usize>,
-        error: &tokio_postgres::Error,
-    ) -> Result<Option<String>, Error> {
-        let Some((schema, name)) = relation(error) else { return Ok(None) };
+    ///
+    /// One that is not there was made in the transaction that is rolled back. It is a chunk of the table's own where no
+    /// function or other statement met the error, but what writes the rows; at COMMIT, a trial has to tell.
+    async fn other_relation(&self, table: Option<usize>, error: &CopyError) -> Result<Option<String>, Error> {
+        match decide(&error.source, error.step) {
+            Decision::SuspectRow | Decision::AddPartition | Decision::Merge => {}
+            Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::Pause => return Ok(None),
+        }
+        let Some((schema, name)) = relation(&error.source) else { return Ok(None) };
         let written = self.targets.iter().enumerate().filter(|(index, _)| table.is_none_or(|t| t == *index));
         let written: Vec<String> = written.map(|(_, target)| escape_literal(&target.qualified)).collect();
         let sql = format!(
@@ -353,7 +377,8 @@ impl Writer {
                SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = {} AND c.relname = {} \
                UNION SELECT i.inhparent FROM pg_inherits i JOIN up ON i.inhrelid = up.oid) \
-             SELECT 1 FROM up WHERE oid IN (SELECT to_regclass(name)::oid FROM pg_catalog.unnest(ARRAY[{}]) AS name)",
+             SELECT oid IN (SELECT to_regclass(name)::oid FROM pg_catalog.unnest(ARRAY[{}]) AS name) FROM up \
+             ORDER BY 1 DESC LIMIT 1",
             escape_literal(schema),
             escape_literal(name),
             written.join(", "),
@@ -362,7 +387,11 @@ impl Writer {
             .await
             .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })?
             .map_err(Error::Trial)?;
-        let is_written = answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_)));
+        let is_written = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0) == Some("t")),
+            _ => None,
+        });
+        let is_written = is_written.unwrap_or_else(|| error.step == Step::Commit || is_direct(&error.source));
         Ok((!is_written).then(|| format!("{schema}.{name}")))
     }
 }

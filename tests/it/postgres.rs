@@ -7,6 +7,7 @@ use jetcopy::private::{PostgresOptions, PrivatePostgres};
 use crate::support::{Daemon, TABLE, World, eventually};
 
 mod behind;
+mod chunks;
 mod connection;
 mod foreign;
 mod hypertable;

@@ -270,9 +270,11 @@ async fn an_error_names_the_relation_that_it_is_about() {
         .unwrap();
     let error = copy(&client, "t", &[&[Some(&7_i32.to_be_bytes())]]).await;
     assert_eq!((code(&error), relation(&error)), ("23514", Some(("other", "trail"))));
+    assert!(!is_direct(&error), "a statement of the trigger's");
     client.batch_execute("ALTER TABLE t DISABLE TRIGGER audit").await.unwrap();
     let error = copy(&client, "t", &[&[Some(&10_i32.to_be_bytes())]]).await;
     assert_eq!(relation(&error), Some(("public", "t")));
+    assert!(is_direct(&error));
     let rows: Vec<[u8; 4]> = (0..20_i32).map(i32::to_be_bytes).collect();
     let rows: Vec<[Option<&[u8]>; 1]> = rows.iter().map(|row| [Some(&row[..])]).collect();
     let rows: Vec<&[Option<&[u8]>]> = rows.iter().map(|row| &row[..]).collect();

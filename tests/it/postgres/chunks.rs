@@ -1,0 +1,157 @@
+//! Rows that are refused in a chunk or a partition that their own transaction makes, which is gone with it.
+
+use jetcopy::private::PrivatePostgres;
+
+use super::in_state;
+use crate::support::{Daemon, World, eventually};
+
+/// A table, what its pipeline says of it, and which messages are refused.
+struct Case {
+    name: &'static str,
+    columns: &'static str,
+    more: &'static str,
+    settings: &'static str,
+    bad: &'static [i64],
+}
+
+const KEYED: &str = "CREATE UNIQUE INDEX ON NAME (dev, time)";
+
+const CASES: [Case; 9] = [
+    Case { name: "checked", columns: "a int CHECK (a > 0)", more: "", settings: "", bad: &[2] },
+    Case { name: "unique_rows", columns: "a int", more: KEYED, settings: "", bad: &[4] },
+    Case { name: "known", columns: "a int REFERENCES dim", more: "", settings: "", bad: &[2] },
+    Case {
+        name: "known_later",
+        columns: "a int REFERENCES dim DEFERRABLE INITIALLY DEFERRED",
+        more: "",
+        settings: "",
+        bad: &[2],
+    },
+    Case { name: "of_domain", columns: "a positive", more: "", settings: "", bad: &[2] },
+    Case {
+        name: "guarded",
+        columns: "a int NOT NULL",
+        more: "CREATE TRIGGER no BEFORE INSERT ON NAME FOR EACH ROW EXECUTE FUNCTION no()",
+        settings: "",
+        bad: &[2],
+    },
+    Case {
+        name: "updated",
+        columns: "a int CHECK (a > 0)",
+        more: KEYED,
+        settings: "on_conflict = \"update\"\nkey = [\"dev\", \"time\"]",
+        bad: &[2],
+    },
+    Case {
+        name: "ignored",
+        columns: "a int CHECK (a > 0)",
+        more: KEYED,
+        settings: "on_conflict = \"ignore\"\nkey = [\"dev\", \"time\"]",
+        bad: &[2],
+    },
+    Case {
+        name: "compressed",
+        columns: "a int CHECK (a > 0)",
+        more: "ALTER TABLE NAME SET (timescaledb.compress, timescaledb.compress_orderby = 'time', \
+               timescaledb.compress_segmentby = 'dev')",
+        settings: "direct_compress = true",
+        bad: &[2],
+    },
+];
+
+/// A good one, a bad one, a good one, the first one's key again.
+const MESSAGES: [(u32, i32); 4] = [(0, 1), (1, -1), (2, 1), (0, 1)];
+
+fn messages(day: u32) -> impl Iterator<Item = String> {
+    MESSAGES.iter().map(move |(second, a)| {
+        format!(r#"{{"time": "2024-01-{day:02}T00:00:{second:02}Z", "dev": 1, "a": {a}}}"#)
+    })
+}
+
+impl Case {
+    async fn create(&self, world: &World) {
+        let Self { name, columns, more, .. } = self;
+        let sql = format!(
+            "CREATE TABLE {name} (sequence bigint NOT NULL, time timestamptz NOT NULL, dev int NOT NULL, {columns});
+             SELECT create_hypertable('{name}', 'time', chunk_time_interval => interval '1 day');
+             {}",
+            more.replace("NAME", name)
+        );
+        world.database.batch_execute(&sql).await.unwrap();
+    }
+
+    fn pipeline(&self) -> String {
+        let Self { name, settings, .. } = self;
+        format!(
+            "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nsubjects = [\"STREAM.{name}\"]\nformat = \"json\"\n\
+             batch = {{ max_age = \"300ms\" }}\n[[pipeline.table]]\nname = \"{name}\"\n{settings}\n\
+             columns = {{ sequence = \"$sequence\" }}\n"
+        )
+    }
+
+    /// Places in [`MESSAGES`] of what became dead letters, of each four that were published from `first` on.
+    async fn refused(&self, world: &World, first: i64) -> Vec<i64> {
+        let sql = "SELECT sequence - $2 + 1 FROM jetcopy.dead_letters WHERE pipeline = $1 AND sequence >= $2
+            ORDER BY sequence";
+        let rows = world.database.query(sql, &[&self.name, &first]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_refused_in_a_chunk_of_its_own_transaction_is_a_dead_letter_and_the_others_rows() {
+    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let world = World::new().await;
+    let common = "CREATE TABLE dim (d int PRIMARY KEY); INSERT INTO dim VALUES (1);
+        CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+        CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.a < 0 THEN RAISE 'no'; END IF;
+            RETURN NEW;
+        END $$";
+    world.database.batch_execute(common).await.unwrap();
+    for case in &CASES {
+        case.create(&world).await;
+    }
+    let pipelines: String = CASES.iter().map(Case::pipeline).collect();
+    // All at once, then on a day of their own with a daemon that runs.
+    let daemon = Daemon::start(&world.config(&pipelines));
+    for day in [1, 2] {
+        for case in &CASES {
+            let first = i64::try_from(world.last_sequence().await).unwrap() + 1;
+            world.publish(case.name, messages(day)).await;
+            let rows = format!("SELECT count(*) FROM {} WHERE sequence >= {first}", case.name);
+            let skipped = case.settings.contains("key") as i64;
+            let bad = case.bad.len() as i64;
+            eventually(&format!("the good rows of day {day} in {}", case.name), || async {
+                world.count(&rows).await == 4 - bad - skipped
+                    && case.refused(&world, first).await.len() == case.bad.len()
+            })
+            .await;
+            assert_eq!(case.refused(&world, first).await, case.bad, "{}: {}", case.name, daemon.log());
+        }
+    }
+    assert!(!daemon.log().contains("another relation"), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_a_trigger_makes_of_another_table_is_still_another_relation() {
+    let world = World::plain().await;
+    let tables = "CREATE TABLE events (sequence bigint NOT NULL, a int);
+        CREATE TABLE trail (a int CHECK (a > 0)) PARTITION BY LIST (a);
+        CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF trail FOR VALUES IN (%s)', 'trail_' || NEW.a, NEW.a);
+            INSERT INTO trail VALUES (NEW.a);
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER audit BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION audit()";
+    world.database.batch_execute(tables).await.unwrap();
+    world.publish("a", [1, -1, 2].map(|a| format!(r#"{{"a": {a}}}"#))).await;
+    let pipeline = "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\n\
+                    name = \"events\"\ncolumns = { sequence = \"$sequence\" }\n";
+    let daemon = Daemon::start(&world.config(pipeline));
+    let status = in_state(&daemon, "backing_off", "another relation, public.trail_-1").await;
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0, "{status}");
+    world.database.batch_execute("ALTER TABLE trail DROP CONSTRAINT trail_a_check").await.unwrap();
+    world.drained("events", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 3);
+}
