@@ -188,19 +188,23 @@ impl World {
         eventually("the jobs to end", || async { self.count(workers).await == 0 }).await;
     }
 
-    /// Waits until everything in the stream is committed.
+    /// Waits until everything in the stream is committed, for as long as it goes on.
     pub(crate) async fn drained(&self, shard: &str, daemon: &Daemon) {
         self.drained_within(PATIENCE, shard, daemon).await;
     }
 
-    /// The same for what takes its time of itself.
+    /// The same where a commit takes its time of itself.
     pub(crate) async fn drained_within(&self, patience: Duration, shard: &str, daemon: &Daemon) {
         let last = self.last_sequence().await;
-        eventually_within(patience, &format!("checkpoint {last}"), || async {
-            assert!(daemon.is_running(), "the daemon has ended; its log:\n{}", daemon.log());
-            self.checkpoint(shard).await == last
-        })
-        .await;
+        let mut before = self.checkpoint(shard).await;
+        while before < last {
+            eventually_within(patience, &format!("checkpoint {last} after {before}"), || async {
+                assert!(daemon.is_running(), "the daemon has ended; its log:\n{}", daemon.log());
+                self.checkpoint(shard).await != before
+            })
+            .await;
+            before = self.checkpoint(shard).await;
+        }
     }
 }
 
