@@ -263,14 +263,16 @@ impl Gaps {
         let info = self.stream.get_info().await?;
         let front = front.max(info.state.first_sequence);
         let passed = gaps.iter().position(|gap| gap.from < front);
-        if !superseded::thins(&info.config) {
-            return Ok(Checked { dropped: passed, superseded: Vec::new() });
-        }
+        let since = |index: usize| batch.stored_before(&gaps[index]).or(self.after_ns);
         // Which of several limits it was, nobody can tell; none of them drops what is behind the front.
         let by_limits = passed.filter(|&index| {
-            let since_us = batch.stored_before(&gaps[index]).or(self.after_ns).map(|ns| ns.div_euclid(1_000));
+            let since_us = since(index).map(|ns| ns.div_euclid(1_000));
             superseded::dropped_by_limits(&info, since_us, jiff::Timestamp::now().as_microsecond())
         });
+        if !superseded::thins(&info.config) {
+            let dropped = passed.filter(|&index| !superseded::skips(&info.config, since(index).is_some()));
+            return Ok(Checked { dropped: dropped.or(by_limits), superseded: Vec::new() });
+        }
         let told = by_limits.map_or(gaps, |index| &gaps[..index]);
         // Others' messages leave jumps too.
         let all = superseded::reads_all(&self.pipeline.subjects, &info.config);

@@ -294,7 +294,8 @@ impl Source<'_> {
         } else {
             claim
         };
-        if superseded::thins(&stream.cached_info().config) {
+        let config = &stream.cached_info().config;
+        if superseded::thins(config) || superseded::skips(config, claim.last_timestamp_us.is_some()) {
             facts.thins = Some(thinned(nats, pipeline, stream, &claim).await?);
         }
         let verdict = compare(&claim, &facts);
@@ -343,7 +344,7 @@ impl Source<'_> {
     }
 }
 
-/// What a stream that thins itself has dropped after the checkpoint.
+/// What a stream that thins itself, or lacks sequences that it never held, has dropped after the checkpoint.
 pub(crate) async fn thinned(
     nats: &nats::Connection,
     pipeline: &config::Pipeline,
@@ -354,7 +355,8 @@ pub(crate) async fn thinned(
     let (checkpoint, state) = (claim.last_sequence, &info.state);
     let now_us = jiff::Timestamp::now().as_microsecond();
     let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, now_us);
-    if pipeline.superseded() != OnSuperseded::Halt || state.last_sequence <= checkpoint {
+    let halts = superseded::thins(&info.config) && pipeline.superseded() == OnSuperseded::Halt;
+    if !halts || state.last_sequence <= checkpoint {
         return Ok(Thins { by_limits, halts_before: None });
     }
     // Others' messages leave jumps too.

@@ -6,11 +6,12 @@
 //!
 //! Not guaranteed: that a newer message of the same subject is there. Nobody can ask for the subject of a message that is gone,
 //! so one that was deleted or purged by hand from such a stream counts as superseded, too; so does one that fell to a limit that
-//! is far from reached again. With `subjects` that leave some of the stream's out, what vanished behind its front is not
+//! is far from reached again. Of a mirror of a part, only what its limits may have dropped is a loss: what else vanished from its
+//! front cannot be told from what it never held. With `subjects` that leave some of the stream's out, what vanished behind its front is not
 //! told: the others' messages leave the same jumps. The server does not tell either: it counts what is to be delivered
 //! (`num_pending`), and that stays the same where a message supersedes another.
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Source};
 
 use crate::batch::Gap;
 use crate::subject::covers;
@@ -27,6 +28,14 @@ const NEARLY: u64 = 4;
 pub fn thins(config: &Config) -> bool {
     let refuses = config.discard == DiscardPolicy::New && config.discard_new_per_subject;
     config.max_messages_per_subject > 0 && !refuses || config.allow_rollup || config.allow_message_ttl
+}
+
+/// Whether the stream lacks sequences that it never held: a mirror of a part keeps the numbers of the whole, and any mirror begins
+/// where its origin does, so that before one `has_begun` to read it, its front tells nothing.
+#[must_use]
+pub fn skips(config: &Config, has_begun: bool) -> bool {
+    let of_part = |mirror: &Source| mirror.filter_subject.is_some() || !mirror.subject_transforms.is_empty();
+    config.mirror.as_ref().is_some_and(|mirror| !has_begun || of_part(mirror))
 }
 
 /// Whether `subjects` take all that the stream takes, so that a jump is no message of others.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, Source, Stream};
 
 use crate::support::{Daemon, World, eventually};
 
@@ -68,6 +68,54 @@ async fn all_but(world: &World, first: i64, last: i64) {
     let among_lost =
         world.count(&format!("SELECT count(*) FROM events WHERE sequence BETWEEN {first} AND {last}")).await;
     assert_eq!((rows, distinct, among_lost), (end - (last - first + 1), rows, 0));
+}
+
+/// A mirror of one subject of the world's stream.
+async fn mirror(world: &World, subject: &str, rest: Config) -> Stream {
+    let origin = Source {
+        name: world.stream.clone(),
+        filter_subject: Some(format!("{}.{subject}", world.stream)),
+        ..Source::default()
+    };
+    let config = Config { name: "PART".into(), mirror: Some(origin), ..rest };
+    world.jetstream.create_stream(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_mirror_of_a_part_has_lost_nothing_where_it_never_held_a_sequence_and_something_where_its_limits_dropped_it()
+ {
+    let world = world_with(|_| {}).await;
+    let part = mirror(&world, "wanted", Config { max_messages: 5, ..Config::default() }).await;
+    let text = pipeline("").replace("stream = \"STREAM\"", "stream = \"PART\"");
+    let daemon = Daemon::start(&world.config(&text));
+    daemon.says("http=").await;
+    eventually("the pipeline to run", async || daemon.get("/readyz").0 == 200).await;
+    // The first message has sequence 4, and so the mirror begins there; others come between the next ones.
+    let messages = |count: usize| (0..count).map(|id| format!("{{\"id\": {id}}}"));
+    for _ in 0..3 {
+        world.publish("other", messages(3)).await;
+        world.publish("wanted", messages(1)).await;
+        let last = i64::try_from(world.last_sequence().await).unwrap();
+        let sql = format!("SELECT count(*) FROM events WHERE sequence = {last}");
+        eventually("the row", async || world.count(&sql).await == 1).await;
+    }
+    assert_eq!((world.count("SELECT count(*) FROM events").await, losses(&world).await), (3, vec![]));
+    drop(daemon);
+    // Others only, while it is down: the front need not move for them.
+    world.publish("other", messages(3)).await;
+    world.publish("wanted", messages(1)).await;
+    let daemon = Daemon::start(&world.config(&text));
+    eventually("the row", async || world.count("SELECT count(*) FROM events").await == 4).await;
+    drop(daemon);
+    world.publish("wanted", messages(9)).await;
+    let last = world.last_sequence().await;
+    eventually("the mirror to be full", async || part.get_info().await.unwrap().state.last_sequence == last)
+        .await;
+    let daemon = Daemon::start(&world.config(&text));
+    eventually("the loss", async || losses(&world).await.len() == 1).await;
+    let (first, last) = (i64::try_from(last - 8).unwrap(), i64::try_from(last - 5).unwrap());
+    assert_eq!(losses(&world).await, [(first, Some(last), "dropped".into())]);
+    drop(daemon);
 }
 
 #[tokio::test]
