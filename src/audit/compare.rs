@@ -356,9 +356,12 @@ impl<'a> Comparison<'a> {
             self.chosen(),
             self.place.qualified
         );
-        let shown = |columns: &str| match self.names.is_empty() {
-            true => "''::text".to_owned(),
-            false => format!("pg_catalog.left(ROW({columns})::text, {SHOWN})"),
+        let shown = |columns: &str| {
+            if self.names.is_empty() {
+                "''::text".to_owned()
+            } else {
+                format!("pg_catalog.left(ROW({columns})::text, {SHOWN})")
+            }
         };
         if self.key.is_empty() {
             return format!(

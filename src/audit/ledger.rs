@@ -162,9 +162,10 @@ impl<'a> Ledger<'a> {
             .filter(|(_, row)| row.get(0) == Some("t"))
             .map(|(&name, _)| name)
             .collect();
-        let lock = match held.is_empty() {
-            true => String::new(),
-            false => format!("; LOCK TABLE {} IN ACCESS SHARE MODE", held.join(", ")),
+        let lock = if held.is_empty() {
+            String::new()
+        } else {
+            format!("; LOCK TABLE {} IN ACCESS SHARE MODE", held.join(", "))
         };
         ledger.execute(action, &format!("BEGIN ISOLATION LEVEL REPEATABLE READ{lock}")).await?;
         Ok(ledger)

@@ -14,7 +14,7 @@ use super::compare::{Comparison, Unlike};
 use super::ledger::{self, Letters};
 use super::report::{Compared, KEPT};
 use super::{Audit, Difference, Error, Method, Report};
-use crate::batch::Rows;
+use crate::batch::{Rows, TableRows};
 use crate::decode::{Decoder, Message};
 use crate::marker::Marker;
 use crate::stored::{self, Stored};
@@ -75,7 +75,7 @@ impl<'a> Remake<'a> {
                 let none = Letters::default();
                 self.make(report, single, letters.get(&single.sequence).unwrap_or(&none), complete);
             }
-            let held: usize = self.rows.tables.iter().map(|table| table.bytes()).sum();
+            let held: usize = self.rows.tables.iter().map(TableRows::bytes).sum();
             if held > BATCH.0 || self.sequences.len() > BATCH.1 {
                 self.put().await?;
             }

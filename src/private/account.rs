@@ -142,7 +142,10 @@ mod tests {
         for need in Need::ALL {
             assert!(!requires("", need));
             assert!(requires(need.name(), need));
-            assert!(requires("data, timescaledb,pgbouncer ,systemd,mount,network,faketime", need));
+            assert!(requires(
+                "data, timescaledb,pgbouncer ,systemd,mount,network,faketime,postgresql-15",
+                need
+            ));
         }
         assert!(!requires("timescaledb,pgbouncer", Need::Systemd));
     }

@@ -234,18 +234,17 @@ async fn an_answer_is_bounded_in_rows_bytes_and_time_and_so_is_the_number_of_que
 /// Requests by outcome as `/metrics` has them, and how many seconds those took together.
 fn told(daemon: &Daemon) -> ([u64; 5], f64) {
     let metrics = daemon.get_as("/metrics", TOKEN).1;
-    let value = |series: &str| -> f64 {
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with(series))
-            .unwrap_or_else(|| panic!("{series}: {metrics}"));
-        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    let value = |series: &str| -> String {
+        let line = metrics.lines().find(|line| line.starts_with(series));
+        line.unwrap_or_else(|| panic!("{series}: {metrics}")).rsplit_once(' ').unwrap().1.to_owned()
     };
     let outcomes = ["answered", "refused", "unavailable", "timeout", "failed"];
-    let counts =
-        outcomes.map(|outcome| value(&format!("jetcopy_api_requests_total{{outcome=\"{outcome}\"}}")) as u64);
-    assert_eq!(value("jetcopy_api_request_seconds_count") as u64, counts.iter().sum::<u64>());
-    (counts, value("jetcopy_api_request_seconds_sum"))
+    let counts = outcomes.map(|outcome| {
+        value(&format!("jetcopy_api_requests_total{{outcome=\"{outcome}\"}}")).parse::<u64>().unwrap()
+    });
+    let timed: u64 = value("jetcopy_api_request_seconds_count").parse().unwrap();
+    assert_eq!(timed, counts.iter().sum::<u64>());
+    (counts, value("jetcopy_api_request_seconds_sum").parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
