@@ -73,6 +73,8 @@ impl Report {
         for (limit, look_up, what) in [(1.0, true, "look-ups"), (10.0, false, "queries")] {
             self.print_over("execution", limit, look_up, what, |answer| &answer.execution);
             self.print_over("with planning", limit, look_up, what, |answer| &answer.times);
+            // What holds on a busy machine too, where a query waits for its turn.
+            self.print_over("processor", limit, look_up, what, |answer| &answer.processor);
         }
     }
 

@@ -2,8 +2,8 @@
 
 use jiff::tz::Offset;
 
-use crate::config::ColumnSource;
 use crate::config::path::{self, Source, Step};
+use crate::config::{ColumnSource, DetailedSource};
 use crate::decode::value::{Reader as _, Value};
 use crate::decode::{PlanError, PoisonKind, json};
 use crate::encode::round::Rounding;
@@ -45,22 +45,7 @@ impl Column {
             return Err(place.error("`parse` is for columns of json and jsonb; this one is none: remove it"));
         }
         let times = Times { unit, offset, parse };
-        let rounding = match detail.map(|detail| (detail.round, detail.round_bits)) {
-            Some((Some(digits), _)) => Some((
-                Rounding::Decimals(digits),
-                "`round` is for columns of real, double precision and numeric",
-            )),
-            Some((_, Some(bits))) => {
-                Some((Rounding::Bits(bits), "`round_bits` is for columns of real and double precision"))
-            }
-            Some((None, None)) | None => None,
-        };
-        let ty = match rounding {
-            None => column.ty.clone(),
-            Some((to, of)) => column.ty.rounded(to).ok_or_else(|| {
-                place.error(format!("{of}, and arrays of them; this one is none: remove it"))
-            })?,
-        };
+        let ty = rounded(detail, column).map_err(|problem| place.error(problem))?;
         let mut literal = |value: &figment::value::Value, what: &str| {
             encode(value, column, times, encoder)
                 .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))
@@ -119,6 +104,22 @@ impl Column {
         };
         Ok(Self { from, ty, times, not_null: column.not_null, default, source })
     }
+}
+
+/// The column's type, whose numbers are rounded where that is asked for.
+fn rounded(detail: Option<&DetailedSource>, column: &introspect::Column) -> Result<Type, &'static str> {
+    let (to, problem) = match detail.map(|detail| (detail.round, detail.round_bits)) {
+        Some((Some(digits), _)) => (
+            Rounding::Decimals(digits),
+            "`round` is for columns of real, double precision and numeric, and arrays of them; this one is none: remove it",
+        ),
+        Some((None, Some(bits))) => (
+            Rounding::Bits(bits),
+            "`round_bits` is for columns of real and double precision, and arrays of them; this one is none: remove it",
+        ),
+        Some((None, None)) | None => return Ok(column.ty.clone()),
+    };
+    column.ty.rounded(to).ok_or(problem)
 }
 
 /// Whether a source whose values are known by their kind goes with the column at all.
