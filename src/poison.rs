@@ -60,6 +60,12 @@ impl Window {
         Self { limits, stored: VecDeque::new() }
     }
 
+    /// How many messages of a batch may become dead letters.
+    #[must_use]
+    pub fn max_per_batch(&self) -> usize {
+        self.limits.max_per_batch
+    }
+
     /// Whether a part of a batch in which something of `letters` is refused is still normal, after `before` such messages in its
     /// other parts.
     pub fn admit(&mut self, letters: Letters, before: usize, now: Instant) -> Result<(), Flood> {

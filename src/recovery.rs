@@ -407,9 +407,10 @@ fn of_write(error: &write::Error) -> Recovery {
                 sqlstate::said(source)
             ),
         ),
-        write::Error::AllRefused { lasting: false, .. } | write::Error::Unsettled { .. } => {
-            Recovery::again("table")
-        }
+        write::Error::AllRefused { lasting: false, .. }
+        | write::Error::Unsettled { .. }
+        | write::Error::Doubted { .. }
+        | write::Error::Elsewhere { relation: Some(_), sequence: None, .. } => Recovery::again("table"),
         write::Error::Elsewhere { sequence: Some(sequence), source, .. } => Recovery::pause(
             "table",
             format!(
@@ -418,8 +419,10 @@ fn of_write(error: &write::Error) -> Recovery {
                 sqlstate::said(&source.source)
             ),
         ),
-        write::Error::Elsewhere { relation: Some(_), sequence: None, .. } => Recovery::again("table"),
         write::Error::Slow { source, .. } => of_write(source),
+        write::Error::TooMuch { source, .. } => {
+            Recovery::pause("table", sqlstate::remedy_for_limit(&source.source))
+        }
         write::Error::TooSlow { sequence, .. } => Recovery::pause(
             "table",
             format!(
@@ -470,7 +473,10 @@ fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
         | Decision::BackOff
         | Decision::SuspectRow
         | Decision::AddPartition
-        | Decision::Merge => Recovery::again("database"),
+        | Decision::Merge
+        | Decision::Divide
+        | Decision::BackOffUnlessRow => Recovery::again("database"),
+        Decision::PauseUnlessRow => Recovery::pause("table", sqlstate::remedy_for_rows(error)),
         Decision::Pause => Recovery::pause("database", sqlstate::remedy(error)),
     }
 }

@@ -54,6 +54,7 @@ pub(crate) mod flood;
 mod memory;
 mod neighbours;
 pub(crate) mod partitions;
+mod proof;
 pub(crate) mod refused;
 mod search;
 pub(crate) mod shape;
@@ -122,8 +123,10 @@ enum Next {
     Now,
     /// Another one after a pause, unless there were too many: then this error.
     Later(Error),
-    /// One with fewer messages.
+    /// One with fewer messages, since its time ran out.
     Smaller(Error),
+    /// One with half the messages, since the server takes no more at once.
+    Half(Error),
 }
 
 impl Writer {
@@ -269,6 +272,10 @@ impl Writer {
                     self.memory().fit.shrink();
                     return Ok(None);
                 }
+                Next::Half(error) => {
+                    self.halve(&poisoned.part, &error);
+                    return Ok(None);
+                }
             };
             // Another transaction was in the way, or what refused a row is gone.
             if retries == RETRIES {
@@ -306,6 +313,13 @@ impl Writer {
                         Added::All | Added::Foreign => return Err(self.no_partition(table, error)),
                     }
                 }
+                Stop::TooMuch { table, error } if poisoned.part.len() > 1 => {
+                    return Ok(Next::Half(self.not_written(table, error)));
+                }
+                Stop::TooMuch { error, .. } => {
+                    let sequence = batch.messages[poisoned.part.start as usize].sequence;
+                    return Err(Error::TooMuch { sequence, source: error });
+                }
                 Stop::Conflict { table } => {
                     self.targets[table].merging = MERGE_BATCHES;
                     return Ok(Next::Now);
@@ -323,6 +337,23 @@ impl Writer {
                 Err(Halt::Stop(met)) => stop = met,
             }
         }
+    }
+
+    /// The next transactions take half as many messages as one that was too much for the server. The log says so once until
+    /// whole batches have passed again.
+    fn halve(&self, part: &Range<u32>, error: &Error) {
+        let messages = part.end - part.start;
+        let fit = &mut self.memory().fit;
+        if fit.limit() == u32::MAX {
+            tracing::warn!(
+                pipeline = self.place.pipeline,
+                messages,
+                %error,
+                cause = error.source(),
+                "a transaction is more than the server takes at once; going on with half the messages"
+            );
+        }
+        fit.halve(messages);
     }
 
     /// What an error that ends the generation means where it is one of time: the next generation writes less at once.

@@ -250,7 +250,10 @@ impl<'c> Retrier<'c> {
                         return Ok(Settled::Again(Error::Copy { table: target.name.clone(), source: error }));
                     }
                     // What there is no partition for by now, gets none.
-                    Decision::SuspectRow | Decision::AddPartition => {}
+                    Decision::SuspectRow
+                    | Decision::PauseUnlessRow
+                    | Decision::BackOffUnlessRow
+                    | Decision::AddPartition => {}
                     Decision::Merge => {
                         target.merging = 1;
                         own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
@@ -260,7 +263,7 @@ impl<'c> Retrier<'c> {
                         let error = Error::Copy { table: target.name.clone(), source: error };
                         return self.again(error).await;
                     }
-                    Decision::Reconnect | Decision::BackOff | Decision::Pause => {
+                    Decision::Reconnect | Decision::BackOff | Decision::Divide | Decision::Pause => {
                         return Err(Error::Copy { table: target.name.clone(), source: error });
                     }
                 }

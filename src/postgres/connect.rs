@@ -305,7 +305,10 @@ fn classify(host: &str, error: tokio_postgres::Error, complaint: Option<String>)
         | Decision::BackOff
         | Decision::SuspectRow
         | Decision::AddPartition
-        | Decision::Merge => ConnectError::Unreachable { host, source: error.into() },
+        | Decision::Merge
+        | Decision::Divide
+        | Decision::PauseUnlessRow
+        | Decision::BackOffUnlessRow => ConnectError::Unreachable { host, source: error.into() },
     }
 }
 

@@ -8,7 +8,7 @@
 //! the error is about the target table at all ([`relation`]) only the catalog knows.
 
 use tokio_postgres::Error;
-use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 /// The C function in the server that finds the partition of a row. It tells its error from a check's, which has the same
 /// SQLSTATE, and is not translated.
@@ -32,6 +32,12 @@ pub enum Decision {
     AddPartition,
     /// A row is there already and the table has `on_conflict`: go through the temporary table.
     Merge,
+    /// Fewer rows at once may pass. None is at fault.
+    Divide,
+    /// As [`Self::Pause`], unless a row is proven to be at fault: something that it needs is missing, as a rule.
+    PauseUnlessRow,
+    /// As [`Self::BackOff`], in the same way.
+    BackOffUnlessRow,
     /// A person must act, see [`remedy`]: keep everything, tell them, look again slowly.
     Pause,
 }
@@ -102,6 +108,8 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
     // Where rows are judged, the session lives and something behind the table fails: a foreign server, a worker, a
     // routine's own connection.
     let behind_or = |otherwise| if judges { Decision::BackOff } else { otherwise };
+    // What an expression, a trigger or a constraint asks for is not there: for all rows as a rule, or for what one says.
+    let pause = if judges { Decision::PauseUnlessRow } else { Decision::Pause };
 
     match class(code) {
         // Success and "no data" are no errors; a server that sends one as such is out of step.
@@ -116,7 +124,14 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         // A cursor, savepoint, statement or transaction is not where it was thought to be: the session is not ours
         // alone (a pooler) or was left in the middle. 25006 is a primary that became a standby. 42P05 is of class 42.
         Class::SessionState => Decision::Reconnect,
-        Class::Unsupported | Class::Privilege | Class::Catalog | Class::Configuration => Decision::Pause,
+        // Unsupported is what a chunk is, which is frozen: not what the row says.
+        Class::Unsupported | Class::Privilege => Decision::Pause,
+        Class::Catalog => pause,
+        Class::Configuration => match (code, step) {
+            // A trigger changed keys, so that several rows of the statement have the same.
+            ("21000", Step::Merge) if judges && met_directly(error) => Decision::Divide,
+            _ => pause,
+        },
         Class::Data => match code {
             // The frame of the COPY, not a value in it: no row is at fault.
             "22P04" => Decision::Pause,
@@ -145,10 +160,16 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
             "42P05" => Decision::Reconnect,
             // An array whose elements are of another type than the column's.
             "42804" if of_a_field => Decision::SuspectRow,
-            _ => Decision::Pause,
+            // Of the statement, or of a partition: not what the row says.
+            "42501" | "42809" | "42P16" | "42P17" => Decision::Pause,
+            _ => pause,
         },
-        // Disk, memory, connections, a configured limit.
-        Class::Resources => Decision::BackOff,
+        Class::Resources => match code {
+            // A limit for what one statement or transaction takes.
+            "53400" if judges => Decision::Divide,
+            // Disk, memory, connections.
+            _ => Decision::BackOff,
+        },
         // Nesting and sizes: of the value, where there is a row.
         Class::Limits => suspect_or(Decision::Pause),
         Class::State => match code {
@@ -174,6 +195,12 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         Class::Internal => match code {
             // Damaged data or index: nothing may be written until a person looked at it.
             "XX001" | "XX002" => Decision::Pause,
+            // So do extensions, of a value that they cannot read.
+            "XX000"
+                if judges && step != Step::Commit && met_directly(error) && !met_by_timescaledb(error) =>
+            {
+                Decision::BackOffUnlessRow
+            }
             // An extension's or a remote session's trouble, or concurrent changes to the catalog.
             _ => behind_or(Decision::Reconnect),
         },
@@ -289,7 +316,8 @@ pub fn is_behind(error: &Error, step: Step) -> bool {
     let class = error.code().map(|code| class(code.code()));
     let elsewhere =
         matches!(class, Some(Class::Connection | Class::Foreign | Class::Internal | Class::Intervention));
-    step.judges_rows() && elsewhere && decide(error, step) == Decision::BackOff
+    let waits = [Decision::BackOff, Decision::BackOffUnlessRow].contains(&decide(error, step));
+    step.judges_rows() && elsewhere && waits
 }
 
 /// What the server said, with its code.
@@ -313,9 +341,16 @@ pub fn relation(error: &Error) -> Option<(&str, &str)> {
 /// these are named in the error's context, where otherwise is the `COPY` alone or nothing.
 #[must_use]
 pub fn is_direct(error: &Error) -> bool {
-    let Some(context) = error.as_db_error().map(|error| error.where_().unwrap_or_default()) else {
-        return false;
-    };
+    error.as_db_error().is_some_and(met_directly)
+}
+
+/// Whether it is a chunk, or the catalog of chunks, that an error is about: TimescaleDB reads no values.
+fn met_by_timescaledb(error: &DbError) -> bool {
+    error.routine().is_some_and(|name| name.starts_with("ts_") || name.starts_with("tsl_"))
+}
+
+fn met_directly(error: &DbError) -> bool {
+    let context = error.where_().unwrap_or_default();
     // A function has brackets behind its name, in any language.
     context.is_empty() || (context.lines().count() == 1 && context.contains("COPY") && !context.contains('('))
 }
@@ -336,6 +371,31 @@ pub fn partition_key(error: &Error) -> Option<&str> {
     Some(detail[detail.find('(')?..].trim_end_matches('.'))
 }
 
+/// What a person can do where rows meet something that is missing or wrong.
+#[must_use]
+pub fn remedy_for_rows(error: &Error) -> String {
+    format!(
+        "a trigger, a generated column, a default or a constraint of the table fails for rows: mend it, or give it what it \
+         asks for ({})",
+        said(error)
+    )
+}
+
+/// What a person can do where one message alone is more than the server takes at once, see [`Decision::Divide`].
+#[must_use]
+pub fn remedy_for_limit(error: &Error) -> String {
+    let hint =
+        error.as_db_error().and_then(DbError::hint).map_or_else(String::new, |hint| format!(" {hint}"));
+    let text = match error.code().map(SqlState::code) {
+        Some("21000") => {
+            "a trigger of the table gives several rows of the message the same key, and a statement may update a row \
+             once: let the mapping make the key that the trigger makes, or take on_conflict = \"update\" from the table"
+        }
+        _ => "raise the limit for jetcopy's role, by ALTER ROLE … SET … TO …; jetcopy looks again by itself",
+    };
+    format!("{text} ({}{hint})", said(error))
+}
+
 /// What a person can do about an error that pauses a pipeline.
 #[must_use]
 pub fn remedy(error: &Error) -> String {
@@ -353,7 +413,7 @@ pub fn remedy(error: &Error) -> String {
         "3D000" => "create the database, or correct its name in [postgres] url",
         "28P01" => "correct the password (password_file) of the role in [postgres] url",
         "28000" => "create the role, allow it to log in, and add a line for it to pg_hba.conf",
-        "0A000" => "the target must be a table that takes COPY: a view or a foreign table may not",
+        "0A000" => "the target must take COPY, and rows: a view, a foreign table or a frozen chunk may not",
         "2200H" => {
             "a sequence has given its last number: give it more, as by ALTER SEQUENCE … AS bigint MAXVALUE …"
         }

@@ -44,6 +44,8 @@ pub(super) enum Stop {
     },
     /// No partition of this table takes a row.
     Unpartitioned { table: usize, error: CopyError },
+    /// Fewer rows at once may pass.
+    TooMuch { table: Option<usize>, error: CopyError },
     /// A row of this table is there already.
     Conflict { table: usize },
     /// Another transaction was in the way, or time ran out.
@@ -335,19 +337,18 @@ impl Writer {
     }
 
     fn meaning(&self, table: Option<usize>, error: CopyError, relation: Option<String>) -> Stop {
-        match (decide(&error.source, error.step), table) {
-            (Decision::SuspectRow | Decision::AddPartition | Decision::Merge, _) if relation.is_some() => {
-                Stop::Elsewhere { table, error, relation }
-            }
-            (Decision::AddPartition, Some(table)) => Stop::Unpartitioned { table, error },
-            (Decision::Merge, Some(table)) => Stop::Conflict { table },
-            (Decision::SuspectRow | Decision::AddPartition | Decision::Merge, _) => {
-                Stop::Suspect { table, error }
-            }
+        let decision = decide(&error.source, error.step);
+        match (decision, table) {
             (Decision::Retry, _) => Stop::Again(self.not_written(table, error)),
             (Decision::Reconnect | Decision::BackOff | Decision::Pause, _) => {
                 Stop::Elsewhere { table, error, relation }
             }
+            _ if relation.is_some() => Stop::Elsewhere { table, error, relation },
+            (Decision::AddPartition, Some(table)) => Stop::Unpartitioned { table, error },
+            (Decision::Merge, Some(table)) => Stop::Conflict { table },
+            (Decision::Divide, _) => Stop::TooMuch { table, error },
+            (Decision::SuspectRow | Decision::PauseUnlessRow | Decision::BackOffUnlessRow, _)
+            | (Decision::AddPartition | Decision::Merge, None) => Stop::Suspect { table, error },
         }
     }
 
@@ -366,7 +367,12 @@ impl Writer {
     /// function or other statement met the error, but what writes the rows; at COMMIT, a trial has to tell.
     async fn other_relation(&self, table: Option<usize>, error: &CopyError) -> Result<Option<String>, Error> {
         match decide(&error.source, error.step) {
-            Decision::SuspectRow | Decision::AddPartition | Decision::Merge => {}
+            Decision::SuspectRow
+            | Decision::AddPartition
+            | Decision::Merge
+            | Decision::Divide
+            | Decision::PauseUnlessRow
+            | Decision::BackOffUnlessRow => {}
             Decision::Retry | Decision::Reconnect | Decision::BackOff | Decision::Pause => return Ok(None),
         }
         let Some((schema, name)) = relation(&error.source) else { return Ok(None) };

@@ -8,17 +8,19 @@
 //!
 //! Who is blamed becomes a dead letter in the transaction that commits the others, so these pass once more. Where there is
 //! nobody to compare with (the batch holds no other message for these tables, and no earlier row is known), the class of
-//! the error decides alone. A missing partition, a row that is there already, and whatever [`Stop::Elsewhere`] stands for
-//! are never a message's fault, here neither.
+//! the error decides alone. An error that is a row's by way of exception needs more (`proof.rs`). A missing partition, a
+//! row that is there already, and whatever [`Stop::Elsewhere`] stands for are never a message's fault, here neither.
 //!
 //! Each trial is a transaction that is rolled back. Sequences that defaults draw from leave gaps.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::attempt::Stop;
-use super::neighbours::{NEIGHBOURS, nearest, neighbours};
+use super::neighbours::{ALL_NEIGHBOURS, NEIGHBOURS, nearest, neighbours};
+use super::proof::{Proof, is_exception};
 use super::refused::{Poisoned, Unit};
 use super::{Error, Writer};
 use crate::batch::{Batch, Excluded, Selection};
@@ -31,7 +33,7 @@ const SEARCH: Duration = Duration::from_secs(5);
 
 /// How long a few messages that all fail, with nothing else in the batch, are taken for something that passes by itself:
 /// longer than a deployment or a swap of tables takes. Then the error's class decides.
-const DOUBT: Duration = Duration::from_secs(20);
+pub(super) const DOUBT: Duration = Duration::from_secs(20);
 
 /// After how long an error that is never a message's fault is looked at more closely, and told to a person.
 const LASTING: Duration = Duration::from_secs(30);
@@ -59,11 +61,11 @@ pub(super) enum Counts {
 }
 
 /// A refusal: of which table, unless it was at COMMIT, and why.
-type Refusal = (Option<usize>, CopyError);
+pub(super) type Refusal = (Option<usize>, CopyError);
 
 /// What other rows say about one that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Others {
+pub(super) enum Others {
     /// They pass.
     Pass,
     /// There are none.
@@ -83,9 +85,22 @@ impl Writer {
     ) -> Result<Option<Error>, Halt> {
         let found = self.find(batch, poisoned, table, &error, Counts::Suspects).await?;
         let Some((unit, (table, error))) = found else {
+            self.disprove(&error);
             return Ok(Some(self.not_found(table, error)));
         };
         let others = self.others(batch, poisoned, unit, table).await?;
+        let is_exception = is_exception(&error);
+        if is_exception {
+            match self.prove(batch, poisoned, unit, (table, &error), others).await? {
+                Proof::Proven => {}
+                Proof::Young => {
+                    let table = table.map(|table| self.targets[table].name.clone());
+                    let sequence = batch.messages[unit.message as usize].sequence;
+                    return Err(Error::Doubted { table, sequence, source: error.source }.into());
+                }
+                Proof::None => return Err(Halt::Stop(Stop::Elsewhere { table, error, relation: None })),
+            }
+        }
         let blamed = match others {
             Others::Pass | Others::None => true,
             Others::Fail { all } => all && self.memory().doubt(self.checkpoint) >= DOUBT,
@@ -99,7 +114,7 @@ impl Writer {
         self.add_refused(poisoned, batch, unit, table, &error.source)?;
         self.charge(poisoned, unit);
         let present = poisoned.part.contains(&unit.message);
-        if present && unit.element.is_some() && others == Others::Pass {
+        if present && unit.element.is_some() && others == Others::Pass && !is_exception {
             self.blame_siblings(batch, poisoned, unit.message, &error).await?;
         }
         Ok(None)
@@ -194,7 +209,7 @@ impl Writer {
         }
     }
 
-    async fn refused_alone(
+    pub(super) async fn refused_alone(
         &self,
         batch: &mut Batch,
         poisoned: &Poisoned,
@@ -296,7 +311,7 @@ impl Writer {
     }
 
     /// What other rows for the same tables say about `unit`, which is refused.
-    async fn others(
+    pub(super) async fn others(
         &self,
         batch: &mut Batch,
         poisoned: &mut Poisoned,
@@ -315,8 +330,9 @@ impl Writer {
         }
         poisoned.good = None;
         let neighbours = neighbours(batch, poisoned, unit.message, &tables);
+        let most = self.poison.lock().unwrap_or_else(PoisonError::into_inner).max_per_batch();
         let (mut failed, started) = (false, Instant::now());
-        for message in nearest(&neighbours, unit.message) {
+        for message in nearest(&neighbours, unit.message, most.max(ALL_NEIGHBOURS)) {
             if started.elapsed() > SEARCH {
                 break;
             }

@@ -105,6 +105,19 @@ pub enum Error {
         /// What the driver said.
         source: tokio_postgres::Error,
     },
+    /// A row is refused alone, and others pass, with an error that is a row's fault by way of exception.
+    #[error(
+        "the message at sequence {sequence} alone is refused{}: it becomes a dead letter where that lasts",
+        .table.as_deref().map_or_else(String::new, |table| format!(" by table {table}"))
+    )]
+    Doubted {
+        /// Table as configured, unless it was at COMMIT.
+        table: Option<String>,
+        /// Sequence of the message.
+        sequence: u64,
+        /// What the driver said.
+        source: tokio_postgres::Error,
+    },
     /// Something else than the target table or a message is at fault.
     #[error("{}", elsewhere(.table.as_deref(), .relation.as_deref(), *.sequence))]
     Elsewhere {
@@ -132,6 +145,14 @@ pub enum Error {
         sequence: u64,
         /// How that was noticed.
         source: Box<Error>,
+    },
+    /// So is the one of a single message for a limit of the server.
+    #[error("the message at sequence {sequence} alone is more than the server takes in one statement")]
+    TooMuch {
+        /// Its sequence.
+        sequence: u64,
+        /// Where and why.
+        source: CopyError,
     },
     /// More poison than is normal.
     #[error(transparent)]
@@ -179,7 +200,9 @@ pub(super) fn out_of_time(error: &Error) -> bool {
         | Error::Bounds { .. }
         | Error::AllRefused { .. }
         | Error::Unsettled { .. }
+        | Error::Doubted { .. }
         | Error::Elsewhere { .. }
+        | Error::TooMuch { .. }
         | Error::Slow { .. }
         | Error::TooSlow { .. }
         | Error::Flood(_)

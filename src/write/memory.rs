@@ -3,7 +3,7 @@
 //!
 //! It decides nothing about rows. What it knows is lost with the process, and found out again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How many messages there are at first, and after a while without trouble: as many as a batch holds.
@@ -24,6 +24,8 @@ pub struct Memory {
     /// A row of each table that was committed, as a tuple of a binary `COPY`; empty where there is none.
     taken: Vec<Vec<u8>>,
     doubt: Option<Doubt>,
+    /// Since when single rows after a checkpoint have been refused with these codes while others passed.
+    proofs: (u64, BTreeMap<String, Instant>),
     /// The tables of which it was told that a trigger leaves rows out.
     left_out: BTreeSet<usize>,
     /// How much fits.
@@ -84,6 +86,19 @@ impl Memory {
             }
         }
     }
+
+    /// Notes that a row after `checkpoint` alone is refused with `code` while others pass; since when that is so.
+    pub fn proof(&mut self, checkpoint: u64, code: &str) -> Duration {
+        if self.proofs.0 != checkpoint {
+            self.proofs = (checkpoint, BTreeMap::new());
+        }
+        self.proofs.1.entry(code.to_owned()).or_insert_with(Instant::now).elapsed()
+    }
+
+    /// It was not so for once.
+    pub fn disproof(&mut self, code: &str) {
+        self.proofs.1.remove(code);
+    }
 }
 
 impl Default for Fit {
@@ -103,6 +118,11 @@ impl Fit {
     /// twice as much, so that all but the first failure cost little, however slow the table is.
     pub fn shrink(&mut self) {
         self.limit = 1;
+    }
+
+    /// A transaction of so many messages was too much for the server, and not for its time.
+    pub fn halve(&mut self, messages: u32) {
+        self.limit = (messages / 2).max(1);
     }
 
     /// A transaction of the one message after `checkpoint` ran out of time; how often it has by now.
@@ -151,6 +171,32 @@ mod tests {
             fit.took(Duration::from_millis(5), DEADLINE);
         }
         assert_eq!(fit.limit(), u32::MAX);
+    }
+
+    #[test]
+    fn transactions_that_are_too_much_are_halved_and_grow_again() {
+        let mut fit = Fit::default();
+        fit.halve(100);
+        assert_eq!(fit.limit(), 50);
+        fit.took(Duration::from_millis(5), DEADLINE);
+        assert_eq!(fit.limit(), 100);
+        fit.halve(1);
+        assert_eq!(fit.limit(), 1);
+    }
+
+    #[test]
+    fn a_proof_lasts_while_the_checkpoint_stays_and_nothing_speaks_against_it() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.proof(5, "XX000").as_secs(), 0);
+        std::thread::sleep(Duration::from_millis(20));
+        let young = Duration::from_millis(20);
+        assert!(memory.proof(5, "42704") < young || memory.proof(5, "XX000") >= young);
+        assert!(memory.proof(5, "XX000") >= young);
+        let lasted = memory.proof(5, "XX000");
+        memory.disproof("XX000");
+        assert!(memory.proof(5, "XX000") < lasted);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(memory.proof(6, "XX000") < lasted);
     }
 
     #[test]

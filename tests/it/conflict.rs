@@ -217,3 +217,44 @@ async fn an_older_row_never_replaces_a_newer_one_and_of_equals_the_highest_seque
         assert_eq!(newest(&messages, max_rows).await, expected, "{max_rows}");
     }
 }
+
+/// Lets a trigger make one key of each ten.
+const TENS: &str = "CREATE TABLE items (id integer PRIMARY KEY, value integer);
+    CREATE FUNCTION tens() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        NEW.id := NEW.id % 10;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER tens BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION tens()";
+
+#[tokio::test]
+async fn messages_whose_keys_a_trigger_makes_the_same_are_written_apart_and_the_last_one_wins() {
+    let world = World::new().await;
+    world.database.batch_execute(TENS).await.unwrap();
+    let messages = [(1, 10), (2, 20), (11, 30), (3, 40), (21, 50), (13, 60)];
+    world.publish("a", messages.map(|(id, value)| json!({"id": id, "value": value}).to_string())).await;
+    let daemon = Daemon::start(&world.config(&pipeline("update")));
+    daemon.says("going on with half the messages").await;
+    world.drained("items", &daemon).await;
+    let rows = world.database.query("SELECT id, value FROM items ORDER BY id", &[]).await.unwrap();
+    let rows: Vec<(i32, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(rows, [(1, 50), (2, 20), (3, 60)]);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn a_message_in_which_a_trigger_makes_two_keys_the_same_pauses_and_says_so() {
+    let world = World::new().await;
+    world.database.batch_execute(TENS).await.unwrap();
+    world.publish("a", [json!({"parts": [{"id": 1, "value": 1}, {"id": 11, "value": 2}]}).to_string()]).await;
+    let pipeline = pipeline("update").replace("on_conflict", "for_each = \"parts\"\non_conflict");
+    let daemon = Daemon::start(&world.config(&pipeline));
+    daemon.says("http=").await;
+    eventually("a pause", || async { daemon.status()["state"] == "paused" }).await;
+    let status = daemon.status();
+    assert!(status["reason"].as_str().unwrap().contains("sequence 1 alone"), "{status}");
+    let remedy = "a trigger of the table gives several rows of the message the same key";
+    assert!(status["remedy"].as_str().unwrap().starts_with(remedy), "{status}");
+    world.database.batch_execute("DROP TRIGGER tens ON items").await.unwrap();
+    world.drained("items", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM items").await, 2);
+}

@@ -256,6 +256,22 @@ async fn the_few_good_messages_of_a_batch_are_found_among_the_bad_ones() {
 }
 
 #[tokio::test]
+async fn a_good_message_behind_three_hundred_bad_ones_is_found_where_so_many_may_be_bad() {
+    let table = "CREATE TABLE events (sequence bigint, id integer PRIMARY KEY);
+        INSERT INTO events SELECT 0, generate_series(1, 300)";
+    let world = World::new().await;
+    world.database.batch_execute(table).await.unwrap();
+    world.publish("a", (1..=301).map(|id| json!({"id": id}).to_string())).await;
+    let settings = "batch = { max_rows = 400, max_age = \"10s\" }
+        poison = { max_per_batch = 1000, max_per_minute = 1000 }";
+    let daemon = Daemon::start(&world.config(&pipeline("json", settings)));
+    world.drained("events", &daemon).await;
+    assert_eq!(dead_letters(&world).await.len(), 300);
+    assert_eq!(world.count("SELECT id::bigint FROM events WHERE sequence > 0").await, 301);
+    assert!(!daemon.log().contains("backs off"), "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn each_dead_letter_of_a_batch_has_the_reason_of_its_own_row() {
     let world = World::new().await;
     let table =

@@ -9,6 +9,7 @@ use crate::support::{Daemon, TABLE, World, eventually};
 mod behind;
 mod chunks;
 mod connection;
+mod exceptions;
 mod foreign;
 mod hypertable;
 mod left_out;

@@ -91,10 +91,16 @@ impl From<tokio_postgres::Error> for StoreError {
             return Self::Forbidden(error);
         }
         match decide(&error, Step::Own) {
-            Decision::Retry | Decision::Reconnect | Decision::BackOff => Self::Lost(error),
-            Decision::SuspectRow | Decision::AddPartition | Decision::Merge | Decision::Pause => {
-                Self::Refused(error)
-            }
+            Decision::Retry
+            | Decision::Reconnect
+            | Decision::BackOff
+            | Decision::BackOffUnlessRow
+            | Decision::Divide => Self::Lost(error),
+            Decision::SuspectRow
+            | Decision::AddPartition
+            | Decision::Merge
+            | Decision::PauseUnlessRow
+            | Decision::Pause => Self::Refused(error),
         }
     }
 }

@@ -120,8 +120,8 @@ async fn a_row_that_is_refused_in_a_chunk_of_its_own_transaction_is_a_dead_lette
             let first = i64::try_from(world.last_sequence().await).unwrap() + 1;
             world.publish(case.name, messages(day)).await;
             let rows = format!("SELECT count(*) FROM {} WHERE sequence >= {first}", case.name);
-            let skipped = case.settings.contains("key") as i64;
-            let bad = case.bad.len() as i64;
+            let skipped = i64::from(case.settings.contains("key"));
+            let bad = i64::try_from(case.bad.len()).unwrap();
             eventually(&format!("the good rows of day {day} in {}", case.name), || async {
                 world.count(&rows).await == 4 - bad - skipped
                     && case.refused(&world, first).await.len() == case.bad.len()
@@ -131,6 +131,86 @@ async fn a_row_that_is_refused_in_a_chunk_of_its_own_transaction_is_a_dead_lette
         }
     }
     assert!(!daemon.log().contains("another relation"), "{}", daemon.log());
+}
+
+/// A table of one compressed chunk, whose batches of a thousand rows are decompressed where a row of them is updated.
+async fn compressed(world: &World, limit: u32) -> Daemon {
+    let database = world.own_url.rsplit('/').next().unwrap();
+    let setting = "timescaledb.max_tuples_decompressed_per_dml_transaction";
+    let sql = format!(
+        "CREATE TABLE events (sequence bigint, time timestamptz NOT NULL, dev int NOT NULL, a int);
+         SELECT create_hypertable('events', 'time', chunk_time_interval => interval '10 days');
+         CREATE UNIQUE INDEX ON events (dev, time);
+         ALTER TABLE events SET (timescaledb.compress, timescaledb.compress_segmentby = '',
+             timescaledb.compress_orderby = 'time');
+         INSERT INTO events SELECT 0, timestamptz '2024-01-01 UTC' + n * interval '1 s', 1, 0
+             FROM generate_series(0, 19999) AS n;
+         SELECT compress_chunk(show_chunks('events'));
+         ALTER DATABASE {database} SET {setting} = {limit}"
+    );
+    world.database.batch_execute(&sql).await.unwrap();
+    let messages = (0..8).map(|n| {
+        format!(r#"{{"time": "2024-01-01T{:02}:{:02}:00Z", "dev": 1, "a": 7}}"#, n * 40 / 60, n * 40 % 60)
+    });
+    world.publish("events", messages).await;
+    let pipeline = "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\n\
+                    batch = { max_age = \"300ms\" }\n[[pipeline.table]]\nname = \"events\"\n\
+                    on_conflict = \"update\"\nkey = [\"dev\", \"time\"]\n\
+                    columns = { sequence = \"$sequence\" }\n";
+    Daemon::start(&world.config(pipeline))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_decompresses_more_than_the_server_allows_is_halved_until_it_passes() {
+    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let world = World::new().await;
+    let daemon = compressed(&world, 2_500).await;
+    daemon.says("more than the server takes at once; going on with half the messages").await;
+    world.drained("events", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE sequence > 0 AND a = 7").await, 8);
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 20_000);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_alone_decompresses_more_than_the_server_allows_pauses_with_the_setting() {
+    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let world = World::new().await;
+    let daemon = compressed(&world, 500).await;
+    let status = in_state(&daemon, "paused", "sequence 1 alone is more than the server takes").await;
+    let remedy = status["remedy"].as_str().unwrap();
+    assert!(remedy.contains("max_tuples_decompressed_per_dml_transaction"), "{status}");
+    let database = world.own_url.rsplit('/').next().unwrap();
+    let raise =
+        format!("ALTER DATABASE {database} SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0");
+    world.database.batch_execute(&raise).await.unwrap();
+    world.drained("events", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE sequence > 0 AND a = 7").await, 8);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_for_a_chunk_that_is_frozen_pause_the_pipeline_and_no_message_is_blamed() {
+    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let world = World::new().await;
+    let sql = "CREATE TABLE events (sequence bigint, time timestamptz NOT NULL);
+         SELECT create_hypertable('events', 'time', chunk_time_interval => interval '1 day');
+         INSERT INTO events VALUES (0, '2024-01-01');
+         SELECT _timescaledb_functions.freeze_chunk(chunk) FROM show_chunks('events') AS chunk";
+    world.database.batch_execute(sql).await.unwrap();
+    world
+        .publish("events", ["05", "01", "06"].map(|day| format!(r#"{{"time": "2024-01-{day}T00:00:00Z"}}"#)))
+        .await;
+    let pipeline = "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\n\
+                    batch = { max_age = \"300ms\" }\n[[pipeline.table]]\nname = \"events\"\n\
+                    columns = { sequence = \"$sequence\" }\n";
+    let daemon = Daemon::start(&world.config(pipeline));
+    in_state(&daemon, "paused", "frozen chunk").await;
+    let thaw = "SELECT _timescaledb_functions.unfreeze_chunk(chunk) FROM show_chunks('events') AS chunk";
+    world.database.batch_execute(thaw).await.unwrap();
+    world.drained("events", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 4);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
