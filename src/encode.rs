@@ -10,8 +10,8 @@
 //! - `bool` also takes 0, 1 and the texts `true`, `True` and `TRUE`, `false` and so on; integers take whole floats and numbers
 //!   in text; floats and `numeric` take numbers in text, with or without white space around them. A decimal is never cut to
 //!   fit an integer.
-//! - Times take RFC 3339 text, MessagePack timestamps, `infinity`, and numbers with a `unit`, also as digits in text; what is
-//!   finer than a microsecond is rounded to the nearest. A `timestamptz` wants an offset,
+//! - Times take RFC 3339 text, MessagePack timestamps, `infinity` in any case, and numbers with a `unit`, also as digits in text; what is
+//!   finer than a microsecond is rounded to the nearest, never a date to the next day. A `timestamptz` wants an offset,
 //!   in the text or in the mapping; `timestamp`, `date` and `time` are in UTC where
 //!   the text has one.
 //! - `text` takes every value: what is no text becomes its JSON, bytes become base64.

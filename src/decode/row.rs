@@ -239,6 +239,8 @@ impl<'a> Rows<'_, 'a> {
             let name = match key {
                 Key::Plain(name) => str::from_utf8(name).map_or(Value::NotText(name), Value::Str),
                 Key::Escaped(name) => Value::Escaped(name),
+                // As where keys become JSON.
+                Key::Other(Value::Null) => Value::Str("null"),
                 Key::Other(name) => name,
             };
             if let Err(poison) = self.row(table, rows, &Origin { entry: Some((name, value)), ..origin }) {

@@ -261,17 +261,28 @@ impl<'a> Decimal<'a> {
     /// The number times 10 to the `power`, rounded half away from zero, and whether that lost nothing; `None` where
     /// it is beyond 128 bits.
     pub(super) fn scaled(&self, power: i64) -> Option<(i128, bool)> {
+        let (value, round, exact) = self.cut(power)?;
+        let value = value.checked_add(round.into())?;
+        Some((if self.negative { -value } else { value }, exact))
+    }
+
+    /// The number times 10 to the `power`, rounded down; `None` where it is beyond 128 bits.
+    pub(super) fn floor(&self, power: i64) -> Option<i128> {
+        let (value, _, exact) = self.cut(power)?;
+        Some(if self.negative { -value - i128::from(!exact) } else { value })
+    }
+
+    /// Of the number times 10 to the `power`, without its sign: the whole part, whether half or more is cut off, and whether
+    /// nothing is.
+    fn cut(&self, power: i64) -> Option<(i128, bool, bool)> {
         let point = self.point() + power;
         let mut value = 0_i128;
-        let mut exact = true;
-        let mut round = 0;
+        let (mut round, mut exact) = (false, true);
         for (index, digit) in (0_i64..).zip(self.digits()) {
             if index < point {
                 value = value.checked_mul(10)?.checked_add(digit.into())?;
             } else {
-                if index == point && digit >= 5 {
-                    round = 1;
-                }
+                round |= index == point && digit >= 5;
                 exact &= digit == 0;
             }
         }
@@ -280,8 +291,7 @@ impl<'a> Decimal<'a> {
             value = value.checked_mul(10)?;
             index += 1;
         }
-        value = value.checked_add(round)?;
-        Some((if self.negative { -value } else { value }, exact))
+        Some((value, round, exact))
     }
 
     /// Writes the number with `places` digits after the point, rounded half away from zero, where it has more; whether it has.

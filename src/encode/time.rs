@@ -1,6 +1,7 @@
 //! Times: `timestamptz`, `timestamp`, `date`, `time`, `interval`.
 //!
-//! Guarantees: whole numbers in a unit are converted exactly; what is finer than a microsecond is rounded to the nearest.
+//! Guarantees: whole numbers in a unit are converted exactly; what is finer than a microsecond is rounded to the nearest, but
+//! never a `date` to the next day. Second 60 is the next minute's 0, as PostgreSQL has it, and refused with a fraction.
 //! A number without a unit is refused: a guess that is wrong by a thousand shows only much later. With a unit, digits in text
 //! are a number too.
 
@@ -21,7 +22,13 @@ const MIN_TIMESTAMP: i64 = -211_813_488_000_000_000;
 /// The first microsecond beyond a timestamp: the year 294277, from 2000.
 const END_TIMESTAMP: i64 = 9_223_371_331_200_000_000;
 
+/// The first day that a date holds: 4714-11-24 BC, from 2000.
+const MIN_DATE: i32 = -2_451_545;
+/// The first day beyond a date: the year 5874898, from 2000.
+const END_DATE: i32 = 2_145_031_949;
+
 /// Shared wording.
+const TIMES: Wording = &"a column of times takes RFC 3339 text, a timestamp or a number with a unit";
 const UNIT: Wording =
     &"a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
 const TIMESTAMP_RANGE: Wording = &"a timestamp lies between 4714 BC and 294276 AD";
@@ -53,15 +60,12 @@ pub(super) struct Interval {
 pub(super) fn timestamp(value: Value<'_>, times: Times) -> Result<i64, Fault> {
     let micros = match value {
         Value::Int(value) if times.unit == Some(TimeUnit::Us) => i128::from(value),
-        Value::Str("infinity") => return Ok(i64::MAX),
-        Value::Str("-infinity") => return Ok(i64::MIN),
-        Value::Str(text) => text_or_digits(text, times)?,
-        Value::Timestamp { seconds, nanos } => moment(seconds, nanos),
-        value => amount(
-            value,
-            times.unit,
-            &"a column of times takes RFC 3339 text, a timestamp or a number with a unit",
-        )?,
+        Value::Str(text) => match infinity(text) {
+            Some(positive) => return Ok(if positive { i64::MAX } else { i64::MIN }),
+            None => text_or_digits(text, times)?,
+        },
+        Value::Timestamp { seconds, nanos } => moment(seconds, nanos, Round::Nearest),
+        value => amount(value, times.unit, TIMES, Round::Nearest)?,
     };
     // A float may have saturated.
     match i64::try_from(micros.saturating_sub(EPOCH_US.into())) {
@@ -72,24 +76,33 @@ pub(super) fn timestamp(value: Value<'_>, times: Times) -> Result<i64, Fault> {
 
 /// Days since 2000.
 pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Fault> {
-    match value {
-        Value::Str("infinity") => return Ok(i32::MAX),
-        Value::Str("-infinity") => return Ok(i32::MIN),
-        _ => {}
+    if let Value::Str(text) = value
+        && let Some(positive) = infinity(text)
+    {
+        return Ok(if positive { i32::MAX } else { i32::MIN });
     }
-    let value = digits_in(value, unit);
-    let micros = match value {
+    let micros = match digits_in(value, unit) {
         Value::Str(text) => match text.parse::<Date>() {
             // The parser of dates also takes a date and a time and drops the latter.
             Ok(date) if text.len() <= DATE_LENGTH => {
-                civil_micros(date.to_datetime(Time::midnight()), Offset::UTC)?
+                civil_micros(date.to_datetime(Time::midnight()), Offset::UTC, Round::Down)?
             }
-            _ => text_micros(text, Some(Offset::UTC))?,
+            _ => text_micros(text, Some(Offset::UTC), Round::Down)?,
         },
-        value => i128::from(timestamp(value, Times { unit, ..Times::default() })?) + i128::from(EPOCH_US),
+        Value::Timestamp { seconds, nanos } => moment(seconds, nanos, Round::Down),
+        value => amount(value, unit, TIMES, Round::Down)?,
     };
-    let days = (micros - i128::from(EPOCH_US)).div_euclid(i128::from(DAY_US));
-    i32::try_from(days).map_err(|_| Fault::range(&"a date lies between 4714 BC and 5874897 AD"))
+    let days = micros.div_euclid(DAY_US.into()) - i128::from(EPOCH_US / DAY_US);
+    match i32::try_from(days) {
+        Ok(days) if (MIN_DATE..END_DATE).contains(&days) => Ok(days),
+        _ => Err(Fault::range(&"a date lies between 4714 BC and 5874897 AD")),
+    }
+}
+
+/// Whether a text is an infinity, and whether it is the one above all times.
+fn infinity(text: &str) -> Option<bool> {
+    let (positive, name) = text.strip_prefix('-').map_or((true, text), |name| (false, name));
+    name.eq_ignore_ascii_case("infinity").then_some(positive)
 }
 
 /// `2024-01-31`
@@ -105,10 +118,13 @@ pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Faul
                 Ok(time) if !text.contains(['T', 't', ' ']) => time,
                 _ => return Err(Fault::ty(expected)),
             };
-            nanos_to_micros(time.duration_since(Time::midnight()).as_nanos())
+            let nanos = time.duration_since(Time::midnight()).as_nanos();
+            Round::Nearest.micros(nanos + sixty(text, time.subsec_nanosecond())?)
         }
-        Value::Timestamp { seconds, nanos } => moment(seconds, nanos).rem_euclid(DAY_US.into()),
-        value => amount(value, unit, expected)?,
+        Value::Timestamp { seconds, nanos } => {
+            moment(seconds, nanos, Round::Nearest).rem_euclid(DAY_US.into())
+        }
+        value => amount(value, unit, expected, Round::Nearest)?,
     };
     match i64::try_from(micros) {
         // 24:00:00 is a time of day of its own.
@@ -131,12 +147,12 @@ pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Inter
             + i128::from(span.get_microseconds()) * 1_000
             + i128::from(span.get_nanoseconds());
         return Ok(Interval {
-            micros: nanos_to_micros(nanos).try_into().map_err(range)?,
+            micros: Round::Nearest.micros(nanos).try_into().map_err(range)?,
             days: span.get_weeks() * 7 + span.get_days(),
             months: i32::from(span.get_years()) * 12 + span.get_months(),
         });
     }
-    let micros = amount(value, unit, expected)?.try_into().map_err(range)?;
+    let micros = amount(value, unit, expected, Round::Nearest)?.try_into().map_err(range)?;
     Ok(Interval { micros, days: 0, months: 0 })
 }
 
@@ -144,8 +160,8 @@ pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Inter
 #[inline(never)]
 fn text_or_digits(text: &str, times: Times) -> Result<i128, Fault> {
     match number_in(text, times.unit) {
-        Some(number) => amount(number, times.unit, DIGITS),
-        None => text_micros(text, times.offset),
+        Some(number) => amount(number, times.unit, DIGITS, Round::Nearest),
+        None => text_micros(text, times.offset, Round::Nearest),
     }
 }
 
@@ -164,7 +180,7 @@ fn digits_in(value: Value<'_>, unit: Option<TimeUnit>) -> Value<'_> {
 }
 
 /// A number of units, in microseconds.
-fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: Wording) -> Result<i128, Fault> {
+fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: Wording, round: Round) -> Result<i128, Fault> {
     if !matches!(
         value,
         Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::Float32(_) | Value::Decimal(_)
@@ -173,10 +189,10 @@ fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: Wording) -> Result
     }
     let unit = unit.ok_or_else(|| Fault::ty(UNIT))?;
     match value {
-        Value::Int(value) => Ok(whole(value.into(), unit)),
-        Value::Uint(value) => Ok(whole(value.into(), unit)),
-        Value::Float32(value) => fraction(value.into(), unit),
-        Value::Float(value) => fraction(value, unit),
+        Value::Int(value) => Ok(whole(value.into(), unit, round)),
+        Value::Uint(value) => Ok(whole(value.into(), unit, round)),
+        Value::Float32(value) => fraction(value.into(), unit, round),
+        Value::Float(value) => fraction(value, unit, round),
         Value::Decimal(text) => {
             let power = match unit {
                 TimeUnit::S => 6,
@@ -185,23 +201,26 @@ fn amount(value: Value<'_>, unit: Option<TimeUnit>, expected: Wording) -> Result
                 TimeUnit::Ns => -3,
             };
             let decimal = Decimal::parse(text).ok_or_else(|| Fault::ty(expected))?;
-            let (micros, _) = decimal.scaled(power).ok_or_else(|| Fault::range(TIMESTAMP_RANGE))?;
-            Ok(micros)
+            let micros = match round {
+                Round::Nearest => decimal.scaled(power).map(|(micros, _)| micros),
+                Round::Down => decimal.floor(power),
+            };
+            micros.ok_or_else(|| Fault::range(TIMESTAMP_RANGE))
         }
         _ => Err(Fault::ty(expected)),
     }
 }
 
-fn whole(value: i128, unit: TimeUnit) -> i128 {
+fn whole(value: i128, unit: TimeUnit, round: Round) -> i128 {
     match unit {
         TimeUnit::S => value * 1_000_000,
         TimeUnit::Ms => value * 1_000,
         TimeUnit::Us => value,
-        TimeUnit::Ns => nanos_to_micros(value),
+        TimeUnit::Ns => round.micros(value),
     }
 }
 
-fn fraction(value: f64, unit: TimeUnit) -> Result<i128, Fault> {
+fn fraction(value: f64, unit: TimeUnit, round: Round) -> Result<i128, Fault> {
     let micros = match unit {
         TimeUnit::S => value * 1e6,
         TimeUnit::Ms => value * 1e3,
@@ -212,27 +231,49 @@ fn fraction(value: f64, unit: TimeUnit) -> Result<i128, Fault> {
         return Err(Fault::range(&"NaN and infinities are no times"));
     }
     // Whatever saturates here is far out of every type's range.
+    let micros = match round {
+        Round::Nearest => micros.round(),
+        Round::Down => micros.floor(),
+    };
     #[expect(clippy::cast_possible_truncation, reason = "rounded; saturates")]
-    let micros = micros.round() as i128;
+    let micros = micros as i128;
     Ok(micros)
 }
 
-/// Half a microsecond is rounded up.
-fn nanos_to_micros(nanos: i128) -> i128 {
-    (nanos + 500).div_euclid(1_000)
+/// What becomes of what is finer than a microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Half a microsecond is rounded up.
+    Nearest,
+    /// A date is the day that a moment lies in.
+    Down,
 }
 
-fn moment(seconds: i64, nanos: u32) -> i128 {
-    i128::from(seconds) * 1_000_000 + nanos_to_micros(nanos.into())
+impl Round {
+    fn micros(self, nanos: i128) -> i128 {
+        match self {
+            Self::Nearest => (nanos + 500).div_euclid(1_000),
+            Self::Down => nanos.div_euclid(1_000),
+        }
+    }
+}
+
+fn moment(seconds: i64, nanos: u32, round: Round) -> i128 {
+    i128::from(seconds) * 1_000_000 + round.micros(nanos.into())
 }
 
 /// Microseconds since the Unix epoch of a date and time in text, at `offset` where it carries none.
-fn text_micros(text: &str, offset: Option<Offset>) -> Result<i128, Fault> {
+fn text_micros(text: &str, offset: Option<Offset>, round: Round) -> Result<i128, Fault> {
+    let clock = || text.find(['T', 't', ' ']).map_or("", |at| &text[at + 1..]);
     if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Ok(nanos_to_micros(timestamp.as_nanosecond()));
+        let nanos = timestamp.as_nanosecond();
+        return Ok(round.micros(nanos + sixty(clock(), timestamp.subsec_nanosecond())?));
     }
     match (text.parse::<DateTime>(), offset) {
-        (Ok(civil), Some(offset)) => civil_micros(civil, offset),
+        (Ok(civil), Some(offset)) => {
+            let more = sixty(clock(), civil.subsec_nanosecond())?;
+            Ok(civil_micros(civil, offset, round)? + more / 1_000)
+        }
         (Ok(_), None) => Err(Fault::ty(
             &"a timestamptz takes RFC 3339 text with an offset, such as a Z at its end; or set `offset` of this column",
         )),
@@ -242,7 +283,23 @@ fn text_micros(text: &str, offset: Option<Offset>) -> Result<i128, Fault> {
     }
 }
 
-fn civil_micros(civil: DateTime, offset: Offset) -> Result<i128, Fault> {
+fn civil_micros(civil: DateTime, offset: Offset, round: Round) -> Result<i128, Fault> {
     let timestamp = offset.to_timestamp(civil).map_err(|_| Fault::range(TIMESTAMP_RANGE))?;
-    Ok(nanos_to_micros(timestamp.as_nanosecond()))
+    Ok(round.micros(timestamp.as_nanosecond()))
+}
+
+/// What the time of day in a text is more than what the parser took it for: it reads second 60 as 59, with the fraction.
+fn sixty(clock: &str, fraction: i32) -> Result<i128, Fault> {
+    let clock = clock.trim_start_matches(['T', 't']);
+    let end = clock.find(|c: char| c != ':' && !c.is_ascii_digit()).unwrap_or(clock.len());
+    // Before 1970, the parser counts down.
+    let fraction = fraction.rem_euclid(1_000_000_000);
+    let mut digits = clock[..end].bytes().filter(u8::is_ascii_digit);
+    match (digits.nth(4), digits.next()) {
+        (Some(b'6'), Some(_)) if fraction >= 500 => {
+            Err(Fault::range(&"second 60 is the next minute's 0, and takes no fraction"))
+        }
+        (Some(b'6'), Some(_)) => Ok(i128::from(1_000_000_000 - fraction)),
+        _ => Ok(0),
+    }
 }

@@ -162,6 +162,16 @@ fn an_element_of_which_one_field_is_bad_has_no_row() {
 }
 
 #[test]
+fn a_nil_key_is_unpivoted_by_the_name_that_it_has_in_json() {
+    let toml = "[[table]]\nname = 't'\nunpivot = { rest = true }\n[table.columns]\nname = '$name'\nvalue = '$value'\n";
+    let columns = vec![column("name", Type::Text), column("value", Type::Int8)];
+    let mut decoder = try_decoder(toml, &[table(columns)]).unwrap();
+    // {nil: 1, true: 2}
+    let rows = rows_of(&mut decoder, &message(&[0x82, 0xc0, 1, 0xc3, 2])).unwrap();
+    assert_eq!(rows[0], [[text("null"), int8(1)], [text("true"), int8(2)]]);
+}
+
+#[test]
 fn a_message_without_for_each_is_unpivoted_itself_without_the_field_that_tells_its_kind() {
     let toml = "[[table]]\nname = 't'\nwhen = { field = 'kind', equals = 'row' }\nunpivot = { rest = true }\n\
         [table.columns]\nname = '$name'\nvalue = '$value'\n\

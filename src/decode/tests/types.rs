@@ -200,3 +200,89 @@ fn fractions_of_a_unit_are_rounded_to_the_nearest_microsecond() {
         assert_eq!(row(&mut decoder, &payload), [int8(micros)], "{unit}");
     }
 }
+
+/// Microseconds from 2000 of a moment that is written as RFC 3339.
+fn micros(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().unwrap().as_microsecond() - 946_684_800_000_000
+}
+
+#[test]
+fn second_60_is_the_next_minutes_0_and_takes_no_fraction_as_in_postgresql() {
+    for (ty, source, value, expected) in [
+        (Type::Timestamptz, "", "2024-06-30T12:34:60Z", Some(micros("2024-06-30T12:35:00Z"))),
+        (Type::Timestamptz, "", "2016-12-31t23:59:60.000z", Some(micros("2017-01-01T00:00:00Z"))),
+        (Type::Timestamptz, "", "2016-12-31 23:59:60.0000004+02:00", Some(micros("2016-12-31T22:00:00Z"))),
+        (Type::Timestamptz, "offset = '+02:00'", "2024-06-30T12:34:60", Some(micros("2024-06-30T10:35:00Z"))),
+        (Type::Timestamptz, "", "2024-06-30T12:34:60.9Z", None),
+        (Type::Timestamptz, "", "2024-06-30T12:34:60.0000005Z", None),
+        (Type::Timestamptz, "", "1969-12-31T12:34:60.9Z", None),
+        (Type::Timestamptz, "", "1960-06-30T12:34:60.0000001Z", Some(micros("1960-06-30T12:35:00Z"))),
+        (Type::Timestamptz, "", "2024-06-30T12:34:59.6Z", Some(micros("2024-06-30T12:34:59.6Z"))),
+        (Type::Timestamptz, "", "2024-06-30T12:34:00.60Z", Some(micros("2024-06-30T12:34:00.6Z"))),
+        (Type::Timestamp, "", "20240630T123460", Some(micros("2024-06-30T12:35:00Z"))),
+        (Type::Timestamp, "", "2024-06-30T12:34:60.5", None),
+        (Type::Time, "", "12:34:60", Some(45_300_000_000)),
+        (Type::Time, "", "23:59:60", Some(86_400_000_000)),
+        (Type::Time, "", "12:34:60.9", None),
+    ] {
+        let mut decoder = decoder(ty.clone(), source, "");
+        let payload = json(&format!("{value:?}"));
+        match expected {
+            Some(expected) => assert_eq!(row(&mut decoder, &payload), [int8(expected)], "{ty:?} {value}"),
+            None => assert_eq!(poison(&mut decoder, &payload).kind, PoisonKind::Range, "{ty:?} {value}"),
+        }
+    }
+    for (value, days) in [("2016-12-31T23:59:60Z", 6_210), ("2016-12-31T23:58:60Z", 6_209)] {
+        let days = i32::to_be_bytes(days).to_vec();
+        let mut decoder = decoder(Type::Date, "", "");
+        assert_eq!(row(&mut decoder, &json(&format!("{value:?}"))), [Some(days)], "{value}");
+    }
+}
+
+#[test]
+fn a_date_is_the_day_that_the_moment_lies_in_however_close_the_next_one_is() {
+    let float = |value: f64| packed(&[&[0xcb], &value.to_be_bytes()[..]].concat());
+    // {"v": 1999-12-31T23:59:59.999999900Z}
+    let extension = packed(&[0xd7, 0xff, 0xee, 0x6b, 0x26, 0x70, 0x38, 0x6d, 0x43, 0x7f]);
+    for (source, payload, days) in [
+        ("", json("\"1999-12-31T23:59:59.9999996Z\""), -1_i32),
+        ("", json("\"1999-12-31T23:59:59.9999996\""), -1),
+        ("", json("\"2000-01-01T00:00:00Z\""), 0),
+        ("", extension, -1),
+        ("unit = 'ns'", json("946684799999999999"), -1),
+        ("unit = 'ns'", json("946684800000000000"), 0),
+        ("unit = 's'", json("946684799.9999999"), -1),
+        ("unit = 's'", json("\"946684799.99999999999\""), -1),
+        ("unit = 's'", json("-0.0000000001"), -10_958),
+        ("unit = 's'", json("946684800"), 0),
+        ("unit = 'ms'", float(946_684_799_999.999_9), -1),
+        ("unit = 'ms'", float(946_684_800_000.0), 0),
+    ] {
+        let expected = Some(days.to_be_bytes().to_vec());
+        assert_eq!(row(&mut decoder(Type::Date, source, ""), &payload), [expected], "{source} {payload:?}");
+    }
+    for (source, value) in
+        [("", "\"-005000-01-01\""), ("unit = 's'", "-999999999999"), ("unit = 's'", "1e15")]
+    {
+        assert_eq!(
+            poison(&mut decoder(Type::Date, source, ""), &json(value)).kind,
+            PoisonKind::Range,
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn an_infinite_time_is_named_in_any_case() {
+    for (value, expected) in
+        [("Infinity", true), ("INFINITY", true), ("-Infinity", false), ("infinity", true)]
+    {
+        let payload = json(&format!("{value:?}"));
+        let time = int8(if expected { i64::MAX } else { i64::MIN });
+        for ty in [Type::Timestamptz, Type::Timestamp] {
+            assert_eq!(row(&mut decoder(ty, "", ""), &payload), [time.clone()], "{value}");
+        }
+        let date = if expected { i32::MAX } else { i32::MIN }.to_be_bytes().to_vec();
+        assert_eq!(row(&mut decoder(Type::Date, "", ""), &payload), [Some(date)], "{value}");
+    }
+}
