@@ -335,7 +335,7 @@ BEGIN
         FOR UPDATE OF d SKIP LOCKED) AS taken;
     -- Looked at again under the locks: a retry may have stored a new letter, or given one a new reason.
     UPDATE jetcopy.dead_letters d
-        SET expired_at = now(), payload = NULL, headers = NULL, message = left(d.message, 200)
+        SET expired_at = now(), payload = NULL, headers = NULL, raw_headers = NULL, message = left(d.message, 200)
         WHERE d.id = ANY (locked) AND NOT EXISTS (
             SELECT FROM jetcopy.dead_letters s
             WHERE s.pipeline = d.pipeline AND s.sequence = d.sequence AND s.shard = d.shard
@@ -969,6 +969,8 @@ CREATE TABLE jetcopy.dead_letters (
     stored_at timestamp with time zone,
     elements integer[],
     expired_at timestamp with time zone,
+    raw_subject bytea,
+    raw_headers bytea,
     CONSTRAINT dead_letters_element_check CHECK ((element >= 0))
 );
 
@@ -1009,6 +1011,10 @@ COMMENT ON COLUMN jetcopy.dead_letters.stored_at IS 'When the stream stored the 
 COMMENT ON COLUMN jetcopy.dead_letters.elements IS 'All places that it is about, where they are several';
 
 COMMENT ON COLUMN jetcopy.dead_letters.expired_at IS 'When its payload went by its age; NULL: it has not';
+
+COMMENT ON COLUMN jetcopy.dead_letters.raw_subject IS 'The subject as it was published, where subject is not that; empty where it is not UTF-8, since JetStream gives no such bytes out';
+
+COMMENT ON COLUMN jetcopy.dead_letters.raw_headers IS 'The header block as it was published, where headers has not all of it';
 
 CREATE FUNCTION jetcopy.payload_of(letter jetcopy.dead_letters) RETURNS bytea
     LANGUAGE sql STABLE

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: nothing in a message (subject, headers, payload) or in the reason it was refused can make the server
 //! refuse the dead letter. Where text holds what PostgreSQL's text cannot, NUL, the replacement character U+FFFD stands
-//! in its place; the payload is stored byte for byte, in the first letter of its message alone.
+//! in its place, and the bytes are kept beside ([`Raw`]); the payload is stored byte for byte, in the first letter of its
+//! message alone.
 //!
 //! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It holds no copy of a giant's
 //! payload.
@@ -16,9 +17,11 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 pub mod kept;
+mod raw;
 pub mod retry;
 mod store;
 
+pub use raw::Raw;
 pub use store::store;
 
 /// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
@@ -40,6 +43,8 @@ pub struct DeadLetter {
     pub subject: String,
     /// Headers, where there were any.
     pub headers: Option<Headers>,
+    /// What of the two is kept as bytes beside.
+    pub raw: Raw,
     /// Payload as published: the whole message, also where only an element of it is at fault.
     pub payload: Bytes,
     /// What kind of fault, one of a few: also the metric's label.

@@ -23,10 +23,10 @@ use crate::decode::{Poison, PoisonKind};
 use crate::stored::{self, Seen, Stored};
 
 /// What a header block begins with.
-const VERSION: &str = "NATS/1.0";
+pub(crate) const VERSION: &str = "NATS/1.0";
 
-/// The header of a dead letter that holds the whole block in base64, beside those headers that can be read.
-pub const RAW_HEADERS: &str = "Jetcopy-Raw-Headers";
+/// The header that carries the whole block in base64 to the dead letter, beside those headers that can be read.
+pub(crate) const RAW_HEADERS: &str = "Jetcopy-Raw-Headers";
 
 /// Readable messages in a row after which the stretch is over: one publisher in ten that writes broken headers is passed
 /// without a new connection for each of its messages.
@@ -141,20 +141,33 @@ pub fn headers(block: &[u8]) -> Result<HeaderMap, Unreadable> {
     Ok(headers)
 }
 
-/// Those headers of a block that can be read line by line, and the whole block.
-fn salvaged(block: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+/// Those headers of a block that can be read line by line, and the names of those whose values are not certain: with a line
+/// that cannot be read, or with such a line after theirs, which may go on with them.
+pub(crate) fn salvaged(block: &[u8]) -> (HeaderMap, Vec<String>) {
+    let (mut headers, mut lacks, mut last) = (HeaderMap::new(), Vec::new(), None::<HeaderName>);
     for line in block.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some((name, value)) = str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
+        if line.is_empty() || line == VERSION.as_bytes() {
             continue;
-        };
-        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(value.trim())) {
-            headers.append(name, value);
+        }
+        let mut parts = line.splitn(2, |&byte| byte == b':').map(|part| str::from_utf8(part).ok());
+        let name = parts.next().flatten().and_then(|name| HeaderName::from_str(name).ok());
+        let value = parts.next().flatten().and_then(|value| HeaderValue::from_str(value.trim()).ok());
+        // A line without a colon has no name.
+        let name = name.filter(|_| line.contains(&b':'));
+        match (name, value) {
+            (Some(name), Some(value)) => {
+                headers.append(name.clone(), value);
+                last = Some(name);
+            }
+            (Some(name), None) => {
+                lacks.push(name.to_string());
+                last = Some(name);
+            }
+            (None, _) => lacks.extend(last.as_ref().map(HeaderName::to_string)),
         }
     }
-    headers.insert(RAW_HEADERS, STANDARD.encode(block));
-    headers
+    (headers, lacks)
 }
 
 /// The next messages after `checkpoint`, if the first of them is unreadable or it is to be `anyway`: until some in a row
@@ -202,7 +215,11 @@ pub async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Sing
     let (headers, unreadable) = match Unreadable::check(&stored, is_utf8) {
         Ok(headers) => (headers, None),
         Err(reason) if stored.headers.is_empty() => (None, Some(reason)),
-        Err(reason) => (Some(salvaged(&stored.headers)), Some(reason)),
+        Err(reason) => {
+            let (mut headers, _) = salvaged(&stored.headers);
+            headers.insert(RAW_HEADERS, STANDARD.encode(&stored.headers));
+            (Some(headers), Some(reason))
+        }
     };
     let Stored { sequence, timestamp_ns, subject, payload, .. } = stored;
     Ok(Single { sequence, timestamp_ns, subject, payload: payload.into(), headers, unreadable })

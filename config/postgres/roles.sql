@@ -60,7 +60,8 @@ BEGIN
         SELECT c.relname AS name, string_agg(quote_ident(a.attname), ', ') AS columns
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE c.relnamespace = 'jetcopy'::regnamespace AND c.relkind IN ('r', 'p', 'v')
-            AND (c.relname, a.attname) NOT IN (('dead_letters', 'payload'), ('dead_letters', 'headers'), ('checkpoints', 'flood'),
+            AND (c.relname, a.attname) NOT IN (('dead_letters', 'payload'), ('dead_letters', 'headers'),
+                ('dead_letters', 'raw_headers'), ('checkpoints', 'flood'),
                 ('flood_samples', 'payload'))
         GROUP BY 1
     LOOP

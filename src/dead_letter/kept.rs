@@ -38,6 +38,10 @@ pub struct Kept {
     pub subject: String,
     /// A JSON object.
     pub headers: Option<String>,
+    /// As published, where `subject` is not that; empty where those bytes are not to be had.
+    pub raw_subject: Option<Vec<u8>>,
+    /// The header block as published, where `headers` has not all of it.
+    pub raw_headers: Option<Vec<u8>>,
     /// `None` where the letter has expired.
     pub payload: Option<Vec<u8>>,
     pub kind: String,
@@ -56,7 +60,7 @@ pub struct Kept {
 const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pipeline, shard, \
     stream, sequence, subject, headers::text, jetcopy.payload_of(dead_letters), kind, sqlstate, message, table_name, column_name, \
     element, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint, elements, \
-    to_char(expired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+    to_char(expired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), raw_subject, raw_headers";
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \
     AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR table_name = $4) \
@@ -148,5 +152,7 @@ fn kept(row: &Row) -> Result<Kept, Error> {
         stored_at_us: row.try_get(15)?,
         elements: row.try_get(16)?,
         expired_at: row.try_get(17)?,
+        raw_subject: row.try_get(18)?,
+        raw_headers: row.try_get(19)?,
     })
 }

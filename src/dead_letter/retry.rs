@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::kept::{self, Kept};
+use super::raw::{Original, Raw};
 use super::{DeadLetter, Headers, add_element, restate, store};
 use crate::batch::{Excluded, Row, Rows, Selection, TableRows};
 use crate::checkpoint::{Place, begin_sql};
@@ -192,7 +192,11 @@ impl<'c> Retrier<'c> {
             let why = gone(&kept);
             return self.not_tried(why).await;
         };
-        let decoded = decode(prepared, pipeline, &kept, payload, stored_at_us);
+        let original = Original::of(&kept);
+        if let Some(why) = original.lacks(pipeline) {
+            return self.not_tried(why).await;
+        }
+        let decoded = decode(prepared, pipeline, &kept, original, payload, stored_at_us);
         let rows = decoded.as_ref().map_or(&[][..], |attempt| &attempt.rows.tables);
         let look = lock_and_ask(&prepared.targets, rows);
         let limit = settings.postgres.step_timeout;
@@ -414,15 +418,18 @@ fn decode(
     prepared: &mut Prepared,
     pipeline: &config::Pipeline,
     kept: &Kept,
+    original: Original,
     payload: &[u8],
     stored_at_us: i64,
 ) -> Result<Attempt, Box<DeadLetter>> {
-    let headers = kept.headers.as_deref().map(headers);
+    let Original { subject, headers, .. } = original;
+    let bytes = |raw: &Option<Vec<u8>>| raw.as_deref().map(Bytes::copy_from_slice);
     let letter = DeadLetter {
         sequence: u64::try_from(kept.sequence).unwrap_or(0),
         stored_at_ns: stored_at_us.saturating_mul(1_000),
-        subject: kept.subject.clone(),
+        subject,
         headers: headers.as_ref().map(Headers::from),
+        raw: Raw { subject: bytes(&kept.raw_subject), headers: bytes(&kept.raw_headers) },
         payload: Bytes::copy_from_slice(payload),
         kind: "",
         sqlstate: None,
@@ -501,17 +508,4 @@ fn with_reason(letter: &DeadLetter, poison: &Poison) -> DeadLetter {
         column: poison.column.clone(),
         ..letter.clone()
     }
-}
-
-/// Headers out of `{"name": ["value", …]}`; what could not come over NATS is left out.
-fn headers(json: &str) -> HeaderMap {
-    let object: BTreeMap<String, Vec<String>> = serde_json::from_str(json).unwrap_or_default();
-    let mut headers = HeaderMap::new();
-    for (name, values) in &object {
-        let Ok(name) = name.parse::<HeaderName>() else { continue };
-        for value in values.iter().filter_map(|value| value.parse::<HeaderValue>().ok()) {
-            headers.append(name.clone(), value);
-        }
-    }
-    headers
 }

@@ -16,11 +16,11 @@ use crate::encode::copy_frame::{self, HEADER, TRAILER};
 
 const COPY: &str = "COPY jetcopy.dead_letters
         (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
-         element, stored_at, elements)
+         element, stored_at, elements, raw_subject, raw_headers)
     FROM STDIN (FORMAT binary)";
 
 /// Columns of these.
-const COLUMNS: i16 = 15;
+const COLUMNS: i16 = 17;
 
 /// Bytes that a `CopyData` message carries, as for rows.
 const CHUNK: usize = 64 * 1024;
@@ -59,6 +59,12 @@ pub async fn store(
             copy_frame::null(&mut out);
         }
         after_payload(&mut out, letter);
+        for raw in [&letter.raw.subject, &letter.raw.headers] {
+            match raw {
+                Some(bytes) => copy_frame::bytes(&mut out, bytes).expect(SHORT),
+                None => copy_frame::null(&mut out),
+            }
+        }
     }
     out.extend_from_slice(&TRAILER);
     sink.feed(out.into()).await?;

@@ -17,6 +17,7 @@ fn letter(sequence: u64) -> DeadLetter {
         stored_at_ns: 1_700_000_000_123_456_000,
         subject: "frames.cam1".into(),
         headers: None,
+        raw: crate::dead_letter::Raw::default(),
         payload: Bytes::from_static(&[0xC1]),
         kind: "malformed",
         sqlstate: None,

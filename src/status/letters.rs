@@ -103,6 +103,7 @@ mod tests {
             stored_at_ns: 0,
             subject: "frames.secret".into(),
             headers: None,
+            raw: crate::dead_letter::Raw::default(),
             payload: "secret".into(),
             kind: "refused",
             sqlstate: Some("23505".into()),

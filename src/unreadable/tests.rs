@@ -201,8 +201,9 @@ async fn blocks_made_at_random_are_readable_just_when_the_library_reads_them() {
 #[test]
 fn what_can_be_read_of_broken_headers_is_kept_beside_all_of_it() {
     let block = b"NATS/1.0\r\nContent-Type: json\r\nA B: c\r\nX: \xff\r\nNats-Msg-Id: 7\r\n\r\n";
-    let kept = salvaged(block);
+    let (kept, lacks) = salvaged(block);
     let value = |name: &str| kept.get(name).map(HeaderValue::as_str);
-    assert_eq!((value("Content-Type"), value("Nats-Msg-Id"), kept.len()), (Some("json"), Some("7"), 3));
-    assert_eq!(STANDARD.decode(value(RAW_HEADERS).unwrap()).unwrap(), block);
+    assert_eq!((value("Content-Type"), value("Nats-Msg-Id"), kept.len()), (Some("json"), Some("7"), 2));
+    // A line that cannot be read may go on with the header before it.
+    assert_eq!(lacks, ["Content-Type", "X"]);
 }

@@ -12,7 +12,7 @@ use super::flood::choose;
 use super::{Error, Writer};
 use crate::batch::{Batch, Excluded, Refused, Row, headers};
 use crate::config::BadElement;
-use crate::dead_letter::{DeadLetter, Headers, MAX_MESSAGE, add_element};
+use crate::dead_letter::{DeadLetter, Headers, MAX_MESSAGE, Raw, add_element};
 use crate::decode::{MOST_ELEMENTS, Poison};
 use crate::poison::Letters;
 
@@ -230,6 +230,10 @@ impl Poisoned {
                 Some(letter) => letter.headers.clone(),
                 None => Headers::new(headers::read(block)),
             },
+            raw: match known {
+                Some(letter) => letter.raw.clone(),
+                None => Raw::new(batch.subject(message), block),
+            },
             payload: match known {
                 Some(letter) => letter.payload.clone(),
                 None => batch.shared_payload(message),
@@ -272,14 +276,16 @@ impl OneByOne {
 /// The letter of what the decoder refused.
 fn of_decoder(poisoned: &Poisoned, batch: &Batch, refused: &Refused) -> DeadLetter {
     let poison = &refused.poison;
-    DeadLetter {
+    let mut letter = DeadLetter {
         kind: poison.kind.as_str(),
         message: poison.message.clone(),
         table: poison.table.clone(),
         column: poison.column.clone(),
         element: refused.element,
         ..poisoned.original(batch, refused.message)
-    }
+    };
+    letter.keep_raw(poison, batch.headers(refused.message));
+    letter
 }
 
 /// As much of what the server says as a letter keeps: it may quote a giant.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jetcopy::private::Wire;
 use serde_json::json;
 
 use crate::support::{Daemon, World, eventually, oracle};
@@ -369,4 +370,97 @@ async fn a_payload_is_kept_once_per_message_whichever_of_its_letters_go() {
     assert_eq!(letters(&world).await, 0);
     assert_eq!(world.count("SELECT count(*) FROM parts WHERE sequence = 1").await, 100);
     assert_eq!(world.count("SELECT count(DISTINCT place) FROM parts WHERE sequence = 2").await, 6);
+}
+
+/// The rest of a subject, a header block and a payload.
+type Sent<'m> = (&'m [u8], Option<&'m [u8]>, &'m str);
+
+/// Publishes raw bytes below the stream's name.
+async fn publish_raw(world: &World, messages: &[Sent<'_>]) {
+    let port = world.nats_url.rsplit(':').next().unwrap().parse().unwrap();
+    let mut wire = Wire::connect(port).unwrap();
+    for (rest, headers, payload) in messages {
+        let subject = [world.stream.as_bytes(), b".", rest].concat();
+        wire.publish(&subject, None, *headers, payload.as_bytes()).unwrap();
+    }
+    wire.settled().unwrap();
+    eventually("the stream to hold them", async || world.last_sequence().await == messages.len() as u64)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_stores_no_subject_and_no_header_that_nobody_sent() {
+    let world = World::new().await;
+    let table = "CREATE TABLE original (sequence bigint, id integer, subject text, a text)";
+    world.database.batch_execute(table).await.unwrap();
+    let forged = format!(
+        "NATS/1.0\r\nJetcopy-Raw-Headers: {}\r\nA: real\r\n\r\n",
+        STANDARD.encode("NATS/1.0\r\nA: forged\r\n\r\n")
+    );
+    let messages: [Sent<'_>; 11] = [
+        (b"fine", None, r#"{"id":1}"#),
+        (b"a\0b", None, r#"{"id":2}"#),
+        (b"\xff\xfe", None, r#"{"id":3}"#),
+        (b"a", Some(b"NATS/1.0\r\nA: x\0y\r\n\r\n"), r#"{"id":4}"#),
+        (b"a", Some(b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n"), r#"{"id":5}"#),
+        (b"a", Some(b"NATS/1.0\r\nA: p\rq\r\n\r\n"), r#"{"id":6}"#),
+        (b"a", Some(b"NATS/1.0\r\nA: p\nq\r\n\r\n"), r#"{"id":7}"#),
+        (b"a", Some(forged.as_bytes()), r#"{"id":"eight"}"#),
+        (b"a", Some(b"NATS/1.0\r\nA: real\r\nB: z\r\nno colon\r\n\r\n"), r#"{"id":9}"#),
+        (b"a", Some(b"NATS/1.0\r\na: 3\r\nA: 1\r\nA: 2\r\n\r\n"), r#"{"id":"ten"}"#),
+        (b"\xef\xbf\xbd", None, r#"{"id":"eleven"}"#),
+    ];
+    publish_raw(&world, &messages).await;
+    let pipeline = |columns: &str| {
+        format!(
+            "[[pipeline]]\nname = \"original\"\nstream = \"STREAM\"\npoison = {{ max_per_batch = 100, max_per_minute = 1_000 }}\n\
+             [[pipeline.table]]\nname = \"original\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n{columns}"
+        )
+    };
+    let config = world.config(&pipeline("subject = \"$subject\"\na = \"$header.A\"\n"));
+    let daemon = Daemon::start(&config);
+    world.drained("original", &daemon).await;
+    assert_eq!(letters(&world).await, 10);
+    let sql = "SELECT sequence, raw_subject, raw_headers FROM jetcopy.dead_letters ORDER BY sequence";
+    for row in world.database.query(sql, &[]).await.unwrap() {
+        let sequence: i64 = row.get(0);
+        let subject: Option<Vec<u8>> = match sequence {
+            2 => Some([world.stream.as_bytes(), b".a\0b"].concat()),
+            3 => Some(Vec::new()),
+            _ => None,
+        };
+        let headers =
+            messages[usize::try_from(sequence - 1).unwrap()].1.filter(|_| ![8, 10].contains(&sequence));
+        let found = (row.get::<_, Option<Vec<u8>>>(1), row.get::<_, Option<Vec<u8>>>(2));
+        assert_eq!(found, (subject, headers.map(<[u8]>::to_vec)), "{sequence}");
+    }
+
+    world.database.batch_execute("ALTER TABLE original ALTER id TYPE text").await.unwrap();
+    let said = world.run(&config, &["dead-letters", "retry", "--all"]).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    let all = said.out.clone() + &said.err;
+    for (says, times) in [("takes the subject, which is not UTF-8", 1), ("takes the header A", 3), ("NUL", 2)]
+    {
+        assert_eq!(all.matches(says).count(), times, "{says}: {said:?}");
+    }
+    let stored = "SELECT sequence, replace(subject, $1, 'S'), a FROM original ORDER BY sequence";
+    let rows = world.database.query(stored, &[&world.stream]).await.unwrap();
+    let rows: Vec<(i64, &str, Option<&str>)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let expected = [
+        (1, "S.fine", None),
+        (8, "S.a", Some("real")),
+        (9, "S.a", Some("real")),
+        (10, "S.a", Some("1")),
+        (11, "S.\u{fffd}", None),
+    ];
+    assert_eq!(rows, expected);
+
+    // What a mapping does not take, holds nothing up.
+    let plain = world.config(&pipeline(""));
+    let said = world.run(&plain, &["dead-letters", "retry", "--all"]).await.well();
+    assert_eq!(said, "6 stored in 6 rows, 0 still dead letters\n");
+    assert_eq!(world.count("SELECT count(*) FROM original WHERE subject IS NULL AND a IS NULL").await, 6);
+    let audit = world.run(&plain, &["audit", "original"]).await;
+    assert_eq!(audit.code, 0, "{audit:?}");
 }

@@ -212,6 +212,7 @@ async fn a_reader_sees_no_payload_and_wakes_no_roll_up_and_the_writer_has_the_st
     for sql in [
         "SELECT payload FROM jetcopy.dead_letters",
         "SELECT headers FROM jetcopy.dead_letters",
+        "SELECT raw_headers FROM jetcopy.dead_letters",
         "SELECT d FROM jetcopy.dead_letters d",
         "SELECT jetcopy.payload_of(d) FROM jetcopy.dead_letters d",
         "SELECT flood FROM jetcopy.checkpoints",

@@ -82,6 +82,13 @@ pub(super) fn text(letter: &Kept) -> String {
     if let Some(headers) = &letter.headers {
         line("headers", headers);
     }
+    for (name, raw) in [("raw subject", &letter.raw_subject), ("raw headers", &letter.raw_headers)] {
+        match raw.as_deref() {
+            Some([]) => line(name, "cannot be had: it is not UTF-8"),
+            Some(bytes) => line(name, &bytes.escape_ascii().to_string()),
+            None => {}
+        }
+    }
     line("kind", &letter.kind);
     line("reason", &letter.message);
     for (name, value) in
@@ -140,6 +147,10 @@ pub(super) struct Exported<'a> {
     stored_at: Option<String>,
     subject: &'a str,
     headers: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_subject_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_headers_base64: Option<String>,
     kind: &'a str,
     reason: &'a str,
     sqlstate: Option<&'a str>,
@@ -172,6 +183,8 @@ impl<'a> Exported<'a> {
             stored_at: stored_at(letter),
             subject: &letter.subject,
             headers: letter.headers.clone().and_then(|headers| RawValue::from_string(headers).ok()),
+            raw_subject_base64: letter.raw_subject.as_ref().map(|bytes| STANDARD.encode(bytes)),
+            raw_headers_base64: letter.raw_headers.as_ref().map(|bytes| STANDARD.encode(bytes)),
             kind: &letter.kind,
             reason: &letter.message,
             sqlstate: letter.sqlstate.as_deref(),

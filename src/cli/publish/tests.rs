@@ -54,7 +54,7 @@ async fn a_content_type_that_is_given_takes_the_place_of_ours_however_it_is_spel
     publish(&nats, "TYPED.a", "{\"n\":1}\n", &["--header", "content-type=text/x-json"]).await.unwrap();
     let headers = stream.get_raw_message(1).await.unwrap().headers;
     assert!(headers.get("Content-Type").is_none());
-    assert_eq!(headers.get("content-type").map(|value| value.as_str()), Some("text/x-json"));
+    assert_eq!(headers.get("content-type").map(HeaderValue::as_str), Some("text/x-json"));
 }
 
 #[tokio::test]

@@ -278,9 +278,9 @@ fn an_infinite_time_is_named_in_any_case() {
         [("Infinity", true), ("INFINITY", true), ("-Infinity", false), ("infinity", true)]
     {
         let payload = json(&format!("{value:?}"));
-        let time = int8(if expected { i64::MAX } else { i64::MIN });
+        let time = [int8(if expected { i64::MAX } else { i64::MIN })];
         for ty in [Type::Timestamptz, Type::Timestamp] {
-            assert_eq!(row(&mut decoder(ty, "", ""), &payload), [time.clone()], "{value}");
+            assert_eq!(row(&mut decoder(ty, "", ""), &payload), time, "{value}");
         }
         let date = if expected { i32::MAX } else { i32::MIN }.to_be_bytes().to_vec();
         assert_eq!(row(&mut decoder(Type::Date, "", ""), &payload), [Some(date)], "{value}");

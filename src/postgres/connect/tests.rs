@@ -429,6 +429,7 @@ async fn everything_here_works_through_a_transaction_pooler() {
                     stored_at_ns: 0,
                     subject: "frames".into(),
                     headers: None,
+                    raw: crate::dead_letter::Raw::default(),
                     payload: bytes::Bytes::new(),
                     kind: "malformed",
                     sqlstate: None,

@@ -3,11 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jetcopy::private::{Stop, Wire};
 use jetcopy::stored::{Seen, from};
-use jetcopy::unreadable::RAW_HEADERS;
 
 use super::{events_with, own_nats, resyncs, shared};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};
@@ -60,14 +57,14 @@ impl Raw {
 
 /// Sequence, raw headers and payload of each dead letter, all of which must be of this kind.
 async fn letters(world: &World) -> Vec<(u64, Option<Vec<u8>>, Vec<u8>)> {
-    let sql = "SELECT sequence, headers->$1->>0, payload, kind, message FROM jetcopy.dead_letters ORDER BY sequence";
-    let rows = world.database.query(sql, &[&RAW_HEADERS]).await.unwrap();
+    let sql =
+        "SELECT sequence, raw_headers, payload, kind, message FROM jetcopy.dead_letters ORDER BY sequence";
+    let rows = world.database.query(sql, &[]).await.unwrap();
     let letter = |row: &tokio_postgres::Row| {
         let (kind, message): (&str, &str) = (row.get(3), row.get(4));
         assert!(kind == "unreadable" && message.contains("the NATS client cannot read"), "{kind}: {message}");
-        let headers: Option<&str> = row.get(1);
         let sequence = u64::try_from(row.get::<_, i64>(0)).unwrap();
-        (sequence, headers.map(|text| STANDARD.decode(text).unwrap()), row.get(2))
+        (sequence, row.get(1), row.get(2))
     };
     rows.iter().map(letter).collect()
 }
