@@ -161,36 +161,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     let shard = escape_literal(&place.shard);
     let database = |action| move |source| Error::Database { action, source };
 
-    let look = format!(
-        "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
-           SELECT FROM pg_stat_activity WHERE application_name = owner), \
-           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), last_sequence \
-         FROM jetcopy.checkpoints WHERE shard = {shard}"
-    );
-    let rows = session.client.simple_query(&look).await.map_err(database("read"))?;
-    let before = if let Some(owner) = text(&rows, 0) {
-        owner
-    } else {
-        // Only where there is none: also with DO NOTHING the insert would wait for a transaction that moves the row,
-        // and a frozen daemon's never ends.
-        let create = format!(
-            "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
-             VALUES ({shard}, {}, {}, 0, 0) ON CONFLICT (shard) DO NOTHING",
-            escape_literal(&place.pipeline),
-            escape_literal(&place.stream),
-        );
-        session.client.simple_query(&create).await.map_err(database("create"))?;
-        String::new()
-    };
-    let checkpoint = text(&rows, 4).and_then(|text| text.parse().ok()).unwrap_or(0);
-    if let Some(since) = text(&rows, 2) {
-        let by = text(&rows, 3).unwrap_or_default();
-        return Err(Error::Paused { pipeline: place.pipeline.clone(), by, since, checkpoint });
-    }
-    if text(&rows, 1).as_deref() == Some("t") && before != owner {
-        return Err(Error::Held { owner: before, checkpoint });
-    }
-
+    let before = owner::look(session, place, owner).await?;
     let end_leftovers = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
          AND usename = current_user AND application_name <> '' AND application_name IN ({}, {})",
@@ -218,8 +189,11 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
         // The connection may be used for nothing else: the caller ends the generation on any error.
         Err(source) => return Err(Error::Database { action: "claim", source }),
     };
-    // No row: another daemon claimed the shard, or an operator paused it, between the look and the update.
-    let Some(epoch) = text(&rows, 0) else { return Err(Error::LostEpoch) };
+    let Some(epoch) = text(&rows, 0) else {
+        // Another daemon claimed the shard, or an operator paused it, between the look and the update: which, it says now.
+        owner::look(session, place, owner).await?;
+        return Err(Error::LostEpoch);
+    };
     let number = |column, name| match text(&rows, column) {
         Some(value) => value.parse::<i64>().map(Some).map_err(|_| Error::Unreadable { column: name }),
         None => Ok(None),

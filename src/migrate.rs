@@ -224,6 +224,9 @@ pub enum MigrateError {
     /// The store cannot lie where it is asked for.
     #[error(transparent)]
     Place(#[from] place::Error),
+    /// The history could not be read.
+    #[error("the history of migrations (jetcopy.schema_history) cannot be read")]
+    Unread(#[source] tokio_postgres::Error),
     /// The history could not be read or written.
     #[error(
         "the history of migrations (jetcopy.schema_history) cannot be read or written, and nothing was changed"
@@ -261,7 +264,7 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
         Ok(entries)
     }
     .await
-    .map_err(MigrateError::History);
+    .map_err(MigrateError::Unread);
     session.close().await;
     entries
 }

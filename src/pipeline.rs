@@ -214,8 +214,16 @@ impl Pipeline {
         for ((settings, before), after) in self.pipeline.tables.iter().zip(known.iter()).zip(tables) {
             let Some(Changes { added, gone, changed }) = Changes::between(before, after) else { continue };
             let (pipeline, table) = (self.place.pipeline.as_str(), settings.name.as_str());
-            let (added, changed) = (added.join(", "), changed.join(", "));
-            if gone.is_empty() {
+            let list = |names: Vec<String>| (!names.is_empty()).then(|| names.join(", "));
+            let beside = added.is_empty() && gone.is_empty() && changed.is_empty();
+            let (added, changed) = (list(added), list(changed));
+            if beside {
+                tracing::info!(
+                    pipeline,
+                    table,
+                    "the table was exchanged, or changed beside its columns, and was read anew"
+                );
+            } else if gone.is_empty() {
                 tracing::info!(pipeline, table, added, changed, "the table has changed and was read anew");
             } else {
                 let gone = gone.join(", ");

@@ -5,6 +5,7 @@ pub mod direct_compress;
 pub(crate) mod interval;
 pub mod introspect;
 pub mod path;
+pub mod privileges;
 pub mod sqlstate;
 pub mod timeline;
 pub mod tls;

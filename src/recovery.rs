@@ -3,9 +3,6 @@
 //! Guarantees: every failure has a decision, without a wildcard arm; what a person must mend is never retried in a
 //! tight loop, and what the next attempt may mend never waits for a person.
 
-use std::error::Error as StdError;
-use std::fmt::Write as _;
-
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
 
@@ -27,6 +24,10 @@ use crate::resync;
 use crate::stored;
 use crate::subscribe::{self, pull};
 use crate::write;
+
+mod words;
+
+pub use words::{chain, flood_remedy, reason};
 
 /// What helps where there is no JetStream.
 const ENABLE: &str = "enable JetStream on the NATS server and for the account of jetcopy's user";
@@ -448,17 +449,6 @@ fn of_write(error: &write::Error) -> Recovery {
     }
 }
 
-/// What ends the pause after a flood of dead letters.
-#[must_use]
-pub fn flood_remedy(pipeline: &str) -> String {
-    format!(
-        "look at `SELECT * FROM jetcopy.flood_samples`; mend the table (it goes on by itself once columns, \
-         constraints or triggers changed), or the mapping or the poison limits (then reload), or something else \
-         (then `jetcopy resume {pipeline}`); or let the next N messages become dead letters: \
-         `jetcopy dead-letters accept N --pipeline {pipeline}`"
-    )
-}
-
 fn of_copy(error: &CopyError) -> Recovery {
     let recovery = of_database(&error.source, error.step);
     // The server is there; what it writes to or asks for these rows is not.
@@ -479,21 +469,4 @@ fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
         Decision::PauseUnlessRow => Recovery::pause("table", sqlstate::remedy_for_rows(error)),
         Decision::Pause => Recovery::pause("database", sqlstate::remedy(error)),
     }
-}
-
-/// An error and all that caused it, in one line.
-#[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Transparent variants say the same as their source.
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ": {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -24,11 +24,12 @@ use crate::identity::{self, Agreement};
 use crate::leftover::Mark;
 use crate::loss::{self, Cause, Loss, StreamFacts, Thins, Verdict, compare};
 use crate::metrics::{PipelineMetrics, Resumes};
-use crate::milestones;
+use crate::milestones::{self, Milestone};
 use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::postgres::privileges;
 use crate::postgres::timeline::Newest;
 use crate::stored::{self, Seen};
 use crate::subscribe;
@@ -167,8 +168,9 @@ pub async fn resync(
     };
     metrics.recorded(&within(step_timeout, "read the tallies", recorded).await?);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
+    let used = settings.tables();
     for table in &pipeline.tables {
-        let found = introspect::introspect(&session.client, &table.name);
+        let found = introspect::introspect_beside(&session.client, &table.name, &used);
         let found = within(step_timeout, "read the target table", found).await?;
         found.fits(table)?;
         tables.push(found);
@@ -178,6 +180,10 @@ pub async fn resync(
         }
     }
     let decoder = Decoder::new(pipeline, &tables)?;
+    for (index, (table, found)) in pipeline.tables.iter().zip(&tables).enumerate() {
+        let allowed = privileges::require(&session.client, table, found, decoder.columns(index));
+        within(step_timeout, "ask for the rights to a table", allowed).await?;
+    }
 
     let nats = nats::Connection::open(&settings.nats, owner).await;
     metrics.nats_up.set(nats.is_ok().into());
@@ -286,19 +292,13 @@ impl Source<'_> {
             read.map_err(|source| checkpoint::Error::Database { action: "read the milestones of", source })
         };
         let milestones = within(step_timeout, "read the milestones", read).await?;
-        let facts = identity::facts(nats, stream, &claim, &milestones).await.map_err(Error::Compare)?;
-        let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
+        let (facts, verdict) = judge(nats, pipeline, stream, &claim, &milestones).await?;
         let claim = if claim.known_sequence == checkpoint::UNKNOWN && claim.stream_created_ns.is_some() {
             let know = checkpoint::know(session, place, &claim, facts.last_sequence);
             within(step_timeout, "note the stream's gaps", know).await?
         } else {
             claim
         };
-        let config = &stream.cached_info().config;
-        if superseded::thins(config) || superseded::skips(config, claim.last_timestamp_us.is_some()) {
-            facts.thins = Some(thinned(nats, pipeline, stream, &claim).await?);
-        }
-        let verdict = compare(&claim, &facts);
         metrics.resumes(match &verdict {
             Verdict::Lost(loss) => Some(Resumes::past(loss)),
             Verdict::Intact | Verdict::Moved(_) | Verdict::Fresh => None,
@@ -344,8 +344,26 @@ impl Source<'_> {
     }
 }
 
+/// Compares stream and checkpoint, which changes neither.
+pub(crate) async fn judge(
+    nats: &nats::Connection,
+    pipeline: &config::Pipeline,
+    stream: &Stream,
+    claim: &Claim,
+    milestones: &[Milestone],
+) -> Result<(StreamFacts, Verdict), Error> {
+    let facts = identity::facts(nats, stream, claim, milestones).await.map_err(Error::Compare)?;
+    let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
+    let config = &stream.cached_info().config;
+    if superseded::thins(config) || superseded::skips(config, claim.last_timestamp_us.is_some()) {
+        facts.thins = Some(thinned(nats, pipeline, stream, claim).await?);
+    }
+    let verdict = compare(claim, &facts);
+    Ok((facts, verdict))
+}
+
 /// What a stream that thins itself, or lacks sequences that it never held, has dropped after the checkpoint.
-pub(crate) async fn thinned(
+async fn thinned(
     nats: &nats::Connection,
     pipeline: &config::Pipeline,
     stream: &Stream,

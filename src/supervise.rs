@@ -24,7 +24,7 @@ use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
 use crate::pulse::Patience;
-use crate::recovery::{Action, Recovery, Server, chain, lost_connection, recovery};
+use crate::recovery::{Action, Recovery, Server, chain, lost_connection, reason, recovery};
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
 use crate::store::maintain;
@@ -324,11 +324,13 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         }
         waits_for = waits.then_some(recovery.cause);
         stays = recovery.stays();
-        if stays && !started_well(&failure) {
-            // What a start is refused for is mended once one is not.
-            on_trial = false;
-        }
-        let reason = chain(&failure);
+        // What a start is refused for is mended once one is not; what stopped one that ran, once it commits.
+        on_trial = match (&recovery.action, started_well(&failure)) {
+            (_, false) if stays => false,
+            (Action::Pause { .. }, true) => true,
+            _ => on_trial,
+        };
+        let reason = reason(&failure, &recovery);
         placement = match recovery.action {
             Action::Recreate => Placement::Recreate,
             _ => Placement::Reset,

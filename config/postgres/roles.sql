@@ -28,9 +28,10 @@ BEGIN
 END
 $$;
 
--- The daemon (`jetcopy run`, `jetcopy check`): adds rows, keeps its checkpoint, and can neither read the tables' rows nor
--- change or delete one.
+-- The daemon (`jetcopy run`, `jetcopy check`): adds rows, keeps its checkpoint, and can delete no row, nor read or change one but in
+-- the tables that keep the last state of something.
 GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_writer;
+GRANT SELECT ON jetcopy.schema_history TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.checkpoints TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.losses TO jetcopy_writer;
 GRANT SELECT, INSERT, DELETE ON jetcopy.milestones TO jetcopy_writer;
@@ -72,8 +73,11 @@ $$;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_reader;
 
 -- The store's tables, in the schema that `[store] schema` named, else in public. The daemon adds to those that are there, and to no
--- others. For each table of yours that a pipeline names:
+-- others; in those that `config/store.toml` fills with on_conflict = "update", rows are compared and changed, by way of a temporary
+-- table. For each table of yours that a pipeline names, the first of these; with on_conflict = "ignore" SELECT too, with "update"
+-- both:
 --   GRANT INSERT ON that_table TO jetcopy_writer;
+--   GRANT SELECT, UPDATE ON that_table TO jetcopy_writer;
 -- Earlier versions of this file granted INSERT on all tables of the schema. To take that back, and grant what is needed again:
 --   REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM jetcopy_writer;
 DO $$
@@ -93,16 +97,16 @@ BEGIN
     LOOP
         IF to_regclass(format('%I.%I', place, store_table)) IS NOT NULL THEN
             EXECUTE format('GRANT INSERT ON %I.%I TO jetcopy_writer', place, store_table);
+            IF store_table IN ('websdrs', 'time_series_metadata', 'projects', 'files') THEN
+                EXECUTE format('GRANT SELECT, UPDATE ON %I.%I TO jetcopy_writer', place, store_table);
+            END IF;
         END IF;
     END LOOP;
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO jetcopy_writer', current_database());
 END
 $$;
 
 -- `db-backup` reads everything, tables of other schemas and of TimescaleDB's catalog too.
 GRANT pg_read_all_data TO jetcopy_backup;
-
--- A table with on_conflict = "update" or "ignore" needs more of the daemon: its rows are compared, by way of a temporary one.
---   GRANT SELECT, UPDATE ON that_table TO jetcopy_writer;
---   GRANT TEMPORARY ON DATABASE metadata TO jetcopy_writer;
 
 RESET search_path;

@@ -1,6 +1,11 @@
-//! The name of whoever owns a shard.
+//! Whoever owns a shard: their name, and who does now.
 //!
-//! Guarantees: it fits an application name whole, and no two shards share one.
+//! Guarantees: the name fits an application name whole, and no two shards share one.
+
+use postgres_protocol::escape::escape_literal;
+
+use super::{Error, Place, text};
+use crate::postgres::connect::Session;
 
 /// Hexadecimal digits of the hash that tells shards apart whose names are cut short: a chance in four billion that two of them
 /// are taken for one.
@@ -22,6 +27,43 @@ pub fn owner_name(shard: &str, instance: &str) -> String {
     }
     let kept: String = shard.chars().filter(char::is_ascii).take(room - HASH_DIGITS - 1).collect();
     format!("jetcopy/{kept}~{:0HASH_DIGITS$x}/{instance}", hash(shard))
+}
+
+/// Who had the shard before, empty where nobody did; an error where an operator paused it or another daemon holds it.
+/// A checkpoint that does not exist yet is created at sequence 0 without a stream.
+pub(super) async fn look(session: &Session, place: &Place, owner: &str) -> Result<String, Error> {
+    let shard = escape_literal(&place.shard);
+    let database = |action| move |source| Error::Database { action, source };
+    let look = format!(
+        "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
+           SELECT FROM pg_stat_activity WHERE application_name = owner), \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), last_sequence \
+         FROM jetcopy.checkpoints WHERE shard = {shard}"
+    );
+    let rows = session.client.simple_query(&look).await.map_err(database("read"))?;
+    let before = if let Some(owner) = text(&rows, 0) {
+        owner
+    } else {
+        // Only where there is none: also with DO NOTHING the insert would wait for a transaction that moves the row,
+        // and a frozen daemon's never ends.
+        let create = format!(
+            "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
+             VALUES ({shard}, {}, {}, 0, 0) ON CONFLICT (shard) DO NOTHING",
+            escape_literal(&place.pipeline),
+            escape_literal(&place.stream),
+        );
+        session.client.simple_query(&create).await.map_err(database("create"))?;
+        String::new()
+    };
+    let checkpoint = text(&rows, 4).and_then(|text| text.parse().ok()).unwrap_or(0);
+    if let Some(since) = text(&rows, 2) {
+        let by = text(&rows, 3).unwrap_or_default();
+        return Err(Error::Paused { pipeline: place.pipeline.clone(), by, since, checkpoint });
+    }
+    if text(&rows, 1).as_deref() == Some("t") && before != owner {
+        return Err(Error::Held { owner: before, checkpoint });
+    }
+    Ok(before)
 }
 
 /// FNV-1a: of names, which nobody forges. It is the same in every version, so that a daemon finds the sessions that the one

@@ -16,6 +16,7 @@ mod database;
 mod horizon;
 mod jetstream;
 mod partitions;
+mod position;
 mod report;
 
 /// How the servers know the sessions of a check.
@@ -38,8 +39,17 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let mut report = Report::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
     secrets(config, &mut report);
-    let horizons = jetstream::look(config, &mut report).await;
-    database::look(config, &horizons, &mut report).await;
+    let jetstream::Found { connection, horizons } = jetstream::look(config, &mut report).await;
+    let session = database::look(config, &horizons, &mut report).await;
+    if let (Some(session), Some(connection)) = (&session, &connection) {
+        let found = config.pipelines.iter().filter(|pipeline| horizons.contains_key(&pipeline.name));
+        for pipeline in found {
+            position::look(session, connection, pipeline, &mut report).await;
+        }
+    }
+    if let Some(session) = session {
+        session.close().await;
+    }
     api::look(config, &mut report).await;
     let mut out = io::stdout().lock();
     let text =

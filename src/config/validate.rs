@@ -60,6 +60,11 @@ impl Config {
         found.0
     }
 
+    /// The tables of all pipelines, as configured.
+    pub(crate) fn tables(&self) -> Vec<&str> {
+        self.pipelines.iter().flat_map(|pipeline| &pipeline.tables).map(|table| table.name.as_str()).collect()
+    }
+
     /// Refuses settings without a pipeline, for the commands that need one.
     pub fn require_pipelines(&self) -> Result<(), ConfigError> {
         if !self.pipelines.is_empty() {

@@ -11,13 +11,11 @@ use super::rewind::{Doubled, doubled, stream};
 use super::{claim, rewind, rows, text};
 use crate::audit::contents::Contents;
 use crate::config::{Config, Pipeline};
-use crate::identity;
-use crate::loss::{Cause, Loss, StreamFacts, Verdict, compare};
+use crate::loss::{Cause, Loss, Verdict};
 use crate::milestones;
 use crate::nats;
 use crate::postgres::connect::Session;
 use crate::resync;
-use crate::superseded;
 
 /// How the servers know the sessions.
 pub(crate) const CLIENT_NAME: &str = "jetcopy accept-loss";
@@ -77,12 +75,9 @@ pub enum Error {
     /// The milestones cannot be read.
     #[error("cannot read jetcopy.milestones; is the schema migrated?")]
     Milestones(#[source] tokio_postgres::Error),
-    /// The stream's messages cannot be compared with what was committed.
-    #[error("cannot compare the stream's messages with what was committed")]
-    Compare(#[source] crate::stored::Error),
-    /// What the stream dropped behind its front cannot be found out.
-    #[error("cannot see what the stream has dropped by itself")]
-    Thins(#[source] Box<resync::Error>),
+    /// Stream and checkpoint cannot be compared.
+    #[error(transparent)]
+    Judge(Box<resync::Error>),
     /// The sequence is none that the stream could be read from.
     #[error("the stream holds sequences {first} to {last}: --after takes {} to {last}", .first.saturating_sub(1))]
     Outside {
@@ -134,13 +129,9 @@ pub async fn plan(
     let milestones = milestones::read(&session.client, &shard).await.map_err(Error::Milestones)?;
     let nats = nats::Connection::open(&config.nats, CLIENT_NAME).await.map_err(rewind::Error::from)?;
     let stream = stream(nats.client.clone(), pipeline).await?;
-    let facts = identity::facts(&nats, &stream, &claim, &milestones).await.map_err(Error::Compare)?;
-    let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
-    if superseded::thins(&stream.cached_info().config) {
-        let thins = resync::thinned(&nats, pipeline, &stream, &claim).await;
-        facts.thins = Some(thins.map_err(|error| Error::Thins(Box::new(error)))?);
-    }
-    let Verdict::Lost(loss) = compare(&claim, &facts) else {
+    let judged = resync::judge(&nats, pipeline, &stream, &claim, &milestones).await;
+    let (facts, verdict) = judged.map_err(|error| Error::Judge(Box::new(error)))?;
+    let Verdict::Lost(loss) = verdict else {
         return if after.is_some() { Err(Error::Intact(pipeline.name.clone())) } else { Ok(None) };
     };
     let (first, last) = (facts.first_sequence, facts.last_sequence);

@@ -222,11 +222,16 @@ const TIME_DIMENSION: &str = "SELECT d.column_name::text
 
 /// Looks at table `name`, schema-qualified and quoted where needed.
 pub async fn introspect(client: &Client, name: &str) -> Result<Table, IntrospectError> {
+    introspect_beside(client, name, &[]).await
+}
+
+/// The same; where there is no such table, none of those in `used` was meant.
+pub async fn introspect_beside(client: &Client, name: &str, used: &[&str]) -> Result<Table, IntrospectError> {
     let failed = |source| IntrospectError::Query { name: name.to_owned(), source };
     let shape = shape(client, name).await.map_err(failed)?;
     let resolved = client.query_typed_opt(RESOLVE, &[(&name, WireType::TEXT)]).await.map_err(failed)?;
     let Some(row) = resolved else {
-        let remedy = nearest::remedy(client, name).await.map_err(failed)?;
+        let remedy = nearest::remedy(client, name, used).await.map_err(failed)?;
         return Err(IntrospectError::Missing { name: name.to_owned(), remedy });
     };
     let relation = relation(&row).map_err(failed)?;

@@ -408,7 +408,9 @@ pub fn remedy(error: &Error) -> String {
         }
         "42883" => "run `jetcopy migrate`: the database lacks a function of this version",
         "42703" => "add the column to the table, or take it out of the mapping",
-        "42501" => "grant the role INSERT on the target tables, and ALL on the tables of schema jetcopy",
+        "42501" => {
+            "give the role the right that it lacks: `jetcopy check` names it with its GRANT, config/postgres/roles.sql has all"
+        }
         "3F000" => "create the schema; `jetcopy migrate` creates schema jetcopy",
         "3D000" => "create the database, or correct its name in [postgres] url",
         "28P01" => "correct the password (password_file) of the role in [postgres] url",

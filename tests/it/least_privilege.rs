@@ -7,8 +7,9 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use jetcopy::config;
 use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
 use jetcopy::store::groups::Group;
+use serde_json::json;
 
-use crate::support::{Daemon, World, eventually};
+use crate::support::{Daemon, EVENTS, TABLE, World, event, eventually};
 
 /// Secrets that look like nothing else.
 const NATS_PASSWORD: &str = "nats-pass-7Hq2";
@@ -303,12 +304,14 @@ async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_
             count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'SELECT, UPDATE, DELETE, TRUNCATE')),
             count(*) FILTER (WHERE has_table_privilege('jetcopy_operator', c.oid, 'SELECT')),
             count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'SELECT')),
-            count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER'))
         FROM pg_class c WHERE relnamespace = to_regnamespace(quote_ident($1))::oid AND relkind IN ('r', 'p') AND NOT relispartition
             AND relname !~ '_(daily|hourly|per_minute|1m|1h|1d)$'";
     let row = admin.query_one(rights, &[&schema]).await.unwrap();
-    let found: Vec<i64> = (0..6).map(|column| row.get(column)).collect();
-    assert_eq!(found, [9, 9, 0, 9, 9, 0]);
+    let found: Vec<i64> = (0..7).map(|column| row.get(column)).collect();
+    // Four keep the last state of something, which is compared and changed.
+    assert_eq!(found, [9, 9, 4, 9, 9, 0, 0]);
     // What lies beside it in public is nobody's more than before.
     admin.batch_execute("CREATE TABLE own (a int)").await.unwrap();
     let own = "SELECT has_table_privilege('jetcopy_writer', 'own', 'INSERT')";
@@ -321,4 +324,161 @@ async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_
     writer.batch_execute(row).await.unwrap();
     let reader = connect(&url.replace("jetcopy@", "reader@")).await.unwrap();
     assert_eq!(reader.query("SELECT * FROM jetcopy.latest_frames('a')", &[]).await.unwrap().len(), 1);
+}
+
+/// The shipped configuration of the store for these servers, its tables in `schema` where that is named.
+fn shipped_store(nats: &PrivateNats, url: &str, schema: Option<&str>) -> String {
+    let mut text = shipped("config/store.toml")
+        .replace("nats://127.0.0.1:4222", &nats.url())
+        .replace("postgres://jetcopy@127.0.0.1:5432/metadata", url);
+    if let Some(schema) = schema {
+        let table = "[[pipeline.table]]\nname = \"";
+        text = text.replace(table, &format!("{table}{schema}."));
+        text = text.replace("[store]\n", &format!("[store]\nschema = \"{schema}\"\n"));
+    }
+    text + "\n[http]\nlisten = \"127.0.0.1:0\"\n"
+}
+
+/// Messages that fill each table of the shipped configuration, and change what those keep that have a key.
+fn one_for_each_table() -> Vec<(&'static str, serde_json::Value)> {
+    let now = jiff::Timestamp::now().as_microsecond();
+    let mut messages = vec![
+        (
+            "frames.cam-1",
+            json!({"timestamp": now, "frame_id": 1, "detections": [{"label": "person", "confidence": 0.5,
+            "box": [1.0, 2.0, 3.0, 4.0]}]}),
+        ),
+        (
+            "measurements.task-1.one",
+            json!({"timestamp_utc": now, "websdr_id": "rx-1", "frequency_mhz": 7.1,
+            "sample_rate_khz": 12.0, "samples_count": 144_000, "snr_db": 1.0, "frequency_offset_hz": -0.5,
+            "power_dbm": -73.25, "s3_path": "s3://iq/1.wav"}),
+        ),
+        ("series.room.row", json!({"timestamp": now, "temperature": 21.5})),
+        ("registry.operations", json!({"timestamp": now, "operation": "create_project"})),
+    ];
+    for later in 0..2 {
+        let at = now + later;
+        messages.push((
+            "measurements.receivers",
+            json!({"id": "rx-1", "name": later.to_string(), "updated_at": at}),
+        ));
+        messages.push(("series.room.metadata", json!({"name": later.to_string()})));
+        messages.push(("registry.projects", json!({"id": "p", "name": later.to_string(), "updated_at": at})));
+        messages.push((
+            "registry.files",
+            json!({"project_id": "p", "path": "f", "name": later.to_string(),
+            "updated_at": at}),
+        ));
+    }
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_pipelines_are_checked_and_fill_every_table_with_the_shipped_roles_as_they_are() {
+    for schema in [None, Some("telemetry")] {
+        let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
+        let postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+        let store = config::Store { schema: schema.map(str::to_owned), ..Default::default() };
+        let (admin, url) = database_with(&postgres, store).await;
+        let room = "SELECT jetcopy.add_partition(relation, (now() AT TIME ZONE 'UTC')::date + day)
+            FROM jetcopy.partitioned_tables, generate_series(0, 7) day";
+        admin.batch_execute(room).await.unwrap();
+        let text = shipped_store(&nats, &url, schema);
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("store.toml");
+        std::fs::write(&config, &text).unwrap();
+        let jetstream = async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+        for name in ["frames", "measurements", "series", "registry"] {
+            let subjects = vec![format!("{name}.>")];
+            let stream = async_nats::jetstream::stream::Config {
+                name: name.to_uppercase(),
+                subjects,
+                ..Default::default()
+            };
+            jetstream.create_stream(stream).await.unwrap();
+        }
+        let check = || {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+            let output = command.arg("check").arg("--config").arg(&config).output().unwrap();
+            (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        };
+        let (well, said) = check();
+        assert!(well && said.contains("\nno errors, "), "{schema:?}: {said}");
+        let daemon = Daemon::start(&config);
+        for (subject, body) in one_for_each_table() {
+            let body = rmp_serde::to_vec_named(&body).unwrap();
+            jetstream.publish(subject, body.into()).await.unwrap().await.unwrap();
+        }
+        let tables: Vec<&str> = text
+            .split("[[pipeline.table]]\nname = \"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
+        assert!(tables.len() >= 9, "{tables:?}");
+        for table in tables {
+            let filled = format!("SELECT count(*) > 0 FROM {table}");
+            eventually(&format!("a row of {table}"), async || {
+                assert!(daemon.is_running());
+                admin.query_one(&filled, &[]).await.unwrap().get(0)
+            })
+            .await;
+        }
+        let place = schema.unwrap_or("public");
+        for table in ["websdrs", "time_series_metadata", "projects", "files"] {
+            let changed = format!("SELECT count(*) = 1 AND min(name) = '1' FROM {place}.{table}");
+            eventually(&format!("the newest row of {table}"), async || {
+                admin.query_one(&changed, &[]).await.unwrap().get(0)
+            })
+            .await;
+        }
+        let letters = admin.query_one("SELECT count(*) FROM jetcopy.dead_letters", &[]).await.unwrap();
+        assert_eq!(letters.get::<_, i64>(0), 0);
+
+        // Without the right, check says what to grant, and nothing of changes.
+        admin.batch_execute("REVOKE SELECT ON jetcopy.schema_history FROM jetcopy_writer").await.unwrap();
+        let (well, said) = check();
+        assert!(!well && said.contains("SELECT ON jetcopy.schema_history TO"), "{said}");
+        assert!(!said.contains("nothing was changed"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_pauses_before_a_row_is_due_and_the_grant_that_is_named_ends_it() {
+    let mut world = World::new().await;
+    let name = world.own_url.rsplit('/').next().unwrap().to_owned();
+    let role = format!("right_{name}");
+    let setup = format!(
+        "{TABLE}; CREATE TABLE others (id bigint PRIMARY KEY, note text); CREATE ROLE {role} LOGIN;
+         GRANT USAGE ON SCHEMA jetcopy TO {role}; GRANT INSERT ON events, others TO {role};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA jetcopy TO {role}"
+    );
+    world.database.batch_execute(&setup).await.unwrap();
+    world.database_url = world.own_url.replace("postgres@", &format!("{role}@"));
+    let others = "[[pipeline.table]]\nname = \"others\"\nwhen = { subject = \"STREAM.others\" }\non_conflict = \"update\"\nkey = [\"id\"]\n";
+    let config = world.config(&format!("{EVENTS}{others}"));
+    let daemon = Daemon::start(&config);
+    world.publish("a", [event(1)]).await;
+    daemon.says("pipeline is paused").await;
+    let status = daemon.status();
+    assert_eq!(status["state"], "paused", "{status}");
+    let grants = [
+        "GRANT SELECT ON public.others TO the role in postgres.url",
+        "GRANT UPDATE ON public.others TO the role in postgres.url",
+    ];
+    assert_eq!(status["remedy"], grants.join("; "));
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains("table others: no SELECT privilege") && !reason.contains("GRANT"), "{reason}");
+    let said = world.run(&config, &["check"]).await.out;
+    for grant in grants {
+        assert!(said.contains(grant), "{said}");
+        world.database.batch_execute(&grant.replace("the role in postgres.url", &role)).await.unwrap();
+    }
+    world.publish("others", [event(2)]).await;
+    world.drained("events", &daemon).await;
+    assert_eq!(daemon.log().matches("pipeline is running").count(), 1, "{}", daemon.log());
+    assert_eq!(
+        world.count("SELECT count(*) FROM events").await + world.count("SELECT count(*) FROM others").await,
+        3
+    );
 }

@@ -104,3 +104,28 @@ async fn a_writer_that_froze_loses_the_shard_after_its_lease_and_writes_nothing_
     assert_eq!(times(&writer, "pipeline waits"), 1, "{}", writer.log());
     world.judge(&waiter, load).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_that_ask_for_a_free_shard_at_once_are_one_that_runs_and_one_that_waits() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let config = world.config(EVENTS);
+    let free = format!(
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) VALUES ('events', 'events', '{}', 0, 0)",
+        world.stream
+    );
+    world.database.batch_execute(&free).await.unwrap();
+    // Both have looked, and found it free, when either can take it.
+    let holder = jetcopy::private::connect(&world.own_url).await.unwrap();
+    holder.batch_execute("BEGIN; SELECT FROM jetcopy.checkpoints FOR UPDATE").await.unwrap();
+    let daemons = [Daemon::start(&config), Daemon::start(&config)];
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("both to wait for the row", || async { world.count(waiting).await == 2 }).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    for word in ["pipeline is running", "pipeline waits"] {
+        eventually(word, || async { daemons.iter().any(|daemon| daemon.log().contains(word)) }).await;
+    }
+    for daemon in &daemons {
+        assert!(!daemon.log().contains("another writer"), "{}", daemon.log());
+    }
+}

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error};
 
 use super::CLIENT_NAME;
 use super::report::Report;
 use super::{horizon, partitions};
-use crate::config::{Config, OnConflict, Pipeline, Table};
+use crate::config::{Config, Pipeline};
 use crate::decode::Decoder;
 use crate::exposure::{self, Exposure};
-use crate::migrate::{self, State};
-use crate::postgres::connect::{self, ConnectError};
+use crate::migrate::{self, MigrateError, State};
+use crate::postgres::connect::{self, ConnectError, Session};
 use crate::postgres::direct_compress;
-use crate::postgres::introspect::{self, IntrospectError, introspect};
+use crate::postgres::introspect::{self, IntrospectError, introspect_beside};
+use crate::postgres::privileges::{self, Missing, grant};
 use crate::recovery::chain;
 
 mod update;
@@ -43,15 +45,25 @@ const OWN_PRIVILEGES: [(&str, &str); 13] = [
 /// Place of what concerns the database as a whole.
 const DATABASE: &str = "database";
 
-/// Looks at the database and at every table that a pipeline names.
-pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>, report: &mut Report) {
+/// Looks at the database and at every table that a pipeline names; a session where its schema is this version's.
+pub(super) async fn look(
+    config: &Config,
+    horizons: &BTreeMap<String, Duration>,
+    report: &mut Report,
+) -> Option<Session> {
     let session = match connect::connect(&config.postgres, CLIENT_NAME).await {
         Ok(session) => session,
-        Err(error) => return unreachable(&error, report),
+        Err(error) => {
+            unreachable(&error, report);
+            return None;
+        }
     };
     let facts = match Facts::read(&session.client).await {
         Ok(facts) => facts,
-        Err(error) => return report.failure(DATABASE, &error),
+        Err(error) => {
+            report.failure(DATABASE, &error);
+            return None;
+        }
     };
     facts.judge(session.host(), report);
     if let Some(Exposure { text, remedy, .. }) = exposure::of_database(&session) {
@@ -59,16 +71,21 @@ pub(super) async fn look(config: &Config, horizons: &BTreeMap<String, Duration>,
     }
     pooler(config, &facts, report).await;
     path::judge(&session.client, report).await;
-    if migrations(config, report).await {
+    let migrated = migrations(config, report).await;
+    if migrated {
         own_tables(&session.client, report).await;
         partitions::of_database(&session.client, config, report).await;
     }
     for pipeline in &config.pipelines {
         // Of a stream that was not found nothing is replayed.
         let horizon = horizons.get(&pipeline.name).copied().unwrap_or_default();
-        look_at_pipeline(&session.client, pipeline, horizon, &facts, report).await;
+        look_at_pipeline(&session.client, config, pipeline, horizon, &facts, report).await;
+    }
+    if migrated {
+        return Some(session);
     }
     session.close().await;
+    None
 }
 
 fn unreachable(error: &ConnectError, report: &mut Report) {
@@ -80,8 +97,15 @@ fn unreachable(error: &ConnectError, report: &mut Report) {
         ConnectError::Superseded { .. } | ConnectError::NotWritable { .. } => {
             report.error(DATABASE, chain(error), "name the primary in postgres.url, or promote a standby");
         }
-        ConnectError::Unreachable { .. } => {
-            report.error(DATABASE, chain(error), "start the server, or correct postgres.url");
+        ConnectError::Unreachable { source, .. } => {
+            let refuses = |error: &tokio_postgres::Error| error.as_db_error().is_some();
+            let remedy = match source.downcast_ref().is_some_and(refuses) {
+                true => {
+                    "the address answers: mend what the server says, or the pooler before it, whose log says more"
+                }
+                false => "start the server, or correct postgres.url",
+            };
+            report.error(DATABASE, chain(error), remedy);
         }
     }
 }
@@ -93,7 +117,6 @@ struct Facts {
     read_only: bool,
     encoding: String,
     timescaledb: Option<String>,
-    may_create_temporary: bool,
     backend: i32,
 }
 
@@ -102,7 +125,7 @@ impl Facts {
         let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int, \
                    current_setting('transaction_read_only')::bool, getdatabaseencoding()::text, \
                    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), \
-                   has_database_privilege(current_database()::text, 'TEMP'), pg_backend_pid()";
+                   pg_backend_pid()";
         let row = client.query_typed_one(sql, &[]).await?;
         Ok(Self {
             version: row.try_get(0)?,
@@ -110,8 +133,7 @@ impl Facts {
             read_only: row.try_get(2)?,
             encoding: row.try_get(3)?,
             timescaledb: row.try_get(4)?,
-            may_create_temporary: row.try_get(5)?,
-            backend: row.try_get(6)?,
+            backend: row.try_get(5)?,
         })
     }
 
@@ -162,9 +184,10 @@ async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
     match Facts::read(&second.client).await {
         Ok(second) if second.backend == facts.backend => report.warn(
             DATABASE,
-            "a pooler in transaction mode lies between: it works, but temporary tables are made anew for each merge, \
-             and a transaction left open by a lost connection ends when the pooler notices",
-            "connect to the server itself, or to a pool in session mode",
+            "a pooler in transaction mode lies between: one daemon works, with temporary tables made anew for each merge and a \
+             transaction of a lost connection left open until the pooler notices; two daemons behind one such pooler take the \
+             pipelines from each other, again and again",
+            "connect to the server itself, or to a pool in session mode, or let each of two daemons have a pooler of its own",
         ),
         Ok(_) => {}
         Err(error) => report.failure(DATABASE, &error),
@@ -183,6 +206,15 @@ async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
 async fn migrations(config: &Config, report: &mut Report) -> bool {
     let entries = match migrate::status(&config.postgres).await {
         Ok(entries) => entries,
+        Err(MigrateError::Unread(error)) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            report.error(
+                "schema jetcopy",
+                chain(&MigrateError::Unread(error)),
+                "GRANT USAGE ON SCHEMA jetcopy and SELECT ON jetcopy.schema_history TO the role in postgres.url, as \
+                 config/postgres/roles.sql does",
+            );
+            return false;
+        }
         Err(error) => {
             report.failure("schema jetcopy", &error);
             return false;
@@ -231,20 +263,18 @@ async fn own_tables(client: &Client, report: &mut Report) {
     }
 }
 
-fn grant(privilege: &str, table: &str) -> String {
-    format!("GRANT {privilege} ON {table} TO the role in postgres.url")
-}
-
 async fn look_at_pipeline(
     client: &Client,
+    config: &Config,
     pipeline: &Pipeline,
     horizon: Duration,
     facts: &Facts,
     report: &mut Report,
 ) {
     let mut found = Vec::new();
+    let used = config.tables();
     for table in &pipeline.tables {
-        match introspect(client, &table.name).await {
+        match introspect_beside(client, &table.name, &used).await {
             Ok(introspected) => {
                 if let Err(error) = introspected.fits(table) {
                     unusable(&place(pipeline, &table.name), &error, report);
@@ -270,8 +300,10 @@ async fn look_at_pipeline(
         let place = place(pipeline, &table.name);
         arbiters::judge(client, &place, table, found, report).await;
         update::judge(&place, table, found, (&decoder, index), report);
-        match Privileges::read(client, table, found, decoder.columns(index)).await {
-            Ok(privileges) => privileges.judge(&place, table, found, facts, report),
+        match privileges::missing(client, table, found, decoder.columns(index)).await {
+            Ok(missing) => missing.into_iter().for_each(|Missing { problem, remedy }| {
+                report.error(&place, problem, remedy);
+            }),
             Err(error) => report.failure(&place, &error),
         }
         describe(client, &place, found, facts, report).await;
@@ -324,67 +356,6 @@ fn unusable(place: &str, error: &IntrospectError, report: &mut Report) {
         IntrospectError::Missing { remedy, .. } => report.error(place, "it does not exist", remedy),
         IntrospectError::Unusable { problem, remedy, .. } => report.error(place, problem, remedy),
         IntrospectError::Query { .. } => report.failure(place, error),
-    }
-}
-
-/// What the role may do with a table.
-struct Privileges {
-    insert: bool,
-    select: bool,
-    update: bool,
-}
-
-impl Privileges {
-    async fn read(
-        client: &Client,
-        settings: &Table,
-        table: &introspect::Table,
-        columns: &[String],
-    ) -> Result<Self, Error> {
-        // A right to the columns that are written or read will do; the key is never changed.
-        let held = |privilege: &str, columns: &str| {
-            format!(
-                "has_table_privilege(t, '{privilege}') OR coalesce((SELECT bool_and(has_column_privilege(t, c, \
-                 '{privilege}')) FROM pg_catalog.unnest({columns}) c), false)"
-            )
-        };
-        let sql = format!(
-            "SELECT {}, {}, {} FROM (SELECT to_regclass($1)::oid) AS x (t)",
-            held("INSERT", "$2"),
-            held("SELECT", "$2"),
-            held("UPDATE", "$3"),
-        );
-        let updated: Vec<&String> = columns.iter().filter(|column| !settings.key.contains(column)).collect();
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
-            [(&table.qualified, Type::TEXT), (&columns, Type::TEXT_ARRAY), (&updated, Type::TEXT_ARRAY)];
-        let row: Row = client.query_typed_one(&sql, &parameters).await?;
-        Ok(Self { insert: row.try_get(0)?, select: row.try_get(1)?, update: row.try_get(2)? })
-    }
-
-    fn judge(
-        &self,
-        place: &str,
-        table: &Table,
-        found: &introspect::Table,
-        facts: &Facts,
-        report: &mut Report,
-    ) {
-        let merges = table.on_conflict != OnConflict::Error;
-        let updates = table.on_conflict == OnConflict::Update;
-        for (privilege, held, needed) in
-            [("INSERT", self.insert, true), ("SELECT", self.select, merges), ("UPDATE", self.update, updates)]
-        {
-            if needed && !held {
-                report.error(place, format!("no {privilege} privilege"), grant(privilege, &found.qualified));
-            }
-        }
-        if merges && !facts.may_create_temporary {
-            report.error(
-                place,
-                "on_conflict needs temporary tables, and the role may not create any",
-                "GRANT TEMPORARY ON the database TO the role in postgres.url",
-            );
-        }
     }
 }
 

@@ -36,14 +36,23 @@ const LITTLE_HEADROOM: u64 = 10;
 /// Place of what concerns the server as a whole.
 const NATS: &str = "nats";
 
-/// Looks at the server and at every stream that a pipeline names; how old its messages can be, by the pipeline's name.
-pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<String, Duration> {
+/// What was found, for what is compared with it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The connection, where there is one.
+    pub(super) connection: Option<Connection>,
+    /// How old the messages of a stream that was found can be, by the pipeline's name.
+    pub(super) horizons: BTreeMap<String, Duration>,
+}
+
+/// Looks at the server and at every stream that a pipeline names.
+pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
     let mut horizons = BTreeMap::new();
     let connection = match Connection::open(&config.nats, CLIENT_NAME).await {
         Ok(connection) => connection,
         Err(error @ ConnectError::File { .. }) => {
             report.error(NATS, chain(&error), "correct the path, or let jetcopy's user read the file");
-            return horizons;
+            return Found::default();
         }
         Err(error @ ConnectError::Certificate { .. }) => {
             report.error(
@@ -51,7 +60,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
                 chain(&error),
                 "let nats.tls.ca_file hold the authority of the server's certificate, and nats.url a name that is in it",
             );
-            return horizons;
+            return Found::default();
         }
         Err(error @ ConnectError::Connect { .. }) => {
             report.error(
@@ -59,10 +68,10 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
                 chain(&error),
                 "start the server, or correct the addresses and the credentials in [nats]",
             );
-            return horizons;
+            return Found::default();
         }
     };
-    let client = connection.client;
+    let client = connection.client.clone();
     let server = client.server_info();
     report.ok(NATS, format!("NATS server {} at {}:{}", server.version, server.host, server.port));
     if let Some(Exposure { text, remedy, .. }) = exposure::of_nats(&server, &config.nats) {
@@ -99,7 +108,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> BTreeMap<Strin
             Err(error) => no_stream(&place, config, pipeline, &error, server.jetstream, report),
         }
     }
-    horizons
+    Found { connection: Some(connection), horizons }
 }
 
 fn no_stream(

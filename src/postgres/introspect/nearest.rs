@@ -1,6 +1,7 @@
 //! Which table was meant by a name that stands for none.
 //!
-//! It guesses: the nearest name over all schemas, whatever the case, with the quotes that it needs.
+//! It guesses: the nearest name over all schemas, whatever the case, with the quotes that it needs. A table that the
+//! configuration names already was not meant.
 
 use tokio_postgres::{Client, Error};
 
@@ -18,11 +19,20 @@ const TABLES: &str =
     LIMIT 10000";
 
 /// What would mend that there is no table `name`.
-pub(super) async fn remedy(client: &Client, name: &str) -> Result<String, Error> {
+pub(super) async fn remedy(client: &Client, name: &str, used: &[&str]) -> Result<String, Error> {
     let (schema, table) = parts(name);
+    let used: Vec<_> = used.iter().map(|name| parts(name)).collect();
     let mut best: Option<(f64, String)> = None;
     for row in client.query_typed(TABLES, &[]).await? {
         let (known_schema, known): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let visible: bool = row.try_get(4)?;
+        let is_used = used.iter().any(|(schema, table)| {
+            let there = schema.as_ref().map_or(visible, |schema| *schema == known_schema.to_lowercase());
+            there && *table == known.to_lowercase()
+        });
+        if is_used {
+            continue;
+        }
         let mut likeness = strsim::jaro_winkler(&table, &known.to_lowercase());
         if let Some(schema) = &schema {
             // Of two tables of one name, the one in the schema that was named.
@@ -30,7 +40,6 @@ pub(super) async fn remedy(client: &Client, name: &str) -> Result<String, Error>
         }
         if likeness >= ALIKE && best.as_ref().is_none_or(|(other, _)| likeness > *other) {
             let (quoted_schema, quoted): (&str, &str) = (row.try_get(2)?, row.try_get(3)?);
-            let visible: bool = row.try_get(4)?;
             let plain = visible && schema.is_none();
             best =
                 Some((likeness, if plain { quoted.to_owned() } else { format!("{quoted_schema}.{quoted}") }));

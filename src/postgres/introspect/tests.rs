@@ -191,6 +191,23 @@ async fn what_is_no_table_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_table_that_the_configuration_uses_already_is_not_the_one_that_was_meant() {
+    let (_server, client) =
+        with("CREATE SCHEMA telemetry; CREATE TABLE telemetry.readings (a int); CREATE TABLE t4 (a int)")
+            .await;
+    for (name, used, says) in [
+        ("t4b", &["t4b"][..], "did you mean t4?"),
+        ("t4b", &["t4b", "t4"], "create the table"),
+        ("t4b", &["t4b", "public.T4"], "create the table"),
+        ("reading", &["readings"], "did you mean telemetry.readings?"),
+        ("reading", &["telemetry.readings"], "create the table"),
+    ] {
+        let error = introspect_beside(&client, name, used).await.unwrap_err().to_string();
+        assert!(error.contains(says), "{name} beside {used:?}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn only_keys_that_on_conflict_can_name_are_listed_the_primary_key_first() {
     let (_server, client) = with(
         "CREATE TABLE t (a int, b int, c int, d int, e int UNIQUE DEFERRABLE, PRIMARY KEY (b, a));

@@ -146,6 +146,85 @@ async fn a_stream_restored_from_an_older_snapshot_was_rolled_back_to_its_end() {
     }
 }
 
+/// What happens to a stream while no daemon runs.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Purged,
+    RestoredShorter,
+    RestoredAndGrown,
+    Recreated,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_in_the_same_words_what_run_would_halt_at_and_changes_nothing() {
+    for (fate, words) in [
+        (Fate::Purged, "the stream dropped sequences 301 to 320 before they were committed"),
+        (
+            Fate::RestoredShorter,
+            "the stream was rolled back to sequence 200 while the database holds up to 300",
+        ),
+        (
+            Fate::RestoredAndGrown,
+            "the stream was rolled back to sequence 200 while the database holds up to 300",
+        ),
+        (Fate::Recreated, "the stream was recreated"),
+    ] {
+        let (world, config, daemon) = carried(200).await;
+        let snapshot = Snapshot::take(&world).await;
+        world.publish("a", (201..=300).map(event)).await;
+        world.drained("events", &daemon).await;
+        daemon.kill();
+        let well = world.run(&config, &["check"]).await.well();
+        assert!(
+            well.contains("pipeline events, checkpoint: 300, and the stream holds all that comes after it"),
+            "{well}"
+        );
+        match fate {
+            Fate::Purged => {
+                world.publish("a", (301..=340).map(event)).await;
+                let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+                stream.purge().sequence(321).await.unwrap();
+            }
+            Fate::RestoredShorter => snapshot.restore(&world).await,
+            Fate::RestoredAndGrown => {
+                snapshot.restore(&world).await;
+                world.publish("a", (301..=450).map(event)).await;
+            }
+            Fate::Recreated => {
+                world.jetstream.delete_stream(&world.stream).await.unwrap();
+                world.create_stream().await;
+            }
+        }
+        let state = "SELECT string_agg(c::text, ' ') FROM jetcopy.checkpoints c";
+        let read = async || world.database.query_one(state, &[]).await.unwrap().get::<_, String>(0);
+        let consumers = async || {
+            world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.consumer_count
+        };
+        let before = (read().await, consumers().await);
+        let checked = world.run(&config, &["check"]).await;
+        assert_eq!(checked.code, 1, "{fate:?}: {checked:?}");
+        assert!(
+            checked.out.contains(&format!("error pipeline events, checkpoint: {words}")),
+            "{fate:?}: {checked:?}"
+        );
+        assert_eq!((read().await, consumers().await), before, "{fate:?}");
+        assert!(losses(&world).await.is_empty(), "{fate:?}");
+
+        let daemon = Daemon::start(&config);
+        halted(&daemon, words).await;
+        let status = daemon.status();
+        for said in ["reason", "remedy"] {
+            assert!(checked.out.contains(status[said].as_str().unwrap()), "{fate:?}: {checked:?}, {status}");
+        }
+        // The same beside a daemon that halts, and where somebody has accepted it.
+        assert_eq!(world.run(&config, &["check"]).await.code, 1, "{fate:?}");
+        daemon.kill();
+        accept_loss(&config);
+        let accepted = world.run(&config, &["check"]).await.well();
+        assert!(accepted.contains("somebody accepted it"), "{fate:?}: {accepted}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewound_checkpoint_knows_a_restored_stream_too() {
     let (world, config, daemon) = carried(300).await;

@@ -63,7 +63,6 @@ fn a_server_older_than_the_queries_need_is_an_error_that_says_which_would_do() {
         read_only: false,
         encoding: "UTF8".to_owned(),
         timescaledb: None,
-        may_create_temporary: true,
         backend: 1,
     };
     let said = |facts: Facts| {
@@ -218,7 +217,20 @@ async fn a_pooler_in_transaction_mode_is_a_warning() {
     config.postgres.url = pooler.url(&config.postgres.url);
     let troubles = troubles(&config).await;
     assert!(troubles[0].starts_with("warn  database: a pooler in transaction mode"), "{troubles:?}");
+    assert!(troubles[0].contains("two daemons behind one such pooler"), "{troubles:?}");
+    assert!(troubles[1].contains("a pooler of its own"), "{troubles:?}");
     assert_eq!(troubles.last().unwrap(), "no errors, 1 warning");
+}
+
+#[tokio::test]
+async fn a_pooler_that_answers_with_an_error_is_not_taken_for_a_server_that_is_away() {
+    let world = World::migrated().await;
+    let Some(pooler) = PrivatePgBouncer::start_or_skip(&world.server).unwrap() else { return };
+    let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
+    config.postgres.url = as_role(&pooler.url(&config.postgres.url), "nobody_that_it_knows");
+    let troubles = troubles(&config).await;
+    assert!(troubles[1].contains("the pooler before it, whose log says more"), "{troubles:?}");
+    assert!(!troubles[1].contains("start the server"), "{troubles:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,151 @@
+//! Whether each stream still holds what its pipeline is to read next.
+//!
+//! Guarantees: the verdict, its words and its remedy are those with which `jetcopy run` would halt, and nothing is claimed, recorded
+//! or made for it. It goes by one look: a daemon that runs meanwhile, and its checkpoint, move on.
+
+use async_nats::jetstream;
+use postgres_protocol::escape::escape_literal;
+
+use super::report::Report;
+use crate::checkpoint::{self, Claim};
+use crate::config::{OnLoss, Pipeline};
+use crate::control;
+use crate::loss::{Cause, Loss, StreamFacts, Verdict};
+use crate::milestones;
+use crate::nats::Connection;
+use crate::pipeline::Failure;
+use crate::postgres::connect::Session;
+use crate::recovery::{Action, chain, recovery};
+use crate::resync::{self, judge};
+
+/// How often it is looked anew where the checkpoint moved meanwhile: then a daemon reads, and meets by itself what comes.
+const LOOKS: usize = 3;
+
+/// Why it could not be found out.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The checkpoint, or a loss.
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    /// The milestones.
+    #[error("cannot read jetcopy.milestones")]
+    Milestones(#[source] tokio_postgres::Error),
+    /// The stream.
+    #[error("cannot open the stream")]
+    Stream(#[from] jetstream::context::GetStreamError),
+    /// The comparison.
+    #[error(transparent)]
+    Judge(#[from] resync::Error),
+}
+
+/// Compares the checkpoint of a pipeline with its stream.
+pub(super) async fn look(session: &Session, nats: &Connection, pipeline: &Pipeline, report: &mut Report) {
+    let place = format!("pipeline {}, checkpoint", pipeline.name);
+    match settled(session, nats, pipeline, &place, report).await {
+        Ok(()) => {}
+        Err(Error::Judge(error)) => unknown(&place, error, report),
+        Err(error) => report.failure(&place, &error),
+    }
+}
+
+/// Stream and checkpoint cannot be compared, as a start could not.
+fn unknown(place: &str, error: resync::Error, report: &mut Report) {
+    let failure = Failure::Resync(error);
+    match recovery(&failure).action {
+        Action::Pause { remedy } | Action::Hold { remedy } | Action::Halt { remedy } => {
+            report.error(place, chain(&failure), remedy);
+        }
+        _ => report.failure(place, &failure),
+    }
+}
+
+async fn settled(
+    session: &Session,
+    nats: &Connection,
+    pipeline: &Pipeline,
+    place: &str,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let mut before = None;
+    for _ in 0..LOOKS {
+        let Some((shard, claim)) = control::claim(session, pipeline).await? else {
+            report.ok(place, "none yet: it begins with the first message that the stream holds");
+            return Ok(());
+        };
+        let at = claim.last_sequence;
+        let Some((facts, loss)) = compared(session, nats, pipeline, (&shard, &claim), place, report).await?
+        else {
+            return Ok(());
+        };
+        // What was dropped after it was read is no loss.
+        if before == Some(at) {
+            return lost(session, pipeline, &shard, (&facts, loss), place, report).await;
+        }
+        before = Some(at);
+    }
+    report.ok(place, "a daemon moves it");
+    Ok(())
+}
+
+/// The loss that a start would meet; where there is none, that is reported.
+async fn compared(
+    session: &Session,
+    nats: &Connection,
+    pipeline: &Pipeline,
+    (shard, claim): (&str, &Claim),
+    place: &str,
+    report: &mut Report,
+) -> Result<Option<(StreamFacts, Loss)>, Error> {
+    let milestones = milestones::read(&session.client, shard).await.map_err(Error::Milestones)?;
+    let stream = jetstream::new(nats.client.clone()).get_stream(&pipeline.stream).await?;
+    let (facts, verdict) = judge(nats, pipeline, &stream, claim, &milestones).await?;
+    let at = claim.last_sequence;
+    match verdict {
+        Verdict::Lost(loss) => return Ok(Some((facts, loss))),
+        Verdict::Fresh => report.ok(place, "none yet: it begins with the first message that the stream holds"),
+        Verdict::Intact => report.ok(place, format!("{at}, and the stream holds all that comes after it")),
+        Verdict::Moved(agreement) => report.ok(
+            place,
+            format!(
+                "{at}; the stream was restored or moved, and message {} proves that it is the one that was read",
+                agreement.proven
+            ),
+        ),
+    }
+    Ok(None)
+}
+
+/// Says what `jetcopy run` would do about a loss.
+async fn lost(
+    session: &Session,
+    pipeline: &Pipeline,
+    shard: &str,
+    (facts, loss): (&StreamFacts, Loss),
+    place: &str,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let sql = format!(
+        "SELECT accepted_at IS NOT NULL FROM jetcopy.losses \
+         WHERE shard = {} AND first_sequence = {} AND cause = '{}' AND stream_created = {}",
+        escape_literal(shard),
+        loss.first_sequence,
+        loss.cause.as_str(),
+        checkpoint::timestamp(facts.created_ns),
+    );
+    let known = control::rows(session, "read jetcopy.losses", &sql).await?;
+    let accepted = known.first().map(|row| row.get(0) == Some("t"));
+    let continues = pipeline.on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
+    if accepted == Some(true) || continues {
+        let why = if continues { "on_loss = \"continue\"" } else { "somebody accepted it" };
+        let remedy = format!("nothing to do: `jetcopy run` records it and goes on, since {why}");
+        report.warn(place, loss.to_string(), remedy);
+        return Ok(());
+    }
+    let failure = Failure::Resync(resync::Error::Loss(loss));
+    let Action::Halt { mut remedy } = recovery(&failure).action else { return Ok(()) };
+    if accepted.is_none() {
+        remedy.push_str("; `jetcopy run`, which has not met it yet, records it there and halts");
+    }
+    report.error(place, chain(&failure), remedy);
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! What is said of a failure.
+//!
+//! Guarantees: a reason is one line, whatever the server said, and does not repeat its remedy.
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+
+use super::{Action, Recovery};
+use crate::pipeline::Failure;
+
+/// What ends the pause after a flood of dead letters.
+#[must_use]
+pub fn flood_remedy(pipeline: &str) -> String {
+    format!(
+        "look at `SELECT * FROM jetcopy.flood_samples`; mend the table (it goes on by itself once columns, \
+         constraints or triggers changed), or the mapping or the poison limits (then reload), or something else \
+         (then `jetcopy resume {pipeline}`); or let the next N messages become dead letters: \
+         `jetcopy dead-letters accept N --pipeline {pipeline}`"
+    )
+}
+
+/// Why a generation failed, in one line. What would mend it is said beside, not twice.
+#[must_use]
+pub fn reason(failure: &Failure, recovery: &Recovery) -> String {
+    let text = chain(failure);
+    match &recovery.action {
+        Action::Hold { remedy }
+        | Action::Pause { remedy }
+        | Action::Halt { remedy }
+        | Action::PauseForFlood { remedy } => text.replace(&format!(": {remedy}"), ""),
+        Action::Again | Action::Reconnect | Action::Recreate | Action::AtOnce | Action::Wait => text,
+    }
+}
+
+/// An error and all that caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
+    // A server's details come on lines of their own.
+    let line = |error: &dyn StdError| error.to_string().trim_end().replace('\n', "; ");
+    let mut text = line(error);
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Transparent variants say the same as their source.
+        let said = line(error);
+        if !text.ends_with(&said) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ": {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
