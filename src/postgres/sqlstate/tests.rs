@@ -327,7 +327,7 @@ async fn what_a_person_must_mend_pauses_and_says_what_to_do() {
     let cases = [
         ("COPY absent FROM STDIN (FORMAT binary)", "42P01", "jetcopy migrate"),
         ("COPY t (absent) FROM STDIN (FORMAT binary)", "42703", "mapping"),
-        ("SET ROLE nobody_may; COPY t FROM STDIN (FORMAT binary)", "42501", "grant"),
+        ("SET ROLE nobody_may; COPY t FROM STDIN (FORMAT binary)", "42501", "with its GRANT"),
         ("COPY nowhere.t FROM STDIN (FORMAT binary)", "3F000", "schema"),
     ];
     for (sql, expected, remedy_has) in cases {
