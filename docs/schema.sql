@@ -1539,6 +1539,9 @@ BEGIN
         quote_ident(c.relname),
         (SELECT concat_ws(' ', 'unique', count(*), sum(i.xmin::text::bigint))
          FROM pg_index i WHERE i.indrelid = relation AND i.indisunique),
+        -- The flag stays for a while once the last rule is gone.
+        CASE WHEN c.relhasrules THEN (SELECT string_agg(concat_ws(' ', 'rule', r.oid, r.xmin), ' ' ORDER BY r.oid)
+         FROM pg_rewrite r WHERE r.ev_class = relation) END,
         (SELECT concat_ws(' ', 'rollups', string_agg(concat_ws(' ', r.name, extract(epoch FROM r.width)), ' ' ORDER BY r.name))
          FROM jetcopy.rollups r WHERE r.source = relation),
         (SELECT concat_ws(' ', 'foreign', string_agg(f.ftrelid::text, ' ' ORDER BY f.ftrelid))

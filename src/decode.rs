@@ -165,6 +165,13 @@ pub struct PlanError {
     pub problem: String,
 }
 
+/// Every column for which the mapping of `pipeline` and its introspected `tables` (same order) do not go together.
+#[must_use]
+pub fn misfits(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Vec<PlanError> {
+    let each = pipeline.tables.iter().zip(tables);
+    each.flat_map(|(mapping, table)| plan::misfit::of_table(mapping, table)).collect()
+}
+
 impl Decoder {
     /// Compiles the mapping of `pipeline` against its introspected `tables` (same order).
     pub fn new(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Result<Self, PlanError> {

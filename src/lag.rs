@@ -249,6 +249,9 @@ pub enum Error {
     /// The server holds messages and no pull request.
     #[error("the durable has messages to deliver and no pull request waits")]
     NoPull,
+    /// Somebody changed the stream, which cannot be replayed any more.
+    #[error(transparent)]
+    Retention(subscribe::Retention),
     /// Somebody changed the durable.
     #[error("the durable was changed")]
     Changed,
@@ -308,6 +311,9 @@ pub async fn run(
             }
             Err(error) => return error,
         };
+        if let Err(refused) = subscribe::refuse_other_retention(&stream.config) {
+            return Error::Retention(refused);
+        }
         if let Err(paused) = subscribe::refuse_paused(&consumer) {
             return paused.into();
         }

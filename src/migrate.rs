@@ -74,6 +74,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(40, "known_sequence"),
     migration!(41, "store_comments"),
     migration!(42, "registry_tallies"),
+    migration!(48, "shape_of_rules"),
     migration!(50, "raw_letters"),
 ];
 

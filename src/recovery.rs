@@ -150,6 +150,7 @@ pub fn recovery(failure: &Failure) -> Recovery {
                 Recovery { cause: "acks", action: Action::Recreate }
             }
             lag::Error::Unacknowledged { remedy: Some(remedy), .. } => Recovery::pause("acks", remedy),
+            lag::Error::Retention(_) => of_retention(),
             lag::Error::NoPull => Recovery::again("no_pull"),
             lag::Error::Paused(error) => of_subscription(error),
             lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
@@ -257,13 +258,18 @@ fn of_resync(error: &resync::Error) -> Recovery {
             "nats",
             format!("upgrade the NATS server to {} or later", subscribe::least_server()),
         ),
-        resync::Error::Retention { .. } => Recovery::pause(
-            "stream",
-            "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",
-        ),
+        resync::Error::Retention(_) => of_retention(),
         resync::Error::Loss(loss) => of_loss(loss),
         resync::Error::Place(error) => of_subscription(error),
     }
+}
+
+/// The stream drops what was acknowledged.
+fn of_retention() -> Recovery {
+    Recovery::pause(
+        "stream",
+        "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",
+    )
 }
 
 /// Messages are lost: somebody has to decide.

@@ -11,7 +11,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::context::{
     Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
 };
-use async_nats::jetstream::stream::{RetentionPolicy, Stream};
+use async_nats::jetstream::stream::Stream;
 use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
@@ -110,13 +110,8 @@ pub enum Error {
     #[error("the connection to NATS is lost at each attempt, and the next message cannot be read by itself")]
     Single(#[from] stored::Error),
     /// The stream drops what has been acknowledged, so it cannot be replayed.
-    #[error("stream {stream} has {retention} retention and cannot be replayed")]
-    Retention {
-        /// Stream's name.
-        stream: String,
-        /// Its retention policy.
-        retention: &'static str,
-    },
+    #[error(transparent)]
+    Retention(#[from] subscribe::Retention),
     /// The server is older than what jetcopy works with.
     #[error("NATS server {version} is too old: jetcopy needs {} or later", subscribe::least_server())]
     OldServer {
@@ -238,7 +233,7 @@ impl Source<'_> {
         let stream = open(nats, &jetstream::new(nats.client.clone()), pipeline).await?;
         // Ages are measured from the first commit on. Where it does not answer now, the first probe hears it.
         clock::stream_info(&nats.client, &pipeline.stream, &metrics.clock).await.ok();
-        refuse_other_retention(&stream)?;
+        subscribe::refuse_other_retention(&stream.cached_info().config)?;
         refuse_old_server(nats)?;
         let claimed = claim.last_sequence;
         let claim = self.settle(&stream, claim).await?;
@@ -479,13 +474,4 @@ fn refuse_old_server(nats: &nats::Connection) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::OldServer { version: nats.client.server_info().version })
-}
-
-fn refuse_other_retention(stream: &Stream) -> Result<(), Error> {
-    let retention = match stream.cached_info().config.retention {
-        RetentionPolicy::Limits => return Ok(()),
-        RetentionPolicy::WorkQueue => "work queue",
-        RetentionPolicy::Interest => "interest",
-    };
-    Err(Error::Retention { stream: stream.cached_info().config.name.clone(), retention })
 }

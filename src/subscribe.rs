@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::stream;
+use async_nats::jetstream::stream::{self, RetentionPolicy};
 use async_nats::{HeaderMap, Subject, jetstream};
 use bytes::Bytes;
 use bytesize::ByteSize;
@@ -135,6 +135,26 @@ pub enum Error {
         /// What the client said.
         source: async_nats::Error,
     },
+}
+
+/// A stream that drops what has been acknowledged, so that it cannot be replayed after a failover of the database.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("stream {stream} has {retention} retention and cannot be replayed")]
+pub struct Retention {
+    /// Stream's name.
+    pub stream: String,
+    /// Its retention policy.
+    pub retention: &'static str,
+}
+
+/// Refuses a stream that drops what has been acknowledged.
+pub fn refuse_other_retention(stream: &stream::Config) -> Result<(), Retention> {
+    let retention = match stream.retention {
+        RetentionPolicy::Limits => return Ok(()),
+        RetentionPolicy::WorkQueue => "work queue",
+        RetentionPolicy::Interest => "interest",
+    };
+    Err(Retention { stream: stream.name.clone(), retention })
 }
 
 /// The order in which deliveries must come.

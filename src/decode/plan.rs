@@ -22,6 +22,7 @@ use super::when::When;
 
 mod column;
 mod matching;
+pub(super) mod misfit;
 
 /// How the messages of a pipeline become rows.
 #[derive(Debug)]
@@ -292,8 +293,7 @@ impl Table {
         encoder: &mut Encoder,
         bit: Tables,
     ) -> Result<Self, PlanError> {
-        unsupported(mapping, table)?;
-        unknown(mapping, table)?;
+        misfit::of_table(mapping, table).into_iter().next().map_or(Ok(()), Err)?;
         let place = Place { table: &mapping.name, column: "*" };
         let path_of = |what: &str, path: &str| {
             path::path_of(path).map_err(|problem| place.error(format!("{what}: {problem}")))
@@ -347,7 +347,15 @@ impl Table {
         {
             return Err(place.error(format!(
                 "newer_by: {newer} is no column that takes a value: {}",
-                unknown_column(newer, table)
+                misfit::unknown_column(newer, table)
+            )));
+        }
+        if let Some(key) = mapping.key.iter().find(|key| !names.contains(key))
+            && mapping.on_conflict == OnConflict::Update
+        {
+            return Err(place.error(format!(
+                "key: {key} takes no value of a message, by which the rows of a batch are told apart: {}",
+                misfit::without_value(key, table)
             )));
         }
         if columns.is_empty() {
@@ -393,18 +401,6 @@ impl Making<'_> {
     }
 }
 
-/// An error for a column of the mapping that the table has not.
-fn unknown(mapping: &config::Table, table: &introspect::Table) -> Result<(), PlanError> {
-    for (name, source) in &mapping.columns {
-        let skipped = source.is_skipped() && table.unsupported.iter().any(|column| column.name == *name);
-        if !skipped && !table.columns.iter().any(|column| column.name == *name) {
-            let place = Place { table: &mapping.name, column: name };
-            return Err(place.error(unknown_column(name, table)));
-        }
-    }
-    Ok(())
-}
-
 /// The columns that a row fills, with their names.
 fn columns(
     mapping: &config::Table,
@@ -432,38 +428,4 @@ fn columns(
         names.push(column.name.clone());
     }
     Ok((names, columns))
-}
-
-/// An error where a column is of a type that jetcopy does not write, and the mapping does not say that it is left alone:
-/// a field for it would be lost without a word.
-fn unsupported(mapping: &config::Table, table: &introspect::Table) -> Result<(), PlanError> {
-    for column in &table.unsupported {
-        let place = Place { table: &mapping.name, column: &column.name };
-        let (name, type_name) = (&column.name, &column.type_name);
-        if !mapping.columns.get(name).is_some_and(ColumnSource::is_skipped) {
-            return Err(place.error(format!(
-                "type {type_name} is not supported: give it one that jetcopy writes, such as text or jsonb, or leave the \
-                 column to the server by \"{name}\" = {{ skip = true }} under [pipeline.table.columns]"
-            )));
-        }
-        if column.required {
-            return Err(place.error("it is skipped, but it is NOT NULL and has no default: give it one"));
-        }
-    }
-    Ok(())
-}
-
-fn unknown_column(name: &str, table: &introspect::Table) -> String {
-    /// Names less alike than this are no slip of the pen.
-    const ALIKE: f64 = 0.8;
-    // Names are as the catalog has them: a slip of the pen may be one of capitals or quotes.
-    let name = name.trim_matches('"').to_lowercase();
-    let likeness = |column: &introspect::Column| strsim::jaro_winkler(&name, &column.name.to_lowercase());
-    let nearest = table.columns.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest {
-        Some(column) if likeness(column) >= ALIKE => {
-            format!("the table has no such column; did you mean `{}`?", column.name)
-        }
-        _ => "the table has no such column: remove it from the mapping or add it to the table".into(),
-    }
 }

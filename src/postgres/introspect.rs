@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Row};
 use crate::encode::types::Type;
 
 pub use changes::Changes;
+pub use fit::Rule;
 
 /// A target table.
 #[derive(Debug, Clone, Default)]
@@ -29,10 +30,14 @@ pub struct Table {
     pub foreign: Option<String>,
     /// The unlogged table that its rows go to, or may go to: itself, or a partition.
     pub unlogged: Option<String>,
+    /// Its rules on INSERT and UPDATE, which `INSERT` goes by and `COPY` does not.
+    pub rules: Vec<Rule>,
     /// The role that policies of row-level security apply to, where they do.
     pub row_security: Option<String>,
     /// Columns in table order, without dropped and generated ones and those in `unsupported`.
     pub columns: Vec<Column>,
+    /// Columns that the server generates, which nobody may fill.
+    pub generated: Vec<String>,
     /// Columns of a type that jetcopy does not write: a mapping has to say that each is left to the server.
     pub unsupported: Vec<Unsupported>,
     /// The column that rows are sorted by: a hypertable's time dimension, else the first column of a partition key if
@@ -243,7 +248,19 @@ pub async fn introspect_beside(client: &Client, name: &str, used: &[&str]) -> Re
     let Relation { oid, qualified, lockable, row_security, .. } = relation;
     let foreign = fit::foreign_part(client, oid).await.map_err(failed)?;
     let unlogged = fit::unlogged_part(client, oid).await.map_err(failed)?;
-    let mut table = Table { qualified, shape, lockable, foreign, unlogged, row_security, ..Table::default() };
+    let rules = fit::rules(client, oid).await.map_err(failed)?;
+    let generated = fit::generated(client, oid).await.map_err(failed)?;
+    let mut table = Table {
+        qualified,
+        shape,
+        lockable,
+        foreign,
+        unlogged,
+        rules,
+        generated,
+        row_security,
+        ..Table::default()
+    };
     let mut constants = Vec::new();
     for row in client.query_typed(COLUMNS, &[(&oid, WireType::OID)]).await.map_err(failed)? {
         match column(&row).map_err(failed)? {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::postgres::in_state;
 use crate::support::{Daemon, World, eventually, oracle};
 
 fn pipeline(on_conflict: &str) -> String {
@@ -257,4 +258,25 @@ async fn a_message_in_which_a_trigger_makes_two_keys_the_same_pauses_and_says_so
     world.database.batch_execute("DROP TRIGGER tens ON items").await.unwrap();
     world.drained("items", &daemon).await;
     assert_eq!(world.count("SELECT count(*) FROM items").await, 2);
+}
+
+#[tokio::test]
+async fn a_key_that_no_message_fills_is_refused_with_the_true_reason_and_ignore_goes_by_it() {
+    let world = World::plain().await;
+    let table = "CREATE TABLE items (id integer, value integer, last integer GENERATED ALWAYS AS (id % 10) STORED UNIQUE)";
+    world.database.batch_execute(table).await.unwrap();
+    world.publish("a", (1..=30).map(|id| json!({"id": id, "value": 1}).to_string())).await;
+    let keyed = |on_conflict| world.config(&pipeline(on_conflict).replace("\"id\"", "\"last\""));
+    let config = keyed("update");
+    let daemon = Daemon::start(&config);
+    let reason = "last takes no value of a message";
+    let status = in_state(&daemon, "paused", reason).await;
+    assert!(status["reason"].as_str().unwrap().contains("the server generates it"), "{status}");
+    let checked = world.run(&config, &["check"]).await;
+    assert!(checked.code == 1 && checked.out.contains(reason), "{checked:?}");
+    drop(daemon);
+    let daemon = Daemon::start(&keyed("ignore"));
+    world.drained("items", &daemon).await;
+    assert_eq!(world.count("SELECT count(*) FROM items").await, 10);
+    assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
 }

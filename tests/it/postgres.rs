@@ -16,6 +16,7 @@ mod left_out;
 mod outage;
 mod resources;
 mod restart;
+mod rewrites;
 mod rules;
 mod schema;
 mod shape;
@@ -41,7 +42,7 @@ fn database_resyncs(daemon: &Daemon) -> i64 {
 }
 
 /// Waits until the daemon's only pipeline is in `state` for a reason that holds `reason`, and returns its status.
-async fn in_state(daemon: &Daemon, state: &str, reason: &str) -> serde_json::Value {
+pub(crate) async fn in_state(daemon: &Daemon, state: &str, reason: &str) -> serde_json::Value {
     daemon.says("http=").await;
     let mut found = serde_json::Value::Null;
     eventually(&format!("state {state}: {reason}"), || {

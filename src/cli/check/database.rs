@@ -11,7 +11,7 @@ use super::CLIENT_NAME;
 use super::report::Report;
 use super::{horizon, partitions};
 use crate::config::{Config, Pipeline};
-use crate::decode::Decoder;
+use crate::decode::{self, Decoder};
 use crate::exposure::{self, Exposure};
 use crate::migrate::{self, MigrateError, State};
 use crate::postgres::connect::{self, ConnectError, Session};
@@ -292,6 +292,13 @@ async fn look_at_pipeline(
     if found.len() < pipeline.tables.len() {
         return;
     }
+    let misfits = decode::misfits(pipeline, &found);
+    for misfit in &misfits {
+        report.failure(format!("pipeline {}", pipeline.name), misfit);
+    }
+    if !misfits.is_empty() {
+        return;
+    }
     let decoder = match Decoder::new(pipeline, &found) {
         Ok(decoder) => decoder,
         Err(error) => return report.failure(format!("pipeline {}", pipeline.name), &error),
@@ -300,6 +307,16 @@ async fn look_at_pipeline(
         let place = place(pipeline, &table.name);
         arbiters::judge(client, &place, table, found, report).await;
         update::judge(&place, table, found, (&decoder, index), report);
+        let rules = found.idle_rules(table).join(", ");
+        if !rules.is_empty() {
+            report.warn(
+                &place,
+                format!(
+                    "its rules do not apply to rows that jetcopy writes, since COPY goes by none: {rules}"
+                ),
+                "make each a trigger, or drop it",
+            );
+        }
         match privileges::missing(client, table, found, decoder.columns(index)).await {
             Ok(missing) => missing.into_iter().for_each(|Missing { problem, remedy }| {
                 report.error(&place, problem, remedy);

@@ -16,7 +16,7 @@ use crate::config::{Config, Pipeline};
 use crate::exposure::{self, Exposure};
 use crate::nats::{ConnectError, Connection};
 use crate::recovery::chain;
-use crate::subject::overlap;
+use crate::subject::{covers, overlap};
 use crate::subscribe;
 use permissions::Permissions;
 
@@ -202,10 +202,10 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
     }
     for (index, one) in pipeline.subjects.iter().enumerate() {
         for other in &pipeline.subjects[index + 1..] {
-            if overlap(one, other) {
+            if covers(one, other) || covers(other, one) {
                 report.error(
                     place,
-                    format!("the subjects {one} and {other} overlap, which the server refuses"),
+                    format!("the subjects {one} and {other} overlap, and the server refuses one that is within another"),
                     "leave the narrower one out",
                 );
             }

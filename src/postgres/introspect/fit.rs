@@ -2,8 +2,8 @@
 //!
 //! Guarantees: what is refused here is refused before a row is written, with the reason and what would mend it.
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Type as WireType;
+use tokio_postgres::{Client, Row};
 
 use super::{IntrospectError, Table};
 use crate::config::{self, Foreign, OnConflict, Unlogged};
@@ -19,6 +19,14 @@ const UNLOGGED: &str = "SELECT c.oid::regclass::text FROM pg_class c
     WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid::oid FROM pg_partition_tree($1::regclass))
         AND c.relkind = 'r' AND c.relpersistence = 'u'
     ORDER BY 1 LIMIT 1";
+
+/// The rules of $1 on UPDATE and INSERT: which of the two, and whether it is switched off.
+const RULES: &str = "SELECT quote_ident(rulename::text), ev_type = '3', ev_enabled = 'D' FROM pg_rewrite
+    WHERE ev_class = $1 AND ev_type IN ('2', '3') ORDER BY 1";
+
+/// The columns of $1 that the server generates.
+const GENERATED: &str = "SELECT attname::text FROM pg_attribute
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum";
 
 /// Sessions to come know a restore by the database's setting; one that is under way by its own.
 const RESTORING: &str = "SELECT coalesce(lower(current_setting('timescaledb.restoring', true)) IN ('on', 'true', 'yes', '1'), false)
@@ -76,7 +84,52 @@ pub(super) async fn unlogged_part(
     row.map(|row| row.try_get(0)).transpose()
 }
 
+/// A rule of a table (`CREATE RULE`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name, quoted for SQL.
+    pub name: String,
+    /// Whether it is on INSERT, not on UPDATE.
+    pub on_insert: bool,
+    /// Whether it is switched off.
+    pub disabled: bool,
+}
+
+/// What [`Table::rules`] are.
+pub(super) async fn rules(client: &Client, oid: u32) -> Result<Vec<Rule>, tokio_postgres::Error> {
+    let rows = client.query_typed(RULES, &[(&oid, WireType::OID)]).await?;
+    let rule =
+        |row: &Row| Ok(Rule { name: row.try_get(0)?, on_insert: row.try_get(1)?, disabled: row.try_get(2)? });
+    rows.iter().map(rule).collect()
+}
+
+/// What [`Table::generated`] are.
+pub(super) async fn generated(client: &Client, oid: u32) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client.query_typed(GENERATED, &[(&oid, WireType::OID)]).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
 impl Table {
+    /// Rules that `COPY` does not go by, although somebody may count on them.
+    #[must_use]
+    pub fn idle_rules(&self, settings: &config::Table) -> Vec<&str> {
+        let idle =
+            |rule: &&Rule| rule.on_insert && !rule.disabled && settings.on_conflict == OnConflict::Error;
+        self.rules.iter().filter(idle).map(|rule| rule.name.as_str()).collect()
+    }
+
+    /// The rule that keeps rows from being written by `INSERT … ON CONFLICT`, with the reason. One on INSERT may leave rows out, or
+    /// put others in their place, and nobody is told; one on UPDATE the server refuses, also where it is switched off.
+    fn rule_in_the_way(&self) -> Option<(&Rule, &'static str)> {
+        let found = self.rules.iter().find(|rule| !rule.on_insert || !rule.disabled)?;
+        let reason = if found.on_insert {
+            "may leave rows out or put others in their place, without a word"
+        } else {
+            "makes the server refuse INSERT … ON CONFLICT, also while it is disabled"
+        };
+        Some((found, reason))
+    }
+
     /// An error where rows cannot be written as `settings` say.
     pub fn fits(&self, settings: &config::Table) -> Result<(), IntrospectError> {
         let unusable = |problem: String, remedy: String| {
@@ -113,6 +166,21 @@ impl Table {
                 format!(
                     "ALTER ROLE {role} BYPASSRLS, or let the table's owner write without FORCE ROW LEVEL SECURITY"
                 ),
+            );
+        }
+        if let (Some((rule, reason)), OnConflict::Ignore | OnConflict::Update) =
+            (self.rule_in_the_way(), settings.on_conflict)
+        {
+            let (event, table, name) =
+                (if rule.on_insert { "INSERT" } else { "UPDATE" }, &self.qualified, &rule.name);
+            let disable = if rule.on_insert {
+                format!(", or ALTER TABLE {table} DISABLE RULE {name}")
+            } else {
+                String::new()
+            };
+            return unusable(
+                format!("with on_conflict rows are written by INSERT, and rule {name} on {event} {reason}"),
+                format!("DROP RULE {name} ON {table}{disable}; what it does belongs into a trigger"),
             );
         }
         if settings.on_conflict != OnConflict::Error

@@ -1,9 +1,10 @@
 //! People do things to the stream, and its limits drop what is too old.
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop};
 
 use super::{accept_loss, each_id_once, events_with, halted, losses, quiet, resyncs, shared};
+use crate::postgres::in_state;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,4 +166,38 @@ async fn a_stream_that_is_gone_pauses_the_pipeline_and_names_what_to_do() {
     let (code, ready) = daemon.get("/readyz");
     assert!(code == 503 && ready.contains("create the stream"), "{code} {ready}");
     quiet(&daemon, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_retention_is_edited_under_a_running_daemon_pauses_it_until_it_is_put_back() {
+    let world = shared().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", (1..=100).map(event)).await;
+    world.drained("events", &daemon).await;
+    let edited = Config { retention: RetentionPolicy::Interest, ..world.stream_config() };
+    world.jetstream.update_stream(edited).await.unwrap();
+    let reason = "has interest retention and cannot be replayed";
+    let status = in_state(&daemon, "paused", reason).await;
+    assert!(status["remedy"].as_str().unwrap().contains("limits retention"), "{status}");
+    // What comes meanwhile waits unread and unacknowledged.
+    let committed = world.checkpoint("events").await;
+    world.publish("a", (101..=200).map(event)).await;
+    assert_eq!(world.checkpoint("events").await, committed);
+    world.jetstream.update_stream(world.stream_config()).await.unwrap();
+    oracle(&world, &daemon, "events", "events", event(201)).await;
+    each_id_once(&world, 201).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subjects_that_cross_are_no_error_and_a_message_that_fits_both_comes_once() {
+    let world = shared().await;
+    let config = world.config(&events_with("subjects = [\"STREAM.a.*\", \"STREAM.*.b\"]"));
+    world.run(&config, &["check"]).await.well();
+    let daemon = Daemon::start(&config);
+    for (index, token) in ["a.b", "a.c", "c.b", "c.d"].into_iter().enumerate() {
+        let first = index as u64 * 100;
+        world.publish(token, (first + 1..=first + 100).map(event)).await;
+    }
+    world.drained("events", &daemon).await;
+    each_id_once(&world, 300).await;
 }

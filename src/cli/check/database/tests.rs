@@ -310,3 +310,22 @@ async fn what_an_update_does_to_absent_fields_and_null_keys_is_said_beforehand()
     let keyed = "[[table]]\nname = \"keyed\"\non_conflict = \"update\"\nkey = [\"id\"]\ncolumns.sequence = \"$sequence\"";
     assert_eq!(world.troubles(keyed).await, ["no errors, no warnings"]);
 }
+
+#[tokio::test]
+async fn every_column_that_the_mapping_does_not_fit_is_named_at_once() {
+    let world = World::migrated().await;
+    world.execute("CREATE TABLE odd (id int, spot point, card macaddr, two int GENERATED ALWAYS AS (id * 2) STORED)").await;
+    world.execute("CREATE TABLE other (id int, span int4range)").await;
+    let tables = "[[table]]\nname = \"odd\"\ncolumns = { two = \"two\", none = \"none\" }\n[[table]]\nname = \"other\"\n";
+    let troubles = world.troubles(tables).await;
+    let told = [
+        "table odd, column spot: type point is not supported",
+        "table odd, column card: type macaddr is not supported",
+        "table odd, column two: the server generates this column",
+        "table odd, column none: the table has no such column",
+        "table other, column span: type int4range is not supported",
+    ];
+    for part in told {
+        assert!(troubles.iter().any(|line| line.contains(part)), "no {part:?} in {troubles:?}");
+    }
+}
