@@ -81,6 +81,11 @@ pub enum Look {
 }
 
 impl Approach {
+    /// Notes that it is known why the last connection was lost: the server refuses the user.
+    pub fn explained(&self) {
+        self.memory().unexplained = false;
+    }
+
     /// Notes how a generation ended: whether it `lost` its connection to NATS, and whether it had `committed` anything.
     pub fn ended(&self, lost: bool, committed: bool) {
         let mut memory = self.memory();

@@ -220,12 +220,14 @@ impl Progress {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server counts deliveries that never came.
-    #[error("the server delivered up to {server} on the durable, only {received} came")]
+    #[error("the server delivered up to {server} on the durable, only {received} came{hint}")]
     Undelivered {
         /// Consumer sequence that the server delivered.
         server: u64,
         /// Consumer sequence that was received.
         received: u64,
+        /// What may be the cause, where so few came.
+        hint: &'static str,
     },
     /// The durable has delivered all that it knows of, and the stream holds more.
     #[error("the stream holds message {sequence}, and the durable passed over it")]

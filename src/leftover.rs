@@ -33,6 +33,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 const PIPELINE: &str = "jetcopy.pipeline";
 /// The key that names the database.
 const DATABASE: &str = "jetcopy.database";
+/// The key that names the cluster, of which there may be several at addresses that read the same.
+const SYSTEM: &str = "jetcopy.system";
 
 /// A durable whose pipeline this configuration does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,12 +88,46 @@ pub enum Error {
 #[derive(Debug, Clone, Default)]
 pub struct Mark(HashMap<String, String>);
 
+/// Whose a durable is that stands under a pipeline's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The pipeline's own.
+    Own,
+    /// That of another pipeline, or of one of this name that writes to another database.
+    Elsewhere {
+        /// Its name.
+        pipeline: String,
+        /// The database, for people.
+        database: String,
+    },
+    /// None of jetcopy's, as far as it says.
+    Unmarked,
+}
+
 impl Mark {
-    /// That of a durable of `pipeline`.
+    /// That of a durable of `pipeline`, whose database is of the cluster with the identifier `system`, where that is known.
     #[must_use]
-    pub fn new(config: &Config, pipeline: &str) -> Self {
+    pub fn new(config: &Config, pipeline: &str, system: Option<String>) -> Self {
         let own = [(PIPELINE, pipeline.to_owned()), (DATABASE, database(config))];
-        Self(own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        let system = system.map(|system| (SYSTEM, system));
+        Self(own.into_iter().chain(system).map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// Whose `durable` is.
+    pub(crate) fn owner(&self, durable: &Info) -> Owner {
+        let metadata = &durable.config.metadata;
+        let (own, found) = (|key: &str| self.0.get(key), |key: &str| metadata.get(key));
+        let Some(pipeline) = found(PIPELINE) else { return Owner::Unmarked };
+        let differs = |key: &str| found(key).is_some() && own(key).is_some() && found(key) != own(key);
+        let named = found(DATABASE).map_or("", String::as_str);
+        let database = if differs(PIPELINE) || differs(DATABASE) {
+            named.to_owned()
+        } else if differs(SYSTEM) {
+            format!("{named} of another cluster (system identifier {})", metadata[SYSTEM])
+        } else {
+            return Owner::Own;
+        };
+        Owner::Elsewhere { pipeline: pipeline.clone(), database }
     }
 
     /// As it is written into a durable's metadata.

@@ -35,7 +35,8 @@ pub enum LoggingError {
 
 /// What the filter begins with; a setting that names the same target overrides it. The NATS client tells of every
 /// connection that it opens and closes, and a pipeline opens one a generation: its own state says that better.
-const BEFORE: &str = "async_nats=warn";
+/// Why one could not be opened is told by the state too, once, with what would mend it.
+const BEFORE: &str = "async_nats=warn,async_nats::connector=off";
 
 /// Lines that wait to be written: about 2 MB, more than a second of the loudest trouble.
 const WAITING_LINES: usize = 8192;

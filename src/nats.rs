@@ -240,6 +240,15 @@ impl Heard {
     }
 }
 
+impl Lost {
+    /// Whether the server no longer lets the user in: its password was changed, or its time is over.
+    #[must_use]
+    pub fn refuses_user(&self) -> bool {
+        let said = self.said.as_deref().unwrap_or_default().to_ascii_lowercase();
+        said.starts_with("authorization violation") || said.contains("authentication")
+    }
+}
+
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.trouble {
@@ -280,6 +289,15 @@ impl fmt::Display for Denial {
 }
 
 impl ConnectError {
+    /// Whether the server does not let the user in.
+    #[must_use]
+    pub fn refuses_user(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if matches!(
+            source.kind(),
+            async_nats::ConnectErrorKind::Authentication | async_nats::ConnectErrorKind::AuthorizationViolation
+        ))
+    }
+
     /// The client says "input or output" of whatever TLS finds; that is told apart here, since no second attempt mends it.
     fn new(url: String, source: async_nats::ConnectError) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);

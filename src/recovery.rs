@@ -32,6 +32,10 @@ pub use words::{chain, flood_remedy, reason};
 /// What helps where there is no JetStream.
 const ENABLE: &str = "enable JetStream on the NATS server and for the account of jetcopy's user";
 
+/// What helps where a stream drops what was acknowledged.
+const LIMITS: &str =
+    "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover";
+
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
@@ -150,7 +154,7 @@ pub fn recovery(failure: &Failure) -> Recovery {
                 Recovery { cause: "acks", action: Action::Recreate }
             }
             lag::Error::Unacknowledged { remedy: Some(remedy), .. } => Recovery::pause("acks", remedy),
-            lag::Error::Retention(_) => of_retention(),
+            lag::Error::Retention(_) => Recovery::pause("stream", LIMITS),
             lag::Error::NoPull => Recovery::again("no_pull"),
             lag::Error::Paused(error) => of_subscription(error),
             lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
@@ -164,16 +168,16 @@ pub fn recovery(failure: &Failure) -> Recovery {
     }
 }
 
-/// Whether the connection to NATS was lost while a generation ran.
+/// How the connection to NATS was lost, where it was while a generation ran.
 #[must_use]
-pub fn lost_connection(failure: &Failure) -> bool {
+pub fn lost_connection(failure: &Failure) -> Option<&Lost> {
     let (Failure::Nats(lost)
     | Failure::Subscribe(subscribe::Error::Pull(pull::Error::Lost(lost)))
     | Failure::Read(read::Error::Subscription(subscribe::Error::Pull(pull::Error::Lost(lost))))) = failure
     else {
-        return false;
+        return None;
     };
-    matches!(lost.trouble, Trouble::Disconnected | Trouble::Closed)
+    matches!(lost.trouble, Trouble::Disconnected | Trouble::Closed).then_some(lost)
 }
 
 fn of_connection(lost: &Lost) -> Recovery {
@@ -258,18 +262,10 @@ fn of_resync(error: &resync::Error) -> Recovery {
             "nats",
             format!("upgrade the NATS server to {} or later", subscribe::least_server()),
         ),
-        resync::Error::Retention(_) => of_retention(),
+        resync::Error::Retention(_) => Recovery::pause("stream", LIMITS),
         resync::Error::Loss(loss) => of_loss(loss),
         resync::Error::Place(error) => of_subscription(error),
     }
-}
-
-/// The stream drops what was acknowledged.
-fn of_retention() -> Recovery {
-    Recovery::pause(
-        "stream",
-        "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover",
-    )
 }
 
 /// Messages are lost: somebody has to decide.
@@ -332,6 +328,13 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
                 remedy: format!("run `nats consumer resume {stream} {durable}`, or wait for the pause's end"),
             },
         },
+        subscribe::Error::Elsewhere { .. } => Recovery::pause("consumer", subscribe::ONE_EACH),
+        subscribe::Error::NotOurs { stream, durable } => Recovery::pause(
+            "consumer",
+            format!(
+                "set `durable` to another name, or remove what is there: `nats consumer rm {stream} {durable}`"
+            ),
+        ),
         subscribe::Error::Refused { source, .. } => of_jetstream(source),
         subscribe::Error::Unlike { .. } => Recovery::pause(
             "consumer_changed",

@@ -184,7 +184,7 @@ pub async fn resync(
     metrics.nats_up.set(nats.is_ok().into());
     let nats = nats?;
     exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));
-    let source = Source { settings, pipeline, place, metrics, session: &session, nats: &nats };
+    let source = Source { settings, pipeline, place, metrics, session: &session, nats: &nats, newest };
     let read = tokio::select! {
         read = source.read(claim, known, begin) => read?,
         // What is not allowed is not answered.
@@ -214,6 +214,7 @@ struct Source<'a> {
     metrics: &'a PipelineMetrics,
     session: &'a Session,
     nats: &'a nats::Connection,
+    newest: &'a Newest,
 }
 
 /// The stream, settled with the checkpoint.
@@ -227,14 +228,22 @@ impl Source<'_> {
     /// Compares stream and checkpoint, looks at what comes next, and places the durable.
     /// The process knows that everything up to `known` was committed once.
     async fn read(&self, claim: Claim, known: u64, begin: Begin<'_>) -> Result<Read, Error> {
-        let Self { settings, session, pipeline, place, metrics, nats } = *self;
+        let Self { settings, session, pipeline, place, metrics, nats, newest } = *self;
         let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
         let durable = subscribe::find(&open(nats, &prompt, pipeline).await?, pipeline).await?;
+        let mark = Mark::new(settings, &pipeline.name, newest.system());
         let stream = open(nats, &jetstream::new(nats.client.clone()), pipeline).await?;
         // Ages are measured from the first commit on. Where it does not answer now, the first probe hears it.
         clock::stream_info(&nats.client, &pipeline.stream, &metrics.clock).await.ok();
         subscribe::refuse_other_retention(&stream.cached_info().config)?;
         refuse_old_server(nats)?;
+        if let Some(durable) = &durable {
+            let created_ns = i64::try_from(durable.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+            let age = u64::try_from(metrics.clock.read().age_ns(created_ns)).unwrap_or(0);
+            let first = claim.stream_created_ns.is_none();
+            let age = Duration::from_nanos(age);
+            subscribe::refuse_others(&stream, pipeline, durable, &mark, age, first).await?;
+        }
         let claimed = claim.last_sequence;
         let claim = self.settle(&stream, claim).await?;
         // Where it was moved just now, it is not the one that was claimed.
@@ -245,7 +254,6 @@ impl Source<'_> {
         let at_fault = singles.iter().any(|single| single.unreadable.is_some());
         approach.connected(&nats.client, &place.pipeline, at_fault).await;
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-        let mark = Mark::new(settings, &pipeline.name);
         let placed =
             subscribe::place(&nats.client, &stream, pipeline, read, placement, &approach.known, &mark);
         let consumer = placed.await?;
@@ -280,7 +288,7 @@ impl Source<'_> {
 
     /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.
     async fn settle(&self, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
-        let Self { settings, pipeline, place, metrics, session, nats } = *self;
+        let Self { settings, pipeline, place, metrics, session, nats, .. } = *self;
         let step_timeout = settings.postgres.step_timeout;
         let read = async {
             let read = milestones::read(&session.client, &place.shard).await;

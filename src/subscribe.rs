@@ -25,7 +25,7 @@ mod window;
 
 pub use place::{
     Known, LEAST_SERVER, Placement, allowed_config, batch_limits, consumer_config, differences, find,
-    least_server, matches, place, refuse_paused,
+    is_described, least_server, matches, place, refuse_others, refuse_paused,
 };
 pub use window::{Limits, Window};
 
@@ -109,6 +109,26 @@ pub enum Error {
         /// When the pause ends.
         until: String,
     },
+    /// The durable is another pipeline's, whose daemon uses it.
+    #[error("durable consumer {durable} is in use by pipeline {pipeline} of database {database}")]
+    Elsewhere {
+        /// Consumer's name.
+        durable: String,
+        /// The other pipeline.
+        pipeline: String,
+        /// Its database.
+        database: String,
+    },
+    /// A durable that is none of jetcopy's stands where the pipeline's is to be made for the first time.
+    #[error(
+        "durable consumer {durable} of stream {stream} is none of jetcopy's, and the pipeline starts for the first time"
+    )]
+    NotOurs {
+        /// Stream's name.
+        stream: String,
+        /// Consumer's name.
+        durable: String,
+    },
     /// The server refuses to create the durable.
     #[error("the server refuses to create durable consumer {durable}")]
     Refused {
@@ -156,6 +176,10 @@ pub fn refuse_other_retention(stream: &stream::Config) -> Result<(), Retention> 
     };
     Err(Retention { stream: stream.name.clone(), retention })
 }
+
+/// What helps where two daemons use one durable.
+pub const ONE_EACH: &str = "two daemons use one durable: give one of the two pipelines another name, or a `durable` of its own; \
+                            once nobody pulls from it, jetcopy takes it over by itself";
 
 /// The order in which deliveries must come.
 #[derive(Debug, Clone, Copy)]

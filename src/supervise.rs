@@ -19,12 +19,14 @@ use crate::config::{self, Config};
 use crate::control;
 use crate::lag;
 use crate::metrics::{Metrics, PipelineMetrics};
+use crate::nats::Lost;
 use crate::onlook;
 use crate::pipeline::{Failure, Pipeline};
 use crate::poison::Window;
 use crate::postgres::timeline::Newest;
 use crate::pulse::Patience;
 use crate::recovery::{Action, Recovery, Server, chain, lost_connection, reason, recovery};
+use crate::resync;
 use crate::retry::Backoff;
 use crate::status::{Registry, State};
 use crate::store::maintain;
@@ -307,8 +309,11 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         if outages.begins(&recovery, ran, committed || started.elapsed() >= HEALTHY) {
             metrics.outages.inc();
         }
-        let lost = lost_connection(&failure);
+        let lost = lost_connection(&failure).is_some();
         pipeline.approach.ended(lost, committed);
+        if refuses_user(&failure) {
+            pipeline.approach.explained();
+        }
         on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
         if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {
             backoff.reset();
@@ -374,6 +379,12 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     }
     status.set_state(State::Stopped);
     ended
+}
+
+/// Whether the server refuses the user, or has stopped to let it in.
+fn refuses_user(failure: &Failure) -> bool {
+    let refused = matches!(failure, Failure::Resync(resync::Error::Nats(error)) if error.refuses_user());
+    refused || lost_connection(failure).is_some_and(Lost::refuses_user)
 }
 
 fn tell_away(metrics: &PipelineMetrics, recovery: &Recovery) {

@@ -349,6 +349,10 @@ fn addresses_and_filters_are_parsed() {
         first("nats.url = \"nats://[\""),
         "file:1: nats.url: not a server address; it looks like nats://host:4222"
     );
+    for scheme in ["ws", "WSS"] {
+        let refused = first(&format!("nats.url = \"nats://a, {scheme}://b:443\""));
+        assert!(refused.contains("does not speak NATS over WebSocket"), "{refused}");
+    }
     assert!(first("postgres.url = \"postgres://a:b:c\"").starts_with("file:1: postgres.url: "));
     assert_eq!(
         first("postgres.url = \"host=a requirepeer=postgres\""),

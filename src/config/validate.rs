@@ -91,6 +91,8 @@ fn nats(nats: &Nats, found: &mut Problems) {
         } else if async_nats::ServerAddr::from_str(server.trim()).is_err() {
             // The parser's own message may quote the address, and with it a password.
             found.add("nats.url", "not a server address; it looks like nats://host:4222");
+        } else if ["ws://", "wss://"].iter().any(|scheme| is_of_scheme(server.trim(), scheme)) {
+            found.add("nats.url", "jetcopy does not speak NATS over WebSocket; name the server's port for clients, as nats://host:4222");
         }
     }
     let ways = [
@@ -110,6 +112,10 @@ fn nats(nats: &Nats, found: &mut Problems) {
         found.add("nats.inbox_prefix", "must be a subject without wildcards, such as `_INBOX_jetcopy`");
     }
     tls("nats.tls", nats.tls.as_ref(), found);
+}
+
+fn is_of_scheme(address: &str, scheme: &str) -> bool {
+    address.get(..scheme.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(scheme))
 }
 
 fn postgres(postgres: &Postgres, found: &mut Problems) {

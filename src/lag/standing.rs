@@ -16,6 +16,13 @@ use crate::gaps::{self, Contents};
 /// The shortest time between two probes: a stream whose messages live for less than four of it is no store.
 const SOONEST: Duration = Duration::from_millis(250);
 
+/// More deliveries are not what an account that lets one answer through makes of the requests at a generation's beginning.
+const FEW: u64 = 8;
+
+/// Why only the first delivery of each request may come.
+const ONE_ANSWER: &str = "; where JetStream comes from another account, its export of $JS.API.> has to say `response_type: stream`: \
+                          without it a request is answered once";
+
 /// What a probe saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Observation {
@@ -57,7 +64,8 @@ impl Observation {
         if !self.room {
             None
         } else if self.delivered > self.received {
-            Some(Error::Undelivered { server: self.delivered, received: self.received })
+            let hint = if self.received <= FEW { ONE_ANSWER } else { "" };
+            Some(Error::Undelivered { server: self.delivered, received: self.received, hint })
         } else if let Some(unacknowledged) = self.unacknowledged {
             Some(Error::Unacknowledged { unacknowledged, remedy: None })
         } else if let Some(sequence) = self.skipped {

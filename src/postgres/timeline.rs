@@ -56,6 +56,11 @@ impl Newest {
         std::mem::take(&mut self.met().changed)
     }
 
+    /// The identifier of the cluster that was met last, where its server tells it.
+    pub fn system(&self) -> Option<String> {
+        self.met().newest.as_ref().map(|newest| newest.system.clone())
+    }
+
     fn is_admitted(&self, found: History) -> bool {
         let mut met = self.met();
         match &met.newest {

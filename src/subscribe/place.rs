@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use crate::config;
-use crate::leftover::Mark;
+use crate::leftover::{Mark, Owner};
 
 /// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written, and one
 /// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
@@ -46,6 +46,14 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long that is remembered: servers are upgraded without jetcopy being started again.
 const RESET_AGAIN: Duration = Duration::from_mins(10);
+
+/// A durable that is younger was made by a daemon that is about to pull from it.
+const JUST_MADE: Duration = Duration::from_secs(5);
+
+/// How often, and how long apart, it is looked whether nobody pulls from another's durable: between two pull requests there may
+/// be none for a moment.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(250);
 
 /// JetStream's code for more unacknowledged messages than it allows a consumer.
 const TOO_MANY_UNACKED: ErrorCode = ErrorCode(10_121);
@@ -74,13 +82,56 @@ pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
     })
 }
 
+/// Refuses a durable that somebody else uses, which has been there for `age`; without this, two daemons of one name would
+/// delete each other's without end. One that nobody uses is taken over, whatever database it names: after a move or a restore
+/// of the database it is the pipeline's own.
+///
+/// `first` is whether the pipeline has read nothing yet: a durable that jetcopy did not make is another program's then. Later it
+/// is taken for one of its own that somebody edited.
+pub async fn refuse_others(
+    stream: &Stream,
+    pipeline: &config::Pipeline,
+    found: &consumer::Info,
+    mark: &Mark,
+    age: Duration,
+    first: bool,
+) -> Result<(), Error> {
+    let durable = found.name.clone();
+    match mark.owner(found) {
+        Owner::Own => Ok(()),
+        Owner::Unmarked if !first || is_described(found, pipeline) => Ok(()),
+        Owner::Unmarked => Err(Error::NotOurs { stream: found.stream_name.clone(), durable }),
+        Owner::Elsewhere { pipeline: other, database } => {
+            let mut used = found.num_waiting > 0 || age < JUST_MADE;
+            for _ in 0..LOOKS {
+                if used {
+                    break;
+                }
+                tokio::time::sleep(LOOK).await;
+                used = find(stream, pipeline).await?.is_some_and(|found| found.num_waiting > 0);
+            }
+            if used { Err(Error::Elsewhere { durable, pipeline: other, database }) } else { Ok(()) }
+        }
+    }
+}
+
+/// Whether a durable says of itself that it is the one of `pipeline`.
+#[must_use]
+pub fn is_described(durable: &consumer::Info, pipeline: &config::Pipeline) -> bool {
+    durable.config.description.as_ref() == Some(&description(pipeline))
+}
+
+fn description(pipeline: &config::Pipeline) -> String {
+    format!("cursor of jetcopy pipeline {}", pipeline.name)
+}
+
 /// The configuration that the durable of `pipeline` must have.
 #[must_use]
 pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> Config {
     let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
     let mut config = Config {
         durable_name: Some(pipeline.durable_name()),
-        description: Some(format!("cursor of jetcopy pipeline {}", pipeline.name)),
+        description: Some(description(pipeline)),
         deliver_policy,
         ack_policy: AckPolicy::All,
         ack_wait: ACK_WAIT,

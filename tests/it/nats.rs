@@ -8,6 +8,7 @@ mod distance;
 mod gaps;
 mod limits;
 mod markers;
+mod owners;
 mod rollback;
 mod server;
 mod snapshot;

@@ -21,6 +21,7 @@ use crate::subscribe;
 use permissions::Permissions;
 
 mod limits;
+mod owner;
 mod permissions;
 mod thinning;
 
@@ -103,7 +104,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
             Ok(stream) => {
                 horizons.insert(pipeline.name.clone(), horizon::of_stream(stream.cached_info()));
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
-                durable(&place, pipeline, &stream, report).await;
+                durable(&place, config, pipeline, &stream, report).await;
             }
             Err(error) => no_stream(&place, config, pipeline, &error, server.jetstream, report),
         }
@@ -283,7 +284,13 @@ fn limits(place: &str, config: &StreamConfig, report: &mut Report) {
 }
 
 /// What the durable consumer says, if there is one already.
-async fn durable(place: &str, pipeline: &Pipeline, stream: &jetstream::stream::Stream, report: &mut Report) {
+async fn durable(
+    place: &str,
+    config: &Config,
+    pipeline: &Pipeline,
+    stream: &jetstream::stream::Stream,
+    report: &mut Report,
+) {
     let name = pipeline.durable_name();
     let info = match stream.consumer_info(&name).await {
         Ok(info) => info,
@@ -300,6 +307,9 @@ async fn durable(place: &str, pipeline: &Pipeline, stream: &jetstream::stream::S
         }
     };
     limits::found(place, &info, report);
+    if owner::judge(place, config, pipeline, &info, report) {
+        return;
+    }
     let wanted = subscribe::consumer_config(pipeline, consumer::DeliverPolicy::All);
     let batch = i64::try_from(pipeline.batch.max_rows).unwrap_or(i64::MAX);
     let found = &info.config;

@@ -7,6 +7,7 @@ use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres};
 use serde_json::json;
 
 use super::{events_with, resyncs};
+use crate::postgres::in_state;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
 /// A world on a NATS server with these lines in its configuration, with the table of [`EVENTS`].
@@ -262,4 +263,60 @@ async fn a_server_that_does_not_know_how_to_reset_a_consumer_is_asked_to_create_
         world.judge(&daemon, load).await;
         drop(unheard);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_lets_one_answer_through_is_named_as_the_cause() {
+    let exported = |more: &str| {
+        format!(
+            "accounts {{
+                 WITH {{ jetstream: enabled, users: [{{ user: with, password: x }}],
+                         exports: [{{ service: \"$JS.API.>\"{more} }}, {{ service: \"$JS.ACK.>\" }}] }}
+                 APP {{ users: [{{ user: app, password: x }}],
+                        imports: [{{ service: {{ account: WITH, subject: \"$JS.API.>\" }} }},
+                                  {{ service: {{ account: WITH, subject: \"$JS.ACK.>\" }} }}] }} }}
+             no_auth_user: with"
+        )
+    };
+    let (mut world, mut nats, _postgres) = limited(&exported("")).await;
+    world.publish("a", (1..=200).map(event)).await;
+    world.nats_url = world.nats_url.replace("nats://", "nats://app:x@");
+    let daemon = Daemon::start(&world.config(EVENTS));
+    in_state(&daemon, "backing_off", "has to say `response_type: stream`").await;
+    nats.reconfigure(&exported(", response_type: stream")).unwrap();
+    world.drained("events", &daemon).await;
+    assert_eq!(world.count("SELECT count(DISTINCT id) FROM events").await, 200);
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_password_is_told_in_one_line_and_no_other_remedy_is() {
+    let user = |password: &str| {
+        format!(
+            "authorization {{ users: [{{ user: admin, password: admin }}, {{ user: me, password: \"{password}\" }}] }}
+             no_auth_user: admin"
+        )
+    };
+    let (mut world, mut nats, _postgres) = limited(&user("one")).await;
+    let file = world.directory.path().join("password");
+    let write = |password: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(&file, password).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("one");
+    world.nats_url = format!("{}\"\nuser = \"me\"\npassword_file = \"{}", world.nats_url, file.display());
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", (1..=100).map(event)).await;
+    world.drained("events", &daemon).await;
+    nats.reconfigure(&user("two")).unwrap();
+    let status = in_state(&daemon, "paused", "authorization violation").await;
+    assert!(status["remedy"].as_str().unwrap().contains("correct the credentials in [nats]"), "{status}");
+    // Somebody looks on all the while, and is refused too.
+    eventually("another attempt", async || resyncs(&daemon, "nats") >= 2).await;
+    write("two");
+    oracle(&world, &daemon, "events", "events", event(101)).await;
+    let log = daemon.log();
+    assert!(!log.contains("async_nats") && !log.contains("max_pending"), "{log}");
+    assert_eq!(log.matches("correct the credentials").count(), 1, "{log}");
 }

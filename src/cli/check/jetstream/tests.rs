@@ -188,6 +188,7 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
     let stream = world.context.get_stream("FRAMES").await.unwrap();
     let mut durable = pull::Config {
         durable_name: Some("jetcopy-frames".into()),
+        description: Some("cursor of jetcopy pipeline frames".into()),
         ack_policy: AckPolicy::All,
         max_ack_pending: 100,
         ..pull::Config::default()

@@ -1,0 +1,44 @@
+//! Whose the durable consumer is that stands under a pipeline's name.
+
+use async_nats::jetstream::consumer::Info;
+
+use super::super::report::Report;
+use crate::config::{Config, Pipeline};
+use crate::leftover::{Mark, Owner};
+use crate::subscribe;
+
+/// Warns of one that is somebody else's; whether it is.
+pub(super) fn judge(
+    place: &str,
+    config: &Config,
+    pipeline: &Pipeline,
+    durable: &Info,
+    report: &mut Report,
+) -> bool {
+    let name = &durable.name;
+    match Mark::new(config, &pipeline.name, None).owner(durable) {
+        Owner::Elsewhere { pipeline, database } => {
+            let used = if durable.num_waiting > 0 { "is in use by" } else { "belongs to" };
+            report.warn(
+                place,
+                format!("the durable consumer {name} {used} pipeline {pipeline} of database {database}"),
+                "give one of the two pipelines another name, or a `durable` of its own; where this one takes the other's place, \
+                 stop the other: jetcopy takes over what nobody pulls from",
+            );
+            true
+        }
+        Owner::Unmarked if !subscribe::is_described(durable, pipeline) => {
+            report.warn(
+                place,
+                format!("the durable consumer {name} is none of jetcopy's: a pipeline that starts for the first time refuses it"),
+                format!(
+                    "set `durable` to another name, or remove what is there: `nats consumer rm {} {name}`; a pipeline that has \
+                     read the stream before creates it anew",
+                    durable.stream_name
+                ),
+            );
+            true
+        }
+        Owner::Own | Owner::Unmarked => false,
+    }
+}
