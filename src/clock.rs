@@ -168,6 +168,13 @@ pub async fn stream_info(client: &Client, stream: &str, clock: &Clock) -> Result
     Ok(serde_json::from_slice(&payload)?)
 }
 
+/// The clock of the server of a stream; where it does not answer now, the wall clock stands in.
+pub async fn of_server(client: &Client, stream: &str) -> Clock {
+    let clock = Clock::default();
+    stream_info(client, stream, &clock).await.ok();
+    clock
+}
+
 /// Why a stream does not say what it is like.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -14,6 +14,8 @@
 //! what is not seen then is a filter that was changed and put back within the time of one batch, and skipped only
 //! messages in narrow gaps.
 
+use std::sync::Arc;
+
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Config as Wanted;
 use async_nats::jetstream::context::{Context, RequestError};
@@ -26,6 +28,7 @@ use serde_json::json;
 
 use crate::batch::{Batch, Gap};
 use crate::checkpoint::Claim;
+use crate::clock::Clock;
 use crate::config::{self, OnSuperseded};
 use crate::nats::{Connection, Denial};
 use crate::resync;
@@ -188,6 +191,8 @@ pub struct Gaps {
     pipeline: config::Pipeline,
     wanted: Wanted,
     removed: Removed,
+    /// The server's.
+    clock: Arc<Clock>,
     /// Up to here it is no news what the stream lacks.
     known: u64,
     /// When the stream stored the message before the batch, in nanoseconds since the Unix epoch.
@@ -233,11 +238,12 @@ impl Gaps {
         consumer: &PullConsumer,
         pipeline: config::Pipeline,
         claim: &Claim,
+        clock: Arc<Clock>,
     ) -> Self {
         let wanted = subscribe::allowed_config(&pipeline, consumer);
         let after_ns = claim.last_timestamp_us.map(|us| us.saturating_mul(1_000));
         let (removed, known) = (Removed::default(), claim.known_sequence);
-        Self { contents, stream, pipeline, wanted, removed, known, after_ns }
+        Self { contents, stream, pipeline, wanted, removed, clock, known, after_ns }
     }
 
     /// Checks messages that [seem stripped](seems_stripped) of their payloads.
@@ -267,7 +273,7 @@ impl Gaps {
         // Which of several limits it was, nobody can tell; none of them drops what is behind the front.
         let by_limits = passed.filter(|&index| {
             let since_us = since(index).map(|ns| ns.div_euclid(1_000));
-            superseded::dropped_by_limits(&info, since_us, jiff::Timestamp::now().as_microsecond())
+            superseded::dropped_by_limits(&info, since_us, &self.clock.read())
         });
         if !superseded::thins(&info.config) {
             let dropped = passed.filter(|&index| !superseded::skips(&info.config, since(index).is_some()));

@@ -302,7 +302,10 @@ impl Pipeline {
             waiting: None,
             alone: false,
             questions,
-            gaps: Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone(), &claim),
+            gaps: {
+                let clock = Arc::clone(&self.metrics.clock);
+                Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone(), &claim, clock)
+            },
             last_sequence: claim.last_sequence,
             until: self.until,
             progress: Arc::clone(&progress),

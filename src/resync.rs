@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
 use crate::exposure;
@@ -295,7 +295,7 @@ impl Source<'_> {
             read.map_err(|source| checkpoint::Error::Database { action: "read the milestones of", source })
         };
         let milestones = within(step_timeout, "read the milestones", read).await?;
-        let (facts, verdict) = judge(nats, pipeline, stream, &claim, &milestones).await?;
+        let (facts, verdict) = judge(nats, pipeline, stream, &claim, &milestones, &metrics.clock).await?;
         let claim = if claim.known_sequence == checkpoint::UNKNOWN && claim.stream_created_ns.is_some() {
             let know = checkpoint::know(session, place, &claim, facts.last_sequence);
             within(step_timeout, "note the stream's gaps", know).await?
@@ -354,12 +354,13 @@ pub(crate) async fn judge(
     stream: &Stream,
     claim: &Claim,
     milestones: &[Milestone],
+    clock: &Clock,
 ) -> Result<(StreamFacts, Verdict), Error> {
     let facts = identity::facts(nats, stream, claim, milestones).await.map_err(Error::Compare)?;
     let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
     let config = &stream.cached_info().config;
     if superseded::thins(config) || superseded::skips(config, claim.last_timestamp_us.is_some()) {
-        facts.thins = Some(thinned(nats, pipeline, stream, claim).await?);
+        facts.thins = Some(thinned(nats, pipeline, stream, claim, clock).await?);
     }
     let verdict = compare(claim, &facts);
     Ok((facts, verdict))
@@ -371,11 +372,11 @@ async fn thinned(
     pipeline: &config::Pipeline,
     stream: &Stream,
     claim: &Claim,
+    clock: &Clock,
 ) -> Result<Thins, Error> {
     let info = stream.cached_info();
     let (checkpoint, state) = (claim.last_sequence, &info.state);
-    let now_us = jiff::Timestamp::now().as_microsecond();
-    let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, now_us);
+    let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, &clock.read());
     let halts = superseded::thins(&info.config) && pipeline.superseded() == OnSuperseded::Halt;
     if !halts || state.last_sequence <= checkpoint {
         return Ok(Thins { by_limits, halts_before: None });

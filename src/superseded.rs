@@ -14,9 +14,10 @@
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Source};
 
 use crate::batch::Gap;
+use crate::clock::Reading;
 use crate::subject::covers;
 
-/// How far a clock here may go after the server's: what is that near its end of life may have ended.
+/// How far off the server's clock may be as it is known here: what is that near its end of life may have ended.
 const CLOCKS_US: i64 = 1_000_000;
 
 /// A stream is never filled to the last byte: as much as this part of its limit may be missing where it has dropped a large
@@ -50,14 +51,16 @@ pub fn reads_all(subjects: &[String], config: &Config) -> bool {
 }
 
 /// Whether a limit of the stream, or a purge, may have dropped what it stored since `since_us` (microseconds since the Unix
-/// epoch; `None` where that is not known), seen at `now_us`.
+/// epoch; `None` where that is not known), by the server's own clock. Where that was set to another time, it may have dropped
+/// what is old enough by either.
 #[must_use]
-pub fn dropped_by_limits(stream: &Info, since_us: Option<i64>, now_us: i64) -> bool {
+pub fn dropped_by_limits(stream: &Info, since_us: Option<i64>, clock: &Reading) -> bool {
     let (config, state) = (&stream.config, &stream.state);
     let created_us = i64::try_from(stream.created.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
     let since_us = since_us.unwrap_or(created_us).max(created_us);
     let life_us = i64::try_from(config.max_age.as_micros()).unwrap_or(i64::MAX);
-    let aged = life_us > 0 && since_us.saturating_add(life_us) <= now_us.saturating_add(CLOCKS_US);
+    let age_us = (clock.now_us() - since_us).max(clock.age_ns(since_us.saturating_mul(1_000)) / 1_000);
+    let aged = life_us > 0 && life_us <= age_us.saturating_add(CLOCKS_US);
     let limit = |limit: i64| u64::try_from(limit).ok().filter(|&limit| limit > 0);
     let refuses = config.discard == DiscardPolicy::New;
     let full = limit(config.max_messages).is_some_and(|most| state.messages >= most)

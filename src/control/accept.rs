@@ -10,6 +10,7 @@ use postgres_protocol::escape::escape_literal;
 use super::rewind::{Doubled, doubled, stream};
 use super::{claim, rewind, rows, text};
 use crate::audit::contents::Contents;
+use crate::clock;
 use crate::config::{Config, Pipeline};
 use crate::loss::{Cause, Loss, Verdict};
 use crate::milestones;
@@ -129,7 +130,8 @@ pub async fn plan(
     let milestones = milestones::read(&session.client, &shard).await.map_err(Error::Milestones)?;
     let nats = nats::Connection::open(&config.nats, CLIENT_NAME).await.map_err(rewind::Error::from)?;
     let stream = stream(nats.client.clone(), pipeline).await?;
-    let judged = resync::judge(&nats, pipeline, &stream, &claim, &milestones).await;
+    let clock = clock::of_server(&nats.client, &pipeline.stream).await;
+    let judged = resync::judge(&nats, pipeline, &stream, &claim, &milestones, &clock).await;
     let (facts, verdict) = judged.map_err(|error| Error::Judge(Box::new(error)))?;
     let Verdict::Lost(loss) = verdict else {
         return if after.is_some() { Err(Error::Intact(pipeline.name.clone())) } else { Ok(None) };

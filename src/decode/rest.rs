@@ -1,7 +1,8 @@
 //! `$rest`: what no column takes.
 //!
 //! Guarantees: of a map that a path goes into, what no path names is part of the rest; a map of which nothing is left
-//! is not. An array that an index goes into is left out as a whole.
+//! is not. An array that indexes go into is part of it as a whole, unless each of its elements is taken: what is left of it
+//! would lie at other places. Null, where a path would go into it, is left out.
 
 use crate::config::path::Step;
 use crate::encode::json::LONE_SURROGATE;
@@ -19,6 +20,18 @@ pub(super) struct Taken {
     whole: Tables,
     /// Else what is, where the value is a map.
     pub(super) inner: Vec<Taken>,
+    /// The same where it is an array.
+    elements: Vec<Element>,
+}
+
+/// An element of which something is taken.
+#[derive(Debug, Clone)]
+struct Element {
+    index: u32,
+    /// Where one of these tables takes the message.
+    some: Tables,
+    /// All of it is, where one of these does.
+    whole: Tables,
 }
 
 impl Taken {
@@ -29,12 +42,35 @@ impl Taken {
 
     /// Whether it or something of it is.
     pub(super) fn has_own(&self) -> bool {
-        self.is_own() || self.inner.iter().any(Self::has_own)
+        self.is_own()
+            || self.inner.iter().any(Self::has_own)
+            || self.elements.iter().any(|element| element.some == Tables::ALL)
     }
 
     /// Whether something of it is left out of a message that the tables of `matched` take.
     fn meets(&self, matched: Tables) -> bool {
-        self.whole.meets(matched) || self.inner.iter().any(|inner| inner.meets(matched))
+        self.whole.meets(matched)
+            || self.inner.iter().any(|inner| inner.meets(matched))
+            || self.elements.iter().any(|element| element.some.meets(matched))
+    }
+
+    /// Whether each element of an array is left out of such a message.
+    fn takes_each(&self, array: Raw<'_>, matched: Tables) -> bool {
+        let whole =
+            |at| self.elements.iter().any(|element| element.index == at && element.whole.meets(matched));
+        (0..).zip(array.elements()).all(|(at, _)| whole(at))
+    }
+
+    fn leave_out_element(&mut self, index: u32, tables: Tables, all: bool) {
+        let known = self.elements.iter().position(|element| element.index == index);
+        let at = known.unwrap_or_else(|| {
+            self.elements.push(Element { index, some: Tables::NONE, whole: Tables::NONE });
+            self.elements.len() - 1
+        });
+        self.elements[at].some |= tables;
+        if all {
+            self.elements[at].whole |= tables;
+        }
     }
 }
 
@@ -43,12 +79,14 @@ pub(super) fn leave_out(taken: &mut Vec<Taken>, path: &[Step], tables: Tables) {
     let Some((Step::Key(key), path)) = path.split_first() else { return };
     let known = taken.iter().position(|taken| *taken.key == *key.as_bytes());
     let at = known.unwrap_or_else(|| {
-        taken.push(Taken { key: key.as_bytes().into(), whole: Tables::NONE, inner: Vec::new() });
+        let (inner, elements) = (Vec::new(), Vec::new());
+        taken.push(Taken { key: key.as_bytes().into(), whole: Tables::NONE, inner, elements });
         taken.len() - 1
     });
     match path.first() {
         Some(Step::Key(_)) => leave_out(&mut taken[at].inner, path, tables),
-        Some(Step::Index(_)) | None => taken[at].whole |= tables,
+        Some(Step::Index(index)) => taken[at].leave_out_element(*index, tables, path.len() == 1),
+        None => taken[at].whole |= tables,
     }
 }
 
@@ -92,6 +130,9 @@ fn object<'a, R: Reader<'a>>(
             (None, value) => writer.write(out, value)?,
             (Some(taken), Value::Map(raw))
                 if rest_of(out, raw, (&taken.inner, matched), scratch, writer)? => {}
+            (Some(taken), Value::Array(raw)) if !taken.takes_each(raw, matched) => {
+                writer.write(out, value)?;
+            }
             (Some(_), _) => {
                 out.truncate(start);
                 continue;

@@ -1,6 +1,7 @@
 //! A clock that is set to another time makes no message older or younger.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jetcopy::private::{Need, faketime, skip};
 use serde_json::Value;
@@ -32,6 +33,78 @@ fn latency(daemon: &Daemon) -> (f64, f64) {
     (value("jetcopy_publish_to_commit_seconds_sum"), value("jetcopy_publish_to_commit_seconds_count"))
 }
 
+/// A daemon that is shown another time than all others.
+fn daemon_at(library: &Path, clock: &Path, config: &Path) -> Daemon {
+    let variables = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    Daemon::start_with(config, &variables)
+}
+
+/// The last value of each key of a bucket.
+const VALUES: &str = r#"
+[[pipeline]]
+name = "values"
+stream = "STREAM"
+format = "json"
+[[pipeline.table]]
+name = "values_by_key"
+on_conflict = "update"
+key = ["key"]
+[pipeline.table.columns]
+key = "$subject[1]"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_max_age_dropped_messages_of_a_bucket_goes_by_the_servers_clock() {
+    let Some(library) = faketime() else { return skip(Need::Faketime) };
+    for (ahead, max_age, dropped) in [(3_600, 1_800, false), (-3_600, 1, true)] {
+        let world = World::new().await;
+        world
+            .database
+            .batch_execute("CREATE TABLE values_by_key (key text PRIMARY KEY, id bigint)")
+            .await
+            .unwrap();
+        let mut stream = world.stream_config();
+        stream.max_messages_per_subject = 1;
+        stream.max_age = Duration::from_secs(max_age);
+        stream.duplicate_window = Duration::from_secs(1);
+        world.jetstream.update_stream(stream).await.unwrap();
+        let (config, clock) = (world.config(VALUES), world.directory.path().join("clock"));
+        set(&clock, ahead);
+        let put = async |key: &str, id: u64| world.publish(key, [format!("{{\"id\": {id}}}")]).await;
+        put("a", 1).await;
+        let daemon = daemon_at(&library, &clock, &config);
+        world.drained("values", &daemon).await;
+        daemon.kill();
+        // Only the last value of each key is left; or nothing is, of keys that have no newer one.
+        for id in 2..=4 {
+            put(if dropped { ["b", "c", "d"][id as usize - 2] } else { "a" }, id).await;
+        }
+        let first = async || {
+            world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.first_sequence
+        };
+        eventually("the stream to have lost the others", async || {
+            first().await > if dropped { 4 } else { 3 }
+        })
+        .await;
+        put("a", 5).await;
+        let daemon = daemon_at(&library, &clock, &config);
+        if dropped {
+            daemon.says("halted").await;
+            let cause = "SELECT count(*) FROM jetcopy.losses WHERE cause = 'dropped' AND first_sequence = 2";
+            assert_eq!(world.count(cause).await, 1, "{}", daemon.log());
+        } else {
+            world.drained("values", &daemon).await;
+            assert_eq!(world.count("SELECT count(*) FROM jetcopy.losses").await, 0);
+            assert_eq!(world.count("SELECT id FROM values_by_key WHERE key = 'a'").await, 5);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_of_the_daemons_clock_hides_no_lag_and_makes_none() {
     let Some(library) = faketime() else { return skip(Need::Faketime) };
@@ -39,15 +112,7 @@ async fn a_step_of_the_daemons_clock_hides_no_lag_and_makes_none() {
     world.database.batch_execute(TABLE).await.unwrap();
     let clock = world.directory.path().join("clock");
     set(&clock, 3_600);
-    let daemon = Daemon::start_with(
-        &world.config(EVENTS),
-        &[
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ],
-    );
+    let daemon = daemon_at(&library, &clock, &world.config(EVENTS));
     world.publish("a", (1..=100).map(event)).await;
     world.drained("events", &daemon).await;
     // It is shown another time.

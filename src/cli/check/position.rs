@@ -8,6 +8,7 @@ use postgres_protocol::escape::escape_literal;
 
 use super::report::Report;
 use crate::checkpoint::{self, Claim};
+use crate::clock;
 use crate::config::{OnLoss, Pipeline};
 use crate::control;
 use crate::loss::{Cause, Loss, StreamFacts, Verdict};
@@ -98,7 +99,8 @@ async fn compared(
 ) -> Result<Option<(StreamFacts, Loss)>, Error> {
     let milestones = milestones::read(&session.client, shard).await.map_err(Error::Milestones)?;
     let stream = jetstream::new(nats.client.clone()).get_stream(&pipeline.stream).await?;
-    let (facts, verdict) = judge(nats, pipeline, &stream, claim, &milestones).await?;
+    let clock = clock::of_server(&nats.client, &pipeline.stream).await;
+    let (facts, verdict) = judge(nats, pipeline, &stream, claim, &milestones, &clock).await?;
     let at = claim.last_sequence;
     match verdict {
         Verdict::Lost(loss) => return Ok(Some((facts, loss))),

@@ -149,7 +149,39 @@ fn rest_is_what_no_column_took_also_of_maps_that_a_path_goes_into() {
 }
 
 #[test]
-fn rest_leaves_out_what_another_table_splits_and_a_column_takes_by_index_and_no_more() {
+fn rest_holds_an_array_as_a_whole_unless_each_of_its_elements_is_taken() {
+    let columns = || {
+        let ints = ["a", "b", "c"].map(|name| column(name, Type::Int8));
+        table(ints.into_iter().chain([column("rest", Type::Jsonb)]).collect())
+    };
+    let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'box[1]'\nb = 'box[0]'\nc = 'deep[0].x'\nrest = '$rest'\n";
+    for (json, rest) in [
+        (r#"{"box":[7,8]}"#, "{}"),
+        (r#"{"box":[7]}"#, "{}"),
+        (r#"{"box":[]}"#, "{}"),
+        (r#"{"box":null}"#, "{}"),
+        (r#"{"box":[7,8,9]}"#, r#"{"box":[7,8,9]}"#),
+        (r#"{"box":[7,8,null],"d":1}"#, r#"{"d":1,"box":[7,8,null]}"#),
+        (r#"{"deep":[{"x":1}]}"#, r#"{"deep":[{"x":1}]}"#),
+    ] {
+        for payload in both(json) {
+            let mut decoder = try_decoder(toml, &[columns()]).unwrap();
+            let rows = rows_of(&mut decoder, &message(&payload)).unwrap();
+            assert_eq!(rows[0][0][3], jsonb(rest), "{json}");
+            assert!(decoder.tell().fields.is_empty(), "{json}");
+        }
+    }
+    for json in [r#"{"box":5}"#, r#"{"box":{"0":1}}"#] {
+        for payload in both(json) {
+            let mut decoder = try_decoder(toml, &[columns()]).unwrap();
+            let poison = rows_of(&mut decoder, &message(&payload)).unwrap_err();
+            assert!(poison.message.contains("the mapping goes into `box`"), "{}", poison.message);
+        }
+    }
+}
+
+#[test]
+fn rest_leaves_out_what_another_table_splits_and_no_more() {
     let columns = || table(vec![column("a", Type::Int8), column("rest", Type::Jsonb)]);
     let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'in.pair[0]'\nrest = '$rest'\n\
                 [[table]]\nname = 'u'\nfor_each = 'in.parts'\n[table.columns]\na = 'box.left'\nrest = '$rest'\n";
@@ -157,7 +189,7 @@ fn rest_leaves_out_what_another_table_splits_and_a_column_takes_by_index_and_no_
     for payload in both(json) {
         let mut decoder = try_decoder(toml, &[columns(), columns()]).unwrap();
         let rows = rows_of(&mut decoder, &message(&payload)).unwrap();
-        assert_eq!(rows[0], [[int8(7), jsonb(r#"{"in":{"of":{"pair":9}}}"#)]]);
+        assert_eq!(rows[0], [[int8(7), jsonb(r#"{"in":{"of":{"pair":9},"pair":[7,8]}}"#)]]);
         assert_eq!(rows[1], [[int8(1), jsonb(r#"{"id":3,"box":{"top":2}}"#)]]);
     }
 }
@@ -207,7 +239,7 @@ fn for_each_makes_a_row_an_element_and_the_caret_reaches_out() {
         assert_eq!(
             rows[1],
             [
-                [int8(5), text("car"), int8(10), jsonb(r#"{"score":1}"#)],
+                [int8(5), text("car"), int8(10), jsonb(r#"{"box":[10,20],"score":1}"#)],
                 [int8(5), text("bus"), int8(30), jsonb(r#"{"id":3}"#)]
             ]
         );
