@@ -309,11 +309,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         if outages.begins(&recovery, ran, committed || started.elapsed() >= HEALTHY) {
             metrics.outages.inc();
         }
-        let lost = lost_connection(&failure).is_some();
-        pipeline.approach.ended(lost, committed);
-        if refuses_user(&failure) {
-            pipeline.approach.explained();
-        }
+        let lost = note_end(&pipeline.approach, &failure, committed);
         on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
         if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {
             backoff.reset();
@@ -381,10 +377,15 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     ended
 }
 
-/// Whether the server refuses the user, or has stopped to let it in.
-fn refuses_user(failure: &Failure) -> bool {
+/// Notes for the next generation how the last one ended; whether it lost its connection to NATS.
+fn note_end(approach: &Approach, failure: &Failure, committed: bool) -> bool {
+    let lost = lost_connection(failure);
+    approach.ended(lost.is_some(), committed);
     let refused = matches!(failure, Failure::Resync(resync::Error::Nats(error)) if error.refuses_user());
-    refused || lost_connection(failure).is_some_and(Lost::refuses_user)
+    if refused || lost.is_some_and(Lost::refuses_user) {
+        approach.explained();
+    }
+    lost.is_some()
 }
 
 fn tell_away(metrics: &PipelineMetrics, recovery: &Recovery) {

@@ -257,8 +257,8 @@ pub async fn introspect_beside(client: &Client, name: &str, used: &[&str]) -> Re
         foreign,
         unlogged,
         rules,
-        generated,
         row_security,
+        generated,
         ..Table::default()
     };
     let mut constants = Vec::new();

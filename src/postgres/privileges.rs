@@ -43,9 +43,10 @@ pub async fn missing(
         [(&table.qualified, Type::TEXT), (&columns, Type::TEXT_ARRAY), (&updated, Type::TEXT_ARRAY)];
     let row = client.query_typed_one(&sql, &parameters).await?;
     let merges = settings.on_conflict != OnConflict::Error;
-    let updates = settings.on_conflict == OnConflict::Update;
+    let overwrites = settings.on_conflict == OnConflict::Update;
     let mut missing = Vec::new();
-    for (index, privilege, needed) in [(0, "INSERT", true), (1, "SELECT", merges), (2, "UPDATE", updates)] {
+    for (index, privilege, needed) in [(0, "INSERT", true), (1, "SELECT", merges), (2, "UPDATE", overwrites)]
+    {
         if needed && !row.try_get::<_, bool>(index)? {
             let problem = format!("no {privilege} privilege");
             missing.push(Missing { problem, remedy: grant(privilege, &table.qualified) });

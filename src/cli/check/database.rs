@@ -99,11 +99,10 @@ fn unreachable(error: &ConnectError, report: &mut Report) {
         }
         ConnectError::Unreachable { source, .. } => {
             let refuses = |error: &tokio_postgres::Error| error.as_db_error().is_some();
-            let remedy = match source.downcast_ref().is_some_and(refuses) {
-                true => {
-                    "the address answers: mend what the server says, or the pooler before it, whose log says more"
-                }
-                false => "start the server, or correct postgres.url",
+            let remedy = if source.downcast_ref().is_some_and(refuses) {
+                "the address answers: mend what the server says, or the pooler before it, whose log says more"
+            } else {
+                "start the server, or correct postgres.url"
             };
             report.error(DATABASE, chain(error), remedy);
         }
