@@ -81,8 +81,8 @@ async fn whether_max_age_dropped_messages_of_a_bucket_goes_by_the_servers_clock(
         world.drained("values", &daemon).await;
         daemon.kill();
         // Only the last value of each key is left; or nothing is, of keys that have no newer one.
-        for id in 2..=4 {
-            put(if dropped { ["b", "c", "d"][id as usize - 2] } else { "a" }, id).await;
+        for (id, key) in (2..).zip(["b", "c", "d"]) {
+            put(if dropped { key } else { "a" }, id).await;
         }
         let first = async || {
             world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.first_sequence

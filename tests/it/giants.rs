@@ -306,16 +306,16 @@ async fn giants_for_several_pipelines_stay_within_the_bound_of_each_through_an_o
     let nats = PrivateNats::start(&NatsOptions { config: format!("max_payload: {SIZE}") }).unwrap();
     let mut postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
     let mut world = World::on(&nats, &postgres).await;
-    let mut config = String::new();
+    let mut pipelines = Vec::new();
     for number in 0..PIPELINES {
         let table = format!("CREATE TABLE events_{number} (sequence bigint, doc text, whole jsonb)");
         world.database.batch_execute(&table).await.unwrap();
-        config.push_str(&format!(
+        pipelines.push(format!(
             "[[pipeline]]\nname = \"events_{number}\"\nstream = \"STREAM\"\n{MUCH_POISON}\n[[pipeline.table]]\n\
              name = \"events_{number}\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nwhole = \"$payload\"\n"
         ));
     }
-    let config = world.config(&config);
+    let config = world.config(&pipelines.concat());
     let daemon = Daemon::start(&config);
     world.publish("a", [GOOD]).await;
     world.drained("events_0", &daemon).await;
