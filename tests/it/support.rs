@@ -197,7 +197,7 @@ impl World {
     pub(crate) async fn drained_within(&self, patience: Duration, shard: &str, daemon: &Daemon) {
         let last = self.last_sequence().await;
         let mut before = self.checkpoint(shard).await;
-        while before < last {
+        while before != last {
             eventually_within(patience, &format!("checkpoint {last} after {before}"), || async {
                 assert!(daemon.is_running(), "the daemon has ended; its log:\n{}", daemon.log());
                 self.checkpoint(shard).await != before
