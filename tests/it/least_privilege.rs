@@ -476,7 +476,7 @@ async fn a_missing_right_pauses_before_a_row_is_due_and_the_grant_that_is_named_
     }
     world.publish("others", [event(2)]).await;
     world.drained("events", &daemon).await;
-    assert_eq!(daemon.log().matches("pipeline is running").count(), 1, "{}", daemon.log());
+    daemon.says_times("pipeline is running", 1).await;
     assert_eq!(
         world.count("SELECT count(*) FROM events").await + world.count("SELECT count(*) FROM others").await,
         3

@@ -117,7 +117,7 @@ async fn a_reload_ends_when_the_new_settings_are_in_force_or_were_refused() {
     assert!(before.iter().all(|message| message != "READY=1"), "{before:?}");
     world.database.batch_execute("ROLLBACK").await.unwrap();
     manager.until("READY=1").await;
-    assert!(daemon.log().contains("pipeline has stopped"), "{}", daemon.log());
+    daemon.says("pipeline has stopped").await;
     world.drained("events", &daemon).await;
 
     world.config(&format!("{EVENTS}\n[lgo]\n"));

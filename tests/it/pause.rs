@@ -46,7 +46,7 @@ async fn after_pause_has_answered_nothing_is_committed_until_resume_also_by_the_
     let sessions = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()";
     let before = world.count(sessions).await;
     eventually("it to look again", || async { world.count(sessions).await >= before + 3 }).await;
-    assert_eq!(daemon.log().matches("paused by operator").count(), 1, "{}", daemon.log());
+    daemon.says_times("paused by operator", 1).await;
     assert_eq!(daemon.metric("jetcopy_resyncs_total", "cause=\"paused\""), 1);
     let again = world.run(&config, &["pause", "events"]).await.well();
     assert!(again.contains("was paused already, by "), "{again}");

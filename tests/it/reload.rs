@@ -108,7 +108,7 @@ async fn a_changed_batch_restarts_the_pipeline_and_each_message_is_there_once() 
         world.commits(&daemon).await;
     }
     world.judge(&daemon, load).await;
-    assert_eq!(daemon.log().matches("pipeline has stopped").count(), 5);
+    daemon.says_times("pipeline has stopped", 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

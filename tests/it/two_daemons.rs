@@ -36,11 +36,6 @@ fn waits_for(daemon: &Daemon, owner: &str) {
     assert_eq!(daemon.metric("jetcopy_pipeline_state", "state=\"waiting\""), 1);
 }
 
-/// How often the log says so.
-fn times(daemon: &Daemon, text: &str) -> usize {
-    daemon.log().matches(text).count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_daemon_waits_and_takes_over_at_once_when_the_first_is_killed() {
     let (world, load, writer, waiter) = writer_and_waiter().await;
@@ -52,7 +47,7 @@ async fn the_second_daemon_waits_and_takes_over_at_once_when_the_first_is_killed
     let before = world.count(sessions).await;
     eventually("the shard to be asked for", || async { world.count(sessions).await >= before + 3 }).await;
     waits_for(&waiter, &first);
-    assert_eq!(times(&waiter, "jetcopy::status"), 1, "{}", waiter.log());
+    waiter.says_times("jetcopy::status", 1).await;
     assert_eq!(waiter.metric("jetcopy_resyncs_total", "cause=\"held\""), 1);
     assert_eq!(waiter.metric("jetcopy_messages_total", ""), 0);
 
@@ -101,7 +96,7 @@ async fn a_writer_that_froze_loses_the_shard_after_its_lease_and_writes_nothing_
     assert_eq!(waiter.metric("jetcopy_resyncs_total", "cause=\"lost_epoch\""), 0);
     assert_eq!(writer.metric("jetcopy_resyncs_total", "cause=\"held\""), 1);
     waits_for(&writer, &second);
-    assert_eq!(times(&writer, "pipeline waits"), 1, "{}", writer.log());
+    writer.says_times("pipeline waits", 1).await;
     world.judge(&waiter, load).await;
 }
 

@@ -120,12 +120,13 @@ async fn a_column_that_is_skipped_is_left_alone_and_needs_no_right() {
 
 #[tokio::test]
 async fn a_row_with_null_in_its_key_is_one_of_its_own_whatever_the_batches() {
-    for (absent, nulls, there) in [
-        ("null", "", 11),
-        ("keep", "", 11),
-        ("null", "NULLS NOT DISTINCT", 2),
-        ("keep", "NULLS NOT DISTINCT", 2),
-    ] {
+    let distinct = [("null", "", 11), ("keep", "", 11)];
+    let not_distinct = [("null", "NULLS NOT DISTINCT", 2), ("keep", "NULLS NOT DISTINCT", 2)];
+    let world = World::new().await;
+    // PostgreSQL 14 does not know them.
+    let known = world.count("SELECT current_setting('server_version_num')::bigint").await >= 150_000;
+    let not_distinct = not_distinct.into_iter().filter(|_| known);
+    for (absent, nulls, there) in distinct.into_iter().chain(not_distinct) {
         for max_rows in [100, 3, 1] {
             let world = World::new().await;
             let table = format!(

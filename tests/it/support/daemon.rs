@@ -75,6 +75,13 @@ impl Daemon {
         eventually(&format!("the log to say {text:?}"), || async { self.log().contains(text) }).await;
     }
 
+    /// Waits until the log says `text` that many times; once more is one too many.
+    pub(crate) async fn says_times(&self, text: &str, times: usize) {
+        let said = || self.log().matches(text).count();
+        eventually(&format!("the log to say {text:?}"), || async { said() >= times }).await;
+        assert_eq!(said(), times, "{text:?} is said too often:\n{}", self.log());
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
