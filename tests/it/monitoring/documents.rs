@@ -11,7 +11,7 @@ use super::{own, rules};
 const WRITE: &str = "JETCOPY_WRITE_DOCS";
 
 /// The parts of a runbook section, each the beginning of a paragraph.
-const PARTS: [&str; 3] = ["**What it means.**", "**Look.**", "**Do.**"];
+const PARTS: [&str; 3] = ["**Meaning.**", "**Check.**", "**Fix.**"];
 
 /// The reference of all metrics, from the names in the code and from what a pipeline shows.
 fn reference() -> String {
