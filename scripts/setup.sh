@@ -109,7 +109,7 @@ unpack() {
     rm -rf "$downloads"
 }
 
-# Where src/private/programs.rs looks.
+# Where src/testbed/programs.rs looks.
 find_pgbouncer() {
     if [ -n "${JETCOPY_PGBOUNCER:-}" ]; then echo "$JETCOPY_PGBOUNCER"; return; fi
     PATH="$PWD/.tools/debian/usr/sbin:$PATH:/usr/sbin" command -v pgbouncer
@@ -202,7 +202,7 @@ have_nats || install_nats
 have_postgres || install_postgres
 have_prometheus || unpack "${prometheus_packages[@]}"
 have_pgbouncer || install_pgbouncer
-# Where src/private/programs.rs looks; without it, a test leaves out what it is for.
+# Where src/testbed/programs.rs looks; without it, a test leaves out what it is for.
 compgen -G '.tools/debian/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||
     [ -n "${JETCOPY_FAKETIME:-}" ] || unpack libfaketime
 

@@ -13,7 +13,7 @@ account=target/tests
 mkdir -p "$account"
 rm -f "$account"/*
 
-# Whether the PostgreSQL that the tests take, as src/private/programs.rs finds it, offers TimescaleDB.
+# Whether the PostgreSQL that the tests take, as src/testbed/programs.rs finds it, offers TimescaleDB.
 offers_timescaledb() {
     local bin
     if [ -n "${JETCOPY_POSTGRES_BIN:-}" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Says what the tests of `make test` ran on, and names what was left out.
 
-It reads the accounts that src/private/account.rs writes into the directory that is named, and writes
+It reads the accounts that src/testbed/account.rs writes into the directory that is named, and writes
 summary.txt beside them: the same, and what each test ran on."""
 
 import sys

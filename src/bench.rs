@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::migrate;
 use crate::nats::Connection;
 use crate::postgres::connect::{self, Session};
-use crate::private::{self, Extension, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
+use crate::testbed::{self, Extension, NatsOptions, PostgresOptions, TestNats, TestPostgres};
 
 pub mod commits;
 pub mod daemon;
@@ -113,7 +113,7 @@ pub struct Servers {
     /// Where the tables are made.
     pub postgres: config::Postgres,
     /// Those that end with this value.
-    pub private: Option<(PrivateNats, PrivatePostgres)>,
+    pub private: Option<(TestNats, TestPostgres)>,
 }
 
 /// Microseconds; half a million years fit.
@@ -139,9 +139,9 @@ impl Servers {
                 settings,
                 ..PostgresOptions::default()
             };
-            Ok::<_, private::Error>((
-                PrivateNats::start(&NatsOptions::default())?,
-                PrivatePostgres::start(&options)?,
+            Ok::<_, testbed::Error>((
+                TestNats::start(&NatsOptions::default())?,
+                TestPostgres::start(&options)?,
             ))
         });
         let (nats, postgres) = started.await.map_err(|_| Error::Ended)??;

@@ -224,7 +224,7 @@ pub struct BatchLimits {
     /// Encoded bytes over all tables.
     pub max_bytes: ByteSize,
     /// Age of the oldest message in the batch. Without it, the age follows how fast the database is
-    /// ([`crate::pace`]).
+    /// ([`crate::linger`]).
     #[serde(with = "humantime_serde::option")]
     pub max_age: Option<Duration>,
 }
@@ -233,7 +233,7 @@ impl BatchLimits {
     /// The age at which a batch is closed at the latest, where the writer has room.
     #[must_use]
     pub fn longest_age(&self) -> Duration {
-        self.max_age.unwrap_or(crate::pace::BACKLOG)
+        self.max_age.unwrap_or(crate::linger::BACKLOG)
     }
 }
 

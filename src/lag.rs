@@ -18,9 +18,9 @@ use crate::batch::Moved;
 use crate::clock::{self, Clock, monotonic_ns};
 use crate::config;
 use crate::gaps::{self, Contents};
+use crate::linger::Linger;
+use crate::liveness::Liveness;
 use crate::metrics::{PipelineMetrics, gauge_value};
-use crate::pace::Pace;
-use crate::pulse::Pulse;
 use crate::recovery::chain;
 use crate::subscribe::{self, Placement};
 
@@ -140,15 +140,15 @@ pub struct Progress {
     /// The last stretch of the stream that a probe found to hold nothing of the pipeline's.
     moved: watch::Sender<Option<Moved>>,
     first_commit: Notify,
-    pulse: Arc<Pulse>,
+    liveness: Arc<Liveness>,
     /// How long a batch waits for more.
-    pub pace: Pace,
+    pub linger: Linger,
 }
 
 impl Progress {
     /// Of a generation that begins after `checkpoint`: after a failover it may write again what was committed once.
     #[must_use]
-    pub fn new(lag: Arc<Lag>, pulse: Arc<Pulse>, checkpoint: u64) -> Self {
+    pub fn new(lag: Arc<Lag>, liveness: Arc<Liveness>, checkpoint: u64) -> Self {
         lag.waits_since_ns.store(UNKNOWN, Ordering::Relaxed);
         Self {
             lag,
@@ -160,14 +160,14 @@ impl Progress {
             asks: AtomicBool::new(true),
             moved: watch::Sender::new(None),
             first_commit: Notify::new(),
-            pulse,
-            pace: Pace::default(),
+            liveness,
+            linger: Linger::default(),
         }
     }
 
     /// Notes that the writer came a step further with a batch.
     pub fn step(&self) {
-        self.pulse.beat();
+        self.liveness.beat();
     }
 
     /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only compared with
@@ -411,7 +411,7 @@ fn report(
     metrics.motion.waiting(pending + in_flight);
     if in_flight + uncommitted == 0 {
         // All that came is committed. That more comes is the server's part; `Observation` sees where it is ours.
-        progress.pulse.beat();
+        progress.liveness.beat();
     }
     let backlog = pending + in_flight + uncommitted;
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

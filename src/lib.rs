@@ -26,7 +26,7 @@
 //! - [`approach`]: how the next generation reads, by how the last ones ended.
 //! - [`read`]: the first stage: deliveries into batches.
 //! - [`gaps`]: jumps in stream sequences, checked against the stream.
-//! - [`pace`]: how long a batch waits for more.
+//! - [`linger`]: how long a batch waits for more.
 //! - [`decode`]: payload → rows, by a plan compiled from the mapping and the introspected tables.
 //! - [`encode`]: PostgreSQL's binary encodings and the frame of a binary `COPY`.
 //! - [`batch`]: rows and the range of sequences they came from, with the limits that close a batch.
@@ -47,7 +47,7 @@
 //! - [`metrics`]: every metric's name, labels and handles.
 //! - [`status`]: what each pipeline is doing, and why it does not do more.
 //! - [`onlook`]: why a pipeline stands still, asked of the database from beside it.
-//! - [`pulse`]: whether a pipeline moves or waits for a known reason.
+//! - [`liveness`]: whether a pipeline moves or waits for a known reason.
 //! - [`notify`]: what systemd is told: ready, status, watchdog.
 //! - [`history`]: the last quarter of an hour of every pipeline, in memory.
 //! - [`http`]: the status page, metrics, health and status for people and scrapers.
@@ -61,7 +61,7 @@
 //! - [`cli`]: the commands, one file each.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //! - [`mod@bench`]: load on servers, and what comes of it.
-//! - [`private`]: private servers for tests, benches and the demo.
+//! - [`testbed`]: private servers for tests, benches and the demo.
 
 pub mod ack;
 pub mod approach;
@@ -86,6 +86,8 @@ pub mod identity;
 pub mod kill_point;
 pub mod lag;
 pub mod leftover;
+pub mod linger;
+pub mod liveness;
 pub mod logging;
 pub mod loss;
 pub mod marker;
@@ -96,13 +98,10 @@ pub mod nats;
 pub mod notify;
 pub mod onlook;
 pub mod outside;
-pub mod pace;
 pub mod pipeline;
 pub mod poison;
 pub mod postgres;
-pub mod private;
 pub mod publish;
-pub mod pulse;
 pub mod read;
 pub mod recovery;
 pub mod replay;
@@ -117,5 +116,6 @@ pub mod superseded;
 pub mod supervise;
 pub mod tally;
 pub mod terminal;
+pub mod testbed;
 pub mod unreadable;
 pub mod write;

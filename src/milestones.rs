@@ -109,11 +109,11 @@ mod tests {
     use super::*;
     use crate::config::Postgres;
     use crate::migrate::migrate;
-    use crate::private::{PrivatePostgres, connect};
+    use crate::testbed::{TestPostgres, connect};
 
     #[tokio::test]
     async fn of_new_milestones_all_stay_and_of_old_ones_some() {
-        let server = PrivatePostgres::shared().unwrap();
+        let server = TestPostgres::shared().unwrap();
         let url = server.create_database().await.unwrap();
         migrate(&Postgres { url: url.clone(), ..Postgres::default() }).await.unwrap();
         let client = connect(&url).await.unwrap();

@@ -158,7 +158,7 @@ impl Pipeline {
         self.metrics.motion.begin();
         self.tell_changes(&ready.tables);
         let checkpoint = ready.claim.last_sequence;
-        let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.pulse(), checkpoint));
+        let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.liveness(), checkpoint));
         let mut stages = Box::pin(self.start(ready, placement, Arc::clone(&progress), stop)).await?;
         let mut tried = pin!(async {
             if let Some(limit) = trial {

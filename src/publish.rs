@@ -186,9 +186,9 @@ mod tests {
     use jetstream::stream::Config;
 
     use super::*;
-    use crate::private::{NatsOptions, PrivateNats, Stop};
+    use crate::testbed::{NatsOptions, Stop, TestNats};
 
-    async fn stream_of(nats: &PrivateNats, name: &str) -> (Client, jetstream::stream::Stream) {
+    async fn stream_of(nats: &TestNats, name: &str) -> (Client, jetstream::stream::Stream) {
         let client = async_nats::connect(nats.url()).await.unwrap();
         let config = Config { name: name.into(), subjects: vec![format!("{name}.>")], ..Default::default() };
         let stream = jetstream::new(client.clone()).create_stream(config).await.unwrap();
@@ -209,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_stored_in_the_order_they_were_given() {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let (client, stream) = stream_of(&nats, "ORDER").await;
         let published =
             publish(&client, numbered("ORDER.a", 3_000, false), 100, |ack| assert_eq!(ack.stream, "ORDER"))
@@ -224,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_known_message_id_is_counted_as_a_duplicate() {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let (client, mut stream) = stream_of(&nats, "TWICE").await;
         publish(&client, numbered("TWICE.a", 10, true), 4, |_| {}).await.unwrap();
         let again = publish(&client, numbered("TWICE.a", 12, true), 4, |_| {}).await.unwrap();
@@ -234,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_subject_without_a_stream_is_an_error_that_names_it() {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();
         let error = publish(&client, numbered("nowhere.a", 3, true), 2, |_| {}).await.unwrap_err();
         assert!(
@@ -246,7 +246,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_server_that_is_killed_while_publishing_loses_and_duplicates_nothing() {
         const COUNT: usize = 20_000;
-        let mut nats = PrivateNats::start(&NatsOptions::default()).unwrap();
+        let mut nats = TestNats::start(&NatsOptions::default()).unwrap();
         let (client, _) = stream_of(&nats, "CRASH").await;
         let (half, at_half) = tokio::sync::oneshot::channel();
         let mut half = Some(half);

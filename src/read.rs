@@ -157,7 +157,7 @@ impl Reader {
                                 // What is there already fills it.
                                 let backlog = delivery.pending >= self.limits.max_rows as u64;
                                 let limit = self.limits.max_age;
-                                let limit = limit.unwrap_or_else(|| self.progress.pace.age(backlog));
+                                let limit = limit.unwrap_or_else(|| self.progress.linger.age(backlog));
                                 age.as_mut().reset((Instant::now() + limit).into());
                             }
                             self.take(delivery, &mut batch)

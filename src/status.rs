@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::dead_letter::DeadLetter;
+use crate::liveness::{Liveness, Patience};
 use crate::metrics::{HeldUp, Motion, PipelineMetrics, Stage};
-use crate::pulse::{Patience, Pulse};
 
 mod letters;
 mod numbers;
@@ -190,7 +190,7 @@ pub struct PipelineStatus {
     shard: String,
     stream: String,
     metrics: PipelineMetrics,
-    pulse: Arc<Pulse>,
+    liveness: Arc<Liveness>,
     current: Mutex<Current>,
 }
 
@@ -239,7 +239,7 @@ impl PipelineStatus {
             shard: shard.to_owned(),
             stream: stream.to_owned(),
             metrics,
-            pulse: Arc::default(),
+            liveness: Arc::default(),
             current: Mutex::new(Current {
                 state: State::Starting,
                 patience: Patience::default(),
@@ -268,8 +268,8 @@ impl PipelineStatus {
 
     /// Where its stages note that they move.
     #[must_use]
-    pub fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.pulse)
+    pub fn liveness(&self) -> Arc<Liveness> {
+        Arc::clone(&self.liveness)
     }
 
     /// Whether it moves.
@@ -310,7 +310,7 @@ impl PipelineStatus {
     /// How long it has not moved, where no known reason explains that.
     fn frozen(&self) -> Option<Duration> {
         let current = lock(&self.current);
-        let (patience, since) = (current.patience.in_state(&current.state)?, self.pulse.since_beat());
+        let (patience, since) = (current.patience.in_state(&current.state)?, self.liveness.since_beat());
         (since > patience).then_some(since)
     }
 
@@ -327,7 +327,7 @@ impl PipelineStatus {
     pub fn set_state(&self, state: State) {
         let mut current = lock(&self.current);
         // Inside the lock, so that nobody measures the new state by the old beat.
-        self.pulse.beat();
+        self.liveness.beat();
         let now = Timestamp::now();
         if let Some(message) = state.trouble() {
             current.last_error = Some(LastError { message: message.to_owned(), at: now });

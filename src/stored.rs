@@ -226,11 +226,11 @@ mod tests {
     use async_nats::jetstream::stream::Config;
 
     use super::*;
-    use crate::private::PrivateNats;
+    use crate::testbed::TestNats;
 
     #[tokio::test]
     async fn a_message_is_found_by_its_sequence_and_by_filters_from_a_sequence_on() {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();
         let config =
             Config { name: "STORED".into(), subjects: vec!["stored.>".into()], ..Default::default() };

@@ -404,7 +404,7 @@ impl Writer {
             if poisoned.letters.is_empty() { &metrics.commits.committed } else { &metrics.commits.poison };
         commits.inc();
         let took = started.elapsed();
-        self.progress.pace.wrote(took);
+        self.progress.linger.wrote(took);
         metrics.commit_seconds.observe(took.as_secs_f64());
         memory.fit.took(took, self.step_timeout);
         let mut decoded = 0;

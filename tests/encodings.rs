@@ -20,7 +20,7 @@ use jetcopy::config::Pipeline;
 use jetcopy::decode::{Decoder, Message};
 use jetcopy::encode::copy_frame;
 use jetcopy::postgres::introspect::introspect;
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::testbed::{TestPostgres, connect};
 use samples::Sample;
 use tokio_postgres::Client;
 
@@ -73,7 +73,7 @@ fn messages(sample: &Sample) -> [Vec<u8>; 2] {
 
 #[tokio::test]
 async fn every_type_and_arrays_of_it_read_back_as_the_same_value() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client
         .batch_execute(
@@ -179,7 +179,7 @@ const FIXED: &[(&str, &str, &str, &str)] = &[
 
 #[tokio::test]
 async fn values_that_need_converting_read_back_as_documented() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client.batch_execute("SET timezone = 'UTC'").await.unwrap();
     for (ty, settings, json, expected) in FIXED {

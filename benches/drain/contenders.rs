@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures_util::StreamExt;
 use jetcopy::bench::daemon::Daemon;
 use jetcopy::bench::publisher::{Job, publish};
-use jetcopy::private::{connect, spawn_tied};
+use jetcopy::testbed::{connect, spawn_tied};
 use nix::sys::signal::Signal;
 
 use super::frames::{Target, message};

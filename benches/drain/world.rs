@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_nats::jetstream;
 use jetcopy::bench::Servers;
 use jetcopy::bench::daemon::settings;
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::testbed::{TestPostgres, connect};
 use tokio_postgres::Client;
 
 use super::frames::Target;
@@ -26,7 +26,7 @@ impl World {
         }
     }
 
-    fn postgres(&self) -> &PrivatePostgres {
+    fn postgres(&self) -> &TestPostgres {
         &self.servers.private.as_ref().unwrap().1
     }
 

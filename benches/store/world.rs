@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use jetcopy::private::{Extension, PostgresOptions, PrivatePostgres, connect};
+use jetcopy::testbed::{Extension, PostgresOptions, TestPostgres, connect};
 use jetcopy::{config, migrate, store};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -21,7 +21,7 @@ const SETTINGS: [(&str, &str); 9] = [
 ];
 
 pub(crate) struct World {
-    pub(crate) postgres: PrivatePostgres,
+    pub(crate) postgres: TestPostgres,
     pub(crate) url: String,
     pub(crate) database: Client,
     /// The process of the session.
@@ -37,7 +37,7 @@ impl World {
             settings,
             ..PostgresOptions::default()
         };
-        let postgres = PrivatePostgres::start(&options).unwrap();
+        let postgres = TestPostgres::start(&options).unwrap();
         let url = postgres.create_database_named("store").await.unwrap();
         let mut world = Self { database: connect(&url).await.unwrap(), url, postgres, process: 0 };
         world.process = world.number("SELECT pg_backend_pid()").await as u32;

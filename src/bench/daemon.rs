@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::process::{self, Processes};
 use super::{Error, io};
 use crate::config::{Nats, Postgres, Tls};
-use crate::private::spawn_tied;
+use crate::testbed::spawn_tied;
 
 /// How long it may take to stop: longer than the 20 s after which it gives up by itself.
 const STOP: Duration = Duration::from_secs(25);

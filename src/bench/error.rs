@@ -6,7 +6,7 @@ use super::publisher;
 use crate::migrate::MigrateError;
 use crate::nats::ConnectError as NatsError;
 use crate::postgres::connect::ConnectError as PostgresError;
-use crate::private;
+use crate::testbed;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// A private server cannot be had.
     #[error(transparent)]
-    Private(#[from] private::Error),
+    Private(#[from] testbed::Error),
     /// Its database cannot be prepared.
     #[error(transparent)]
     Migrate(#[from] MigrateError),

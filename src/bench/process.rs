@@ -202,18 +202,18 @@ fn listener(port: u16) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::postgres::connect;
-    use crate::private::{NatsOptions, PrivateNats, PrivatePostgres};
+    use crate::testbed::{NatsOptions, TestNats, TestPostgres};
 
     #[tokio::test]
     async fn servers_on_this_machine_are_told_from_all_other_processes() {
-        let server = PrivateNats::start(&NatsOptions::default()).unwrap();
+        let server = TestNats::start(&NatsOptions::default()).unwrap();
         let settings = config::Nats { url: server.url(), ..Default::default() };
         let client = async_nats::connect(server.url()).await.unwrap();
         let found = nats(&settings, &client).unwrap();
         assert!(matches!(found, Processes::One(pid) if Some(pid) == server.pid()), "{found:?}");
         assert!(found.usage().unwrap().memory_mib > 1.0);
 
-        let server = PrivatePostgres::shared().unwrap();
+        let server = TestPostgres::shared().unwrap();
         let settings = config::Postgres { url: server.url(), ..Default::default() };
         let session = connect::connect(&settings, "jetcopy test").await.unwrap();
         let found = postgres(&session, Vec::new()).await.unwrap();

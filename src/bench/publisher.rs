@@ -186,13 +186,13 @@ mod tests {
     use async_nats::jetstream::{self, stream::Config};
 
     use super::*;
-    use crate::private::PrivateNats;
+    use crate::testbed::TestNats;
 
     fn job(subject: &str, total: u64, rate: Option<f64>) -> Job {
         Job { subject: subject.to_owned().into(), total, rate, in_flight: 100, start: Instant::now() }
     }
 
-    async fn stream(nats: &PrivateNats, config: Config) -> (Client, jetstream::stream::Stream) {
+    async fn stream(nats: &TestNats, config: Config) -> (Client, jetstream::stream::Stream) {
         let client = async_nats::connect(nats.url()).await.unwrap();
         let stream = jetstream::new(client.clone()).create_stream(config).await.unwrap();
         (client, stream)
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_message_is_stored_once_in_its_order_and_has_a_time() {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let config = Config { name: "BENCH_ORDER".into(), ..Default::default() };
         let (client, stream) = stream(&nats, config).await;
         let acked = AtomicU64::new(0);
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_somebody_else_fills_and_one_that_refuses_end_publishing() {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let (client, _stream) =
             stream(&nats, Config { name: "BENCH_SHARED".into(), ..Default::default() }).await;
         let acked = AtomicU64::new(0);

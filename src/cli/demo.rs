@@ -23,9 +23,9 @@ use super::Failure;
 use super::signals::Shutdown;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::private::{self, Extension, NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres};
 use crate::publish::{paced, publish};
 use crate::status::{Numbers, Registry, State};
+use crate::testbed::{self, Extension, NatsOptions, PostgresOptions, TestNats, TestPostgres};
 use crate::{http, migrate, supervise};
 use latency::Counts;
 
@@ -74,8 +74,8 @@ pub struct Summary {
 /// The private servers, with the schema and the stream that the pipeline needs.
 struct Servers {
     // Field order is drop order, and neither needs the other by then.
-    nats: PrivateNats,
-    postgres: PrivatePostgres,
+    nats: TestNats,
+    postgres: TestPostgres,
     config: Config,
     client: async_nats::Client,
 }
@@ -227,7 +227,7 @@ impl View {
 
     async fn summary(&self, servers: &Servers, published: u64) -> Result<Summary, Failure> {
         let database =
-            private::connect(&servers.postgres.database_url(DATABASE)).await.map_err(Failure::failed)?;
+            testbed::connect(&servers.postgres.database_url(DATABASE)).await.map_err(Failure::failed)?;
         let mut sums = [0; 2];
         let of_tables = self.tables.iter().map(|table| (table.as_str(), 0));
         for (table, sum) in of_tables.chain([("jetcopy.dead_letters", 1)]) {
@@ -250,12 +250,12 @@ impl View {
 impl Servers {
     async fn start() -> Result<Self, Failure> {
         let started = tokio::task::spawn_blocking(|| {
-            let nats = PrivateNats::start(&NatsOptions::default())?;
-            let postgres = PrivatePostgres::start(&PostgresOptions {
+            let nats = TestNats::start(&NatsOptions::default())?;
+            let postgres = TestPostgres::start(&PostgresOptions {
                 timescaledb: Extension::Offered,
                 ..PostgresOptions::default()
             })?;
-            Ok::<_, private::Error>((nats, postgres))
+            Ok::<_, testbed::Error>((nats, postgres))
         });
         let (nats, postgres) = started.await.map_err(Failure::failed)?.map_err(Failure::failed)?;
         let mut config: Config = Figment::from(Toml::string(CONFIG))

@@ -5,7 +5,7 @@ use super::*;
 use crate::checkpoint::Place;
 use crate::config;
 use crate::migrate::migrate;
-use crate::private::{PrivatePostgres, connect};
+use crate::testbed::{TestPostgres, connect};
 
 fn place() -> Place {
     Place { pipeline: "frames".into(), shard: "frames".into(), stream: "FRAMES".into() }
@@ -29,8 +29,8 @@ fn letter(sequence: u64) -> DeadLetter {
     }
 }
 
-async fn migrated() -> (std::sync::Arc<PrivatePostgres>, Client) {
-    let server = PrivatePostgres::shared().unwrap();
+async fn migrated() -> (std::sync::Arc<TestPostgres>, Client) {
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&config::Postgres { url: url.clone(), ..config::Postgres::default() }).await.unwrap();
     (server, connect(&url).await.unwrap())

@@ -1,6 +1,6 @@
 use super::*;
-use crate::private::{PostgresOptions, PrivatePostgres, connect};
 use crate::store::catalog;
+use crate::testbed::{PostgresOptions, TestPostgres, connect};
 
 mod comments;
 mod time_tables;
@@ -11,7 +11,7 @@ fn settings(url: &str) -> config::Postgres {
 }
 
 /// A database that was left at migration `version`.
-async fn database_at(server: &PrivatePostgres, version: i32) -> (String, Client) {
+async fn database_at(server: &TestPostgres, version: i32) -> (String, Client) {
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
     client.batch_execute(CREATE_HISTORY).await.unwrap();
@@ -43,7 +43,7 @@ fn count(entries: &[Entry], wanted: impl Fn(&State) -> bool) -> usize {
 
 #[tokio::test]
 async fn an_empty_database_gets_every_table_and_a_second_run_changes_nothing() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
 
     let before = status(&settings(&url)).await.unwrap();
@@ -80,7 +80,7 @@ async fn an_empty_database_gets_every_table_and_a_second_run_changes_nothing() {
 
 #[tokio::test]
 async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
@@ -95,7 +95,7 @@ async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
 
 #[tokio::test]
 async fn two_migrators_at_a_time_apply_each_migration_once() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let settings = settings(&server.create_database().await.unwrap());
     let (one, other) = tokio::join!(migrate(&settings), migrate(&settings));
     let (one, other) = (one.unwrap(), other.unwrap());
@@ -105,7 +105,7 @@ async fn two_migrators_at_a_time_apply_each_migration_once() {
 
 #[tokio::test]
 async fn a_failed_run_leaves_nothing_behind_and_the_next_one_succeeds() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
     // The last migration fails at its index, whose name is taken.
@@ -121,7 +121,7 @@ async fn a_failed_run_leaves_nothing_behind_and_the_next_one_succeeds() {
 
 #[tokio::test]
 async fn rows_of_the_operations_log_are_added_and_never_changed() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
@@ -140,7 +140,7 @@ async fn rows_of_the_operations_log_are_added_and_never_changed() {
 
 #[tokio::test]
 async fn a_target_table_that_is_there_already_stays_as_it_is() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
     let names = catalog::TABLES.map(|table| table.name);
@@ -156,7 +156,7 @@ async fn a_target_table_that_is_there_already_stays_as_it_is() {
 
 #[tokio::test]
 async fn an_edited_or_unknown_migration_is_an_error_and_shown() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
@@ -180,7 +180,7 @@ async fn an_edited_or_unknown_migration_is_an_error_and_shown() {
 
 #[tokio::test]
 async fn a_role_that_may_only_read_can_list_and_a_migrated_database_needs_no_privilege_to_stay() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
@@ -203,7 +203,7 @@ async fn checkpoint_updates_stay_heap_only_on_one_page() {
     // back what an update may prune.
     let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
     let options = PostgresOptions { settings, ..PostgresOptions::plain() };
-    let server = PrivatePostgres::start(&options).unwrap();
+    let server = TestPostgres::start(&options).unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&self::settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
@@ -225,7 +225,7 @@ async fn checkpoint_updates_stay_heap_only_on_one_page() {
 
 #[tokio::test]
 async fn a_database_that_cannot_hold_every_text_is_refused() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let client = connect(&server.url()).await.unwrap();
     client
         .batch_execute("CREATE DATABASE narrow TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::private::{NatsOptions, PrivateNats};
+use crate::testbed::{NatsOptions, TestNats};
 
 #[test]
 fn an_address_may_hold_a_user_or_a_token() {
@@ -30,8 +30,8 @@ fn the_client_gets_addresses_without_what_logs_in() {
 }
 
 /// A server with more lines of configuration, and a directory for the client's files.
-fn server(config: &str) -> (PrivateNats, TempDir) {
-    let server = PrivateNats::start(&NatsOptions { config: config.into() }).unwrap();
+fn server(config: &str) -> (TestNats, TempDir) {
+    let server = TestNats::start(&NatsOptions { config: config.into() }).unwrap();
     (server, tempfile::tempdir().unwrap())
 }
 
@@ -41,7 +41,7 @@ fn file(directory: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn to(server: &PrivateNats) -> config::Nats {
+fn to(server: &TestNats) -> config::Nats {
     config::Nats { url: server.url(), ..config::Nats::default() }
 }
 
@@ -174,7 +174,7 @@ async fn tls_is_verified_both_ways_and_a_wrong_certificate_is_named_as_the_reaso
             path("server-ca.crt", &authority.pem),
         )
     };
-    let with = |server: &PrivateNats, ca: &Authority, client: Option<&Authority>| {
+    let with = |server: &TestNats, ca: &Authority, client: Option<&Authority>| {
         let signed = client.map(|client| client.signs("jetcopy"));
         let own = signed.as_ref();
         config::Nats {

@@ -1,6 +1,6 @@
 use super::*;
+use crate::liveness::Patience;
 use crate::metrics::Metrics;
-use crate::pulse::Patience;
 
 fn registry(names: &[&str]) -> Registry {
     let (metrics, registry) = (Metrics::new(), Registry::default());
@@ -121,7 +121,7 @@ async fn a_pipeline_that_does_not_move_starves_the_watchdog_until_it_moves_again
     while socket.recv(&mut [0; 64]).is_ok() {}
     assert!(registry.frozen().is_some());
     // It moves, and later it waits for a known reason.
-    status.pulse().beat();
+    status.liveness().beat();
     assert_eq!(received(&socket), "WATCHDOG=1");
     status.set_state(paused());
     while received(&socket) != "STATUS=frames paused: no such table at all" {}

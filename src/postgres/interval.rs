@@ -35,11 +35,11 @@ mod tests {
     use tokio_postgres::types::Type;
 
     use super::*;
-    use crate::private::{PrivatePostgres, connect};
+    use crate::testbed::{TestPostgres, connect};
 
     #[tokio::test]
     async fn every_span_is_read_back_by_the_server_as_it_was() {
-        let server = PrivatePostgres::shared().unwrap();
+        let server = TestPostgres::shared().unwrap();
         let client = connect(&server.url()).await.unwrap();
         // 14 refuses the second one in microseconds, and the fourth in seconds.
         for micros in

@@ -14,8 +14,8 @@ use super::*;
 
 use crate::config;
 use crate::leftover::Mark;
-use crate::private::PrivateNats;
 use crate::publish::{Outgoing, publish};
+use crate::testbed::TestNats;
 
 #[test]
 fn deliveries_in_order_pass_and_may_leave_gaps_in_the_stream() {
@@ -87,11 +87,11 @@ impl World {
 struct World {
     client: async_nats::Client,
     stream: Stream,
-    nats: Arc<PrivateNats>,
+    nats: Arc<TestNats>,
 }
 
 async fn stream_with(name: &str, messages: usize, bytes: usize) -> World {
-    let nats = PrivateNats::shared().unwrap();
+    let nats = TestNats::shared().unwrap();
     let client = async_nats::connect(nats.url()).await.unwrap();
     let config = Config { name: name.into(), subjects: vec![format!("{name}.>")], ..Default::default() };
     let stream = jetstream::new(client.clone()).create_stream(config).await.unwrap();

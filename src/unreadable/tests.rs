@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::private::{PrivateNats, Wire};
+use crate::testbed::{TestNats, Wire};
 
 /// Header blocks that the library cannot read, and why.
 const BROKEN: [(&[u8], Unreadable); 13] = [
@@ -45,7 +45,7 @@ const ODD: [&[u8]; 10] = [
 struct Library {
     /// The first token of its subjects.
     name: &'static str,
-    nats: Arc<PrivateNats>,
+    nats: Arc<TestNats>,
     wire: Wire,
     client: Client,
     subscriber: Subscriber,
@@ -66,13 +66,13 @@ impl Drop for Tells {
 
 impl Library {
     async fn new(name: &'static str) -> Self {
-        let nats = PrivateNats::shared().unwrap();
+        let nats = TestNats::shared().unwrap();
         let wire = Wire::connect(nats.port()).unwrap();
         let (client, subscriber, lost) = Self::connect(name, &nats).await;
         Self { name, nats, wire, client, subscriber, lost }
     }
 
-    async fn connect(name: &str, nats: &PrivateNats) -> (Client, Subscriber, Arc<Semaphore>) {
+    async fn connect(name: &str, nats: &TestNats) -> (Client, Subscriber, Arc<Semaphore>) {
         let lost = Arc::new(Semaphore::new(0));
         let tells = Tells(Arc::clone(&lost));
         let options = ConnectOptions::new().event_callback(move |event| {

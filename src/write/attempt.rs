@@ -18,11 +18,11 @@ use crate::batch::{Batch, Excluded, Row, Selection, TableRows};
 use crate::checkpoint::{self, Advance, Along, Committed, Open};
 use crate::copy::{CopyError, Unstored};
 use crate::dead_letter;
+use crate::liveness::copy_deadline;
 use crate::loss;
 use crate::metrics;
 use crate::milestones;
 use crate::postgres::sqlstate::{Decision, Step, decide, is_direct, relation};
-use crate::pulse::copy_deadline;
 use crate::tally::{self, Event};
 
 /// What one attempt to write a part of a batch came to.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jetcopy::batch::Rows;
 use jetcopy::decode::Decoder;
 use jetcopy::postgres::introspect::introspect;
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::testbed::{TestPostgres, connect};
 use tokio_postgres::Client;
 
 use super::mapping::{Choices, Column, Mapping};
@@ -24,7 +24,7 @@ const MESSAGES: usize = 500;
 
 #[tokio::test]
 async fn whatever_a_mapping_lets_through_is_taken_by_the_server() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client
         .batch_execute(

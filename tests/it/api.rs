@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres};
+use jetcopy::testbed::{PostgresOptions, TestPostgres};
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, World, eventually};
@@ -34,8 +34,8 @@ const GIVEN: [(&str, &str); 6] =
     [("camera", "c"), ("task", "t"), ("series", "s"), ("project", "p"), ("digest", "d"), ("width", "1h")];
 
 /// A plain server with the shipped roles and rows, a role that reads only, and a daemon's configuration with `settings` of the API.
-async fn served(settings: &str) -> (World, PrivatePostgres, PathBuf) {
-    let postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+async fn served(settings: &str) -> (World, TestPostgres, PathBuf) {
+    let postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let mut world = World::with_postgres(&postgres).await;
     world.database.batch_execute(ROWS).await.unwrap();
     let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/postgres/roles.sql");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jetcopy::private::PrivatePostgres;
+use jetcopy::testbed::TestPostgres;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -349,7 +349,7 @@ async fn messages_older_than_what_maintain_dropped_are_left_out_and_younger_ones
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_older_than_a_retention_policy_are_left_out_and_younger_ones_are_not() {
-    if PrivatePostgres::shared().unwrap().lacks_timescaledb() {
+    if TestPostgres::shared().unwrap().lacks_timescaledb() {
         return;
     }
     let world = World::new().await;

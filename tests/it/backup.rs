@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jetcopy::config;
-use jetcopy::private::{PostgresOptions, PrivatePostgres, connect};
 use jetcopy::store::timescale::{self, Applied, Change};
+use jetcopy::testbed::{PostgresOptions, TestPostgres, connect};
 use serde_json::json;
 
 use crate::support::{Daemon, eventually, oracle};
@@ -94,7 +94,7 @@ const COMPRESSED: &str = "SELECT count(*) FROM timescaledb_information.chunks
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_catches_up_from_the_stream() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let mut place = Place::on(server).await;
     let world = &place.world;
     let settings = config::Postgres { url: world.own_url.clone(), ..config::Postgres::default() };
@@ -341,7 +341,7 @@ async fn a_backup_that_fails_or_is_stopped_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_role_may_back_up_everything_and_change_nothing() {
-    for server in [PrivatePostgres::shared_plain().unwrap(), PrivatePostgres::shared().unwrap()] {
+    for server in [TestPostgres::shared_plain().unwrap(), TestPostgres::shared().unwrap()] {
         let place = Place::on(server).await;
         let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/postgres/roles.sql");
         place.world.database.batch_execute(&std::fs::read_to_string(roles).unwrap()).await.unwrap();
@@ -369,7 +369,7 @@ exec BIN/pg_restore "$@"
 async fn what_a_killed_restore_has_left_is_removed_by_the_next_one_and_what_another_makes_is_not() {
     // A server of its own: on a shared one, other tests' restores would remove it.
     let options = PostgresOptions::plain();
-    let place = Place::on(Arc::new(PrivatePostgres::start(&options).unwrap())).await;
+    let place = Place::on(Arc::new(TestPostgres::start(&options).unwrap())).await;
     let backup = place.backed_up().await;
     let stuck = place.programs_with(&[("pg_restore", STUCK.to_owned())]);
     let sleeping =

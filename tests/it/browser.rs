@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_nats::jetstream::stream;
 use jetcopy::http::Server;
 use jetcopy::metrics::Metrics;
-use jetcopy::private::Stop;
 use jetcopy::status::{PipelineStatus, Registry, State};
+use jetcopy::testbed::Stop;
 use serde_json::{Value, json};
 
 use crate::postgres::own_server;

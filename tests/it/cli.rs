@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use jetcopy::private::PrivatePostgres;
+use jetcopy::testbed::TestPostgres;
 use serde_json::Value;
 
 use crate::support::{Daemon, World};
@@ -166,7 +166,7 @@ async fn store_shows_sizes_rows_and_jobs_with_timescaledb_and_without() {
 
 #[tokio::test]
 async fn without_a_url_the_database_is_the_one_that_the_variables_of_other_programs_name() {
-    let postgres = PrivatePostgres::shared_plain().unwrap();
+    let postgres = TestPostgres::shared_plain().unwrap();
     let url = postgres.create_database().await.unwrap();
     let (port, database) = (postgres.port().to_string(), url.rsplit('/').next().unwrap().to_owned());
     let directory = tempfile::tempdir().unwrap();

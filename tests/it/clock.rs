@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jetcopy::private::{Need, faketime, skip};
+use jetcopy::testbed::{Need, faketime, skip};
 use serde_json::Value;
 
 use crate::support::{Daemon, EVENTS, TABLE, World, event, eventually, oracle};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jetcopy::private::Wire;
+use jetcopy::testbed::Wire;
 use serde_json::json;
 
 use crate::support::{Daemon, World, eventually, oracle};

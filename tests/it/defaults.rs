@@ -5,7 +5,7 @@ mod chosen;
 
 use std::path::Path;
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres};
+use jetcopy::testbed::{PostgresOptions, TestPostgres};
 
 use crate::support::World;
 
@@ -62,7 +62,7 @@ impl World {
 /// On plain PostgreSQL, and on what the switch says.
 async fn worlds() -> Vec<World> {
     let mut worlds = vec![World::plain().await];
-    if PrivatePostgres::shared().unwrap().has_timescaledb() {
+    if TestPostgres::shared().unwrap().has_timescaledb() {
         worlds.push(World::new().await);
         worlds[1].stop_jobs().await;
     }
@@ -72,12 +72,12 @@ async fn worlds() -> Vec<World> {
 /// Gives the world another database, on the same kind of server, that nothing was done to yet.
 async fn unmigrated(world: &mut World) {
     let postgres = if world.timescaledb().await {
-        PrivatePostgres::shared().unwrap()
+        TestPostgres::shared().unwrap()
     } else {
-        PrivatePostgres::shared_plain().unwrap()
+        TestPostgres::shared_plain().unwrap()
     };
     world.database_url = postgres.create_database().await.unwrap();
-    world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+    world.database = jetcopy::testbed::connect(&world.database_url).await.unwrap();
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn rows_of_tables_that_were_there_before_jetcopy_are_dropped_by_no_default
 
 #[tokio::test]
 async fn a_policy_that_somebody_took_away_or_changed_by_hand_stays_so() {
-    if PrivatePostgres::shared().unwrap().lacks_timescaledb() {
+    if TestPostgres::shared().unwrap().lacks_timescaledb() {
         return;
     }
     let world = worlds().await.pop().unwrap();
@@ -389,10 +389,10 @@ const MADE: &str = "SELECT coalesce(string_agg(DISTINCT relnamespace::regnamespa
 #[tokio::test]
 async fn the_stores_tables_never_lie_in_schema_jetcopy_since_a_role_of_that_name_finds_it_first() {
     // A server of its own, for a role of that name.
-    let server = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let server = TestPostgres::start(&PostgresOptions::default()).unwrap();
     let mut world = World::plain().await;
     world.database_url = server.create_database().await.unwrap();
-    world.database = jetcopy::private::connect(&world.database_url).await.unwrap();
+    world.database = jetcopy::testbed::connect(&world.database_url).await.unwrap();
     world.database.batch_execute("CREATE ROLE jetcopy LOGIN SUPERUSER").await.unwrap();
     world.database_url = world.database_url.replace("postgres@", "jetcopy@");
     let bare = world.config_file("bare.toml", CHOSEN);

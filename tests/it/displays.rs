@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop};
+use jetcopy::testbed::{NatsOptions, PostgresOptions, Stop, TestNats, TestPostgres};
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
@@ -168,7 +168,7 @@ async fn a_pipeline_that_never_ran_knows_what_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_beginning_of_an_outage_a_pipeline_is_behind_by_what_comes_in() {
-    let mut postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let mut postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let mut world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
@@ -236,8 +236,8 @@ async fn a_paused_pipeline_is_not_behind_with_subjects_of_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nats_no_longer_tells_is_unknown_and_what_waited_goes_on_waiting() {
-    let mut nats = PrivateNats::start(&NatsOptions::default()).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+    let mut nats = TestNats::start(&NatsOptions::default()).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let world = World::on(&nats, &postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));

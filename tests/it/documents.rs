@@ -8,7 +8,7 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
+use jetcopy::testbed::{NatsOptions, PostgresOptions, TestNats, TestPostgres, connect};
 
 use blocks::{Kind, steps};
 use world::World;
@@ -165,11 +165,11 @@ async fn walk(path: &str, world: &mut World) {
     }
 }
 
-async fn world() -> (World, PrivateNats, PrivatePostgres) {
+async fn world() -> (World, TestNats, TestPostgres) {
     // Without TimescaleDB, which some of docs/store.md is about; src/store has its tests.
     let options = PostgresOptions::plain();
     let (nats, postgres) =
-        (PrivateNats::start(&NatsOptions::default()).unwrap(), PrivatePostgres::start(&options).unwrap());
+        (TestNats::start(&NatsOptions::default()).unwrap(), TestPostgres::start(&options).unwrap());
     (World::new(&nats, &postgres).await, nats, postgres)
 }
 
@@ -254,8 +254,8 @@ async fn the_mapping_of_the_operations_page_splits_a_stream_over_two_pipelines()
         .split("```")
         .next()
         .unwrap();
-    let nats = PrivateNats::start(&NatsOptions { config: mapping.to_owned() }).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+    let nats = TestNats::start(&NatsOptions { config: mapping.to_owned() }).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let mut world = World::new(&nats, &postgres).await;
     world.set("JETCOPY_CONFIG", "jetcopy.toml");
     // The page begins with an upgrade of what runs already.

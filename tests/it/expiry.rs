@@ -149,7 +149,7 @@ async fn the_one_payload_of_a_message_goes_with_the_last_of_its_letters_and_to_n
     assert_eq!((payloads().await, letters(&world, "expired_at IS NULL").await), (1, 4));
     // Both are old, and somebody is at the other.
     age(&world, "sequence = 1 AND payload IS NULL").await;
-    let other = jetcopy::private::connect(&world.own_url).await.unwrap();
+    let other = jetcopy::testbed::connect(&world.own_url).await.unwrap();
     other
         .batch_execute(
             "BEGIN; SELECT FROM jetcopy.dead_letters WHERE sequence = 1 AND payload IS NULL FOR UPDATE",
@@ -183,7 +183,7 @@ async fn the_daemon_lets_letters_expire_by_itself_and_goes_on() {
     age(&world, "sequence = 3").await;
     // Who may add letters and no more lets them expire, and not sooner than was set.
     let role = format!("writer_of_{}", world.stream.to_lowercase());
-    let writer = jetcopy::private::connect(&world.own_url).await.unwrap();
+    let writer = jetcopy::testbed::connect(&world.own_url).await.unwrap();
     let least = format!(
         "CREATE ROLE {role}; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
          GRANT INSERT ON jetcopy.dead_letters TO {role}; SET ROLE {role}"

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use jetcopy::private::{PostgresOptions, PrivatePgBouncer, PrivatePostgres, Stop, connect};
+use jetcopy::testbed::{PostgresOptions, Stop, TestPgBouncer, TestPostgres, connect};
 
 use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, eventually};
 
@@ -11,8 +11,8 @@ const BEHIND: u64 = 2_000;
 
 /// A primary, and a standby that streams from it by way of a proxy.
 struct Pair {
-    primary: PrivatePostgres,
-    standby: PrivatePostgres,
+    primary: TestPostgres,
+    standby: TestPostgres,
     between: Proxy,
     world: World,
 }
@@ -22,7 +22,7 @@ impl Pair {
         // A standby that lost its primary looks for it again soon.
         let settings = vec![("wal_retrieve_retry_interval".to_owned(), "100ms".to_owned())];
         let options = PostgresOptions { settings, ..PostgresOptions::plain() };
-        let primary = PrivatePostgres::start(&options).unwrap();
+        let primary = TestPostgres::start(&options).unwrap();
         let world = World::with_postgres(&primary).await;
         world.database.batch_execute(TABLE).await.unwrap();
         let between = Proxy::start(primary.port()).await;
@@ -142,7 +142,7 @@ async fn what_an_asynchronous_standby_lacks_is_replayed_and_the_old_primary_left
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_behind_a_pooler_that_is_turned_to_the_new_primary_and_to_the_old_one() {
     let mut pair = Pair::start().await;
-    let Some(mut bouncer) = PrivatePgBouncer::start_or_skip(&pair.primary).unwrap() else { return };
+    let Some(mut bouncer) = TestPgBouncer::start_or_skip(&pair.primary).unwrap() else { return };
     pair.world.database_url = bouncer.url(&pair.world.own_url);
     let daemon = Daemon::start(&pair.world.config(EVENTS));
     let load = Load::start(&pair.world);

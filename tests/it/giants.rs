@@ -7,7 +7,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop, Wire};
+use jetcopy::testbed::{NatsOptions, PostgresOptions, Stop, TestNats, TestPostgres, Wire};
 
 use crate::support::{Daemon, World, eventually, eventually_within, oracle};
 
@@ -197,15 +197,15 @@ struct Range {
     world: World,
     /// What the daemon may hold, in KiB.
     most: u64,
-    _servers: (PrivateNats, std::sync::Arc<PrivatePostgres>),
+    _servers: (TestNats, std::sync::Arc<TestPostgres>),
 }
 
 impl Range {
     /// With a NATS server that takes messages of `size` bytes, and `max_buffered_bytes` of so many MiB.
     async fn open(size: usize, buffered: u64) -> Self {
         let config = format!("max_payload: {size}\nmax_pending: {}", (2 * size).max(64 << 20));
-        let nats = PrivateNats::start(&NatsOptions { config }).unwrap();
-        let postgres = PrivatePostgres::shared().unwrap();
+        let nats = TestNats::start(&NatsOptions { config }).unwrap();
+        let postgres = TestPostgres::shared().unwrap();
         let world = World::on(&nats, &postgres).await;
         world.database.batch_execute(TABLES).await.unwrap();
         let settings = format!("max_buffered_bytes = \"{buffered}MiB\"\n{MUCH_POISON}");
@@ -303,8 +303,8 @@ async fn messages_of_nothing_but_headers_take_no_more_memory_where_the_server_ta
 async fn giants_for_several_pipelines_stay_within_the_bound_of_each_through_an_outage_of_the_database() {
     const SIZE: usize = 8 << 20;
     const PIPELINES: u64 = 3;
-    let nats = PrivateNats::start(&NatsOptions { config: format!("max_payload: {SIZE}") }).unwrap();
-    let mut postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let nats = TestNats::start(&NatsOptions { config: format!("max_payload: {SIZE}") }).unwrap();
+    let mut postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let mut world = World::on(&nats, &postgres).await;
     let mut pipelines = Vec::new();
     for number in 0..PIPELINES {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use jetcopy::config;
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
 use jetcopy::store::groups::Group;
+use jetcopy::testbed::{NatsOptions, PostgresOptions, TestNats, TestPostgres, connect};
 use serde_json::json;
 
 use crate::support::{Daemon, EVENTS, TABLE, World, event, eventually};
@@ -21,25 +21,25 @@ fn shipped(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-fn nats() -> PrivateNats {
+fn nats() -> TestNats {
     let variables = format!(
         "JETCOPY_NATS_PASSWORD: \"{NATS_PASSWORD}\"\nJETCOPY_NATS_PUBLISHER_PASSWORD: \"{PUBLISHER_PASSWORD}\"\n"
     );
-    PrivateNats::start(&NatsOptions { config: variables + &shipped("config/nats/jetcopy.conf") }).unwrap()
+    TestNats::start(&NatsOptions { config: variables + &shipped("config/nats/jetcopy.conf") }).unwrap()
 }
 
-async fn as_user(nats: &PrivateNats, user: &str, password: &str) -> async_nats::Client {
+async fn as_user(nats: &TestNats, user: &str, password: &str) -> async_nats::Client {
     let options = async_nats::ConnectOptions::new().user_and_password(user.into(), password.into());
     options.connect(nats.url()).await.unwrap()
 }
 
 /// A database that the shipped roles were made in, and the daemon's own address of it.
-async fn database(postgres: &PrivatePostgres) -> (tokio_postgres::Client, String) {
+async fn database(postgres: &TestPostgres) -> (tokio_postgres::Client, String) {
     database_with(postgres, config::Store::default()).await
 }
 
 /// The same, with all groups of the store where that says.
-async fn database_with(postgres: &PrivatePostgres, store: config::Store) -> (tokio_postgres::Client, String) {
+async fn database_with(postgres: &TestPostgres, store: config::Store) -> (tokio_postgres::Client, String) {
     let url = postgres.create_database().await.unwrap();
     let name = url.rsplit('/').next().unwrap();
     let admin = connect(&url).await.unwrap();
@@ -75,7 +75,7 @@ fn healthy(config: &Path, daemon: &Daemon) -> bool {
 async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secret() {
     let nats = nats();
     let options = PostgresOptions::plain();
-    let postgres = PrivatePostgres::start(&options).unwrap();
+    let postgres = TestPostgres::start(&options).unwrap();
     let (admin, url) = database(&postgres).await;
     let publisher = as_user(&nats, "publisher", PUBLISHER_PASSWORD).await;
     let jetstream = async_nats::jetstream::new(publisher.clone());
@@ -198,7 +198,7 @@ async fn the_publisher_makes_its_stream_and_publishes_to_it_and_reaches_nothing_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_sees_no_payload_and_wakes_no_roll_up_and_the_writer_has_the_store_s_tables_alone() {
-    let postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let (admin, url) = database(&postgres).await;
     let more = "CREATE TABLE public.own (n int); CREATE ROLE looker LOGIN IN ROLE jetcopy_reader;
         INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, message)
@@ -247,7 +247,7 @@ async fn a_password_in_an_address_shows_nowhere_whether_it_is_right_or_the_serve
     let jetstream = async_nats::jetstream::new(as_user(&nats, "publisher", PUBLISHER_PASSWORD).await);
     let stream = async_nats::jetstream::stream::Config { name: "FRAMES".into(), ..Default::default() };
     jetstream.create_stream(stream).await.unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let world = World::with_postgres(&postgres).await;
     let with = |address: &str, user: &str, password: &str| {
         address.replace("postgres@", "").replace("://", &format!("://{user}:{password}@"))
@@ -296,7 +296,7 @@ async fn a_password_in_an_address_shows_nowhere_whether_it_is_right_or_the_serve
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_in_public() {
     let options = PostgresOptions::plain();
-    let postgres = PrivatePostgres::start(&options).unwrap();
+    let postgres = TestPostgres::start(&options).unwrap();
     let schema = "My \"telemetry\"";
     let store = config::Store { schema: Some(schema.to_owned()), ..Default::default() };
     let (admin, url) = database_with(&postgres, store).await;
@@ -327,7 +327,7 @@ async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_
 }
 
 /// The shipped configuration of the store for these servers, its tables in `schema` where that is named.
-fn shipped_store(nats: &PrivateNats, url: &str, schema: Option<&str>) -> String {
+fn shipped_store(nats: &TestNats, url: &str, schema: Option<&str>) -> String {
     let mut text = shipped("config/store.toml")
         .replace("nats://127.0.0.1:4222", &nats.url())
         .replace("postgres://jetcopy@127.0.0.1:5432/metadata", url);
@@ -377,8 +377,8 @@ fn one_for_each_table() -> Vec<(&'static str, serde_json::Value)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_pipelines_are_checked_and_fill_every_table_with_the_shipped_roles_as_they_are() {
     for schema in [None, Some("telemetry")] {
-        let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
-        let postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+        let nats = TestNats::start(&NatsOptions::default()).unwrap();
+        let postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
         let store = config::Store { schema: schema.map(str::to_owned), ..Default::default() };
         let (admin, url) = database_with(&postgres, store).await;
         let room = "SELECT jetcopy.add_partition(relation, (now() AT TIME ZONE 'UTC')::date + day)

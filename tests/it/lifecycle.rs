@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use jetcopy::config;
-use jetcopy::private::PrivatePostgres;
 use jetcopy::store::timescale;
+use jetcopy::testbed::TestPostgres;
 use serde_json::json;
 
 use crate::support::{Daemon, World, eventually, oracle};
@@ -43,7 +43,7 @@ fn frame(id: u64, hours_ago: i64) -> Vec<u8> {
 /// A world on TimescaleDB whose store follows the defaults, `frame_metadata` with a column for the oracle, or `None`, said
 /// aloud, where there is none.
 async fn world() -> Option<World> {
-    let postgres = PrivatePostgres::shared().unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     if postgres.lacks_timescaledb() {
         return None;
     }

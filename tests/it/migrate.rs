@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use jetcopy::private::{PrivatePostgres, connect, spawn_tied};
+use jetcopy::testbed::{TestPostgres, connect, spawn_tied};
 use nix::sys::signal::Signal;
 
 use crate::support::eventually;
@@ -22,7 +22,7 @@ const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_migrator_was_killed_in_the_middle_the_next_one_applies_everything_once() {
-    for server in [PrivatePostgres::shared_plain().unwrap(), PrivatePostgres::shared().unwrap()] {
+    for server in [TestPostgres::shared_plain().unwrap(), TestPostgres::shared().unwrap()] {
         let url = server.create_database().await.unwrap();
         let client = connect(&url).await.unwrap();
         client.batch_execute(HOLD).await.unwrap();

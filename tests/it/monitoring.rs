@@ -15,7 +15,7 @@ mod stack;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jetcopy::private::promtool;
+use jetcopy::testbed::promtool;
 
 /// A file or directory of the package.
 fn own(path: &str) -> PathBuf {

@@ -19,14 +19,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres};
+use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres};
 
 use crate::support::{Daemon, EVENTS, TABLE, World, eventually};
 
 /// A world on a NATS server of its own, with the table of [`EVENTS`].
-async fn own_nats() -> (World, PrivateNats, Arc<PrivatePostgres>) {
-    let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+async fn own_nats() -> (World, TestNats, Arc<TestPostgres>) {
+    let nats = TestNats::start(&NatsOptions::default()).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let world = World::on(&nats, &postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     (world, nats, postgres)

@@ -11,7 +11,7 @@ use crate::support::{Daemon, EVENTS, TABLE, World, event, eventually};
 /// A watchdog that expects to be fed every so often.
 const WATCHDOG: Duration = Duration::from_millis(600);
 
-/// The longest that a pipeline with a step timeout of 1 s may be without a beat, and some: see `src/pulse.rs`.
+/// The longest that a pipeline with a step timeout of 1 s may be without a beat, and some: see `src/liveness.rs`.
 const PATIENCE: Duration = Duration::from_secs(14);
 
 /// A socket that stands for systemd's.

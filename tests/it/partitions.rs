@@ -244,9 +244,9 @@ async fn a_row_for_a_partition_that_is_being_detached_waits_until_it_is_gone() {
     let partition: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
     world.database.batch_execute(&format!("ALTER TABLE {partition} RENAME TO on_its_way")).await.unwrap();
     // Somebody reads from the table, so that it cannot end.
-    let reader = jetcopy::private::connect(&world.own_url).await.unwrap();
+    let reader = jetcopy::testbed::connect(&world.own_url).await.unwrap();
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM days").await.unwrap();
-    let detacher = jetcopy::private::connect(&world.own_url).await.unwrap();
+    let detacher = jetcopy::testbed::connect(&world.own_url).await.unwrap();
     let detach = "ALTER TABLE days DETACH PARTITION on_its_way CONCURRENTLY";
     let detaching = tokio::spawn(async move { detacher.batch_execute(detach).await });
     eventually("the partition to be on its way out", async || {

@@ -1,15 +1,15 @@
 //! The whole way through PgBouncer in transaction pooling, and its faults.
 
-use jetcopy::private::{PostgresOptions, PrivatePgBouncer, PrivatePostgres, Stop};
+use jetcopy::testbed::{PostgresOptions, Stop, TestPgBouncer, TestPostgres};
 use serde_json::json;
 
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
 /// A server of its own with a pooler before it, and a world that knows both; `None` where there is no pooler.
-async fn pooled() -> Option<(PrivatePostgres, PrivatePgBouncer, World)> {
+async fn pooled() -> Option<(TestPostgres, TestPgBouncer, World)> {
     let options = PostgresOptions::plain();
-    let postgres = PrivatePostgres::start(&options).unwrap();
-    let bouncer = PrivatePgBouncer::start_or_skip(&postgres).unwrap()?;
+    let postgres = TestPostgres::start(&options).unwrap();
+    let bouncer = TestPgBouncer::start_or_skip(&postgres).unwrap()?;
     let mut world = World::with_postgres(&postgres).await;
     world.database_url = bouncer.url(&world.own_url);
     Some((postgres, bouncer, world))
@@ -113,7 +113,7 @@ async fn a_roles_limits_of_time_do_not_hold_for_batches_behind_a_pooler_either()
     let log = daemon.log();
     assert!(!log.contains("timeout") && !log.contains("fewer") && !log.contains("backs off"), "{log}");
     // What is set for one transaction stays with nobody: the pooler's own session has the role's limits as before.
-    let client = jetcopy::private::connect(&world.database_url).await.unwrap();
+    let client = jetcopy::testbed::connect(&world.database_url).await.unwrap();
     let left = client.simple_query("SHOW statement_timeout").await.unwrap();
     let left = left.iter().find_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),

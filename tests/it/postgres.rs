@@ -2,7 +2,7 @@
 //!
 //! Each test has load running through the fault and ends at the oracle.
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres};
+use jetcopy::testbed::{PostgresOptions, TestPostgres};
 
 use crate::support::{Daemon, TABLE, World, eventually};
 
@@ -27,10 +27,10 @@ mod unlogged;
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 
 /// A PostgreSQL of the test's own, which it may stop and change, and a world on it.
-pub(crate) async fn own_server(settings: &[(&str, &str)]) -> (PrivatePostgres, World) {
+pub(crate) async fn own_server(settings: &[(&str, &str)]) -> (TestPostgres, World) {
     let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let options = PostgresOptions { settings, ..PostgresOptions::plain() };
-    let postgres = PrivatePostgres::start(&options).unwrap();
+    let postgres = TestPostgres::start(&options).unwrap();
     let world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     (postgres, world)

@@ -125,7 +125,7 @@ async fn an_interrupted_replay_goes_on_where_it_was() {
     std::fs::write(&config, slow.replace("max_rows = 200", "max_rows = 10")).unwrap();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_jetcopy"));
     let mut child =
-        jetcopy::private::spawn_tied(program, None, nix::sys::signal::Signal::SIGKILL, |command| {
+        jetcopy::testbed::spawn_tied(program, None, nix::sys::signal::Signal::SIGKILL, |command| {
             command.args(["replay", "events", "--from", "1", "--to", "500", "--config"]).arg(&config);
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         })

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use jetcopy::private::{Need, PrivatePostgres, skip};
+use jetcopy::testbed::{Need, TestPostgres, skip};
 
 /// Set by `make docs`: write what is compared here instead.
 const WRITE: &str = "JETCOPY_WRITE_DOCS";
@@ -57,9 +57,9 @@ fn normalized(dump: &str) -> String {
 
 #[tokio::test]
 async fn the_schema_to_be_read_is_what_the_migrations_make() {
-    let postgres = PrivatePostgres::shared_plain().unwrap();
+    let postgres = TestPostgres::shared_plain().unwrap();
     let url = postgres.create_database().await.unwrap();
-    let client = jetcopy::private::connect(&url).await.unwrap();
+    let client = jetcopy::testbed::connect(&url).await.unwrap();
     let version: i32 = client
         .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
         .await

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres, connect};
 use jetcopy::store::query::named::{Kind, QUERIES};
+use jetcopy::testbed::{PostgresOptions, TestPostgres, connect};
 use serde_json::json;
 
 use crate::support::{Daemon, World};
@@ -102,7 +102,7 @@ fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("private") {
+        if path.is_dir() && !path.ends_with("testbed") {
             found.extend(walk(&path));
         } else if path.is_file() {
             found.push(path);
@@ -112,7 +112,7 @@ fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// A server of its own, so that its log is; and a world there with the traps.
-async fn trapped(postgres: &PrivatePostgres, roots: &[&str], types: &str) -> World {
+async fn trapped(postgres: &TestPostgres, roots: &[&str], types: &str) -> World {
     let world = World::with_postgres(postgres).await;
     world.database.batch_execute(TABLES).await.unwrap();
     let traps = std::fs::read_to_string(own("tests/it/search_path/traps.sql")).unwrap();
@@ -122,19 +122,19 @@ async fn trapped(postgres: &PrivatePostgres, roots: &[&str], types: &str) -> Wor
 }
 
 /// What the server's log says of traps, with the statements.
-fn sprung(postgres: &PrivatePostgres) -> Vec<String> {
+fn sprung(postgres: &TestPostgres) -> Vec<String> {
     let log = std::fs::read_to_string(postgres.log()).unwrap();
     let lines: Vec<&str> = log.lines().collect();
     let at = lines.iter().enumerate().filter(|(_, line)| line.ends_with("ERROR:  sprung")).map(|(at, _)| at);
     at.map(|at| lines[at..(at + 12).min(lines.len())].join("\n")).collect()
 }
 
-fn none_sprung(postgres: &PrivatePostgres, what: &str) {
+fn none_sprung(postgres: &TestPostgres, what: &str) {
     let found = sprung(postgres);
     assert!(found.is_empty(), "{what} sprang {} traps:\n{}", found.len(), found.join("\n"));
 }
 
-fn script(postgres: &PrivatePostgres, name: &str, url: &str, arguments: &[&str]) -> (bool, String) {
+fn script(postgres: &TestPostgres, name: &str, url: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(own("scripts/db-maintenance").join(name));
     command
         .arg("--bin")
@@ -149,7 +149,7 @@ fn script(postgres: &PrivatePostgres, name: &str, url: &str, arguments: &[&str])
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_s_function_is_called_by_the_daemon_or_a_command() {
-    let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
     let world = trapped(&postgres, &["src", "migrations", "config/postgres"], TYPES).await;
     let config = world.config(PIPELINE);
     // The traps are ones.
@@ -229,7 +229,7 @@ async fn nobody_else_s_function_is_called_by_the_daemon_or_a_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_s_function_is_called_by_a_backup_or_a_restore() {
-    let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
     let world = trapped(&postgres, &["scripts/db-maintenance"], TYPES_OF_SCRIPTS).await;
     let backup = world.directory.path().join("backup");
     let backup = backup.to_str().unwrap();
@@ -247,7 +247,7 @@ async fn nobody_else_s_function_is_called_by_a_backup_or_a_restore() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrate_refuses_a_path_where_another_role_s_function_stands_before_the_server_s_own() {
-    let postgres = PrivatePostgres::shared().unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let url = postgres.create_database().await.unwrap();
     let admin = connect(&url).await.unwrap();
     admin
@@ -273,7 +273,7 @@ async fn migrate_refuses_a_path_where_another_role_s_function_stands_before_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrate_calls_nothing_that_stands_in_a_schema_of_the_path_where_no_table_goes() {
-    let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
     let world = World::with_postgres(&postgres).await;
     let url = postgres.create_database_named("trapped").await.unwrap();
     let admin = connect(&url).await.unwrap();
@@ -306,7 +306,7 @@ async fn migrate_calls_nothing_that_stands_in_a_schema_of_the_path_where_no_tabl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_warns_of_schemas_of_the_path_where_others_may_create_and_names_what_stands_there() {
-    let postgres = PrivatePostgres::shared().unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLES).await.unwrap();
     let config = world.config(PIPELINE);

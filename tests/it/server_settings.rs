@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres, connect};
+use jetcopy::testbed::{PostgresOptions, TestPostgres, connect};
 
 /// What a test's machine cannot give, or has not installed.
 const LESS: [(&str, &str); 3] = [
@@ -35,12 +35,12 @@ async fn a_server_takes_every_setting_of_the_tuned_files() {
             given.retain(|(known, _)| known != name);
             given.push((name.to_owned(), value.to_owned()));
         }
-        let timescaledb = PrivatePostgres::shared().unwrap().has_timescaledb();
+        let timescaledb = TestPostgres::shared().unwrap().has_timescaledb();
         if timescaledb {
             given.push(("shared_preload_libraries".into(), "timescaledb,pg_stat_statements".into()));
         }
         let options = PostgresOptions { settings: given, ..PostgresOptions::default() };
-        let server = PrivatePostgres::start(&options).unwrap();
+        let server = TestPostgres::start(&options).unwrap();
         let client = connect(&server.url()).await.unwrap();
         let errors = client.query("SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL", &[]);
         let errors = errors.await.unwrap();

@@ -87,7 +87,7 @@ async fn watch_shows_it_again_and_again() {
     let (world, config) = world().await;
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_jetcopy"));
     let mut child =
-        jetcopy::private::spawn_tied(program, None, nix::sys::signal::Signal::SIGKILL, |command| {
+        jetcopy::testbed::spawn_tied(program, None, nix::sys::signal::Signal::SIGKILL, |command| {
             command.args(["status", "--json", "--watch=50ms", "--config"]).arg(&config);
             command.stdout(std::process::Stdio::piped());
         })

@@ -15,8 +15,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use jetcopy::private::{Need, PrivateNats, PrivatePostgres, connect, skip};
 use jetcopy::publish::{Outgoing, publish};
+use jetcopy::testbed::{Need, TestNats, TestPostgres, connect, skip};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -48,13 +48,13 @@ pub(crate) struct World {
     pub(crate) stream: String,
     pub(crate) directory: TempDir,
     /// The servers of this process, where they are shared: they end with the last world.
-    shared: (Option<Arc<PrivateNats>>, Option<Arc<PrivatePostgres>>),
+    shared: (Option<Arc<TestNats>>, Option<Arc<TestPostgres>>),
 }
 
 impl World {
     /// On the servers that the tests of this process share.
     pub(crate) async fn new() -> Self {
-        let (nats, postgres) = (PrivateNats::shared().unwrap(), PrivatePostgres::shared().unwrap());
+        let (nats, postgres) = (TestNats::shared().unwrap(), TestPostgres::shared().unwrap());
         let mut world = Self::on(&nats, &postgres).await;
         world.shared = (Some(nats), Some(postgres));
         world
@@ -62,22 +62,22 @@ impl World {
 
     /// The same without TimescaleDB, also where the server has it.
     pub(crate) async fn plain() -> Self {
-        let (nats, postgres) = (PrivateNats::shared().unwrap(), PrivatePostgres::shared_plain().unwrap());
+        let (nats, postgres) = (TestNats::shared().unwrap(), TestPostgres::shared_plain().unwrap());
         let mut world = Self::on(&nats, &postgres).await;
         world.shared = (Some(nats), Some(postgres));
         world
     }
 
     /// On a PostgreSQL of the test's own.
-    pub(crate) async fn with_postgres(postgres: &PrivatePostgres) -> Self {
-        let nats = PrivateNats::shared().unwrap();
+    pub(crate) async fn with_postgres(postgres: &TestPostgres) -> Self {
+        let nats = TestNats::shared().unwrap();
         let mut world = Self::on(&nats, postgres).await;
         world.shared.0 = Some(nats);
         world
     }
 
     /// On servers of the test's own, which it may stop and kill.
-    pub(crate) async fn on(nats: &PrivateNats, postgres: &PrivatePostgres) -> Self {
+    pub(crate) async fn on(nats: &TestNats, postgres: &TestPostgres) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let stream = format!("STREAM{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let database_url = postgres.create_database().await.unwrap();

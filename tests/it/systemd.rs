@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jetcopy::private::{Need, skip};
+use jetcopy::testbed::{Need, skip};
 
 /// The highest exposure that a unit may have: 2.0, in tenths. A service without any hardening has 9.6.
 const MOST_EXPOSURE: u32 = 20;

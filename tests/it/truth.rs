@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use async_nats::HeaderMap;
 use jetcopy::metrics::names;
-use jetcopy::private::{PostgresOptions, PrivatePostgres, Stop};
+use jetcopy::testbed::{PostgresOptions, Stop, TestPostgres};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -228,7 +228,7 @@ async fn of_a_paused_pipeline_all_is_true_that_is_shown_also_from_its_start_on()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_outage_all_is_true_that_is_shown_and_all_attempts_were_one() {
-    let mut postgres = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let mut postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let mut world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let (_, daemon, started) = carried(&world, "").await;

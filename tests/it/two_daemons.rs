@@ -111,7 +111,7 @@ async fn two_daemons_that_ask_for_a_free_shard_at_once_are_one_that_runs_and_one
     );
     world.database.batch_execute(&free).await.unwrap();
     // Both have looked, and found it free, when either can take it.
-    let holder = jetcopy::private::connect(&world.own_url).await.unwrap();
+    let holder = jetcopy::testbed::connect(&world.own_url).await.unwrap();
     holder.batch_execute("BEGIN; SELECT FROM jetcopy.checkpoints FOR UPDATE").await.unwrap();
     let daemons = [Daemon::start(&config), Daemon::start(&config)];
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";

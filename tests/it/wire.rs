@@ -9,7 +9,7 @@ mod message;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres, Wire};
+use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres, Wire};
 
 use crate::chaos::dice::Dice;
 use crate::chaos::{duration, said, seed};
@@ -114,13 +114,13 @@ struct Range {
     judged: u64,
     /// Restarts of pipelines until then, by cause.
     resyncs: BTreeMap<String, i64>,
-    _servers: (PrivateNats, std::sync::Arc<PrivatePostgres>),
+    _servers: (TestNats, std::sync::Arc<TestPostgres>),
 }
 
 impl Range {
     async fn open() -> Self {
-        let nats = PrivateNats::start(&NatsOptions { config: String::new() }).unwrap();
-        let postgres = PrivatePostgres::shared().unwrap();
+        let nats = TestNats::start(&NatsOptions { config: String::new() }).unwrap();
+        let postgres = TestPostgres::shared().unwrap();
         let world = World::on(&nats, &postgres).await;
         world.database.batch_execute(TABLES).await.unwrap();
         let daemon = Daemon::start(&world.config(CONFIG));

@@ -5,9 +5,9 @@ use clap::Parser;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::private::PrivateNats;
+use crate::testbed::TestNats;
 
-async fn stream_of(nats: &PrivateNats, name: &str) -> jetstream::stream::Stream {
+async fn stream_of(nats: &TestNats, name: &str) -> jetstream::stream::Stream {
     let config = jetstream::stream::Config {
         name: name.into(),
         subjects: vec![format!("{name}.>")],
@@ -16,7 +16,7 @@ async fn stream_of(nats: &PrivateNats, name: &str) -> jetstream::stream::Stream 
     jetstream::new(async_nats::connect(nats.url()).await.unwrap()).create_stream(config).await.unwrap()
 }
 
-async fn publish(nats: &PrivateNats, subject: &str, input: &str, flags: &[&str]) -> Result<Summary, Error> {
+async fn publish(nats: &TestNats, subject: &str, input: &str, flags: &[&str]) -> Result<Summary, Error> {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
@@ -31,7 +31,7 @@ async fn publish(nats: &PrivateNats, subject: &str, input: &str, flags: &[&str])
 
 #[tokio::test]
 async fn records_become_messages_with_subject_headers_and_id() {
-    let nats = PrivateNats::shared().unwrap();
+    let nats = TestNats::shared().unwrap();
     let stream = stream_of(&nats, "CLI").await;
     let flags = ["--input", "csv", "--format", "json", "--header", "X-Site=north", "--msg-id-field", "n"];
     let summary =
@@ -49,7 +49,7 @@ async fn records_become_messages_with_subject_headers_and_id() {
 
 #[tokio::test]
 async fn a_content_type_that_is_given_takes_the_place_of_ours_however_it_is_spelled() {
-    let nats = PrivateNats::shared().unwrap();
+    let nats = TestNats::shared().unwrap();
     let stream = stream_of(&nats, "TYPED").await;
     publish(&nats, "TYPED.a", "{\"n\":1}\n", &["--header", "content-type=text/x-json"]).await.unwrap();
     let headers = stream.get_raw_message(1).await.unwrap().headers;
@@ -59,7 +59,7 @@ async fn a_content_type_that_is_given_takes_the_place_of_ours_however_it_is_spel
 
 #[tokio::test]
 async fn a_bad_record_stops_the_run_by_its_line_after_what_came_before_it() {
-    let nats = PrivateNats::shared().unwrap();
+    let nats = TestNats::shared().unwrap();
     let mut stream = stream_of(&nats, "STOP").await;
     let input = "{\"n\":1}\n{\"n\":2}\nnot json\n{\"n\":4}\n";
     let error = publish(&nats, "STOP.a", input, &[]).await.unwrap_err();
@@ -69,7 +69,7 @@ async fn a_bad_record_stops_the_run_by_its_line_after_what_came_before_it() {
 
 #[tokio::test]
 async fn skip_bad_publishes_the_rest_and_counts_what_it_skipped() {
-    let nats = PrivateNats::shared().unwrap();
+    let nats = TestNats::shared().unwrap();
     let stream = stream_of(&nats, "SKIP").await;
     let input = "{\"n\":1}\nnot json\n{\"m\":3}\n{\"n\":4}\n";
     let summary = publish(&nats, "SKIP.{n}", input, &["--skip-bad"]).await.unwrap();

@@ -3,10 +3,10 @@
 use tokio_postgres::Client;
 
 use super::{connect, database_at, migrate, settings};
-use crate::private::PrivatePostgres;
+use crate::testbed::TestPostgres;
 
 /// A database without TimescaleDB that was migrated.
-async fn plain_database(server: &PrivatePostgres) -> Client {
+async fn plain_database(server: &TestPostgres) -> Client {
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     connect(&url).await.unwrap()
@@ -31,7 +31,7 @@ async fn days(client: &Client, table: &str) -> Vec<i32> {
 
 #[tokio::test]
 async fn the_empty_store_tables_take_rows_of_today_and_of_the_days_ahead() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let client = plain_database(&server).await;
     for table in ["frame_metadata", "detection_events"] {
         assert_eq!(kind(&client, table).await, "p");
@@ -51,7 +51,7 @@ async fn the_empty_store_tables_take_rows_of_today_and_of_the_days_ahead() {
 
 #[tokio::test]
 async fn a_filled_table_of_an_earlier_version_keeps_its_rows_privileges_and_comment() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let (url, client) = database_at(&server, 3).await;
     client
         .batch_execute(
@@ -81,7 +81,7 @@ async fn a_filled_table_of_an_earlier_version_keeps_its_rows_privileges_and_comm
 
 #[tokio::test]
 async fn a_table_with_a_key_an_identity_and_a_generated_column_keeps_them_all() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let client = plain_database(&server).await;
     client
         .batch_execute(
@@ -118,7 +118,7 @@ async fn a_table_with_a_key_an_identity_and_a_generated_column_keeps_them_all() 
 
 #[tokio::test]
 async fn a_table_that_would_lose_something_stays_as_it_is() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let client = plain_database(&server).await;
     let obstacles = [
         "ALTER TABLE mine ADD PRIMARY KEY (id); CREATE TABLE other (mine int REFERENCES mine)",
@@ -156,7 +156,7 @@ async fn a_table_that_would_lose_something_stays_as_it_is() {
 
 #[tokio::test]
 async fn a_store_table_that_somebody_else_made_or_partitioned_stays_as_it_is() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
     client
@@ -175,7 +175,7 @@ async fn a_store_table_that_somebody_else_made_or_partitioned_stays_as_it_is() {
 
 #[tokio::test]
 async fn partitions_are_added_on_demand_within_bounds_and_once() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let client = plain_database(&server).await;
     client.batch_execute("SET timezone = 'Pacific/Kiritimati'; SET datestyle = 'German'").await.unwrap();
     let today = "(now() AT TIME ZONE 'UTC')::date";
@@ -198,7 +198,7 @@ async fn partitions_are_added_on_demand_within_bounds_and_once() {
 
 #[tokio::test]
 async fn who_may_insert_adds_partitions_without_owning_the_table_and_others_may_not() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let owner = connect(&url).await.unwrap();
@@ -222,7 +222,7 @@ async fn who_may_insert_adds_partitions_without_owning_the_table_and_others_may_
 
 #[tokio::test]
 async fn a_role_that_owns_the_tables_and_is_no_superuser_can_migrate() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
     client
@@ -238,7 +238,7 @@ async fn a_role_that_owns_the_tables_and_is_no_superuser_can_migrate() {
 
 #[tokio::test]
 async fn two_who_add_the_same_partitions_at_once_both_succeed() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let (one, other) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
@@ -251,7 +251,7 @@ async fn two_who_add_the_same_partitions_at_once_both_succeed() {
 
 #[tokio::test]
 async fn a_time_table_is_a_hypertable_where_timescaledb_is_installed() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();

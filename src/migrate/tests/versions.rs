@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::{MIGRATIONS, MigrateError, connect, database_at, migrate, relations, settings};
-use crate::private::{Need, PrivatePostgres, leave_out};
 use crate::store::catalog::After;
 use crate::store::life::{self, Lives};
+use crate::testbed::{Need, TestPostgres, leave_out};
 
 /// Rows for what a migration makes, by its number. Times are of today: there is a partition for it.
 const ROWS: [(i32, &str); 8] = [
@@ -167,7 +167,7 @@ async fn assert_rows_kept(client: &Client, before: &[(String, String)]) {
 }
 
 /// A database at `version`, with rows in all that it has.
-async fn filled(server: &PrivatePostgres, version: i32) -> (String, Client) {
+async fn filled(server: &TestPostgres, version: i32) -> (String, Client) {
     let (url, client) = database_at(server, version).await;
     for (_, sql) in ROWS.iter().filter(|(since, _)| *since <= version) {
         client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -188,8 +188,8 @@ fn before(version: i32) -> i32 {
     earlier.max().unwrap_or(0)
 }
 
-pub(super) fn servers() -> Vec<Arc<PrivatePostgres>> {
-    let (offered, plain) = (PrivatePostgres::shared().unwrap(), PrivatePostgres::shared_plain().unwrap());
+pub(super) fn servers() -> Vec<Arc<TestPostgres>> {
+    let (offered, plain) = (TestPostgres::shared().unwrap(), TestPostgres::shared_plain().unwrap());
     if offered.has_timescaledb() {
         vec![plain, offered]
     } else {
@@ -198,7 +198,7 @@ pub(super) fn servers() -> Vec<Arc<PrivatePostgres>> {
     }
 }
 
-async fn fresh(server: &PrivatePostgres) -> Vec<String> {
+async fn fresh(server: &TestPostgres) -> Vec<String> {
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let fresh = schema(&url, server.has_timescaledb()).await;
@@ -230,7 +230,7 @@ async fn from_each_version_with_rows_comes_the_schema_of_a_fresh_database_and_a_
 
 #[tokio::test]
 async fn only_a_checkpoint_of_before_version_22_does_not_know_which_gaps_are_old() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     for (version, unknown) in [(21, 1_i64), (22, 0)] {
         let (url, client) = filled(&server, version).await;
         migrate(&settings(&url)).await.unwrap();

@@ -9,7 +9,7 @@ use crate::config::{Postgres, Tls};
 use crate::dead_letter::{self, DeadLetter};
 use crate::migrate;
 use crate::postgres::introspect::introspect;
-use crate::private::{self, PostgresOptions, PrivatePgBouncer, PrivatePostgres};
+use crate::testbed::{self, PostgresOptions, TestPgBouncer, TestPostgres};
 
 mod places;
 
@@ -47,7 +47,7 @@ async fn mute() -> (TcpListener, u16) {
 /// A server that wants a SCRAM password of role `guarded`, and offers TLS when `tls` holds a certificate and key.
 ///
 /// `client_ca` goes one further: over TLS, `guarded` then needs a certificate in place of the password.
-async fn guarded(tls: Option<(&str, &str)>, client_ca: Option<&str>) -> PrivatePostgres {
+async fn guarded(tls: Option<(&str, &str)>, client_ca: Option<&str>) -> TestPostgres {
     guarded_with(&PostgresOptions::plain(), tls, client_ca).await
 }
 
@@ -55,9 +55,9 @@ async fn guarded_with(
     options: &PostgresOptions,
     tls: Option<(&str, &str)>,
     client_ca: Option<&str>,
-) -> PrivatePostgres {
-    let server = PrivatePostgres::start(options).unwrap();
-    let client = private::connect(&server.url()).await.unwrap();
+) -> TestPostgres {
+    let server = TestPostgres::start(options).unwrap();
+    let client = testbed::connect(&server.url()).await.unwrap();
     client.batch_execute(&format!("CREATE ROLE guarded LOGIN PASSWORD '{SECRET}'")).await.unwrap();
     let write = async |file: &str, text: &str| {
         // The server writes its own files, so that they are its own.
@@ -84,7 +84,7 @@ async fn guarded_with(
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     // The postmaster reads the files in its own time.
     let deadline = Instant::now() + Duration::from_secs(30);
-    while private::connect(&server.url().replace("postgres@", "guarded@")).await.is_ok()
+    while testbed::connect(&server.url().replace("postgres@", "guarded@")).await.is_ok()
         || (tls.is_some() && client.query_one("SHOW ssl", &[]).await.unwrap().get::<_, &str>(0) != "on")
     {
         assert!(Instant::now() < deadline, "the new configuration is not taken up");
@@ -106,7 +106,7 @@ fn certificate() -> rcgen::CertifiedKey<rcgen::KeyPair> {
 
 #[tokio::test]
 async fn the_application_name_reaches_the_server_and_no_other_setting_does() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let session = connect(&settings(&server.url()), "jetcopy frames").await.unwrap();
     let sql = "SELECT name, setting FROM pg_settings WHERE source = 'client' ORDER BY 1";
     let rows = session.client.query_typed(sql, &[]).await.unwrap();
@@ -117,7 +117,7 @@ async fn the_application_name_reaches_the_server_and_no_other_setting_does() {
 
 #[tokio::test]
 async fn a_host_that_never_answers_costs_one_timeout_and_the_next_one_serves() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let (_listener, port) = mute().await;
     let mut config = settings(&format!("postgres://postgres@127.0.0.1:{port}/postgres"));
     config.connect_timeout = Duration::from_millis(300);
@@ -146,10 +146,10 @@ async fn nobody_there_is_unreachable() {
 
 #[tokio::test]
 async fn a_server_that_takes_no_writes_is_passed_over_unless_the_url_asks_for_it() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     let name = url.rsplit('/').next().unwrap();
-    let client = private::connect(&server.url()).await.unwrap();
+    let client = testbed::connect(&server.url()).await.unwrap();
     client
         .batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"))
         .await
@@ -323,14 +323,14 @@ async fn a_unix_socket_serves_too() {
         settings: vec![("unix_socket_directories".into(), path.into())],
         ..PostgresOptions::plain()
     };
-    let server = PrivatePostgres::start(&options).unwrap();
+    let server = TestPostgres::start(&options).unwrap();
     let config = settings(&format!("host={path} port={} user=postgres dbname=postgres", server.port()));
     connect(&config, "test").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_server_without_tls_is_refused_where_tls_is_required() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let own = certificate();
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), own.cert.pem()).unwrap();
@@ -344,11 +344,11 @@ async fn a_server_without_tls_is_refused_where_tls_is_required() {
 
 #[tokio::test]
 async fn a_lost_connection_is_noticed_while_idle() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let session = connect(&settings(&server.url()), "test").await.unwrap();
     let row = session.client.query_typed_one("SELECT pg_backend_pid()", &[]).await.unwrap();
     let closed = session.closed();
-    let other = private::connect(&server.url()).await.unwrap();
+    let other = testbed::connect(&server.url()).await.unwrap();
     other.query_one("SELECT pg_terminate_backend($1)", &[&row.get::<_, i32>(0)]).await.unwrap();
     tokio::time::timeout(Duration::from_secs(30), closed).await.unwrap();
     assert!(session.is_closed());
@@ -357,7 +357,7 @@ async fn a_lost_connection_is_noticed_while_idle() {
 
 #[tokio::test]
 async fn dropping_a_session_ends_its_backend_also_in_the_middle_of_a_query() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let session = connect(&settings(&server.url()), "test").await.unwrap();
     let pid: i32 = session.client.query_typed_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     session.client.batch_execute("SET client_connection_check_interval = '10ms'; BEGIN").await.unwrap();
@@ -365,7 +365,7 @@ async fn dropping_a_session_ends_its_backend_also_in_the_middle_of_a_query() {
         tokio::time::timeout(Duration::from_millis(50), session.client.batch_execute("SELECT pg_sleep(600)"));
     assert!(waiting.await.is_err());
     drop(session);
-    let other = private::connect(&server.url()).await.unwrap();
+    let other = testbed::connect(&server.url()).await.unwrap();
     let gone = async {
         let sql = "SELECT FROM pg_stat_activity WHERE pid = $1";
         while other.query_opt(sql, &[&pid]).await.unwrap().is_some() {}
@@ -382,7 +382,7 @@ async fn a_cancelled_wait_for_a_standby_is_seen_with_the_commit() {
         ],
         ..PostgresOptions::plain()
     };
-    let server = PrivatePostgres::start(&options).unwrap();
+    let server = TestPostgres::start(&options).unwrap();
     let session = connect(&settings(&server.url()), "test").await.unwrap();
     let pid: i32 = session.client.query_typed_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     session.client.batch_execute("CREATE TABLE t (v int)").await.unwrap();
@@ -393,7 +393,7 @@ async fn a_cancelled_wait_for_a_standby_is_seen_with_the_commit() {
         .batch_execute("BEGIN; SET LOCAL synchronous_commit = on; INSERT INTO t VALUES (1)")
         .await
         .unwrap();
-    let other = private::connect(&server.url()).await.unwrap();
+    let other = testbed::connect(&server.url()).await.unwrap();
     let cancel = async {
         let waiting = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
         while other.query_opt(waiting, &[&pid]).await.unwrap().is_none() {}
@@ -407,8 +407,8 @@ async fn a_cancelled_wait_for_a_standby_is_seen_with_the_commit() {
 
 #[tokio::test]
 async fn everything_here_works_through_a_transaction_pooler() {
-    let server = PrivatePostgres::shared().unwrap();
-    let Some(pooler) = PrivatePgBouncer::start_or_skip(&server).unwrap() else { return };
+    let server = TestPostgres::shared().unwrap();
+    let Some(pooler) = TestPgBouncer::start_or_skip(&server).unwrap() else { return };
     let config = settings(&pooler.url(&server.create_database().await.unwrap()));
     let all = migrate::status(&config).await.unwrap().len();
     let (one, other) = tokio::join!(migrate::migrate(&config), migrate::migrate(&config));

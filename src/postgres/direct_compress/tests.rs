@@ -1,5 +1,5 @@
 use super::*;
-use crate::private::{Need, PostgresOptions, PrivatePostgres, connect, leave_out};
+use crate::testbed::{Need, PostgresOptions, TestPostgres, connect, leave_out};
 
 async fn refusal(client: &Client, table: &str) -> Option<String> {
     match require(client, table).await {
@@ -11,7 +11,7 @@ async fn refusal(client: &Client, table: &str) -> Option<String> {
 
 #[tokio::test]
 async fn a_table_that_would_be_stored_uncompressed_is_refused_with_the_reason() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     let create = "CREATE EXTENSION timescaledb; CREATE TABLE t (time timestamptz NOT NULL, id int)";
     client.batch_execute(create).await.unwrap();
@@ -49,13 +49,13 @@ async fn a_table_that_would_be_stored_uncompressed_is_refused_with_the_reason() 
 #[tokio::test]
 async fn plain_postgresql_and_the_apache_licence_are_refused() {
     let options = PostgresOptions::plain();
-    let server = PrivatePostgres::start(&options).unwrap();
+    let server = TestPostgres::start(&options).unwrap();
     let client = connect(&server.url()).await.unwrap();
     client.batch_execute("CREATE TABLE t (time timestamptz NOT NULL)").await.unwrap();
     assert_eq!(refusal(&client, "t").await.unwrap(), "TimescaleDB is not installed");
 
     let settings = vec![("timescaledb.license".to_owned(), "apache".to_owned())];
-    let server = PrivatePostgres::start(&PostgresOptions { settings, ..PostgresOptions::default() }).unwrap();
+    let server = TestPostgres::start(&PostgresOptions { settings, ..PostgresOptions::default() }).unwrap();
     if !server.has_timescaledb() {
         leave_out(Need::TimescaleDb, "the Apache licence");
         return;

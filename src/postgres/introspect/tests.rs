@@ -1,8 +1,8 @@
 use super::*;
-use crate::private::{PrivatePostgres, connect};
+use crate::testbed::{TestPostgres, connect};
 
-async fn with(sql: &str) -> (std::sync::Arc<PrivatePostgres>, Client) {
-    let server = PrivatePostgres::shared().unwrap();
+async fn with(sql: &str) -> (std::sync::Arc<TestPostgres>, Client) {
+    let server = TestPostgres::shared().unwrap();
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client.batch_execute(sql).await.unwrap();
     (server, client)

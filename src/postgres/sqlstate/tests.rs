@@ -7,13 +7,13 @@ use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink};
 
 use super::*;
-use crate::private::{PostgresOptions, PrivatePostgres, connect};
+use crate::testbed::{PostgresOptions, TestPostgres, connect};
 
 const COPY: Step = Step::CopyData { mergeable: false };
 const MERGEABLE: Step = Step::CopyData { mergeable: true };
 
-async fn with(sql: &str) -> (std::sync::Arc<PrivatePostgres>, Client) {
-    let server = PrivatePostgres::shared().unwrap();
+async fn with(sql: &str) -> (std::sync::Arc<TestPostgres>, Client) {
+    let server = TestPostgres::shared().unwrap();
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client.batch_execute(sql).await.unwrap();
     (server, client)
@@ -415,7 +415,7 @@ async fn a_full_server_is_waited_for() {
         settings: vec![("superuser_reserved_connections".into(), "0".into())],
         ..PostgresOptions::plain()
     };
-    let server = PrivatePostgres::start(&options).unwrap();
+    let server = TestPostgres::start(&options).unwrap();
     let mut held = Vec::new();
     let error = loop {
         match connect(&server.url()).await {

@@ -9,13 +9,13 @@ use tokio_postgres::Client;
 
 use crate::config::Postgres;
 use crate::postgres::connect::{ConnectError, Session, Transport, connect, connect_any};
-use crate::private::{self, PostgresOptions, PrivatePostgres};
+use crate::testbed::{self, PostgresOptions, TestPostgres};
 
 mod clients;
 
 /// A server whose TLS is changed while it runs.
 struct TlsServer {
-    server: PrivatePostgres,
+    server: TestPostgres,
     control: Client,
     psql: PathBuf,
     /// psql's home, where nothing is.
@@ -25,8 +25,8 @@ struct TlsServer {
 impl TlsServer {
     /// With an authority in `ca.crt` and another one in `other.crt`.
     async fn start() -> Self {
-        let server = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
-        let control = private::connect(&server.url()).await.unwrap();
+        let server = TestPostgres::start(&PostgresOptions::plain()).unwrap();
+        let control = testbed::connect(&server.url()).await.unwrap();
         control.batch_execute("CREATE ROLE tester LOGIN PASSWORD 'right'").await.unwrap();
         // Some builds of the server come with one that knows no TLS.
         let knows_tls = |psql: &PathBuf| {
@@ -81,7 +81,7 @@ impl TlsServer {
         }
         self.run(&format!("printf %s \"{rules}\nhost all postgres all trust\n\" >pg_hba.conf")).await;
         let loaded = async || -> std::time::SystemTime {
-            let fresh = private::connect(&self.server.url()).await.unwrap();
+            let fresh = testbed::connect(&self.server.url()).await.unwrap();
             fresh.query_one("SELECT pg_conf_load_time()", &[]).await.unwrap().get(0)
         };
         let last = loaded().await;

@@ -1,18 +1,18 @@
 use super::*;
 use crate::config::Store;
 use crate::migrate::migrate;
-use crate::private::{PrivatePostgres, connect};
 use crate::store::catalog::Bucket;
+use crate::testbed::{TestPostgres, connect};
 
 /// A migrated database; its server ends with it.
 struct World {
     settings: config::Postgres,
     client: Client,
-    _server: Arc<PrivatePostgres>,
+    _server: Arc<TestPostgres>,
 }
 
 impl World {
-    async fn on(server: Arc<PrivatePostgres>) -> Self {
+    async fn on(server: Arc<TestPostgres>) -> Self {
         let url = server.create_database().await.unwrap();
         let settings = config::Postgres { url: url.clone(), ..config::Postgres::default() };
         migrate(&settings).await.unwrap();
@@ -20,7 +20,7 @@ impl World {
     }
 
     async fn plain() -> Self {
-        Self::on(PrivatePostgres::shared_plain().unwrap()).await
+        Self::on(TestPostgres::shared_plain().unwrap()).await
     }
 
     async fn maintain(&self, store: &str) -> Report {
@@ -298,7 +298,7 @@ async fn a_step_that_fails_is_told_and_the_others_are_done() {
 
 #[tokio::test]
 async fn on_timescaledb_it_has_nothing_to_do_and_says_so() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::on(server).await;
     let report = world.maintain("").await;
     assert!(report.lines.len() >= 2);
@@ -316,7 +316,7 @@ const FILES_NOW: &str =
 
 #[tokio::test]
 async fn staged_files_expire_at_the_time_set_whether_tables_are_hypertables_or_not() {
-    for server in [PrivatePostgres::shared().unwrap(), PrivatePostgres::shared_plain().unwrap()] {
+    for server in [TestPostgres::shared().unwrap(), TestPostgres::shared_plain().unwrap()] {
         let world = World::on(server).await;
         world.sql(STAGED).await;
         let report = world.maintain("").await;
@@ -367,7 +367,7 @@ async fn a_table_of_files_that_is_not_the_registrys_is_left_alone() {
 
 #[tokio::test]
 async fn a_database_that_was_not_migrated_is_told_so() {
-    let server = PrivatePostgres::shared_plain().unwrap();
+    let server = TestPostgres::shared_plain().unwrap();
     let url = server.create_database().await.unwrap();
     let settings = config::Postgres { url, ..config::Postgres::default() };
     let error = maintain(&settings, &Store::default(), true).await.unwrap_err();

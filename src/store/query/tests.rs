@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::migrate::migrate;
-use crate::private::{Need, PostgresOptions, PrivatePostgres, connect, leave_out};
+use crate::testbed::{Need, PostgresOptions, TestPostgres, connect, leave_out};
 
 /// A migrated database with and without TimescaleDB, as far as the server offers both.
 struct World {
@@ -19,7 +19,7 @@ struct World {
     url: String,
     store: Store,
     database: Client,
-    _server: Arc<PrivatePostgres>,
+    _server: Arc<TestPostgres>,
 }
 
 fn settings(url: &str) -> config::Postgres {
@@ -27,7 +27,7 @@ fn settings(url: &str) -> config::Postgres {
 }
 
 impl World {
-    async fn on(name: &'static str, server: Arc<PrivatePostgres>) -> Self {
+    async fn on(name: &'static str, server: Arc<TestPostgres>) -> Self {
         let url = server.create_database().await.unwrap();
         migrate(&settings(&url)).await.unwrap();
         let store = Store::open(&settings(&url), &Options::default()).unwrap();
@@ -37,12 +37,12 @@ impl World {
 
     /// On the server that tests share.
     async fn shared() -> Self {
-        Self::on("shared", PrivatePostgres::shared().unwrap()).await
+        Self::on("shared", TestPostgres::shared().unwrap()).await
     }
 
     async fn both() -> Vec<Self> {
-        let mut worlds = vec![Self::on("plain", PrivatePostgres::shared_plain().unwrap()).await];
-        let shared = PrivatePostgres::shared().unwrap();
+        let mut worlds = vec![Self::on("plain", TestPostgres::shared_plain().unwrap()).await];
+        let shared = TestPostgres::shared().unwrap();
         if shared.has_timescaledb() {
             worlds.push(Self::on("TimescaleDB", shared).await);
         } else {

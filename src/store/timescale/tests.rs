@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::private::{PostgresOptions, PrivatePostgres, connect as connect_to};
 use crate::store::catalog;
+use crate::testbed::{PostgresOptions, TestPostgres, connect as connect_to};
 
 /// A migrated database on a server with TimescaleDB, or `None`, said aloud, where there is none.
-async fn database(server: &PrivatePostgres) -> Option<String> {
+async fn database(server: &TestPostgres) -> Option<String> {
     if server.lacks_timescaledb() {
         return None;
     }
@@ -64,7 +64,7 @@ async fn stop_scheduler(client: &Client) {
 
 #[tokio::test]
 async fn every_table_and_roll_up_gets_its_policies_with_the_intervals_of_the_catalog() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let lines = lines(&url, &config::Store::default()).await;
     assert!(!lines.iter().any(|line| matches!(line.change, Change::Left(_))), "{lines:?}");
@@ -113,7 +113,7 @@ async fn every_table_and_roll_up_gets_its_policies_with_the_intervals_of_the_cat
 
 #[tokio::test]
 async fn a_second_run_changes_nothing() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let defaults = config::Store::default();
     let first = lines(&url, &defaults).await;
@@ -127,7 +127,7 @@ async fn a_second_run_changes_nothing() {
 /// A job that goes by the end of its last run is put off further with each run that counts as failed.
 #[tokio::test]
 async fn every_job_runs_at_fixed_times_and_so_does_one_of_an_earlier_version_from_the_next_run_on() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let defaults = config::Store::default();
     lines(&url, &defaults).await;
@@ -160,7 +160,7 @@ async fn every_job_runs_at_fixed_times_and_so_does_one_of_an_earlier_version_fro
 
 #[tokio::test]
 async fn changed_settings_alter_the_jobs_and_never_removes_them() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     lines(&url, &config::Store::default()).await;
     let changed = store(
@@ -212,7 +212,7 @@ async fn changed_settings_alter_the_jobs_and_never_removes_them() {
 
 #[tokio::test]
 async fn another_chunk_interval_holds_for_new_chunks() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
     let insert = |time: &str| {
@@ -229,7 +229,7 @@ async fn another_chunk_interval_holds_for_new_chunks() {
 
 #[tokio::test]
 async fn what_is_not_the_stores_own_is_left_with_a_reason() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     let client = connect_to(&url).await.unwrap();
     client
@@ -257,7 +257,7 @@ async fn what_is_not_the_stores_own_is_left_with_a_reason() {
 
 #[tokio::test]
 async fn settings_and_policies_that_somebody_chose_are_left() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
     client
@@ -280,7 +280,7 @@ async fn settings_and_policies_that_somebody_chose_are_left() {
 
 #[tokio::test]
 async fn what_an_earlier_version_chose_is_changed_for_chunks_to_come_and_compressed_ones_stay_readable() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
     client
@@ -318,7 +318,7 @@ async fn what_an_earlier_version_chose_is_changed_for_chunks_to_come_and_compres
 
 #[tokio::test]
 async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let url = server.create_database().await.unwrap();
     let client = connect_to(&url).await.unwrap();
     client
@@ -352,7 +352,7 @@ async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left
 #[tokio::test]
 async fn a_server_under_the_apache_licence_is_told_apart_and_migrates() {
     let settings = vec![("timescaledb.license".to_owned(), "apache".to_owned())];
-    let server = PrivatePostgres::start(&PostgresOptions { settings, ..PostgresOptions::default() }).unwrap();
+    let server = TestPostgres::start(&PostgresOptions { settings, ..PostgresOptions::default() }).unwrap();
     let Some(url) = database(&server).await else { return };
     let applied = apply(&super::tests::settings(&url)).await.unwrap();
     assert_eq!(applied, Applied::Unlicensed);
@@ -361,7 +361,7 @@ async fn a_server_under_the_apache_licence_is_told_apart_and_migrates() {
 #[tokio::test]
 async fn without_timescaledb_there_is_nothing_to_apply() {
     let options = PostgresOptions::plain();
-    let server = PrivatePostgres::start(&options).unwrap();
+    let server = TestPostgres::start(&options).unwrap();
     migrate::migrate(&settings(&server.url())).await.unwrap();
     let applied = apply(&settings(&server.url())).await.unwrap();
     assert_eq!(applied, Applied::Absent);
@@ -369,7 +369,7 @@ async fn without_timescaledb_there_is_nothing_to_apply() {
 
 #[tokio::test]
 async fn the_roll_ups_have_the_columns_of_the_catalog() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
     for rollup in &ROLLUPS {
@@ -435,7 +435,7 @@ async fn differences(client: &Client, rollup: &Rollup) -> (i64, i64) {
 
 #[tokio::test]
 async fn the_jobs_sum_up_compress_and_drop_and_the_sums_equal_those_over_the_rows() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
     stop_scheduler(&client).await;
@@ -479,7 +479,7 @@ async fn the_jobs_sum_up_compress_and_drop_and_the_sums_equal_those_over_the_row
 
 #[tokio::test]
 async fn late_rows_reach_a_compressed_chunk_and_the_roll_ups() {
-    let server = PrivatePostgres::shared().unwrap();
+    let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
     stop_scheduler(&client).await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::testbed::{TestPostgres, connect};
 use serde_json::{Value, json};
 
 use crate::support::{Daemon, World};
@@ -76,19 +76,19 @@ pub(super) async fn run(mut command: Command) -> Said {
 
 /// A server and a world on it, and what its programs are called with.
 pub(super) struct Place {
-    pub(super) server: Arc<PrivatePostgres>,
+    pub(super) server: Arc<TestPostgres>,
     pub(super) world: World,
 }
 
 impl Place {
-    pub(super) async fn on(server: Arc<PrivatePostgres>) -> Self {
+    pub(super) async fn on(server: Arc<TestPostgres>) -> Self {
         let world = World::with_postgres(&server).await;
         world.database.batch_execute("ALTER TABLE frame_metadata ADD COLUMN sequence bigint").await.unwrap();
         Self { server, world }
     }
 
     pub(super) async fn plain() -> Self {
-        Self::on(PrivatePostgres::shared_plain().unwrap()).await
+        Self::on(TestPostgres::shared_plain().unwrap()).await
     }
 
     pub(super) async fn run(&self, name: &str, arguments: &[&str]) -> Said {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use futures_util::{SinkExt, StreamExt};
-use jetcopy::private::spawn_tied;
+use jetcopy::testbed::spawn_tied;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;

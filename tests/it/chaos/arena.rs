@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use async_nats::jetstream;
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, connect};
+use jetcopy::testbed::{NatsOptions, PostgresOptions, TestNats, TestPostgres, connect};
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
@@ -56,9 +56,9 @@ pub(super) struct Arena {
     /// Holds a lock while one is held.
     holder: Option<Client>,
     world: World,
-    nats: PrivateNats,
+    nats: TestNats,
     /// The primary.
-    postgres: PrivatePostgres,
+    postgres: TestPostgres,
     standby: Standby,
     next_id: Arc<AtomicI64>,
     /// The default that the table's column has.
@@ -73,8 +73,8 @@ pub(super) struct Arena {
 
 impl Arena {
     pub(super) async fn open() -> Self {
-        let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
-        let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+        let nats = TestNats::start(&NatsOptions::default()).unwrap();
+        let postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
         let mut world = World::on(&nats, &postgres).await;
         world.database.batch_execute(table::TABLES).await.unwrap();
         let (nats_proxy, postgres_proxy) =

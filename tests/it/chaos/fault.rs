@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use jetcopy::private::Stop;
+use jetcopy::testbed::Stop;
 
 use super::dice::Dice;
 use crate::support::{Fault as Spoil, Lose, Way};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use async_nats::jetstream;
-use jetcopy::private::{PrivateNats, PrivatePostgres, connect, spawn_tied};
+use jetcopy::testbed::{TestNats, TestPostgres, connect, spawn_tied};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -40,7 +40,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new(nats: &PrivateNats, postgres: &PrivatePostgres) -> Self {
+    pub(super) async fn new(nats: &TestNats, postgres: &TestPostgres) -> Self {
         let url = postgres.create_database().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         for shown in ["config", "scripts"] {
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// On a server that has nothing yet: the document makes the role `jetcopy` and its database `metadata`.
-    pub(super) async fn empty(nats: &PrivateNats, postgres: &PrivatePostgres) -> Self {
+    pub(super) async fn empty(nats: &TestNats, postgres: &TestPostgres) -> Self {
         let mut world = Self::new(nats, postgres).await;
         let url = postgres.database_url("metadata").replace("postgres@", "jetcopy@");
         world.set("PGPORT", &postgres.port().to_string());

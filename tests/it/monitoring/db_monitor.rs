@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres, Stop, connect};
+use jetcopy::testbed::{PostgresOptions, Stop, TestPostgres, connect};
 
 use super::own;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually};
@@ -60,7 +60,7 @@ impl Drop for Monitor {
 async fn db_monitor_asks_a_daemon_with_its_token_and_takes_a_standby_for_well() {
     const DAEMON_UP: usize = 7;
     const WAITING: usize = 17;
-    let postgres = PrivatePostgres::shared_plain().unwrap();
+    let postgres = TestPostgres::shared_plain().unwrap();
     let world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let token = world.directory.path().join("token");
@@ -100,7 +100,7 @@ async fn db_monitor_reports_outages_drops_lag_and_slow_statements_of_a_run() {
     const DATABASE_UP: usize = 1;
     const DAEMON_UP: usize = 7;
     let options = PostgresOptions::plain();
-    let mut postgres = PrivatePostgres::start(&options).unwrap();
+    let mut postgres = TestPostgres::start(&options).unwrap();
     let mut world = World::with_postgres(&postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let config = world.config(EVENTS);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use jetcopy::private::{Need, Stop, connect, leave_out};
+use jetcopy::testbed::{Need, Stop, connect, leave_out};
 use tokio_postgres::Client;
 
 use super::rules;

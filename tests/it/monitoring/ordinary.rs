@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jetcopy::private::Stop;
+use jetcopy::testbed::Stop;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

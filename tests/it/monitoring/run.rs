@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use jetcopy::private::promtool;
+use jetcopy::testbed::promtool;
 
 use super::dashboards;
 use super::promql::{metric, selectors};

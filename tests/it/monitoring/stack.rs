@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use jetcopy::private::{
-    NatsOptions, Need, PostgresOptions, PrivateExporter, PrivateNats, PrivatePgBouncer, PrivatePostgres,
-    PrivatePrometheus, Stop, connect, leave_out,
+use jetcopy::testbed::{
+    NatsOptions, Need, PostgresOptions, Stop, TestExporter, TestNats, TestPgBouncer, TestPostgres,
+    TestPrometheus, connect, leave_out,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -21,16 +21,16 @@ const MAX_CONNECTIONS: u32 = 60;
 
 /// jetcopy with its servers, a standby, a pooler where there is one, the exporters and Prometheus.
 pub(super) struct Stack {
-    pub(super) prometheus: PrivatePrometheus,
-    pub(super) exporter: PrivateExporter,
-    pub(super) node: PrivateExporter,
+    pub(super) prometheus: TestPrometheus,
+    pub(super) exporter: TestExporter,
+    pub(super) node: TestExporter,
     pub(super) daemon: Option<Daemon>,
-    pub(super) bouncer: Option<PrivatePgBouncer>,
-    pub(super) standby: PrivatePostgres,
+    pub(super) bouncer: Option<TestPgBouncer>,
+    pub(super) standby: TestPostgres,
     /// Between the standby and its primary.
     pub(super) between: Proxy,
-    pub(super) postgres: PrivatePostgres,
-    pub(super) nats: PrivateNats,
+    pub(super) postgres: TestPostgres,
+    pub(super) nats: TestNats,
     pub(super) world: World,
 }
 
@@ -47,13 +47,13 @@ pub(super) fn each_second(text: &str) -> String {
 impl Stack {
     /// Starts all of it, with a little data of everything that is counted.
     pub(super) async fn start(hurry: Hurry) -> Self {
-        let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
+        let nats = TestNats::start(&NatsOptions::default()).unwrap();
         let options = PostgresOptions {
             max_connections: MAX_CONNECTIONS,
             settings: vec![("wal_retrieve_retry_interval".to_owned(), "100ms".to_owned())],
             ..Default::default()
         };
-        let mut postgres = PrivatePostgres::start(&options).unwrap();
+        let mut postgres = TestPostgres::start(&options).unwrap();
         let preload = if postgres.has_timescaledb() { "timescaledb, " } else { "" };
         let client = connect(&postgres.url()).await.unwrap();
         let preload = format!("ALTER SYSTEM SET shared_preload_libraries = {preload}pg_stat_statements");
@@ -66,7 +66,7 @@ impl Stack {
         let between = Proxy::start(postgres.port()).await;
         let standby = postgres.standby(between.port()).unwrap();
         // Each place that asks about the pooler leaves it out where there is none, and says so.
-        let bouncer = PrivatePgBouncer::start_or_leave_out(&postgres, "what PgBouncer tells").unwrap();
+        let bouncer = TestPgBouncer::start_or_leave_out(&postgres, "what PgBouncer tells").unwrap();
         if let Some(bouncer) = &bouncer {
             let server = format!(
                 "CREATE SERVER pgbouncer FOREIGN DATA WRAPPER dblink_fdw
@@ -162,11 +162,7 @@ impl Stack {
 }
 
 /// Starts the exporters, and Prometheus with a copy of its configuration that has their addresses.
-fn watch(
-    world: &World,
-    daemon: &Daemon,
-    hurry: Hurry,
-) -> (PrivateExporter, PrivateExporter, PrivatePrometheus) {
+fn watch(world: &World, daemon: &Daemon, hurry: Hurry) -> (TestExporter, TestExporter, TestPrometheus) {
     let directory = world.directory.path();
     let queries = directory.join("queries.yaml");
     let text = std::fs::read_to_string(own("config/postgres_exporter/queries.yaml")).unwrap();
@@ -177,8 +173,8 @@ fn watch(
     });
     std::fs::write(&queries, text).unwrap();
     let url = world.own_url.replace("postgres@", "jetcopy_monitor@");
-    let exporter = PrivateExporter::postgres(&url, Some(&queries)).unwrap();
-    let node = PrivateExporter::node().unwrap();
+    let exporter = TestExporter::postgres(&url, Some(&queries)).unwrap();
+    let node = TestExporter::node().unwrap();
 
     let config = directory.join("prometheus");
     let copied = |path: &str| {
@@ -193,7 +189,7 @@ fn watch(
     target(world, "jetcopy", &daemon.http_address());
     target(world, "postgres", &format!("127.0.0.1:{}", exporter.port()));
     target(world, "node", &format!("127.0.0.1:{}", node.port()));
-    let prometheus = PrivatePrometheus::start(&config.join("prometheus.yml")).unwrap();
+    let prometheus = TestPrometheus::start(&config.join("prometheus.yml")).unwrap();
     (exporter, node, prometheus)
 }
 

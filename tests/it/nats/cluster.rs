@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{Config, Stream};
-use jetcopy::private::{PrivateNats, PrivatePostgres, Stop};
+use jetcopy::testbed::{Stop, TestNats, TestPostgres};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -12,9 +12,9 @@ use super::quiet;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
 
 /// A world on a cluster of three, its stream on all of them; the daemon is given all addresses.
-async fn cluster() -> (World, Vec<PrivateNats>, std::sync::Arc<PrivatePostgres>) {
-    let servers = PrivateNats::start_cluster(3).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+async fn cluster() -> (World, Vec<TestNats>, std::sync::Arc<TestPostgres>) {
+    let servers = TestNats::start_cluster(3).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let jetstream = async_nats::jetstream::new(async_nats::connect(servers[0].url()).await.unwrap());
     eventually("the cluster to have a leader", || async { jetstream.query_account().await.is_ok() }).await;
     let mut world = World::on(&servers[0], &postgres).await;
@@ -26,7 +26,7 @@ async fn cluster() -> (World, Vec<PrivateNats>, std::sync::Arc<PrivatePostgres>)
         stream.is_ok_and(|stream| replicated(&stream))
     })
     .await;
-    let urls: Vec<String> = servers.iter().map(PrivateNats::url).collect();
+    let urls: Vec<String> = servers.iter().map(TestNats::url).collect();
     world.nats_url = urls.join(",");
     (world, servers, postgres)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{Consumer, FromConsumer as _, pull};
 use futures_util::StreamExt as _;
 
-use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres};
+use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres};
 
 use super::{quiet, resyncs, shared};
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
@@ -164,8 +164,8 @@ async fn a_user_who_may_not_acknowledge_is_told_so() {
         authorization { users: [
             { user: test, password: test }
             { user: jetcopy, password: secret, permissions: { publish: { deny: \"$JS.ACK.>\" } } } ] }";
-    let nats = PrivateNats::start(&NatsOptions { config: users.into() }).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+    let nats = TestNats::start(&NatsOptions { config: users.into() }).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let mut world = World::on(&nats, &postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     world.nats_url = nats.url().replace("://", "://jetcopy:secret@");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
-use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres};
+use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres};
 use serde_json::json;
 
 use super::{events_with, resyncs};
@@ -11,9 +11,9 @@ use crate::postgres::in_state;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
 /// A world on a NATS server with these lines in its configuration, with the table of [`EVENTS`].
-async fn limited(config: &str) -> (World, PrivateNats, std::sync::Arc<PrivatePostgres>) {
-    let nats = PrivateNats::start(&NatsOptions { config: config.to_owned() }).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+async fn limited(config: &str) -> (World, TestNats, std::sync::Arc<TestPostgres>) {
+    let nats = TestNats::start(&NatsOptions { config: config.to_owned() }).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let world = World::on(&nats, &postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     (world, nats, postgres)
@@ -193,11 +193,11 @@ async fn each_missing_right_is_named_within_seconds_and_its_grant_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_and_an_account_without_jetstream_and_a_stream_without_room_say_what_would_help() {
-    let postgres = PrivatePostgres::shared().unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let accounts = "accounts { WITH { jetstream: enabled, users: [{ user: with, password: x }] }
                                WITHOUT { users: [{ user: without, password: x }] } }
                     no_auth_user: with";
-    let elsewhere = PrivateNats::start(&NatsOptions { config: "jetstream: disabled".into() }).unwrap();
+    let elsewhere = TestNats::start(&NatsOptions { config: "jetstream: disabled".into() }).unwrap();
     let (mut world, nats, _) = limited(accounts).await;
     let paused = async |world: &World, remedy: &str| {
         let daemon = Daemon::start(&world.config(&events_with("on_loss = \"halt\"")));

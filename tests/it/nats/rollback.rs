@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use jetcopy::private::{PrivateNats, Stop};
+use jetcopy::testbed::{Stop, TestNats};
 
 use super::{accept_loss, each_id_once, halted, losses, own_nats, quiet};
 use crate::support::{Daemon, EVENTS, World, event};
@@ -22,7 +22,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A stream of [`KEPT`] messages whose daemon has committed [`GONE`] more, rolled back while the server is down.
-async fn rolled_back(world: &World, nats: &mut PrivateNats, daemon: &Daemon) {
+async fn rolled_back(world: &World, nats: &mut TestNats, daemon: &Daemon) {
     let saved = world.directory.path().join("saved");
     world.publish("a", (1..=KEPT).map(event)).await;
     world.drained("events", daemon).await;

@@ -1,6 +1,6 @@
 //! The server ends and comes back.
 
-use jetcopy::private::Stop;
+use jetcopy::testbed::Stop;
 
 use super::{own_nats, quiet, resyncs};
 use crate::support::{Daemon, EVENTS, Load, eventually};

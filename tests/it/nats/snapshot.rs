@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use async_nats::{Client, jetstream};
 use futures_util::StreamExt as _;
-use jetcopy::private::{NatsOptions, PrivateNats, PrivatePostgres, Stop};
+use jetcopy::testbed::{NatsOptions, Stop, TestNats, TestPostgres};
 use serde_json::{Value, json};
 
 use super::{accept_loss, each_id_once, halted, losses, shared};
@@ -337,17 +337,17 @@ async fn an_audit_finds_what_was_read_twice_of_a_restored_stream_or_says_that_it
 }
 
 /// A server with a mirror of the world's stream, of the same name, in a domain of its own.
-async fn mirrored(rows: u64) -> (World, PrivateNats, PrivateNats, std::sync::Arc<PrivatePostgres>, Daemon) {
+async fn mirrored(rows: u64) -> (World, TestNats, TestNats, std::sync::Arc<TestPostgres>, Daemon) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let domain = |name: &str, leaf: &str| NatsOptions {
         config: format!(
             "server_name: {name}\njetstream {{ store_dir: STORE, domain: {name} }}\nleafnodes {{ {leaf} }}"
         ),
     };
-    let origin = PrivateNats::start(&domain("origin", &format!("listen: \"127.0.0.1:{port}\""))).unwrap();
+    let origin = TestNats::start(&domain("origin", &format!("listen: \"127.0.0.1:{port}\""))).unwrap();
     let remote = format!("remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}]");
-    let copy = PrivateNats::start(&domain("copy", &remote)).unwrap();
-    let postgres = PrivatePostgres::shared().unwrap();
+    let copy = TestNats::start(&domain("copy", &remote)).unwrap();
+    let postgres = TestPostgres::shared().unwrap();
     let world = World::on(&origin, &postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
@@ -374,7 +374,7 @@ async fn mirrored(rows: u64) -> (World, PrivateNats, PrivateNats, std::sync::Arc
 }
 
 /// Makes the mirror a stream of its own, away from its origin; a client of it.
-async fn promote(world: &World, copy: &mut PrivateNats) -> Client {
+async fn promote(world: &World, copy: &mut TestNats) -> Client {
     copy.stop(Stop::Fast);
     copy.reconfigure("server_name: copy\njetstream { store_dir: STORE, domain: copy }").unwrap();
     copy.start_again().unwrap();
@@ -385,7 +385,7 @@ async fn promote(world: &World, copy: &mut PrivateNats) -> Client {
 }
 
 /// Has the world's publishers and its daemon at the copy from now on.
-fn move_to(world: &mut World, copy: &PrivateNats, client: &Client) {
+fn move_to(world: &mut World, copy: &TestNats, client: &Client) {
     world.nats = client.clone();
     world.jetstream = jetstream::new(client.clone());
     world.nats_url = copy.url();

@@ -1,7 +1,7 @@
 //! People do things to the stream, and its limits drop what is too old.
 
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
-use jetcopy::private::{NatsOptions, PostgresOptions, PrivateNats, PrivatePostgres, Stop};
+use jetcopy::testbed::{NatsOptions, PostgresOptions, Stop, TestNats, TestPostgres};
 
 use super::{accept_loss, each_id_once, events_with, halted, losses, quiet, resyncs, shared};
 use crate::postgres::in_state;
@@ -98,8 +98,8 @@ async fn messages_deleted_in_the_middle_under_load_are_no_loss() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_drops_while_the_database_is_down_is_recorded() {
-    let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
-    let mut postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+    let nats = TestNats::start(&NatsOptions::default()).unwrap();
+    let mut postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
     let mut world = World::on(&nats, &postgres).await;
     world.database.batch_execute(TABLE).await.unwrap();
     let stream = Config { max_messages: 1_000, ..world.stream_config() };

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use jetcopy::private::{Stop, Wire};
 use jetcopy::stored::{Seen, from};
+use jetcopy::testbed::{Stop, Wire};
 
 use super::{events_with, own_nats, resyncs, shared};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};

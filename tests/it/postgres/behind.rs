@@ -1,6 +1,6 @@
 //! What stands behind the target table fails, or all its rows are refused: no message is at fault, and none is blamed.
 
-use jetcopy::private::{PostgresOptions, PrivatePostgres, Stop};
+use jetcopy::testbed::{PostgresOptions, Stop, TestPostgres};
 
 use super::{in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};
@@ -14,8 +14,8 @@ async fn nobody_blamed(world: World, daemon: Daemon, load: Load) {
 }
 
 /// Another server, which rows are sent to as well.
-fn remote() -> PrivatePostgres {
-    PrivatePostgres::start(&PostgresOptions::plain()).unwrap()
+fn remote() -> TestPostgres {
+    TestPostgres::start(&PostgresOptions::plain()).unwrap()
 }
 
 /// Lets a trigger do `what` for one row in forty; false where the server lacks the extension that it needs.
@@ -61,7 +61,7 @@ async fn a_server_away_that_dblink_asks_in_a_trigger_is_waited_for() {
 async fn a_foreign_table_behind_a_trigger_may_lose_its_server_and_its_sessions() {
     let (_postgres, world) = own_server(&[]).await;
     let mut other = remote();
-    let far = jetcopy::private::connect(&other.url()).await.unwrap();
+    let far = jetcopy::testbed::connect(&other.url()).await.unwrap();
     far.batch_execute("CREATE TABLE seen (id bigint)").await.unwrap();
     if !trigger(&world, "postgres_fdw", "INSERT INTO seen VALUES (NEW.id)").await {
         return;

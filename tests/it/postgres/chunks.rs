@@ -1,6 +1,6 @@
 //! Rows that are refused in a chunk or a partition that their own transaction makes, which is gone with it.
 
-use jetcopy::private::PrivatePostgres;
+use jetcopy::testbed::TestPostgres;
 
 use super::in_state;
 use crate::support::{Daemon, World, eventually};
@@ -100,7 +100,7 @@ impl Case {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_refused_in_a_chunk_of_its_own_transaction_is_a_dead_letter_and_the_others_rows() {
-    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(_offers) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::new().await;
     let common = "CREATE TABLE dim (d int PRIMARY KEY); INSERT INTO dim VALUES (1);
         CREATE DOMAIN positive AS int CHECK (VALUE > 0);
@@ -162,7 +162,7 @@ async fn compressed(world: &World, limit: u32) -> Daemon {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_decompresses_more_than_the_server_allows_is_halved_until_it_passes() {
-    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(_offers) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::new().await;
     let daemon = compressed(&world, 2_500).await;
     daemon.says("more than the server takes at once; going on with half the messages").await;
@@ -174,7 +174,7 @@ async fn a_batch_that_decompresses_more_than_the_server_allows_is_halved_until_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_alone_decompresses_more_than_the_server_allows_pauses_with_the_setting() {
-    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(_offers) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::new().await;
     let daemon = compressed(&world, 500).await;
     let status = in_state(&daemon, "paused", "sequence 1 alone is more than the server takes").await;
@@ -191,7 +191,7 @@ async fn a_message_that_alone_decompresses_more_than_the_server_allows_pauses_wi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_for_a_chunk_that_is_frozen_pause_the_pipeline_and_no_message_is_blamed() {
-    let Some(_offers) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(_offers) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::new().await;
     let sql = "CREATE TABLE events (sequence bigint, time timestamptz NOT NULL);
          SELECT create_hypertable('events', 'time', chunk_time_interval => interval '1 day');

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use jetcopy::private::{Need, skip};
+use jetcopy::testbed::{Need, skip};
 
 use super::{COMMIT, database_resyncs, own_server, settled};
 use crate::support::{Daemon, EVENTS, Fault, Load, Lose, Proxy, TABLE, Way, World, eventually};

@@ -15,7 +15,7 @@ async fn two_databases() -> (World, tokio_postgres::Client) {
     let there = format!("{}_there", world.own_url.rsplit('/').next().unwrap());
     world.database.batch_execute(&format!("CREATE DATABASE {there}")).await.unwrap();
     let url = format!("{}_there", world.own_url);
-    let other = jetcopy::private::connect(&url).await.unwrap();
+    let other = jetcopy::testbed::connect(&url).await.unwrap();
     other.batch_execute(TABLE).await.unwrap();
     let server = format!(
         "CREATE EXTENSION postgres_fdw;

@@ -1,6 +1,6 @@
 //! A table becomes a hypertable, or is restored, while rows go into it.
 
-use jetcopy::private::{PrivatePostgres, connect};
+use jetcopy::testbed::{TestPostgres, connect};
 
 use super::in_state;
 use super::shape::change_under_a_batch;
@@ -16,7 +16,7 @@ fn pipeline() -> String {
 
 /// A world with TimescaleDB in its database and the table of these tests.
 async fn world() -> Option<World> {
-    let _offers = PrivatePostgres::shared_timescaledb().unwrap()?;
+    let _offers = TestPostgres::shared_timescaledb().unwrap()?;
     let world = World::new().await;
     world.database.batch_execute(TABLE).await.unwrap();
     Some(world)

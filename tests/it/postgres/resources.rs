@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use jetcopy::private::{Need, PrivatePostgres, connect, skip};
+use jetcopy::testbed::{Need, TestPostgres, connect, skip};
 
 use super::{database_resyncs, in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
@@ -155,7 +155,7 @@ async fn a_lock_on_the_table_holds_rows_up_and_loses_none() {
 }
 
 /// Lets nobody in by TCP without the password.
-async fn require_password(postgres: &PrivatePostgres, world: &World) {
+async fn require_password(postgres: &TestPostgres, world: &World) {
     let rules = postgres.directory().join("data/pg_hba.conf");
     std::fs::write(rules, "host all all 127.0.0.1/32 scram-sha-256\n").unwrap();
     world.database.batch_execute("ALTER ROLE postgres PASSWORD 'first'").await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use jetcopy::private::Stop;
+use jetcopy::testbed::Stop;
 
 use super::{database_resyncs, own_server, settled};
 use crate::support::{Daemon, EVENTS, Load, World, eventually};

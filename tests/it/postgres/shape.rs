@@ -6,7 +6,7 @@
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
-use jetcopy::private::{PrivatePgBouncer, connect};
+use jetcopy::testbed::{TestPgBouncer, connect};
 
 use super::own_server;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
@@ -67,7 +67,7 @@ async fn a_column_that_changes_its_type_under_load_holds_the_values_that_were_pu
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_through_a_pooler_in_transaction_mode() {
     let (postgres, mut world) = own_server(&[]).await;
-    let Some(bouncer) = PrivatePgBouncer::start_or_skip(&postgres).unwrap() else { return };
+    let Some(bouncer) = TestPgBouncer::start_or_skip(&postgres).unwrap() else { return };
     world.database.batch_execute("DROP TABLE events").await.unwrap();
     world.database_url = bouncer.url(&world.own_url);
     types_change_under_load(&world).await;

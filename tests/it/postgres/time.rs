@@ -1,6 +1,6 @@
 //! Batches that take longer than the server, the role or jetcopy's own settings allow.
 
-use jetcopy::private::connect;
+use jetcopy::testbed::connect;
 
 use super::{database_resyncs, in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};

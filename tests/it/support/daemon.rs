@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use jetcopy::private::spawn_tied;
+use jetcopy::testbed::spawn_tied;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

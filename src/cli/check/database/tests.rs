@@ -1,16 +1,16 @@
 use super::*;
 use crate::config;
-use crate::private::{PrivatePgBouncer, PrivatePostgres, connect};
+use crate::testbed::{TestPgBouncer, TestPostgres, connect};
 
 /// A database with a role of its own, `owner`'s migrations applied unless said otherwise.
 struct World {
-    server: std::sync::Arc<PrivatePostgres>,
+    server: std::sync::Arc<TestPostgres>,
     url: String,
 }
 
 impl World {
     async fn new() -> Self {
-        let server = PrivatePostgres::shared().unwrap();
+        let server = TestPostgres::shared().unwrap();
         let url = server.create_database().await.unwrap();
         Self { server, url }
     }
@@ -212,7 +212,7 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
 #[tokio::test]
 async fn a_pooler_in_transaction_mode_is_a_warning() {
     let world = World::migrated().await;
-    let Some(pooler) = PrivatePgBouncer::start_or_skip(&world.server).unwrap() else { return };
+    let Some(pooler) = TestPgBouncer::start_or_skip(&world.server).unwrap() else { return };
     let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
     config.postgres.url = pooler.url(&config.postgres.url);
     let troubles = troubles(&config).await;
@@ -225,7 +225,7 @@ async fn a_pooler_in_transaction_mode_is_a_warning() {
 #[tokio::test]
 async fn a_pooler_that_answers_with_an_error_is_not_taken_for_a_server_that_is_away() {
     let world = World::migrated().await;
-    let Some(pooler) = PrivatePgBouncer::start_or_skip(&world.server).unwrap() else { return };
+    let Some(pooler) = TestPgBouncer::start_or_skip(&world.server).unwrap() else { return };
     let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
     config.postgres.url = as_role(&pooler.url(&config.postgres.url), "nobody_that_it_knows");
     let troubles = troubles(&config).await;

@@ -1,11 +1,11 @@
 use async_nats::jetstream::{self, stream::Config as StreamConfig};
 
 use super::*;
-use crate::private::{PrivateNats, PrivatePostgres, connect};
+use crate::testbed::{TestNats, TestPostgres, connect};
 
 #[tokio::test]
 async fn a_streams_horizon_is_its_limit_or_else_the_age_of_its_oldest_message() {
-    let server = PrivateNats::shared().unwrap();
+    let server = TestNats::shared().unwrap();
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let horizon = async |name: &str, max_age: Duration| {
         let config = StreamConfig { name: name.into(), max_age, ..StreamConfig::default() };
@@ -23,7 +23,7 @@ async fn a_streams_horizon_is_its_limit_or_else_the_age_of_its_oldest_message() 
 
 #[tokio::test]
 async fn compression_before_the_horizon_is_a_warning_that_knows_the_cost() {
-    let Some(server) = PrivatePostgres::shared_timescaledb().unwrap() else { return };
+    let Some(server) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let client = connect(&server.create_database().await.unwrap()).await.unwrap();
     client
         .batch_execute(

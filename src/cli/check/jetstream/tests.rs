@@ -2,18 +2,18 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 
 use super::*;
 use crate::config;
-use crate::private::{NatsOptions, PrivateNats};
+use crate::testbed::{NatsOptions, TestNats};
 
 /// A private server with the stream FRAMES, and settings with one pipeline that reads it.
 struct World {
-    server: PrivateNats,
+    server: TestNats,
     context: jetstream::Context,
     config: Config,
 }
 
 impl World {
     async fn new(stream: StreamConfig, options: &NatsOptions) -> Self {
-        let server = PrivateNats::start(options).unwrap();
+        let server = TestNats::start(options).unwrap();
         let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
         context.create_stream(stream).await.unwrap();
         let config = settings(&server.url(), "");
@@ -323,7 +323,7 @@ async fn subjects_that_a_transform_makes_are_the_streams() {
 
 #[tokio::test]
 async fn a_server_without_jetstream_and_one_that_counts_slow_consumers_are_told() {
-    let server = PrivateNats::start(&NatsOptions { config: "jetstream: disabled".into() }).unwrap();
+    let server = TestNats::start(&NatsOptions { config: "jetstream: disabled".into() }).unwrap();
     let told = troubles(&settings(&server.url(), "")).await;
     assert!(
         told[0].ends_with("the server has no JetStream") && told[1].contains("enable JetStream"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::exposure;
-use crate::private::Need;
+use crate::testbed::Need;
 
 /// Passwords, services and variables are tried in `config::conninfo`; here they reach a server.
 #[tokio::test]
@@ -50,13 +50,13 @@ async fn an_address_alone_is_enough_also_for_tls() {
 
 #[tokio::test]
 async fn writers_go_to_the_primary_and_readers_where_the_string_sends_them() {
-    let primary = PrivatePostgres::start(&PostgresOptions::plain()).unwrap();
+    let primary = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let standby = primary.standby(primary.port()).unwrap();
     let both = |attrs: &str| {
         let (first, second) = (standby.port(), primary.port());
         settings(&format!("postgres://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres?{attrs}"))
     };
-    let of = |server: &PrivatePostgres| format!("127.0.0.1:{}", server.port());
+    let of = |server: &TestPostgres| format!("127.0.0.1:{}", server.port());
     for attrs in [
         "",
         "target_session_attrs=primary",
@@ -120,7 +120,7 @@ fn own_address() -> Option<std::net::IpAddr> {
 #[tokio::test]
 async fn plain_text_beyond_this_machine_is_told_and_what_is_verified_is_not() {
     let Some(address) = own_address() else {
-        return private::skip(Need::Network);
+        return testbed::skip(Need::Network);
     };
     let options = PostgresOptions {
         settings: vec![("listen_addresses".into(), "*".into())],

@@ -319,7 +319,7 @@ async fn a_series_is_had_as_rows_as_columns_downsampled_its_last_values_and_its_
 #[tokio::test]
 async fn counts_over_time_come_from_the_roll_ups() {
     let world = World::shared().await;
-    if PrivatePostgres::shared().unwrap().lacks_timescaledb() {
+    if TestPostgres::shared().unwrap().lacks_timescaledb() {
         return;
     }
     world

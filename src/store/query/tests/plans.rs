@@ -221,7 +221,7 @@ async fn queries_answer_the_same_as_first_written_and_once_their_rows_are_compre
 #[tokio::test]
 async fn no_query_over_compressed_rows_is_estimated_to_be_worth_workers_or_compiling() {
     let world = World::shared().await;
-    if PrivatePostgres::shared().unwrap().lacks_timescaledb() {
+    if TestPostgres::shared().unwrap().lacks_timescaledb() {
         return;
     }
     world.execute(ROWS).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::private::{PrivatePgBouncer, Stop};
+use crate::testbed::{Stop, TestPgBouncer};
 
 const SLOW: &str = "SELECT pg_sleep(60)::text";
 
@@ -93,7 +93,7 @@ async fn who_waits_too_long_for_a_connection_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_goes_on_after_a_restart() {
     let options = PostgresOptions::plain();
-    let mut server = PrivatePostgres::start(&options).unwrap();
+    let mut server = TestPostgres::start(&options).unwrap();
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let patience = Duration::from_mins(1);
@@ -143,8 +143,8 @@ async fn an_answer_has_no_more_rows_and_bytes_than_its_bounds_and_says_so() {
 #[tokio::test]
 async fn reads_work_through_a_transaction_pooler() {
     let options = PostgresOptions::plain();
-    let server = PrivatePostgres::start(&options).unwrap();
-    let Some(bouncer) = PrivatePgBouncer::start_or_skip(&server).unwrap() else { return };
+    let server = TestPostgres::start(&options).unwrap();
+    let Some(bouncer) = TestPgBouncer::start_or_skip(&server).unwrap() else { return };
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     // More sessions than the pooler has at the server.

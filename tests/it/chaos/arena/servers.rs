@@ -1,6 +1,6 @@
 //! What happens to PostgreSQL and NATS, and on the ways to them.
 
-use jetcopy::private::{PrivatePostgres, Stop};
+use jetcopy::testbed::{Stop, TestPostgres};
 
 use super::super::fault::{NatsFault, PostgresFault};
 use super::{Arena, UNLIMITED, spoil};
@@ -15,12 +15,12 @@ pub(super) const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_sta
 
 /// An asynchronous standby, and the proxy by way of which it streams.
 pub(super) struct Standby {
-    server: PrivatePostgres,
+    server: TestPostgres,
     between: Proxy,
 }
 
 impl Standby {
-    pub(super) async fn of(primary: &PrivatePostgres) -> Self {
+    pub(super) async fn of(primary: &TestPostgres) -> Self {
         let between = Proxy::start(primary.port()).await;
         Self { server: primary.standby(between.port()).unwrap(), between }
     }

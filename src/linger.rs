@@ -27,12 +27,12 @@ const WEIGHT: u64 = 4;
 
 /// What the last transactions took.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Linger {
     /// A moving mean in microseconds; 0 before the first.
     mean: AtomicU64,
 }
 
-impl Pace {
+impl Linger {
     /// Notes a transaction, from its BEGIN to the answer to its COMMIT. One writer calls it.
     pub fn wrote(&self, took: Duration) {
         // What takes longer than this is none the less the longest age.
@@ -57,11 +57,11 @@ mod tests {
     use super::*;
 
     fn after(milliseconds: impl IntoIterator<Item = u64>) -> Duration {
-        let pace = Pace::default();
+        let linger = Linger::default();
         for took in milliseconds {
-            pace.wrote(Duration::from_millis(took));
+            linger.wrote(Duration::from_millis(took));
         }
-        pace.age(false)
+        linger.age(false)
     }
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn under_a_backlog_a_batch_waits_to_be_full() {
-        assert_eq!(Pace::default().age(true), BACKLOG);
+        assert_eq!(Linger::default().age(true), BACKLOG);
     }
 
     #[test]

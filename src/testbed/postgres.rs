@@ -97,7 +97,7 @@ impl PostgresOptions {
 
 /// A PostgreSQL of one's own. Its superuser is `postgres`.
 #[derive(Debug)]
-pub struct PrivatePostgres {
+pub struct TestPostgres {
     server: Server,
     program: Postgres,
     databases: AtomicUsize,
@@ -110,7 +110,7 @@ struct Postgres {
     user: Option<User>,
 }
 
-impl PrivatePostgres {
+impl TestPostgres {
     /// Starts a server and waits until it answers.
     pub fn start(options: &PostgresOptions) -> Result<Self, Error> {
         let program = Postgres { bin: programs::postgres_bin()?, user: server_user() };
@@ -161,7 +161,7 @@ impl PrivatePostgres {
 
     /// The server that the tests of this process share, each in a database of its own. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
-        static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
+        static SHARED: Mutex<Weak<TestPostgres>> = Mutex::new(Weak::new());
         let server = super::shared(&SHARED, || Self::start(&PostgresOptions::default()))?;
         account::note_store(server.has_timescaledb, true);
         Ok(server)
@@ -176,7 +176,7 @@ impl PrivatePostgres {
 
     /// As [`Self::shared`], without TimescaleDB also where the server has it.
     pub fn shared_plain() -> Result<Arc<Self>, Error> {
-        static SHARED: Mutex<Weak<PrivatePostgres>> = Mutex::new(Weak::new());
+        static SHARED: Mutex<Weak<TestPostgres>> = Mutex::new(Weak::new());
         let server = super::shared(&SHARED, || Self::start(&PostgresOptions::plain()))?;
         account::note_store(false, false);
         Ok(server)
@@ -284,7 +284,7 @@ impl PrivatePostgres {
     }
 }
 
-impl Drop for PrivatePostgres {
+impl Drop for TestPostgres {
     fn drop(&mut self) {
         self.server.end(&self.program);
     }
@@ -457,7 +457,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_postgres_comes_back_on_its_port_with_what_it_had_committed() {
-        let mut postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+        let mut postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
         let url = postgres.create_database().await.unwrap();
         let client = connect(&url).await.unwrap();
         client.batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
@@ -471,7 +471,7 @@ mod tests {
 
     #[test]
     fn a_dropped_postgres_is_gone_with_its_directory() {
-        let postgres = PrivatePostgres::start(&PostgresOptions::default()).unwrap();
+        let postgres = TestPostgres::start(&PostgresOptions::default()).unwrap();
         let (port, directory) = (postgres.port(), postgres.directory().to_path_buf());
         drop(postgres);
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn a_postgres_outlives_the_thread_that_started_it() {
-        let postgres = std::thread::spawn(|| PrivatePostgres::start(&PostgresOptions::default()).unwrap());
+        let postgres = std::thread::spawn(|| TestPostgres::start(&PostgresOptions::default()).unwrap());
         let mut postgres = postgres.join().unwrap();
         let pid = postgres.pid().unwrap();
         // Were it signalled, the state in its pid file would have changed to "stopping" by the time it had restarted.
@@ -494,7 +494,7 @@ mod tests {
     #[tokio::test]
     async fn extra_settings_win_over_the_built_in_ones() {
         let settings = vec![("max_connections".to_owned(), "17".to_owned())];
-        let postgres = PrivatePostgres::start(&PostgresOptions { settings, ..Default::default() }).unwrap();
+        let postgres = TestPostgres::start(&PostgresOptions { settings, ..Default::default() }).unwrap();
         let client = connect(&postgres.url()).await.unwrap();
         let value: String = client.query_one("SHOW max_connections", &[]).await.unwrap().get(0);
         assert_eq!(value, "17");

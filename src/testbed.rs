@@ -24,12 +24,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 pub use account::{Need, leave_out, skip};
-pub use nats::{NatsOptions, PrivateNats};
-pub use pgbouncer::PrivatePgBouncer;
-pub use postgres::{Extension, PostgresOptions, PrivatePostgres, connect};
+pub use nats::{NatsOptions, TestNats};
+pub use pgbouncer::TestPgBouncer;
+pub use postgres::{Extension, PostgresOptions, TestPostgres, connect};
 pub use process::{Stop, spawn_tied};
 pub use programs::{faketime, promtool};
-pub use prometheus::{PrivateExporter, PrivatePrometheus};
+pub use prometheus::{TestExporter, TestPrometheus};
 pub use wire::Wire;
 
 /// Why a private server cannot be had.

@@ -17,14 +17,14 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// A Prometheus of one's own.
 #[derive(Debug)]
-pub struct PrivatePrometheus {
+pub struct TestPrometheus {
     server: Server,
     program: Scraper,
 }
 
 /// An exporter of one's own.
 #[derive(Debug)]
-pub struct PrivateExporter {
+pub struct TestExporter {
     server: Server,
     program: Scraper,
 }
@@ -37,7 +37,7 @@ struct Scraper {
     environment: Vec<(&'static str, String)>,
 }
 
-impl PrivatePrometheus {
+impl TestPrometheus {
     /// Starts one with that configuration file, and waits until it answers. Its data ends with it.
     pub fn start(config: &Path) -> Result<Self, Error> {
         let directory = directory::create()?;
@@ -60,7 +60,7 @@ impl PrivatePrometheus {
     }
 }
 
-impl PrivateExporter {
+impl TestExporter {
     /// Starts Debian's `postgres_exporter` for the database at `url`, with these custom queries.
     pub fn postgres(url: &str, queries: Option<&Path>) -> Result<Self, Error> {
         let arguments = queries.map(|path| format!("--extend.query-path={}", path.display()));
@@ -119,13 +119,13 @@ impl PrivateExporter {
     }
 }
 
-impl Drop for PrivatePrometheus {
+impl Drop for TestPrometheus {
     fn drop(&mut self) {
         self.server.end(&self.program);
     }
 }
 
-impl Drop for PrivateExporter {
+impl Drop for TestExporter {
     fn drop(&mut self) {
         self.server.end(&self.program);
     }

@@ -24,7 +24,7 @@ pub struct NatsOptions {
 
 /// A NATS server of one's own.
 #[derive(Debug)]
-pub struct PrivateNats {
+pub struct TestNats {
     server: Server,
     program: NatsServer,
 }
@@ -35,7 +35,7 @@ struct NatsServer {
     config: String,
 }
 
-impl PrivateNats {
+impl TestNats {
     /// Starts a server and waits until it answers.
     pub fn start(options: &NatsOptions) -> Result<Self, Error> {
         let program = NatsServer { path: programs::nats_server()?, config: options.config.clone() };
@@ -63,7 +63,7 @@ impl PrivateNats {
 
     /// The server that the tests of this process share. It ends with its last user.
     pub fn shared() -> Result<Arc<Self>, Error> {
-        static SHARED: Mutex<Weak<PrivateNats>> = Mutex::new(Weak::new());
+        static SHARED: Mutex<Weak<TestNats>> = Mutex::new(Weak::new());
         super::shared(&SHARED, || Self::start(&NatsOptions::default()))
     }
 
@@ -121,7 +121,7 @@ impl PrivateNats {
     }
 }
 
-impl Drop for PrivateNats {
+impl Drop for TestNats {
     fn drop(&mut self) {
         self.server.end(&self.program);
     }
@@ -192,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_nats_server_comes_back_on_its_port_with_its_streams() {
-        let mut nats = PrivateNats::start(&NatsOptions::default()).unwrap();
+        let mut nats = TestNats::start(&NatsOptions::default()).unwrap();
         let port = nats.port();
         let stream = || async_nats::jetstream::stream::Config { name: "S".into(), ..Default::default() };
         {
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_dropped_nats_server_is_gone_with_its_directory() {
-        let nats = PrivateNats::start(&NatsOptions::default()).unwrap();
+        let nats = TestNats::start(&NatsOptions::default()).unwrap();
         let (port, directory) = (nats.port(), nats.server.directory.path().to_path_buf());
         drop(nats);
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_nats_server_that_does_not_start_says_why() {
-        let error = PrivateNats::start(&NatsOptions { config: "no_such_key: 1".into() }).unwrap_err();
+        let error = TestNats::start(&NatsOptions { config: "no_such_key: 1".into() }).unwrap_err();
         assert!(error.to_string().contains("no_such_key"), "{error}");
     }
 }

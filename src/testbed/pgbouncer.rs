@@ -13,7 +13,7 @@ use nix::unistd::User;
 use super::account::{self, Need};
 use super::postgres::server_user;
 use super::process::{Program, Server, Stop, log_to, spawn_tied};
-use super::{Error, PrivatePostgres, directory, io as io_error, programs};
+use super::{Error, TestPostgres, directory, io as io_error, programs};
 
 /// Server connections a database: fewer than the clients of any test that means to see them shared, and more than one,
 /// so that two transactions of one client can meet two server sessions.
@@ -24,7 +24,7 @@ const LOGIN_RETRY: u32 = 1;
 
 /// A PgBouncer of one's own.
 #[derive(Debug)]
-pub struct PrivatePgBouncer {
+pub struct TestPgBouncer {
     server: Server,
     program: PgBouncer,
 }
@@ -36,9 +36,9 @@ struct PgBouncer {
     postgres_port: u16,
 }
 
-impl PrivatePgBouncer {
+impl TestPgBouncer {
     /// Starts a pooler in front of `postgres` and waits until it answers.
-    pub fn start(postgres: &PrivatePostgres) -> Result<Self, Error> {
+    pub fn start(postgres: &TestPostgres) -> Result<Self, Error> {
         let mut program =
             PgBouncer { path: programs::pgbouncer()?, user: server_user(), postgres_port: postgres.port() };
         let directory = directory::create()?;
@@ -60,7 +60,7 @@ impl PrivatePgBouncer {
     /// # Panics
     ///
     /// When it is, and `JETCOPY_REQUIRE` names it.
-    pub fn start_or_skip(postgres: &PrivatePostgres) -> Result<Option<Self>, Error> {
+    pub fn start_or_skip(postgres: &TestPostgres) -> Result<Option<Self>, Error> {
         Self::start_or_leave_out(postgres, account::TEST)
     }
 
@@ -69,7 +69,7 @@ impl PrivatePgBouncer {
     /// # Panics
     ///
     /// When the program is missing, and `JETCOPY_REQUIRE` names it.
-    pub fn start_or_leave_out(postgres: &PrivatePostgres, what: &str) -> Result<Option<Self>, Error> {
+    pub fn start_or_leave_out(postgres: &TestPostgres, what: &str) -> Result<Option<Self>, Error> {
         match Self::start(postgres) {
             Ok(pooler) => Ok(Some(pooler)),
             Err(Error::Missing { .. }) => {
@@ -81,7 +81,7 @@ impl PrivatePgBouncer {
     }
 
     /// Turns new server connections to `postgres`, without a restart.
-    pub fn point_to(&mut self, postgres: &PrivatePostgres) -> Result<(), Error> {
+    pub fn point_to(&mut self, postgres: &TestPostgres) -> Result<(), Error> {
         self.program.postgres_port = postgres.port();
         self.program
             .configure(&self.server)
@@ -117,7 +117,7 @@ impl PrivatePgBouncer {
     }
 }
 
-impl Drop for PrivatePgBouncer {
+impl Drop for TestPgBouncer {
     fn drop(&mut self) {
         self.server.end(&self.program);
     }

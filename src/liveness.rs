@@ -81,19 +81,19 @@ impl Default for Patience {
 
 /// When a pipeline moved last.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Liveness {
     created: Instant,
     /// Milliseconds since then. Relaxed: the number is compared with the clock alone.
     beat_ms: AtomicU64,
 }
 
-impl Default for Pulse {
+impl Default for Liveness {
     fn default() -> Self {
         Self { created: Instant::now(), beat_ms: AtomicU64::new(0) }
     }
 }
 
-impl Pulse {
+impl Liveness {
     /// Notes that it moves.
     pub fn beat(&self) {
         let ms = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn a_beat_is_now() {
-        let pulse = Pulse::default();
+        let liveness = Liveness::default();
         std::thread::sleep(Duration::from_millis(30));
-        let before = pulse.since_beat();
-        pulse.beat();
-        assert!(before >= Duration::from_millis(30) && pulse.since_beat() < before);
+        let before = liveness.since_beat();
+        liveness.beat();
+        assert!(before >= Duration::from_millis(30) && liveness.since_beat() < before);
     }
 }
