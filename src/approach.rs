@@ -7,13 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::Stream;
-use async_nats::{Client, Request, jetstream};
+use async_nats::{Client, Request};
 use serde::Deserialize;
 
-use crate::config;
 use crate::nats::Connection;
-use crate::resync;
 use crate::subscribe::{Known, Placement, Window};
 
 /// Connections lost in a row, without a commit, after which messages are read one by one whether the client library is at
@@ -26,10 +23,6 @@ const STATISTICS: &str = "$SYS.REQ.ACCOUNT.PING.STATZ";
 /// How long that may take: where it is not allowed, no answer comes.
 const STATISTICS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a connection that is kept may take to answer, before another is opened: it may be half-open, and a new one is
-/// there in milliseconds.
-const STILL_THERE: Duration = Duration::from_secs(1);
-
 /// What the generations of a pipeline hand on.
 #[derive(Debug, Default)]
 pub struct Approach {
@@ -40,7 +33,7 @@ pub struct Approach {
     /// Whether the durable was placed by this process.
     placed: AtomicBool,
     /// Where questions about the stream are asked.
-    questions: tokio::sync::Mutex<Option<Connection>>,
+    pub(crate) questions: tokio::sync::Mutex<Option<Connection>>,
 }
 
 #[derive(Debug, Default)]
@@ -120,29 +113,6 @@ impl Approach {
     #[must_use]
     pub fn window(&self) -> Arc<Window> {
         Arc::clone(&self.window)
-    }
-
-    /// The stream of `pipeline`, over a connection for questions about it: answers do not come behind deliveries there, and a
-    /// message that ends the connection on which it is delivered takes no question along. The connection is kept from one
-    /// generation to the next while it answers.
-    pub async fn questions(
-        &self,
-        settings: &config::Nats,
-        pipeline: &config::Pipeline,
-        name: &str,
-    ) -> Result<(Connection, Stream), resync::Error> {
-        let mut kept = self.questions.lock().await;
-        if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_broken()) {
-            let context = jetstream::new(connection.client.clone());
-            let asked = tokio::time::timeout(STILL_THERE, context.get_stream(&pipeline.stream)).await;
-            if let Ok(Ok(stream)) = asked {
-                return Ok((connection.clone(), stream));
-            }
-        }
-        let connection = kept.insert(Connection::open(settings, name).await?).clone();
-        let stream = jetstream::new(connection.client.clone()).get_stream(&pipeline.stream).await;
-        let failed = |source| resync::Error::Stream { stream: pipeline.stream.clone(), source };
-        Ok((connection, stream.map_err(failed)?))
     }
 
     /// Takes up a new connection to the server with that id. If the last one was lost while the same server ran on, and no

@@ -9,7 +9,7 @@ use async_nats::Subject;
 use bytes::Bytes;
 
 use crate::config;
-use crate::decode::Undecoded;
+use crate::poison::Poison;
 
 mod gap;
 pub mod headers;
@@ -64,6 +64,21 @@ pub enum Closed {
     Age,
     /// The pipeline stops.
     Shutdown,
+}
+
+/// Why there are no rows of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecoded {
+    /// There never will be.
+    Poison(Poison),
+    /// There is no room for them now.
+    NoRoom,
+}
+
+impl From<Poison> for Undecoded {
+    fn from(poison: Poison) -> Self {
+        Self::Poison(poison)
+    }
 }
 
 /// The rows of one batch, table by table in the order of the configuration.
@@ -337,7 +352,7 @@ mod tests {
     use bytesize::ByteSize;
 
     use super::*;
-    use crate::decode::{Poison, PoisonKind};
+    use crate::poison::PoisonKind;
 
     fn incoming(sequence: u64, payload: &Bytes) -> Incoming<'_> {
         Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None }

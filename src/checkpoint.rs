@@ -20,6 +20,7 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::kill_point;
 use crate::milestones;
 use crate::postgres::connect::Session;
+use crate::postgres::interval::timestamp;
 
 mod owner;
 
@@ -435,12 +436,6 @@ pub async fn rollback(session: &Session) -> Result<(), Error> {
         .map_err(|source| Error::Database { action: "roll back", source })
 }
 
-/// SQL for a time given in nanoseconds since the Unix epoch; the server keeps microseconds.
-#[must_use]
-pub fn timestamp(ns: i64) -> String {
-    format!("timestamptz 'epoch' + {}::float8 * interval '1 microsecond'", ns.div_euclid(1_000))
-}
-
 /// Rows that the last statement of `sql` affected.
 async fn affected(session: &Session, sql: &str, action: &'static str) -> Result<u64, Error> {
     let messages =
@@ -458,15 +453,4 @@ fn text(messages: &[SimpleQueryMessage], column: usize) -> Option<String> {
         SimpleQueryMessage::Row(row) if !row.is_empty() => row.get(column).map(str::to_owned),
         _ => None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_before_the_epoch_rounds_down() {
-        assert_eq!(timestamp(-1), "timestamptz 'epoch' + -1::float8 * interval '1 microsecond'");
-        assert_eq!(timestamp(1_999), "timestamptz 'epoch' + 1::float8 * interval '1 microsecond'");
-    }
 }

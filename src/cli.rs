@@ -25,7 +25,7 @@ pub mod healthcheck;
 mod heap;
 pub mod maintain;
 pub mod migrate;
-mod moment;
+mod notify;
 pub mod pause;
 pub mod publish;
 pub mod query;
@@ -36,8 +36,6 @@ pub mod run;
 pub mod signals;
 pub mod status;
 pub mod store;
-
-pub use moment::Moment;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\

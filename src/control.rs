@@ -5,7 +5,6 @@
 //! committed until [`resume`]. It needs the database alone; a daemon notices within its next commit or renewal of its
 //! lease.
 
-use jiff::Timestamp;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
@@ -16,15 +15,6 @@ use crate::write::flood::rules_sql;
 
 pub mod accept;
 pub mod rewind;
-
-/// A place in a stream, as people name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
-    /// A sequence.
-    Sequence(u64),
-    /// A time.
-    Time(Timestamp),
-}
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@
 //! payload.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
@@ -18,15 +19,15 @@ use tokio_postgres::types::Type;
 
 pub mod kept;
 mod raw;
-pub mod retry;
 mod store;
 
+pub(crate) use raw::Original;
 pub use raw::Raw;
 pub use store::store;
 
 /// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
 /// payload holds them anyway.
-pub(crate) const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE: usize = 4096;
 
 /// A letter that was retried in vain stays, with what was found this time.
 const RESTATE: &str = "UPDATE jetcopy.dead_letters
@@ -164,8 +165,35 @@ pub(crate) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }
 
+/// As much of what the server says as a letter keeps: it may quote a giant.
+fn start(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_MESSAGE)]
+}
+
+/// The letter of a message with a row that the server refused.
+pub(crate) fn refused_letter(original: DeadLetter, error: &tokio_postgres::Error) -> DeadLetter {
+    let mut letter = DeadLetter { kind: "refused", ..original };
+    match error.as_db_error() {
+        Some(refusal) => {
+            letter.sqlstate = Some(refusal.code().code().to_owned());
+            start(refusal.message()).clone_into(&mut letter.message);
+            if let Some(detail) = refusal.detail() {
+                // Writing to a string cannot fail.
+                let _ = write!(letter.message, " ({})", start(detail));
+            }
+            letter.column = refusal.column().map(str::to_owned);
+        }
+        None => letter.message = error.to_string(),
+    }
+    letter
+}
+
 /// Gives the letter `id` the reason of `letter`, in the transaction that is open on `client`.
-async fn restate(client: &Client, id: i64, letter: &DeadLetter) -> Result<(), tokio_postgres::Error> {
+pub(crate) async fn restate(
+    client: &Client,
+    id: i64,
+    letter: &DeadLetter,
+) -> Result<(), tokio_postgres::Error> {
     client
         .execute_typed(
             RESTATE,

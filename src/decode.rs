@@ -11,8 +11,6 @@
 
 mod cost;
 mod header;
-pub(crate) mod json;
-pub(crate) mod msgpack;
 mod plan;
 mod presence;
 mod rest;
@@ -21,16 +19,17 @@ mod show;
 mod takers;
 mod tally;
 mod untaken;
-pub(crate) mod value;
 mod walk;
 mod when;
 mod wrong;
 
 use async_nats::HeaderMap;
 
-use crate::batch::{Mark, Rows};
+use crate::batch::{Mark, Rows, Undecoded};
 use crate::config;
 use crate::encode::Encoder;
+use crate::payload::{Malformed, Reader, Value, json, msgpack};
+use crate::poison::{Poison, PoisonKind};
 use crate::postgres::introspect;
 
 use cost::{Cost, Over};
@@ -40,7 +39,6 @@ use row::{Refusals, Rows as RowWriter};
 pub use show::as_json;
 use takers::Tables;
 pub use tally::{ColumnTally, TableTally, Tally};
-use value::{Malformed, Reader, Value};
 
 /// A message as the decoder sees it.
 #[derive(Debug, Clone, Copy)]
@@ -57,54 +55,6 @@ pub struct Message<'a> {
     pub timestamp_ns: i64,
 }
 
-/// Why a message cannot become rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Poison {
-    /// What kind of fault: the metric's label and the dead letter's `kind`.
-    pub kind: PoisonKind,
-    /// What was found and what was expected, for a person; holds no payload beyond a short excerpt.
-    pub message: String,
-    /// Table whose row could not be made, where one was at hand.
-    pub table: Option<String>,
-    /// Column whose value could not be made, where one was at hand.
-    pub column: Option<String>,
-}
-
-/// Kinds of poison that the client sees by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoisonKind {
-    /// Not valid MessagePack or JSON, or cut short, or nested too deep.
-    Malformed,
-    /// A required field is absent or null.
-    Missing,
-    /// The value does not fit the column's type.
-    Type,
-    /// The value fits the type but not its range.
-    Range,
-    /// No table takes the message.
-    Unmatched,
-    /// The client library cannot read it, so it never came to be decoded.
-    Unreadable,
-    /// Its rows would take more memory than those of one message may.
-    TooLarge,
-}
-
-impl PoisonKind {
-    /// Label value of metrics and value of `jetcopy.dead_letters.kind`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Missing => "missing",
-            Self::Type => "type",
-            Self::Range => "range",
-            Self::Unmatched => "unmatched",
-            Self::Unreadable => "unreadable",
-            Self::TooLarge => "too_large",
-        }
-    }
-}
-
 /// Turns messages into rows, by a plan made once per generation.
 #[derive(Debug)]
 pub struct Decoder {
@@ -114,21 +64,6 @@ pub struct Decoder {
     mark: Mark,
     /// Bytes that the rows of one message may take.
     most: usize,
-}
-
-/// Why there are no rows of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Undecoded {
-    /// There never will be.
-    Poison(Poison),
-    /// There is no room for them now.
-    NoRoom,
-}
-
-impl From<Poison> for Undecoded {
-    fn from(poison: Poison) -> Self {
-        Self::Poison(poison)
-    }
 }
 
 /// The share of `max_buffered_bytes` that the rows of one message may take, as one over it: as much as a pull request, so

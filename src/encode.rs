@@ -33,8 +33,8 @@ use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
 use crate::config::{NonFinite, Parse};
-use crate::decode::PoisonKind;
-use crate::decode::value::{Value, Wording};
+use crate::payload::{Value, Wording};
+use crate::poison::PoisonKind;
 use copy_frame::TooLong;
 use jiff::tz::Offset;
 use time::Times;
@@ -278,10 +278,10 @@ impl Encoder {
         let mut text = std::mem::take(&mut self.unescaped);
         text.clear();
         let most = self.bound.saturating_sub(out.len());
-        let written = match crate::decode::json::unescape_within(escaped, &mut text, most) {
+        let written = match crate::payload::json::unescape_within(escaped, &mut text, most) {
             Ok(()) if text.len() > most => Err(Fault::too_large()),
             Ok(()) => self.field(out, ty, times, Value::Str(&text)),
-            Err(crate::decode::json::LoneSurrogate) => Err(Fault::malformed(json::LONE_SURROGATE)),
+            Err(crate::payload::json::LoneSurrogate) => Err(Fault::malformed(json::LONE_SURROGATE)),
         };
         self.unescaped = text;
         written
@@ -345,7 +345,7 @@ impl Encoder {
         let text = match value {
             Value::Str(text) => Some(text),
             Value::Escaped(text) => {
-                let done = crate::decode::json::unescape_within(text, &mut unescaped, most);
+                let done = crate::payload::json::unescape_within(text, &mut unescaped, most);
                 if unescaped.len() > most {
                     return Err(Fault::too_large());
                 }
@@ -354,7 +354,7 @@ impl Encoder {
             _ => None,
         };
         let meant = text
-            .and_then(crate::decode::json::whole)
+            .and_then(crate::payload::json::whole)
             .filter(|meant| parse == Some(Parse::Json) || matches!(meant, Value::Array(_) | Value::Map(_)));
         let written = match meant {
             // In text, null is a value of JSON's.

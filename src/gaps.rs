@@ -31,7 +31,6 @@ use crate::checkpoint::Claim;
 use crate::clock::Clock;
 use crate::config::{self, OnSuperseded};
 use crate::nats::{Connection, Denial};
-use crate::resync;
 use crate::stored;
 use crate::subscribe;
 use crate::superseded;
@@ -148,7 +147,7 @@ impl Contents {
         tokio::select! {
             next = self.ask(sequence) => next,
             // What is not allowed is not answered.
-            denial = self.nats.denied(resync::about_single) => Err(Error::Denied(denial)),
+            denial = self.nats.denied(Denial::about_single) => Err(Error::Denied(denial)),
         }
     }
 
@@ -172,7 +171,7 @@ impl Contents {
     async fn has_payload(&self, sequence: u64) -> Result<bool, Error> {
         let message = tokio::select! {
             message = stored::at(&self.nats.client, &self.stream, sequence) => message?,
-            denial = self.nats.denied(resync::about_single) => return Err(Error::Denied(denial)),
+            denial = self.nats.denied(Denial::about_single) => return Err(Error::Denied(denial)),
         };
         Ok(message.is_none_or(|message: stored::Stored| !message.payload.is_empty()))
     }

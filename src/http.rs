@@ -22,17 +22,18 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::config;
-use crate::history::{History, Recent, Since};
 use crate::metrics::Metrics;
 use crate::status::{Registry, Snapshot};
 use crate::store::query::StoreError;
 
 use access::Access;
 use api::Api;
+use history::{History, Recent, Since};
 
 mod access;
 mod api;
 mod connections;
+mod history;
 mod page;
 
 use connections::Limits;

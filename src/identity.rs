@@ -20,23 +20,10 @@
 use async_nats::jetstream::stream::Stream;
 
 use crate::checkpoint::Claim;
-use crate::loss::StreamFacts;
+use crate::loss::{Agreement, StreamFacts};
 use crate::milestones::Milestone;
-use crate::nats;
-use crate::resync::about_single;
+use crate::nats::{self, Denial};
 use crate::stored::{self, Opened, Seen};
-
-/// How far a stream that was created at another time holds what was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Agreement {
-    /// The last sequence of which a message proves it.
-    pub proven: u64,
-    /// The last sequence that both have; `None` where all up to the checkpoint is the same.
-    pub kept: Option<u64>,
-    /// Whether the stream may have taken messages of its own while others came to the one that was read: of
-    /// those after `proven` nobody can tell.
-    pub forked: bool,
-}
 
 /// Compares a stream with what was committed of the one that the checkpoint counts in; `None` where nothing
 /// proves that it is the same.
@@ -154,7 +141,7 @@ pub(crate) async fn facts(
     if facts.is_another(claim) {
         facts.agreement = tokio::select! {
             agreement = recognise(&opened, claim, milestones) => agreement?,
-            _ = nats.denied(about_single) => None,
+            _ = nats.denied(Denial::about_single) => None,
         };
     } else if let Some(timestamp_us) = claim.last_timestamp_us
         && facts.contradicts(claim)
@@ -172,7 +159,7 @@ async fn read_facts(nats: &nats::Connection, stream: &Stream, checkpoint: u64) -
         let message = tokio::select! {
             message = stored::at::<Seen>(&nats.client, &info.config.name, checkpoint) => message,
             // The comparison of sequences and creation times stays.
-            _ = nats.denied(about_single) => Ok(None),
+            _ = nats.denied(Denial::about_single) => Ok(None),
         };
         match message {
             // A deleted message leaves no more than that either.

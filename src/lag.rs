@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{Info, PullConsumer};
@@ -15,13 +15,13 @@ use async_nats::jetstream::stream;
 use tokio::sync::{Notify, watch};
 
 use crate::batch::Moved;
+use crate::chain::chain;
 use crate::clock::{self, Clock, monotonic_ns};
 use crate::config;
 use crate::gaps::{self, Contents};
 use crate::linger::Linger;
-use crate::liveness::Liveness;
+use crate::liveness::{Liveness, PROBE, PROBE_TIMEOUT};
 use crate::metrics::{PipelineMetrics, gauge_value};
-use crate::recovery::chain;
 use crate::subscribe::{self, Placement};
 
 use forecast::{Forecast, KEEPING_UP, Limits, Observation as Seen};
@@ -35,13 +35,6 @@ mod standing;
 pub(crate) use behind::oldest;
 pub use outlook::Outlook;
 pub(crate) use outlook::backlog;
-
-/// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of messages that
-/// was lost on an idle stream is noticed after two probes.
-pub const PROBE: Duration = Duration::from_secs(2);
-
-/// How long an answer may take before the connection counts as stuck.
-pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Nothing is known of what waits.
 const UNKNOWN: i64 = i64::MIN;

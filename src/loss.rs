@@ -12,9 +12,8 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::checkpoint::{self, Claim, Place};
 use crate::config::OnLoss;
-use crate::identity::Agreement;
-use crate::metrics::PipelineMetrics;
 use crate::postgres::connect::Session;
+use crate::postgres::interval;
 use crate::tally::{ADD_UP, Event};
 
 /// What the stream says of itself.
@@ -38,6 +37,18 @@ pub struct StreamFacts {
     pub narrow: bool,
     /// Of a stream that drops messages behind its front by itself, what that means.
     pub thins: Option<Thins>,
+}
+
+/// How far a stream that was created at another time holds what was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// The last sequence of which a message proves it.
+    pub proven: u64,
+    /// The last sequence that both have; `None` where all up to the checkpoint is the same.
+    pub kept: Option<u64>,
+    /// Whether the stream may have taken messages of its own while others came to the one that was read: of
+    /// those after `proven` nobody can tell.
+    pub forked: bool,
 }
 
 /// What a stream that [thins](crate::superseded::thins) itself has dropped after the checkpoint.
@@ -245,8 +256,19 @@ impl StreamFacts {
     }
 }
 
-/// Records `loss`, and says after which sequence to go on past it: because `on_loss` does, or because somebody accepted it and
-/// may have said where; `None` where nobody has.
+/// What became of a loss when it was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Whether it was not recorded before.
+    pub is_new: bool,
+    /// Messages of it that were not recorded before.
+    pub messages: u64,
+    /// After which sequence to go on past it: because `on_loss` does, or because somebody accepted it and may have said
+    /// where; `None` where nobody has.
+    pub after: Option<u64>,
+}
+
+/// Records `loss`, and says whether to go on past it.
 ///
 /// A loss that grows while the pipeline is halted stays one row.
 pub async fn settle(
@@ -255,8 +277,7 @@ pub async fn settle(
     loss: &Loss,
     stream_created_ns: i64,
     on_loss: OnLoss,
-    metrics: &PipelineMetrics,
-) -> Result<Option<u64>, checkpoint::Error> {
+) -> Result<Settled, checkpoint::Error> {
     let rows = session
         .client
         .simple_query(&record(place, loss, stream_created_ns))
@@ -269,26 +290,14 @@ pub async fn settle(
         }
         _ => None,
     });
-    let counted: u64 = match known {
-        None => {
-            metrics.losses.inc();
-            metrics.newest.is_now(Event::Loss);
-            0
-        }
-        Some((last, ..)) => last.map_or(0, |last| loss.length_to(last)),
-    };
-    let length = loss.length();
-    let messages = match loss.cause {
-        Cause::Superseded => &metrics.superseded_messages,
-        Cause::Dropped | Cause::Recreated | Cause::RolledBack => &metrics.lost_messages,
-    };
-    messages.inc_by(length.saturating_sub(counted));
+    let counted = known.and_then(|(last, ..)| last).map_or(0, |last| loss.length_to(last));
     // Where superseded messages do not halt the pipeline, they are no loss that comes here.
     let passes = on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
-    Ok(match known {
+    let after = match known {
         Some((_, true, chosen)) => Some(chosen.unwrap_or(loss.resume_after)),
         _ => passes.then_some(loss.resume_after),
-    })
+    };
+    Ok(Settled { is_new: known.is_none(), messages: loss.length().saturating_sub(counted), after })
 }
 
 /// SQL that records a loss, or how far a known one reaches now; returns what was known of it.
@@ -296,7 +305,7 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
     let last = loss.last_sequence.map_or_else(|| "NULL::bigint".to_owned(), |last| last.to_string());
     let (pipeline, shard, stream) =
         (escape_literal(&place.pipeline), escape_literal(&place.shard), escape_literal(&place.stream));
-    let created = checkpoint::timestamp(stream_created_ns);
+    let created = interval::timestamp(stream_created_ns);
     let (first, cause, event) = (loss.first_sequence, loss.cause.as_str(), Event::Loss.as_str());
     let length = loss.length();
     format!(

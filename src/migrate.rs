@@ -13,10 +13,12 @@ use std::fmt;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::catalog::groups::{Group, Groups};
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::path;
-use crate::store::groups::{self, Group, Groups};
+use crate::store::BEGIN;
+use crate::store::groups;
 use crate::store::life;
 use crate::store::place;
 
@@ -81,12 +83,6 @@ const MIGRATIONS: &[Migration] = &[
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in
 /// `pg_stat_activity`.
 const APPLICATION_NAME: &str = "jetcopy migrate";
-
-/// Opens the transaction. The advisory lock lets one migrator in at a time, its number being `jetcopy\0` in
-/// ASCII. A migration that waits longer than a minute for a table holds up everyone who queues behind it, so
-/// it gives up.
-pub(crate) const BEGIN: &str =
-    "BEGIN; SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(x'6a6574636f707900'::bigint)";
 
 /// Creates the history. Each step looks first: `IF NOT EXISTS` asks for the privilege to create what exists.
 ///

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::checkpoint::timestamp;
+use crate::postgres::interval::timestamp;
 
 /// How often one is written while there is something to commit: two small statements in a round trip that is
 /// there anyway, so seldom that a drain does not feel it.

@@ -265,6 +265,18 @@ impl fmt::Display for Lost {
 }
 
 impl Denial {
+    /// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the account; acks
+    /// tell the server what is committed, and the checkpoint holds without them.
+    pub(crate) fn is_needed(&self) -> bool {
+        let spared = ["$SYS.", "$JS.ACK."];
+        !self.about_single() && !spared.iter().any(|prefix| self.subject.starts_with(prefix))
+    }
+
+    /// Whether it is about reading single messages.
+    pub(crate) fn about_single(&self) -> bool {
+        self.subject.starts_with("$JS.API.STREAM.MSG.GET.")
+    }
+
     /// Reads what the server says about a missing permission:
     /// `Permissions Violation for Publish to "frames.a"`, with more after the subject at times.
     fn read(text: &str) -> Option<Self> {

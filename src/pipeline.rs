@@ -30,13 +30,13 @@ use crate::lag::{self, Lag, Progress};
 use crate::metrics::{Motion, PipelineMetrics};
 use crate::milestones;
 use crate::nats::{Connection, Denial, Lost, Trouble};
-use crate::poison::Window;
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::timeline::Newest;
 use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
 use crate::status::{PipelineStatus, State};
 use crate::subscribe::{self, Placement, Subscription};
+use crate::write::window::Window;
 use crate::write::{self, Writer};
 
 /// Batches between reader and writer: with the one being filled and the one being written, three are in memory.
@@ -334,7 +334,7 @@ impl Pipeline {
             Ok(Ended::Well)
         });
         let connection = nats.clone();
-        stages.spawn(async move { Err(Failure::Denied(connection.denied(resync::needed).await)) });
+        stages.spawn(async move { Err(Failure::Denied(connection.denied(Denial::is_needed).await)) });
         let (pipeline, metrics, connection) = (self.pipeline.clone(), self.metrics.clone(), nats.clone());
         let probe = lag::run(asked_by, consumer, contents, pipeline, placement, progress, metrics);
         stages.spawn(probed(probe, connection));

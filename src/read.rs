@@ -14,9 +14,9 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::batch::{Batch, Closed, Gap, Held, Incoming, footprint};
+use crate::batch::{Batch, Closed, Gap, Held, Incoming, Undecoded, footprint};
 use crate::config;
-use crate::decode::{self, Decoder, Undecoded};
+use crate::decode::{self, Decoder};
 use crate::gaps::{self, Gaps, seems_stripped};
 use crate::kill_point;
 use crate::lag::Progress;

@@ -27,7 +27,7 @@ use crate::write;
 
 mod words;
 
-pub use words::{chain, flood_remedy, reason};
+pub use words::{flood_remedy, reason};
 
 /// What helps where there is no JetStream.
 const ENABLE: &str = "enable JetStream on the NATS server and for the account of jetcopy's user";

@@ -15,21 +15,23 @@ use tokio::sync::watch;
 
 use crate::approach::Approach;
 use crate::audit::contents::Contents;
-use crate::checkpoint::{self, Place, timestamp};
+use crate::checkpoint::{self, Place};
 use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
-use crate::control::{self, Point, rows};
+use crate::control::{self, rows};
 use crate::lag;
 use crate::metrics::Metrics;
+use crate::moment::Point;
 use crate::nats;
 use crate::pipeline::Pipeline;
-use crate::poison::Window;
 use crate::postgres::connect::Session;
+use crate::postgres::interval::timestamp;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::timeline::Newest;
 use crate::status::{PipelineStatus, Registry, State};
 use crate::stored::Opened;
 use crate::supervise;
+use crate::write::window::Window;
 
 /// How the servers know the sessions that are not the pipeline's own.
 pub const CLIENT_NAME: &str = "jetcopy replay";

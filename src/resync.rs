@@ -20,9 +20,9 @@ use crate::clock::{self, Clock};
 use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
 use crate::exposure;
-use crate::identity::{self, Agreement};
+use crate::identity;
 use crate::leftover::Mark;
-use crate::loss::{self, Cause, Loss, StreamFacts, Thins, Verdict, compare};
+use crate::loss::{self, Agreement, Cause, Loss, StreamFacts, Thins, Verdict, compare};
 use crate::metrics::{PipelineMetrics, Resumes};
 use crate::milestones::{self, Milestone};
 use crate::nats::{self, Denial};
@@ -36,6 +36,8 @@ use crate::subscribe;
 use crate::superseded;
 use crate::tally::{self, Event};
 use crate::unreadable::{self, Single};
+
+mod questions;
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
 /// leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is met sooner.
@@ -188,22 +190,10 @@ pub async fn resync(
     let read = tokio::select! {
         read = source.read(claim, known, begin) => read?,
         // What is not allowed is not answered.
-        denial = nats.denied(needed) => return Err(Error::Denied(denial)),
+        denial = nats.denied(Denial::is_needed) => return Err(Error::Denied(denial)),
     };
     let Read { singles, consumer, claim } = read;
     Ok(Ready { session, nats, singles, consumer, claim, decoder, tables })
-}
-
-/// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the account; acks
-/// tell the server what is committed, and the checkpoint holds without them.
-pub(crate) fn needed(denial: &Denial) -> bool {
-    let spared = ["$SYS.", "$JS.ACK."];
-    !about_single(denial) && !spared.iter().any(|prefix| denial.subject.starts_with(prefix))
-}
-
-/// Whether it is about reading single messages.
-pub(crate) fn about_single(denial: &Denial) -> bool {
-    denial.subject.starts_with("$JS.API.STREAM.MSG.GET.")
 }
 
 /// What the stream is settled with.
@@ -329,10 +319,10 @@ impl Source<'_> {
             }
             Verdict::Lost(loss) => {
                 let on_loss = pipeline.on_loss;
-                let settled = loss::settle(session, place, &loss, facts.created_ns, on_loss, metrics);
-                let Some(after) = within(step_timeout, "record a loss", settled).await? else {
-                    return Err(Error::Loss(loss));
-                };
+                let settled = loss::settle(session, place, &loss, facts.created_ns, on_loss);
+                let settled = within(step_timeout, "record a loss", settled).await?;
+                metrics.lost(loss.cause, settled.is_new, settled.messages);
+                let Some(after) = settled.after else { return Err(Error::Loss(loss)) };
                 tracing::error!(pipeline = place.pipeline, %loss, after, "going on past a loss");
                 let known = match loss.cause {
                     Cause::Dropped | Cause::Superseded => claim.known_sequence,
@@ -386,7 +376,7 @@ async fn thinned(
     if superseded::reads_all(&pipeline.subjects, &info.config) {
         let next = tokio::select! {
             next = stored::first::<Seen>(&nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
-            denial = nats.denied(about_single) => return Err(Error::Denied(denial)),
+            denial = nats.denied(Denial::about_single) => return Err(Error::Denied(denial)),
         };
         last = next.map_or(state.last_sequence, |next| next.sequence - 1);
     }
@@ -409,7 +399,7 @@ async fn singles(
     let stretch = unreadable::stretch(&nats.client, pipeline, claim.last_sequence, bytes, anyway);
     let found = tokio::select! {
         found = stretch => found.map_err(Error::from),
-        denial = nats.denied(about_single) => Err(Error::Denied(denial)),
+        denial = nats.denied(Denial::about_single) => Err(Error::Denied(denial)),
     };
     match found {
         Err(error) if look == (Look::ForUnreadable { needed: false }) => {

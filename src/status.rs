@@ -12,15 +12,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::dead_letter::DeadLetter;
-use crate::liveness::{Liveness, Patience};
+use crate::liveness::Liveness;
 use crate::metrics::{HeldUp, Motion, PipelineMetrics, Stage};
 
 mod letters;
 mod numbers;
+mod patience;
 mod untaken;
 
 pub use letters::{Newest, NewestLetter, reason};
 pub use numbers::Numbers;
+pub use patience::Patience;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
 /// Different troubles that are remembered as told; more in one outage are told again rather than kept without end.

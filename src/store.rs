@@ -3,7 +3,8 @@
 //! Pipelines fill the tables like any other; the store is what happens to rows after that: roll-ups, compression and
 //! retention. With TimescaleDB its own jobs do that, without it `jetcopy maintain` does.
 //!
-//! - [`catalog`]: the one list of tables and roll-ups, with their defaults.
+//! What tables and roll-ups there are, with their defaults, the [`catalog`](crate::catalog) lists.
+//!
 //! - [`groups`]: which of the tables are created.
 //! - [`life`]: how long rows live, as the database keeps it.
 //! - [`timescale`]: TimescaleDB's policies, brought to that.
@@ -15,7 +16,6 @@
 //! - [`report`]: what `jetcopy store` shows.
 
 pub mod bounds;
-pub mod catalog;
 pub mod delete;
 pub mod groups;
 pub mod life;
@@ -26,3 +26,9 @@ pub mod query;
 pub mod report;
 pub mod rollup;
 pub mod timescale;
+
+/// Opens the transaction. The advisory lock lets one migrator in at a time, its number being `jetcopy\0` in
+/// ASCII. A migration that waits longer than a minute for a table holds up everyone who queues behind it, so
+/// it gives up.
+pub(crate) const BEGIN: &str =
+    "BEGIN; SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(x'6a6574636f707900'::bigint)";

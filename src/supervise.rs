@@ -14,23 +14,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::approach::Approach;
+use crate::chain::chain;
 use crate::checkpoint::{self, Place};
 use crate::config::{self, Config};
 use crate::control;
-use crate::lag;
-use crate::liveness::Patience;
+use crate::lag::{self, Outlook};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::nats::Lost;
-use crate::onlook;
 use crate::pipeline::{Failure, Pipeline};
-use crate::poison::Window;
 use crate::postgres::timeline::Newest;
-use crate::recovery::{Action, Recovery, Server, chain, lost_connection, reason, recovery};
+use crate::recovery::{Action, Recovery, Server, lost_connection, reason, recovery};
 use crate::resync;
 use crate::retry::Backoff;
+use crate::status::Patience;
 use crate::status::{Registry, State};
 use crate::store::maintain;
 use crate::subscribe::Placement;
+use crate::write::window::Window;
+
+mod onlook;
 
 /// How long a stop may take. It is below the 30 s that Kubernetes and the 90 s that systemd leave by default.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -253,7 +255,15 @@ impl Supervisor {
 /// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no generation runs.
 pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
-    let look_on = Box::pin(lag::Outlook::new(&pipeline).look_on());
+    let outlook = Outlook {
+        settings: Arc::clone(&pipeline.settings),
+        pipeline: pipeline.pipeline.clone(),
+        name: pipeline.owner.clone(),
+        status: Arc::clone(&status),
+        lag: Arc::clone(&pipeline.lag),
+        metrics: pipeline.metrics.clone(),
+    };
+    let look_on = Box::pin(outlook.look_on());
     let late = async {
         // Whoever could ask for a stop is gone only with the runtime.
         drop(stopped.wait_for(|&stop| stop).await);

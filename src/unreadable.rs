@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use crate::config;
-use crate::decode::{Poison, PoisonKind};
+use crate::poison::{Poison, PoisonKind};
 use crate::stored::{self, Seen, Stored};
 
 /// What a header block begins with.

@@ -27,16 +27,15 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::ack::Ack;
 use crate::batch::{Batch, Held, Moved, Row};
+use crate::catalog::bounds::Named;
 use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
 use crate::copy::{Target, Unstored};
 use crate::dead_letter::DeadLetter;
 use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics, gauge_value};
 use crate::milestones;
-use crate::poison::Window;
 use crate::postgres::connect::Session;
 use crate::status::PipelineStatus;
-use crate::store::bounds::Named;
 
 use attempt::{Attempt, Copied, Stop};
 use blame::Halt;
@@ -46,6 +45,7 @@ pub use memory::Memory;
 use partitions::Added;
 use refused::Poisoned;
 pub use search::Search;
+use window::Window;
 
 mod attempt;
 mod blame;
@@ -53,11 +53,13 @@ mod error;
 pub(crate) mod flood;
 mod memory;
 mod neighbours;
-pub(crate) mod partitions;
+mod partitions;
 mod proof;
-pub(crate) mod refused;
+mod refused;
+pub mod retry;
 mod search;
-pub(crate) mod shape;
+mod shape;
+pub mod window;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
 const RETRIES: u32 = 5;

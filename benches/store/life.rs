@@ -1,7 +1,7 @@
 //! What happens to rows with age: roll-ups, compression, and what it leaves of their bytes.
 
+use jetcopy::catalog::{ROLLUPS, StoreTable, TABLES};
 use jetcopy::config;
-use jetcopy::store::catalog::{ROLLUPS, StoreTable, TABLES};
 use jetcopy::store::maintain;
 
 use super::report::Report;

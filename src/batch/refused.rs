@@ -4,7 +4,7 @@
 
 use std::ops::Deref;
 
-use crate::decode::Poison;
+use crate::poison::Poison;
 
 /// A message, or an element of it, that does not become rows.
 #[derive(Debug, Clone)]

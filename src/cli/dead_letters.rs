@@ -10,13 +10,14 @@ use clap::Subcommand;
 use futures_util::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Moment, columns};
+use super::{Failure, columns};
 use crate::config::Config;
 use crate::control;
 use crate::dead_letter::kept::{self, Filter, Order};
-use crate::dead_letter::retry::{Outcome, Retrier};
+use crate::moment::Moment;
 use crate::postgres::connect::{self, Session};
 use crate::terminal::{self, say};
+use crate::write::retry::{Outcome, Retrier};
 
 mod show;
 
@@ -149,7 +150,7 @@ enum Error {
     #[error("there is no dead letter {0}")]
     Unknown(i64),
     #[error(transparent)]
-    Retry(#[from] crate::dead_letter::retry::Error),
+    Retry(#[from] crate::write::retry::Error),
     #[error(transparent)]
     Pipeline(#[from] super::UnknownPipeline),
     #[error(transparent)]

@@ -1,10 +1,10 @@
 //! `jetcopy migrate`: applies the pending migrations and the store's settings, or lists the migrations.
 
 use super::Failure;
+use crate::catalog::groups::{Group, Groups};
 use crate::config::Config;
 use crate::migrate::{self, Report};
 use crate::postgres::connect;
-use crate::store::groups::{Group, Groups};
 use crate::store::timescale::{self, Applied, Change, Line};
 use crate::store::{bounds, life};
 use crate::terminal::say;

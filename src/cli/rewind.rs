@@ -5,8 +5,9 @@
 
 use super::{Failure, UnknownPipeline};
 use crate::config::Config;
+use crate::control;
 use crate::control::rewind::{self, CLIENT_NAME, Doubled, Error, Plan};
-use crate::control::{self, Point};
+use crate::moment::Point;
 use crate::postgres::connect;
 use crate::terminal::say;
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::notify::Notifier;
 use super::signals::{Reload, Shutdown};
 use super::{Failure, Settings};
 use crate::config::{Config, redact_url};
 use crate::http;
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::notify::Notifier;
 use crate::status::Registry;
 use crate::supervise::{self, Ended};
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Failure, columns};
+use crate::chain::chain;
 use crate::config::Config;
 use crate::leftover;
-use crate::outside;
-use crate::recovery::chain;
 use crate::terminal;
 
 pub mod fetch;
+mod outside;
 mod untaken;
 
 /// Clears a terminal and puts the cursor at its top.

@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use crate::store::bounds::{self, Named};
-use crate::store::catalog::{self, After, ROLLUPS, Rollup, RollupLife, StoreTable, TABLES, TableLife};
-use crate::store::groups::{Group, Groups};
-use crate::store::life::{self, Lives};
+use crate::catalog::bounds::{self, Named};
+use crate::catalog::groups::{Group, Groups};
+use crate::catalog::lives::{self, Lives};
+use crate::catalog::{self, After, ROLLUPS, Rollup, RollupLife, StoreTable, TABLES, TableLife};
 
 /// The settings beside the tables and roll-ups.
 const MAINTAIN_INTERVAL: &str = "maintain_interval";
@@ -31,7 +31,7 @@ static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
         .into_iter()
         .chain(tables)
         .chain(rollups)
-        .chain([life::DEAD_LETTERS])
+        .chain([lives::DEAD_LETTERS])
         .collect()
 });
 
@@ -80,7 +80,7 @@ impl Store {
         };
         positive(format!("store.{MAINTAIN_INTERVAL}"), self.maintain_interval);
         for ((relation, setting), after) in
-            self.named.iter().filter(|((_, setting), _)| *setting != life::LAG)
+            self.named.iter().filter(|((_, setting), _)| *setting != lives::LAG)
         {
             after.age().into_iter().for_each(|age| positive(format!("store.{relation}.{setting}"), age));
         }
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Store {
                         store.partitions.ahead = Some(bounds::days(duration(&mut map)?));
                     } else if let Some(table) = catalog::table(&key) {
                         map.next_value::<TableChange>()?.name(table.name, &mut store.named);
-                    } else if key == life::DEAD_LETTERS {
+                    } else if key == lives::DEAD_LETTERS {
                         map.next_value::<LettersChange>()?.name(&mut store.named);
                     } else if let Some(rollup) = catalog::rollup(&key) {
                         map.next_value::<RollupChange>()?.name(rollup.name, &mut store.named);
@@ -211,9 +211,9 @@ pub(super) struct TableChange {
 impl TableChange {
     fn name(self, table: &'static str, named: &mut Lives) {
         let Self { chunk_interval, compress_after, retention } = self;
-        named.set_some((table, life::CHUNK_INTERVAL), chunk_interval.map(After::Age));
-        named.set_some((table, life::COMPRESS_AFTER), compress_after.map(|Setting(after)| after));
-        named.set_some((table, life::RETENTION), retention.map(|Setting(after)| after));
+        named.set_some((table, lives::CHUNK_INTERVAL), chunk_interval.map(After::Age));
+        named.set_some((table, lives::COMPRESS_AFTER), compress_after.map(|Setting(after)| after));
+        named.set_some((table, lives::RETENTION), retention.map(|Setting(after)| after));
     }
 }
 
@@ -226,7 +226,7 @@ pub(super) struct LettersChange {
 
 impl LettersChange {
     fn name(self, named: &mut Lives) {
-        named.set_some((life::DEAD_LETTERS, life::RETENTION), self.retention.map(|Setting(after)| after));
+        named.set_some((lives::DEAD_LETTERS, lives::RETENTION), self.retention.map(|Setting(after)| after));
     }
 }
 
@@ -253,10 +253,10 @@ pub(super) struct RefreshChange {
 impl RollupChange {
     fn name(self, rollup: &'static str, named: &mut Lives) {
         let Self { retention, refresh: RefreshChange { every, window, lag } } = self;
-        named.set_some((rollup, life::RETENTION), retention.map(|Setting(after)| after));
-        named.set_some((rollup, life::EVERY), every.map(After::Age));
-        named.set_some((rollup, life::WINDOW), window.map(After::Age));
-        named.set_some((rollup, life::LAG), lag.map(After::Age));
+        named.set_some((rollup, lives::RETENTION), retention.map(|Setting(after)| after));
+        named.set_some((rollup, lives::EVERY), every.map(After::Age));
+        named.set_some((rollup, lives::WINDOW), window.map(After::Age));
+        named.set_some((rollup, lives::LAG), lag.map(After::Age));
     }
 }
 

@@ -389,7 +389,7 @@ fn the_example_in_the_readme_is_taken() {
 
 #[test]
 fn the_store_has_the_defaults_of_the_catalog_where_nothing_else_is_set() {
-    use crate::store::catalog::{After, rollup, table};
+    use crate::catalog::{After, rollup, table};
     let text =
         "[store.frame_metadata]\nretention = \"never\"\n[store.frame_stats_1m]\nrefresh = { lag = \"5m\" }\n";
     let store = load(&format!("{text}{LEAST}")).unwrap().store;
@@ -402,7 +402,7 @@ fn the_store_has_the_defaults_of_the_catalog_where_nothing_else_is_set() {
 
 #[test]
 fn the_store_takes_settings_from_the_environment() {
-    use crate::store::catalog::{After, table};
+    use crate::catalog::{After, table};
     let environment = [("JETCOPY_STORE__FRAME_METADATA__RETENTION", "10d")];
     let store = load_all(LEAST, &environment, &Overrides::default()).unwrap().store;
     let retention = store.table(table("frame_metadata").unwrap()).retention;

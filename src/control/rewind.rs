@@ -8,12 +8,13 @@ use async_nats::jetstream;
 use jiff::Timestamp;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
-use super::{Error as Control, Point, claim, rows};
+use super::{Error as Control, claim, rows};
 use crate::audit::contents::Contents;
 use crate::checkpoint::LOCK_TIMEOUT;
 use crate::config::{Config, OnConflict, Pipeline, SEQUENCE};
 use crate::identity;
 use crate::milestones;
+use crate::moment::Point;
 use crate::nats;
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};

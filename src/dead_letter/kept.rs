@@ -126,7 +126,7 @@ pub async fn discard(client: &Client, filter: &Filter) -> Result<u64, Error> {
 }
 
 /// One letter, locked until the transaction ends; `None` where it is gone.
-pub(super) async fn lock(client: &Client, id: i64) -> Result<Option<Kept>, Error> {
+pub(crate) async fn lock(client: &Client, id: i64) -> Result<Option<Kept>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM jetcopy.dead_letters WHERE id = $1 FOR UPDATE");
     let row = client.query_typed_opt(&sql, &[(&id, Type::INT8)]).await?;
     row.as_ref().map(kept).transpose()
@@ -155,4 +155,9 @@ fn kept(row: &Row) -> Result<Kept, Error> {
         raw_subject: row.try_get(18)?,
         raw_headers: row.try_get(19)?,
     })
+}
+
+/// Takes the letter away, in the transaction that is open on `client`.
+pub(crate) async fn remove(client: &Client, id: i64) -> Result<(), Error> {
+    client.batch_execute(&format!("DELETE FROM jetcopy.dead_letters WHERE id = {id}")).await
 }

@@ -17,7 +17,7 @@ use super::{DeadLetter, Headers};
 use crate::batch::headers;
 use crate::config::path::{self, Source};
 use crate::config::{ColumnSource, Format, Pipeline};
-use crate::decode::{Poison, PoisonKind};
+use crate::poison::{Poison, PoisonKind};
 use crate::unreadable::{self, RAW_HEADERS, Unreadable, VERSION};
 
 /// What stands for bytes of a subject that are not UTF-8.
@@ -67,9 +67,9 @@ impl DeadLetter {
 }
 
 /// Subject and headers of a letter, as the daemon saw them.
-pub(super) struct Original {
-    pub(super) subject: String,
-    pub(super) headers: Option<HeaderMap>,
+pub(crate) struct Original {
+    pub(crate) subject: String,
+    pub(crate) headers: Option<HeaderMap>,
     /// Whether the subject has U+FFFD for bytes that are not to be had.
     lacks_subject: bool,
     /// Headers whose values are not to be had.
@@ -78,7 +78,7 @@ pub(super) struct Original {
 
 impl Original {
     /// Reads a letter.
-    pub(super) fn of(kept: &Kept) -> Self {
+    pub(crate) fn of(kept: &Kept) -> Self {
         let subject = kept.raw_subject.as_deref().and_then(|raw| str::from_utf8(raw).ok());
         let (headers, lacks) = match &kept.raw_headers {
             None => (kept.headers.as_deref().map(of_json), Vec::new()),
@@ -99,7 +99,7 @@ impl Original {
     }
 
     /// Why the rows of `pipeline` cannot be made: what of the mapping takes something that is not to be had.
-    pub(super) fn lacks(&self, pipeline: &Pipeline) -> Option<String> {
+    pub(crate) fn lacks(&self, pipeline: &Pipeline) -> Option<String> {
         if !self.lacks_subject && self.lacks.is_empty() {
             return None;
         }

@@ -6,8 +6,8 @@
 
 use bytesize::ByteSize;
 
-use super::{Poison, PoisonKind};
 use crate::batch::Row;
+use crate::poison::{Poison, PoisonKind};
 
 /// Rows that fit always, however little may be buffered: what a mapping adds to a message of a few bytes.
 const LEAST: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use crate::encode::types::Type;
 
 use super::plan::{From, Table};
 use super::row::{Origin, Rows};
-use super::value::Value;
+use crate::payload::Value;
 
 impl<'a> Rows<'_, 'a> {
     /// Appends a field of `bytea` with a bit for each column, the first one lowest, as `get_bit` counts them.

@@ -9,8 +9,8 @@ use crate::encode::json::LONE_SURROGATE;
 use crate::encode::{Fault, json as json_text};
 
 use super::takers::Tables;
-use super::value::{Key, Next, Raw, Reader, Value};
-use super::{json, msgpack};
+use crate::payload::{Key, Next, Raw, Reader, Value};
+use crate::payload::{json, msgpack};
 
 /// A key of whose value something is left out.
 #[derive(Debug, Clone)]

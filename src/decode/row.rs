@@ -11,10 +11,12 @@ use super::cost::{Cost, SMALL};
 use super::plan::{Column, Each, From, Table, Unpivot};
 use super::rest::{Taken, is_taken, rest_of};
 use super::takers::Tables;
-use super::value::{Key, Next, Raw, Reader, Value};
 use super::walk::{ROOT, Slots};
 use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large};
-use super::{Buffers, MOST_ELEMENTS, Message, Poison, PoisonKind, header, json, msgpack, reuse};
+use super::{Buffers, MOST_ELEMENTS, Message, header, reuse};
+use crate::payload::{Key, Next, Raw, Reader, Value};
+use crate::payload::{json, msgpack};
+use crate::poison::{Poison, PoisonKind};
 
 /// Writes the rows of one message.
 pub(super) struct Rows<'d, 'a> {

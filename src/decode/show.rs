@@ -4,8 +4,9 @@ use crate::config::NonFinite;
 use crate::encode::Encoder;
 use crate::encode::json::Nul;
 
-use super::value::{Malformed, Reader, Value};
-use super::{MARK, json, msgpack};
+use super::MARK;
+use crate::payload::{Malformed, Reader, Value};
+use crate::payload::{json, msgpack};
 
 /// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What JSON has no word for (bytes, NaN)
 /// becomes a string.

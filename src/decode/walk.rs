@@ -7,11 +7,11 @@
 
 use crate::config::path::Step;
 
-use super::json;
 use super::rest::Taken;
 use super::takers::{Partial, Tables, Takers};
 use super::untaken::{Noted, Untaken};
-use super::value::{Key, MAX_DEPTH, Malformed, Next, Reader, Spelled, TOO_DEEP, Value};
+use crate::payload::json;
+use crate::payload::{Key, MAX_DEPTH, Malformed, Next, Reader, Spelled, TOO_DEEP, Value};
 
 /// The wanted paths of one value, as a tree; each node has a slot of the same index.
 #[derive(Debug, Clone)]

@@ -9,9 +9,10 @@ use async_nats::HeaderMap;
 use crate::config::path;
 use crate::config::{self, HeaderIs};
 
-use super::value::Value;
 use super::walk::Wanted;
-use super::{Message, header_values, json};
+use super::{Message, header_values};
+use crate::payload::Value;
+use crate::payload::json;
 
 /// `when`
 #[derive(Debug)]

@@ -4,9 +4,9 @@
 //! excerpt at most.
 
 use super::plan::{Each, Table};
-use super::value::Value;
-use super::{Poison, PoisonKind};
 use crate::encode::Fault;
+use crate::payload::Value;
+use crate::poison::{Poison, PoisonKind};
 
 /// The longest excerpt of a value in an error message, in characters.
 const EXCERPT: usize = 40;

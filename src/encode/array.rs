@@ -6,7 +6,7 @@
 use super::time::Times;
 use super::types::Type;
 use super::{Encoder, Fault, Written, copy_frame};
-use crate::decode::value::Value;
+use crate::payload::Value;
 
 /// Appends `value` as an array of `element`.
 pub(super) fn array(

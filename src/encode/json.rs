@@ -11,9 +11,9 @@ use memchr::memchr;
 
 use super::{BASE64, Fault, number};
 use crate::config::NonFinite;
-use crate::decode::json::{self, LoneSurrogate, plain_prefix, unescape_one};
-use crate::decode::msgpack;
-use crate::decode::value::{Key, Malformed, Next, Open, Raw, Reader, Value, Wording};
+use crate::payload::json::{self, LoneSurrogate, plain_prefix, unescape_one};
+use crate::payload::msgpack;
+use crate::payload::{Key, Malformed, Next, Open, Raw, Reader, Value, Wording};
 pub(crate) use keys::Keys;
 pub(crate) use members::Members;
 use texts::Found;

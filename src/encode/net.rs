@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Fault;
 use super::copy_frame::{self, TooLong};
-use crate::decode::value::Value;
+use crate::payload::Value;
 
 /// PostgreSQL's own number of an IPv4 address, whatever the platform's `AF_INET` is.
 const IPV4: u8 = 2;

@@ -4,7 +4,7 @@
 
 use super::Fault;
 use super::copy_frame;
-use crate::decode::value::{Value, Wording};
+use crate::payload::{Value, Wording};
 
 /// A number in digits: `-12.50e3`.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use super::number::{self, Decimal};
 use super::time::Times;
 use super::types::Type;
 use super::{Encoder, Fault, Written};
-use crate::decode::value::Value;
+use crate::payload::Value;
 
 /// What a number is rounded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::Fault;
 use super::copy_frame::EPOCH_US;
 use super::number::Decimal;
 use crate::config::{Parse, TimeUnit};
-use crate::decode::value::{Value, Wording};
+use crate::payload::{Value, Wording};
 
 /// Microseconds of a day.
 const DAY_US: i64 = 86_400_000_000;

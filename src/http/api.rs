@@ -110,7 +110,7 @@ fn fail(query: &str, error: &StoreError) -> Response {
         text = format!("{text}: {}", cause.message());
     }
     if code.is_server_error() {
-        let cause = crate::recovery::chain(error);
+        let cause = crate::chain::chain(error);
         tracing::warn!(query, cause, "a query of the API was not answered");
     }
     let mut response = refuse(code, &text);

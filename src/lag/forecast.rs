@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{self, DiscardPolicy};
 
-use super::PROBE;
+use crate::liveness::PROBE;
 
 /// How far back a forecast looks: long enough that a few bursts or a slow commit even out, short enough to follow.
 const WINDOW: Duration = Duration::from_secs(30);

@@ -14,12 +14,12 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context, ContextBuil
 use async_nats::jetstream::stream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use super::{Lag, PROBE_TIMEOUT, Stands, oldest, position};
+use super::{Lag, Stands, oldest, position};
 use crate::clock;
 use crate::config::{self, Config};
+use crate::liveness::PROBE_TIMEOUT;
 use crate::metrics::PipelineMetrics;
 use crate::nats;
-use crate::pipeline::Pipeline;
 use crate::status::{PipelineStatus, State};
 
 /// How often it is looked whether a generation probes, and probed where none does; and once as soon as one has ended. Slower
@@ -35,29 +35,21 @@ const STALE: Duration = Duration::from_secs(12);
 /// What is needed to look on.
 #[derive(Debug)]
 pub struct Outlook {
-    settings: Arc<Config>,
-    pipeline: config::Pipeline,
+    /// Settings of the daemon.
+    pub settings: Arc<Config>,
+    /// Settings of the pipeline.
+    pub pipeline: config::Pipeline,
     /// How its connection is called.
-    name: String,
-    status: Arc<PipelineStatus>,
-    lag: Arc<Lag>,
-    metrics: PipelineMetrics,
+    pub name: String,
+    /// Whether another daemon holds its lease.
+    pub status: Arc<PipelineStatus>,
+    /// What is known of its lag.
+    pub lag: Arc<Lag>,
+    /// Where the lag is shown.
+    pub metrics: PipelineMetrics,
 }
 
 impl Outlook {
-    /// Of that pipeline.
-    #[must_use]
-    pub fn new(pipeline: &Pipeline) -> Self {
-        Self {
-            settings: Arc::clone(&pipeline.settings),
-            pipeline: pipeline.pipeline.clone(),
-            name: pipeline.owner.clone(),
-            status: Arc::clone(&pipeline.status),
-            lag: Arc::clone(&pipeline.lag),
-            metrics: pipeline.metrics.clone(),
-        }
-    }
-
     /// Looks on for as long as the pipeline is there.
     pub async fn look_on(self) -> Infallible {
         let Self { settings, pipeline, name, status, lag, metrics } = &self;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream;
 
-use super::{Error, PROBE, Progress};
+use super::{Error, Progress};
 use crate::batch::Moved;
 use crate::gaps::{self, Contents};
+use crate::liveness::PROBE;
 
 /// The shortest time between two probes: a stream whose messages live for less than four of it is no store.
 const SOONEST: Duration = Duration::from_millis(250);

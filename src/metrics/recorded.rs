@@ -96,6 +96,19 @@ impl PipelineMetrics {
         self.told.is_known()
     }
 
+    /// A loss is recorded: whether it is a new one, and how many messages of it were not counted before.
+    pub fn lost(&self, cause: Cause, is_new: bool, messages: u64) {
+        if is_new {
+            self.losses.inc();
+            self.newest.is_now(Event::Loss);
+        }
+        match cause {
+            Cause::Superseded => &self.superseded_messages,
+            Cause::Dropped | Cause::Recreated | Cause::RolledBack => &self.lost_messages,
+        }
+        .inc_by(messages);
+    }
+
     /// A dead letter of that kind is committed.
     pub fn dead_letter(&self, kind: &str) {
         self.dead_letters.with_label_values(&[kind]).inc();

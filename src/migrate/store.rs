@@ -12,8 +12,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::MIGRATIONS;
-use crate::store::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
-use crate::store::groups::{Group, Groups};
+use crate::catalog::groups::{Group, Groups};
+use crate::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
 
 /// The migrations whose blocks make tables, indexes and roll-ups where there are none of the name.
 const MAKERS: [i32; 13] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 34, 35, 37, 42];

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::catalog;
+use crate::catalog;
 use crate::testbed::{PostgresOptions, TestPostgres, connect};
 
 mod comments;

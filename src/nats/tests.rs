@@ -53,7 +53,7 @@ async fn refused(settings: &config::Nats) -> (Option<ConnectErrorKind>, String) 
         ConnectError::Certificate { .. } => None,
         ConnectError::Connect { source, .. } => Some(source.kind()),
     };
-    (kind, crate::recovery::chain(&error))
+    (kind, crate::chain::chain(&error))
 }
 
 /// That these settings log in, and `wrong` ones do not.

@@ -1,4 +1,4 @@
-//! Spans of time as SQL reads them, on every server version.
+//! Spans and points of time as SQL reads them, on every server version.
 //!
 //! Guarantees: the text is the span, to the microsecond, and no number in it is past 32 bits for some 200,000 years: PostgreSQL
 //! 14 takes no larger one in a field, and so refuses a day written in microseconds.
@@ -30,6 +30,11 @@ pub(crate) fn exact(span: Duration) -> String {
     format!("{hours} hours {seconds}.{micros:06} seconds")
 }
 
+/// SQL for a time given in nanoseconds since the Unix epoch; the server keeps microseconds.
+pub(crate) fn timestamp(ns: i64) -> String {
+    format!("timestamptz 'epoch' + {}::float8 * interval '1 microsecond'", ns.div_euclid(1_000))
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_postgres::types::Type;
@@ -55,5 +60,11 @@ mod tests {
         }
         assert_eq!(of(Duration::from_hours(48)), "2 days");
         assert!(!exact(Duration::from_hours(48)).contains("day"));
+    }
+
+    #[test]
+    fn a_time_before_the_epoch_rounds_down() {
+        assert_eq!(timestamp(-1), "timestamptz 'epoch' + -1::float8 * interval '1 microsecond'");
+        assert_eq!(timestamp(1_999), "timestamptz 'epoch' + 1::float8 * interval '1 microsecond'");
     }
 }

@@ -2,10 +2,8 @@
 //!
 //! Guarantees: a reason is one line, whatever the server said, and does not repeat its remedy.
 
-use std::error::Error as StdError;
-use std::fmt::Write as _;
-
 use super::{Action, Recovery};
+use crate::chain::chain;
 use crate::pipeline::Failure;
 
 /// What ends the pause after a flood of dead letters.
@@ -30,23 +28,4 @@ pub fn reason(failure: &Failure, recovery: &Recovery) -> String {
         | Action::PauseForFlood { remedy } => text.replace(&format!(": {remedy}"), ""),
         Action::Again | Action::Reconnect | Action::Recreate | Action::AtOnce | Action::Wait => text,
     }
-}
-
-/// An error and all that caused it, in one line.
-#[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    // A server's details come on lines of their own.
-    let line = |error: &dyn StdError| error.to_string().trim_end().replace('\n', "; ");
-    let mut text = line(error);
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Transparent variants say the same as their source.
-        let said = line(error);
-        if !text.ends_with(&said) {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ": {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

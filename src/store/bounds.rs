@@ -6,17 +6,10 @@
 //! It does not guard against two configurations that differ: the last `jetcopy migrate` that names them wins, and the others'
 //! `jetcopy check` warns.
 
-use std::fmt;
-use std::time::Duration;
-
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-/// A day.
-const DAY: Duration = Duration::from_hours(24);
-
-/// The farthest that a setting may go: a century of partitions is more than any server plans a query over.
-pub const FARTHEST: u32 = 36_525;
+use crate::catalog::bounds::{Bounds, Named};
 
 /// The columns of the bounds, for a statement of somebody else that joins [`TABLE`].
 pub const COLUMNS: &str = "days_back, days_ahead";
@@ -30,57 +23,10 @@ const READ: &str = "SELECT days_back, days_ahead FROM jetcopy.partition_bounds";
 
 const WRITE: &str = "UPDATE jetcopy.partition_bounds SET days_back = $1, days_ahead = $2";
 
-/// Days around today.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// `store.partitions_back`, in days.
-    pub back: u32,
-    /// `store.partitions_ahead`, in days.
-    pub ahead: u32,
-}
-
-impl fmt::Display for Bounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { back, ahead } = self;
-        write!(f, "{back} days back and {ahead} ahead (store.partitions_back, store.partitions_ahead)")
-    }
-}
-
-impl Bounds {
-    /// Whether a day that is so many days from today is within them.
-    #[must_use]
-    pub fn hold(&self, from_today: i64) -> bool {
-        (-i64::from(self.back)..=i64::from(self.ahead)).contains(&from_today)
-    }
-
-    fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
-        // The table holds none below 0.
-        let days = |index| Ok(u32::try_from(row.try_get::<_, i32>(index)?).unwrap_or(0));
-        Ok(Self { back: days(0)?, ahead: days(1)? })
-    }
-}
-
-/// What a configuration says of the bounds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Named {
-    /// `store.partitions_back`, in days.
-    pub back: Option<u32>,
-    /// `store.partitions_ahead`, in days.
-    pub ahead: Option<u32>,
-}
-
-impl Named {
-    /// These, and where nothing is named those.
-    #[must_use]
-    pub fn over(self, bounds: Bounds) -> Bounds {
-        Bounds { back: self.back.unwrap_or(bounds.back), ahead: self.ahead.unwrap_or(bounds.ahead) }
-    }
-}
-
-/// A duration in days, a part of one counted as one.
-#[must_use]
-pub fn days(duration: Duration) -> u32 {
-    u32::try_from(duration.as_nanos().div_ceil(DAY.as_nanos())).unwrap_or(u32::MAX)
+fn of(row: &Row) -> Result<Bounds, tokio_postgres::Error> {
+    // The table holds none below 0.
+    let days = |index| Ok(u32::try_from(row.try_get::<_, i32>(index)?).unwrap_or(0));
+    Ok(Bounds { back: days(0)?, ahead: days(1)? })
 }
 
 /// What the database keeps; `None` where it is of an earlier version.
@@ -89,7 +35,7 @@ pub async fn kept(client: &Client) -> Result<Option<Bounds>, tokio_postgres::Err
     if !migrated {
         return Ok(None);
     }
-    client.query_typed_opt(READ, &[]).await?.map(|row| Bounds::of(&row)).transpose()
+    client.query_typed_opt(READ, &[]).await?.map(|row| of(&row)).transpose()
 }
 
 /// Lets the database keep what is named; what it had before and has now, where that is something else.

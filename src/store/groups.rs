@@ -4,10 +4,10 @@
 //! Guarantees: only this module and the migrations name `jetcopy.store_choice`. A group that is not chosen is not
 //! created; tables that are there stay.
 
-use std::collections::BTreeSet;
-
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+
+use crate::catalog::groups::{Group, Groups};
 
 const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_choice') IS NOT NULL";
 
@@ -20,49 +20,6 @@ const READ_REAL_TIME: &str = "SELECT (to_jsonb(c) ->> 'real_time')::boolean FROM
 
 const WRITE_REAL_TIME: &str =
     "UPDATE jetcopy.store_choice SET real_time = $1 WHERE real_time IS DISTINCT FROM $1";
-
-/// A group of tables, with their roll-ups and views.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
-    /// Frames and detections.
-    Frames,
-    /// Measurements of radio receivers.
-    Measurements,
-    /// Time series.
-    Series,
-    /// The registry of projects and files.
-    Registry,
-}
-
-/// Groups that are chosen.
-pub type Groups = BTreeSet<Group>;
-
-impl Group {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Frames, Self::Measurements, Self::Series, Self::Registry];
-
-    /// Its name in `[store] tables`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Frames => "frames",
-            Self::Measurements => "measurements",
-            Self::Series => "series",
-            Self::Registry => "registry",
-        }
-    }
-
-    /// The group of a table, roll-up or view of the store.
-    #[must_use]
-    pub fn of(relation: &str) -> Self {
-        match relation {
-            "measurements" | "measurements_daily" | "websdrs" => Self::Measurements,
-            "time_series_metadata" | "time_series_data_points" => Self::Series,
-            "projects" | "files" | "operations_log" | "stats" => Self::Registry,
-            _ => Self::Frames,
-        }
-    }
-}
 
 /// The groups that the database has: those chosen before. Before there was a choice it was all; a new database has none.
 pub(crate) async fn before(client: &Client, is_new: bool) -> Result<Groups, tokio_postgres::Error> {

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use super::catalog::{ROLLUPS, TABLES, written};
-use super::groups::{self, Group};
 use super::partitions::{self, Partitioned};
-use super::{life, place, rollup};
+use super::{groups, life, place, rollup};
+use crate::catalog::groups::Group;
+use crate::catalog::{ROLLUPS, TABLES, lives, written};
+use crate::chain::chain;
 use crate::config::{self, Config};
 use crate::metrics::MaintainMetrics;
 use crate::postgres::connect::{self, ConnectError, Session};
-use crate::recovery::chain;
 
 /// The registry's table of files, in the report.
 const FILES: &str = "files";
@@ -221,12 +221,12 @@ async fn steps(
         Ok(0) => {}
         Ok(letters) => {
             report.add(
-                life::DEAD_LETTERS,
+                lives::DEAD_LETTERS,
                 Kind::Changed,
                 format!("{letters} letters expired: their payloads are gone"),
             );
         }
-        Err(error) => failed(client, report, life::DEAD_LETTERS, "letters not expired", &error).await,
+        Err(error) => failed(client, report, lives::DEAD_LETTERS, "letters not expired", &error).await,
     }
     Ok(())
 }

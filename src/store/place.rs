@@ -11,8 +11,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::catalog::{ROLLUPS, TABLES};
-use super::groups::{Group, Groups};
+use crate::catalog::groups::{Group, Groups};
+use crate::catalog::{ROLLUPS, TABLES};
 
 /// Tables and views of the store that are not in the catalog.
 pub(crate) const OTHERS: [&str; 5] = ["websdrs", "time_series_metadata", "projects", "files", "stats"];

@@ -10,8 +10,8 @@ use serde::Serialize;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::catalog::{ROLLUPS, TABLES};
 use super::place;
+use crate::catalog::{ROLLUPS, TABLES};
 use crate::config;
 use crate::postgres::connect::{self, ConnectError};
 

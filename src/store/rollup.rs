@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::catalog::{BUCKET, Bucket, ROLLUPS, Rollup, RollupLife, Source};
 use super::{partitions::begin, place};
+use crate::catalog::{BUCKET, Bucket, ROLLUPS, Rollup, RollupLife, Source};
 
 /// Buckets that lie between two that changed, and are summed up along with them: cheaper than another statement.
 const JOINED: i64 = 10;

@@ -16,14 +16,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use crate::catalog::groups::Group;
+use crate::catalog::{
+    After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, lives, written,
+};
 use crate::config;
-use crate::migrate;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::interval;
-use crate::store::catalog::{
-    After, ROLLUPS, Refresh, Rollup, RollupLife, StoreTable, TABLES, TableLife, written,
-};
-use crate::store::groups::{self, Group};
+use crate::store::groups;
 use crate::store::{life, place};
 use policies::{COMPRESSION, RETENTION};
 
@@ -152,7 +152,7 @@ pub async fn apply(postgres: &config::Postgres) -> Result<Applied, Error> {
 }
 
 async fn apply_on(client: &Client) -> Result<Applied, Error> {
-    client.batch_execute(migrate::BEGIN).await.map_err(Error::Transaction)?;
+    client.batch_execute(super::BEGIN).await.map_err(Error::Transaction)?;
     client.batch_execute(place::ENTER).await.map_err(Error::Transaction)?;
     let schema = match look(client).await? {
         Offered::Nothing => return Ok(Applied::Absent),
@@ -199,7 +199,7 @@ async fn look(client: &Client) -> Result<Offered, Error> {
 
 /// The life of hypertables and continuous aggregates as TimescaleDB's jobs have it. A job that goes by something else than age
 /// says nothing.
-pub(super) async fn in_force(client: &Client) -> Result<BTreeMap<life::Key, After>, Error> {
+pub(super) async fn in_force(client: &Client) -> Result<BTreeMap<lives::Key, After>, Error> {
     let mut found = BTreeMap::new();
     if !matches!(look(client).await?, Offered::Functions(_)) {
         return Ok(found);
@@ -208,8 +208,8 @@ pub(super) async fn in_force(client: &Client) -> Result<BTreeMap<life::Key, Afte
         let relation = table.name;
         let Some(is) = look_at(client, table).await?.filter(|is| is.hypertable) else { continue };
         let Some(interval) = is.chunk_interval else { continue };
-        found.insert((relation, life::CHUNK_INTERVAL), After::Age(interval));
-        for (setting, policy) in [(life::COMPRESS_AFTER, &COMPRESSION), (life::RETENTION, &RETENTION)] {
+        found.insert((relation, lives::CHUNK_INTERVAL), After::Age(interval));
+        for (setting, policy) in [(lives::COMPRESS_AFTER, &COMPRESSION), (lives::RETENTION, &RETENTION)] {
             let after = policies::age(client, relation, policy).await?;
             found.extend(after.map(|after| ((relation, setting), after)));
         }
@@ -223,9 +223,9 @@ pub(super) async fn in_force(client: &Client) -> Result<BTreeMap<life::Key, Afte
             continue;
         }
         let retention = policies::age(client, relation, &RETENTION).await?;
-        found.extend(retention.map(|after| ((relation, life::RETENTION), after)));
+        found.extend(retention.map(|after| ((relation, lives::RETENTION), after)));
         if let Some(Refresh { every, window, lag }) = policies::refreshed(client, relation).await? {
-            for (setting, span) in [(life::EVERY, every), (life::WINDOW, window), (life::LAG, lag)] {
+            for (setting, span) in [(lives::EVERY, every), (lives::WINDOW, window), (lives::LAG, lag)] {
                 found.insert((relation, setting), After::Age(span));
             }
         }

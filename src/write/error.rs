@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::BEGIN;
 use super::flood::Stopped;
+use crate::catalog::bounds::Bounds;
 use crate::checkpoint;
 use crate::copy::CopyError;
 use crate::postgres::sqlstate;
-use crate::store::bounds::Bounds;
 
 /// Why no more batches can be written.
 #[derive(Debug, thiserror::Error)]

@@ -15,11 +15,11 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::refused::Poisoned;
+use super::window::Flood;
 use super::{Error, Writer};
 use crate::batch::Batch;
 use crate::checkpoint::begin_sql;
 use crate::dead_letter::{DeadLetter, storable};
-use crate::poison::Flood;
 use crate::status::reason;
 
 /// Messages of a flood that are shown: enough to see what is wrong with them, few enough to read.

@@ -21,15 +21,16 @@ use tokio_postgres::{Error as DatabaseError, SimpleQueryMessage};
 use super::refused::Poisoned;
 use super::{Error, Writer, within};
 use crate::batch::{Batch, Row, TableRows};
+use crate::catalog::bounds::Bounds;
 use crate::checkpoint;
 use crate::copy::{CopyError, Target};
 use crate::dead_letter::DeadLetter;
-use crate::decode::PoisonKind;
 use crate::metrics;
+use crate::poison::PoisonKind;
 use crate::postgres::connect::Session;
 use crate::postgres::interval;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
-use crate::store::bounds::{self, Bounds};
+use crate::store::bounds;
 
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;

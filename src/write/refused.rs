@@ -5,16 +5,16 @@
 //! too many elements are refused, or more than are looked for within the bounds of [`super::search`], is refused as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::flood::choose;
+use super::window::Letters;
 use super::{Error, Writer};
 use crate::batch::{Batch, Excluded, Refused, Row, headers};
 use crate::config::BadElement;
-use crate::dead_letter::{DeadLetter, Headers, MAX_MESSAGE, Raw, add_element};
-use crate::decode::{MOST_ELEMENTS, Poison};
-use crate::poison::Letters;
+use crate::dead_letter::{DeadLetter, Headers, Raw, add_element, refused_letter};
+use crate::decode::MOST_ELEMENTS;
+use crate::poison::Poison;
 
 /// What of a part of a batch does not become rows, and what is kept of it.
 pub(super) struct Poisoned {
@@ -285,28 +285,5 @@ fn of_decoder(poisoned: &Poisoned, batch: &Batch, refused: &Refused) -> DeadLett
         ..poisoned.original(batch, refused.message)
     };
     letter.keep_raw(poison, batch.headers(refused.message));
-    letter
-}
-
-/// As much of what the server says as a letter keeps: it may quote a giant.
-fn start(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_MESSAGE)]
-}
-
-/// The letter of a message with a row that the server refused.
-pub(crate) fn refused_letter(original: DeadLetter, error: &tokio_postgres::Error) -> DeadLetter {
-    let mut letter = DeadLetter { kind: "refused", ..original };
-    match error.as_db_error() {
-        Some(refusal) => {
-            letter.sqlstate = Some(refusal.code().code().to_owned());
-            start(refusal.message()).clone_into(&mut letter.message);
-            if let Some(detail) = refusal.detail() {
-                // Writing to a string cannot fail.
-                let _ = write!(letter.message, " ({})", start(detail));
-            }
-            letter.column = refusal.column().map(str::to_owned);
-        }
-        None => letter.message = error.to_string(),
-    }
     letter
 }

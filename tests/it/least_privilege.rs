@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use jetcopy::catalog::groups::Group;
 use jetcopy::config;
-use jetcopy::store::groups::Group;
 use jetcopy::testbed::{NatsOptions, PostgresOptions, TestNats, TestPostgres, connect};
 use serde_json::json;
 

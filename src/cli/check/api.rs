@@ -5,11 +5,11 @@ use tokio_postgres::{Client, Error};
 
 use super::CLIENT_NAME;
 use super::report::Report;
+use crate::catalog::{ROLLUPS, TABLES};
+use crate::chain::chain;
 use crate::config::Config;
 use crate::exposure::{self, Exposure};
 use crate::postgres::connect::{self, ConnectError};
-use crate::recovery::chain;
-use crate::store::catalog::{ROLLUPS, TABLES};
 use crate::store::place;
 
 const PLACE: &str = "http.api";

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Error};
 use super::CLIENT_NAME;
 use super::report::Report;
 use super::{horizon, partitions};
+use crate::chain::chain;
 use crate::config::{Config, Pipeline};
 use crate::decode::{self, Decoder};
 use crate::exposure::{self, Exposure};
@@ -18,7 +19,6 @@ use crate::postgres::connect::{self, ConnectError, Session};
 use crate::postgres::direct_compress;
 use crate::postgres::introspect::{self, IntrospectError, introspect_beside};
 use crate::postgres::privileges::{self, Missing, grant};
-use crate::recovery::chain;
 
 mod update;
 

@@ -10,8 +10,8 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::report::Report;
+use crate::catalog::written;
 use crate::postgres::introspect::Table;
-use crate::store::catalog::written;
 
 /// When chunks of a table are compressed, in microseconds.
 const COMPRESS_AFTER: &str =

@@ -7,7 +7,8 @@ use async_nats::jetstream;
 use postgres_protocol::escape::escape_literal;
 
 use super::report::Report;
-use crate::checkpoint::{self, Claim};
+use crate::chain::chain;
+use crate::checkpoint::Claim;
 use crate::clock;
 use crate::config::{OnLoss, Pipeline};
 use crate::control;
@@ -16,7 +17,8 @@ use crate::milestones;
 use crate::nats::Connection;
 use crate::pipeline::Failure;
 use crate::postgres::connect::Session;
-use crate::recovery::{Action, chain, recovery};
+use crate::postgres::interval;
+use crate::recovery::{Action, recovery};
 use crate::resync::{self, judge};
 
 /// How often it is looked anew where the checkpoint moved meanwhile: then a daemon reads, and meets by itself what comes.
@@ -132,7 +134,7 @@ async fn lost(
         escape_literal(shard),
         loss.first_sequence,
         loss.cause.as_str(),
-        checkpoint::timestamp(facts.created_ns),
+        interval::timestamp(facts.created_ns),
     );
     let known = control::rows(session, "read jetcopy.losses", &sql).await?;
     let accepted = known.first().map(|row| row.get(0) == Some("t"));

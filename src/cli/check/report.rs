@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::recovery::chain;
+use crate::chain::chain;
 use crate::terminal::within;
 
 /// How bad a finding is.

@@ -12,9 +12,9 @@ use figment::providers::{Format as _, Toml};
 use serde::de::DeserializeOwned;
 
 use super::{LEAST, document, load};
+use crate::catalog::lives::Lives;
+use crate::catalog::{After, ROLLUPS, TABLES, written};
 use crate::config::*;
-use crate::store::catalog::{After, ROLLUPS, TABLES, written};
-use crate::store::life::Lives;
 
 /// Set by `make docs`: write what is compared here instead.
 const WRITE: &str = "JETCOPY_WRITE_DOCS";

@@ -4,12 +4,14 @@ use jiff::tz::Offset;
 
 use crate::config::path::{self, Source, Step};
 use crate::config::{ColumnSource, DetailedSource};
-use crate::decode::value::{Reader as _, Value};
-use crate::decode::{PlanError, PoisonKind, json};
+use crate::decode::PlanError;
 use crate::encode::round::Rounding;
 use crate::encode::time::Times;
 use crate::encode::types::Type;
 use crate::encode::{Encoder, Written};
+use crate::payload::json;
+use crate::payload::{Reader as _, Value};
+use crate::poison::PoisonKind;
 use crate::postgres::introspect::{self, ServerDefault};
 
 use super::{Column, From, Making, Place};

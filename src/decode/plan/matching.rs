@@ -1,10 +1,11 @@
 //! Which tables take a message, and what of it nobody takes.
 
+use crate::decode::Message;
 use crate::decode::takers::Tables;
-use crate::decode::value::Value;
 use crate::decode::when::When;
 use crate::decode::wrong::misfit;
-use crate::decode::{Message, Poison};
+use crate::payload::Value;
+use crate::poison::Poison;
 
 use super::{Plan, Table};
 

@@ -6,8 +6,9 @@ use super::support::{
     text,
 };
 use crate::batch::Rows;
-use crate::decode::{Decoder, PoisonKind};
+use crate::decode::Decoder;
 use crate::encode::types::Type;
+use crate::poison::PoisonKind;
 
 /// A decoder that looks at a little of everything.
 fn decoder() -> Decoder {

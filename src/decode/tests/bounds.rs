@@ -5,9 +5,10 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::support::*;
-use crate::batch::Rows;
-use crate::decode::{Decoder, PoisonKind, Undecoded};
+use crate::batch::{Rows, Undecoded};
+use crate::decode::Decoder;
 use crate::encode::types::Type;
+use crate::poison::PoisonKind;
 
 /// Elements of `parts`, each beside the text of `blob`, within `buffered`.
 fn repeating(buffered: &str, blob: Type) -> Decoder {

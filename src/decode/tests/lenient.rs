@@ -3,8 +3,9 @@
 use super::support::{
     column, int8, jsonb, message, msgpack, plain, poison, row, rows_of, table, text, try_decoder,
 };
-use crate::decode::{Decoder, PoisonKind};
+use crate::decode::Decoder;
 use crate::encode::types::Type;
+use crate::poison::PoisonKind;
 
 fn decoder(settings: &str, mapping: &str, columns: &[(&str, Type)]) -> Decoder {
     let toml = format!("{settings}\n[[table]]\nname = 't'\n[table.columns]\n{mapping}\n");

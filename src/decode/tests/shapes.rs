@@ -5,8 +5,9 @@ use super::support::{
     with_headers,
 };
 use crate::batch::Rows;
-use crate::decode::{Decoder, PoisonKind};
+use crate::decode::Decoder;
 use crate::encode::types::Type;
+use crate::poison::PoisonKind;
 
 /// The message in both formats.
 fn both(json: &str) -> [Vec<u8>; 2] {

@@ -5,8 +5,9 @@ use serde_json::Value as Json;
 
 use crate::batch::Rows;
 use crate::config;
-use crate::decode::{Decoder, Message, PlanError, Poison};
+use crate::decode::{Decoder, Message, PlanError};
 use crate::encode::types::Type;
+use crate::poison::Poison;
 use crate::postgres::introspect::{Column, ServerDefault, Table};
 
 /// The fields of one row; `None` is NULL.

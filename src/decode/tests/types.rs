@@ -1,8 +1,9 @@
 use super::support::{
     column, int8, jsonb, message, pipeline, plain, poison, row, rows_of, table, text, try_decoder,
 };
-use crate::decode::{Decoder, PoisonKind};
+use crate::decode::Decoder;
 use crate::encode::types::Type;
+use crate::poison::PoisonKind;
 
 /// A decoder for one column `v`, with options of its source and of the pipeline.
 fn decoder(ty: Type, source: &str, pipeline: &str) -> Decoder {

@@ -1,8 +1,9 @@
 //! What of a message goes nowhere is counted, or the message is poison.
 
 use super::support::{column, message, msgpack, not_null, row, rows_of, table, text, try_decoder};
-use crate::decode::{Decoder, PoisonKind};
+use crate::decode::Decoder;
 use crate::encode::types::Type;
+use crate::poison::PoisonKind;
 use crate::postgres::introspect::Table;
 
 fn both(json: &str) -> [Vec<u8>; 2] {

@@ -1,8 +1,8 @@
 //! JSON text in which NaN and infinities stand by their names.
 
 use crate::config::NonFinite;
-use crate::decode::json::plain_prefix;
 use crate::encode::Fault;
+use crate::payload::json::plain_prefix;
 
 use super::NON_FINITE;
 

@@ -122,10 +122,10 @@ impl Texts {
 mod tests {
     use super::*;
     use crate::config::NonFinite;
-    use crate::decode::value::{Raw, Value};
     use crate::encode::Encoder;
     use crate::encode::time::Times;
     use crate::encode::types::Type;
+    use crate::payload::{Raw, Value};
 
     /// Looks for a value and keeps `text` where it is not found; what was found.
     fn meet(texts: &mut Texts, value: &[u8], nul: Nul, text: &str) -> Option<String> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::{MIGRATIONS, MigrateError, connect, database_at, migrate, relations, settings};
-use crate::store::catalog::After;
-use crate::store::life::{self, Lives};
+use crate::catalog::After;
+use crate::catalog::lives::Lives;
+use crate::store::life;
 use crate::testbed::{Need, TestPostgres, leave_out};
 
 /// Rows for what a migration makes, by its number. Times are of today: there is a partition for it.
@@ -253,7 +254,7 @@ async fn what_an_earlier_version_left_behind_keeps_its_rows_until_a_retention_is
         assert_eq!(report.lives, [] as [String; 0]);
         let lines = life::apply(&settings(&url), &Lives::default(), false).await.unwrap();
         let kept = life::kept(&client).await.unwrap();
-        let [frames, detections] = [0, 1].map(|n| kept.table(&crate::store::catalog::TABLES[n]).retention);
+        let [frames, detections] = [0, 1].map(|n| kept.table(&crate::catalog::TABLES[n]).retention);
         let nine_days = After::Age(Duration::from_hours(24 * 9));
         assert_eq!(frames, if server.has_timescaledb() { nine_days } else { After::Never });
         assert_eq!(detections, After::Never);

@@ -1,7 +1,7 @@
 use super::*;
+use crate::catalog::Bucket;
 use crate::config::Store;
 use crate::migrate::migrate;
-use crate::store::catalog::Bucket;
 use crate::testbed::{TestPostgres, connect};
 
 /// A migrated database; its server ends with it.

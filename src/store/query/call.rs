@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::cli::Moment;
+use crate::moment::Moment;
 use crate::postgres::interval;
 
 use super::named::{self, Argument, Kind, QUERIES, Query};

@@ -13,8 +13,8 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::{Change, Error, Run};
+use crate::catalog::{After, Refresh, written};
 use crate::postgres::interval;
-use crate::store::catalog::{After, Refresh, written};
 
 /// The jobs of a procedure for a relation: id, the ages in the keys `$3` and `$4` of its configuration, and how often it
 /// runs, all in microseconds. Jobs of a continuous aggregate are listed under its own name or, before 2.16, under that

@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::store::catalog;
+use crate::catalog;
+use crate::migrate::migrate;
 use crate::testbed::{PostgresOptions, TestPostgres, connect as connect_to};
 
 /// A migrated database on a server with TimescaleDB, or `None`, said aloud, where there is none.
@@ -10,7 +11,7 @@ async fn database(server: &TestPostgres) -> Option<String> {
         return None;
     }
     let url = server.create_database().await.unwrap();
-    migrate::migrate(&settings(&url)).await.unwrap();
+    migrate(&settings(&url)).await.unwrap();
     Some(url)
 }
 
@@ -241,7 +242,7 @@ async fn what_is_not_the_stores_own_is_left_with_a_reason() {
         )
         .await
         .unwrap();
-    migrate::migrate(&settings(&url)).await.unwrap();
+    migrate(&settings(&url)).await.unwrap();
     let lines = lines(&url, &config::Store::default()).await;
     let left = |text: &str| Change::Left(text.into());
     for (relation, why) in [
@@ -332,7 +333,7 @@ async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left
         .await
         .unwrap();
     let owner = url.replace("postgres@", "store_owner@");
-    migrate::migrate(&settings(&owner)).await.unwrap();
+    migrate(&settings(&owner)).await.unwrap();
     let by_owner = lines(&owner, &config::Store::default()).await;
     assert!(!by_owner.iter().any(|line| matches!(line.change, Change::Left(_))), "{by_owner:?}");
     let altered = lines(&owner, &store("frame_metadata.retention = \"9d\"")).await;
@@ -362,7 +363,7 @@ async fn a_server_under_the_apache_licence_is_told_apart_and_migrates() {
 async fn without_timescaledb_there_is_nothing_to_apply() {
     let options = PostgresOptions::plain();
     let server = TestPostgres::start(&options).unwrap();
-    migrate::migrate(&settings(&server.url())).await.unwrap();
+    migrate(&settings(&server.url())).await.unwrap();
     let applied = apply(&settings(&server.url())).await.unwrap();
     assert_eq!(applied, Applied::Absent);
 }

@@ -16,17 +16,17 @@ use crate::status::{Registry, Snapshot, State};
 mod recent;
 
 use recent::Reading;
-pub use recent::Recent;
+pub(crate) use recent::Recent;
 
 /// How often a sample is taken: a change shows soon, and a quarter of an hour fits a small chart point by point.
-pub const EVERY: Duration = Duration::from_secs(5);
+pub(crate) const EVERY: Duration = Duration::from_secs(5);
 
 /// Samples that are kept: 15 minutes.
-pub const KEPT: usize = 180;
+pub(crate) const KEPT: usize = 180;
 
 /// The history of all pipelines; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct History {
+pub(crate) struct History {
     rings: Arc<Mutex<Rings>>,
 }
 
@@ -63,7 +63,7 @@ struct Sample {
 
 /// What is kept of one pipeline, series by series, the oldest sample first.
 #[derive(Debug, Default, Serialize)]
-pub struct Series {
+pub(crate) struct Series {
     /// The pipeline's name.
     pub pipeline: String,
     /// The shard.
@@ -94,7 +94,7 @@ pub struct Series {
 
 /// The history from one sample on.
 #[derive(Debug, Serialize)]
-pub struct Since {
+pub(crate) struct Since {
     /// Seconds between two samples.
     pub every_seconds: f64,
     /// Samples that are kept of each pipeline.
@@ -107,7 +107,7 @@ pub struct Since {
 
 impl History {
     /// Samples for ever.
-    pub async fn keep(&self, registry: &Registry) {
+    pub(crate) async fn keep(&self, registry: &Registry) {
         let mut timer = tokio::time::interval(EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -133,7 +133,7 @@ impl History {
 
     /// What a pipeline did in the last seconds, up to this snapshot.
     #[must_use]
-    pub fn recent(&self, snapshot: &Snapshot) -> Recent {
+    pub(crate) fn recent(&self, snapshot: &Snapshot) -> Recent {
         let now = Reading::new(snapshot, Instant::now());
         let rings = self.lock();
         let before = rings.pipelines.iter().find(|ring| ring.is_of(snapshot));
@@ -142,7 +142,7 @@ impl History {
 
     /// All samples with a number of `after` or more; all that are kept for 0.
     #[must_use]
-    pub fn since(&self, after: u64) -> Since {
+    pub(crate) fn since(&self, after: u64) -> Since {
         let rings = self.lock();
         let wanted = usize::try_from(rings.taken.saturating_sub(after)).unwrap_or(usize::MAX);
         Since {

@@ -4,8 +4,8 @@
 //! encoders see values only, never a format. It does not guarantee that its text is text: [`Value::NotText`] is what
 //! a reader makes of bytes that are no UTF-8.
 
-use super::json;
-use super::msgpack;
+pub(crate) mod json;
+pub(crate) mod msgpack;
 
 /// A value as the message carries it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,9 +78,9 @@ pub struct Spelled {
     /// Its text.
     pub key: Box<[u8]>,
     /// With its marker.
-    pub(super) msgpack: Box<[u8]>,
+    msgpack: Box<[u8]>,
     /// Between a comma and a colon, without white space; empty where JSON would escape some of it.
-    pub(super) json: Box<[u8]>,
+    json: Box<[u8]>,
 }
 
 impl Spelled {
@@ -101,7 +101,7 @@ impl Spelled {
 
 /// Whether `bytes` begins with `start`. Keys are short, and a call of the C library's comparison costs more than these loads.
 #[inline]
-pub(super) fn begins_with(bytes: &[u8], start: &[u8]) -> bool {
+fn begins_with(bytes: &[u8], start: &[u8]) -> bool {
     let Some(bytes) = bytes.get(..start.len()) else { return false };
     match start.len() {
         8..=16 => {
@@ -160,12 +160,12 @@ impl Malformed {
 
 /// How deep arrays and maps may nest. It is what `serde_json` allows and far beyond what messages carry; without a limit
 /// a few kilobytes of brackets would exhaust the server's stack when they reach a `jsonb`.
-pub(super) const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Wording of a breach of [`MAX_DEPTH`].
-pub(super) const TOO_DEEP: Wording = &"nested deeper than 128 levels";
+pub(crate) const TOO_DEEP: Wording = &"nested deeper than 128 levels";
 /// Wording of bytes after a message.
-pub(super) const TRAILING: Wording = &"something follows the message's end";
+pub(crate) const TRAILING: Wording = &"something follows the message's end";
 
 /// Reads a message from front to back; one for each format.
 ///

@@ -5,6 +5,10 @@
 //!
 //! It holds no SQL of a whole statement. The migrations create the tables and roll-ups; tests compare them with this list.
 
+pub mod bounds;
+pub mod groups;
+pub mod lives;
+
 use std::fmt;
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ impl Reading {
 
 /// What a pipeline did in the last seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Recent {
+pub(crate) struct Recent {
     /// How many seconds that were.
     pub seconds: f64,
     /// Messages taken from the stream.

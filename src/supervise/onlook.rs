@@ -40,7 +40,11 @@ const COUNT_NEW: Duration = Duration::from_secs(2);
 const NAME: &str = "jetcopy onlook";
 
 /// Looks on for as long as the daemon runs; `instance` is its name.
-pub async fn run(settings: watch::Receiver<Arc<Config>>, registry: Registry, instance: String) -> Infallible {
+pub(crate) async fn run(
+    settings: watch::Receiver<Arc<Config>>,
+    registry: Registry,
+    instance: String,
+) -> Infallible {
     let mut timer = tokio::time::interval(LOOK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut session = None;

@@ -5,7 +5,7 @@
 //! makes it panic, recurse or allocate. It does not look into escapes beyond their form: whether `\ud800` is text is asked when a
 //! column takes it ([`unescape`]), since the `json` type takes it.
 
-use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
+use super::{Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
 
 /// A place in a JSON message.
 #[derive(Debug, Clone)]
@@ -228,13 +228,13 @@ impl<'a> Reader<'a> {
         let mut level = depth;
         let mut open = Open { remaining: 0, first: true };
         if depth >= MAX_DEPTH {
-            return Err(self.malformed(value::TOO_DEEP));
+            return Err(self.malformed(super::TOO_DEEP));
         }
         loop {
             let more = if levels & 1 == 1 {
-                value::Reader::key(self, &mut open)?.is_some()
+                super::Reader::key(self, &mut open)?.is_some()
             } else {
-                value::Reader::element(self, &mut open)?
+                super::Reader::element(self, &mut open)?
             };
             if !more {
                 if level == depth {
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
                     self.at += 1;
                     level += 1;
                     if level >= MAX_DEPTH {
-                        return Err(self.malformed(value::TOO_DEEP));
+                        return Err(self.malformed(super::TOO_DEEP));
                     }
                     levels = levels << 1 | u128::from(bracket == b'{');
                     open.first = true;
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl<'a> value::Reader<'a> for Reader<'a> {
+impl<'a> super::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "JSON";
 
     #[inline]
@@ -370,7 +370,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
             self.space();
         }
         if self.at < self.text.len() {
-            return Err(self.malformed(value::TRAILING));
+            return Err(self.malformed(super::TRAILING));
         }
         Ok(())
     }
@@ -390,8 +390,8 @@ impl<'a> value::Reader<'a> for Reader<'a> {
 /// The value that `text` is as a whole.
 pub(crate) fn whole(text: &str) -> Option<Value<'_>> {
     let mut reader = Reader::new(text);
-    let value = value::Reader::value(&mut reader, 0).ok()?;
-    value::Reader::end(&mut reader).ok().map(|()| value)
+    let value = super::Reader::value(&mut reader, 0).ok()?;
+    super::Reader::end(&mut reader).ok().map(|()| value)
 }
 
 /// The length of what stands in front of the first quote, backslash or control character.

@@ -1,6 +1,6 @@
 use super::*;
-use crate::liveness::Patience;
 use crate::metrics::Metrics;
+use crate::status::Patience;
 
 fn registry(names: &[&str]) -> Registry {
     let (metrics, registry) = (Metrics::new(), Registry::default());

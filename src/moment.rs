@@ -1,14 +1,23 @@
 //! A point in time, and a point in a stream, as people write them.
+//!
+//! Guarantees: a time without a zone is in UTC; a plain number is a sequence where a stream is meant.
 
 use std::str::FromStr;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::control::Point;
-
 /// `2026-07-01T12:00:00Z`, `2026-07-01 12:00` (in UTC), `2026-07-01`, or how long ago: `90m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub Timestamp);
+
+/// A place in a stream, as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// A sequence.
+    Sequence(u64),
+    /// A time.
+    Time(Timestamp),
+}
 
 impl FromStr for Moment {
     type Err = String;

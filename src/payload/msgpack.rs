@@ -5,7 +5,7 @@
 
 use rmp::Marker;
 
-use super::value::{self, Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
+use super::{Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
 
 /// The extension type of a timestamp, from the specification.
 const TIMESTAMP: i8 = -1;
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn skip(&mut self, values: u64, depth: usize) -> Result<(), Malformed> {
         if depth >= MAX_DEPTH {
-            return Err(self.malformed(value::TOO_DEEP));
+            return Err(self.malformed(super::TOO_DEEP));
         }
         let mut left = values;
         while left > 0 {
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
         loop {
             if let Some(values) = entered.take() {
                 level += 1;
-                *levels.get_mut(level).ok_or_else(|| self.malformed(value::TOO_DEEP))? = values;
+                *levels.get_mut(level).ok_or_else(|| self.malformed(super::TOO_DEEP))? = values;
             }
             if levels[level] == 0 {
                 if level == depth {
@@ -280,7 +280,7 @@ const PASSED: [u8; 256] = {
     }
 };
 
-impl<'a> value::Reader<'a> for Reader<'a> {
+impl<'a> super::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "MessagePack";
 
     #[inline]
@@ -354,7 +354,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
 
     fn end(&mut self) -> Result<(), Malformed> {
         if self.at < self.bytes.len() {
-            return Err(self.malformed(value::TRAILING));
+            return Err(self.malformed(super::TRAILING));
         }
         Ok(())
     }
@@ -371,7 +371,7 @@ impl<'a> value::Reader<'a> for Reader<'a> {
 }
 
 /// `text` as the shortest marker writes it.
-pub(super) fn spelled(text: &str) -> Box<[u8]> {
+pub(crate) fn spelled(text: &str) -> Box<[u8]> {
     let mut bytes = Vec::new();
     // Writing to a vector cannot fail.
     let _ = rmp::encode::write_str(&mut bytes, text);

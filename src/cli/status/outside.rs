@@ -10,25 +10,23 @@ use postgres_protocol::escape::escape_literal;
 use serde::Serialize;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
+use crate::chain::chain;
 use crate::clock::{self, Clock};
 use crate::config::{Config, Pipeline};
 use crate::lag;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
-use crate::recovery::{chain, flood_remedy};
+use crate::recovery::flood_remedy;
 use crate::status::reason;
 use crate::subscribe;
 
 /// How the servers know the sessions.
 const CLIENT_NAME: &str = "jetcopy status";
 
-/// What is known of a pipeline; named as in the daemon's `/status`, `None` where nobody could say.
+/// What is known of a pipeline; named as in the daemon's `/status` (`metrics::names` documents the fields), `None` where
+/// nobody could say.
 #[derive(Debug, Clone, Default, Serialize)]
-#[expect(
-    missing_docs,
-    reason = "each field is that of the daemon's `/status`, documented in `metrics::names`"
-)]
-pub struct Outside {
+pub(crate) struct Outside {
     pub pipeline: String,
     pub stream: String,
     /// `down`, `paused` where an operator paused it, or `elsewhere` where a daemon that was not asked holds the lease.
@@ -66,7 +64,7 @@ pub struct Outside {
 }
 
 /// Asks both servers about every pipeline.
-pub async fn look(config: &Config) -> Vec<Outside> {
+pub(crate) async fn look(config: &Config) -> Vec<Outside> {
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await;
     let mut seen = Vec::with_capacity(config.pipelines.len());

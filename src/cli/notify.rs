@@ -36,7 +36,7 @@ const REFUSED: &str = "the new configuration was not taken over";
 
 /// Where systemd listens; clones share the socket.
 #[derive(Debug, Clone)]
-pub struct Notifier(Option<Arc<Socket>>);
+pub(crate) struct Notifier(Option<Arc<Socket>>);
 
 #[derive(Debug)]
 struct Socket {
@@ -57,7 +57,7 @@ struct Status {
 
 /// What the variables of the service manager hold that is no use.
 #[derive(Debug, thiserror::Error)]
-pub enum NotifyError {
+pub(crate) enum NotifyError {
     /// There is no way to the socket.
     #[error("cannot use NOTIFY_SOCKET, which the service manager set")]
     Socket(#[source] io::Error),
@@ -65,7 +65,7 @@ pub enum NotifyError {
 
 impl Notifier {
     /// To the service manager that started this process, if it asked for messages.
-    pub fn from_environment() -> Result<Self, NotifyError> {
+    pub(crate) fn from_environment() -> Result<Self, NotifyError> {
         let value = std::env::var_os;
         let number = |name| value(name)?.to_str()?.parse::<u64>().ok();
         Self::new(value("NOTIFY_SOCKET").as_deref(), number("WATCHDOG_USEC"), number("WATCHDOG_PID"))
@@ -97,14 +97,14 @@ impl Notifier {
     }
 
     /// The daemon reads its configuration again; [`Notifier::reloaded`] or [`Notifier::refused`] ends that.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return };
         let usec = Duration::from(now).as_micros();
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
     }
 
     /// The new configuration is in force.
-    pub fn reloaded(&self) {
+    pub(crate) fn reloaded(&self) {
         if let Some(to) = &self.0 {
             to.status().refused = None;
         }
@@ -112,7 +112,7 @@ impl Notifier {
     }
 
     /// The new configuration is not valid, and the former one goes on.
-    pub fn refused(&self, why: &str) {
+    pub(crate) fn refused(&self, why: &str) {
         let Some(to) = &self.0 else { return };
         let line = one_line(&format!("{REFUSED}: {why}"));
         let mut status = to.status();
@@ -131,7 +131,7 @@ impl Notifier {
     }
 
     /// The daemon ends.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
@@ -143,7 +143,7 @@ impl Notifier {
     }
 
     /// Keeps the service manager informed about the pipelines, until it is dropped.
-    pub async fn run(self, registry: Registry) {
+    pub(crate) async fn run(self, registry: Registry) {
         let Some(to) = &self.0 else { return };
         let mut look = tokio::time::interval(to.watchdog.map_or(LOOK, |usec| LOOK.min(usec / FEEDS)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

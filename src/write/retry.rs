@@ -8,27 +8,28 @@
 //! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs `newer_by` or a column
 //! that keeps `$sequence` for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::kept::{self, Kept};
-use super::raw::{Original, Raw};
-use super::{DeadLetter, Headers, add_element, restate, store};
-use crate::batch::{Excluded, Row, Rows, Selection, TableRows};
+use rows::{Attempt, decode};
+
+use super::partitions::{Answer, ask_for, beyond_bounds, days, touches};
+use super::shape::{changed, lock_and_ask};
+use crate::batch::Selection;
 use crate::checkpoint::{Place, begin_sql};
 use crate::config::{self, BadElement, Config, OnConflict, SEQUENCE};
 use crate::copy::{CopyError, Target};
-use crate::decode::{Decoder, Message, PlanError, Poison};
+use crate::dead_letter::kept::{self, Kept};
+use crate::dead_letter::{DeadLetter, Original, add_element, refused_letter, restate, store};
+use crate::decode::{Decoder, PlanError};
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::sqlstate::{Decision, Step, decide};
-use crate::write::partitions::{Answer, ask_for, beyond_bounds, days, touches};
-use crate::write::refused::refused_letter;
-use crate::write::shape::{changed, lock_and_ask};
+
+mod rows;
 
 /// How often a transaction that lost a deadlock or a lock is tried again.
 const ATTEMPTS: u32 = 5;
@@ -112,16 +113,6 @@ struct Prepared {
     targets: Vec<Target>,
     /// Why its letters are not retried.
     refusal: Option<String>,
-}
-
-/// One letter on its way.
-struct Attempt {
-    letter: DeadLetter,
-    rows: Rows,
-    /// What of them does not go out.
-    excluded: Excluded,
-    /// The letters of elements that are refused.
-    refused: Vec<DeadLetter>,
 }
 
 /// How one transaction ended.
@@ -306,8 +297,7 @@ impl<'c> Retrier<'c> {
         let told = touches(targets, &attempt.rows.tables);
         own(limit, "tell roll-ups of", client.batch_execute(&told)).await?;
         own(limit, "store", store(client, place, &attempt.refused)).await?;
-        let delete = format!("DELETE FROM jetcopy.dead_letters WHERE id = {id}");
-        own(limit, "take away", client.batch_execute(&delete)).await?;
+        own(limit, "take away", kept::remove(client, id)).await?;
         match own(limit, "commit", client.batch_execute("COMMIT")).await {
             Ok(()) => Ok(Settled::Done(Outcome::Stored { rows, refused: attempt.refused.len() })),
             // The server has rolled back already, and the letter is as it was.
@@ -411,101 +401,4 @@ fn gone(kept: &Kept) -> String {
         "its payload was removed at {when}, by [store.dead_letters] retention; where stream {stream} still \
          holds sequence {sequence}, publish that message again, and then discard the letter"
     )
-}
-
-/// The letter's rows, or the letter with the reason why there are none.
-fn decode(
-    prepared: &mut Prepared,
-    pipeline: &config::Pipeline,
-    kept: &Kept,
-    original: Original,
-    payload: &[u8],
-    stored_at_us: i64,
-) -> Result<Attempt, Box<DeadLetter>> {
-    let Original { subject, headers, .. } = original;
-    let bytes = |raw: &Option<Vec<u8>>| raw.as_deref().map(Bytes::copy_from_slice);
-    let letter = DeadLetter {
-        sequence: u64::try_from(kept.sequence).unwrap_or(0),
-        stored_at_ns: stored_at_us.saturating_mul(1_000),
-        subject,
-        headers: headers.as_ref().map(Headers::from),
-        raw: Raw { subject: bytes(&kept.raw_subject), headers: bytes(&kept.raw_headers) },
-        payload: Bytes::copy_from_slice(payload),
-        kind: "",
-        sqlstate: None,
-        message: String::new(),
-        table: None,
-        column: None,
-        element: kept.element.and_then(|element| u32::try_from(element).ok()),
-        elements: kept.elements.iter().flatten().filter_map(|&element| u32::try_from(element).ok()).collect(),
-    };
-    let message = Message {
-        subject: &letter.subject,
-        headers: headers.as_ref(),
-        payload: &letter.payload,
-        sequence: letter.sequence,
-        timestamp_ns: letter.stored_at_ns,
-    };
-    let mut rows = Rows::new(pipeline.tables.len());
-    if let Err(poison) = prepared.decoder.decode(&message, 0, &mut rows) {
-        return Err(with_reason(&letter, &poison).into());
-    }
-    let Some(element) = letter.element else {
-        let refused = std::mem::take(&mut rows.refused);
-        let mut letters = Vec::new();
-        for refused in refused.iter() {
-            let found = with_reason(&letter, &refused.poison);
-            add_element(&mut letters, DeadLetter { element: refused.element, ..found });
-        }
-        return Ok(Attempt { letter, rows, excluded: Excluded::default(), refused: letters });
-    };
-    let wanted: BTreeSet<u32> = letter.elements.iter().copied().chain([element]).collect();
-    let mut refused = Vec::new();
-    for found in rows.refused.iter().filter(|found| found.poison.table == kept.table) {
-        let Some(place) = found.element.filter(|place| wanted.contains(place)) else { continue };
-        let letter = with_reason(&letter, &found.poison);
-        if wanted.len() == 1 {
-            return Err(letter.into());
-        }
-        add_element(&mut refused, DeadLetter { element: Some(place), elements: Vec::new(), ..letter });
-    }
-    // A table may be filled in several ways, told apart by `when`.
-    let mut ways = 0;
-    for (table, rows) in pipeline.tables.iter().zip(&mut rows.tables) {
-        let meant = table.for_each.is_some() && Some(&table.name) == kept.table.as_ref();
-        *rows = if meant { only(rows, &wanted) } else { TableRows::default() };
-        ways += usize::from(!rows.rows.is_empty());
-    }
-    if ways > 1 || ways == 0 && refused.is_empty() {
-        let message = if ways == 0 {
-            format!("the message makes no row of element {element} in this table any more")
-        } else {
-            format!(
-                "several mappings of this table make rows of element {element}: which one failed is not known"
-            )
-        };
-        return Err(Box::new(DeadLetter { kind: "missing", message, table: kept.table.clone(), ..letter }));
-    }
-    Ok(Attempt { letter, rows, excluded: Excluded::default(), refused })
-}
-
-/// The rows of some elements.
-fn only(rows: &TableRows, elements: &BTreeSet<u32>) -> TableRows {
-    let mut kept = TableRows::default();
-    for (index, row) in (0..).zip(&rows.rows).filter(|(_, row)| elements.contains(&row.element)) {
-        let start = u32::try_from(kept.data.len()).unwrap_or(u32::MAX);
-        kept.data.extend_from_slice(&rows.data[rows.range(index)]);
-        kept.rows.push(Row { start, ..*row });
-    }
-    kept
-}
-
-fn with_reason(letter: &DeadLetter, poison: &Poison) -> DeadLetter {
-    DeadLetter {
-        kind: poison.kind.as_str(),
-        message: poison.message.clone(),
-        table: poison.table.clone(),
-        column: poison.column.clone(),
-        ..letter.clone()
-    }
 }
