@@ -80,7 +80,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     for (table, differences) in foreign {
         say!(
             "{table} is not the store's own and stays as it is, so that the store's queries that read it fail: {}; \
-             docs/store.md shows the way over (\"A table of the same name\")",
+             docs/store-operations.md shows how to fix it (\"A table of the same name\")",
             differences.join(", ")
         );
     }

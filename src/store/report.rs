@@ -53,7 +53,7 @@ const DONE: &str = "Done";
 
 /// For people.
 const DONE_MEANS: &str = "\nDone: the job's work is committed, and TimescaleDB counts it as failed all the same, since this \
-                          PostgreSQL\nrefuses to drop a portal \"while it is being set up\" (docs/store.md). It runs on time.\n";
+                          PostgreSQL\nrefuses to drop a portal \"while it is being set up\" (docs/store-record.md). It runs on time.\n";
 
 /// Jobs that keep the store: what they do, on what, how often, and how they ended last.
 const JOBS: &str = "SELECT j.proc_name::text,

@@ -336,9 +336,10 @@ async fn what_of_the_store_is_left_without_schema_jetcopy_is_said_with_what_to_n
     assert_eq!(world.count(none).await, 0, "nobody named them");
 }
 
-/// The blocks of SQL in a section of docs/store.md.
+/// The blocks of SQL in a section of docs/store-operations.md.
 fn documented(section: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/store.md")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/store-operations.md")).unwrap();
     let section =
         text.split(&format!("\n## {section}\n")).nth(1).unwrap().split("\n## ").next().unwrap().to_owned();
     section.split("```sql").skip(1).map(|block| block.split("```").next().unwrap().to_owned()).collect()

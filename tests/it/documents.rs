@@ -105,7 +105,7 @@ fn every_command_of_the_documents_is_run_or_listed_with_a_reason() {
 }
 
 /// Documents whose commands are run, each by a test below.
-const WALKED: [&str; 8] = [
+const WALKED: [&str; 9] = [
     "README.md",
     "docs/backup.md",
     "docs/commands.md",
@@ -113,6 +113,7 @@ const WALKED: [&str; 8] = [
     "docs/getting-started.md",
     "docs/migrating.md",
     "docs/operations.md",
+    "docs/store-operations.md",
     "docs/store.md",
 ];
 
@@ -166,7 +167,7 @@ async fn walk(path: &str, world: &mut World) {
 }
 
 async fn world() -> (World, TestNats, TestPostgres) {
-    // Without TimescaleDB, which some of docs/store.md is about; src/store has its tests.
+    // Without TimescaleDB, which some of docs/store-operations.md is about; src/store has its tests.
     let options = PostgresOptions::plain();
     let (nats, postgres) =
         (TestNats::start(&NatsOptions::default()).unwrap(), TestPostgres::start(&options).unwrap());
@@ -197,7 +198,7 @@ async fn the_commands_of_the_readme_and_of_the_commands_page_do_what_they_say() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_the_store_page_do_what_they_say() {
+async fn the_commands_of_the_store_pages_do_what_they_say() {
     let (mut world, _nats, _postgres) = world().await;
     let settings = "[store]\ntables = [\"frames\", \"measurements\", \"series\", \"registry\"]\n";
     world.write("jetcopy.toml", &format!("{settings}[store.frame_metadata]\nretention = \"14d\"\n"));
@@ -219,6 +220,7 @@ async fn the_commands_of_the_store_page_do_what_they_say() {
     let ask = "curl -sSf -H \"Authorization: Bearer $(cat http.token)\" \"$JETCOPY_API/measurements/recent?task=task-1\"";
     let answer: serde_json::Value = serde_json::from_slice(&world.run(ask).await.stdout).unwrap();
     assert_eq!((&answer["rows"][0]["websdr_id"], &answer["truncated"]), (&"rx-1".into(), &false.into()));
+    walk("docs/store-operations.md", &mut world).await;
     let dead = "SELECT count(*) FROM jetcopy.dead_letters";
     assert_eq!(world.database.query_one(dead, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
@@ -284,7 +286,7 @@ async fn the_commands_of_the_deployment_page_make_the_secrets_of_the_containers(
 
 #[test]
 fn every_file_that_a_document_links_to_is_there() {
-    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned);
+    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "GLOSSARY.md"].map(str::to_owned);
     for path in documents().into_iter().chain(more) {
         let text = document(&path);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
