@@ -24,13 +24,13 @@ ARGS ?=
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
-setup: ## Installs nats-server, PostgreSQL and Prometheus where they are missing
+setup: ## Installs nats-server, PostgreSQL and Prometheus if they are missing
 	@scripts/setup.sh
 
-demo: setup ## Runs everything privately and shows what goes through (DURATION=20s RATE=2000)
+demo: setup ## Runs everything on a testbed and prints the throughput (DURATION=20s RATE=2000)
 	@cargo run --quiet -- demo --rate $(RATE) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
-test: setup ## Runs all tests on private servers: plain PostgreSQL, and with TimescaleDB where it is offered
+test: setup ## Runs all tests on testbeds: plain PostgreSQL, and TimescaleDB if available
 	@scripts/test.sh
 
 browser: setup ## Tests the status page in a real Chromium; pictures in target/page
@@ -43,23 +43,23 @@ chaos: setup ## Breaks everything at random while messages flow, and asks the or
 alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; six minutes
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards
 
-alerts-calm: setup ## Lets the shipped rules watch ten minutes of ordinary life, in which no alert may fire
+alerts-calm: setup ## Runs ten minutes of ordinary life under the shipped rules; no alert may fire
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::ordinary::ten_minutes_of_ordinary_life_raise_no_alert
 
-docs: ## Writes docs/metrics.md, docs/settings.md and docs/schema.sql anew from the code
+docs: ## Writes docs/metrics.md, docs/settings.md and docs/schema.sql from the code
 	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --lib -- config::tests::reference
 	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says schema::the_schema_to_be_read_is_what_the_migrations_make
 
 fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)
 
-fuzz-wire: setup ## Sends drawn bytes over the wire into the real daemon and asks the oracle (SEED=1 DURATION=30m ROUND=7)
+fuzz-wire: setup ## Sends random bytes over the wire into the real daemon and asks the oracle (SEED=1 DURATION=30m ROUND=7)
 	SEED=$(SEED) DURATION=$(DURATION) ROUND=$(ROUND) cargo test --features kill-points --test it -- --ignored --exact --nocapture wire::whatever_comes_over_the_wire_for_long_is_a_row_or_a_dead_letter_and_nothing_stops
 
-giants: setup ## Sends giants of every kind and looks at the daemon's memory (MIB=8 BUFFERED=64 KINDS=headers)
+giants: setup ## Sends giants of every kind and checks the daemon's memory (MIB=8 BUFFERED=64 KINDS=headers)
 	MIB=$(MIB) BUFFERED=$(BUFFERED) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture giants::giants_of_every_kind_take_no_more_memory_than_may_be_taken
 
-bench: setup ## Measures beside the server's own COPY, JetStream and a Python consumer; writes target/bench.json
+bench: setup ## Measures jetcopy, the server's own COPY, JetStream and a Python consumer; writes target/bench.json
 	@scripts/setup.sh bench
 	cargo bench --bench decode
 	cargo bench --bench drain -- $(ARGS)
@@ -70,7 +70,7 @@ bench-growth: setup ## Measures what a row costs as tables, messages and pipelin
 bench-store: setup ## Measures the store at ten million frames; writes target/bench-store.json (ARGS="--frames 1000000 --plain")
 	cargo bench --bench store -- $(ARGS)
 
-instructions: ## Counts the instructions a message costs; fails where they grew by 5 % (ARGS=--record takes them as they are)
+instructions: ## Counts the instructions a message costs; fails if they grew by 5 % (ARGS=--record accepts them as they are)
 	@scripts/setup.sh instructions
 	cargo bench --quiet --bench instructions -- $(ARGS)
 
