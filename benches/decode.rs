@@ -1,4 +1,5 @@
-//! How many rows a second one core decodes and encodes, in its CPU time: what else the machine does is not in it.
+//! How many rows a second one core decodes and encodes, in its CPU time: what else the machine does is not in
+//! it.
 
 #[path = "decode/frames.rs"]
 mod frames;

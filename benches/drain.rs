@@ -1,12 +1,14 @@
-//! The daemon against the server's own `COPY`, JetStream alone and a Python consumer, and how late a row can be seen. `make bench`.
+//! The daemon against the server's own `COPY`, JetStream alone and a Python consumer, and how late a row can
+//! be seen. `make bench`.
 //!
-//! Everything runs on private servers that commit durably. Drain: a stream is filled, then the daemon is started; its
-//! rate is that of the rows after the first commit over the time from the first to the last commit, by the server's
-//! own commit timestamps. The limit: the same rows by `COPY FROM` files on the server, from statement to answer. All
-//! go into the same empty tables, by turns; a ratio is taken within each round, and figures are medians of the rounds. The Python
-//! consumer drains fewer messages, for its rate does not depend on them. CPU is the daemon's user and system time from
-//! its start to the last commit, memory its peak. Latency is from before a publish to after a `SELECT` that shows the
-//! row, so the time between two looks counts in full.
+//! Everything runs on private servers that commit durably. Drain: a stream is filled, then the daemon is
+//! started; its rate is that of the rows after the first commit over the time from the first to the last
+//! commit, by the server's own commit timestamps. The limit: the same rows by `COPY FROM` files on the
+//! server, from statement to answer. All go into the same empty tables, by turns; a ratio is taken within
+//! each round, and figures are medians of the rounds. The Python consumer drains fewer messages, for its rate
+//! does not depend on them. CPU is the daemon's user and system time from its start to the last commit,
+//! memory its peak. Latency is from before a publish to after a `SELECT` that shows the row, so the time
+//! between two looks counts in full.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
 #![expect(
     clippy::cast_precision_loss,

@@ -1,9 +1,9 @@
 //! What a row costs as everything around it grows. `make bench-growth`.
 //!
-//! Each line is a run of `jetcopy bench` on private servers that commit durably: a backlog is drained, and one thing differs from line to
-//! line: rows stored beforehand, pipelines in one process, bytes of a message, rows of a message, length of the backlog. For the
-//! pipelines there is a second run, with one message a second for each: what they cost while nearly idle. All of it goes to
-//! `target/bench-growth.json`.
+//! Each line is a run of `jetcopy bench` on private servers that commit durably: a backlog is drained, and
+//! one thing differs from line to line: rows stored beforehand, pipelines in one process, bytes of a message,
+//! rows of a message, length of the backlog. For the pipelines there is a second run, with one message a
+//! second for each: what they cost while nearly idle. All of it goes to `target/bench-growth.json`.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
 
 use std::path::Path;
@@ -15,7 +15,8 @@ use jetcopy::bench::process::machine;
 use jetcopy::bench::{Load, Plan, Servers, run};
 use serde_json::{Value, json};
 
-/// Bytes of all messages of a run whose messages are large: enough for some seconds, little enough for any disk.
+/// Bytes of all messages of a run whose messages are large: enough for some seconds, little enough for any
+/// disk.
 const BYTES: u64 = 256 << 20;
 /// Bytes of a message where the size does not matter.
 const PAYLOAD: usize = 233;

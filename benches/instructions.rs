@@ -1,9 +1,9 @@
 //! How many instructions a message costs from its payload to its place in a batch, counted by callgrind.
 //!
-//! Guarantees: the counts are of decode, encode and batch alone, and do not depend on what else the machine does; more than
-//! [`TOLERANCE`] above the figures recorded in `benches/instructions.json` is a failure. It says nothing about time:
-//! an instruction that waits for memory counts as one. `make instructions`; after a change that is meant, `make
-//! instructions ARGS=--record`.
+//! Guarantees: the counts are of decode, encode and batch alone, and do not depend on what else the machine
+//! does; more than [`TOLERANCE`] above the figures recorded in `benches/instructions.json` is a failure. It
+//! says nothing about time: an instruction that waits for memory counts as one. `make instructions`; after a
+//! change that is meant, `make instructions ARGS=--record`.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
 
 #[path = "decode/frames.rs"]

@@ -1,12 +1,15 @@
-//! The store with ten million frames: bytes a row, compression, every query, backup and restore. `make bench-store`.
+//! The store with ten million frames: bytes a row, compression, every query, backup and restore. `make
+//! bench-store`.
 //!
-//! A private server that commits durably is filled with a week of frames and their detections (`store/frames.rs` says how
-//! they vary), a month of measurements, two of operations, a week of time series and a registry (`store/others.sql`), by the
-//! binary `COPY` and by the server itself. Roll-ups are refreshed, and what the life cycle has compressed by now, by default, is
-//! compressed. Every named query is asked with many different arguments. Then all chunks but the newest of each table are
-//! compressed, for the ratio of each, and the database is backed up and restored.
+//! A private server that commits durably is filled with a week of frames and their detections
+//! (`store/frames.rs` says how they vary), a month of measurements, two of operations, a week of time series
+//! and a registry (`store/others.sql`), by the binary `COPY` and by the server itself. Roll-ups are
+//! refreshed, and what the life cycle has compressed by now, by default, is compressed. Every named query is
+//! asked with many different arguments. Then all chunks but the newest of each table are compressed, for the
+//! ratio of each, and the database is backed up and restored.
 //!
-//! With `--plain`, or where the server has no TimescaleDB, the same goes into native partitions, and nothing is compressed.
+//! With `--plain`, or where the server has no TimescaleDB, the same goes into native partitions, and nothing
+//! is compressed.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
 #![expect(
     clippy::cast_precision_loss,

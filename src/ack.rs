@@ -1,7 +1,7 @@
 //! One ack for everything up to a committed checkpoint.
 //!
-//! Guarantees: only what is [`Committed`] is acknowledged. It does not promise that an ack arrives: the checkpoint
-//! holds without it, and the next ack covers what this one did not.
+//! Guarantees: only what is [`Committed`] is acknowledged. It does not promise that an ack arrives: the
+//! checkpoint holds without it, and the next ack covers what this one did not.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub struct Ack {
     pub reply: Subject,
 }
 
-/// Acknowledges until the writer is done. Of several waiting acks only the last is sent, since it covers the others.
+/// Acknowledges until the writer is done. Of several waiting acks only the last is sent, since it covers the
+/// others.
 pub async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metrics: PipelineMetrics) {
     while let Some(mut ack) = acks.recv().await {
         while let Ok(newer) = acks.try_recv() {

@@ -1,7 +1,7 @@
 //! How the next generation of a pipeline reads, by how the last ones ended.
 //!
-//! Guarantees: what is remembered here changes how messages are fetched, never which: whatever it says, the next generation
-//! reads on right after the checkpoint. It lasts as long as the process.
+//! Guarantees: what is remembered here changes how messages are fetched, never which: whatever it says, the
+//! next generation reads on right after the checkpoint. It lasts as long as the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use serde::Deserialize;
 use crate::nats::Connection;
 use crate::subscribe::{Known, Placement, Window};
 
-/// Connections lost in a row, without a commit, after which messages are read one by one whether the client library is at
-/// fault or not: something else on the way may not let them pass together.
+/// Connections lost in a row, without a commit, after which messages are read one by one whether the client
+/// library is at fault or not: something else on the way may not let them pass together.
 const STUCK_AT: u32 = 4;
 
 /// Where a server tells an account's users about the account; they need no right beyond publishing to it.
@@ -66,7 +66,8 @@ pub enum Look {
     No,
     /// The first is read by itself, and pulled if it is readable.
     ForUnreadable {
-        /// Whether the last generation committed nothing either: then not to know what comes next is a failure.
+        /// Whether the last generation committed nothing either: then not to know what comes next is a
+        /// failure.
         needed: bool,
     },
     /// The first ones are read by themselves, whatever they are.
@@ -79,7 +80,8 @@ impl Approach {
         self.memory().unexplained = false;
     }
 
-    /// Notes how a generation ended: whether it `lost` its connection to NATS, and whether it had `committed` anything.
+    /// Notes how a generation ended: whether it `lost` its connection to NATS, and whether it had `committed`
+    /// anything.
     pub fn ended(&self, lost: bool, committed: bool) {
         let mut memory = self.memory();
         if committed {
@@ -115,8 +117,9 @@ impl Approach {
         Arc::clone(&self.window)
     }
 
-    /// Takes up a new connection to the server with that id. If the last one was lost while the same server ran on, and no
-    /// message was `at_fault`, fewer are asked for at a time: servers end connections on which too much waits to be sent.
+    /// Takes up a new connection to the server with that id. If the last one was lost while the same server
+    /// ran on, and no message was `at_fault`, fewer are asked for at a time: servers end connections on which
+    /// too much waits to be sent.
     pub async fn connected(&self, client: &Client, pipeline: &str, at_fault: bool) {
         let server = client.server_info().server_id;
         let unexplained = {
@@ -147,8 +150,8 @@ impl Approach {
     }
 }
 
-/// Connections of this account that the server has ended because too much waited to be sent on them, since it started;
-/// `None` where it does not tell.
+/// Connections of this account that the server has ended because too much waited to be sent on them, since it
+/// started; `None` where it does not tell.
 pub async fn slow_consumers(client: &Client) -> Option<u64> {
     #[derive(Deserialize)]
     struct Answer {

@@ -1,18 +1,18 @@
 //! The proof, for one pipeline, that every message up to the checkpoint is where it belongs once.
 //!
-//! Guarantees: everything is read from one snapshot of the database, so that a daemon may run meanwhile. Where a table
-//! keeps `$sequence`, each sequence is judged by itself; memory stays small, since the server sorts and only tells of
-//! gaps and of what is not as it should be. For each gap the stream is asked whether it holds a message there. Where a
-//! table keeps `$element` too, so is each element but for the last ones of a message, whose number nobody keeps. What
-//! sequences do not prove, rows do: the messages that the stream holds are made into rows once more ([`remake`]), and
-//! the server compares these with what the tables hold ([`compare`]). What cannot be proven is said, and never taken for
-//! proven.
+//! Guarantees: everything is read from one snapshot of the database, so that a daemon may run meanwhile.
+//! Where a table keeps `$sequence`, each sequence is judged by itself; memory stays small, since the server
+//! sorts and only tells of gaps and of what is not as it should be. For each gap the stream is asked whether
+//! it holds a message there. Where a table keeps `$element` too, so is each element but for the last ones of
+//! a message, whose number nobody keeps. What sequences do not prove, rows do: the messages that the stream
+//! holds are made into rows once more ([`remake`]), and the server compares these with what the tables hold
+//! ([`compare`]). What cannot be proven is said, and never taken for proven.
 //!
-//! What the tables drop by age is left out: messages that were stored before the age began, and rows of such times
-//! ([`retention`]).
+//! What the tables drop by age is left out: messages that were stored before the age began, and rows of such
+//! times ([`retention`]).
 //!
-//! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, and dead letters that
-//! were deleted by hand (they look missing).
+//! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, and dead
+//! letters that were deleted by hand (they look missing).
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
@@ -201,8 +201,8 @@ impl Audit<'_> {
         Ok(report)
     }
 
-    /// Sequences that two histories of the stream have each: a row of either is as it should be, two of one message are not. Which
-    /// they are, the time tells at which the stream stored the message.
+    /// Sequences that two histories of the stream have each: a row of either is as it should be, two of one
+    /// message are not. Which they are, the time tells at which the stream stored the message.
     async fn counted_twice(&self, report: &mut Report, from: u64, last: u64) -> Result<(), Error> {
         report.not_proven.push(format!(
             "sequences up to {last} counted twice, since the stream was recreated or rolled back"
@@ -227,8 +227,8 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Begins after the messages whose rows a table may have dropped by their age. What the stream itself has dropped is no
-    /// difference anyway.
+    /// Begins after the messages whose rows a table may have dropped by their age. What the stream itself has
+    /// dropped is no difference anyway.
     async fn leave_out_expired(&self, report: &mut Report) -> Result<(), Error> {
         let Some(expired) = retention::expired(self.ledger).await? else { return Ok(()) };
         let last = identity::kept_sequence(self.stream, expired.before_us)
@@ -259,8 +259,8 @@ impl Audit<'_> {
         !self.pipeline.tables.iter().any(asks)
     }
 
-    /// Whether a message without a row in any table that keeps its sequence is a difference: some table has one row of every
-    /// message, or each takes the messages of its kind and all together every one.
+    /// Whether a message without a row in any table that keeps its sequence is a difference: some table has
+    /// one row of every message, or each takes the messages of its kind and all together every one.
     fn complete(&self) -> bool {
         self.ledger.places.iter().any(|place| place.column.is_some() && place.rule == Rule::Once)
             || self.divided()

@@ -1,9 +1,9 @@
 //! Rows on their way to the database, and the stretch of the stream they came from.
 //!
-//! Guarantees: the rows of one message are added whole or not at all ([`Rows::mark`], [`Rows::rollback`]), but for elements
-//! that are refused one by one; every row knows the message and the element it came from; every message and every
-//! element of the batch is either represented by its rows or listed as [`Refused`]. It does no input or output and reads
-//! no clock.
+//! Guarantees: the rows of one message are added whole or not at all ([`Rows::mark`], [`Rows::rollback`]),
+//! but for elements that are refused one by one; every row knows the message and the element it came from;
+//! every message and every element of the batch is either represented by its rows or listed as [`Refused`].
+//! It does no input or output and reads no clock.
 
 use async_nats::Subject;
 use bytes::Bytes;
@@ -25,9 +25,9 @@ pub use originals::{Incoming, Message, footprint};
 pub use refused::{Refusals, Refused};
 pub use selection::{Excluded, Selection};
 
-/// Rows of a table that are dropped at once leave no memory behind where they took more bytes than this: what a refused
-/// message had written by then may be a quarter of all that may be buffered, in each of the tables in turn, and nobody would
-/// know of it. Good rows grow a batch anew within microseconds.
+/// Rows of a table that are dropped at once leave no memory behind where they took more bytes than this: what
+/// a refused message had written by then may be a quarter of all that may be buffered, in each of the tables
+/// in turn, and nobody would know of it. Good rows grow a batch anew within microseconds.
 const GIANT: usize = 64 << 10;
 
 /// Everything that one transaction writes: the messages of one contiguous stretch of the stream.
@@ -108,8 +108,8 @@ pub struct Row {
     pub message: u32,
     /// Place in its array of the element that the row was made of; 0 in a table without `for_each`.
     pub element: u32,
-    /// Value of the table's time column in its own unit (microseconds since 2000-01-01 for timestamps, days for
-    /// dates), 0 where the table has none: what rows are sorted by.
+    /// Value of the table's time column in its own unit (microseconds since 2000-01-01 for timestamps, days
+    /// for dates), 0 where the table has none: what rows are sorted by.
     pub time: i64,
 }
 
@@ -138,8 +138,8 @@ impl Batch {
         }
     }
 
-    /// Empties the batch and keeps its allocations, unless more than `keep` bytes of them were in use: what one giant has
-    /// left behind is given back.
+    /// Empties the batch and keeps its allocations, unless more than `keep` bytes of them were in use: what
+    /// one giant has left behind is given back.
     pub fn clear(&mut self, keep: usize) {
         let lengths = self.rows.tables.iter().map(TableRows::bytes).chain(self.originals.copied());
         for (used, now) in self.used.iter_mut().zip(lengths) {
@@ -183,8 +183,8 @@ impl Batch {
         self.reply = None;
     }
 
-    /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none. Whether it was
-    /// added; it is not where there is no room.
+    /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none.
+    /// Whether it was added; it is not where there is no room.
     pub fn push(
         &mut self,
         delivered: &Incoming<'_>,
@@ -229,8 +229,8 @@ impl Batch {
         self.messages.iter().map(|message| self.payload(message).len()).sum()
     }
 
-    /// The limit by count or size that the batch has reached, if any. A message without rows counts as a row, so
-    /// that a stream of them closes batches too.
+    /// The limit by count or size that the batch has reached, if any. A message without rows counts as a row,
+    /// so that a stream of them closes batches too.
     #[must_use]
     pub fn reached(&self, limits: &config::BatchLimits) -> Option<Closed> {
         if self.row_count().max(self.messages.len()) >= limits.max_rows {

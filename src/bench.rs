@@ -1,11 +1,13 @@
 //! Load on a NATS server and a database, and what comes of it: for `jetcopy bench` and for the benches.
 //!
 //! Guarantees:
-//! - A run has streams, tables and a schema of its own, with names that nobody else has, and removes them however it ends.
+//! - A run has streams, tables and a schema of its own, with names that nobody else has, and removes them
+//!   however it ends.
 //! - The daemon is a process of its own, jetcopy as it is run.
 //! - A figure that cannot be had is left out, and why is said.
 //!
-//! It measures what the servers do meanwhile, whoever makes them: CPU time, memory and write-ahead log are those of whole servers.
+//! It measures what the servers do meanwhile, whoever makes them: CPU time, memory and write-ahead log are
+//! those of whole servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,8 +47,8 @@ use place::{CLIENT_NAME, Names};
 use record::{Recorder, Sample};
 use watch::{Seen, Watch};
 
-/// Settings that a private server for such a load has: no checkpoint in the middle of a run, a table's worth of buffers, no
-/// vacuum that starts when it likes. Commit timestamps are what rates are timed by.
+/// Settings that a private server for such a load has: no checkpoint in the middle of a run, a table's worth
+/// of buffers, no vacuum that starts when it likes. Commit timestamps are what rates are timed by.
 pub const POSTGRES_SETTINGS: [(&str, &str); 6] = [
     ("shared_buffers", "1GB"),
     ("max_wal_size", "8GB"),
@@ -58,7 +60,8 @@ pub const POSTGRES_SETTINGS: [(&str, &str); 6] = [
 
 /// Messages before those that count: connections, plans and caches get warm.
 pub const WARM_UP: Duration = Duration::from_secs(2);
-/// Between two looks while latency counts. With the query's own time, this is what a latency may be too long by.
+/// Between two looks while latency counts. With the query's own time, this is what a latency may be too long
+/// by.
 const LOOK_OFTEN: Duration = Duration::from_micros(500);
 /// Between two looks while only the end is waited for: a look costs nothing then.
 const LOOK_SELDOM: Duration = Duration::from_millis(20);
@@ -128,7 +131,8 @@ impl Servers {
         Self { nats: config.nats.clone(), postgres: config.postgres.clone(), private: None }
     }
 
-    /// Private ones that commit durably, with a database that has the schema; with TimescaleDB where that is asked for and offered.
+    /// Private ones that commit durably, with a database that has the schema; with TimescaleDB where that is
+    /// asked for and offered.
     pub async fn private(timescaledb: bool) -> Result<Self, Error> {
         let started = tokio::task::spawn_blocking(move || {
             let settings =
@@ -156,7 +160,8 @@ impl Servers {
     }
 }
 
-/// Does what `plan` says, with `program`, which is jetcopy, as the daemon. `stop` ends it early, `progress` is called once a second.
+/// Does what `plan` says, with `program`, which is jetcopy, as the daemon. `stop` ends it early, `progress`
+/// is called once a second.
 pub async fn run(
     servers: &Servers,
     program: &Path,
@@ -418,7 +423,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Rates, and with `sent` the latencies up to the commit: by the server's timestamps where it keeps them, else by what was seen.
+    /// Rates, and with `sent` the latencies up to the commit: by the server's timestamps where it keeps them,
+    /// else by what was seen.
     async fn time(
         &self,
         outcome: &mut Outcome,

@@ -1,9 +1,12 @@
-//! The one list of the store's tables and roll-ups: what each is made of, and how long its rows live by default.
+//! The one list of the store's tables and roll-ups: what each is made of, and how long its rows live by
+//! default.
 //!
-//! Guarantees: a roll-up stands after its source, its columns have the same names and types whether TimescaleDB keeps it
-//! or jetcopy, and a mean of means never appears: each roll-up carries sums and counts, and divides them itself.
+//! Guarantees: a roll-up stands after its source, its columns have the same names and types whether
+//! TimescaleDB keeps it or jetcopy, and a mean of means never appears: each roll-up carries sums and counts,
+//! and divides them itself.
 //!
-//! It holds no SQL of a whole statement. The migrations create the tables and roll-ups; tests compare them with this list.
+//! It holds no SQL of a whole statement. The migrations create the tables and roll-ups; tests compare them
+//! with this list.
 
 pub mod bounds;
 pub mod groups;
@@ -69,8 +72,8 @@ pub struct RollupLife {
 pub struct Refresh {
     /// How often it does.
     pub every: Duration,
-    /// How far back rows that came late are still taken in. Never more than the source's retention: a refresh of a
-    /// bucket whose rows were dropped empties it.
+    /// How far back rows that came late are still taken in. Never more than the source's retention: a refresh
+    /// of a bucket whose rows were dropped empties it.
     pub window: Duration,
     /// How old a bucket's end must be before the bucket appears.
     pub lag: Duration,
@@ -217,7 +220,8 @@ pub fn rollup(name: &str) -> Option<&'static Rollup> {
     ROLLUPS.iter().find(|rollup| rollup.name == name)
 }
 
-/// A span as settings write it, in the largest unit that it is a multiple of: people do not think in months of 30.44 days.
+/// A span as settings write it, in the largest unit that it is a multiple of: people do not think in months
+/// of 30.44 days.
 #[must_use]
 pub fn written(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -236,7 +240,8 @@ const fn days(days: u64) -> Duration {
     Duration::from_hours(24 * days)
 }
 
-/// Frames and detections come by the million an hour: a week of them, compressed as soon as a replay is unlikely.
+/// Frames and detections come by the million an hour: a week of them, compressed as soon as a replay is
+/// unlikely.
 const FAST: TableLife = TableLife {
     chunk_interval: days(1),
     compress_after: After::Age(days(1)),
@@ -256,7 +261,8 @@ pub static TABLES: [StoreTable; 5] = [
     StoreTable {
         name: "detection_events",
         time: "time",
-        // By label too, the newest detections of all cameras lay in as many batches as there are cameras and labels.
+        // By label too, the newest detections of all cameras lay in as many batches as there are cameras and
+        // labels.
         segment_by: &["camera_id"],
         once_segment_by: Some(&["camera_id", "label"]),
         order_by: "time DESC",
@@ -290,7 +296,8 @@ pub static TABLES: [StoreTable; 5] = [
     StoreTable {
         name: "operations_log",
         time: "timestamp",
-        // A project has few in a week: by project, a compressed row held some twenty, and a day of all projects took them all.
+        // A project has few in a week: by project, a compressed row held some twenty, and a day of all
+        // projects took them all.
         segment_by: &[],
         once_segment_by: Some(&["project_id"]),
         order_by: "timestamp DESC",
@@ -302,7 +309,8 @@ pub static TABLES: [StoreTable; 5] = [
     },
 ];
 
-/// A minute after its end a bucket has all but late rows. Those are taken in for six of the seven days that rows live.
+/// A minute after its end a bucket has all but late rows. Those are taken in for six of the seven days that
+/// rows live.
 const MINUTELY: Refresh =
     Refresh { every: Duration::from_mins(1), window: days(6), lag: Duration::from_mins(1) };
 

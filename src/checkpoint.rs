@@ -2,13 +2,14 @@
 //!
 //! Guarantees:
 //!
-//! - The checkpoint moves by compare-and-set on (shard, epoch, last sequence), in the same transaction as the rows.
-//!   A writer whose epoch was taken, or that is behind or ahead of what the database holds, writes nothing.
-//! - A [`Committed`] exists only for a transaction whose COMMIT the server answered without a warning. It is the
-//!   only thing that can be acknowledged.
+//! - The checkpoint moves by compare-and-set on (shard, epoch, last sequence), in the same transaction as the
+//!   rows. A writer whose epoch was taken, or that is behind or ahead of what the database holds, writes
+//!   nothing.
+//! - A [`Committed`] exists only for a transaction whose COMMIT the server answered without a warning. It is
+//!   the only thing that can be acknowledged.
 //!
-//! It does not promise that one daemon alone is alive: the lease keeps a second one waiting, the compare-and-set
-//! makes it harmless.
+//! It does not promise that one daemon alone is alive: the lease keeps a second one waiting, the
+//! compare-and-set makes it harmless.
 //!
 //! Everything runs as simple queries inside explicit transactions, so it works behind a transaction pooler.
 
@@ -26,12 +27,12 @@ mod owner;
 
 pub use owner::owner_name;
 
-/// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once, since its
-/// backends are gone; this is what a frozen or cut-off one costs.
+/// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once,
+/// since its backends are gone; this is what a frozen or cut-off one costs.
 pub const LEASE: Duration = Duration::from_secs(10);
 
-/// How long to wait for a lock before the transaction is given up and tried again: longer than any sane DDL or
-/// VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
+/// How long to wait for a lock before the transaction is given up and tried again: longer than any sane DDL
+/// or VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A known sequence that was never noted: nothing that the stream lacks is news.
@@ -61,13 +62,13 @@ pub struct Claim {
     pub epoch: i64,
     /// Rows of this sequence and of all below are in the database.
     pub last_sequence: u64,
-    /// When the stream that the checkpoint counts in was created, in nanoseconds since the Unix epoch; `None` for a
-    /// new checkpoint.
+    /// When the stream that the checkpoint counts in was created, in nanoseconds since the Unix epoch; `None`
+    /// for a new checkpoint.
     pub stream_created_ns: Option<i64>,
     /// When the stream stored the message at `last_sequence`, in microseconds since the Unix epoch.
     pub last_timestamp_us: Option<i64>,
-    /// Up to here it is no news that the stream lacks messages: it was so before the pipeline began, or they were committed
-    /// before it was rewound. [`UNKNOWN`] where nobody noted it.
+    /// Up to here it is no news that the stream lacks messages: it was so before the pipeline began, or they
+    /// were committed before it was rewound. [`UNKNOWN`] where nobody noted it.
     pub known_sequence: u64,
     /// Messages that may become dead letters beyond the limits.
     pub accepted: u64,
@@ -154,10 +155,11 @@ impl Error {
     }
 }
 
-/// Claims the shard for `owner`: ends leftover backends of its own and of the owner before, and takes a new epoch.
+/// Claims the shard for `owner`: ends leftover backends of its own and of the owner before, and takes a new
+/// epoch.
 ///
-/// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then seen.
-/// A checkpoint that does not exist yet is created at sequence 0 without a stream.
+/// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then
+/// seen. A checkpoint that does not exist yet is created at sequence 0 without a stream.
 pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Claim, Error> {
     let shard = escape_literal(&place.shard);
     let database = |action| move |source| Error::Database { action, source };
@@ -191,7 +193,8 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
         Err(source) => return Err(Error::Database { action: "claim", source }),
     };
     let Some(epoch) = text(&rows, 0) else {
-        // Another daemon claimed the shard, or an operator paused it, between the look and the update: which, it says now.
+        // Another daemon claimed the shard, or an operator paused it, between the look and the update: which,
+        // it says now.
         owner::look(session, place, owner).await?;
         return Err(Error::LostEpoch);
     };
@@ -211,9 +214,9 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     })
 }
 
-/// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted in
-/// yet, or past what was lost. Up to `known_sequence` it is no news what the stream lacks; milestones after `forget_after` are
-/// of another history.
+/// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted
+/// in yet, or past what was lost. Up to `known_sequence` it is no news what the stream lacks; milestones
+/// after `forget_after` are of another history.
 pub async fn relocate(
     session: &Session,
     place: &Place,
@@ -246,8 +249,8 @@ pub async fn relocate(
     })
 }
 
-/// Notes that the stream is the same as before though it was created at another time; [`Error::LostEpoch`] when the shard is no
-/// longer ours.
+/// Notes that the stream is the same as before though it was created at another time; [`Error::LostEpoch`]
+/// when the shard is no longer ours.
 pub async fn adopt(
     session: &Session,
     place: &Place,
@@ -304,12 +307,14 @@ pub async fn release(session: &Session, place: &Place, epoch: i64) -> Result<(),
     affected(session, &sql, "release").await.map(drop)
 }
 
-/// What goes along with the statements that open a transaction, in their round trip. Each statement ends with a semicolon.
+/// What goes along with the statements that open a transaction, in their round trip. Each statement ends with
+/// a semicolon.
 #[derive(Debug, Default)]
 pub struct Along {
     /// Before the checkpoint is moved.
     pub before: String,
-    /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock with another.
+    /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock
+    /// with another.
     pub after: String,
     /// Accepted dead letters that this transaction uses up; with fewer left, it moves nothing.
     pub accepted: u64,
@@ -325,9 +330,9 @@ pub struct Open<'s> {
 }
 
 impl<'s> Open<'s> {
-    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round trip, which takes
-    /// the statements `along` too. Each statement sees what was committed before it, whatever the role's defaults are:
-    /// what follows a lock sees what the lock waited for.
+    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round
+    /// trip, which takes the statements `along` too. Each statement sees what was committed before it,
+    /// whatever the role's defaults are: what follows a lock sees what the lock waited for.
     pub async fn begin(
         session: &'s Session,
         place: &Place,
@@ -372,8 +377,8 @@ impl<'s> Open<'s> {
         self.session
     }
 
-    /// Commits. Call it only when every step was Ok: the server answers COMMIT of an aborted transaction without
-    /// an error.
+    /// Commits. Call it only when every step was Ok: the server answers COMMIT of an aborted transaction
+    /// without an error.
     pub async fn commit(self) -> Result<Committed, Error> {
         // A warning left over from before this COMMIT must not be taken for its own.
         let _ = self.session.take_sync_wait_cancelled();
@@ -398,9 +403,9 @@ impl<'s> Open<'s> {
 
 /// SQL that opens a transaction of the daemon's own: the first statements of a simple query.
 ///
-/// Of the role's own defaults only whether it may write is heeded. Its limits of time are for people and their queries:
-/// below what a batch takes, they would end each attempt at it. What bounds the daemon's statements are its own deadlines.
-/// `LOCAL`, so that nothing of it stays behind with a pooler.
+/// Of the role's own defaults only whether it may write is heeded. Its limits of time are for people and
+/// their queries: below what a batch takes, they would end each attempt at it. What bounds the daemon's
+/// statements are its own deadlines. `LOCAL`, so that nothing of it stays behind with a pooler.
 #[must_use]
 pub fn begin_sql(session: &Session) -> String {
     let newer = if session.server_version() >= TRANSACTION_TIMEOUT_SINCE {

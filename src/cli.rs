@@ -268,7 +268,8 @@ impl Settings {
         Config::load(self.config.as_deref(), &flags)
     }
 
-    /// The same for a command that answers and ends: the log is only for trouble, unless a flag asks for more.
+    /// The same for a command that answers and ends: the log is only for trouble, unless a flag asks for
+    /// more.
     pub fn load_quietly(&self) -> Result<Config, ConfigError> {
         let mut config = self.load()?;
         if self.log_level.is_none() {

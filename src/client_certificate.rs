@@ -1,7 +1,7 @@
 //! The client's certificate and key, and the files that certificates come from.
 //!
-//! Guarantees: an error names the setting and the file at fault and what would mend it. A key is used with the certificate that it
-//! belongs to, or not at all.
+//! Guarantees: an error names the setting and the file at fault and what would mend it. A key is used with
+//! the certificate that it belongs to, or not at all.
 
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,13 @@
 //! The clock of the server that stores the messages: what their ages are measured by.
 //!
-//! Guarantees: an age is never taken from this machine's wall clock, so that a step of that changes none. The server says
-//! in its answers what time it has; between two of them this process's monotonic clock goes on. A step of the server's own
-//! clock is seen and told: what was stored before it keeps its age, where times tell that. No age is below 0.
+//! Guarantees: an age is never taken from this machine's wall clock, so that a step of that changes none. The
+//! server says in its answers what time it has; between two of them this process's monotonic clock goes on. A
+//! step of the server's own clock is seen and told: what was stored before it keeps its age, where times tell
+//! that. No age is below 0.
 //!
-//! Not guaranteed: more than half of a round trip to the server. After a step back, the times that the server gives out a
-//! second time are taken for the later ones. Before the server was heard, the wall clock stands in for it.
+//! Not guaranteed: more than half of a round trip to the server. After a step back, the times that the server
+//! gives out a second time are taken for the later ones. Before the server was heard, the wall clock stands
+//! in for it.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,8 +73,8 @@ fn since_origin(at: Instant) -> i64 {
 }
 
 impl Clock {
-    /// Takes up what the server said: that it was `server_ns` (since the Unix epoch) at some time between the question and the
-    /// answer.
+    /// Takes up what the server said: that it was `server_ns` (since the Unix epoch) at some time between the
+    /// question and the answer.
     pub fn told(&self, server_ns: i64, asked: Instant, answered: Instant) {
         let (from, to) = (since_origin(asked), since_origin(answered));
         let error_ns = (to - from) / 2;
@@ -120,7 +122,8 @@ impl Reading {
         self.now_ns.div_euclid(1_000)
     }
 
-    /// When the server stored something to which it gave the time `stored_ns`, by the monotonic clock; not after now.
+    /// When the server stored something to which it gave the time `stored_ns`, by the monotonic clock; not
+    /// after now.
     #[must_use]
     pub fn stored_at(&self, stored_ns: i64) -> i64 {
         self.at_ns - self.age_ns(stored_ns)

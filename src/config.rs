@@ -1,7 +1,7 @@
 //! Typed settings, their defaults and their validation.
 //!
-//! Guarantees: a [`Config`] that was loaded is complete and consistent in itself. It says nothing about the servers
-//! it names; `jetcopy check` does.
+//! Guarantees: a [`Config`] that was loaded is complete and consistent in itself. It says nothing about the
+//! servers it names; `jetcopy check` does.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -89,8 +89,8 @@ pub struct Postgres {
     /// How long a connection attempt may take, per host.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long one step of a transaction (BEGIN, COPY, COMMIT) may take before the connection is given up; COPY a second more for
-    /// each MiB. What does not fit is tried again with fewer messages.
+    /// How long one step of a transaction (BEGIN, COPY, COMMIT) may take before the connection is given up;
+    /// COPY a second more for each MiB. What does not fit is tried again with fewer messages.
     #[serde(with = "humantime_serde")]
     pub step_timeout: Duration,
     /// TLS; whether it is used is `sslmode`'s choice in the URL.
@@ -115,7 +115,8 @@ pub struct Tls {
 pub struct Http {
     /// Address and port to serve on.
     pub listen: std::net::SocketAddr,
-    /// A file that holds the token which requests must carry; required off the loopback address, and for the API.
+    /// A file that holds the token which requests must carry; required off the loopback address, and for the
+    /// API.
     pub token_file: Option<PathBuf>,
     /// The store's queries over HTTP; without it there are none.
     pub api: Option<Api>,
@@ -206,7 +207,8 @@ pub struct Pipeline {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// By the message's `Content-Type` header (`application/msgpack`, `application/json`), else by its first byte.
+    /// By the message's `Content-Type` header (`application/msgpack`, `application/json`), else by its first
+    /// byte.
     #[default]
     Auto,
     /// MessagePack.
@@ -384,8 +386,9 @@ impl Pipeline {
         self.durable.clone().unwrap_or_else(|| format!("jetcopy-{}", self.name))
     }
 
-    /// What to do about messages that the stream itself has removed before they were read. By default they do not matter
-    /// where each message replaces the row of the one before it in every table; elsewhere they are a loss.
+    /// What to do about messages that the stream itself has removed before they were read. By default they do
+    /// not matter where each message replaces the row of the one before it in every table; elsewhere they are
+    /// a loss.
     #[must_use]
     pub fn superseded(&self) -> OnSuperseded {
         self.on_superseded.unwrap_or_else(|| match self.on_loss {
@@ -412,7 +415,8 @@ impl Default for Nats {
             token_file: None,
             user: None,
             password_file: None,
-            // Not the clients' common _INBOX: replies to others of the account are none of jetcopy's business.
+            // Not the clients' common _INBOX: replies to others of the account are none of jetcopy's
+            // business.
             inbox_prefix: "_INBOX_jetcopy".into(),
             handshake_first: false,
             tls: None,
@@ -474,8 +478,8 @@ impl Default for Log {
 }
 
 impl Default for BatchLimits {
-    /// Size counts under a backlog: each commit waits for the disk (6 ms where it was measured, beside 35 ms for 10,000
-    /// rows), and twice the rows halve that.
+    /// Size counts under a backlog: each commit waits for the disk (6 ms where it was measured, beside 35 ms
+    /// for 10,000 rows), and twice the rows halve that.
     fn default() -> Self {
         Self { max_rows: 20_000, max_bytes: ByteSize::mib(4), max_age: None }
     }

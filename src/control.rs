@@ -1,9 +1,9 @@
 //! What operators do to a checkpoint: pause a pipeline, let it go on, accept dead letters, move it back.
 //!
-//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept()`] raise its epoch, so that a
-//! writer which knew the row before matches it no more. When [`pause`] has returned, nothing more of the pipeline is
-//! committed until [`resume`]. It needs the database alone; a daemon notices within its next commit or renewal of its
-//! lease.
+//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept()`] raise its epoch, so
+//! that a writer which knew the row before matches it no more. When [`pause`] has returned, nothing more of
+//! the pipeline is committed until [`resume`]. It needs the database alone; a daemon notices within its next
+//! commit or renewal of its lease.
 
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
@@ -43,7 +43,8 @@ pub struct Paused {
 
 /// Pauses `pipeline` in the name of `by`; returns by whom it was paused already.
 ///
-/// It waits for the transaction that is under way, if there is one. A pipeline that never ran is paused before it starts.
+/// It waits for the transaction that is under way, if there is one. A pipeline that never ran is paused
+/// before it starts.
 pub async fn pause(session: &Session, pipeline: &Pipeline, by: &str) -> Result<Option<Paused>, Error> {
     let (name, stream, by) =
         (escape_literal(&pipeline.name), escape_literal(&pipeline.stream), escape_literal(by));
@@ -93,8 +94,8 @@ pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<Resumed, E
     Ok(before.first().map(resumed).unwrap_or_default())
 }
 
-/// Lets `letters` messages of `pipeline` become dead letters beyond its limits; how many were accepted before, `None` where it has
-/// no checkpoint yet. A transaction that is under way is waited for.
+/// Lets `letters` messages of `pipeline` become dead letters beyond its limits; how many were accepted
+/// before, `None` where it has no checkpoint yet. A transaction that is under way is waited for.
 pub async fn accept(session: &Session, pipeline: &Pipeline, letters: u32) -> Result<Option<u64>, Error> {
     let name = escape_literal(&pipeline.name);
     let sql = format!(
@@ -107,8 +108,9 @@ pub async fn accept(session: &Session, pipeline: &Pipeline, letters: u32) -> Res
     Ok(rows.first().map(|row| text(row, 0).parse().unwrap_or(0)))
 }
 
-/// Whether a pipeline that a flood of dead letters stopped, and whose rows go into `tables`, is to try again: letters are
-/// accepted, somebody resumed it, or the rules of a table are others than those that the flood was met under.
+/// Whether a pipeline that a flood of dead letters stopped, and whose rows go into `tables`, is to try again:
+/// letters are accepted, somebody resumed it, or the rules of a table are others than those that the flood
+/// was met under.
 pub async fn ends_flood(postgres: &Postgres, shard: &str, tables: &[&str]) -> Result<bool, Error> {
     let sql = format!(
         "SELECT accepted_letters > 0 OR flood IS NULL OR flood ->> 'rules'::text IS DISTINCT FROM {} \

@@ -5,8 +5,8 @@
 //!
 //! Rows that may be there already go through a temporary table ([`merge`]).
 //!
-//! An error says at which step it came, since the same SQLSTATE means different things at different steps; whether
-//! the connection can be used further is the caller's decision.
+//! An error says at which step it came, since the same SQLSTATE means different things at different steps;
+//! whether the connection can be used further is the caller's decision.
 
 use std::pin::pin;
 
@@ -28,8 +28,8 @@ use merge::Merge;
 
 mod merge;
 
-/// Bytes a `CopyData` message carries. 64 KiB took 0.03 to 0.05 s of CPU for 200 k rows, 1 KiB 0.3 to 0.5 s; more
-/// gains nothing.
+/// Bytes a `CopyData` message carries. 64 KiB took 0.03 to 0.05 s of CPU for 200 k rows, 1 KiB 0.3 to 0.5 s;
+/// more gains nothing.
 const CHUNK: usize = 64 * 1024;
 
 /// The statements that fill one target table.
@@ -61,7 +61,8 @@ pub struct Target {
 /// Rows that the server took and did not store, which is no error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unstored {
-    /// Their key was there already, or came again in the batch. Rows that a trigger left out of a merge are among them.
+    /// Their key was there already, or came again in the batch. Rows that a trigger left out of a merge are
+    /// among them.
     pub skipped: u64,
     /// A trigger of the table left them out.
     pub left_out: u64,
@@ -85,11 +86,13 @@ impl Target {
     pub fn new(settings: &Settings, table: &Table, decoder: &Decoder, index: usize) -> Self {
         let columns = decoder.columns(index);
         let (name, columns_sql) = (&table.qualified, list(columns));
-        // `ONLY` leaves partitions alone, of which there may be thousands: a `COPY` locks those that it fills.
+        // `ONLY` leaves partitions alone, of which there may be thousands: a `COPY` locks those that it
+        // fills.
         let lock = if table.lockable {
             format!("LOCK TABLE ONLY {name} IN ROW EXCLUSIVE MODE; ")
         } else {
-            // `EXPLAIN` takes the same lock, runs nothing and fires no trigger, and needs no right to other columns.
+            // `EXPLAIN` takes the same lock, runs nothing and fires no trigger, and needs no right to other
+            // columns.
             let defaults = vec!["DEFAULT"; columns.len()].join(", ");
             format!("EXPLAIN (COSTS OFF) INSERT INTO {name} ({columns_sql}) VALUES ({defaults}); ")
         };
@@ -109,8 +112,8 @@ impl Target {
         }
     }
 
-    /// Lets a row that is there stay where its `column` is not less than the new one's, so that rows may come late: by
-    /// itself, `update` without `newer_by` takes each row that comes for the newest.
+    /// Lets a row that is there stay where its `column` is not less than the new one's, so that rows may come
+    /// late: by itself, `update` without `newer_by` takes each row that comes for the newest.
     pub fn keep_newer(&mut self, column: &str) {
         self.merge.keep_newer(column);
     }
@@ -173,7 +176,8 @@ impl Target {
         Ok(sent.saturating_sub(stored))
     }
 
-    /// By a temporary table, filled in stream order, and `INSERT … ON CONFLICT`; returns how many rows were skipped.
+    /// By a temporary table, filled in stream order, and `INSERT … ON CONFLICT`; returns how many rows were
+    /// skipped.
     async fn merge(
         &self,
         session: &Session,

@@ -1,13 +1,15 @@
 //! Payload → rows.
 //!
-//! Guarantees: a message becomes rows in every table it fills, or a [`Poison`] and no row at all. The exception is asked
-//! for: with `bad_element = "element"`, an element of `for_each` that cannot be stored is refused by itself. Whatever the bytes are, decoding neither panics nor recurses without bound, and once its buffers have grown it allocates nothing.
+//! Guarantees: a message becomes rows in every table it fills, or a [`Poison`] and no row at all. The
+//! exception is asked for: with `bad_element = "element"`, an element of `for_each` that cannot be stored is
+//! refused by itself. Whatever the bytes are, decoding neither panics nor recurses without bound, and once
+//! its buffers have grown it allocates nothing.
 //!
-//! A message is one map, in MessagePack or JSON. It is read once from front to back ([`walk`]), which leaves the wanted
-//! values in slots; then each table's row is encoded from the slots, column by column ([`row`]). A key that a column takes
-//! may stand only once in its map; `$rest` and whole copies keep repeated keys as they are. A field that is null is as good
-//! as absent: it takes the column's default, else NULL. A message that no table takes by its subject and its headers is not
-//! read at all.
+//! A message is one map, in MessagePack or JSON. It is read once from front to back ([`walk`]), which leaves
+//! the wanted values in slots; then each table's row is encoded from the slots, column by column ([`row`]). A
+//! key that a column takes may stand only once in its map; `$rest` and whole copies keep repeated keys as
+//! they are. A field that is null is as good as absent: it takes the column's default, else NULL. A message
+//! that no table takes by its subject and its headers is not read at all.
 
 mod cost;
 mod header;
@@ -66,12 +68,12 @@ pub struct Decoder {
     most: usize,
 }
 
-/// The share of `max_buffered_bytes` that the rows of one message may take, as one over it: as much as a pull request, so
-/// that one such message and what is read of the next fit whatever comes.
+/// The share of `max_buffered_bytes` that the rows of one message may take, as one over it: as much as a pull
+/// request, so that one such message and what is read of the next fit whatever comes.
 const SHARE: u64 = 4;
 
-/// Elements of a message that may be refused one by one. Each that the server refuses costs it some transactions; a message
-/// with more of them is refused as a whole.
+/// Elements of a message that may be refused one by one. Each that the server refuses costs it some
+/// transactions; a message with more of them is refused as a whole.
 pub const MOST_ELEMENTS: usize = 1_000;
 
 /// A message of so many bytes is looked at field by field: of a smaller one no row is large enough to matter.
@@ -100,7 +102,8 @@ pub struct PlanError {
     pub problem: String,
 }
 
-/// Every column for which the mapping of `pipeline` and its introspected `tables` (same order) do not go together.
+/// Every column for which the mapping of `pipeline` and its introspected `tables` (same order) do not go
+/// together.
 #[must_use]
 pub fn misfits(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Vec<PlanError> {
     let each = pipeline.tables.iter().zip(tables);
@@ -135,8 +138,8 @@ impl Decoder {
         self.plan.tables[table].columns.iter().map(|column| column.from.may_lack()).collect()
     }
 
-    /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an error nothing
-    /// stays appended.
+    /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an
+    /// error nothing stays appended.
     pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
         match self.decode_into(message, index, rows, usize::MAX) {
             Ok(()) => Ok(()),
@@ -187,8 +190,8 @@ impl Decoder {
         decoded
     }
 
-    /// Whether some table takes `message` by a condition on its headers: then nobody may pass over it for what they say, such
-    /// as that something was deleted.
+    /// Whether some table takes `message` by a condition on its headers: then nobody may pass over it for
+    /// what they say, such as that something was deleted.
     #[must_use]
     pub fn asks_for(&self, message: &Message<'_>) -> bool {
         self.plan.asks_for(message)
@@ -290,8 +293,8 @@ fn is_utf16(payload: &[u8]) -> bool {
 /// A message without a payload, where one is not needed.
 const NO_FIELDS: &str = "{}";
 
-/// Empties `slots` for values of another lifetime. Collecting an emptied vector keeps its allocation, which the
-/// allocation test watches.
+/// Empties `slots` for values of another lifetime. Collecting an emptied vector keeps its allocation, which
+/// the allocation test watches.
 fn reuse<'b>(mut slots: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
     slots.clear();
     slots.into_iter().map(|_| None).collect()

@@ -1,23 +1,23 @@
 //! Values → PostgreSQL's binary encodings.
 //!
-//! Guarantees: [`Encoder::field`] appends one well-formed field of the column's type, or says why the value does not fit
-//! ([`Fault`]); it allocates nothing once its scratch buffers have grown. What only the server's schema knows (enum
-//! labels, the length of a `varchar`, the precision of a `numeric`) it leaves to the server, since that may change while
-//! the daemon runs.
+//! Guarantees: [`Encoder::field`] appends one well-formed field of the column's type, or says why the value
+//! does not fit ([`Fault`]); it allocates nothing once its scratch buffers have grown. What only the server's
+//! schema knows (enum labels, the length of a `varchar`, the precision of a `numeric`) it leaves to the
+//! server, since that may change while the daemon runs.
 //!
 //! What becomes what, where it is not plain:
 //!
-//! - `bool` also takes 0, 1 and the texts `true`, `True` and `TRUE`, `false` and so on; integers take whole floats and numbers
-//!   in text; floats and `numeric` take numbers in text, with or without white space around them. A decimal is never cut to
-//!   fit an integer.
-//! - Times take RFC 3339 text, MessagePack timestamps, `infinity` in any case, and numbers with a `unit`, also as digits in text; what is
-//!   finer than a microsecond is rounded to the nearest, never a date to the next day. A `timestamptz` wants an offset,
-//!   in the text or in the mapping; `timestamp`, `date` and `time` are in UTC where
-//!   the text has one.
+//! - `bool` also takes 0, 1 and the texts `true`, `True` and `TRUE`, `false` and so on; integers take whole
+//!   floats and numbers in text; floats and `numeric` take numbers in text, with or without white space
+//!   around them. A decimal is never cut to fit an integer.
+//! - Times take RFC 3339 text, MessagePack timestamps, `infinity` in any case, and numbers with a `unit`,
+//!   also as digits in text; what is finer than a microsecond is rounded to the nearest, never a date to the
+//!   next day. A `timestamptz` wants an offset, in the text or in the mapping; `timestamp`, `date` and `time`
+//!   are in UTC where the text has one.
 //! - `text` takes every value: what is no text becomes its JSON, bytes become base64.
 //! - `bytea` takes bytes, or text as base64.
-//! - `json` and `jsonb` take every value; bytes become base64, timestamps RFC 3339, keys text. A text that is an array or an
-//!   object in JSON becomes that, unless `parse` says otherwise.
+//! - `json` and `jsonb` take every value; bytes become base64, timestamps RFC 3339, keys text. A text that is
+//!   an array or an object in JSON becomes that, unless `parse` says otherwise.
 
 pub mod array;
 pub mod copy_frame;
@@ -78,8 +78,9 @@ pub struct Encoder {
     printed: u64,
 }
 
-/// Characters that the large numbers of a row may print to: `1e7999` takes six in a message and 8,000 in a text. The server
-/// makes texts of less than 1 GiB, of a value as of a row that it dumps; the rest of the row has room beside this.
+/// Characters that the large numbers of a row may print to: `1e7999` takes six in a message and 8,000 in a
+/// text. The server makes texts of less than 1 GiB, of a value as of a row that it dumps; the rest of the row
+/// has room beside this.
 const MOST_PRINTED: u64 = 256 * 1024 * 1024;
 
 /// Base64 as RFC 4648 has it; on the way in, padding may be left out.
@@ -141,8 +142,8 @@ impl Encoder {
         self.printed = 0;
     }
 
-    /// Lets arrays and JSON end with a fault that is [too large](PoisonKind::TooLarge) once what they are appended to is
-    /// longer than `bytes`: a byte of a message may become twelve of an array.
+    /// Lets arrays and JSON end with a fault that is [too large](PoisonKind::TooLarge) once what they are
+    /// appended to is longer than `bytes`: a byte of a message may become twelve of an array.
     pub(crate) fn bound(&mut self, bytes: usize) {
         self.bound = bytes;
     }
@@ -167,8 +168,8 @@ impl Encoder {
         json::Writer { non_finite: *non_finite, nul, keys, texts, bound: *bound, printed }
     }
 
-    /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was appended is of
-    /// no use.
+    /// Appends `value` as a field of type `ty`; a column of times reads it by `times`. On a fault, what was
+    /// appended is of no use.
     pub fn field(
         &mut self,
         out: &mut Vec<u8>,
@@ -405,7 +406,8 @@ fn print(printed: &mut u64, more: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether a text is worth a look at whether it is JSON that is to be taken as what it says. Escapes may hide how it begins.
+/// Whether a text is worth a look at whether it is JSON that is to be taken as what it says. Escapes may hide
+/// how it begins.
 #[inline]
 fn may_be_json(text: &str, parse: Option<Parse>) -> bool {
     match parse {

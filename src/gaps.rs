@@ -1,18 +1,19 @@
 //! Jumps in stream sequences, checked against the stream.
 //!
-//! Guarantees: a gap between two deliveries is taken for messages that were removed on purpose only when the stream
-//! holds none of the pipeline's messages in it and its front has not passed it. One that the stream still holds was
-//! skipped by the durable (somebody edited it, reset it or pulls from it), and the generation ends before anything
-//! after it is committed. A front that has passed means that messages may have been dropped before they were read. On a
-//! stream that removes messages from its middle by itself, a gap is [superseded], never made on purpose.
+//! Guarantees: a gap between two deliveries is taken for messages that were removed on purpose only when the
+//! stream holds none of the pipeline's messages in it and its front has not passed it. One that the stream
+//! still holds was skipped by the durable (somebody edited it, reset it or pulls from it), and the generation
+//! ends before anything after it is committed. A front that has passed means that messages may have been
+//! dropped before they were read. On a stream that removes messages from its middle by itself, a gap is
+//! [superseded], never made on purpose.
 //!
-//! A message that came without its payload, as `headers_only` on the durable makes it, is a gap too: the stream is asked
-//! whether it has one.
+//! A message that came without its payload, as `headers_only` on the durable makes it, is a gap too: the
+//! stream is asked whether it has one.
 //!
-//! With `subjects`, most jumps are messages of other subjects. Up to [`MOST_ASKED`] of them in a batch are all checked.
-//! Of more, as a backlog has them, the widest and a part of the others are, and the durable's settings are looked at:
-//! what is not seen then is a filter that was changed and put back within the time of one batch, and skipped only
-//! messages in narrow gaps.
+//! With `subjects`, most jumps are messages of other subjects. Up to [`MOST_ASKED`] of them in a batch are
+//! all checked. Of more, as a backlog has them, the widest and a part of the others are, and the durable's
+//! settings are looked at: what is not seen then is a filter that was changed and put back within the time of
+//! one batch, and skipped only messages in narrow gaps.
 
 use std::sync::Arc;
 
@@ -44,8 +45,8 @@ const MESSAGE_SIZE: &str = "Nats-Msg-Size";
 /// Questions that are on the way at once. Measured on one server over loopback, more gain nothing.
 const AT_ONCE: usize = 64;
 
-/// Gaps of a batch up to which each is asked about by itself: the list of all that was removed is one answer, but it
-/// can be long.
+/// Gaps of a batch up to which each is asked about by itself: the list of all that was removed is one answer,
+/// but it can be long.
 const FEW: usize = 32;
 
 /// Removed sequences in the stream's list that cost about as much as one question.
@@ -54,8 +55,8 @@ const REMOVED_PER_QUESTION: usize = 100;
 /// The longest list of removed sequences that is asked for: 8 MB of memory, and as much on the way.
 const MOST_REMOVED: u64 = 1_000_000;
 
-/// Gaps that are asked about in one batch of a pipeline with `subjects`: some 15 ms on one server over loopback, a tenth
-/// of what a full batch takes.
+/// Gaps that are asked about in one batch of a pipeline with `subjects`: some 15 ms on one server over
+/// loopback, a tenth of what a full batch takes.
 pub const MOST_ASKED: usize = 512;
 
 /// Why gaps could not be passed.
@@ -111,7 +112,8 @@ struct Answer {
     message: Option<Found>,
 }
 
-/// What is needed of a message; its bytes are left aside, since the client library cannot read all that servers store.
+/// What is needed of a message; its bytes are left aside, since the client library cannot read all that
+/// servers store.
 #[derive(Deserialize)]
 struct Found {
     seq: u64,
@@ -201,13 +203,15 @@ pub struct Gaps {
 /// What came of checking gaps.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// The index of the first gap over which somebody has to decide: messages may have been dropped before they were read.
+    /// The index of the first gap over which somebody has to decide: messages may have been dropped before
+    /// they were read.
     pub dropped: Option<usize>,
     /// Before that: what the stream has removed by itself, and the pipeline goes on past.
     pub superseded: Vec<Gap>,
 }
 
-/// What the stream said it had removed from its middle. Sequences are never given twice, so that this stays true.
+/// What the stream said it had removed from its middle. Sequences are never given twice, so that this stays
+/// true.
 #[derive(Debug, Default)]
 struct Removed {
     /// In order.
@@ -291,7 +295,8 @@ impl Gaps {
         Ok(Checked { superseded: told.into_iter().map(|(_, gap)| gap).collect(), dropped: by_limits })
     }
 
-    /// Of gaps in a stream whose subjects are all read now, those that hold no message of one that it took once.
+    /// Of gaps in a stream whose subjects are all read now, those that hold no message of one that it took
+    /// once.
     async fn empty(&self, told: Vec<(usize, Gap)>, front: u64) -> Result<Vec<(usize, Gap)>, Error> {
         if self.whole() {
             return Ok(told);
@@ -313,8 +318,9 @@ impl Gaps {
         self.pipeline.subjects.is_empty()
     }
 
-    /// Makes sure that the stream holds nothing in the gaps, which come in its order. A sequence that its front had reached
-    /// by then at least; `None` where all gaps are known to have been removed from a stream that does so on purpose only.
+    /// Makes sure that the stream holds nothing in the gaps, which come in its order. A sequence that its
+    /// front had reached by then at least; `None` where all gaps are known to have been removed from a stream
+    /// that does so on purpose only.
     async fn not_held(&mut self, gaps: &[Gap]) -> Result<Option<u64>, Error> {
         let mut open: Vec<Gap> = gaps.iter().copied().filter(|gap| !self.removed.holds(gap)).collect();
         let Some(last) = open.last() else {
@@ -351,7 +357,8 @@ impl Gaps {
         Ok(Some(0))
     }
 
-    /// Reads what was removed from the stream, where that costs less than `questions`; its first sequence then.
+    /// Reads what was removed from the stream, where that costs less than `questions`; its first sequence
+    /// then.
     async fn list(&mut self, questions: usize, last: u64) -> Result<Option<u64>, Error> {
         let worth = (questions as u64).saturating_mul(REMOVED_PER_QUESTION as u64).min(MOST_REMOVED);
         let removed = self.stream.get_info().await?.state.deleted_count.unwrap_or(0);
@@ -373,8 +380,8 @@ impl Gaps {
     }
 }
 
-/// [`MOST_ASKED`] of the gaps: the widest, since a durable that skips messages makes wide ones, and an even part of the
-/// others.
+/// [`MOST_ASKED`] of the gaps: the widest, since a durable that skips messages makes wide ones, and an even
+/// part of the others.
 fn part(mut gaps: Vec<Gap>) -> Vec<Gap> {
     gaps.sort_unstable_by_key(|gap| std::cmp::Reverse(gap.to - gap.from));
     let others = gaps.split_off(MOST_ASKED / 2);

@@ -1,10 +1,12 @@
-//! The status page, metrics, health and status over HTTP, and the store's queries where they are asked for ([`api`]).
+//! The status page, metrics, health and status over HTTP, and the store's queries where they are asked for
+//! ([`api`]).
 //!
-//! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is running
-//! and commits what waits, and else says of each what it is doing and why; `/metrics`, `/status` and the page at `/` show the same numbers, and
-//! `/status/history` their last quarter of an hour. It only reads, and it shows no payload and no secret. It
-//! tells nothing to a client without the token, or where there is none, to one that asks by another name than this
-//! machine's, but for the bare health ([`access`]). What a client may take of it is bounded ([`connections`]).
+//! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is
+//! running and commits what waits, and else says of each what it is doing and why; `/metrics`, `/status` and
+//! the page at `/` show the same numbers, and `/status/history` their last quarter of an hour. It only reads,
+//! and it shows no payload and no secret. It tells nothing to a client without the token, or where there is
+//! none, to one that asks by another name than this machine's, but for the bare health ([`access`]). What a
+//! client may take of it is bounded ([`connections`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -172,8 +174,8 @@ async fn show_readiness(Shared(sources): Shared<Sources>, headers: HeaderMap) ->
     (code, pipelines.iter().map(readiness).collect())
 }
 
-/// One line: `frames (shard frames-0): paused: no such table; run jetcopy migrate`, or `frames: running, but nothing has
-/// committed for 5 s: …`.
+/// One line: `frames (shard frames-0): paused: no such table; run jetcopy migrate`, or `frames: running, but
+/// nothing has committed for 5 s: …`.
 fn readiness(pipeline: &Snapshot) -> String {
     let mut line = pipeline.pipeline.clone();
     if pipeline.shard != pipeline.pipeline {

@@ -1,9 +1,10 @@
-//! Places on the way where a test lets the daemon get a signal: the worst moments to die, to be stopped or to freeze.
+//! Places on the way where a test lets the daemon get a signal: the worst moments to die, to be stopped or to
+//! freeze.
 //!
-//! Guarantees: without the feature `kill-points` nothing of it is compiled into the program. With it, and with
-//! `JETCOPY_KILL_POINT=name:count:signal`, the process sends itself `signal` when it passes the point `name` for the
-//! `count`th time, once; with `hang` for the signal, whoever passes it never returns. Points that are passed by several
-//! pipelines count together.
+//! Guarantees: without the feature `kill-points` nothing of it is compiled into the program. With it, and
+//! with `JETCOPY_KILL_POINT=name:count:signal`, the process sends itself `signal` when it passes the point
+//! `name` for the `count`th time, once; with `hang` for the signal, whoever passes it never returns. Points
+//! that are passed by several pipelines count together.
 
 /// A message has been decoded into the batch that fills.
 pub const AFTER_DECODE: &str = "after_decode";

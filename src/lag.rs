@@ -1,9 +1,9 @@
 //! How far a pipeline is behind, and whether it stands still without knowing.
 //!
-//! Guarantees: a consumer that says it delivered messages which never came, that passed over the stream's last messages,
-//! that lost its pull requests with work left, that was changed by somebody else or is gone, ends the generation within
-//! two probes ([`standing`]). The lag metrics are as old as the last probe at most, also while no generation runs, as
-//! long as NATS answers ([`Outlook`]).
+//! Guarantees: a consumer that says it delivered messages which never came, that passed over the stream's
+//! last messages, that lost its pull requests with work left, that was changed by somebody else or is gone,
+//! ends the generation within two probes ([`standing`]). The lag metrics are as old as the last probe at
+//! most, also while no generation runs, as long as NATS answers ([`Outlook`]).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +42,8 @@ const UNKNOWN: i64 = i64::MIN;
 /// What is known of a pipeline's lag over all its generations.
 #[derive(Debug)]
 pub struct Lag {
-    /// Whatever is not committed, the stream stored no earlier than this, by the monotonic clock; or [`UNKNOWN`].
+    /// Whatever is not committed, the stream stored no earlier than this, by the monotonic clock; or
+    /// [`UNKNOWN`].
     waits_since_ns: AtomicI64,
     clock: Arc<Clock>,
     /// When a generation probed last.
@@ -86,7 +87,8 @@ impl Lag {
         self.waits_since_ns.store(self.clock.read().stored_at(timestamp_ns), Ordering::Relaxed);
     }
 
-    /// How old, in seconds, the first message is that is not committed; 0 where there is none, `None` where nobody knows.
+    /// How old, in seconds, the first message is that is not committed; 0 where there is none, `None` where
+    /// nobody knows.
     fn behind(&self) -> Option<f64> {
         let since = self.waits_since_ns.load(Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a lag")]
@@ -139,7 +141,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a generation that begins after `checkpoint`: after a failover it may write again what was committed once.
+    /// Of a generation that begins after `checkpoint`: after a failover it may write again what was committed
+    /// once.
     #[must_use]
     pub fn new(lag: Arc<Lag>, liveness: Arc<Liveness>, checkpoint: u64) -> Self {
         lag.waits_since_ns.store(UNKNOWN, Ordering::Relaxed);
@@ -163,8 +166,8 @@ impl Progress {
         self.liveness.beat();
     }
 
-    /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only compared with
-    /// itself a probe later.
+    /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only
+    /// compared with itself a probe later.
     pub fn delivered(&self, consumer_sequence: u64, timestamp_ns: i64) {
         let before = self.delivered.load(Ordering::Relaxed);
         self.delivered.store(consumer_sequence, Ordering::Relaxed);
@@ -296,7 +299,8 @@ pub async fn run(
         };
         let delivered = progress.delivered.load(Ordering::Relaxed);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, probe).await.unwrap_or(Err(Error::Timeout));
-        // An answer comes behind the messages that are on the way: while they arrive, the connection is none that is stuck.
+        // An answer comes behind the messages that are on the way: while they arrive, the connection is none
+        // that is stuck.
         let arrives = progress.delivered.load(Ordering::Relaxed) > delivered;
         let (consumer, stream, rest) = match answer {
             Ok(seen) => seen,
@@ -354,8 +358,9 @@ impl Error {
     }
 }
 
-/// The sequence of the first message that waits, and how old it is, where that need be asked: before anything has come of a
-/// generation, and while a pipeline is behind. What was committed last may be far older than what waits now.
+/// The sequence of the first message that waits, and how old it is, where that need be asked: before anything
+/// has come of a generation, and while a pipeline is behind. What was committed last may be far older than
+/// what waits now.
 async fn waits(
     client: &Client,
     stream: &stream::Info,
@@ -403,7 +408,8 @@ fn report(
     metrics.uncommitted_messages.set(gauge_value(uncommitted));
     metrics.motion.waiting(pending + in_flight);
     if in_flight + uncommitted == 0 {
-        // All that came is committed. That more comes is the server's part; `Observation` sees where it is ours.
+        // All that came is committed. That more comes is the server's part; `Observation` sees where it is
+        // ours.
         progress.liveness.beat();
     }
     let backlog = pending + in_flight + uncommitted;

@@ -1,9 +1,10 @@
-//! Durables of pipelines that are no longer configured: a pipeline that is removed or renamed leaves its own behind.
+//! Durables of pipelines that are no longer configured: a pipeline that is removed or renamed leaves its own
+//! behind.
 //!
-//! Guarantees: only what jetcopy marked as its own when it made it is looked at, and what this configuration names is never
-//! among it. What may be another daemon's is never removed: one that somebody pulls from, whose shard somebody holds or has
-//! paused, or that belongs to another database. A durable is a cursor: the position lies in the database, and a
-//! pipeline that is configured again makes itself another.
+//! Guarantees: only what jetcopy marked as its own when it made it is looked at, and what this configuration
+//! names is never among it. What may be another daemon's is never removed: one that somebody pulls from,
+//! whose shard somebody holds or has paused, or that belongs to another database. A durable is a cursor: the
+//! position lies in the database, and a pipeline that is configured again makes itself another.
 //!
 //! Not looked at: durables of versions that did not mark them; `nats consumer rm` removes those.
 
@@ -105,7 +106,8 @@ pub(crate) enum Owner {
 }
 
 impl Mark {
-    /// That of a durable of `pipeline`, whose database is of the cluster with the identifier `system`, where that is known.
+    /// That of a durable of `pipeline`, whose database is of the cluster with the identifier `system`, where
+    /// that is known.
     #[must_use]
     pub fn new(config: &Config, pipeline: &str, system: Option<String>) -> Self {
         let own = [(PIPELINE, pipeline.to_owned()), (DATABASE, database(config))];
@@ -227,7 +229,8 @@ async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), E
     Ok(())
 }
 
-/// Removes what [`list`] found and nothing keeps. It is looked at once more: who has begun to pull meanwhile keeps it.
+/// Removes what [`list`] found and nothing keeps. It is looked at once more: who has begun to pull meanwhile
+/// keeps it.
 pub async fn remove(config: &Config, left: &Leftover) -> Result<bool, Error> {
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let failed = |source: async_nats::Error| Error::Stream {

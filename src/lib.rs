@@ -1,7 +1,7 @@
 //! jetcopy moves messages from NATS JetStream into PostgreSQL and TimescaleDB.
 //!
-//! It pulls messages in stream order, decodes them straight into binary `COPY` bytes, commits the rows together
-//! with its position in the stream, and only then acknowledges.
+//! It pulls messages in stream order, decodes them straight into binary `COPY` bytes, commits the rows
+//! together with its position in the stream, and only then acknowledges.
 //!
 //! # Layout
 //!

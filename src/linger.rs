@@ -1,12 +1,12 @@
 //! How long a batch waits for more, where no setting says it.
 //!
-//! A row should be seen soon after its message, and a commit costs the server about as much for one row as for a hundred.
-//! So a batch waits as long as lets the writer rest for two thirds of the time: twice what its last transactions took. A
-//! quick and idle database is asked often, for a few rows at a time; one that is slow, far or busy with other pipelines is
-//! asked less often, for more.
+//! A row should be seen soon after its message, and a commit costs the server about as much for one row as
+//! for a hundred. So a batch waits as long as lets the writer rest for two thirds of the time: twice what its
+//! last transactions took. A quick and idle database is asked often, for a few rows at a time; one that is
+//! slow, far or busy with other pipelines is asked less often, for more.
 //!
-//! Guarantees: an age is between [`SHORTEST`] and [`LONGEST`], whatever the database does. Under a backlog a batch fills up to
-//! its size instead, which [`BACKLOG`] bounds.
+//! Guarantees: an age is between [`SHORTEST`] and [`LONGEST`], whatever the database does. Under a backlog a
+//! batch fills up to its size instead, which [`BACKLOG`] bounds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,12 +17,12 @@ pub const SHORTEST: Duration = Duration::from_millis(1);
 /// Where waiting longer saves little: fifty commits a second of each pipeline.
 pub const LONGEST: Duration = Duration::from_millis(20);
 
-/// Where the stream holds more than a batch takes: its rows are late already, and a commit waits for the disk as long for
-/// a tenth of them. A batch of 20,000 rows fills within this at 200,000 a second.
+/// Where the stream holds more than a batch takes: its rows are late already, and a commit waits for the disk
+/// as long for a tenth of them. A batch of 20,000 rows fills within this at 200,000 a second.
 pub const BACKLOG: Duration = Duration::from_millis(100);
 
-/// How much of the mean the last transaction is: a quarter follows a change within ten commits, and one slow commit
-/// does not slow down the next ones by much.
+/// How much of the mean the last transaction is: a quarter follows a change within ten commits, and one slow
+/// commit does not slow down the next ones by much.
 const WEIGHT: u64 = 4;
 
 /// What the last transactions took.

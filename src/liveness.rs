@@ -1,20 +1,22 @@
 //! Whether a pipeline moves or waits for a known reason, for whoever would restart a daemon that hangs.
 //!
-//! Guarantees: a pipeline that commits, or to which nothing was delivered that is not committed, beats more often than
-//! its [`Patience`] allows for; each wait inside it has a deadline, and the patience is made of those. One that does
-//! not beat for longer hangs in a way that jetcopy does not know of. It decides nothing about the pipeline itself.
+//! Guarantees: a pipeline that commits, or to which nothing was delivered that is not committed, beats more
+//! often than its [`Patience`] allows for; each wait inside it has a deadline, and the patience is made of
+//! those. One that does not beat for longer hangs in a way that jetcopy does not know of. It decides nothing
+//! about the pipeline itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of messages that
-/// was lost on an idle stream is noticed after two probes.
+/// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of
+/// messages that was lost on an idle stream is noticed after two probes.
 pub const PROBE: Duration = Duration::from_secs(2);
 
 /// How long an answer may take before the connection counts as stuck.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a `COPY` of so many bytes may take: a second more for each MiB, which any link in use brings in less.
+/// How long a `COPY` of so many bytes may take: a second more for each MiB, which any link in use brings in
+/// less.
 #[must_use]
 pub fn copy_deadline(step_timeout: Duration, bytes: usize) -> Duration {
     step_timeout.saturating_add(Duration::from_secs(bytes as u64 >> 20))

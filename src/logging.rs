@@ -1,9 +1,10 @@
-//! Where log lines go and how they look: text or JSON, to standard error, so that standard output is a command's own.
+//! Where log lines go and how they look: text or JSON, to standard error, so that standard output is a
+//! command's own.
 //!
-//! Guarantees: a journal that reads standard error gets each line's priority, as `sd-daemon(3)` has it, and no time,
-//! which it knows itself. The daemon never waits for its log and is not ended by it: lines that nobody takes (a full disk, a
-//! pipe without a reader or one that is full) are dropped and counted. What a process had not written yet when it was
-//! killed is lost.
+//! Guarantees: a journal that reads standard error gets each line's priority, as `sd-daemon(3)` has it, and
+//! no time, which it knows itself. The daemon never waits for its log and is not ended by it: lines that
+//! nobody takes (a full disk, a pipe without a reader or one that is full) are dropped and counted. What a
+//! process had not written yet when it was killed is lost.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
@@ -33,9 +34,9 @@ pub enum LoggingError {
     Taken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What the filter begins with; a setting that names the same target overrides it. The NATS client tells of every
-/// connection that it opens and closes, and a pipeline opens one a generation: its own state says that better.
-/// Why one could not be opened is told by the state too, once, with what would mend it.
+/// What the filter begins with; a setting that names the same target overrides it. The NATS client tells of
+/// every connection that it opens and closes, and a pipeline opens one a generation: its own state says that
+/// better. Why one could not be opened is told by the state too, once, with what would mend it.
 const BEFORE: &str = "async_nats=warn,async_nats::connector=off";
 
 /// Lines that wait to be written: about 2 MB, more than a second of the loudest trouble.
@@ -134,7 +135,8 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// Whether standard error leads to the journal: systemd names its device and inode, since a program may be redirected.
+/// Whether standard error leads to the journal: systemd names its device and inode, since a program may be
+/// redirected.
 fn read_by_journal() -> bool {
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
     std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", stderr.dev(), stderr.ino()))

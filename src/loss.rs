@@ -1,9 +1,9 @@
 //! Loss that jetcopy cannot prevent: noticed, recorded, and passed over only when somebody says so.
 //!
-//! Guarantees: what the stream no longer holds after the checkpoint, or a stream that is not the one the checkpoint
-//! counts in, is in `jetcopy.losses` before anything is read past it. It does not look for messages that were deleted
-//! in the middle of the stream: whoever deletes a message means it. Only where the stream removes some by itself, and the
-//! pipeline halts at those, it does ([`crate::superseded`]).
+//! Guarantees: what the stream no longer holds after the checkpoint, or a stream that is not the one the
+//! checkpoint counts in, is in `jetcopy.losses` before anything is read past it. It does not look for
+//! messages that were deleted in the middle of the stream: whoever deletes a message means it. Only where the
+//! stream removes some by itself, and the pipeline halts at those, it does ([`crate::superseded`]).
 
 use std::fmt;
 
@@ -25,13 +25,15 @@ pub struct StreamFacts {
     pub first_sequence: u64,
     /// Sequence of the last message that it ever stored.
     pub last_sequence: u64,
-    /// When it stored the message at the checkpoint, in microseconds since the Unix epoch, where it still has it.
+    /// When it stored the message at the checkpoint, in microseconds since the Unix epoch, where it still has
+    /// it.
     pub checkpoint_timestamp_us: Option<i64>,
-    /// Where the stream [contradicts](StreamFacts::contradicts) the checkpoint: the last sequence that it stored no
-    /// later than the message at the checkpoint. It had that one before it was rolled back; what follows is new.
+    /// Where the stream [contradicts](StreamFacts::contradicts) the checkpoint: the last sequence that it
+    /// stored no later than the message at the checkpoint. It had that one before it was rolled back; what
+    /// follows is new.
     pub kept_sequence: Option<u64>,
-    /// Where it [was created at another time](StreamFacts::is_another) than the one that the checkpoint counts in: how far it
-    /// is the same all the same; `None` where nothing proves that.
+    /// Where it [was created at another time](StreamFacts::is_another) than the one that the checkpoint
+    /// counts in: how far it is the same all the same; `None` where nothing proves that.
     pub agreement: Option<Agreement>,
     /// Whether the pipeline reads a part of its subjects only.
     pub narrow: bool,
@@ -93,12 +95,13 @@ pub struct Loss {
 pub enum Cause {
     /// Retention or a purge dropped messages before they were committed.
     Dropped,
-    /// The stream removed messages by itself that newer ones supersede, or whose time had come, before they were read.
+    /// The stream removed messages by itself that newer ones supersede, or whose time had come, before they
+    /// were read.
     Superseded,
     /// The stream is another one under the same name, and counts anew.
     Recreated,
-    /// The stream lost its end, with messages that are committed: it was restored or lost writes. It may have grown
-    /// since, and given their sequences to new messages.
+    /// The stream lost its end, with messages that are committed: it was restored or lost writes. It may have
+    /// grown since, and given their sequences to new messages.
     RolledBack,
 }
 
@@ -263,8 +266,8 @@ pub struct Settled {
     pub is_new: bool,
     /// Messages of it that were not recorded before.
     pub messages: u64,
-    /// After which sequence to go on past it: because `on_loss` does, or because somebody accepted it and may have said
-    /// where; `None` where nobody has.
+    /// After which sequence to go on past it: because `on_loss` does, or because somebody accepted it and may
+    /// have said where; `None` where nobody has.
     pub after: Option<u64>,
 }
 
@@ -329,8 +332,9 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
     )
 }
 
-/// SQL that records that `messages` between two sequences were superseded unread: in the row of the last hour, if there is one,
-/// since a pipeline that lags behind such a stream meets them in each batch. Whether the row is new, [`NEW_LOSS`] says.
+/// SQL that records that `messages` between two sequences were superseded unread: in the row of the last
+/// hour, if there is one, since a pipeline that lags behind such a stream meets them in each batch. Whether
+/// the row is new, [`NEW_LOSS`] says.
 pub(crate) fn record_superseded(place: &Place, (first, last, messages): (u64, u64, u64)) -> String {
     let shard = escape_literal(&place.shard);
     format!(

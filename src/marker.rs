@@ -1,7 +1,9 @@
-//! Messages that a server or a client library puts into a stream to say something, with no payload of anybody's own.
+//! Messages that a server or a client library puts into a stream to say something, with no payload of
+//! anybody's own.
 //!
-//! Guarantees: what is called a marker has a header that only servers and client libraries write, and but for a schedule no
-//! payload. A pipeline passes over it, unless a table asks for it by a condition on its headers.
+//! Guarantees: what is called a marker has a header that only servers and client libraries write, and but for
+//! a schedule no payload. A pipeline passes over it, unless a table asks for it by a condition on its
+//! headers.
 
 use async_nats::{HeaderMap, HeaderValue};
 

@@ -1,8 +1,9 @@
 //! Every metric: its name, its help text and its labels, and the handles that the stages count with.
 //!
-//! Guarantees: a handle is resolved once, so that counting an event is one atomic addition; asking twice for the same
-//! pipeline and shard gives the same handles, so that a new generation goes on counting where the last one ended; no
-//! label carries an error's text. It does not measure anything by itself: a gauge holds what a stage last put there.
+//! Guarantees: a handle is resolved once, so that counting an event is one atomic addition; asking twice for
+//! the same pipeline and shard gives the same handles, so that a new generation goes on counting where the
+//! last one ended; no label carries an error's text. It does not measure anything by itself: a gauge holds
+//! what a stage last put there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -41,8 +42,8 @@ pub use tables::{Table, Tables};
 const ROWS_BUCKETS: &[f64] =
     &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 20_000.0, 65_536.0, 262_144.0];
 
-/// Buckets of `jetcopy_commit_seconds`: a small batch commits within 2 ms, a step is given up after a minute. Queries of the API
-/// take as long.
+/// Buckets of `jetcopy_commit_seconds`: a small batch commits within 2 ms, a step is given up after a minute.
+/// Queries of the API take as long.
 const COMMIT_BUCKETS: &[f64] =
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
@@ -105,8 +106,8 @@ impl Metrics {
         self.inner.api.clone()
     }
 
-    /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration. Asked again with
-    /// other tables, it goes on with those.
+    /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration.
+    /// Asked again with other tables, it goes on with those.
     #[must_use]
     pub fn pipeline(&self, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> PipelineMetrics {
         let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,8 +178,8 @@ pub struct PipelineMetrics {
     pub commits: Commits,
     pub batch_rows: Histogram,
     pub commit_seconds: Histogram,
-    /// For a whole batch: `local()` once a batch, `observe` each message, `flush`; one lock-free pass, no atomics
-    /// per message.
+    /// For a whole batch: `local()` once a batch, `observe` each message, `flush`; one lock-free pass, no
+    /// atomics per message.
     pub publish_to_commit_seconds: Histogram,
     pub stages: StageClock,
     /// Whether it moves.

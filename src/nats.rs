@@ -1,10 +1,10 @@
 //! Connecting to NATS, and knowing at once when a connection is no longer what it was.
 //!
-//! Guarantees: a [`Connection`] that met anything which may have cost deliveries (a disconnect, a slow consumer, a
-//! closed connection) says so through [`Connection::broken`], and keeps saying so. What the server refused the user is
-//! known as soon as the server says it ([`Connection::denied`]): a request without permission is never answered. It does
-//! not reconnect on behalf of a pipeline: the client's own reconnect is left to it, but a pipeline starts anew with a
-//! fresh connection.
+//! Guarantees: a [`Connection`] that met anything which may have cost deliveries (a disconnect, a slow
+//! consumer, a closed connection) says so through [`Connection::broken`], and keeps saying so. What the
+//! server refused the user is known as soon as the server says it ([`Connection::denied`]): a request without
+//! permission is never answered. It does not reconnect on behalf of a pipeline: the client's own reconnect is
+//! left to it, but a pipeline starts anew with a fresh connection.
 
 use std::fmt;
 use std::io;
@@ -18,16 +18,16 @@ use tokio::sync::watch;
 use crate::client_certificate::{Files, KeyPassword};
 use crate::config;
 
-/// How long one connection attempt may take: a handshake on a healthy network takes milliseconds, so this only
-/// bounds how long an unreachable server holds up the next attempt.
+/// How long one connection attempt may take: a handshake on a healthy network takes milliseconds, so this
+/// only bounds how long an unreachable server holds up the next attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the server is pinged. Two missed replies end the connection, so a half-open one is seen after at most
-/// three intervals; the pull heartbeat usually sees it earlier.
+/// How often the server is pinged. Two missed replies end the connection, so a half-open one is seen after at
+/// most three intervals; the pull heartbeat usually sees it earlier.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Messages that the client may hold for one subscription before it drops them. Pull requests bound what is on the
-/// way by count and by bytes, so this only has to exceed what two requests may bring.
+/// Messages that the client may hold for one subscription before it drops them. Pull requests bound what is
+/// on the way by count and by bytes, so this only has to exceed what two requests may bring.
 const SUBSCRIPTION_CAPACITY: usize = 256 * 1024;
 
 /// A connection to NATS.
@@ -135,8 +135,8 @@ impl Connection {
                 report.send_if_modified(|heard| heard.note(&event));
                 async {}
             });
-        // What stands in an address is handed over here, and the address without it: the client leaves it aside, but for its log.
-        // A file's goes before it.
+        // What stands in an address is handed over here, and the address without it: the client leaves it
+        // aside, but for its log. A file's goes before it.
         if let Some((user, password)) = in_address(&config.url) {
             options = match password {
                 Some(password) => options.user_and_password(user, password),
@@ -265,8 +265,8 @@ impl fmt::Display for Lost {
 }
 
 impl Denial {
-    /// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the account; acks
-    /// tell the server what is committed, and the checkpoint holds without them.
+    /// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the
+    /// account; acks tell the server what is committed, and the checkpoint holds without them.
     pub(crate) fn is_needed(&self) -> bool {
         let spared = ["$SYS.", "$JS.ACK."];
         !self.about_single() && !spared.iter().any(|prefix| self.subject.starts_with(prefix))
@@ -310,7 +310,8 @@ impl ConnectError {
         ))
     }
 
-    /// The client says "input or output" of whatever TLS finds; that is told apart here, since no second attempt mends it.
+    /// The client says "input or output" of whatever TLS finds; that is told apart here, since no second
+    /// attempt mends it.
     fn new(url: String, source: async_nats::ConnectError) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
         while let Some(error) = cause {

@@ -1,8 +1,8 @@
 //! One value of a message, whatever format it came in.
 //!
-//! Guarantees: a [`Value`] borrows from the message and owns nothing, so that reading one costs no allocation. The
-//! encoders see values only, never a format. It does not guarantee that its text is text: [`Value::NotText`] is what
-//! a reader makes of bytes that are no UTF-8.
+//! Guarantees: a [`Value`] borrows from the message and owns nothing, so that reading one costs no
+//! allocation. The encoders see values only, never a format. It does not guarantee that its text is text:
+//! [`Value::NotText`] is what a reader makes of bytes that are no UTF-8.
 
 pub(crate) mod json;
 pub(crate) mod msgpack;
@@ -54,7 +54,8 @@ pub enum Raw<'a> {
     Json {
         /// From bracket to bracket
         text: &'a str,
-        /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold, or that prints much longer
+        /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold, or that prints
+        /// much longer
         wide: bool,
         /// Whether NaN or an infinity may be in it, which no other reader of JSON takes
         non_finite: bool,
@@ -99,7 +100,8 @@ impl Spelled {
     }
 }
 
-/// Whether `bytes` begins with `start`. Keys are short, and a call of the C library's comparison costs more than these loads.
+/// Whether `bytes` begins with `start`. Keys are short, and a call of the C library's comparison costs more
+/// than these loads.
 #[inline]
 fn begins_with(bytes: &[u8], start: &[u8]) -> bool {
     let Some(bytes) = bytes.get(..start.len()) else { return false };
@@ -146,8 +148,8 @@ pub struct Malformed {
     pub at: u32,
 }
 
-/// What is wrong with a message or a value, in words. Behind one thin pointer, since an error of no more than two words
-/// leaves a function in registers, as does the success that it is not.
+/// What is wrong with a message or a value, in words. Behind one thin pointer, since an error of no more than
+/// two words leaves a function in registers, as does the success that it is not.
 pub(crate) type Wording = &'static &'static str;
 
 impl Malformed {
@@ -158,8 +160,8 @@ impl Malformed {
     }
 }
 
-/// How deep arrays and maps may nest. It is what `serde_json` allows and far beyond what messages carry; without a limit
-/// a few kilobytes of brackets would exhaust the server's stack when they reach a `jsonb`.
+/// How deep arrays and maps may nest. It is what `serde_json` allows and far beyond what messages carry;
+/// without a limit a few kilobytes of brackets would exhaust the server's stack when they reach a `jsonb`.
 pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Wording of a breach of [`MAX_DEPTH`].
@@ -169,8 +171,8 @@ pub(crate) const TRAILING: Wording = &"something follows the message's end";
 
 /// Reads a message from front to back; one for each format.
 ///
-/// A value is written where the caller wants it instead of being returned: a value that is moved right after it was put
-/// together in pieces waits for those writes, which took a sixth of the decoder's time.
+/// A value is written where the caller wants it instead of being returned: a value that is moved right after
+/// it was put together in pieces waits for those writes, which took a sixth of the decoder's time.
 pub trait Reader<'a>: Sized {
     /// The format's name, for error messages.
     const NAME: &'static str;
@@ -187,7 +189,8 @@ pub trait Reader<'a>: Sized {
     /// Reads to the next element, or past the array's end.
     fn element(&mut self, array: &mut Open) -> Result<bool, Malformed>;
 
-    /// Reads what comes next into `value`, `depth` levels inside the message, passing over the parts of an array or a map.
+    /// Reads what comes next into `value`, `depth` levels inside the message, passing over the parts of an
+    /// array or a map.
     fn read(&mut self, depth: usize, value: &mut Value<'a>) -> Result<(), Malformed>;
 
     /// The same where speed is no matter.

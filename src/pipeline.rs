@@ -8,9 +8,10 @@
 //!                      └────────[2]── emptied ────────┘
 //! ```
 //!
-//! Guarantees: when any stage fails, all of them end, and the failure of that stage is what the generation returns.
-//! When nothing more can be read, what was taken before is committed first, as far as [`LAST_DELIVERIES`] lets it.
-//! On a stop they end in the order of the data: nothing more is pulled, what was taken is committed and acknowledged.
+//! Guarantees: when any stage fails, all of them end, and the failure of that stage is what the generation
+//! returns. When nothing more can be read, what was taken before is committed first, as far as
+//! [`LAST_DELIVERIES`] lets it. On a stop they end in the order of the data: nothing more is pulled, what was
+//! taken is committed and acknowledged.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,8 @@ use crate::subscribe::{self, Placement, Subscription};
 use crate::write::window::Window;
 use crate::write::{self, Writer};
 
-/// Batches between reader and writer: with the one being filled and the one being written, three are in memory.
+/// Batches between reader and writer: with the one being filled and the one being written, three are in
+/// memory.
 const BATCHES: usize = 1;
 
 /// Acks that may wait. Each covers those before it, so a full channel only ever means a stuck connection.
@@ -48,17 +50,17 @@ const ACKS: usize = 4;
 /// Emptied batches that wait to be filled again: no more than can be in flight.
 const EMPTIED: usize = 2;
 
-/// How long what has arrived over a connection that is lost may take to be taken and sent to the writer, and each step of
-/// the writer after that: two pull requests are decoded in a fraction of it, and a writer that is stuck does not keep the loss
-/// from being told for longer.
+/// How long what has arrived over a connection that is lost may take to be taken and sent to the writer, and
+/// each step of the writer after that: two pull requests are decoded in a fraction of it, and a writer that
+/// is stuck does not keep the loss from being told for longer.
 const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 
-/// How long after something has failed the client may take to say that its connection has ended: it is a task of this
-/// process, on a machine that may be busy.
+/// How long after something has failed the client may take to say that its connection has ended: it is a task
+/// of this process, on a machine that may be busy.
 const TROUBLE: Duration = Duration::from_millis(500);
 
-/// How many times `batch.max_bytes` an emptied batch keeps of its allocations: rows, their messages, and what goes beyond
-/// its limit by one message.
+/// How many times `batch.max_bytes` an emptied batch keeps of its allocations: rows, their messages, and what
+/// goes beyond its limit by one message.
 const KEPT: usize = 3;
 
 /// Bytes that the batches of a pipeline may take together: what pull requests leave of `max_buffered_bytes`.
@@ -167,8 +169,8 @@ impl Pipeline {
             }
         });
         let mut trusted = false;
-        // A stage that fails takes those around it along, and they may be joined before it: only when each has ended
-        // well did the generation. Dropping the set aborts what still runs.
+        // A stage that fails takes those around it along, and they may be joined before it: only when each
+        // has ended well did the generation. Dropping the set aborts what still runs.
         let mut outcome = Ok(());
         let mut running = ENDING_STAGES;
         let mut stopping = false;
@@ -320,7 +322,8 @@ impl Pipeline {
             Ok(match reader.run(batches, emptied_in, stop).await? {
                 read::Ended::Stopped => Ended::Well,
                 read::Ended::Dropped(gap) => Ended::Drained(Failure::Dropped(gap)),
-                // The client connects again by itself, and what is delivered then does not follow what came before.
+                // The client connects again by itself, and what is delivered then does not follow what came
+                // before.
                 read::Ended::Cut(error) => Ended::Drained(match lost(&connection).await {
                     Some(lost) => Failure::Nats(lost),
                     None => Failure::Read(error.into()),
@@ -353,8 +356,8 @@ fn shape(tables: &[introspect::Table]) -> String {
     tables.iter().map(of_table).collect::<Vec<_>>().join(", ")
 }
 
-/// The end of a probe. A connection that ends takes the question along: that is not what ends the generation, since what came
-/// over it is still to be committed, and what ended it to be looked at.
+/// The end of a probe. A connection that ends takes the question along: that is not what ends the generation,
+/// since what came over it is still to be committed, and what ended it to be looked at.
 async fn probed(probe: impl Future<Output = lag::Error>, connection: Connection) -> Result<Ended, Failure> {
     let error = probe.await;
     match lost(&connection).await {
@@ -363,7 +366,8 @@ async fn probed(probe: impl Future<Output = lag::Error>, connection: Connection)
     }
 }
 
-/// The end of a connection, once what came over it should be written: as long as the writer comes further, it may be.
+/// The end of a connection, once what came over it should be written: as long as the writer comes further, it
+/// may be.
 async fn ended(connection: Connection, motion: Motion) -> Lost {
     let lost = connection.broken().await;
     // The reader tells it as soon as it has taken what arrived; of dropped messages it meets the gap.

@@ -1,8 +1,8 @@
 //! Why a message cannot become rows.
 //!
-//! Guarantees: the kinds are few, and each is one label of metrics and one value of `jetcopy.dead_letters.kind`. What the
-//! server refuses has a kind of its own (`refused`) and is no [`Poison`]. How many dead letters are normal is decided
-//! where they are written.
+//! Guarantees: the kinds are few, and each is one label of metrics and one value of
+//! `jetcopy.dead_letters.kind`. What the server refuses has a kind of its own (`refused`) and is no
+//! [`Poison`]. How many dead letters are normal is decided where they are written.
 
 /// Why a message cannot become rows.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Publishing into a stream, with acks and a bound on what is in flight.
 //!
-//! Guarantees: messages are sent in order, and a message counts as published when the stream has stored it. A message
-//! with a `Nats-Msg-Id` is sent again when its ack is overdue, and the stream drops the second copy; one without is
-//! not, since it could then be stored twice. A message that had to be sent again may come after later ones.
+//! Guarantees: messages are sent in order, and a message counts as published when the stream has stored it. A
+//! message with a `Nats-Msg-Id` is sent again when its ack is overdue, and the stream drops the second copy;
+//! one without is not, since it could then be stored twice. A message that had to be sent again may come
+//! after later ones.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use async_nats::{Client, HeaderMap, Subject};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 
-/// How long an ack may take: far above any healthy server's, and eight of them stay well within the two minutes in
-/// which a stream remembers message ids.
+/// How long an ack may take: far above any healthy server's, and eight of them stay well within the two
+/// minutes in which a stream remembers message ids.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often one message is sent.
 const ATTEMPTS: usize = 8;
@@ -83,7 +84,8 @@ pub enum Error {
     },
 }
 
-/// Publishes `messages`, at most `max_in_flight` of them waiting for their acks, and calls `on_ack` for each ack.
+/// Publishes `messages`, at most `max_in_flight` of them waiting for their acks, and calls `on_ack` for each
+/// ack.
 ///
 /// On an error, messages that were in flight may be stored or not.
 pub async fn publish(

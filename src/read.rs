@@ -1,10 +1,11 @@
 //! Subscription → decode → batches.
 //!
-//! Guarantees: batches leave in stream order, each covering the stretch of the stream right after the one before.
-//! One batch fills while the ones before it are queued and written; a batch whose time has come keeps growing, up to
-//! its limits, for as long as the writer has no room. Memory is bounded by that: when the batch is full and the
-//! writer busy, nothing more is taken from the subscription. Each jump in stream sequences, that from the checkpoint
-//! to the first delivery too, is checked before anything after it is sent on ([`crate::gaps`]).
+//! Guarantees: batches leave in stream order, each covering the stretch of the stream right after the one
+//! before. One batch fills while the ones before it are queued and written; a batch whose time has come keeps
+//! growing, up to its limits, for as long as the writer has no room. Memory is bounded by that: when the
+//! batch is full and the writer busy, nothing more is taken from the subscription. Each jump in stream
+//! sequences, that from the checkpoint to the first delivery too, is checked before anything after it is sent
+//! on ([`crate::gaps`]).
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -45,8 +46,8 @@ pub struct Reader {
     pub held: Arc<Held>,
     /// What was delivered and has no room beside what is held.
     pub waiting: Option<Delivery>,
-    /// Whether a message was taken that leaves no room for another one of its size: nothing more is asked for until it is
-    /// written.
+    /// Whether a message was taken that leaves no room for another one of its size: nothing more is asked for
+    /// until it is written.
     pub alone: bool,
     /// Whom to ask when sequences jump.
     pub gaps: Gaps,
@@ -84,13 +85,14 @@ pub enum Error {
     Gaps(#[from] gaps::Error),
 }
 
-/// Deliveries that are taken in a row before timers and the writer are looked at again: a look costs about as much
-/// as decoding a message, so this makes it negligible, and a hundred messages take well under a millisecond.
+/// Deliveries that are taken in a row before timers and the writer are looked at again: a look costs about as
+/// much as decoding a message, so this makes it negligible, and a hundred messages take well under a
+/// millisecond.
 const TAKEN_IN_A_ROW: usize = 64;
 
 impl Reader {
-    /// Reads until `stop` says so, the writer is gone, or the subscription fails. But for the second, what was taken is
-    /// sent first.
+    /// Reads until `stop` says so, the writer is gone, or the subscription fails. But for the second, what
+    /// was taken is sent first.
     pub async fn run(
         mut self,
         batches: mpsc::Sender<Batch>,
@@ -114,8 +116,8 @@ impl Reader {
             let waits = due.is_some() || self.waiting.is_some();
             timing.enter(if waits { Stage::Database } else { Stage::Nats });
             tokio::select! {
-                // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so that
-                // its age stays near its limit.
+                // A stop comes first, so that a busy stream cannot put it off; then a batch that is due, so
+                // that its age stays near its limit.
                 biased;
                 () = stopped(&mut stop) => break,
                 permit = batches.reserve(), if due.is_some() => {
@@ -201,7 +203,8 @@ impl Reader {
         Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
     }
 
-    /// Asks about the gaps of the last batch, if there is anybody to ask: what follows one that is in doubt is read again.
+    /// Asks about the gaps of the last batch, if there is anybody to ask: what follows one that is in doubt
+    /// is read again.
     async fn settle_doubts(&mut self, batch: &mut Batch) {
         if !self.questions.is_broken() {
             let broken = self.questions.broken();
@@ -260,8 +263,8 @@ impl Reader {
         }
     }
 
-    /// The first gap of `batch` whose messages may have been dropped before they were read. The batch then ends before
-    /// it.
+    /// The first gap of `batch` whose messages may have been dropped before they were read. The batch then
+    /// ends before it.
     async fn dropped(&mut self, batch: &mut Batch) -> Result<Option<Gap>, Error> {
         if !batch.stripped().is_empty() {
             self.gaps.check_stripped(batch.stripped()).await?;
@@ -306,8 +309,8 @@ impl Reader {
         }
     }
 
-    /// The next delivery. One that had no room has all there is once everything before it is written. Dropping the future
-    /// loses nothing.
+    /// The next delivery. One that had no room has all there is once everything before it is written.
+    /// Dropping the future loses nothing.
     async fn next(&mut self) -> Result<Delivery, subscribe::Error> {
         if self.waiting.is_some() || self.alone {
             self.held.none().await;
@@ -319,7 +322,8 @@ impl Reader {
         }
     }
 
-    /// Adds a delivery to the batch, or lets it wait where there is no room for its rows; whether it was added.
+    /// Adds a delivery to the batch, or lets it wait where there is no room for its rows; whether it was
+    /// added.
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
         self.progress.delivered(delivery.consumer_sequence, delivery.timestamp_ns);
         let takes = footprint(delivery.subject.len(), delivery.payload.len());

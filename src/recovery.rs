@@ -1,7 +1,7 @@
 //! The one place where the failure of a generation becomes a decision.
 //!
-//! Guarantees: every failure has a decision, without a wildcard arm; what a person must mend is never retried in a
-//! tight loop, and what the next attempt may mend never waits for a person.
+//! Guarantees: every failure has a decision, without a wildcard arm; what a person must mend is never retried
+//! in a tight loop, and what the next attempt may mend never waits for a person.
 
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
@@ -54,7 +54,8 @@ pub enum Action {
     Reconnect,
     /// The same, and create the durable anew instead of moving it.
     Recreate,
-    /// Nothing has failed: start the next generation at once, but after one that has committed nothing as [`Self::Again`].
+    /// Nothing has failed: start the next generation at once, but after one that has committed nothing as
+    /// [`Self::Again`].
     AtOnce,
     /// Another daemon has the shard: look again when its lease may have ended.
     Wait,
@@ -91,8 +92,8 @@ pub enum Server {
 }
 
 impl Recovery {
-    /// The server that the failure shows to be away; the metrics say so until an attempt finds it again. One that
-    /// refuses something is there.
+    /// The server that the failure shows to be away; the metrics say so until an attempt finds it again. One
+    /// that refuses something is there.
     #[must_use]
     pub fn away(&self) -> Option<Server> {
         match (self.cause, &self.action) {
@@ -397,8 +398,8 @@ fn of_write(error: &write::Error) -> Recovery {
             Recovery::again("table")
         }
         write::Error::Begin { source, .. } => of_database(source, Step::Own),
-        // The table is not what it was when the generation began: the next one looks at it anew, and says so if it is
-        // gone or the mapping no longer fits.
+        // The table is not what it was when the generation began: the next one looks at it anew, and says so
+        // if it is gone or the mapping no longer fits.
         write::Error::Copy { source, .. }
             if source.step == Step::CopyStart
                 && source.source.code().is_some_and(|code| {

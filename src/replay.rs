@@ -1,9 +1,10 @@
 //! A stretch of a stream again, into tables beside the ones it is in.
 //!
-//! Guarantees: it is a pipeline of its own, by the same stages and with the same promise: its shard, its checkpoint, its
-//! durable, its dead letters. What it replays is never written to a table that the pipeline fills. It is bounded: nothing after
-//! the last sequence is written. One that was interrupted goes on where it was, when the same stretch is asked for again;
-//! when it is done, its durable is gone, and so is its checkpoint unless it is to be kept.
+//! Guarantees: it is a pipeline of its own, by the same stages and with the same promise: its shard, its
+//! checkpoint, its durable, its dead letters. What it replays is never written to a table that the pipeline
+//! fills. It is bounded: nothing after the last sequence is written. One that was interrupted goes on where
+//! it was, when the same stretch is asked for again; when it is done, its durable is gone, and so is its
+//! checkpoint unless it is to be kept.
 //!
 //! It does not lock the stretch: what the stream drops meanwhile is a loss, and ends it.
 
@@ -51,7 +52,8 @@ pub struct Request {
     pub to: Option<Point>,
     /// `TABLE=SHADOW`, or just `SHADOW` where the pipeline fills one table.
     pub into: Vec<String>,
-    /// Whether the checkpoint stays when all is there: whoever puts the shadows in the place of the tables needs it.
+    /// Whether the checkpoint stays when all is there: whoever puts the shadows in the place of the tables
+    /// needs it.
     pub keep_checkpoint: bool,
 }
 
@@ -351,8 +353,8 @@ pub async fn run(
     finish(session, stream, pipeline, plan, &durable).await
 }
 
-/// Makes the shadows where they are not there yet, and the checkpoint, unless an interrupted replay goes on. What one that
-/// was done with before left in the dead letters goes.
+/// Makes the shadows where they are not there yet, and the checkpoint, unless an interrupted replay goes on.
+/// What one that was done with before left in the dead letters goes.
 async fn prepare(session: &Session, pipeline: &config::Pipeline, plan: &Plan) -> Result<(), Error> {
     for Shadow { shadow, qualified, .. } in &plan.shadows {
         let sql = format!("CREATE TABLE IF NOT EXISTS {shadow} (LIKE {qualified} INCLUDING ALL)");

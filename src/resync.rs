@@ -39,8 +39,9 @@ use crate::unreadable::{self, Single};
 
 mod questions;
 
-/// How long stream and durable may take to answer before anything else is asked of them. A replicated one without a
-/// leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is met sooner.
+/// How long stream and durable may take to answer before anything else is asked of them. A replicated one
+/// without a leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is
+/// met sooner.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All that a generation starts with.
@@ -105,7 +106,8 @@ pub enum Error {
     /// The server does not let the user do what is needed.
     #[error("the NATS server does not let jetcopy's user {0}")]
     Denied(Denial),
-    /// It could not be found out how far a stream that was rolled back, restored or moved is the one that was read.
+    /// It could not be found out how far a stream that was rolled back, restored or moved is the one that was
+    /// read.
     #[error("cannot compare the stream's messages with what was committed")]
     Compare(#[source] stored::Error),
     /// The connection is lost again and again, and what comes next cannot be looked at.
@@ -410,8 +412,8 @@ async fn singles(
     }
 }
 
-/// Says how far the database went back behind what is `known` to have been committed, and counts it there: a standby had not got
-/// all of it, a crash or a backup took it back.
+/// Says how far the database went back behind what is `known` to have been committed, and counts it there: a
+/// standby had not got all of it, a crash or a backup took it back.
 async fn tell_replay(
     settings: &config::Config,
     session: &Session,

@@ -7,15 +7,15 @@ use std::time::Duration;
 use backoff::backoff::Backoff as _;
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
-/// First pause: a failover or a restart is over within a second on a good day, and an attempt costs the servers a
-/// login.
+/// First pause: a failover or a restart is over within a second on a good day, and an attempt costs the
+/// servers a login.
 const FIRST: Duration = Duration::from_millis(50);
 
 /// Longest pause: what an operator waits at most after having mended something.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Longest pause while nobody answers: an attempt costs next to nothing then, and after a failover the first commit
-/// is to follow within a second.
+/// Longest pause while nobody answers: an attempt costs next to nothing then, and after a failover the first
+/// commit is to follow within a second.
 const LONGEST_UNANSWERED: Duration = Duration::from_millis(400);
 
 /// Jittered pauses that grow from [`FIRST`] to a longest one and never end.

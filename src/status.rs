@@ -1,8 +1,8 @@
 //! What each pipeline is doing, and why it does not do more.
 //!
-//! Guarantees: a change of state is seen by the log, by `jetcopy_pipeline_state` and by `/status` alike, since
-//! [`PipelineStatus::set_state`] is the only way to make one. The numbers of a snapshot are read from the metrics'
-//! own handles, so the two cannot differ. It decides nothing: `supervise` does.
+//! Guarantees: a change of state is seen by the log, by `jetcopy_pipeline_state` and by `/status` alike,
+//! since [`PipelineStatus::set_state`] is the only way to make one. The numbers of a snapshot are read from
+//! the metrics' own handles, so the two cannot differ. It decides nothing: `supervise` does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,8 @@ pub use numbers::Numbers;
 pub use patience::Patience;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
-/// Different troubles that are remembered as told; more in one outage are told again rather than kept without end.
+/// Different troubles that are remembered as told; more in one outage are told again rather than kept without
+/// end.
 const MOST_TOLD: usize = 64;
 
 /// The state of a pipeline.
@@ -207,7 +208,8 @@ struct Current {
     newest_dead_letters: Newest,
     flood: Vec<NewestLetter>,
     untaken: untaken::Kept,
-    /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways by turns.
+    /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways
+    /// by turns.
     told: BTreeSet<String>,
 }
 
@@ -324,8 +326,8 @@ impl PipelineStatus {
 
     /// Enters `state`: sets the metric and logs one line.
     ///
-    /// A trouble that repeats itself (retries during a long outage) is logged once, then at debug level until the
-    /// pipeline has run again.
+    /// A trouble that repeats itself (retries during a long outage) is logged once, then at debug level until
+    /// the pipeline has run again.
     pub fn set_state(&self, state: State) {
         let mut current = lock(&self.current);
         // Inside the lock, so that nobody measures the new state by the old beat.

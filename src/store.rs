@@ -1,7 +1,8 @@
-//! The metadata store: tables for frames, detections, measurements, time series and a registry, and their life cycle.
+//! The metadata store: tables for frames, detections, measurements, time series and a registry, and their
+//! life cycle.
 //!
-//! Pipelines fill the tables like any other; the store is what happens to rows after that: roll-ups, compression and
-//! retention. With TimescaleDB its own jobs do that, without it `jetcopy maintain` does.
+//! Pipelines fill the tables like any other; the store is what happens to rows after that: roll-ups,
+//! compression and retention. With TimescaleDB its own jobs do that, without it `jetcopy maintain` does.
 //!
 //! What tables and roll-ups there are, with their defaults, the [`catalog`](crate::catalog) lists.
 //!

@@ -1,7 +1,8 @@
 //! Messages of a stream, read one by one over JetStream's API.
 //!
-//! Guarantees: whatever a publisher sent can be read: the API wraps header block and payload, so that they come as the
-//! bytes that they are, also where the protocol of a subscription could not carry them ([`crate::unreadable`]).
+//! Guarantees: whatever a publisher sent can be read: the API wraps header block and payload, so that they
+//! come as the bytes that they are, also where the protocol of a subscription could not carry them
+//! ([`crate::unreadable`]).
 //!
 //! Not guaranteed: the bytes of a subject that is not UTF-8. The API puts U+FFFD in their place.
 
@@ -18,7 +19,8 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-/// How long an answer may take: it is one look into a store, and a replicated stream elects a leader within seconds.
+/// How long an answer may take: it is one look into a store, and a replicated stream elects a leader within
+/// seconds.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// JetStream's code for a sequence, or a subject from a sequence on, that no message has.
@@ -124,7 +126,8 @@ impl Deref for Opened {
 }
 
 impl Opened {
-    /// The first message at or after `sequence` that any of `filters` takes; without filters, the first of all.
+    /// The first message at or after `sequence` that any of `filters` takes; without filters, the first of
+    /// all.
     pub async fn first<F: Found>(&self, sequence: u64, filters: &[String]) -> Result<Option<F>, Error> {
         first(&self.client, &self.stream.cached_info().config.name, sequence, filters).await
     }
@@ -184,7 +187,8 @@ async fn get<F: Found>(client: &Client, stream: &str, question: &Value) -> Resul
     let request = Request::new().payload(question.to_string().into()).timeout(Some(ANSWER));
     let answer = client.send_request(format!("$JS.API.STREAM.MSG.GET.{stream}"), request).await;
     let answer = answer.map_err(|source| Error::Request { stream: stream.to_owned(), source })?;
-    // A server writes JSON in UTF-8, whatever the message holds; one that does not is read as far as it can be.
+    // A server writes JSON in UTF-8, whatever the message holds; one that does not is read as far as it can
+    // be.
     let answer: Answer<F> = serde_json::from_str(&String::from_utf8_lossy(&answer.payload))
         .map_err(|source| Error::Answer { stream: stream.to_owned(), source })?;
     match answer.error {

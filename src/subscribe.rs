@@ -1,11 +1,12 @@
 //! The durable consumer, and what it delivers.
 //!
-//! Guarantees: what [`Subscription::next`] yields is contiguous. The first delivery of a generation has consumer
-//! sequence 1, each next one exactly one more, and stream sequences strictly increase from the checkpoint. Anything
-//! else is a [`Breach`] and ends the generation: with one ack for all that came before, a delivery that was lost on
-//! the way would be acknowledged with the rest.
+//! Guarantees: what [`Subscription::next`] yields is contiguous. The first delivery of a generation has
+//! consumer sequence 1, each next one exactly one more, and stream sequences strictly increase from the
+//! checkpoint. Anything else is a [`Breach`] and ends the generation: with one ack for all that came before,
+//! a delivery that was lost on the way would be acknowledged with the rest.
 //!
-//! Redelivery by the server plays no part: `ack_wait` is longer than any outage in which a subscription is kept.
+//! Redelivery by the server plays no part: `ack_wait` is longer than any outage in which a subscription is
+//! kept.
 
 use std::sync::Arc;
 
@@ -32,9 +33,10 @@ pub use window::{Limits, Window};
 /// What a pull request's byte limit leaves for subject, headers and protocol beside a large payload.
 const PULL_BYTES_MARGIN: usize = 64 * 1024;
 
-/// The largest payload that each pull request can bring, however little memory there is: what servers take by default. Where they
-/// take larger ones, few messages are, and each of these is asked for by itself: a request that could bring one could bring as
-/// many bytes of headers, which the client library holds in thirty times their bytes.
+/// The largest payload that each pull request can bring, however little memory there is: what servers take by
+/// default. Where they take larger ones, few messages are, and each of these is asked for by itself: a
+/// request that could bring one could bring as many bytes of headers, which the client library holds in
+/// thirty times their bytes.
 const USUAL_PAYLOAD: usize = 1 << 20;
 
 /// One message, in order.
@@ -157,7 +159,8 @@ pub enum Error {
     },
 }
 
-/// A stream that drops what has been acknowledged, so that it cannot be replayed after a failover of the database.
+/// A stream that drops what has been acknowledged, so that it cannot be replayed after a failover of the
+/// database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("stream {stream} has {retention} retention and cannot be replayed")]
 pub struct Retention {
@@ -217,8 +220,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Starts pulling from a durable that was [placed](place) after `checkpoint`. What is on the way or buffered by the
-    /// client stays within `window` and `limits`.
+    /// Starts pulling from a durable that was [placed](place) after `checkpoint`. What is on the way or
+    /// buffered by the client stays within `window` and `limits`.
     pub async fn start(
         connection: &Connection,
         consumer: &PullConsumer,
@@ -268,8 +271,9 @@ impl Delivery {
 
 /// The subjects that acknowledge the deliveries of one consumer.
 ///
-/// ADR-15 has two forms: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>`
-/// and one of eleven or more tokens, with `<domain>.<account hash>` after `$JS.ACK`.
+/// ADR-15 has two forms: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer
+/// sequence>.<time>.<pending>` and one of eleven or more tokens, with `<domain>.<account hash>` after
+/// `$JS.ACK`.
 #[derive(Debug, Default)]
 struct AckSubjects {
     /// What the last one began with, up to the stream sequence: the next one begins so too.
@@ -311,8 +315,8 @@ fn numbers_start(reply: &str) -> Option<usize> {
     dots().nth(before - 1).map(|dot| dot + 1)
 }
 
-/// What pull requests may ask for, so that what is on the way stays within half of `max_buffered_bytes`; one of them always
-/// fits the largest message that the server takes, or one of a usual size.
+/// What pull requests may ask for, so that what is on the way stays within half of `max_buffered_bytes`; one
+/// of them always fits the largest message that the server takes, or one of a usual size.
 #[must_use]
 pub fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
     let memory = usize::try_from(max_buffered_bytes / 2).unwrap_or(usize::MAX);
@@ -320,8 +324,9 @@ pub fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
     Limits { memory, largest, batch: None, bytes: None, expires: None }
 }
 
-/// How many times the largest message `max_buffered_bytes` is at least where it bounds the daemon's memory: the client library's
-/// buffer for one grows to twice its size, and what is there beside it is its rows and the next one.
+/// How many times the largest message `max_buffered_bytes` is at least where it bounds the daemon's memory:
+/// the client library's buffer for one grows to twice its size, and what is there beside it is its rows and
+/// the next one.
 const LARGEST_BUFFERED: u64 = 8;
 
 /// What [`LARGEST_BUFFERED`] asks of people.

@@ -1,14 +1,16 @@
 //! Streams that drop messages from their middle by themselves, and what that means for a pipeline.
 //!
-//! Guarantees: on a stream that keeps so many messages of a subject, lets messages have a time to live or takes roll-ups, what
-//! vanished before it was read is never taken for deleted on purpose. It counts as superseded unless one of the stream's
-//! limits may have dropped it, which is a loss like on any other stream.
+//! Guarantees: on a stream that keeps so many messages of a subject, lets messages have a time to live or
+//! takes roll-ups, what vanished before it was read is never taken for deleted on purpose. It counts as
+//! superseded unless one of the stream's limits may have dropped it, which is a loss like on any other
+//! stream.
 //!
-//! Not guaranteed: that a newer message of the same subject is there. Nobody can ask for the subject of a message that is gone,
-//! so one that was deleted or purged by hand from such a stream counts as superseded, too; so does one that fell to a limit that
-//! is far from reached again. Of a mirror of a part, only what its limits may have dropped is a loss: what else vanished from its
-//! front cannot be told from what it never held. With `subjects` that leave some of the stream's out, what vanished behind its front is not
-//! told: the others' messages leave the same jumps. The server does not tell either: it counts what is to be delivered
+//! Not guaranteed: that a newer message of the same subject is there. Nobody can ask for the subject of a
+//! message that is gone, so one that was deleted or purged by hand from such a stream counts as superseded,
+//! too; so does one that fell to a limit that is far from reached again. Of a mirror of a part, only what its
+//! limits may have dropped is a loss: what else vanished from its front cannot be told from what it never
+//! held. With `subjects` that leave some of the stream's out, what vanished behind its front is not told: the
+//! others' messages leave the same jumps. The server does not tell either: it counts what is to be delivered
 //! (`num_pending`), and that stays the same where a message supersedes another.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Source};
@@ -17,11 +19,12 @@ use crate::batch::Gap;
 use crate::clock::Reading;
 use crate::subject::covers;
 
-/// How far off the server's clock may be as it is known here: what is that near its end of life may have ended.
+/// How far off the server's clock may be as it is known here: what is that near its end of life may have
+/// ended.
 const CLOCKS_US: i64 = 1_000_000;
 
-/// A stream is never filled to the last byte: as much as this part of its limit may be missing where it has dropped a large
-/// message.
+/// A stream is never filled to the last byte: as much as this part of its limit may be missing where it has
+/// dropped a large message.
 const NEARLY: u64 = 4;
 
 /// Whether the stream drops messages behind its front by itself.
@@ -31,8 +34,9 @@ pub fn thins(config: &Config) -> bool {
     config.max_messages_per_subject > 0 && !refuses || config.allow_rollup || config.allow_message_ttl
 }
 
-/// Whether the stream lacks sequences that it never held: a mirror of a part keeps the numbers of the whole, and any mirror begins
-/// where its origin does, so that before one `has_begun` to read it, its front tells nothing.
+/// Whether the stream lacks sequences that it never held: a mirror of a part keeps the numbers of the whole,
+/// and any mirror begins where its origin does, so that before one `has_begun` to read it, its front tells
+/// nothing.
 #[must_use]
 pub fn skips(config: &Config, has_begun: bool) -> bool {
     let of_part = |mirror: &Source| mirror.filter_subject.is_some() || !mirror.subject_transforms.is_empty();
@@ -50,9 +54,9 @@ pub fn reads_all(subjects: &[String], config: &Config) -> bool {
     subjects.is_empty() || own && config.subjects.iter().all(taken)
 }
 
-/// Whether a limit of the stream, or a purge, may have dropped what it stored since `since_us` (microseconds since the Unix
-/// epoch; `None` where that is not known), by the server's own clock. Where that was set to another time, it may have dropped
-/// what is old enough by either.
+/// Whether a limit of the stream, or a purge, may have dropped what it stored since `since_us` (microseconds
+/// since the Unix epoch; `None` where that is not known), by the server's own clock. Where that was set to
+/// another time, it may have dropped what is old enough by either.
 #[must_use]
 pub fn dropped_by_limits(stream: &Info, since_us: Option<i64>, clock: &Reading) -> bool {
     let (config, state) = (&stream.config, &stream.state);

@@ -1,8 +1,8 @@
 //! Generations of every pipeline, one after the other, until the daemon stops.
 //!
-//! Guarantees: a pipeline that fails, pauses or halts does so alone; a stop lets every pipeline commit what it has
-//! taken, for [`DRAIN`] at most. What was not committed by then is replayed at the next start, and said. New settings
-//! restart only the pipelines that they change.
+//! Guarantees: a pipeline that fails, pauses or halts does so alone; a stop lets every pipeline commit what
+//! it has taken, for [`DRAIN`] at most. What was not committed by then is replayed at the next start, and
+//! said. New settings restart only the pipelines that they change.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -37,19 +37,20 @@ mod onlook;
 /// How long a stop may take. It is below the 30 s that Kubernetes and the 90 s that systemd leave by default.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// How often something that a person must mend is looked at again: soon after it was mended, and far from a crash
-/// loop.
+/// How often something that a person must mend is looked at again: soon after it was mended, and far from a
+/// crash loop.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// How often a daemon that waits for a shard asks for it: a takeover takes so much longer than the lease at most.
+/// How often a daemon that waits for a shard asks for it: a takeover takes so much longer than the lease at
+/// most.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a pipeline that an operator paused looks whether it was resumed. Each look is a connection, and whoever
-/// resumes it waits for it.
+/// How often a pipeline that an operator paused looks whether it was resumed. Each look is a connection, and
+/// whoever resumes it waits for it.
 const ASK_TO_GO_ON: Duration = Duration::from_secs(2);
 
-/// A generation that committed and ran so long was healthy: its end starts the back-off from the beginning. One that
-/// fails sooner, again and again, slows down, and so does its log.
+/// A generation that committed and ran so long was healthy: its end starts the back-off from the beginning.
+/// One that fails sooner, again and again, slows down, and so does its log.
 const PRODUCTIVE: Duration = Duration::from_secs(1);
 
 /// The same for one without a commit: longer than it would wait for a lock before it fails.
@@ -69,13 +70,13 @@ pub enum Ended {
 pub struct Reload {
     /// What takes the place of the present settings.
     pub config: Config,
-    /// Told when nothing of the former settings runs any more: what they no longer hold has drained, and what takes its place
-    /// was started.
+    /// Told when nothing of the former settings runs any more: what they no longer hold has drained, and what
+    /// takes its place was started.
     pub applied: oneshot::Sender<()>,
 }
 
-/// Runs all pipelines of `config` until `shutdown` resolves, then drains them. What comes in by `reloads` takes the place
-/// of `config`, but for the sections that only a restart can change.
+/// Runs all pipelines of `config` until `shutdown` resolves, then drains them. What comes in by `reloads`
+/// takes the place of `config`, but for the sections that only a restart can change.
 pub async fn run(
     config: Config,
     metrics: Metrics,
@@ -252,7 +253,8 @@ impl Supervisor {
     }
 }
 
-/// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no generation runs.
+/// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no
+/// generation runs.
 pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
     let outlook = Outlook {
@@ -285,7 +287,8 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     let (metrics, status) = (&pipeline.metrics, &pipeline.status);
     let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
     let mut placement = Placement::Reset;
-    // What starts and fails before it commits has not been running: else its state and its log would go to and fro.
+    // What starts and fails before it commits has not been running: else its state and its log would go to
+    // and fro.
     let mut on_trial = false;
     // Why one waits for a shard or for an operator, and asks again and again: it still waits.
     let mut waits_for = None;

@@ -1,8 +1,9 @@
-//! What a shard has gone through, in `jetcopy.tallies`: dead letters, losses, replays, messages that were superseded unread.
+//! What a shard has gone through, in `jetcopy.tallies`: dead letters, losses, replays, messages that were
+//! superseded unread.
 //!
-//! Guarantees: each is counted in the transaction in which it happens, so that what a daemon tells after a restart is what
-//! the database holds, and nothing that was told is taken back but by a database that went back itself. How long ago the
-//! newest was, the database says by its own clock.
+//! Guarantees: each is counted in the transaction in which it happens, so that what a daemon tells after a
+//! restart is what the database holds, and nothing that was told is taken back but by a database that went
+//! back itself. How long ago the newest was, the database says by its own clock.
 
 use std::collections::BTreeMap;
 

@@ -1,14 +1,15 @@
-//! Private NATS, PostgreSQL, PgBouncer and Prometheus servers, and Prometheus's exporters, for tests, benches and `jetcopy demo`.
+//! Private NATS, PostgreSQL, PgBouncer and Prometheus servers, and Prometheus's exporters, for tests, benches
+//! and `jetcopy demo`.
 //!
-//! Guarantees: a server listens on loopback only, on a port of its own that it keeps over restarts, with its data in
-//! a directory of its own; it has answered before `start` returns; it ends when its value is dropped, also by a
-//! panic, and at the latest with this process, however that dies. A panicking test prints the end of the server's log.
-//! Directories of processes that were killed are swept by the next start.
+//! Guarantees: a server listens on loopback only, on a port of its own that it keeps over restarts, with its
+//! data in a directory of its own; it has answered before `start` returns; it ends when its value is dropped,
+//! also by a panic, and at the latest with this process, however that dies. A panicking test prints the end
+//! of the server's log. Directories of processes that were killed are swept by the next start.
 //!
 //! It does not guard its servers: whoever can reach loopback may connect without a password.
 //!
-//! Every call that starts or stops a server blocks for up to some seconds; in async code other than tests, call it
-//! from `spawn_blocking`.
+//! Every call that starts or stops a server blocks for up to some seconds; in async code other than tests,
+//! call it from `spawn_blocking`.
 
 mod account;
 mod directory;

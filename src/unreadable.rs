@@ -1,14 +1,15 @@
 //! Messages that the client library cannot read: what they are, and the way past them.
 //!
-//! A server stores any header block and any subject without spaces. On a subscription, `async-nats` ends the connection at
-//! one that it cannot parse, and would do so at each attempt. So after a lost connection the next messages are read one by
-//! one ([`crate::stored`]), as long as unreadable ones are among them.
+//! A server stores any header block and any subject without spaces. On a subscription, `async-nats` ends the
+//! connection at one that it cannot parse, and would do so at each attempt. So after a lost connection the
+//! next messages are read one by one ([`crate::stored`]), as long as unreadable ones are among them.
 //!
-//! Guarantees: a message is called unreadable for its own bytes and for nothing else, however connections end. What is
-//! read here becomes what a subscription would have made of it, or [`Unreadable`] with all that there is.
+//! Guarantees: a message is called unreadable for its own bytes and for nothing else, however connections
+//! end. What is read here becomes what a subscription would have made of it, or [`Unreadable`] with all that
+//! there is.
 //!
-//! Not guaranteed: the subject of a message with headers as it was published, where it begins or ends with blanks of
-//! Unicode; the library drops those silently.
+//! Not guaranteed: the subject of a message with headers as it was published, where it begins or ends with
+//! blanks of Unicode; the library drops those silently.
 
 use std::str::FromStr as _;
 use std::time::{Duration, Instant};
@@ -25,11 +26,12 @@ use crate::stored::{self, Seen, Stored};
 /// What a header block begins with.
 pub(crate) const VERSION: &str = "NATS/1.0";
 
-/// The header that carries the whole block in base64 to the dead letter, beside those headers that can be read.
+/// The header that carries the whole block in base64 to the dead letter, beside those headers that can be
+/// read.
 pub(crate) const RAW_HEADERS: &str = "Jetcopy-Raw-Headers";
 
-/// Readable messages in a row after which the stretch is over: one publisher in ten that writes broken headers is passed
-/// without a new connection for each of its messages.
+/// Readable messages in a row after which the stretch is over: one publisher in ten that writes broken
+/// headers is passed without a new connection for each of its messages.
 const READABLE_IN_A_ROW: usize = 20;
 
 /// Messages of a stretch at most: what they become is one batch.
@@ -141,8 +143,8 @@ pub fn headers(block: &[u8]) -> Result<HeaderMap, Unreadable> {
     Ok(headers)
 }
 
-/// Those headers of a block that can be read line by line, and the names of those whose values are not certain: with a line
-/// that cannot be read, or with such a line after theirs, which may go on with them.
+/// Those headers of a block that can be read line by line, and the names of those whose values are not
+/// certain: with a line that cannot be read, or with such a line after theirs, which may go on with them.
 pub(crate) fn salvaged(block: &[u8]) -> (HeaderMap, Vec<String>) {
     let (mut headers, mut lacks, mut last) = (HeaderMap::new(), Vec::new(), None::<HeaderName>);
     for line in block.split(|&byte| byte == b'\n') {
@@ -170,8 +172,8 @@ pub(crate) fn salvaged(block: &[u8]) -> (HeaderMap, Vec<String>) {
     (headers, lacks)
 }
 
-/// The next messages after `checkpoint`, if the first of them is unreadable or it is to be `anyway`: until some in a row
-/// are readable.
+/// The next messages after `checkpoint`, if the first of them is unreadable or it is to be `anyway`: until
+/// some in a row are readable.
 pub async fn stretch(
     client: &Client,
     pipeline: &config::Pipeline,
@@ -225,8 +227,9 @@ pub async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Sing
     Ok(Single { sequence, timestamp_ns, subject, payload: payload.into(), headers, unreadable })
 }
 
-/// Whether the subject itself has the character by which the API replaces what is not UTF-8: then, and only then, it is
-/// found by it. A subject that is a filter of others too is found either way, and no publisher may use such a one.
+/// Whether the subject itself has the character by which the API replaces what is not UTF-8: then, and only
+/// then, it is found by it. A subject that is a filter of others too is found either way, and no publisher
+/// may use such a one.
 async fn is_replacement(client: &Client, stream: &str, stored: &Stored) -> Result<bool, stored::Error> {
     let mut tokens = stored.subject.split('.');
     if tokens.any(|token| token == "*" || token == ">") {

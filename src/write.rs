@@ -2,16 +2,17 @@
 //!
 //! Guarantees:
 //!
-//! - Rows, dead letters and the checkpoint of a batch are committed together or not at all, and COMMIT is called only
-//!   when every step before it was Ok.
-//! - A row that the server refuses is pinned to its message by the error's `COPY` line, else by bisection. Where that
-//!   message fails alone and others pass (`blame.rs`), it becomes a dead letter as a whole, or with
-//!   `bad_element = "element"` the row's element alone, and all others of the batch are committed by `COPY`.
+//! - Rows, dead letters and the checkpoint of a batch are committed together or not at all, and COMMIT is
+//!   called only when every step before it was Ok.
+//! - A row that the server refuses is pinned to its message by the error's `COPY` line, else by bisection.
+//!   Where that message fails alone and others pass (`blame.rs`), it becomes a dead letter as a whole, or
+//!   with `bad_element = "element"` the row's element alone, and all others of the batch are committed by
+//!   `COPY`.
 //! - Rows are written into tables that still are what the batch was encoded for (`write/shape.rs`).
-//! - A row for which a partition is missing gets one, within the bounds of `[store]`; where that is not jetcopy's to do, the
-//!   pipeline pauses until it is there.
-//! - Every wait has a deadline, except the one for the next batch. A batch that does not fit into one is written in parts,
-//!   in order, each in a transaction that moves the checkpoint to its end.
+//! - A row for which a partition is missing gets one, within the bounds of `[store]`; where that is not
+//!   jetcopy's to do, the pipeline pauses until it is there.
+//! - Every wait has a deadline, except the one for the next batch. A batch that does not fit into one is
+//!   written in parts, in order, each in a transaction that moves the checkpoint to its end.
 //!
 //! Any error that is not about one row ends the generation; resync settles what became of the transaction.
 
@@ -67,15 +68,15 @@ const RETRIES: u32 = 5;
 /// Pause before such a retry, times the attempt: long enough for the other transaction to end.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// After a row was there already, so many batches go through the merge path before the direct way is tried again:
-/// duplicates come in stretches, and each failed attempt costs a batch's `COPY`.
+/// After a row was there already, so many batches go through the merge path before the direct way is tried
+/// again: duplicates come in stretches, and each failed attempt costs a batch's `COPY`.
 const MERGE_BATCHES: u32 = 16;
 
 /// The step that takes as long for few messages as for many.
 const BEGIN: &str = "begin";
 
-/// How often a single message may run out of time, each time over a new connection, before that is told to a person: once
-/// may be the connection's fault.
+/// How often a single message may run out of time, each time over a new connection, before that is told to a
+/// person: once may be the connection's fault.
 const ALONE: u32 = 2;
 
 /// Writes the batches of one generation.
@@ -156,7 +157,8 @@ impl Writer {
                         continue;
                     }
                     let committed = self.write(&mut batch).await?;
-                    // Whoever acknowledges is gone only when the generation ends; the checkpoint holds without it.
+                    // Whoever acknowledges is gone only when the generation ends; the checkpoint holds
+                    // without it.
                     if let Some(reply) = batch.reply.take() {
                         self.at(metrics::Step::Ack);
                         acks.send(Ack { committed, reply }).await.ok();
@@ -193,7 +195,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes one batch, whatever of it is poison: in one transaction, or in as many as its messages fit into.
+    /// Writes one batch, whatever of it is poison: in one transaction, or in as many as its messages fit
+    /// into.
     async fn write(&mut self, batch: &mut Batch) -> Result<Committed, Error> {
         let end = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
         let mut from = 0_u32;
@@ -222,8 +225,8 @@ impl Writer {
         }
     }
 
-    /// Writes one part of a batch, or as much of it as is let through; up to which message. `None` where it is too large for
-    /// the time that it is given.
+    /// Writes one part of a batch, or as much of it as is let through; up to which message. `None` where it
+    /// is too large for the time that it is given.
     async fn write_part(
         &mut self,
         batch: &mut Batch,
@@ -311,7 +314,8 @@ impl Writer {
                         Added::All if retries < RETRIES => {
                             return Ok(Next::Later(self.not_written(Some(table), error)));
                         }
-                        // Whatever is added does not take it: partitions of other spans than a day are in the way.
+                        // Whatever is added does not take it: partitions of other spans than a day are in the
+                        // way.
                         Added::All | Added::Foreign => return Err(self.no_partition(table, error)),
                     }
                 }
@@ -341,8 +345,8 @@ impl Writer {
         }
     }
 
-    /// The next transactions take half as many messages as one that was too much for the server. The log says so once until
-    /// whole batches have passed again.
+    /// The next transactions take half as many messages as one that was too much for the server. The log says
+    /// so once until whole batches have passed again.
     fn halve(&self, part: &Range<u32>, error: &Error) {
         let messages = part.end - part.start;
         let fit = &mut self.memory().fit;
@@ -358,7 +362,8 @@ impl Writer {
         fit.halve(messages);
     }
 
-    /// What an error that ends the generation means where it is one of time: the next generation writes less at once.
+    /// What an error that ends the generation means where it is one of time: the next generation writes less
+    /// at once.
     fn ran_out_of_time(&self, batch: &Batch, part: &Range<u32>, error: Error) -> Error {
         if !out_of_time(&error) {
             return error;

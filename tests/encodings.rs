@@ -1,7 +1,8 @@
-//! What jetcopy encodes, PostgreSQL reads back as the same value: every type and arrays of it, from both formats.
+//! What jetcopy encodes, PostgreSQL reads back as the same value: every type and arrays of it, from both
+//! formats.
 //!
-//! The server is the oracle. Each row carries, beside the encoded value, the same value as text in PostgreSQL's own
-//! input syntax, and the server compares the two.
+//! The server is the oracle. Each row carries, beside the encoded value, the same value as text in
+//! PostgreSQL's own input syntax, and the server compares the two.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests say what they expect, too")]
 

@@ -1,4 +1,5 @@
-//! Those that carry the same messages or rows, each by itself: jetcopy, the server's own `COPY`, JetStream alone, a Python consumer.
+//! Those that carry the same messages or rows, each by itself: jetcopy, the server's own `COPY`, JetStream
+//! alone, a Python consumer.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -90,7 +91,8 @@ pub(crate) async fn keep(world: &World, target: Target) {
 /// Rows a second by the server's own `COPY FROM` a file, into one table after the other.
 pub(crate) async fn copy(world: &World, target: Target, messages: u64) -> f64 {
     world.empty(target).await;
-    // A session of its own, as the daemon has one: its first touch of each page of the buffers counts on both sides.
+    // A session of its own, as the daemon has one: its first touch of each page of the buffers counts on both
+    // sides.
     let session = connect(&world.servers.postgres.url).await.unwrap();
     let start = Instant::now();
     for table in target.tables() {
@@ -143,7 +145,8 @@ pub(crate) async fn python(world: &World, target: Target, messages: u64, idempot
     let program = if own.exists() { own } else { "python3".into() };
     let child = spawn_tied(&program, None, Signal::SIGKILL, |command| {
         command.arg(root.join("benches/drain/consumer.py")).stdin(Stdio::null());
-        // Where `scripts/setup.sh bench` puts the packages on a machine that cannot make a virtual environment.
+        // Where `scripts/setup.sh bench` puts the packages on a machine that cannot make a virtual
+        // environment.
         command.env("PYTHONPATH", root.join(".tools/venv"));
         command.args(["--nats", &world.servers.nats.url, "--postgres", &world.servers.postgres.url]);
         command.args(["--stream", target.stream(), "--table", target.tables()[0], "--messages"]);

@@ -1,15 +1,17 @@
 //! Synthetic frames and detections, as varied as those of cameras in use.
 //!
-//! Fifty cameras of five frame rates, four sizes and two codecs record clips of about a minute whenever something moves,
-//! through a week. Two more record around the clock, some frames a minute up to one a second. Each frame has a time of its own camera's clock with jitter, a number that skips now and then, a size by
-//! its place in the group of pictures and by the motion, and a processing time with a tail. Brightness and motion wander
-//! from frame to frame under the sun of the day. Attributes hold what a camera is set to, and an exposure that follows the
-//! light every second or two. Numbers have as many decimals as a sender prints: 3 of the milliseconds, 2 of the brightness,
-//! 4 of the motion.
+//! Fifty cameras of five frame rates, four sizes and two codecs record clips of about a minute whenever
+//! something moves, through a week. Two more record around the clock, some frames a minute up to one a
+//! second. Each frame has a time of its own camera's clock with jitter, a number that skips now and then, a
+//! size by its place in the group of pictures and by the motion, and a processing time with a tail.
+//! Brightness and motion wander from frame to frame under the sun of the day. Attributes hold what a camera
+//! is set to, and an exposure that follows the light every second or two. Numbers have as many decimals as a
+//! sender prints: 3 of the milliseconds, 2 of the brightness, 4 of the motion.
 //!
-//! A detector looks at each eighth frame of a clip, and finds up to eight objects that move through the picture. Boxes jitter
-//! by some pixels and have three decimals, scores lie near 1 with a tail down to 0.5, as in the detections of SORT's videos
-//! (of theirs, half are above 0.97 to 0.99 and a tenth below 0.68 to 0.94, by video). Labels flip once in fifty.
+//! A detector looks at each eighth frame of a clip, and finds up to eight objects that move through the
+//! picture. Boxes jitter by some pixels and have three decimals, scores lie near 1 with a tail down to 0.5,
+//! as in the detections of SORT's videos (of theirs, half are above 0.97 to 0.99 and a tenth below 0.68 to
+//! 0.94, by video). Labels flip once in fifty.
 
 use std::collections::BinaryHeap;
 use std::f64::consts::TAU;
@@ -256,7 +258,8 @@ impl Camera {
     }
 }
 
-/// About `frames` frames in the order of their times; the week begins at `start`, in microseconds since the Unix epoch.
+/// About `frames` frames in the order of their times; the week begins at `start`, in microseconds since the
+/// Unix epoch.
 pub(crate) struct Frames {
     start: i64,
     cameras: Vec<Camera>,

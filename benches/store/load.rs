@@ -11,7 +11,8 @@ use super::frames::{Frame, Frames, camera_name};
 use super::report::Report;
 use super::world::World;
 
-/// Frames of a transaction: more than the daemon's batches, to have the load over sooner; what is stored is the same.
+/// Frames of a transaction: more than the daemon's batches, to have the load over sooner; what is stored is
+/// the same.
 const BATCH: usize = 50_000;
 /// Bytes of a message, as the daemon sends them.
 const CHUNK: usize = 64 * 1024;

@@ -1,10 +1,11 @@
 //! Every named query, asked with many different arguments.
 //!
-//! Times are the server's own: planning and execution by `EXPLAIN (ANALYZE, TIMING OFF)`, which runs the query to its last
-//! row, in one session that has asked each question before; execution alone, which is what `pg_stat_statements` counts by
-//! default, and together with planning. Beside them stands the processor time of the session's process by the
-//! kernel's count, which other programs on the machine hardly change; the text of the plan is in it. A span begins and ends
-//! anywhere, mostly in what is compressed: the share of runs that read compressed chunks is told.
+//! Times are the server's own: planning and execution by `EXPLAIN (ANALYZE, TIMING OFF)`, which runs the
+//! query to its last row, in one session that has asked each question before; execution alone, which is what
+//! `pg_stat_statements` counts by default, and together with planning. Beside them stands the processor time
+//! of the session's process by the kernel's count, which other programs on the machine hardly change; the
+//! text of the plan is in it. A span begins and ends anywhere, mostly in what is compressed: the share of
+//! runs that read compressed chunks is told.
 
 use jetcopy::store::query::named::QUERIES;
 use jiff::Timestamp;

@@ -6,8 +6,8 @@ use jetcopy::testbed::{Extension, PostgresOptions, TestPostgres, connect};
 use jetcopy::{config, migrate, store};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// Settings of a machine with some gigabytes of memory, as in `config/postgres`; all else at its default. Vacuum runs when
-/// the bench says so.
+/// Settings of a machine with some gigabytes of memory, as in `config/postgres`; all else at its default.
+/// Vacuum runs when the bench says so.
 const SETTINGS: [(&str, &str); 9] = [
     ("shared_buffers", "2GB"),
     ("effective_cache_size", "6GB"),

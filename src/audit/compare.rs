@@ -1,9 +1,9 @@
 //! What a table holds beside what the messages make, compared by the server.
 //!
-//! Guarantees: rows are equal where the server's own order of their types says so, `json` where its text is the same. Without
-//! `on_conflict` each row is there as often as the messages make it. With it each key has one row, and that is one that
-//! the messages may leave, in whatever order dead letters were retried. What the server changes by itself is known or
-//! left out, and said.
+//! Guarantees: rows are equal where the server's own order of their types says so, `json` where its text is
+//! the same. Without `on_conflict` each row is there as often as the messages make it. With it each key has
+//! one row, and that is one that the messages may leave, in whatever order dead letters were retried. What
+//! the server changes by itself is known or left out, and said.
 
 use std::pin::pin;
 
@@ -32,7 +32,8 @@ const PRESENT: &str = "jetcopy_present";
 /// Characters of a row that a report shows.
 const SHOWN: usize = 200;
 
-/// The trigger of the store by which a series keeps the time it was created at; it fills that column and no other.
+/// The trigger of the store by which a series keeps the time it was created at; it fills that column and no
+/// other.
 const KEEPS_CREATED_AT: &str = "jetcopy.keep_created_at";
 
 /// One table, and the temporary one that takes what the messages make.
@@ -233,8 +234,8 @@ impl<'a> Comparison<'a> {
         )
     }
 
-    /// Puts rows into the temporary table that an entry makes, but for those that `excluded` says; `sequences` are those of the
-    /// messages. Returns how many went.
+    /// Puts rows into the temporary table that an entry makes, but for those that `excluded` says;
+    /// `sequences` are those of the messages. Returns how many went.
     pub(super) async fn put(
         &self,
         ledger: &Ledger<'_>,
@@ -399,8 +400,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The newest rows, and what a staged one that has expired may have become: marked so with the time of that, it stays where
-    /// later events are older.
+    /// The newest rows, and what a staged one that has expired may have become: marked so with the time of
+    /// that, it stays where later events are older.
     fn or_expired(&self, made: &str, key: &str, newer: &str) -> String {
         let list = |change: bool| {
             let columns = self.names.iter().map(|name| match name.as_str() {
@@ -427,7 +428,8 @@ impl<'a> Comparison<'a> {
 const SERIES: &str =
     "SELECT DISTINCT pg_catalog.substr(what, 8) FROM jetcopy.deletions WHERE what LIKE 'series %' ORDER BY 1";
 
-/// Triggers of a table, or of its partitions, that may change a row or leave it out: their functions. TimescaleDB's own do not.
+/// Triggers of a table, or of its partitions, that may change a row or leave it out: their functions.
+/// TimescaleDB's own do not.
 async fn triggers(ledger: &Ledger<'_>, place: &Place) -> Result<Vec<String>, Error> {
     let table = escape_literal(&place.qualified);
     let sql = format!(

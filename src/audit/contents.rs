@@ -19,8 +19,8 @@ fn is_marker(stored: &Stored) -> bool {
 pub(crate) struct Contents<'a> {
     stream: &'a Opened,
     subjects: Vec<String>,
-    /// The last answer of [`Contents::next`] and what was asked: it holds for all sequences in between, so that a long
-    /// stretch with many gaps and few messages takes few questions.
+    /// The last answer of [`Contents::next`] and what was asked: it holds for all sequences in between, so
+    /// that a long stretch with many gaps and few messages takes few questions.
     known: Option<(u64, Option<u64>)>,
     /// Whether a pipeline passes over the message that was found last.
     passed_over: bool,

@@ -40,7 +40,8 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Once,
-    /// A row may be skipped, or replaced by that of a later message, or the message is of no kind that the table takes.
+    /// A row may be skipped, or replaced by that of a later message, or the message is of no kind that the
+    /// table takes.
     AtMostOnce,
     /// One for each element of an array, or for each field, or by several entries.
     Any,
@@ -143,8 +144,8 @@ impl Place {
 }
 
 impl<'a> Ledger<'a> {
-    /// Begins the transaction of the snapshot. It holds the tables from before the snapshot on: TRUNCATE, by which TimescaleDB
-    /// compresses, and DROP, by which rows age, do not heed snapshots.
+    /// Begins the transaction of the snapshot. It holds the tables from before the snapshot on: TRUNCATE, by
+    /// which TimescaleDB compresses, and DROP, by which rows age, do not heed snapshots.
     pub(super) async fn open(client: &'a Client, pipeline: &str, places: Vec<Place>) -> Result<Self, Error> {
         let ledger = Self { client, pipeline: escape_literal(pipeline), places };
         let action = "take a snapshot of the database";
@@ -252,7 +253,8 @@ impl<'a> Ledger<'a> {
         read.map_err(|source| Error::Database { action: "read jetcopy.milestones", source })
     }
 
-    /// Sequences from `from` to `last` that several rows of `place` have, and how many; of the same time, where `place` keeps one.
+    /// Sequences from `from` to `last` that several rows of `place` have, and how many; of the same time,
+    /// where `place` keeps one.
     pub(super) async fn several(
         &self,
         place: &Place,
@@ -282,7 +284,8 @@ impl<'a> Ledger<'a> {
         Ok(rows.and_then(async |row| finding(&row)))
     }
 
-    /// The sequences whose elements are not each once in `place`, whose column for them is `element`, or in the dead letters.
+    /// The sequences whose elements are not each once in `place`, whose column for them is `element`, or in
+    /// the dead letters.
     pub(super) async fn elements(
         &self,
         place: &Place,

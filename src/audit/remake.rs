@@ -1,10 +1,12 @@
 //! The messages that the stream holds, made into rows once more as the daemon makes them.
 //!
-//! Guarantees: they are decoded by the same plan, one after the other, with what the dead letters hold left out. What decoding
-//! refuses is in the dead letters, or a difference. They are read one by one over JetStream's API, so that whatever the
-//! stream stores can be read, and in bounded memory; what they make is kept by the server, in temporary tables.
+//! Guarantees: they are decoded by the same plan, one after the other, with what the dead letters hold left
+//! out. What decoding refuses is in the dead letters, or a difference. They are read one by one over
+//! JetStream's API, so that whatever the stream stores can be read, and in bounded memory; what they make is
+//! kept by the server, in temporary tables.
 //!
-//! It goes by the configuration as it is: where that has changed since, what was stored before may look different.
+//! It goes by the configuration as it is: where that has changed since, what was stored before may look
+//! different.
 
 use std::collections::BTreeSet;
 
@@ -23,8 +25,8 @@ use crate::unreadable::{self, Single};
 /// Messages that are asked for at once: on one server over loopback, more gain nothing.
 const AT_ONCE: u64 = 64;
 
-/// After so many bytes in one go, messages are read one by one: the API wraps them in JSON, so that each takes several times
-/// its size.
+/// After so many bytes in one go, messages are read one by one: the API wraps them in JSON, so that each
+/// takes several times its size.
 const LARGE: usize = 4 << 20;
 
 /// Rows of so many bytes, or of so many messages, go to the server together.
@@ -57,8 +59,8 @@ impl<'a> Remake<'a> {
         Self { audit, decoder, comparisons, rows, sequences, excluded, made, read: 0, ambiguous }
     }
 
-    /// Makes the rows of the messages from `from` to the checkpoint, and compares them. `complete` says that messages without a
-    /// row were found already.
+    /// Makes the rows of the messages from `from` to the checkpoint, and compares them. `complete` says that
+    /// messages without a row were found already.
     pub(super) async fn run(&mut self, report: &mut Report, from: u64, complete: bool) -> Result<(), Error> {
         let counted = report.method != Method::Nothing;
         let before = report.counts.clone();

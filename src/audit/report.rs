@@ -96,15 +96,17 @@ pub enum Difference {
     Twice { sequence: u64, table: String, times: u64 },
     /// In a table and in the dead letters.
     RowAndDeadLetter { sequence: u64 },
-    /// Elements of a message that are not each once in a table or in the dead letters: how many there are at least, how
-    /// many of them are somewhere, and how many rows and dead letters they have together.
+    /// Elements of a message that are not each once in a table or in the dead letters: how many there are at
+    /// least, how many of them are somewhere, and how many rows and dead letters they have together.
     Elements { sequence: u64, table: String, elements: u64, there: u64, times: u64 },
     /// A row or a dead letter after the checkpoint.
     Unknown { sequence: u64 },
-    /// Rows that are there another number of times than the messages make them; `sequence` is the first that makes one, and
-    /// `row` how the server writes it, or its key, or nothing where only the number of all rows is compared.
+    /// Rows that are there another number of times than the messages make them; `sequence` is the first that
+    /// makes one, and `row` how the server writes it, or its key, or nothing where only the number of all
+    /// rows is compared.
     Rows { table: String, sequence: Option<u64>, made: u64, there: u64, row: String },
-    /// A row of a key that is another than the messages leave; `sequence` makes that one, and `key` is how the server writes it.
+    /// A row of a key that is another than the messages leave; `sequence` makes that one, and `key` is how
+    /// the server writes it.
     Differs { table: String, sequence: Option<u64>, key: String },
     /// An element that is refused, and in no dead letter.
     Element { sequence: u64, table: String, element: u32 },

@@ -1,7 +1,7 @@
 //! Up to when rows of a pipeline's tables are dropped by their age.
 //!
-//! Guarantees: it says so only of tables that TimescaleDB's retention or `jetcopy maintain` drops rows of; where the role may not
-//! see that, or an earlier version made the schema, it says nothing.
+//! Guarantees: it says so only of tables that TimescaleDB's retention or `jetcopy maintain` drops rows of;
+//! where the role may not see that, or an earlier version made the schema, it says nothing.
 
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::SimpleQueryRow;
@@ -9,8 +9,9 @@ use tokio_postgres::SimpleQueryRow;
 use super::Error;
 use super::ledger::{Ledger, Place};
 
-/// How much later than its row's time a message may be stored, in microseconds: an hour, so that what clocks, queues and slow
-/// senders do at the edge makes no difference. Rows that come later than that are dropped early, and look missing.
+/// How much later than its row's time a message may be stored, in microseconds: an hour, so that what clocks,
+/// queues and slow senders do at the edge makes no difference. Rows that come later than that are dropped
+/// early, and look missing.
 const LATE_US: i64 = 3_600_000_000;
 
 /// What there is to be asked: the partitions that jetcopy keeps, and TimescaleDB's jobs.
@@ -41,7 +42,8 @@ pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Erro
     Ok(latest)
 }
 
-/// Rows of a table with times before this may have been dropped, by what is in force now; in microseconds since the Unix epoch.
+/// Rows of a table with times before this may have been dropped, by what is in force now; in microseconds
+/// since the Unix epoch.
 pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Place) -> Result<Option<i64>, Error> {
     const ACTION: &str = "read the retention of the tables";
     let sources = ledger.query(ACTION, SOURCES).await?;

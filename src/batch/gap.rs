@@ -67,7 +67,8 @@ impl Batch {
         doubts.into_iter().flatten().min_by_key(|gap| gap.from).copied()
     }
 
-    /// When the stream stored the message before `gap`, in nanoseconds since the Unix epoch, where it is in the batch.
+    /// When the stream stored the message before `gap`, in nanoseconds since the Unix epoch, where it is in
+    /// the batch.
     #[must_use]
     pub fn stored_before(&self, gap: &Gap) -> Option<i64> {
         let before = gap.messages.checked_sub(1)?;
@@ -79,7 +80,8 @@ impl Batch {
         self.superseded.extend(gaps);
     }
 
-    /// What was superseded unread right before the messages of `part`: the first and the last sequence, and how many.
+    /// What was superseded unread right before the messages of `part`: the first and the last sequence, and
+    /// how many.
     #[must_use]
     pub fn superseded(&self, part: &Range<u32>) -> Option<(u64, u64, u64)> {
         let before = |index: u32| self.superseded.partition_point(|gap| gap.messages < index as usize);

@@ -1,7 +1,7 @@
 //! The headers of messages, back to back in one buffer.
 //!
-//! Guarantees: what [`read`] gives is what [`append`] took, in any order. A header map takes some hundred bytes a header, a
-//! buffer takes what the headers themselves do and eight more.
+//! Guarantees: what [`read`] gives is what [`append`] took, in any order. A header map takes some hundred
+//! bytes a header, a buffer takes what the headers themselves do and eight more.
 
 use async_nats::HeaderMap;
 

@@ -1,8 +1,8 @@
 //! How much memory the batches of a generation take together.
 //!
-//! Guarantees: batches are counted from when they are sent until they are written, and the reader adds no message for which
-//! there is no room beside them. Where nothing else is held there is room for any message that is no poison, so that
-//! reading never stands still for good.
+//! Guarantees: batches are counted from when they are sent until they are written, and the reader adds no
+//! message for which there is no room beside them. Where nothing else is held there is room for any message
+//! that is no poison, so that reading never stands still for good.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,8 +29,8 @@ impl Held {
         Self { limit, bytes, filling, shown, all_written: Notify::new() }
     }
 
-    /// Bytes that rows of a message of `message` bytes may take in a batch that holds `filling`; any number in the only one
-    /// while that is empty.
+    /// Bytes that rows of a message of `message` bytes may take in a batch that holds `filling`; any number
+    /// in the only one while that is empty.
     #[must_use]
     pub fn room(&self, filling: usize, message: usize) -> usize {
         match self.bytes.load(Ordering::Acquire) {

@@ -38,8 +38,9 @@ impl Excluded {
 }
 
 impl Selection<'_> {
-    /// The rows to send, in the order to send them: sorted by time (stable, so rows of one time stay in stream
-    /// order) unless `in_stream_order`. `None` stands for all of them as they lie, which is the common case.
+    /// The rows to send, in the order to send them: sorted by time (stable, so rows of one time stay in
+    /// stream order) unless `in_stream_order`. `None` stands for all of them as they lie, which is the common
+    /// case.
     #[must_use]
     pub fn order(&self, rows: &TableRows, in_stream_order: bool) -> Option<Vec<u32>> {
         let rows = &rows.rows;

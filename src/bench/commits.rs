@@ -1,7 +1,7 @@
 //! When the server committed which rows, by its own commit timestamps.
 //!
-//! Guarantees: times are on this machine's clock; the servers' clocks may differ, and the difference is measured. The server takes a
-//! commit's time before it waits for the disk.
+//! Guarantees: times are on this machine's clock; the servers' clocks may differ, and the difference is
+//! measured. The server takes a commit's time before it waits for the disk.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,8 @@ pub async fn are_kept(session: &Session) -> Result<bool, Error> {
     Ok(value == "on")
 }
 
-/// The commits that filled `table`, in the order of sequences; `None` where the server has forgotten some of their times.
+/// The commits that filled `table`, in the order of sequences; `None` where the server has forgotten some of
+/// their times.
 pub async fn of(session: &Session, table: &str, start: SystemTime) -> Result<Option<Vec<Commit>>, Error> {
     let behind = clock_difference(session).await?;
     let failed = Error::database("read the times of the commits");

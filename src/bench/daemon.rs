@@ -1,7 +1,7 @@
 //! The daemon as a process of its own, so that its CPU time and its memory are its own.
 //!
-//! Guarantees: it has the settings that it is given and none of the environment's; it ends with its value, at the latest with
-//! this process; when it has failed, the end of its log is in the error.
+//! Guarantees: it has the settings that it is given and none of the environment's; it ends with its value, at
+//! the latest with this process; when it has failed, the end of its log is in the error.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -115,7 +115,8 @@ impl Drop for Daemon {
     }
 }
 
-/// The sections of a configuration that every daemon of a run has: the servers, a port of its own, a quiet log.
+/// The sections of a configuration that every daemon of a run has: the servers, a port of its own, a quiet
+/// log.
 #[must_use]
 pub fn settings(nats: &Nats, postgres: &Postgres) -> String {
     let Nats {

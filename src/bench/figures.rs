@@ -1,7 +1,7 @@
 //! What a run has found, as `jetcopy bench --json` prints it.
 //!
-//! Guarantees: every figure is in the unit that its name says; a latency's share (p99) holds for that share of the messages that
-//! were published after the warm-up.
+//! Guarantees: every figure is in the unit that its name says; a latency's share (p99) holds for that share
+//! of the messages that were published after the warm-up.
 
 use std::time::{Duration, Instant};
 
@@ -179,8 +179,8 @@ impl Used {
 }
 
 impl Latency {
-    /// By what was seen; `sent` holds when each message was sent, in microseconds since `start`, the first `skip` of each pipeline
-    /// do not count. Samples get the latency of their second.
+    /// By what was seen; `sent` holds when each message was sent, in microseconds since `start`, the first
+    /// `skip` of each pipeline do not count. Samples get the latency of their second.
     pub(super) fn of_steps(
         seen: &Seen,
         sent: &[Vec<u64>],

@@ -1,7 +1,7 @@
 //! The messages of the load: MessagePack of a chosen size with a chosen number of rows in each.
 //!
-//! Guarantees: a message depends on nothing but the shape and its number, and is at most as large as was asked for; what
-//! fills it up does not compress. Making one costs little more than copying it.
+//! Guarantees: a message depends on nothing but the shape and its number, and is at most as large as was
+//! asked for; what fills it up does not compress. Making one costs little more than copying it.
 
 use bytes::Bytes;
 use rmp::encode as msgpack;
@@ -10,9 +10,11 @@ use super::Error;
 
 /// Cameras that the messages come from by turns, as many as a site may have.
 const CAMERAS: u64 = 16;
-/// Characters that the filling is drawn from: six random bits in each byte, which no compression of the way makes small.
+/// Characters that the filling is drawn from: six random bits in each byte, which no compression of the way
+/// makes small.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// How far the fillings of two messages in a row are apart in the pool; a prime, so that few begin at the same place.
+/// How far the fillings of two messages in a row are apart in the pool; a prime, so that few begin at the
+/// same place.
 const STRIDE: usize = 509;
 /// Places in the pool where a filling may begin.
 const PLACES: usize = 16 * 1_024;

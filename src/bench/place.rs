@@ -1,7 +1,9 @@
-//! Where a run takes place: streams, a schema with tables, and a daemon's configuration, all with names of its own.
+//! Where a run takes place: streams, a schema with tables, and a daemon's configuration, all with names of
+//! its own.
 //!
-//! Guarantees: a run touches nothing whose name does not hold its id, and [`Names::remove`] takes all of it away again,
-//! whatever of it there is. What a killed run has left, [`clean`] finds by the names' common beginning.
+//! Guarantees: a run touches nothing whose name does not hold its id, and [`Names::remove`] takes all of it
+//! away again, whatever of it there is. What a killed run has left, [`clean`] finds by the names' common
+//! beginning.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -139,7 +141,8 @@ pub async fn clean(servers: &Servers) -> Result<Vec<String>, Error> {
     remove(servers, PREFIX).await
 }
 
-/// Removes all whose name begins with `prefix`. What one server refuses does not keep the other from being asked.
+/// Removes all whose name begins with `prefix`. What one server refuses does not keep the other from being
+/// asked.
 async fn remove(servers: &Servers, prefix: &str) -> Result<Vec<String>, Error> {
     let (tables, streams) = tokio::join!(remove_tables(servers, prefix), remove_streams(servers, prefix));
     let mut removed =

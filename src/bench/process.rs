@@ -1,7 +1,7 @@
 //! What the kernel says of processes on this machine: CPU time and memory, and which process a server is.
 //!
-//! Guarantees: what cannot be known here (a server on another machine, in another container, or a process that may not be
-//! looked into) is an error that says so, never a wrong figure.
+//! Guarantees: what cannot be known here (a server on another machine, in another container, or a process
+//! that may not be looked into) is an error that says so, never a wrong figure.
 
 use std::fs;
 use std::io;
@@ -33,7 +33,8 @@ pub enum Processes {
 pub struct Usage {
     /// User and system time since they started.
     pub cpu_seconds: f64,
-    /// Resident now. Of PostgreSQL: what each process has for itself, and the most that one has of the shared memory.
+    /// Resident now. Of PostgreSQL: what each process has for itself, and the most that one has of the shared
+    /// memory.
     pub memory_mib: f64,
 }
 
@@ -113,7 +114,8 @@ pub async fn postgres(session: &Session, except: Vec<u32>) -> Result<Processes, 
     let (pid, port, local): (i32, Option<i32>, bool) = (row.get(0), row.get(1), row.get(2));
     let elsewhere = || "PostgreSQL is not on this machine".to_owned();
     let pid = u32::try_from(pid).ok().filter(|_| local).ok_or_else(elsewhere)?;
-    // The process of that number here is another one where the server is elsewhere: its title names the client's port.
+    // The process of that number here is another one where the server is elsewhere: its title names the
+    // client's port.
     let title = fs::read(format!("/proc/{pid}/cmdline")).map_err(|_| elsewhere())?;
     let from = port.map_or_else(|| "[local]".to_owned(), |port| format!("({port})"));
     let title = String::from_utf8_lossy(&title);
@@ -137,7 +139,8 @@ impl Stat {
     fn of(pid: u32) -> io::Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let unreadable = || io::Error::other(format!("/proc/{pid}/stat does not read as expected"));
-        // The second field is the program's name in parentheses, which may hold anything; those after it are plain.
+        // The second field is the program's name in parentheses, which may hold anything; those after it are
+        // plain.
         let (_, rest) = text.rsplit_once(") ").ok_or_else(unreadable)?;
         let fields: Vec<&str> = rest.split(' ').collect();
         let number = |field: usize| fields.get(field).and_then(|text| text.parse::<u32>().ok());
@@ -181,7 +184,8 @@ fn listener(port: u16) -> Option<u32> {
         .iter()
         .flat_map(|table| table.lines())
         .filter_map(|line| {
-            // Local address, remote address and state are the second to the fourth field, the inode the tenth; 0A is listening.
+            // Local address, remote address and state are the second to the fourth field, the inode the
+            // tenth; 0A is listening.
             let fields: Vec<&str> = line.split_whitespace().collect();
             let at =
                 fields.get(1)?.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok())?;

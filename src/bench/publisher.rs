@@ -1,11 +1,12 @@
 //! Publishing fast: one subscription takes all acks, and nothing is kept of a message but when it went out.
 //!
-//! Guarantees: each message is acknowledged by the stream, in order and as the next of its sequence, or publishing ends with an
-//! error; at most `in_flight` wait for their acks. So the message of number n has sequence n + 1 of a stream that was
-//! empty. A message that goes out late counts as sent two milliseconds after it was due: a publisher that is held up hides no latency.
+//! Guarantees: each message is acknowledged by the stream, in order and as the next of its sequence, or
+//! publishing ends with an error; at most `in_flight` wait for their acks. So the message of number n has
+//! sequence n + 1 of a stream that was empty. A message that goes out late counts as sent two milliseconds
+//! after it was due: a publisher that is held up hides no latency.
 //!
-//! It sends nothing twice. [`crate::publish`] does, and keeps each message until it is acknowledged, which costs several
-//! times as much.
+//! It sends nothing twice. [`crate::publish`] does, and keeps each message until it is acknowledged, which
+//! costs several times as much.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +21,8 @@ use tokio::time::Instant;
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at what is due: the finest that the timer has.
 const TICK: Duration = Duration::from_millis(1);
-/// What of a message's delay is the publisher's own: two ticks, which the timer costs. Any more counts as latency.
+/// What of a message's delay is the publisher's own: two ticks, which the timer costs. Any more counts as
+/// latency.
 const LATE: Duration = Duration::from_millis(2);
 
 /// What is published, and how fast.
@@ -89,8 +91,8 @@ struct Refusal {
     description: String,
 }
 
-/// Publishes what `message` makes of each number, and counts the acks in `acked`. Returns when each was sent, in microseconds since
-/// the start; nothing where no rate was asked for.
+/// Publishes what `message` makes of each number, and counts the acks in `acked`. Returns when each was sent,
+/// in microseconds since the start; nothing where no rate was asked for.
 pub async fn publish(
     client: &Client,
     job: &Job,

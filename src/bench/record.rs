@@ -1,6 +1,7 @@
 //! What goes on during a run, once a second: messages, and what the processes use.
 //!
-//! Guarantees: what cannot be read is left out with its reason, said once. A sample costs some milliseconds of reading `/proc`.
+//! Guarantees: what cannot be read is left out with its reason, said once. A sample costs some milliseconds
+//! of reading `/proc`.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

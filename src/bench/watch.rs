@@ -1,8 +1,9 @@
 //! Looking at the tables from a session of its own: what has become visible, and when.
 //!
-//! Guarantees: a row counts as visible when a `SELECT` has answered with it, so that a latency is too long by the time between two looks
-//! at most, which is measured, and never too short. A look costs the server one step into an index a pipeline, and its session is
-//! left out of PostgreSQL's CPU time. It runs on a thread of its own: it looks on time, whatever the publishers do.
+//! Guarantees: a row counts as visible when a `SELECT` has answered with it, so that a latency is too long by
+//! the time between two looks at most, which is measured, and never too short. A look costs the server one
+//! step into an index a pipeline, and its session is left out of PostgreSQL's CPU time. It runs on a thread
+//! of its own: it looks on time, whatever the publishers do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,14 +39,15 @@ struct Shared {
 /// What was seen.
 #[derive(Debug)]
 pub struct Seen {
-    /// For each pipeline, up to which sequence its rows were visible at which moment, wherever that had changed.
+    /// For each pipeline, up to which sequence its rows were visible at which moment, wherever that had
+    /// changed.
     pub steps: Vec<Vec<(Instant, u64)>>,
     /// Microseconds from one look to the next.
     pub looks: Histogram<u64>,
 }
 
-/// Asks for the last visible sequence of each pipeline: by the table's index, or where there is none by the checkpoint, which
-/// becomes visible with the rows.
+/// Asks for the last visible sequence of each pipeline: by the table's index, or where there is none by the
+/// checkpoint, which becomes visible with the rows.
 fn question(names: &Names, plan: &Plan) -> String {
     let of_one = |pipeline| {
         if plan.index {

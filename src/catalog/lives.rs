@@ -20,8 +20,8 @@ pub const WINDOW: &str = "refresh.window";
 /// See [`EVERY`].
 pub const LAG: &str = "refresh.lag";
 
-/// Dead letters, as `[store]` and the database name them: they have a retention and nothing else, and what it takes
-/// is their payloads.
+/// Dead letters, as `[store]` and the database name them: they have a retention and nothing else, and what it
+/// takes is their payloads.
 pub const DEAD_LETTERS: &str = "dead_letters";
 
 /// How many buckets a refresh must span at least, or TimescaleDB refuses the policy.
@@ -106,8 +106,8 @@ impl Lives {
         }
     }
 
-    /// What is wrong with the spans of time that the roll-ups refresh: the key, and what would be right. What is not said here is
-    /// not compared: the database may keep anything.
+    /// What is wrong with the spans of time that the roll-ups refresh: the key, and what would be right. What
+    /// is not said here is not compared: the database may keep anything.
     #[must_use]
     pub fn problems(&self) -> Vec<(String, String)> {
         ROLLUPS.iter().filter_map(|rollup| self.window(rollup)).collect()

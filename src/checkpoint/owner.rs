@@ -7,8 +7,8 @@ use postgres_protocol::escape::escape_literal;
 use super::{Error, Place, text};
 use crate::postgres::connect::Session;
 
-/// Hexadecimal digits of the hash that tells shards apart whose names are cut short: a chance in four billion that two of them
-/// are taken for one.
+/// Hexadecimal digits of the hash that tells shards apart whose names are cut short: a chance in four billion
+/// that two of them are taken for one.
 const HASH_DIGITS: usize = 8;
 
 /// PostgreSQL keeps this many bytes of an application name.
@@ -16,8 +16,8 @@ const APPLICATION_NAME_MAX: usize = 63;
 
 /// The name under which this process owns a shard, and under which its backends appear in `pg_stat_activity`.
 ///
-/// It fits an application name whole, so that one can be compared with the other, and no other shard's is the same: what
-/// does not fit is replaced by a hash of the whole name.
+/// It fits an application name whole, so that one can be compared with the other, and no other shard's is the
+/// same: what does not fit is replaced by a hash of the whole name.
 #[must_use]
 pub fn owner_name(shard: &str, instance: &str) -> String {
     let room = APPLICATION_NAME_MAX - "jetcopy//".len() - instance.len().min(16);
@@ -29,8 +29,8 @@ pub fn owner_name(shard: &str, instance: &str) -> String {
     format!("jetcopy/{kept}~{:0HASH_DIGITS$x}/{instance}", hash(shard))
 }
 
-/// Who had the shard before, empty where nobody did; an error where an operator paused it or another daemon holds it.
-/// A checkpoint that does not exist yet is created at sequence 0 without a stream.
+/// Who had the shard before, empty where nobody did; an error where an operator paused it or another daemon
+/// holds it. A checkpoint that does not exist yet is created at sequence 0 without a stream.
 pub(super) async fn look(session: &Session, place: &Place, owner: &str) -> Result<String, Error> {
     let shard = escape_literal(&place.shard);
     let database = |action| move |source| Error::Database { action, source };
@@ -44,8 +44,8 @@ pub(super) async fn look(session: &Session, place: &Place, owner: &str) -> Resul
     let before = if let Some(owner) = text(&rows, 0) {
         owner
     } else {
-        // Only where there is none: also with DO NOTHING the insert would wait for a transaction that moves the row,
-        // and a frozen daemon's never ends.
+        // Only where there is none: also with DO NOTHING the insert would wait for a transaction that moves
+        // the row, and a frozen daemon's never ends.
         let create = format!(
             "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
              VALUES ({shard}, {}, {}, 0, 0) ON CONFLICT (shard) DO NOTHING",
@@ -66,8 +66,8 @@ pub(super) async fn look(session: &Session, place: &Place, owner: &str) -> Resul
     Ok(before)
 }
 
-/// FNV-1a: of names, which nobody forges. It is the same in every version, so that a daemon finds the sessions that the one
-/// before it has left.
+/// FNV-1a: of names, which nobody forges. It is the same in every version, so that a daemon finds the
+/// sessions that the one before it has left.
 fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,7 +1,7 @@
 //! `jetcopy audit`: proves that a pipeline lost nothing and stored nothing twice.
 //!
-//! Guarantees: it changes nothing, and it fails when it finds a difference. What it cannot prove it says; that is no
-//! failure.
+//! Guarantees: it changes nothing, and it fails when it finds a difference. What it cannot prove it says;
+//! that is no failure.
 
 use std::io::{self, Write as _};
 

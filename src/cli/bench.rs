@@ -1,8 +1,8 @@
 //! `jetcopy bench`: load on the servers of the configuration or on private ones, and what comes of it.
 //!
-//! Guarantees: it reads and writes nothing but streams, tables and a schema of its own, and leaves nothing of them, also after Ctrl-C or
-//! a failure; a second Ctrl-C ends it at once, and then `--clean` is left to do. The figures go to standard output, all else to
-//! standard error.
+//! Guarantees: it reads and writes nothing but streams, tables and a schema of its own, and leaves nothing of
+//! them, also after Ctrl-C or a failure; a second Ctrl-C ends it at once, and then `--clean` is left to do.
+//! The figures go to standard output, all else to standard error.
 
 mod chart;
 mod html;
@@ -27,9 +27,10 @@ const MESSAGES: u64 = 500_000;
 
 /// Publishes into streams of its own, lets jetcopy carry them into tables of its own, and measures.
 ///
-/// With a rate: latency from publish to commit and from publish to visible. Without one the streams are filled first, then drained: how
-/// fast. Either way the CPU time and memory of the daemon, NATS and PostgreSQL, where they are on this machine, and the write-ahead log
-/// that a row makes. Streams, tables and schema are removed at the end.
+/// With a rate: latency from publish to commit and from publish to visible. Without one the streams are
+/// filled first, then drained: how fast. Either way the CPU time and memory of the daemon, NATS and
+/// PostgreSQL, where they are on this machine, and the write-ahead log that a row makes. Streams, tables and
+/// schema are removed at the end.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Load")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -58,7 +59,8 @@ pub struct Args {
     /// Rows that each table holds beforehand.
     #[arg(long, default_value_t = 0)]
     stored: u64,
-    /// Leave the tables without their index on a bigint. What is visible is then told by the checkpoint, which commits with the rows.
+    /// Leave the tables without their index on a bigint. What is visible is then told by the checkpoint,
+    /// which commits with the rows.
     #[arg(long)]
     no_index: bool,
     /// Print the figures as one JSON object.
@@ -67,7 +69,8 @@ pub struct Args {
     /// Write a report with plots into this file: one page that needs nothing else.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Only remove what runs have left that were killed, and do not run; a run that goes on would lose its place.
+    /// Only remove what runs have left that were killed, and do not run; a run that goes on would lose its
+    /// place.
     #[arg(long, conflicts_with_all = ["private", "rate", "messages", "html", "json"])]
     clean: bool,
 }

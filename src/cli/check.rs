@@ -1,7 +1,8 @@
 //! `jetcopy check`: what would go wrong, before it does.
 //!
-//! Guarantees: it looks at everything that it can reach, also after an error, and changes nothing. A finding names its
-//! place and, unless all is well, a remedy. It cannot see what changes later, nor what only rows and messages bring.
+//! Guarantees: it looks at everything that it can reach, also after an error, and changes nothing. A finding
+//! names its place and, unless all is well, a remedy. It cannot see what changes later, nor what only rows
+//! and messages bring.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;

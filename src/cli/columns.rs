@@ -5,8 +5,8 @@ use crate::terminal;
 /// Space between columns.
 const GAP: &str = "  ";
 
-/// `rows` below `header`, each column as wide as its widest cell; those in `right` are aligned to the right. The last
-/// column is not filled up.
+/// `rows` below `header`, each column as wide as its widest cell; those in `right` are aligned to the right.
+/// The last column is not filled up.
 pub(super) fn render<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
     lines(&header, &right, rows)
 }

@@ -1,7 +1,8 @@
 //! `jetcopy dead-letters`: what could not become rows: looked at, tried again, thrown away, taken elsewhere.
 //!
-//! Guarantees: `list`, `show` and `export` change nothing; `retry` moves a message from the dead letters to its tables in
-//! one transaction or leaves it with the new reason; nothing is discarded without `--yes`. All work beside a running daemon.
+//! Guarantees: `list`, `show` and `export` change nothing; `retry` moves a message from the dead letters to
+//! its tables in one transaction or leaves it with the new reason; nothing is discarded without `--yes`. All
+//! work beside a running daemon.
 
 use std::io::{self, Write as _};
 use std::pin::pin;
@@ -49,7 +50,8 @@ enum Action {
     },
     /// Decode and write letters again, each in one transaction with its removal.
     ///
-    /// What fails again stays, with the new reason. Mapping and tables are those of the configuration as it is now.
+    /// What fails again stays, with the new reason. Mapping and tables are those of the configuration as it
+    /// is now.
     Retry {
         #[command(flatten)]
         which: WhichArgs,
@@ -64,8 +66,8 @@ enum Action {
     },
     /// Let the next N messages become dead letters beyond the limits of `poison`, once.
     ///
-    /// It ends the pause after a flood; a running daemon goes on within a few seconds. Without a daemon, the next one takes
-    /// it up. What was accepted before and is not used is replaced; 0 takes it back.
+    /// It ends the pause after a flood; a running daemon goes on within a few seconds. Without a daemon, the
+    /// next one takes it up. What was accepted before and is not used is replaced; 0 takes it back.
     Accept {
         /// So many messages.
         #[arg(value_name = "N")]
@@ -81,7 +83,8 @@ enum Action {
         /// So many at most.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
         limit: Option<i64>,
-        /// Give payloads that are JSON or MessagePack as JSON in `payload`; the others stay in `payload_base64`.
+        /// Give payloads that are JSON or MessagePack as JSON in `payload`; the others stay in
+        /// `payload_base64`.
         #[arg(long)]
         decode: bool,
     },

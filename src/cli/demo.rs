@@ -1,7 +1,7 @@
 //! `jetcopy demo`: everything in one terminal, on private servers that end with it.
 //!
-//! Guarantees: it touches no server of anybody's; after a first Ctrl-C or the given duration, what was published is
-//! committed before the summary, and the servers and their data are gone when it ends.
+//! Guarantees: it touches no server of anybody's; after a first Ctrl-C or the given duration, what was
+//! published is committed before the summary, and the servers and their data are gone when it ends.
 
 mod frames;
 mod latency;

@@ -1,4 +1,5 @@
-//! `jetcopy healthcheck`: asks the daemon of this machine whether it answers, for containers that hold nothing else.
+//! `jetcopy healthcheck`: asks the daemon of this machine whether it answers, for containers that hold
+//! nothing else.
 //!
 //! Guarantees: it ends with success only when `/healthz` answers 200 in time.
 

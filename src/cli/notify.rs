@@ -1,12 +1,12 @@
 //! What systemd is told: that the daemon is ready, what it is doing, and that it still moves.
 //!
-//! Guarantees: `READY=1` is sent once no pipeline is in its first start any more: each runs, or waits for a reason that
-//! the status line names. `STATUS=` follows the pipelines' states within a second. A reload begins with `RELOADING=1` and ends
-//! with `READY=1`, when the new settings are in force or were refused; a refusal stays in the status line until a later reload
-//! does well. `WATCHDOG=1` is sent only while every
-//! pipeline moves or waits for a known reason ([`crate::liveness`]), from a task of the runtime that carries them: a runtime
-//! that hangs sends none either. Without `NOTIFY_SOCKET` nothing is sent and nothing fails; a message that cannot be sent
-//! is logged and not tried again.
+//! Guarantees: `READY=1` is sent once no pipeline is in its first start any more: each runs, or waits for a
+//! reason that the status line names. `STATUS=` follows the pipelines' states within a second. A reload
+//! begins with `RELOADING=1` and ends with `READY=1`, when the new settings are in force or were refused; a
+//! refusal stays in the status line until a later reload does well. `WATCHDOG=1` is sent only while every
+//! pipeline moves or waits for a known reason ([`crate::liveness`]), from a task of the runtime that carries
+//! them: a runtime that hangs sends none either. Without `NOTIFY_SOCKET` nothing is sent and nothing fails; a
+//! message that cannot be sent is logged and not tried again.
 //!
 //! The protocol is that of `sd_notify(3)`: one datagram a message to a Unix socket.
 

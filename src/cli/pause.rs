@@ -1,8 +1,8 @@
 //! `jetcopy pause` and `jetcopy resume`: a pipeline stands still until somebody says otherwise.
 //!
-//! Guarantees: they need the database alone and outlast restarts. When `pause` has answered, nothing more is committed;
-//! after `resume`, a running daemon goes on within a few seconds. NATS keeps what comes in meanwhile, for as long as the
-//! stream's limits let it.
+//! Guarantees: they need the database alone and outlast restarts. When `pause` has answered, nothing more is
+//! committed; after `resume`, a running daemon goes on within a few seconds. NATS keeps what comes in
+//! meanwhile, for as long as the stream's limits let it.
 
 use nix::unistd::{Uid, User};
 

@@ -1,8 +1,8 @@
 //! `jetcopy publish`: records from NDJSON or CSV into a stream.
 //!
-//! Guarantees: what is counted as published is stored; every message carries a `Nats-Msg-Id`, so that one whose ack
-//! got lost is sent again without being stored twice. A record that cannot be published is named by its line and, unless
-//! asked otherwise, ends the run; the records before it are published.
+//! Guarantees: what is counted as published is stored; every message carries a `Nats-Msg-Id`, so that one
+//! whose ack got lost is sent again without being stored twice. A record that cannot be published is named by
+//! its line and, unless asked otherwise, ends the run; the records before it are published.
 
 mod record;
 mod template;
@@ -33,8 +33,8 @@ const READ_AHEAD: usize = 1_024;
 
 /// Publishes records from a file or standard input, each as one message, and waits for the stream's acks.
 ///
-/// NDJSON is one JSON object a line. CSV has a header row with the field names; in its fields numbers and true/false
-/// are told from text, and an empty field is null.
+/// NDJSON is one JSON object a line. CSV has a header row with the field names; in its fields numbers and
+/// true/false are told from text, and an empty field is null.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Publishing")]
 pub struct Args {
@@ -57,8 +57,8 @@ pub struct Args {
     /// A header on every message, as NAME=VALUE; may be given several times.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Field that becomes the message's id, by which the stream drops what it already has; by default each message gets
-    /// an id of its own.
+    /// Field that becomes the message's id, by which the stream drops what it already has; by default each
+    /// message gets an id of its own.
     #[arg(long)]
     msg_id_field: Option<String>,
     /// Go on after a record that cannot be published; it is reported and counted.

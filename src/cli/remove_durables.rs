@@ -1,4 +1,5 @@
-//! `jetcopy remove-durables`: removes the durables that pipelines left behind which are not configured any more.
+//! `jetcopy remove-durables`: removes the durables that pipelines left behind which are not configured any
+//! more.
 //!
 //! Guarantees: without `--yes` it only shows what there is; what may be another daemon's stays in any case
 //! ([`crate::leftover`]).
@@ -22,7 +23,8 @@ pub struct Args {
     pub yes: bool,
 }
 
-/// Runs the command; a line a durable goes to standard output. Without `--yes` it fails where there is something to remove.
+/// Runs the command; a line a durable goes to standard output. Without `--yes` it fails where there is
+/// something to remove.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     let left = leftover::list(config, &args.stream).await.map_err(Failure::failed)?;

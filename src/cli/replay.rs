@@ -1,7 +1,7 @@
 //! `jetcopy replay`: a stretch of the stream again, into tables beside the ones it is in.
 //!
-//! Guarantees: with `--dry-run` it changes nothing; without it, it writes to shadow tables only. Ctrl-C ends it in order; the
-//! same command goes on where it was.
+//! Guarantees: with `--dry-run` it changes nothing; without it, it writes to shadow tables only. Ctrl-C ends
+//! it in order; the same command goes on where it was.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -24,14 +24,16 @@ pub struct Args {
     /// The first message: a sequence, or the first that was stored at this time or later.
     #[arg(long, value_name = "SEQ|TIME")]
     pub from: Point,
-    /// The last message: a sequence, or the last that was stored before this time [default: the pipeline's checkpoint].
+    /// The last message: a sequence, or the last that was stored before this time [default: the pipeline's
+    /// checkpoint].
     #[arg(long, value_name = "SEQ|TIME")]
     pub to: Option<Point>,
-    /// The table to fill, as SHADOW or, where the pipeline fills several, TABLE=SHADOW; it is made like the table if it is
-    /// not there [default: the table's name and `_replay`].
+    /// The table to fill, as SHADOW or, where the pipeline fills several, TABLE=SHADOW; it is made like the
+    /// table if it is not there [default: the table's name and `_replay`].
     #[arg(long, value_name = "SHADOW")]
     pub into: Vec<String>,
-    /// Leave the replay's checkpoint when all is there: `jetcopy.take_registry` asks for it, by the name that is shown.
+    /// Leave the replay's checkpoint when all is there: `jetcopy.take_registry` asks for it, by the name that
+    /// is shown.
     #[arg(long)]
     pub keep_checkpoint: bool,
     /// Show what would be read and written; change nothing.

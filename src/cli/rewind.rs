@@ -1,7 +1,7 @@
 //! `jetcopy rewind`: a checkpoint goes back, and what follows is carried again.
 //!
-//! Guarantees: without `--yes` it only shows what would happen; with it, it does just that, or nothing where a daemon writes
-//! or anything moved meanwhile. It takes no row away.
+//! Guarantees: without `--yes` it only shows what would happen; with it, it does just that, or nothing where
+//! a daemon writes or anything moved meanwhile. It takes no row away.
 
 use super::{Failure, UnknownPipeline};
 use crate::config::Config;
@@ -17,8 +17,8 @@ pub struct Args {
     /// The pipeline.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// The new checkpoint: what follows this sequence, or was stored at this time or later, is carried again. A time is
-    /// written as 2026-07-01T12:00:00Z, or as how long ago: 2h.
+    /// The new checkpoint: what follows this sequence, or was stored at this time or later, is carried again.
+    /// A time is written as 2026-07-01T12:00:00Z, or as how long ago: 2h.
     #[arg(long, value_name = "SEQ|TIME")]
     pub to: Point,
     /// Do it; without it, what would happen is shown.

@@ -1,9 +1,9 @@
 //! `jetcopy run`: carries messages until a signal asks it to stop.
 //!
-//! Guarantees: it starts without NATS and without the database, and waits for them; the first signal stops it in
-//! order, the second at once; HTTP answers until the last batch is settled. SIGHUP makes it read its configuration again:
-//! a wrong one changes nothing. A service manager that asked for it is told when the daemon is ready, what it does, and that
-//! it moves.
+//! Guarantees: it starts without NATS and without the database, and waits for them; the first signal stops it
+//! in order, the second at once; HTTP answers until the last batch is settled. SIGHUP makes it read its
+//! configuration again: a wrong one changes nothing. A service manager that asked for it is told when the
+//! daemon is ready, what it does, and that it moves.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -67,8 +67,8 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-/// Reads the configuration again whenever that is asked for, hands it on where it is valid, and waits until it is in force. A
-/// stop meanwhile ends the wait: then nothing is ready any more.
+/// Reads the configuration again whenever that is asked for, hands it on where it is valid, and waits until
+/// it is in force. A stop meanwhile ends the wait: then nothing is ready any more.
 async fn reload_on(
     mut reload: Reload,
     settings: &Settings,

@@ -1,8 +1,8 @@
-//! SIGTERM and SIGINT: the first asks the program to end in order, the second ends it at once. SIGHUP asks it to read its
-//! configuration again.
+//! SIGTERM and SIGINT: the first asks the program to end in order, the second ends it at once. SIGHUP asks it
+//! to read its configuration again.
 //!
-//! Guarantees: the second signal works also when the program hangs, since the signal's own handler ends the process.
-//! Several SIGHUPs in a row may count as one, the last of which is never lost.
+//! Guarantees: the second signal works also when the program hangs, since the signal's own handler ends the
+//! process. Several SIGHUPs in a row may count as one, the last of which is never lost.
 
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! `jetcopy status`: what every pipeline does, from the daemon, or from NATS and the database where it is down.
+//! `jetcopy status`: what every pipeline does, from the daemon, or from NATS and the database where it is
+//! down.
 //!
-//! Guarantees: it says whom it asked, and changes nothing. The daemon's own numbers are shown as they come; fields that
-//! this version does not know are passed on in `--json`.
+//! Guarantees: it says whom it asked, and changes nothing. The daemon's own numbers are shown as they come;
+//! fields that this version does not know are passed on in `--json`.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};

@@ -1,6 +1,8 @@
-//! `jetcopy store`: what the store's tables and roll-ups hold, what becomes of them, and what a person deletes.
+//! `jetcopy store`: what the store's tables and roll-ups hold, what becomes of them, and what a person
+//! deletes.
 //!
-//! Guarantees: without a command it changes nothing; one that deletes only says what would go, without `--yes`.
+//! Guarantees: without a command it changes nothing; one that deletes only says what would go, without
+//! `--yes`.
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -1,13 +1,15 @@
 //! How a database is reached: connection strings, variables and files, as libpq has them.
 //!
 //! Guarantees:
-//! - What libpq takes is taken, in a URL or as `key=value` pairs, or refused by its name; nothing is passed over silently.
-//! - What the string leaves open comes from its service, then from the `PG…` variables, then from libpq's own defaults. A
-//!   password comes from `passfile` or `~/.pgpass` where nothing else names one.
+//! - What libpq takes is taken, in a URL or as `key=value` pairs, or refused by its name; nothing is passed
+//!   over silently.
+//! - What the string leaves open comes from its service, then from the `PG…` variables, then from libpq's own
+//!   defaults. A password comes from `passfile` or `~/.pgpass` where nothing else names one.
 //! - No error holds a value or an unknown name: either may be a piece of a password that was not escaped.
 //!
-//! Departures: without a host it is the socket in `/var/run/postgresql`, else `localhost`; `verify-ca` and `verify-full` go by
-//! the system's authorities where no file names others; `%` that encodes nothing stands for itself.
+//! Departures: without a host it is the socket in `/var/run/postgresql`, else `localhost`; `verify-ca` and
+//! `verify-full` go by the system's authorities where no file names others; `%` that encodes nothing stands
+//! for itself.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

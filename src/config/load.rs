@@ -1,9 +1,10 @@
 //! Layers the settings: defaults, then the file, then the environment, then flags.
 //!
-//! Guarantees: every problem names its place (file and line, variable or flag) and, for an unknown key, the nearest
-//! key that exists. No problem's text holds a value that may be a secret.
+//! Guarantees: every problem names its place (file and line, variable or flag) and, for an unknown key, the
+//! nearest key that exists. No problem's text holds a value that may be a secret.
 //!
-//! Where no layer says `postgres.url`, `DATABASE_URL` does, or else what `PGHOST`, `PGSERVICE` and the like say.
+//! Where no layer says `postgres.url`, `DATABASE_URL` does, or else what `PGHOST`, `PGSERVICE` and the like
+//! say.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -29,8 +30,8 @@ const DATABASE: &str = "postgres.url";
 /// The variable that many programs take the database's address from.
 const DATABASE_URL: &str = "DATABASE_URL";
 
-/// libpq's variables that say which database is meant, with the key of each in a connection string, and what jetcopy has where
-/// it is not there.
+/// libpq's variables that say which database is meant, with the key of each in a connection string, and what
+/// jetcopy has where it is not there.
 const PLACE: [(&str, &str, &str); 5] = [
     ("PGHOST", "host", "127.0.0.1"),
     ("PGHOSTADDR", "hostaddr", ""),
@@ -112,8 +113,8 @@ impl Overrides {
 }
 
 impl Config {
-    /// Loads and validates the settings: defaults, then the file at `path`, then this process's environment, then
-    /// `overrides`.
+    /// Loads and validates the settings: defaults, then the file at `path`, then this process's environment,
+    /// then `overrides`.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         Self::load_with(path, std::env::vars_os(), overrides)
     }
@@ -245,8 +246,8 @@ impl Provider for Layer {
 
 /// The settings in the environment.
 ///
-/// `JETCOPY_CONFIG` and the like, without a double underscore, are not settings; one that would be a setting with a
-/// double underscore is an error, since it is most likely meant as one.
+/// `JETCOPY_CONFIG` and the like, without a double underscore, are not settings; one that would be a setting
+/// with a double underscore is an error, since it is most likely meant as one.
 fn from_environment(
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<Layer>, ConfigError> {

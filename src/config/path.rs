@@ -1,7 +1,7 @@
 //! How a mapping names a value: `a.b[0].c`, `^name`, `$subject[1]`.
 //!
-//! Guarantees: a [`Source`] was read whole; an error says what is wrong with the text, and what is meant to stand there. It
-//! does not know the messages: whether a path ever leads anywhere, only they show.
+//! Guarantees: a [`Source`] was read whole; an error says what is wrong with the text, and what is meant to
+//! stand there. It does not know the messages: whether a path ever leads anywhere, only they show.
 
 /// Where a column's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

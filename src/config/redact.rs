@@ -1,7 +1,7 @@
 //! Keeps secrets out of logs and reads them from files.
 //!
-//! Guarantees: no password, token or other secret of a connection address survives [`redact_url`]. It hides too much
-//! rather than too little where an address is malformed.
+//! Guarantees: no password, token or other secret of a connection address survives [`redact_url`]. It hides
+//! too much rather than too little where an address is malformed.
 
 use std::io;
 use std::path::Path;
@@ -9,13 +9,14 @@ use std::path::Path;
 /// What stands in a secret's place.
 const HIDDEN: &str = "***";
 
-/// The schemes that `nats.url` and `postgres.url` take; only they begin another address after a comma, since a
-/// password may hold commas too.
+/// The schemes that `nats.url` and `postgres.url` take; only they begin another address after a comma, since
+/// a password may hold commas too.
 const SCHEMES: [&str; 6] = ["nats://", "tls://", "ws://", "wss://", "postgres://", "postgresql://"];
 
 /// A connection address without its secrets, for people.
 ///
-/// Takes what `nats.url` and `postgres.url` take: one or several URLs separated by commas, or `key=value` pairs.
+/// Takes what `nats.url` and `postgres.url` take: one or several URLs separated by commas, or `key=value`
+/// pairs.
 #[must_use]
 pub fn redact_url(address: &str) -> String {
     if address.contains("://") {

@@ -35,7 +35,8 @@ pub struct Table {
     /// Columns of the unique key that `on_conflict` goes by.
     #[serde(default)]
     pub key: Vec<String>,
-    /// With `on_conflict = "update"`: what a field that a message lacks does to the row that is there; null where it is not said.
+    /// With `on_conflict = "update"`: what a field that a message lacks does to the row that is there; null
+    /// where it is not said.
     pub absent: Option<Absent>,
     /// With `on_conflict = "update"`: a row never replaces one whose value in this column is greater.
     pub newer_by: Option<String>,
@@ -97,7 +98,8 @@ pub enum Foreign {
     /// It is refused at start.
     #[default]
     Refuse,
-    /// Its rows may come twice: the other server commits before this one, and stays committed where this one fails.
+    /// Its rows may come twice: the other server commits before this one, and stays committed where this one
+    /// fails.
     AtLeastOnce,
 }
 
@@ -108,7 +110,8 @@ pub enum Unlogged {
     /// It is refused at start.
     #[default]
     Refuse,
-    /// Its rows may be lost: a crash of the server empties it and leaves the checkpoint, and no standby has them.
+    /// Its rows may be lost: a crash of the server empties it and leaves the checkpoint, and no standby has
+    /// them.
     AtMostOnce,
 }
 
@@ -144,7 +147,8 @@ pub enum ColumnSource {
     Detailed(DetailedSource),
 }
 
-/// `{ from = …, unit = …, offset = …, parse = …, round = …, default = … }`, `{ constant = … }` or `{ skip = true }`
+/// `{ from = …, unit = …, offset = …, parse = …, round = …, default = … }`, `{ constant = … }` or `{ skip =
+/// true }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetailedSource {
@@ -154,7 +158,8 @@ pub struct DetailedSource {
     pub unit: Option<TimeUnit>,
     /// Offset of a time in text that carries none, such as `+02:00`.
     pub offset: Option<String>,
-    /// Which text is JSON that is taken as what it says; where it is not said, arrays and objects in text are.
+    /// Which text is JSON that is taken as what it says; where it is not said, arrays and objects in text
+    /// are.
     pub parse: Option<Parse>,
     /// Decimal digits after the point that a number keeps.
     pub round: Option<u8>,

@@ -1,7 +1,7 @@
 //! The rules that a type cannot express.
 //!
-//! Guarantees: all problems are found at once, each with its key and what would be right. It looks at no server and
-//! at no file.
+//! Guarantees: all problems are found at once, each with its key and what would be right. It looks at no
+//! server and at no file.
 
 use std::collections::BTreeSet;
 use std::str::FromStr as _;
@@ -13,19 +13,21 @@ use super::{
 
 mod paths;
 
-/// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a prefix
-/// and a shard.
+/// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a
+/// prefix and a shard.
 const MAX_NAME: usize = 40;
 
 /// Digits after the point that say something of a float near 1.
 const MOST_DECIMALS: u8 = 15;
 const MOST_BITS: u8 = 52;
 
-/// Largest batch: offsets into a table's rows are 32 bits wide, and a batch may pass its limit by one message.
+/// Largest batch: offsets into a table's rows are 32 bits wide, and a batch may pass its limit by one
+/// message.
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 
-/// How many times `batch.max_bytes` the buffer must hold. Half of it is for pull requests on the way; in the other half,
-/// one batch fills, one waits and one is written, each with its rows and with the messages that they came from.
+/// How many times `batch.max_bytes` the buffer must hold. Half of it is for pull requests on the way; in the
+/// other half, one batch fills, one waits and one is written, each with its rows and with the messages that
+/// they came from.
 const MIN_BUFFERED_BATCHES: u64 = 12;
 
 impl Config {

@@ -1,8 +1,8 @@
 //! `jetcopy rewind`: moves a checkpoint back, so that what follows is carried again.
 //!
-//! Guarantees: it never moves a checkpoint forward, to where the stream holds nothing any more, or under a daemon that
-//! writes; the plan is what is done, or nothing is. It takes no row away: those that are carried again are then there twice,
-//! unless a key refuses them, and the plan says which.
+//! Guarantees: it never moves a checkpoint forward, to where the stream holds nothing any more, or under a
+//! daemon that writes; the plan is what is done, or nothing is. It takes no row away: those that are carried
+//! again are then there twice, unless a key refuses them, and the plan says which.
 
 use async_nats::jetstream;
 use jiff::Timestamp;
@@ -45,7 +45,8 @@ pub struct Doubled {
     pub table: String,
     /// How many; `None` where no column keeps `$sequence`.
     pub rows: Option<u64>,
-    /// What removes them; `None` where it cannot be told which they are, or where a key keeps them from being doubled.
+    /// What removes them; `None` where it cannot be told which they are, or where a key keeps them from being
+    /// doubled.
     pub delete: Option<String>,
     /// Whether `on_conflict` keeps them from being doubled.
     pub keyed: bool,
@@ -121,8 +122,8 @@ pub(crate) async fn before(stream: &Opened, pipeline: &Pipeline, point: Timestam
     identity::kept_sequence(stream, before_us).await.map_err(|error| failed(error.into()))
 }
 
-/// Looks at what going back to `point` would mean: a sequence is the new checkpoint; with a time, what was stored then or
-/// later is carried again.
+/// Looks at what going back to `point` would mean: a sequence is the new checkpoint; with a time, what was
+/// stored then or later is carried again.
 pub async fn plan(
     config: &Config,
     pipeline: &Pipeline,
@@ -173,7 +174,8 @@ pub async fn plan(
     Ok(Plan { from, to, messages, tables, dead_letters })
 }
 
-/// The rows that would be there twice if what follows sequence `after` were carried again; up to `last`, where only that would be.
+/// The rows that would be there twice if what follows sequence `after` were carried again; up to `last`,
+/// where only that would be.
 pub(crate) async fn doubled(
     config: &Config,
     pipeline: &Pipeline,

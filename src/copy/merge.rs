@@ -1,9 +1,10 @@
 //! The statements that merge a batch's rows into a table by way of a temporary one.
 //!
-//! Guarantees: what they leave is what the rows would leave one after the other, in stream order: of the rows of a key the
-//! last one wins (the one with the greatest `newer_by`, where there is that), and with `absent = "keep"` each column has the
-//! last value that a row had for it. NULL in a key equals no other NULL, so that each such row is one of its own, unless the
-//! unique index says `NULLS NOT DISTINCT`: within a batch it is as it is over batches, where the server decides.
+//! Guarantees: what they leave is what the rows would leave one after the other, in stream order: of the rows
+//! of a key the last one wins (the one with the greatest `newer_by`, where there is that), and with `absent =
+//! "keep"` each column has the last value that a row had for it. NULL in a key equals no other NULL, so that
+//! each such row is one of its own, unless the unique index says `NULLS NOT DISTINCT`: within a batch it is
+//! as it is over batches, where the server decides.
 
 use std::fmt::Write as _;
 
@@ -13,18 +14,19 @@ use super::list;
 use crate::config::{Absent, OnConflict, Table as Settings};
 use crate::postgres::introspect::{Column, Table};
 
-/// The temporary table, dropped at the end of its transaction. It is a heap, whatever the database's default is: a columnar
-/// table cannot be read in the transaction that fills it.
+/// The temporary table, dropped at the end of its transaction. It is a heap, whatever the database's default
+/// is: a columnar table cannot be read in the transaction that fills it.
 const ROWS: &str = "jetcopy_merge";
 
-/// With `absent = "keep"`: for each key, where the last row of it lies, and the last one that has each column.
+/// With `absent = "keep"`: for each key, where the last row of it lies, and the last one that has each
+/// column.
 const KEYS: &str = "jetcopy_keys";
 
 /// With `absent = "keep"`: the column of [`ROWS`] that says which others the message had.
 const PRESENT: &str = "jetcopy_present";
 
-/// So many rows make an index on [`KEYS`] worth its making, which takes a millisecond or two: without it, each row that is
-/// updated looks through all keys.
+/// So many rows make an index on [`KEYS`] worth its making, which takes a millisecond or two: without it,
+/// each row that is updated looks through all keys.
 const INDEXED: u64 = 500;
 
 #[derive(Debug, Clone)]
@@ -58,7 +60,8 @@ struct Making<'m> {
     nullable: Vec<String>,
     /// Whether NULL equals NULL in the key.
     nulls_equal: bool,
-    /// Columns of varying length, quoted: they are compared as text, for which the server has the very operators.
+    /// Columns of varying length, quoted: they are compared as text, for which the server has the very
+    /// operators.
     varying: Vec<String>,
 }
 
@@ -160,8 +163,8 @@ impl Making<'_> {
         )
     }
 
-    /// The last row of each key. The temporary table is filled in stream order, so that the highest place of a key is its
-    /// highest sequence.
+    /// The last row of each key. The temporary table is filled in stream order, so that the highest place of
+    /// a key is its highest sequence.
     fn insert_last(&self, newer_by: Option<&str>) -> String {
         let (columns, key, groups) = (self.columns.join(", "), self.key.join(", "), self.groups());
         let newer = newer_by.map(escape_identifier);
@@ -199,8 +202,9 @@ impl Making<'_> {
         }
     }
 
-    /// For each key a row of the last values that rows of it had. Where the key is there already, a column that none of them
-    /// had keeps its value. It is read under the lock of the row, so that nothing that others write meanwhile is lost.
+    /// For each key a row of the last values that rows of it had. Where the key is there already, a column
+    /// that none of them had keeps its value. It is read under the lock of the row, so that nothing that
+    /// others write meanwhile is lost.
     fn insert_present(&self) -> String {
         format!(
             "INSERT INTO {} AS stored ({}) SELECT {} FROM pg_temp.{KEYS} AS keys \

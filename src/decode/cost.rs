@@ -1,8 +1,9 @@
 //! What one message costs: the bytes that its rows take, and those that are gone through to make them.
 //!
-//! Guarantees: once a message has cost more than it may, the row at hand is its last; the cost passes its bound by that
-//! row at most. What a row repeats of the message, and what refused elements had written, counts as work, so that the
-//! time that a message takes is bounded by its size and its bound, whatever the mapping.
+//! Guarantees: once a message has cost more than it may, the row at hand is its last; the cost passes its
+//! bound by that row at most. What a row repeats of the message, and what refused elements had written,
+//! counts as work, so that the time that a message takes is bounded by its size and its bound, whatever the
+//! mapping.
 
 use bytesize::ByteSize;
 
@@ -12,13 +13,14 @@ use crate::poison::{Poison, PoisonKind};
 /// Rows that fit always, however little may be buffered: what a mapping adds to a message of a few bytes.
 const LEAST: usize = 64 * 1024;
 
-/// How many times its own size a message may become always, so that little to buffer does not refuse what a copy of each
-/// message needs; and up to how many bytes. A message of the largest size that servers take, 64 MiB, leaves that beside it.
+/// How many times its own size a message may become always, so that little to buffer does not refuse what a
+/// copy of each message needs; and up to how many bytes. A message of the largest size that servers take, 64
+/// MiB, leaves that beside it.
 const LEAST_TIMES: usize = 2;
 const MOST_TIMES: usize = 16 << 20;
 
-/// How many bytes may be gone through for each that rows may take. Most of what is read is written too; what is not is
-/// read at about a gigabyte a second.
+/// How many bytes may be gone through for each that rows may take. Most of what is read is written too; what
+/// is not is read at about a gigabyte a second.
 const WORK: usize = 4;
 
 /// A message of so many bytes cannot cost much by repeating itself: what its rows repeat is not counted.
@@ -54,7 +56,8 @@ pub(super) enum Over {
 }
 
 impl Cost {
-    /// Of a message of `bytes` bytes, whose rows may take `most` bytes, or more where it is large, and `room` now.
+    /// Of a message of `bytes` bytes, whose rows may take `most` bytes, or more where it is large, and `room`
+    /// now.
     pub(super) fn begin(bytes: usize, most: usize, room: usize) -> Self {
         let always = LEAST_TIMES.saturating_mul(bytes).saturating_add(LEAST);
         let most = most.max(always.min(MOST_TIMES));
@@ -79,7 +82,8 @@ impl Cost {
         self.rows <= self.room && self.work <= self.most.saturating_mul(WORK)
     }
 
-    /// Counts what was refused: `rows` is what rows took before it, `written` what it had written; whether it may be.
+    /// Counts what was refused: `rows` is what rows took before it, `written` what it had written; whether it
+    /// may be.
     pub(super) fn refused(&mut self, rows: usize, written: usize) -> bool {
         self.rows = rows;
         self.work += written + self.repeated;
@@ -91,8 +95,8 @@ impl Cost {
         self.rows
     }
 
-    /// Notes that `read` bytes of `all` made the rows since they took `before`. The last to say so is the outermost loop,
-    /// whose word counts.
+    /// Notes that `read` bytes of `all` made the rows since they took `before`. The last to say so is the
+    /// outermost loop, whose word counts.
     #[cold]
     pub(super) fn estimate(&mut self, before: usize, read: usize, all: usize) {
         let made = self.estimate.unwrap_or(0).max(self.rows).saturating_sub(before) as u128;

@@ -1,8 +1,9 @@
 //! Which header a name means.
 //!
-//! Guarantees: one answer for the same headers, in whatever order a map holds them. JetStream keeps names as they were
-//! written, and two may differ in nothing but case. The one that is spelled as asked for is meant, else of those that differ
-//! in case the least in byte order; of its values, all in the order in which they were sent.
+//! Guarantees: one answer for the same headers, in whatever order a map holds them. JetStream keeps names as
+//! they were written, and two may differ in nothing but case. The one that is spelled as asked for is meant,
+//! else of those that differ in case the least in byte order; of its values, all in the order in which they
+//! were sent.
 
 use async_nats::{HeaderMap, HeaderValue};
 

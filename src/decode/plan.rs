@@ -1,11 +1,12 @@
 //! The mapping of one pipeline, compiled against its tables.
 //!
-//! Guarantees: every name, path, constant and default of the mapping was checked against the table; what is left to go
-//! wrong at run time is the message's doing.
+//! Guarantees: every name, path, constant and default of the mapping was checked against the table; what is
+//! left to go wrong at run time is the message's doing.
 //!
-//! Which columns a `COPY` names: those that the configuration names, and every other one that the server does not fill
-//! itself. A column with a default or an identity that the configuration does not name is left to the server, since a
-//! `COPY` that names a column cannot ask for its default. Naming it (`inserted_at = "inserted_at"`) makes it take its field.
+//! Which columns a `COPY` names: those that the configuration names, and every other one that the server does
+//! not fill itself. A column with a default or an identity that the configuration does not name is left to
+//! the server, since a `COPY` that names a column cannot ask for its default. Naming it (`inserted_at =
+//! "inserted_at"`) makes it take its field.
 
 use crate::config::path::{self, Step};
 use crate::config::{self, Absent, BadElement, ColumnSource, OnConflict, OnUnmatched};
@@ -191,7 +192,8 @@ impl Plan {
         encoder: &mut Encoder,
     ) -> Result<Self, PlanError> {
         for (index, (table, found)) in pipeline.tables.iter().zip(tables).enumerate() {
-            // Rows of a batch are written entry by entry, and which of two entries came later would not count.
+            // Rows of a batch are written entry by entry, and which of two entries came later would not
+            // count.
             let same =
                 (0..).zip(tables).any(|(other, table)| other != index && table.qualified == found.qualified);
             if same && table.on_conflict != OnConflict::Error {

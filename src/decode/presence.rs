@@ -1,5 +1,5 @@
-//! Which columns a row has a field of its message for: what `absent = "keep"` goes by, and what is told of columns that
-//! nothing ever fills.
+//! Which columns a row has a field of its message for: what `absent = "keep"` goes by, and what is told of
+//! columns that nothing ever fills.
 //!
 //! A field that is null is there: it says that the column is to become NULL. But it fills nothing.
 
@@ -29,8 +29,8 @@ impl<'a> Rows<'_, 'a> {
         }
     }
 
-    /// Notes which of the columns that no message filled this row fills. The fewer are left, the less it costs; commonly none
-    /// is after some messages.
+    /// Notes which of the columns that no message filled this row fills. The fewer are left, the less it
+    /// costs; commonly none is after some messages.
     #[inline(never)]
     pub(super) fn note_filled(&mut self, table: &Table, origin: &Origin<'_, 'a>) {
         let mut unfilled = std::mem::take(&mut self.buffers.unfilled[table.index]);

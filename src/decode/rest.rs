@@ -1,8 +1,8 @@
 //! `$rest`: what no column takes.
 //!
-//! Guarantees: of a map that a path goes into, what no path names is part of the rest; a map of which nothing is left
-//! is not. An array that indexes go into is part of it as a whole, unless each of its elements is taken: what is left of it
-//! would lie at other places. Null, where a path would go into it, is left out.
+//! Guarantees: of a map that a path goes into, what no path names is part of the rest; a map of which nothing
+//! is left is not. An array that indexes go into is part of it as a whole, unless each of its elements is
+//! taken: what is left of it would lie at other places. Null, where a path would go into it, is left out.
 
 use crate::config::path::Step;
 use crate::encode::json::LONE_SURROGATE;

@@ -255,7 +255,8 @@ impl<'a> Rows<'_, 'a> {
         Ok(())
     }
 
-    /// Counts what each row of `table` reads of the message, or of the `element` whose fields are unpivoted, again.
+    /// Counts what each row of `table` reads of the message, or of the `element` whose fields are unpivoted,
+    /// again.
     #[inline]
     fn repeats(&mut self, table: &Table, element: &[Option<Value<'a>>]) {
         let small = self.message.payload.len() <= SMALL && self.message.headers.is_none();

@@ -8,8 +8,8 @@ use super::MARK;
 use crate::payload::{Malformed, Reader, Value};
 use crate::payload::{json, msgpack};
 
-/// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What JSON has no word for (bytes, NaN)
-/// becomes a string.
+/// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What JSON has no word for
+/// (bytes, NaN) becomes a string.
 #[must_use]
 pub fn as_json(payload: &[u8]) -> Option<String> {
     let json = str::from_utf8(payload).ok().and_then(|text| {

@@ -1,7 +1,7 @@
 //! Which tables take what of a message.
 //!
-//! Guarantees: a value that a table writes in whatever way (as a column, within `$rest` or a whole copy, as rows) has that
-//! table among its takers. It says nothing of values: a path may be wanted and lead nowhere.
+//! Guarantees: a value that a table writes in whatever way (as a column, within `$rest` or a whole copy, as
+//! rows) has that table among its takers. It says nothing of values: a path may be wanted and lead nowhere.
 
 use std::ops::BitOrAssign;
 

@@ -1,11 +1,13 @@
 //! Fields of messages that no column takes: which, and how often.
 //!
-//! Guarantees: every such field of a map that is walked is counted, by the path of its key, unless a table that takes the
-//! message takes it some other way (`$rest`, `$payload`, a whole copy). What lies inside an untaken field is not looked
-//! at, and neither are elements of arrays that no path names. A message that becomes a dead letter counts nothing, since
-//! nothing of it is lost. Names are kept for [`MOST`] fields at a time; more, and longer ones, are counted without.
+//! Guarantees: every such field of a map that is walked is counted, by the path of its key, unless a table
+//! that takes the message takes it some other way (`$rest`, `$payload`, a whole copy). What lies inside an
+//! untaken field is not looked at, and neither are elements of arrays that no path names. A message that
+//! becomes a dead letter counts nothing, since nothing of it is lost. Names are kept for [`MOST`] fields at a
+//! time; more, and longer ones, are counted without.
 //!
-//! Messages of one stream have their keys in one order, so a key is first compared with the one after the last.
+//! Messages of one stream have their keys in one order, so a key is first compared with the one after the
+//! last.
 
 use super::takers::Tables;
 
@@ -25,7 +27,8 @@ pub(super) struct Untaken {
     noted: Vec<usize>,
     /// Entries that there is room for.
     room: usize,
-    /// Fields of the message at hand that have no entry, with who takes them all the same and something around them.
+    /// Fields of the message at hand that have no entry, with who takes them all the same and something
+    /// around them.
     unlisted: Vec<(Tables, Tables, u64)>,
     /// Untaken ones of the messages before it.
     others: u64,
@@ -155,7 +158,8 @@ impl Untaken {
         self.next = 0;
     }
 
-    /// Counts what was noted of a message that the tables of `matched` took; nothing where `matched` is `None`.
+    /// Counts what was noted of a message that the tables of `matched` took; nothing where `matched` is
+    /// `None`.
     #[inline]
     pub(super) fn settle(&mut self, matched: Option<Tables>) {
         if !(self.noted.is_empty() && self.unlisted.is_empty()) {
@@ -182,8 +186,8 @@ impl Untaken {
         }
     }
 
-    /// Tells `told` how often each field was there since the last time, and how many others there were. Where there was no
-    /// room for names, those that were not there make some.
+    /// Tells `told` how often each field was there since the last time, and how many others there were. Where
+    /// there was no room for names, those that were not there make some.
     pub(super) fn tell(&mut self, told: &mut impl FnMut(&str, u64)) -> u64 {
         let others = std::mem::take(&mut self.others);
         let full = others > 0 && self.known.len() >= self.room;

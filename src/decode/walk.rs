@@ -1,9 +1,9 @@
 //! Finds the wanted values of a message in one pass over it.
 //!
-//! Guarantees: the whole value is read and its form checked, also where nothing in it is wanted. A key that a path names
-//! stands once in its map, or the message is malformed: which of two values a row gets must not depend on the reader.
-//! Keys that no path names may repeat; they are noted ([`untaken`](super::untaken)), as is a value that a path goes into
-//! and that is of another kind ([`Wanted::misfit`]).
+//! Guarantees: the whole value is read and its form checked, also where nothing in it is wanted. A key that a
+//! path names stands once in its map, or the message is malformed: which of two values a row gets must not
+//! depend on the reader. Keys that no path names may repeat; they are noted ([`untaken`](super::untaken)), as
+//! is a value that a path goes into and that is of another kind ([`Wanted::misfit`]).
 
 use crate::config::path::Step;
 
@@ -97,8 +97,8 @@ impl Wanted {
         slot
     }
 
-    /// Notes that `tables` take all but what is `taken` by themselves; with `deep`, also what is left of a map of
-    /// which something is.
+    /// Notes that `tables` take all but what is `taken` by themselves; with `deep`, also what is left of a
+    /// map of which something is.
     pub(super) fn take_rest(&mut self, tables: Tables, taken: &[Taken], deep: bool) {
         self.take_rest_at(ROOT, tables, taken, deep);
     }
@@ -165,8 +165,8 @@ impl Wanted {
         (ROOT + 1..self.nodes.len()).filter_map(|slot| self.takers.partial(slot, tables)).collect()
     }
 
-    /// A value that a path of a table of `matched` goes into, and that is none that one can go into that way: its slot and
-    /// its path. Where such a table takes the value whole, it may be of any kind.
+    /// A value that a path of a table of `matched` goes into, and that is none that one can go into that way:
+    /// its slot and its path. Where such a table takes the value whole, it may be of any kind.
     #[cold]
     pub(super) fn misfit(&self, matched: Tables) -> Option<(usize, &str)> {
         let found = self.misfits.iter().find(|slot| self.takers.need(**slot, matched))?;
@@ -184,7 +184,8 @@ impl Wanted {
         self.takers.of(slot)
     }
 
-    /// Reads the next value of `reader`, `depth` levels inside the message, and leaves what is wanted in `slots`.
+    /// Reads the next value of `reader`, `depth` levels inside the message, and leaves what is wanted in
+    /// `slots`.
     pub(super) fn walk<'a, R: Reader<'a>>(
         &mut self,
         reader: &mut R,
@@ -322,9 +323,9 @@ impl Node {
         self.fields.iter().find(|(known, _)| *known.key == *key).map(|(_, child)| *child)
     }
 
-    /// The child of a key that is not the one expected. Messages of one stream have their keys in one order, so the key
-    /// after the last one found is looked for first; a key found elsewhere is moved to that place, which is how the order
-    /// is learned.
+    /// The child of a key that is not the one expected. Messages of one stream have their keys in one order,
+    /// so the key after the last one found is looked for first; a key found elsewhere is moved to that place,
+    /// which is how the order is learned.
     fn find(&mut self, key: &[u8], expected: &mut usize) -> Option<usize> {
         let place = self.fields.iter().position(|(known, _)| *known.key == *key)?;
         let child = self.fields[place].1;

@@ -1,8 +1,8 @@
 //! Which messages a table takes.
 //!
-//! Guarantees: it is decided by the subject, the headers and the message's fields alone, before anything is made of the
-//! message, and allocates nothing once its scratch buffer has grown. What subject and headers rule out is ruled out before
-//! the payload is looked at, so that it may be anything.
+//! Guarantees: it is decided by the subject, the headers and the message's fields alone, before anything is
+//! made of the message, and allocates nothing once its scratch buffer has grown. What subject and headers
+//! rule out is ruled out before the payload is looked at, so that it may be anything.
 
 use async_nats::HeaderMap;
 

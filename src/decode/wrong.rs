@@ -1,7 +1,7 @@
 //! What is wrong with a message, in words.
 //!
-//! Guarantees: a reason names its table, and the column and the field where one is at fault; of a value it holds a short
-//! excerpt at most.
+//! Guarantees: a reason names its table, and the column and the field where one is at fault; of a value it
+//! holds a short excerpt at most.
 
 use super::plan::{Each, Table};
 use crate::encode::Fault;

@@ -1,7 +1,8 @@
 //! Arrays of one dimension, from arrays of values.
 //!
-//! An element may be null. An array in an array is refused unless the elements' type takes arrays itself (`json`, `jsonb`,
-//! `text`): PostgreSQL wants every dimension to be of one length, which messages do not promise.
+//! An element may be null. An array in an array is refused unless the elements' type takes arrays itself
+//! (`json`, `jsonb`, `text`): PostgreSQL wants every dimension to be of one length, which messages do not
+//! promise.
 
 use super::time::Times;
 use super::types::Type;

@@ -1,8 +1,7 @@
 //! The frame of a binary `COPY` and the fields that jetcopy writes on its own account (dead letters, tests).
 //!
-//! Guarantees: what these functions append is a well-formed part of the stream
-//! [`HEADER`], tuples ([`tuple()`] and as many fields), [`TRAILER`]. They do not check a text for NUL, which the server
-//! refuses.
+//! Guarantees: what these functions append is a well-formed part of the stream [`HEADER`], tuples
+//! ([`tuple()`] and as many fields), [`TRAILER`]. They do not check a text for NUL, which the server refuses.
 
 use std::fmt;
 
@@ -15,7 +14,8 @@ pub const TRAILER: [u8; 2] = [0xff, 0xff];
 /// Length that stands for NULL.
 pub const NULL: [u8; 4] = [0xff; 4];
 
-/// The longest field: the server allocates no more than 1 GiB − 1 for a value, its own header of 4 bytes included.
+/// The longest field: the server allocates no more than 1 GiB − 1 for a value, its own header of 4 bytes
+/// included.
 pub const MAX_FIELD: usize = (1 << 30) - 1 - 4;
 
 /// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.

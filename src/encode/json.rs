@@ -1,8 +1,8 @@
 //! JSON text for `json`, `jsonb` and `text` columns.
 //!
-//! Guarantees: what is written is valid JSON; a JSON message's own text is copied as it stands. With [`Nul::Refuse`] it
-//! holds no `\u0000`, no lone surrogate and no number beyond `numeric`, none of which a `jsonb` takes. It may then order the
-//! members of an object as `jsonb` does.
+//! Guarantees: what is written is valid JSON; a JSON message's own text is copied as it stands. With
+//! [`Nul::Refuse`] it holds no `\u0000`, no lone surrogate and no number beyond `numeric`, none of which a
+//! `jsonb` takes. It may then order the members of an object as `jsonb` does.
 
 use std::io::Write as _;
 
@@ -30,7 +30,8 @@ pub(crate) const LONE_SURROGATE: Wording =
     &"half of a surrogate pair (\\ud800 to \\udfff alone), which is no text";
 const NUL: Wording = &"jsonb cannot hold the character NUL (\\u0000)";
 
-/// A text of so many bytes is looked at before it is written, since a control character of one byte becomes six.
+/// A text of so many bytes is looked at before it is written, since a control character of one byte becomes
+/// six.
 const LONG: usize = 64 * 1024;
 
 /// Bytes of `\u0000`.
@@ -41,7 +42,8 @@ const ESCAPED: usize = 6;
 pub(crate) enum Nul {
     /// Write it as `\u0000`.
     Keep,
-    /// Refuse it, and with it half surrogates in text that is copied, and numbers that `numeric` does not hold: for a `jsonb`.
+    /// Refuse it, and with it half surrogates in text that is copied, and numbers that `numeric` does not
+    /// hold: for a `jsonb`.
     Refuse,
 }
 
@@ -318,8 +320,8 @@ pub(super) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) -> Result<(
     write!(out, "{timestamp}").map_err(|_| range())
 }
 
-/// Refuses what comes next where a number in it is beyond `numeric`. It recurses as deep as the value nests, which its first
-/// reading has limited.
+/// Refuses what comes next where a number in it is beyond `numeric`. It recurses as deep as the value nests,
+/// which its first reading has limited.
 fn fit_numeric(reader: &mut json::Reader<'_>, printed: &mut u64) -> Result<(), Fault> {
     let mut value = Value::Null;
     match reader.open(&mut value)? {

@@ -1,6 +1,7 @@
 //! Numbers: what is taken for one, and `numeric`'s own form.
 //!
-//! Guarantees: integers and decimals keep every digit, or are refused; only a `real` or `double precision` column rounds.
+//! Guarantees: integers and decimals keep every digit, or are refused; only a `real` or `double precision`
+//! column rounds.
 
 use super::Fault;
 use super::copy_frame;
@@ -23,8 +24,8 @@ pub(super) enum Special {
     MinusInfinity,
 }
 
-/// Larger exponents are out of every type's range, and the server reads none of 1,073,741,823 or more, even of a zero; the limit
-/// keeps sums of them in range.
+/// Larger exponents are out of every type's range, and the server reads none of 1,073,741,823 or more, even
+/// of a zero; the limit keeps sums of them in range.
 const MAX_EXPONENT: i64 = 1_000_000_000;
 /// Digits after the point that `numeric` holds.
 const MAX_SCALE: i64 = 16_383;
@@ -151,8 +152,8 @@ pub(super) fn special(value: Value<'_>) -> Option<Special> {
     }
 }
 
-/// Appends a `numeric`; `special` is what [`special`] said, `text` is scratch. It prints to as many characters as it returns, or
-/// somewhat fewer.
+/// Appends a `numeric`; `special` is what [`special`] said, `text` is scratch. It prints to as many
+/// characters as it returns, or somewhat fewer.
 pub(super) fn numeric(
     out: &mut Vec<u8>,
     value: Value<'_>,
@@ -193,7 +194,8 @@ pub(super) fn numeric(
     decimal.printed()
 }
 
-/// Refuses a number that `numeric`, and with it `jsonb`, does not hold; how many characters it prints to, or somewhat more.
+/// Refuses a number that `numeric`, and with it `jsonb`, does not hold; how many characters it prints to, or
+/// somewhat more.
 pub(super) fn fits_numeric(digits: &str) -> Result<u64, Fault> {
     Decimal::parse(digits).ok_or_else(|| Fault::ty(NUMBER))?.printed()
 }
@@ -258,8 +260,8 @@ impl<'a> Decimal<'a> {
         length(self.whole) + self.exponent
     }
 
-    /// The number times 10 to the `power`, rounded half away from zero, and whether that lost nothing; `None` where
-    /// it is beyond 128 bits.
+    /// The number times 10 to the `power`, rounded half away from zero, and whether that lost nothing; `None`
+    /// where it is beyond 128 bits.
     pub(super) fn scaled(&self, power: i64) -> Option<(i128, bool)> {
         let (value, round, exact) = self.cut(power)?;
         let value = value.checked_add(round.into())?;
@@ -272,8 +274,8 @@ impl<'a> Decimal<'a> {
         Some(if self.negative { -value - i128::from(!exact) } else { value })
     }
 
-    /// Of the number times 10 to the `power`, without its sign: the whole part, whether half or more is cut off, and whether
-    /// nothing is.
+    /// Of the number times 10 to the `power`, without its sign: the whole part, whether half or more is cut
+    /// off, and whether nothing is.
     fn cut(&self, power: i64) -> Option<(i128, bool, bool)> {
         let point = self.point() + power;
         let mut value = 0_i128;
@@ -294,7 +296,8 @@ impl<'a> Decimal<'a> {
         Some((value, round, exact))
     }
 
-    /// Writes the number with `places` digits after the point, rounded half away from zero, where it has more; whether it has.
+    /// Writes the number with `places` digits after the point, rounded half away from zero, where it has
+    /// more; whether it has.
     pub(super) fn rounded(&self, places: i64, out: &mut String) -> bool {
         let keep = self.point() + places;
         if keep >= length(self.whole) + length(self.fraction) {
@@ -326,8 +329,8 @@ impl<'a> Decimal<'a> {
         true
     }
 
-    /// Digits after the point, and the weights of the first and the last group of four digits that are not all 0, where there
-    /// are such; a fault where `numeric` does not hold them.
+    /// Digits after the point, and the weights of the first and the last group of four digits that are not
+    /// all 0, where there are such; a fault where `numeric` does not hold them.
     fn extent(&self) -> Result<(i16, Option<(i64, i64)>), Fault> {
         let too_large = || Fault::range(TOO_LARGE);
         let scale = (length(self.fraction) - self.exponent).max(0);

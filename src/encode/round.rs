@@ -1,10 +1,12 @@
 //! Numbers with fewer digits after the point, where a column asks for that.
 //!
-//! Guarantees: what is rounded is the nearest number with so many digits, and away from zero where two are as near; one that has no
-//! more digits stays as it is, and so do NaN and the infinities. Columns that ask for nothing do not pass by here.
+//! Guarantees: what is rounded is the nearest number with so many digits, and away from zero where two are as
+//! near; one that has no more digits stays as it is, and so do NaN and the infinities. Columns that ask for
+//! nothing do not pass by here.
 //!
-//! Decimal digits are for people and for `numeric`. Binary ones are for compression: TimescaleDB keeps of a float the bits in
-//! which it differs from the one before, and a decimal such as 0.1 has no bits that are zero.
+//! Decimal digits are for people and for `numeric`. Binary ones are for compression: TimescaleDB keeps of a
+//! float the bits in which it differs from the one before, and a decimal such as 0.1 has no bits that are
+//! zero.
 
 use super::number::{self, Decimal};
 use super::time::Times;
@@ -25,8 +27,8 @@ pub enum Rounding {
 const WHOLE: f64 = 4_503_599_627_370_496.0;
 
 impl Rounding {
-    /// The float nearest to what `number` is rounded to. Up to 10 to the 22nd, the scale is exact, and so the quotient is that
-    /// nearest float.
+    /// The float nearest to what `number` is rounded to. Up to 10 to the 22nd, the scale is exact, and so the
+    /// quotient is that nearest float.
     fn float(self, number: f64) -> f64 {
         let scale = match self {
             Self::Decimals(digits) => 10_f64.powi(digits.into()),

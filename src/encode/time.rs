@@ -1,9 +1,9 @@
 //! Times: `timestamptz`, `timestamp`, `date`, `time`, `interval`.
 //!
-//! Guarantees: whole numbers in a unit are converted exactly; what is finer than a microsecond is rounded to the nearest, but
-//! never a `date` to the next day. Second 60 is the next minute's 0, as PostgreSQL has it, and refused with a fraction.
-//! A number without a unit is refused: a guess that is wrong by a thousand shows only much later. With a unit, digits in text
-//! are a number too.
+//! Guarantees: whole numbers in a unit are converted exactly; what is finer than a microsecond is rounded to
+//! the nearest, but never a `date` to the next day. Second 60 is the next minute's 0, as PostgreSQL has it,
+//! and refused with a fraction. A number without a unit is refused: a guess that is wrong by a thousand shows
+//! only much later. With a unit, digits in text are a number too.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::Offset;
@@ -288,7 +288,8 @@ fn civil_micros(civil: DateTime, offset: Offset, round: Round) -> Result<i128, F
     Ok(round.micros(timestamp.as_nanosecond()))
 }
 
-/// What the time of day in a text is more than what the parser took it for: it reads second 60 as 59, with the fraction.
+/// What the time of day in a text is more than what the parser took it for: it reads second 60 as 59, with
+/// the fraction.
 fn sixty(clock: &str, fraction: i32) -> Result<i128, Fault> {
     let clock = clock.trim_start_matches(['T', 't']);
     let end = clock.find(|c: char| c != ':' && !c.is_ascii_digit()).unwrap_or(clock.len());

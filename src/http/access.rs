@@ -1,10 +1,11 @@
 //! Who may read: whoever carries the token, where there is one, else whoever is on this machine.
 //!
-//! Guarantees: with a token, every answer but those about health says nothing to a request without it; how long a refusal
-//! takes does not tell how much of a guess was right. Without one, they say nothing to a request that is not addressed to
-//! this machine as such, so that no web page reads them in the browser of somebody who sits here: a page that lets its own
-//! name point to 127.0.0.1 can connect, but its requests carry that name. Over plain HTTP the token can be read on the way:
-//! a network that is not trusted needs a proxy with TLS before it.
+//! Guarantees: with a token, every answer but those about health says nothing to a request without it; how
+//! long a refusal takes does not tell how much of a guess was right. Without one, they say nothing to a
+//! request that is not addressed to this machine as such, so that no web page reads them in the browser of
+//! somebody who sits here: a page that lets its own name point to 127.0.0.1 can connect, but its requests
+//! carry that name. Over plain HTTP the token can be read on the way: a network that is not trusted needs a
+//! proxy with TLS before it.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -48,8 +49,8 @@ impl Access {
         Ok(Self(Some(token.into())))
     }
 
-    /// Whether a request with these headers may read: `Bearer TOKEN`, or as browsers send it, `Basic` with any name and
-    /// the token as the password; without a token, a `Host` that is this machine.
+    /// Whether a request with these headers may read: `Bearer TOKEN`, or as browsers send it, `Basic` with
+    /// any name and the token as the password; without a token, a `Host` that is this machine.
     pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.0 else { return names_this_machine(headers) };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -64,7 +65,8 @@ impl Access {
     }
 }
 
-/// Whether the request was sent to `localhost` or to a loopback address, whatever the port: a tunnel has one of its own.
+/// Whether the request was sent to `localhost` or to a loopback address, whatever the port: a tunnel has one
+/// of its own.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let Some(Ok(authority)) = host.map(str::parse::<Authority>) else { return false };

@@ -1,9 +1,10 @@
-//! The named queries over HTTP: `GET /api/v1/PATH?NAME=VALUE` answers JSON, and `/api/v1/openapi.json` says what there is.
+//! The named queries over HTTP: `GET /api/v1/PATH?NAME=VALUE` answers JSON, and `/api/v1/openapi.json` says
+//! what there is.
 //!
-//! Guarantees: there is none of it unless `[http.api]` is configured, and then behind the token. It reads only, by a role and
-//! sessions of its own, so that it takes none from a pipeline. An answer is bounded in rows, bytes and time; so many queries run
-//! at a time, and who waits too long for a turn is told to come again. What is wrong is said as `{"error": "…"}`, with what
-//! would be right.
+//! Guarantees: there is none of it unless `[http.api]` is configured, and then behind the token. It reads
+//! only, by a role and sessions of its own, so that it takes none from a pipeline. An answer is bounded in
+//! rows, bytes and time; so many queries run at a time, and who waits too long for a turn is told to come
+//! again. What is wrong is said as `{"error": "…"}`, with what would be right.
 
 mod openapi;
 
@@ -25,7 +26,8 @@ use crate::store::query::call::Call;
 use crate::store::query::named::QUERIES;
 use crate::store::query::{Bounds, Options, Store, StoreError};
 
-/// How long a query waits for its turn: a dashboard asks for several panels at once, and each takes milliseconds.
+/// How long a query waits for its turn: a dashboard asks for several panels at once, and each takes
+/// milliseconds.
 const TURN: Duration = Duration::from_secs(2);
 
 /// When a client may come again after it got no turn, or the database was away, in seconds.

@@ -1,8 +1,8 @@
 //! The last quarter of an hour of every pipeline, in memory.
 //!
-//! Guarantees: memory is bounded by [`KEPT`] samples of some dozens of bytes for each pipeline there is; one that is gone
-//! is forgotten at the next sample. What is kept is read from snapshots, so it agrees with `/status` and the metrics. It
-//! is lost with the process: Prometheus is what remembers.
+//! Guarantees: memory is bounded by [`KEPT`] samples of some dozens of bytes for each pipeline there is; one
+//! that is gone is forgotten at the next sample. What is kept is read from snapshots, so it agrees with
+//! `/status` and the metrics. It is lost with the process: Prometheus is what remembers.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,8 @@ mod recent;
 use recent::Reading;
 pub(crate) use recent::Recent;
 
-/// How often a sample is taken: a change shows soon, and a quarter of an hour fits a small chart point by point.
+/// How often a sample is taken: a change shows soon, and a quarter of an hour fits a small chart point by
+/// point.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
 
 /// Samples that are kept: 15 minutes.

@@ -1,8 +1,9 @@
 //! The status page: one document with its style and its script inside.
 //!
-//! Guarantees: it asks nobody but this daemon for anything, and its Content-Security-Policy lets a browser run exactly
-//! the style and the script that lie in this directory, nothing else. All that it shows comes from `/status` and
-//! `/status/history`; the script puts it in as text, so that a name or a reason is never markup.
+//! Guarantees: it asks nobody but this daemon for anything, and its Content-Security-Policy lets a browser
+//! run exactly the style and the script that lie in this directory, nothing else. All that it shows comes
+//! from `/status` and `/status/history`; the script puts it in as text, so that a name or a reason is never
+//! markup.
 
 use std::sync::LazyLock;
 

@@ -15,8 +15,8 @@ pub(crate) struct Oldest {
     pub(crate) timestamp_ns: i64,
 }
 
-/// The first message after the sequence `after` that `pipeline` reads; `None` where the stream holds none. One that
-/// the client library cannot read counts like any other.
+/// The first message after the sequence `after` that `pipeline` reads; `None` where the stream holds none.
+/// One that the client library cannot read counts like any other.
 pub(crate) async fn oldest(
     client: &Client,
     stream: &stream::Info,

@@ -1,8 +1,8 @@
 //! Where the lag goes: when it will be caught up with, and when the stream will drop what was not committed.
 //!
-//! Guarantees: pure arithmetic over the last half minute of probes; what is not foreseen is infinite, never a guess.
-//! It says what happens if all goes on like that, and no more. Limits per subject are not looked at: which messages they
-//! drop, the stream's state does not tell.
+//! Guarantees: pure arithmetic over the last half minute of probes; what is not foreseen is infinite, never a
+//! guess. It says what happens if all goes on like that, and no more. Limits per subject are not looked at:
+//! which messages they drop, the stream's state does not tell.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,13 +11,15 @@ use async_nats::jetstream::stream::{self, DiscardPolicy};
 
 use crate::liveness::PROBE;
 
-/// How far back a forecast looks: long enough that a few bursts or a slow commit even out, short enough to follow.
+/// How far back a forecast looks: long enough that a few bursts or a slow commit even out, short enough to
+/// follow.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// Probes are not to the millisecond: what spans so much less than [`WINDOW`] is as long.
 const SHORT_OF: Duration = Duration::from_secs(3);
 
-/// A pipeline less behind keeps up: what it has not committed is what is always under way, and its trend is noise.
+/// A pipeline less behind keeps up: what it has not committed is what is always under way, and its trend is
+/// noise.
 pub(super) const KEEPING_UP: f64 = 1.0;
 
 /// What a probe saw.
@@ -89,8 +91,8 @@ impl Forecast {
         self.0.push_back(now);
     }
 
-    /// Seconds until nothing is left to commit; `None` where it may be on its way and nobody can tell yet how fast: a large
-    /// batch takes its time, and before it is committed the backlog only grows.
+    /// Seconds until nothing is left to commit; `None` where it may be on its way and nobody can tell yet how
+    /// fast: a large batch takes its time, and before it is committed the backlog only grows.
     pub(super) fn catch_up_seconds(&self) -> Option<f64> {
         let Some(now) = self.0.back().filter(|now| now.behind >= KEEPING_UP) else { return Some(0.0) };
         let first = self.0.front().unwrap_or(now);

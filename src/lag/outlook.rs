@@ -1,8 +1,9 @@
 //! The lag of a pipeline of which no generation runs.
 //!
-//! Guarantees: while the database is away or a person is needed, the lag metrics go on telling what the stream holds, as
-//! long as NATS answers: that is when it matters how long the stream keeps what was not read. It only reads, over a
-//! connection of its own that lasts no longer than it is needed, and no failure of it is anything but silence.
+//! Guarantees: while the database is away or a person is needed, the lag metrics go on telling what the
+//! stream holds, as long as NATS answers: that is when it matters how long the stream keeps what was not
+//! read. It only reads, over a connection of its own that lasts no longer than it is needed, and no failure
+//! of it is anything but silence.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use crate::metrics::PipelineMetrics;
 use crate::nats;
 use crate::status::{PipelineStatus, State};
 
-/// How often it is looked whether a generation probes, and probed where none does; and once as soon as one has ended. Slower
-/// than a generation's own probes: a pipeline that stands still for hours is not worth more.
+/// How often it is looked whether a generation probes, and probed where none does; and once as soon as one
+/// has ended. Slower than a generation's own probes: a pipeline that stands still for hours is not worth
+/// more.
 const LOOK: Duration = Duration::from_secs(4);
 
 /// How long an answer may take before the next look asks anew.

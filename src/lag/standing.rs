@@ -1,7 +1,8 @@
 //! Whether a durable that seems to have nothing to do stands still.
 //!
-//! Guarantees: trouble is only what two probes in a row saw alike, since a message may be on its way at any moment. A
-//! reader without room says nothing: what it was sent waits in the client, and the client asks for no more.
+//! Guarantees: trouble is only what two probes in a row saw alike, since a message may be on its way at any
+//! moment. A reader without room says nothing: what it was sent waits in the client, and the client asks for
+//! no more.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::liveness::PROBE;
 /// The shortest time between two probes: a stream whose messages live for less than four of it is no store.
 const SOONEST: Duration = Duration::from_millis(250);
 
-/// More deliveries are not what an account that lets one answer through makes of the requests at a generation's beginning.
+/// More deliveries are not what an account that lets one answer through makes of the requests at a
+/// generation's beginning.
 const FEW: u64 = 8;
 
 /// Why only the first delivery of each request may come.
@@ -33,11 +35,13 @@ pub(super) struct Observation {
     room: bool,
     /// Consumer sequence that the server delivered last.
     delivered: u64,
-    /// Whether there are messages to deliver, room for them under `max_ack_pending`, and no pull request for them.
+    /// Whether there are messages to deliver, room for them under `max_ack_pending`, and no pull request for
+    /// them.
     starved: bool,
     /// The first message after the last delivery that the durable has passed over.
     skipped: Option<u64>,
-    /// Messages that are unacknowledged, where the server delivers no more for it and all of them are committed.
+    /// Messages that are unacknowledged, where the server delivers no more for it and all of them are
+    /// committed.
     unacknowledged: Option<usize>,
 }
 
@@ -84,8 +88,8 @@ pub(super) enum Rest {
     Unknown,
     /// Messages, and none of the pipeline.
     Nothing(Moved),
-    /// A message of the pipeline, and the durable has nothing to deliver any more. No later delivery would tell of it
-    /// while the stream is silent.
+    /// A message of the pipeline, and the durable has nothing to deliver any more. No later delivery would
+    /// tell of it while the stream is silent.
     Skipped(u64),
 }
 
@@ -96,8 +100,8 @@ fn uncommitted(progress: &Progress) -> u64 {
     progress.delivered.load(Ordering::Relaxed).saturating_sub(committed)
 }
 
-/// Looks at the rest of `stream`, whose state was read before the consumer's: of what it held then, a consumer that has
-/// nothing to deliver has delivered all.
+/// Looks at the rest of `stream`, whose state was read before the consumer's: of what it held then, a
+/// consumer that has nothing to deliver has delivered all.
 pub(super) async fn rest(
     consumer: &Info,
     stream: &stream::Info,
@@ -121,8 +125,8 @@ pub(super) async fn rest(
     })
 }
 
-/// When to probe next for a pipeline whose checkpoint moves by it: four times before a message that the stream stores now
-/// is dropped, if it goes on as it does.
+/// When to probe next for a pipeline whose checkpoint moves by it: four times before a message that the
+/// stream stores now is dropped, if it goes on as it does.
 pub(super) fn soon(stream: &stream::Info) -> Duration {
     let state = &stream.state;
     let span = (state.last_timestamp - state.first_timestamp).unsigned_abs();

@@ -1,7 +1,7 @@
 //! What is told of the API's requests.
 //!
-//! Guarantees: a request is counted once, when its answer is ready, by the answer's code. One whose client has gone before
-//! that is not counted.
+//! Guarantees: a request is counted once, when its answer is ready, by the answer's code. One whose client
+//! has gone before that is not counted.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The memory that a generation holds.
 //!
-//! Guarantees: what one generation counts late is never taken for what the next one holds, nor for something where none runs.
+//! Guarantees: what one generation counts late is never taken for what the next one holds, nor for something
+//! where none runs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,8 @@ impl Buffered {
         Self { gauge, bytes: Arc::default() }
     }
 
-    /// What a generation that begins counts with. Nothing is held yet, and what the one before counts is not looked at.
+    /// What a generation that begins counts with. Nothing is held yet, and what the one before counts is not
+    /// looked at.
     #[must_use]
     pub fn begin(&self) -> Arc<AtomicUsize> {
         let bytes = Arc::default();

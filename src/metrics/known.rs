@@ -1,7 +1,7 @@
 //! A gauge of something that need not be known.
 //!
-//! Guarantees: what nobody has found out yet, or can no longer tell, is neither 0 nor the last that was known: it is absent
-//! from `/metrics` and `null` in `/status`.
+//! Guarantees: what nobody has found out yet, or can no longer tell, is neither 0 nor the last that was
+//! known: it is absent from `/metrics` and `null` in `/status`.
 
 use prometheus::Gauge;
 

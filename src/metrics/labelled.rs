@@ -1,6 +1,7 @@
 //! How metrics are made and registered.
 //!
-//! Guarantees: all metrics of one maker share its labels, and what it made can be taken out of the registry again.
+//! Guarantees: all metrics of one maker share its labels, and what it made can be taken out of the registry
+//! again.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! Whether a pipeline with work before it moves, and what holds it up where it does not.
 //!
-//! Guarantees: what is said is about work that waits now: a batch that the writer has or that waits for it, a message
-//! that is decoded, or messages that NATS holds and does not bring. A pipeline without work is never held up, nor is one
-//! whose batch fills until its age has come. What counts as a move is a commit, a row that was found to be refused, and a
-//! `COPY` of which the server has taken more since somebody looked.
+//! Guarantees: what is said is about work that waits now: a batch that the writer has or that waits for it, a
+//! message that is decoded, or messages that NATS holds and does not bring. A pipeline without work is never
+//! held up, nor is one whose batch fills until its age has come. What counts as a move is a commit, a row
+//! that was found to be refused, and a `COPY` of which the server has taken more since somebody looked.
 //!
 //! It measures and decides nothing; `/readyz`, `/status`, the page and the metrics all ask here.
 
@@ -18,8 +18,8 @@ use super::stage::{Stage, StageClock};
 /// A pipeline with work that moves less often is held up.
 pub const HELD_UP: Duration = Duration::from_secs(3);
 
-/// Where each of the last batches took long by itself, twice as long as that: a pipeline that is slow and steady is not
-/// held up between two of its commits. No longer than this, whatever they took.
+/// Where each of the last batches took long by itself, twice as long as that: a pipeline that is slow and
+/// steady is not held up between two of its commits. No longer than this, whatever they took.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A wait that lasts longer limits a pipeline; shorter ones are what always is under way.
@@ -204,8 +204,8 @@ impl Motion {
         facts.batch.as_ref().filter(|batch| batch.taken.elapsed() >= limit).map(|_| facts.taken)
     }
 
-    /// Notes what the server says of the step that `batch` is at: what it waits for, and how many rows of a `COPY` it has
-    /// taken.
+    /// Notes what the server says of the step that `batch` is at: what it waits for, and how many rows of a
+    /// `COPY` it has taken.
     pub fn said(&self, batch: u64, what: Option<String>, copied: Option<u64>) {
         let mut facts = self.lock();
         if facts.taken != batch {

@@ -1,7 +1,7 @@
 //! The names, help texts and labels of all metrics, in data order.
 //!
-//! Guarantees: names carry their base unit, counters end in `_total`; every family of a pipeline has the labels
-//! [`PIPELINE`], [`SHARD`] and [`STREAM`], so that they can be joined.
+//! Guarantees: names carry their base unit, counters end in `_total`; every family of a pipeline has the
+//! labels [`PIPELINE`], [`SHARD`] and [`STREAM`], so that they can be joined.
 
 /// The pipeline's name.
 pub const PIPELINE: &str = "pipeline";

@@ -1,7 +1,7 @@
 //! Where a pipeline stands in its stream, and what is left of that when a generation ends or nobody answers.
 //!
-//! Guarantees: the checkpoint lies beyond the stream's end only where it counts in another history of the stream; what
-//! nobody can tell any more is forgotten rather than left as it was.
+//! Guarantees: the checkpoint lies beyond the stream's end only where it counts in another history of the
+//! stream; what nobody can tell any more is forgotten rather than left as it was.
 
 use std::sync::PoisonError;
 
@@ -26,7 +26,8 @@ impl Resumes {
 }
 
 impl PipelineMetrics {
-    /// Everything up to `sequence` is committed. The stream is asked for its end every two seconds: what is committed was there.
+    /// Everything up to `sequence` is committed. The stream is asked for its end every two seconds: what is
+    /// committed was there.
     pub fn committed_to(&self, sequence: u64) {
         let sequence = gauge_value(sequence);
         self.checkpoint_sequence.set(sequence);
@@ -48,15 +49,16 @@ impl PipelineMetrics {
         *self.resumes.lock().unwrap_or_else(PoisonError::into_inner) = resumes;
     }
 
-    /// Where reading goes on: behind the checkpoint, or past a loss that nobody has accepted. `None` where it is not known.
+    /// Where reading goes on: behind the checkpoint, or past a loss that nobody has accepted. `None` where it
+    /// is not known.
     #[must_use]
     pub fn reads_after(&self) -> Option<u64> {
         let resumes = *self.resumes.lock().unwrap_or_else(PoisonError::into_inner);
         resumes.map(|resumes| resumes.after).or_else(|| self.checkpoint_sequence.count())
     }
 
-    /// Whether the checkpoint counts in another history of the stream than it has now: one that was made anew, or rolled
-    /// back.
+    /// Whether the checkpoint counts in another history of the stream than it has now: one that was made
+    /// anew, or rolled back.
     #[must_use]
     pub fn counts_elsewhere(&self) -> bool {
         let resumes = *self.resumes.lock().unwrap_or_else(PoisonError::into_inner);

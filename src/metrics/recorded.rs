@@ -1,8 +1,9 @@
 //! What the database has counted of a shard, as metrics.
 //!
-//! Guarantees: nothing is shown before the database was met, and then what it holds, also from before this process. Within
-//! a process no count falls, whatever a failover takes back: Prometheus would take that for a restart, and all of it for new.
-//! How long ago the newest was goes by the monotonic clock from where the database said it.
+//! Guarantees: nothing is shown before the database was met, and then what it holds, also from before this
+//! process. Within a process no count falls, whatever a failover takes back: Prometheus would take that for a
+//! restart, and all of it for new. How long ago the newest was goes by the monotonic clock from where the
+//! database said it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

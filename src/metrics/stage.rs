@@ -1,12 +1,12 @@
 //! What the reading stage spends its time on: the honest measure of what limits a pipeline.
 //!
-//! Guarantees: while a [`Timing`] lives, each moment is counted once, for the stage that was entered last; also a wait
-//! that has not ended yet is counted when somebody asks. Between generations nothing is counted.
+//! Guarantees: while a [`Timing`] lives, each moment is counted once, for the stage that was entered last;
+//! also a wait that has not ended yet is counted when somebody asks. Between generations nothing is counted.
 //!
-//! Reading is where the stages meet: it waits for messages, decodes them, and hands batches that are due to the writer through
-//! a channel that is full while the database is slower. So its own time says which of the three the others wait for. One
-//! wait is not what it seems: while the writer is stuck, the reader may have taken all that the server sends without an ack,
-//! and then it waits for messages that wait for the database.
+//! Reading is where the stages meet: it waits for messages, decodes them, and hands batches that are due to
+//! the writer through a channel that is full while the database is slower. So its own time says which of the
+//! three the others wait for. One wait is not what it seems: while the writer is stuck, the reader may have
+//! taken all that the server sends without an ack, and then it waits for messages that wait for the database.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -43,8 +43,8 @@ pub struct StageClock {
     nats: Counter,
     decode: Counter,
     database: Counter,
-    /// It is locked twice a turn of the reading loop, which takes up to dozens of messages, twice a batch of the writer, and
-    /// by whoever looks.
+    /// It is locked twice a turn of the reading loop, which takes up to dozens of messages, twice a batch of
+    /// the writer, and by whoever looks.
     running: Arc<Mutex<Running>>,
 }
 

@@ -1,7 +1,7 @@
 //! The handles of a pipeline's tables.
 //!
-//! Guarantees: where a reload changes which tables there are, those that stay go on counting, and the others are shown no
-//! longer.
+//! Guarantees: where a reload changes which tables there are, those that stay go on counting, and the others
+//! are shown no longer.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -45,7 +45,8 @@ fn to(server: &TestNats) -> config::Nats {
     config::Nats { url: server.url(), ..config::Nats::default() }
 }
 
-/// What the client said to a connection that was refused, with all its causes; no kind where it is about a certificate.
+/// What the client said to a connection that was refused, with all its causes; no kind where it is about a
+/// certificate.
 async fn refused(settings: &config::Nats) -> (Option<ConnectErrorKind>, String) {
     let error = Connection::open(settings, "test").await.unwrap_err();
     let kind = match &error {

@@ -1,9 +1,10 @@
 //! Reads JSON in place.
 //!
-//! Guarantees: it accepts exactly the texts of RFC 8259 that nest no deeper than [`MAX_DEPTH`], and beyond them only what
-//! writers of JSON are known to add: `NaN`, `Infinity` and `-Infinity` as numbers, and characters NUL at the end. No input
-//! makes it panic, recurse or allocate. It does not look into escapes beyond their form: whether `\ud800` is text is asked when a
-//! column takes it ([`unescape`]), since the `json` type takes it.
+//! Guarantees: it accepts exactly the texts of RFC 8259 that nest no deeper than [`MAX_DEPTH`], and beyond
+//! them only what writers of JSON are known to add: `NaN`, `Infinity` and `-Infinity` as numbers, and
+//! characters NUL at the end. No input makes it panic, recurse or allocate. It does not look into escapes
+//! beyond their form: whether `\ud800` is text is asked when a column takes it ([`unescape`]), since the
+//! `json` type takes it.
 
 use super::{Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
 
@@ -24,7 +25,8 @@ pub(crate) struct LoneSurrogate;
 
 /// What `i64` holds at most.
 const MAX_INT: u64 = i64::MAX.cast_unsigned();
-/// Numbers that are written with fewer characters are none that `numeric` does not hold, if their exponents are small.
+/// Numbers that are written with fewer characters are none that `numeric` does not hold, if their exponents
+/// are small.
 const LARGE: u64 = 8_000;
 /// Numbers with lesser exponents print four times as long as they are written at most.
 const LARGE_EXPONENT: u64 = 16;
@@ -65,7 +67,8 @@ impl<'a> Reader<'a> {
         &self.text[start..self.at]
     }
 
-    /// Reads a string, its opening quote already passed: what stands between the quotes, and whether it has escapes.
+    /// Reads a string, its opening quote already passed: what stands between the quotes, and whether it has
+    /// escapes.
     #[inline]
     fn string(&mut self) -> Result<(&'a str, bool), Malformed> {
         let bytes = self.text.as_bytes();
@@ -453,7 +456,8 @@ pub(crate) fn unescape_one(text: &str) -> Result<(char, usize), LoneSurrogate> {
     Ok((character, 1))
 }
 
-/// Reads `uXXXX`, or `uXXXX\uXXXX` of a surrogate pair; the character and the length of what it was read from.
+/// Reads `uXXXX`, or `uXXXX\uXXXX` of a surrogate pair; the character and the length of what it was read
+/// from.
 fn unicode(text: &str) -> Result<(char, usize), LoneSurrogate> {
     let unit = |at: usize| text.get(at..at + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let first = unit(1).ok_or(LoneSurrogate)?;

@@ -1,7 +1,8 @@
 //! Reads MessagePack in place.
 //!
-//! Guarantees: no input makes it panic, recurse or allocate; what it passes over is checked for form (markers, lengths,
-//! depth) but not for UTF-8. A timestamp extension (type −1) is a [`Value::Timestamp`]; any other extension is its bytes.
+//! Guarantees: no input makes it panic, recurse or allocate; what it passes over is checked for form
+//! (markers, lengths, depth) but not for UTF-8. A timestamp extension (type −1) is a [`Value::Timestamp`];
+//! any other extension is its bytes.
 
 use rmp::Marker;
 
@@ -205,7 +206,8 @@ impl<'a> Reader<'a> {
 
     /// The same once something nested was met: `inside` values in it, and then `left` values around it.
     fn skip_nested(&mut self, left: u64, inside: u64, depth: usize) -> Result<(), Malformed> {
-        // Values still to come on each level. It takes a kilobyte to clear, which a flat array or map need not pay.
+        // Values still to come on each level. It takes a kilobyte to clear, which a flat array or map need
+        // not pay.
         let mut levels = [0_u64; MAX_DEPTH];
         let mut level = depth;
         levels[level] = left;
@@ -259,7 +261,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How long a value is with its marker, where the marker says it: all numbers, and strings of less than 32 bytes. 0 for others.
+/// How long a value is with its marker, where the marker says it: all numbers, and strings of less than 32
+/// bytes. 0 for others.
 const PASSED: [u8; 256] = {
     let mut lengths = [0; 256];
     let mut marker = u8::MAX;

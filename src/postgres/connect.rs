@@ -1,20 +1,22 @@
 //! Reaching a PostgreSQL server that takes writes, and noticing when it is gone.
 //!
 //! Guarantees:
-//! - [`connect`] hands out a session on a writable server or says why there is none. Each attempt at an address has
-//!   `connect_timeout` (the URL's, else the setting's): TCP, TLS and password, and again for the name and for the question
-//!   whether the server takes writes. An address costs two attempts at most, one with TLS and one without it.
+//! - [`connect`] hands out a session on a writable server or says why there is none. Each attempt at an
+//!   address has `connect_timeout` (the URL's, else the setting's): TCP, TLS and password, and again for the
+//!   name and for the question whether the server takes writes. An address costs two attempts at most, one
+//!   with TLS and one without it.
 //! - A warning that a synchronous commit was cut short is seen before the reply of that `COMMIT`
 //!   ([`Session::take_sync_wait_cancelled`]).
 //! - No password reaches an error or a log.
-//! - `sslmode` is libpq's: with `prefer`, a server that offers TLS and does not come to terms in it, or lets the role in only
-//!   without it, is asked again in plain text; with `allow` the other way round.
-//! - Nothing is sent at start but user, database, client encoding and application name (and `options`, where the URL
-//!   has them), so PgBouncer takes it without `ignore_startup_parameters`. Only where the server would end an idle
-//!   session, a second one is tried with that switched off (`idle.rs`).
+//! - `sslmode` is libpq's: with `prefer`, a server that offers TLS and does not come to terms in it, or lets
+//!   the role in only without it, is asked again in plain text; with `allow` the other way round.
+//! - Nothing is sent at start but user, database, client encoding and application name (and `options`, where
+//!   the URL has them), so PgBouncer takes it without `ignore_startup_parameters`. Only where the server
+//!   would end an idle session, a second one is tried with that switched off (`idle.rs`).
 //!
-//! It does not reconnect, and it sets no session state: with a transaction pooler that would reach someone else.
-//! `load_balance_hosts` has no effect: hosts are tried in the order of the URL, since only one of them takes writes.
+//! It does not reconnect, and it sets no session state: with a transaction pooler that would reach someone
+//! else. `load_balance_hosts` has no effect: hosts are tried in the order of the URL, since only one of them
+//! takes writes.
 
 use std::error::Error as StdError;
 use std::io;
@@ -39,7 +41,8 @@ pub use session::{Session, Transport};
 use settings::{Purpose, Route, invalid_url};
 pub(crate) use settings::{Reach, reach};
 
-/// Connects to the first host that takes writes, or to any if `target_session_attrs=any` in the URL asks for it.
+/// Connects to the first host that takes writes, or to any if `target_session_attrs=any` in the URL asks for
+/// it.
 pub async fn connect(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
     connect_first(&Route::new(config, application_name)?, Purpose::Write, None).await
 }
@@ -53,8 +56,8 @@ pub async fn connect_newest(
     connect_first(&Route::new(config, application_name)?, Purpose::Write, Some(newest)).await
 }
 
-/// Connects to the first host that answers, also one that takes no writes: for looking only. Where the URL asks for a standby,
-/// it is one.
+/// Connects to the first host that answers, also one that takes no writes: for looking only. Where the URL
+/// asks for a standby, it is one.
 pub async fn connect_any(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
     connect_first(&Route::new(config, application_name)?, Purpose::Look, None).await
 }
@@ -265,8 +268,8 @@ fn timed_out(what: &str, timeout: Duration) -> Cause {
 
 /// Sorts a failed attempt by what the caller does about it.
 ///
-/// The driver keeps the kind of its errors to itself; three of them are known by their text alone. A test makes a real
-/// server produce each, so that an update which rewords them does not go unseen.
+/// The driver keeps the kind of its errors to itself; three of them are known by their text alone. A test
+/// makes a real server produce each, so that an update which rewords them does not go unseen.
 fn classify(host: &str, error: tokio_postgres::Error, complaint: Option<String>) -> ConnectError {
     let host = host.to_owned();
     let text = error.to_string();

@@ -1,10 +1,11 @@
 //! TimescaleDB's direct compress: rows of a `COPY` are compressed on their way in.
 //!
-//! Guarantees: a table for which [`require`] found nothing takes compressed rows, and otherwise the reason is one that a
-//! person can act on. The server itself only warns and stores such rows uncompressed, which nobody would notice.
+//! Guarantees: a table for which [`require`] found nothing takes compressed rows, and otherwise the reason is
+//! one that a person can act on. The server itself only warns and stores such rows uncompressed, which nobody
+//! would notice.
 //!
-//! It takes no lock: a unique index that is created later turns direct compress off without harm to the rows, and is
-//! told at the next start.
+//! It takes no lock: a unique index that is created later turns direct compress off without harm to the rows,
+//! and is told at the next start.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -15,7 +16,8 @@ pub const ON: &str = "SET LOCAL timescaledb.enable_direct_compress_copy = on";
 /// Turns it off again for what follows in the transaction, where the server would warn with every batch.
 pub const OFF: &str = "SET LOCAL timescaledb.enable_direct_compress_copy = off";
 
-/// What the server lacks. Direct compress came with 2.21, and takes tables with continuous aggregates since 2.24.
+/// What the server lacks. Direct compress came with 2.21, and takes tables with continuous aggregates since
+/// 2.24.
 const LOOK_AT_SERVER: &str = "SELECT CASE
         WHEN split_part(e.extversion, '-', 1) !~ '^[0-9]+([.][0-9]+)*$'
             OR string_to_array(split_part(e.extversion, '-', 1), '.')::int[] OPERATOR(pg_catalog.<) '{2,24}'

@@ -1,7 +1,7 @@
 //! Spans and points of time as SQL reads them, on every server version.
 //!
-//! Guarantees: the text is the span, to the microsecond, and no number in it is past 32 bits for some 200,000 years: PostgreSQL
-//! 14 takes no larger one in a field, and so refuses a day written in microseconds.
+//! Guarantees: the text is the span, to the microsecond, and no number in it is past 32 bits for some 200,000
+//! years: PostgreSQL 14 takes no larger one in a field, and so refuses a day written in microseconds.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub(crate) fn of(span: Duration) -> String {
     exact(span)
 }
 
-/// A span to add to times: never in days, which are of 23 to 25 hours where the session's time zone has summer time.
+/// A span to add to times: never in days, which are of 23 to 25 hours where the session's time zone has
+/// summer time.
 pub(crate) fn exact(span: Duration) -> String {
     let (seconds, micros) = (span.as_secs(), span.subsec_micros());
     let (hours, seconds) = (seconds / HOUR, seconds % HOUR);

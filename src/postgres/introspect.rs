@@ -1,11 +1,11 @@
 //! What a target table looks like, read from `pg_catalog`.
 //!
-//! Guarantees: the name is resolved as the server would resolve it in a statement (search path, case folding, quotes),
-//! and everything in [`Table`] is what a `COPY` that names columns meets. Each question is one unnamed, typed
-//! statement, so that it works through a transaction pooler, inside a transaction or outside.
+//! Guarantees: the name is resolved as the server would resolve it in a statement (search path, case folding,
+//! quotes), and everything in [`Table`] is what a `COPY` that names columns meets. Each question is one
+//! unnamed, typed statement, so that it works through a transaction pooler, inside a transaction or outside.
 //!
-//! It takes no lock. [`Table::shape`] is read before all else and stands for it: while `jetcopy.shape()` says the same under
-//! the lock that rows are written under, the table is still what was read here.
+//! It takes no lock. [`Table::shape`] is read before all else and stands for it: while `jetcopy.shape()` says
+//! the same under the lock that rows are written under, the table is still what was read here.
 
 use std::error::Error;
 
@@ -22,7 +22,8 @@ pub use fit::Rule;
 pub struct Table {
     /// Schema and name, quoted for SQL: `public.frame_metadata`.
     pub qualified: String,
-    /// What `jetcopy.shape()` says of the table; `None` where the function is missing, so that no row can be written.
+    /// What `jetcopy.shape()` says of the table; `None` where the function is missing, so that no row can be
+    /// written.
     pub shape: Option<i64>,
     /// Whether `LOCK TABLE` may name it: that takes the right to fill all of its columns.
     pub lockable: bool,
@@ -40,10 +41,11 @@ pub struct Table {
     pub generated: Vec<String>,
     /// Columns of a type that jetcopy does not write: a mapping has to say that each is left to the server.
     pub unsupported: Vec<Unsupported>,
-    /// The column that rows are sorted by: a hypertable's time dimension, else the first column of a partition key if
-    /// that is one of time, else the first timestamp or date column.
+    /// The column that rows are sorted by: a hypertable's time dimension, else the first column of a
+    /// partition key if that is one of time, else the first timestamp or date column.
     pub time_column: Option<String>,
-    /// Columns of each unique key that `ON CONFLICT` can name: neither partial, nor deferrable, nor of expressions.
+    /// Columns of each unique key that `ON CONFLICT` can name: neither partial, nor deferrable, nor of
+    /// expressions.
     pub unique_keys: Vec<Vec<String>>,
     /// Those of them in which NULL equals NULL (`NULLS NOT DISTINCT`, from PostgreSQL 15 on).
     pub null_keys: Vec<Vec<String>>,
@@ -152,12 +154,13 @@ const RESOLVE: &str =
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = to_regclass($1)::oid";
 
-/// Each column's type is followed down: out of a domain to its base, out of an array to its elements. What is neither
-/// is the leaf that decides, with the number of arrays passed and the type of the last array's elements, which is the
-/// one that the binary form carries. Only domains around the column itself, not around elements, speak for the column.
+/// Each column's type is followed down: out of a domain to its base, out of an array to its elements. What is
+/// neither is the leaf that decides, with the number of arrays passed and the type of the last array's
+/// elements, which is the one that the binary form carries. Only domains around the column itself, not around
+/// elements, speak for the column.
 ///
-/// Last comes the default's expression where it is always the same value: its tree has nothing but constants and calls of
-/// immutable functions (casts, mostly).
+/// Last comes the default's expression where it is always the same value: its tree has nothing but constants
+/// and calls of immutable functions (casts, mostly).
 const COLUMNS: &str = "WITH RECURSIVE
     parts (attnum, oid, arrays, element, not_null, filled) AS (
         SELECT attnum, atttypid, 0, 0::oid, attnotnull, atthasdef OR attidentity <> ''

@@ -1,17 +1,18 @@
 //! The one table that turns database errors into decisions.
 //!
-//! Guarantees: every error has a decision, every class of SQLSTATE in PostgreSQL's appendix A is named here, and no
-//! error of a person's making (missing table, privilege, password) is retried in a tight loop or thrown away.
+//! Guarantees: every error has a decision, every class of SQLSTATE in PostgreSQL's appendix A is named here,
+//! and no error of a person's making (missing table, privilege, password) is retried in a tight loop or
+//! thrown away.
 //!
-//! It looks at an error and the step that met it, nothing else: caps, back-off times and the state of a pipeline are
-//! the caller's. So is the proof: [`Decision::SuspectRow`] says that a row may be at fault, not that it is, and whether
-//! the error is about the target table at all ([`relation`]) only the catalog knows.
+//! It looks at an error and the step that met it, nothing else: caps, back-off times and the state of a
+//! pipeline are the caller's. So is the proof: [`Decision::SuspectRow`] says that a row may be at fault, not
+//! that it is, and whether the error is about the target table at all ([`relation`]) only the catalog knows.
 
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-/// The C function in the server that finds the partition of a row. It tells its error from a check's, which has the same
-/// SQLSTATE, and is not translated.
+/// The C function in the server that finds the partition of a row. It tells its error from a check's, which
+/// has the same SQLSTATE, and is not translated.
 const NO_PARTITION_ROUTINE: &str = "ExecFindPartition";
 
 /// How the C functions begin that read binary values out of a message.
@@ -26,7 +27,8 @@ pub enum Decision {
     Reconnect,
     /// As [`Self::Reconnect`], but the server is short of something: wait longer before the next attempt.
     BackOff,
-    /// A row of the batch may be at fault. It is only where it fails alone and others pass: then it becomes a dead letter.
+    /// A row of the batch may be at fault. It is only where it fails alone and others pass: then it becomes a
+    /// dead letter.
     SuspectRow,
     /// No partition takes a row: add it where jetcopy partitions the table. It is never the row's fault.
     AddPartition,
@@ -34,7 +36,8 @@ pub enum Decision {
     Merge,
     /// Fewer rows at once may pass. None is at fault.
     Divide,
-    /// As [`Self::Pause`], unless a row is proven to be at fault: something that it needs is missing, as a rule.
+    /// As [`Self::Pause`], unless a row is proven to be at fault: something that it needs is missing, as a
+    /// rule.
     PauseUnlessRow,
     /// As [`Self::BackOff`], in the same way.
     BackOffUnlessRow,
@@ -49,7 +52,8 @@ pub enum Step {
     Connect,
     /// `BEGIN`, the checkpoint's compare-and-set, dead letters: statements on jetcopy's own tables.
     Own,
-    /// The start of a `COPY` into a target table, before any row. Discard the connection, whatever the decision.
+    /// The start of a `COPY` into a target table, before any row. Discard the connection, whatever the
+    /// decision.
     CopyStart,
     /// Sending and finishing a `COPY`.
     CopyData {
@@ -63,8 +67,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether rows of the batch were before the server, so that one of them can be at fault. At `COMMIT` that is a
-    /// deferred constraint.
+    /// Whether rows of the batch were before the server, so that one of them can be at fault. At `COMMIT`
+    /// that is a deferred constraint.
     fn judges_rows(self) -> bool {
         match self {
             Self::CopyData { .. } | Self::Merge | Self::Commit => true,
@@ -78,8 +82,8 @@ impl Step {
 pub fn decide(error: &Error, step: Step) -> Decision {
     match error.as_db_error() {
         Some(error) => decide_db(error, step),
-        // Closed, broken, timed out, or out of step with the protocol: in no case can this connection be trusted
-        // again, and whether the server heard the last request is open.
+        // Closed, broken, timed out, or out of step with the protocol: in no case can this connection be
+        // trusted again, and whether the server heard the last request is open.
         None => Decision::Reconnect,
     }
 }
@@ -105,10 +109,11 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
     let suspect_or = |otherwise| if judges { Decision::SuspectRow } else { otherwise };
     // What the server finds while it reads the fields of a `COPY`.
     let of_a_field = judges && matches!(step, Step::CopyData { .. }) && copy_context(error).is_some();
-    // Where rows are judged, the session lives and something behind the table fails: a foreign server, a worker, a
-    // routine's own connection.
+    // Where rows are judged, the session lives and something behind the table fails: a foreign server, a
+    // worker, a routine's own connection.
     let behind_or = |otherwise| if judges { Decision::BackOff } else { otherwise };
-    // What an expression, a trigger or a constraint asks for is not there: for all rows as a rule, or for what one says.
+    // What an expression, a trigger or a constraint asks for is not there: for all rows as a rule, or for
+    // what one says.
     let pause = if judges { Decision::PauseUnlessRow } else { Decision::Pause };
 
     match class(code) {
@@ -121,8 +126,9 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
             }
             _ => behind_or(Decision::Reconnect),
         },
-        // A cursor, savepoint, statement or transaction is not where it was thought to be: the session is not ours
-        // alone (a pooler) or was left in the middle. 25006 is a primary that became a standby. 42P05 is of class 42.
+        // A cursor, savepoint, statement or transaction is not where it was thought to be: the session is not
+        // ours alone (a pooler) or was left in the middle. 25006 is a primary that became a standby. 42P05 is
+        // of class 42.
         Class::SessionState => Decision::Reconnect,
         // Unsupported is what a chunk is, which is frozen: not what the row says.
         Class::Unsupported | Class::Privilege => Decision::Pause,
@@ -282,17 +288,17 @@ fn class(code: &str) -> Class {
     }
 }
 
-/// The line of the error's context that speaks of the `COPY`: the last one, since contexts go from the inside out and
-/// a trigger's statement may come before it.
+/// The line of the error's context that speaks of the `COPY`: the last one, since contexts go from the inside
+/// out and a trigger's statement may come before it.
 fn copy_context(error: &DbError) -> Option<&str> {
     error.where_()?.lines().rev().find(|line| line.contains("COPY"))
 }
 
 /// The row that the server refused, counted from 1 in the order sent, where its context says so.
 ///
-/// The context is `COPY table, line N` or `COPY table, line N, column c`, in the server's language. What is looked for
-/// is therefore `, word N`, and it must be there once: in a language with another order, or with a table or column
-/// whose name looks like it, this is `None`, and the row is found by bisection.
+/// The context is `COPY table, line N` or `COPY table, line N, column c`, in the server's language. What is
+/// looked for is therefore `, word N`, and it must be there once: in a language with another order, or with a
+/// table or column whose name looks like it, this is `None`, and the row is found by bisection.
 #[must_use]
 pub fn copy_line(error: &Error) -> Option<u64> {
     line_in(copy_context(error.as_db_error()?)?)
@@ -310,7 +316,8 @@ fn line_in(context: &str) -> Option<u64> {
     }
 }
 
-/// Whether something behind the target table fails for its rows, such as a foreign server, while this server is there.
+/// Whether something behind the target table fails for its rows, such as a foreign server, while this server
+/// is there.
 #[must_use]
 pub fn is_behind(error: &Error, step: Step) -> bool {
     let class = error.code().map(|code| class(code.code()));
@@ -329,16 +336,16 @@ pub fn said(error: &Error) -> String {
     }
 }
 
-/// Schema and name of the relation that the error is about, where it names one: the table itself, a partition or a
-/// chunk of it, or any other that a trigger writes to.
+/// Schema and name of the relation that the error is about, where it names one: the table itself, a partition
+/// or a chunk of it, or any other that a trigger writes to.
 #[must_use]
 pub fn relation(error: &Error) -> Option<(&str, &str)> {
     let error = error.as_db_error()?;
     Some((error.schema()?, error.table()?))
 }
 
-/// Whether the statement that writes rows met the error itself, and no function that it called nor another statement:
-/// these are named in the error's context, where otherwise is the `COPY` alone or nothing.
+/// Whether the statement that writes rows met the error itself, and no function that it called nor another
+/// statement: these are named in the error's context, where otherwise is the `COPY` alone or nothing.
 #[must_use]
 pub fn is_direct(error: &Error) -> bool {
     error.as_db_error().is_some_and(met_directly)
@@ -362,8 +369,8 @@ pub fn ran_out_of_time(error: &Error) -> bool {
     error.code().is_some_and(|code| matches!(code.code(), "57014" | "25P03" | "25P04"))
 }
 
-/// The partition key of the row that has no partition, with its value, as `(time) = (2027-01-01 00:00:00+00)`. Where the
-/// role may not read the key's columns, the server keeps it to itself.
+/// The partition key of the row that has no partition, with its value, as `(time) = (2027-01-01
+/// 00:00:00+00)`. Where the role may not read the key's columns, the server keeps it to itself.
 #[must_use]
 pub fn partition_key(error: &Error) -> Option<&str> {
     let detail = error.as_db_error()?.detail()?;
@@ -381,7 +388,8 @@ pub fn remedy_for_rows(error: &Error) -> String {
     )
 }
 
-/// What a person can do where one message alone is more than the server takes at once, see [`Decision::Divide`].
+/// What a person can do where one message alone is more than the server takes at once, see
+/// [`Decision::Divide`].
 #[must_use]
 pub fn remedy_for_limit(error: &Error) -> String {
     let hint =

@@ -1,18 +1,20 @@
 //! Which history of the database a server writes on.
 //!
-//! A promoted standby starts a new timeline, with a higher number. The primary that it replaced does not know: where it is
-//! started again, it takes writes as before, and whoever connects to it would write into a history that is given up.
+//! A promoted standby starts a new timeline, with a higher number. The primary that it replaced does not
+//! know: where it is started again, it takes writes as before, and whoever connects to it would write into a
+//! history that is given up.
 //!
-//! Guarantees: once a process has met a timeline of a cluster, it admits no older one of that cluster again. It does not
-//! know what it has not met: a process that starts anew takes the first history that it meets, and on servers that do not
-//! tell their timeline every session is admitted.
+//! Guarantees: once a process has met a timeline of a cluster, it admits no older one of that cluster again.
+//! It does not know what it has not met: a process that starts anew takes the first history that it meets,
+//! and on servers that do not tell their timeline every session is admitted.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-/// The cluster's identity and its timeline, as the write-ahead log has it now: what `pg_control_checkpoint` tells lags behind
-/// a promotion by a second and more. Any role may ask. A standby has no place where it would write.
+/// The cluster's identity and its timeline, as the write-ahead log has it now: what `pg_control_checkpoint`
+/// tells lags behind a promotion by a second and more. Any role may ask. A standby has no place where it
+/// would write.
 const ASK: &str = "SELECT system_identifier, CASE WHEN NOT pg_is_in_recovery() \
      THEN substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END FROM pg_control_system()";
 
@@ -37,7 +39,8 @@ struct Met {
 }
 
 impl Newest {
-    /// Whether the server may be written to: its history is not older than one that was met before. Remembers it.
+    /// Whether the server may be written to: its history is not older than one that was met before. Remembers
+    /// it.
     pub async fn admit(&self, client: &Client) -> Result<bool, Error> {
         let answer = match client.simple_query(ASK).await {
             Ok(answer) => answer,

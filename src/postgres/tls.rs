@@ -1,12 +1,13 @@
 //! The TLS side of a PostgreSQL connection: OpenSSL, as libpq has it.
 //!
 //! Guarantees:
-//! - What libpq takes of a server in a mode is taken in that mode: without authorities, `allow`, `prefer` and `require` take any
-//!   certificate, since whoever can forge one could as well answer that there is no TLS; with authorities, they take what
-//!   `verify-ca` takes.
-//! - `verify-ca` takes a certificate that one of the authorities has signed, `verify-full` one that is for the host's name too.
-//! - Where a certificate is refused, [`Connector::complaint`] says what to make anew; where a file does not serve, the error says
-//!   which.
+//! - What libpq takes of a server in a mode is taken in that mode: without authorities, `allow`, `prefer` and
+//!   `require` take any certificate, since whoever can forge one could as well answer that there is no TLS;
+//!   with authorities, they take what `verify-ca` takes.
+//! - `verify-ca` takes a certificate that one of the authorities has signed, `verify-full` one that is for
+//!   the host's name too.
+//! - Where a certificate is refused, [`Connector::complaint`] says what to make anew; where a file does not
+//!   serve, the error says which.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -94,7 +95,8 @@ impl Connector {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Whether the server must show that it is the one that is meant, or at least somebody whom an authority vouches for.
+    /// Whether the server must show that it is the one that is meant, or at least somebody whom an authority
+    /// vouches for.
     #[must_use]
     pub fn verifies(&self) -> bool {
         self.verify != Verify::Nothing
@@ -227,7 +229,8 @@ impl MakeTlsConnect<Socket> for Connector {
     }
 }
 
-/// Whether a certificate is for an address: as an address or as a name, or as the common name where it lists no addresses.
+/// Whether a certificate is for an address: as an address or as a name, or as the common name where it lists
+/// no addresses.
 fn is_for(certificate: &X509Ref, address: IpAddr) -> bool {
     let text = address.to_string();
     let bytes = match address {

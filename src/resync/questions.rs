@@ -1,6 +1,7 @@
 //! Where a generation asks about its stream.
 //!
-//! Guarantees: an answer never waits behind deliveries, and no message takes a question along with its connection.
+//! Guarantees: an answer never waits behind deliveries, and no message takes a question along with its
+//! connection.
 
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use crate::approach::Approach;
 use crate::config;
 use crate::nats::Connection;
 
-/// How long a connection that is kept may take to answer, before another is opened: it may be half-open, and a new one is
-/// there in milliseconds.
+/// How long a connection that is kept may take to answer, before another is opened: it may be half-open, and
+/// a new one is there in milliseconds.
 const STILL_THERE: Duration = Duration::from_secs(1);
 
 impl Approach {
-    /// The stream of `pipeline`, over a connection for questions about it: answers do not come behind deliveries there, and a
-    /// message that ends the connection on which it is delivered takes no question along. The connection is kept from one
-    /// generation to the next while it answers.
+    /// The stream of `pipeline`, over a connection for questions about it: answers do not come behind
+    /// deliveries there, and a message that ends the connection on which it is delivered takes no question
+    /// along. The connection is kept from one generation to the next while it answers.
     pub async fn questions(
         &self,
         settings: &config::Nats,

@@ -1,7 +1,8 @@
 //! The newest dead letters of a pipeline, for whoever looks at the daemon.
 //!
-//! Guarantees: bounded, and without a value of any message: what the decoder and the server say quotes values, so the
-//! reason here is made from the kind and the SQLSTATE alone. The whole text stands in `jetcopy.dead_letters`.
+//! Guarantees: bounded, and without a value of any message: what the decoder and the server say quotes
+//! values, so the reason here is made from the kind and the SQLSTATE alone. The whole text stands in
+//! `jetcopy.dead_letters`.
 
 use std::collections::VecDeque;
 
@@ -73,7 +74,8 @@ pub fn reason(kind: &str, sqlstate: Option<&str>) -> String {
     }
 }
 
-/// What a row is refused for, in PostgreSQL's own names (Appendix A of its manual), where it is one of the usual.
+/// What a row is refused for, in PostgreSQL's own names (Appendix A of its manual), where it is one of the
+/// usual.
 fn condition(sqlstate: &str) -> String {
     let name = match sqlstate {
         "22001" => "string_data_right_truncation",

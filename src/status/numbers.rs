@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::State;
 use crate::metrics::{PipelineMetrics, StageSeconds};
 
-/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`]. What is not known is `None`.
+/// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`]. What is not known
+/// is `None`.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "each field is the family of its name in `metrics::names`, documented there")]
 pub struct Numbers {

@@ -1,7 +1,7 @@
 //! How long a pipeline may show no beat, by its settings and its state.
 //!
-//! Guarantees: it is longer than every deadline on the way, and without end where the state is itself the known reason for
-//! which nothing moves.
+//! Guarantees: it is longer than every deadline on the way, and without end where the state is itself the
+//! known reason for which nothing moves.
 
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use super::State;
 use crate::config::{Config, ConnInfo, Pipeline};
 use crate::liveness::{PROBE, PROBE_TIMEOUT, copy_deadline};
 
-/// What a start takes from NATS at most, without the database: a connection, and some requests of up to 10 s each.
+/// What a start takes from NATS at most, without the database: a connection, and some requests of up to 10 s
+/// each.
 const NATS_START: Duration = Duration::from_mins(1);
 
-/// Steps of a start on the database besides reading each table: claim, record a loss, move the checkpoint twice.
+/// Steps of a start on the database besides reading each table: claim, record a loss, move the checkpoint
+/// twice.
 const START_STEPS: u32 = 4;
 
 /// How long a pipeline may show no beat.
@@ -36,7 +38,8 @@ impl Patience {
         let tables = u32::try_from(pipeline.tables.len()).unwrap_or(u32::MAX);
         Self {
             starting: connect + step.saturating_mul(tables.saturating_add(START_STEPS)) + NATS_START,
-            // A batch that fills waits for its age, nobody beats meanwhile. It may pass its size by one message.
+            // A batch that fills waits for its age, nobody beats meanwhile. It may pass its size by one
+            // message.
             running: copy_deadline(step, 2 * bytes) + pipeline.batch.longest_age() + PROBE + PROBE_TIMEOUT,
         }
     }

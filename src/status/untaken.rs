@@ -1,7 +1,9 @@
-//! What of the messages went nowhere: fields that no column takes, tables and columns that nothing ever fills.
+//! What of the messages went nowhere: fields that no column takes, tables and columns that nothing ever
+//! fills.
 //!
-//! Guarantees: bounded in number and length, whatever publishers send; names of fields are shown, never values. Counts are
-//! since the start of the daemon, or since the mapping changed. Messages that are read again after a failure count again.
+//! Guarantees: bounded in number and length, whatever publishers send; names of fields are shown, never
+//! values. Counts are since the start of the daemon, or since the mapping changed. Messages that are read
+//! again after a failure count again.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +22,8 @@ const KEPT: usize = 64;
 /// Characters that are shown of a field's path.
 const SHOWN: usize = 96;
 
-/// How alike the names of a field and of what was never found must be for one to be meant by the other (Jaro-Winkler).
+/// How alike the names of a field and of what was never found must be for one to be meant by the other
+/// (Jaro-Winkler).
 const ALIKE: f64 = 0.9;
 
 impl PipelineStatus {

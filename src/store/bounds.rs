@@ -1,10 +1,10 @@
 //! How far from today partitions are added on demand: `[store]` says it, the database keeps it.
 //!
-//! Guarantees: only this module and the migrations name `jetcopy.partition_bounds`. What is written there is in force at
-//! once, for every daemon on the database.
+//! Guarantees: only this module and the migrations name `jetcopy.partition_bounds`. What is written there is
+//! in force at once, for every daemon on the database.
 //!
-//! It does not guard against two configurations that differ: the last `jetcopy migrate` that names them wins, and the others'
-//! `jetcopy check` warns.
+//! It does not guard against two configurations that differ: the last `jetcopy migrate` that names them wins,
+//! and the others' `jetcopy check` warns.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};

@@ -1,7 +1,7 @@
 //! What people delete from the store by hand: old measurements, and a series with its points.
 //!
-//! Guarantees: rows go and `jetcopy.deletions` tells of it in one transaction, by the functions of the schema, which psql can
-//! call too. What would go is counted beforehand, by the same words.
+//! Guarantees: rows go and `jetcopy.deletions` tells of it in one transaction, by the functions of the
+//! schema, which psql can call too. What would go is counted beforehand, by the same words.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! What of the store there is by choice: groups of tables (`[store] tables`), and the running bucket of roll-ups
-//! (`[store] real_time`).
+//! What of the store there is by choice: groups of tables (`[store] tables`), and the running bucket of
+//! roll-ups (`[store] real_time`).
 //!
-//! Guarantees: only this module and the migrations name `jetcopy.store_choice`. A group that is not chosen is not
-//! created; tables that are there stay.
+//! Guarantees: only this module and the migrations name `jetcopy.store_choice`. A group that is not chosen is
+//! not created; tables that are there stay.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -21,7 +21,8 @@ const READ_REAL_TIME: &str = "SELECT (to_jsonb(c) ->> 'real_time')::boolean FROM
 const WRITE_REAL_TIME: &str =
     "UPDATE jetcopy.store_choice SET real_time = $1 WHERE real_time IS DISTINCT FROM $1";
 
-/// The groups that the database has: those chosen before. Before there was a choice it was all; a new database has none.
+/// The groups that the database has: those chosen before. Before there was a choice it was all; a new
+/// database has none.
 pub(crate) async fn before(client: &Client, is_new: bool) -> Result<Groups, tokio_postgres::Error> {
     if is_new {
         return Ok(Groups::new());

@@ -1,8 +1,9 @@
-//! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention. And what nobody does
-//! with it either: staged files of the registry and payloads of dead letters expire.
+//! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention. And what
+//! nobody does with it either: staged files of the registry and payloads of dead letters expire.
 //!
-//! Guarantees: of all daemons and commands one does it at a time; each step that fails is told and stops no other; a run
-//! that is interrupted is gone on with by the next. Hypertables are left to TimescaleDB, and it says so.
+//! Guarantees: of all daemons and commands one does it at a time; each step that fails is told and stops no
+//! other; a run that is interrupted is gone on with by the next. Hypertables are left to TimescaleDB, and it
+//! says so.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ const FILES: &str = "files";
 /// How the server knows the sessions.
 const APPLICATION_NAME: &str = "jetcopy maintain";
 
-/// Takes the lock for the length of a run, in a transaction that does nothing else: it holds no snapshot, so that nothing
-/// waits for it. Its number is `jetcopm\0` in ASCII, beside that of `jetcopy migrate`.
+/// Takes the lock for the length of a run, in a transaction that does nothing else: it holds no snapshot, so
+/// that nothing waits for it. Its number is `jetcopm\0` in ASCII, beside that of `jetcopy migrate`.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(x'6a6574636f706d00'::bigint)";
 
 /// The steps need what migration 21 makes; one that needs a later one fails by itself.
@@ -47,8 +48,8 @@ const HYPERTABLES: &str =
     "SELECT to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid
     FROM timescaledb_information.hypertables";
 
-/// Whether this role may mark files of the registry; no row where there is no such table. Somebody else's table of the name
-/// has other columns.
+/// Whether this role may mark files of the registry; no row where there is no such table. Somebody else's
+/// table of the name has other columns.
 const MAY_EXPIRE: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')
     FROM pg_class c WHERE c.oid = to_regclass('files')::oid AND 6 = (
         SELECT count(*) FROM pg_attribute a JOIN (VALUES ('project_id', 'text'), ('path', 'text'),
@@ -131,7 +132,8 @@ impl Report {
     }
 }
 
-/// Does all there is to do, once, by what the database keeps; where `store` names something else, that is told. With `all`, roll-ups are refreshed that are not due yet.
+/// Does all there is to do, once, by what the database keeps; where `store` names something else, that is
+/// told. With `all`, roll-ups are refreshed that are not due yet.
 pub async fn maintain(
     postgres: &config::Postgres,
     store: &config::Store,
@@ -327,8 +329,8 @@ async fn failed(
     let _ = client.batch_execute("ROLLBACK").await;
 }
 
-/// Maintains every `store.maintain_interval`, for as long as it is let. What fails is logged and counted, and tried again;
-/// what is under way when it is dropped, the server rolls back.
+/// Maintains every `store.maintain_interval`, for as long as it is let. What fails is logged and counted, and
+/// tried again; what is under way when it is dropped, the server rolls back.
 pub async fn run(settings: watch::Receiver<Arc<Config>>, metrics: MaintainMetrics) -> Infallible {
     let mut last_error = String::new();
     loop {

@@ -1,8 +1,9 @@
 //! Native partitions of a day each, where TimescaleDB is not installed: added ahead, dropped with age.
 //!
-//! Guarantees: whoever writes to a table or reads from it does not wait while partitions are added, and not for the whole
-//! table while one is dropped; what was interrupted halfway is finished by the next run. Only tables in
-//! `jetcopy.partitioned_tables` are touched, and of those only partitions that lie wholly beyond the retention.
+//! Guarantees: whoever writes to a table or reads from it does not wait while partitions are added, and not
+//! for the whole table while one is dropped; what was interrupted halfway is finished by the next run. Only
+//! tables in `jetcopy.partitioned_tables` are touched, and of those only partitions that lie wholly beyond
+//! the retention.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use tokio_postgres::types::Type;
 
 use crate::postgres::connect::Session;
 
-/// How many days ahead partitions are there: over a weekend on which nobody runs `jetcopy maintain`. The daemon adds what
-/// is missing on demand anyway.
+/// How many days ahead partitions are there: over a weekend on which nobody runs `jetcopy maintain`. The
+/// daemon adds what is missing on demand anyway.
 pub const DAYS_AHEAD: i32 = 3;
 
 /// How long a statement waits for a lock: others queue behind it, and the next run tries again.

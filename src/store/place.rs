@@ -1,12 +1,12 @@
 //! The schema of the store's tables: `[store] schema`.
 //!
-//! Guarantees: only this module and the migrations name `jetcopy.store_place`. Where a schema was named, the tables are created
-//! there and looked for there, whatever the search path of a role: by `jetcopy migrate`, `maintain` and `store`, and by the
-//! functions of schema `jetcopy`, which are written anew with the schema before each table. A store that lies elsewhere is
-//! not moved, and not made a second time: that is an error.
+//! Guarantees: only this module and the migrations name `jetcopy.store_place`. Where a schema was named, the
+//! tables are created there and looked for there, whatever the search path of a role: by `jetcopy migrate`,
+//! `maintain` and `store`, and by the functions of schema `jetcopy`, which are written anew with the schema
+//! before each table. A store that lies elsewhere is not moved, and not made a second time: that is an error.
 //!
-//! Where none was ever named, they lie where the search path says, but never in schema `jetcopy`, which a role of that name
-//! finds first. Pipelines name their tables themselves.
+//! Where none was ever named, they lie where the search path says, but never in schema `jetcopy`, which a
+//! role of that name finds first. Pipelines name their tables themselves.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -24,8 +24,8 @@ const READ: &str = "SELECT schema::text FROM jetcopy.store_place";
 const WRITE: &str = "INSERT INTO jetcopy.store_place (schema) VALUES ($1::text::name)
     ON CONFLICT (one_row) DO UPDATE SET schema = excluded.schema";
 
-/// For the rest of a transaction: the schema that is kept, where there is one. A transaction without it finds what the search
-/// path of its role has.
+/// For the rest of a transaction: the schema that is kept, where there is one. A transaction without it finds
+/// what the search path of its role has.
 pub(crate) const ENTER: &str = "DO $$ BEGIN
     IF pg_catalog.to_regclass('jetcopy.store_place') IS NOT NULL THEN
         PERFORM pg_catalog.set_config('search_path', pg_catalog.quote_ident(schema), true) FROM jetcopy.store_place;
@@ -43,8 +43,9 @@ const ELSEWHERE: &str = "SELECT n.nspname::text FROM pg_catalog.unnest($1::text[
     JOIN pg_class c ON c.oid = pg_catalog.to_regclass(name)::oid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname::text <> $2 ORDER BY 1 LIMIT 1";
 
-/// Writes the functions of schema `jetcopy` anew, with the schema before each table of the store that they read or write. Those
-/// that put statements together, or have a search path of their own, get a search path that has it.
+/// Writes the functions of schema `jetcopy` anew, with the schema before each table of the store that they
+/// read or write. Those that put statements together, or have a search path of their own, get a search path
+/// that has it.
 const PIN: &str = r#"DO $$
 DECLARE
     place text := (SELECT quote_ident(schema) FROM jetcopy.store_place);
@@ -107,8 +108,8 @@ async fn kept(client: &Client) -> Result<Option<String>, tokio_postgres::Error> 
     client.query_typed_opt(READ, &[]).await?.map(|row| row.try_get(0)).transpose()
 }
 
-/// Sees to it that the rest of the transaction finds and creates the store's tables where they belong, and returns the schema
-/// where one is named or kept. `before` are the groups that the database has.
+/// Sees to it that the rest of the transaction finds and creates the store's tables where they belong, and
+/// returns the schema where one is named or kept. `before` are the groups that the database has.
 pub(crate) async fn settle(
     client: &Client,
     named: Option<&str>,

@@ -1,12 +1,16 @@
 //! Reading the store by its named queries, for `jetcopy query` and the API.
 //!
 //! Guarantees:
-//! - It reads only, each query in a read-only transaction of its own: any server of the URL will do, a standby too.
-//! - Sessions come from a pool and go back to it, also after an error; one whose answer nobody waits for any more leaves it,
-//!   and its statement is cancelled ([`lease`]).
-//! - A read that met a lost connection or an absent server is tried again until [`Options::patience`] is over.
-//! - Every wait has an end: `connect_timeout` for a session, `step_timeout` for an answer, which the server keeps too.
-//! - It works through a transaction pooler: a query is one round trip, and nothing of it stays in the session.
+//! - It reads only, each query in a read-only transaction of its own: any server of the URL will do, a
+//!   standby too.
+//! - Sessions come from a pool and go back to it, also after an error; one whose answer nobody waits for any
+//!   more leaves it, and its statement is cancelled ([`lease`]).
+//! - A read that met a lost connection or an absent server is tried again until [`Options::patience`] is
+//!   over.
+//! - Every wait has an end: `connect_timeout` for a session, `step_timeout` for an answer, which the server
+//!   keeps too.
+//! - It works through a transaction pooler: a query is one round trip, and nothing of it stays in the
+//!   session.
 //! - An answer has no more rows and bytes than [`Bounds`] allow.
 //!
 //! Changes are no part of it: rows come by events, and what people delete is in [`super::delete`].
@@ -53,17 +57,19 @@ use lease::{Lease, Sessions};
 /// How the server knows the sessions, in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "jetcopy store";
 
-/// Connections by default: a dashboard asks for some panels at a time, and the daemon needs its share of the server's
-/// `max_connections`, 100 by default.
+/// Connections by default: a dashboard asks for some panels at a time, and the daemon needs its share of the
+/// server's `max_connections`, 100 by default.
 const CONNECTIONS: usize = 8;
 
 /// How long a read waits by default for a connection that is free: as long as a step may take.
 const WAIT: Duration = Duration::from_mins(1);
 
-/// How long a read is tried by default: a failover takes some seconds on a good day, and people wait no longer.
+/// How long a read is tried by default: a failover takes some seconds on a good day, and people wait no
+/// longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How much longer the server lets a query run than the client waits: the client's end comes first, and tells more.
+/// How much longer the server lets a query run than the client waits: the client's end comes first, and tells
+/// more.
 const SERVER_GRACE: Duration = Duration::from_secs(1);
 
 /// How a store is opened.
@@ -174,7 +180,8 @@ impl Store {
         }
     }
 
-    /// The rows, or nothing where there are more bytes of them. All three statements go out before the first is answered.
+    /// The rows, or nothing where there are more bytes of them. All three statements go out before the first
+    /// is answered.
     async fn transaction(
         &self,
         client: &Client,
@@ -200,7 +207,8 @@ impl Store {
         };
         let begin = async { client.batch_execute(&begin).await.map_err(Refusal::from) };
         let commit = async { client.batch_execute("COMMIT").await.map_err(Refusal::from) };
-        // In this order they are sent. What fails ends the wait: the answers that are still to come are the driver's to drop.
+        // In this order they are sent. What fails ends the wait: the answers that are still to come are the
+        // driver's to drop.
         let ((), rows, ()) = tokio::try_join!(biased; begin, query, commit)?;
         Ok(rows)
     }

@@ -1,7 +1,8 @@
-//! What `jetcopy store` shows: sizes, rows, compression, chunks or partitions, and jobs, with TimescaleDB and without.
+//! What `jetcopy store` shows: sizes, rows, compression, chunks or partitions, and jobs, with TimescaleDB and
+//! without.
 //!
-//! Guarantees: it changes nothing and takes no lock that anybody waits for, and it counts no rows: their number is the
-//! server's own estimate, and is called so. A standby will do.
+//! Guarantees: it changes nothing and takes no lock that anybody waits for, and it counts no rows: their
+//! number is the server's own estimate, and is called so. A standby will do.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -45,7 +46,8 @@ const HYPERTABLE: &str = "SELECT h.hypertable_schema::text, h.hypertable_name::t
         FROM timescaledb_information.continuous_aggregates
     ) AS h WHERE h.relation::oid = to_regclass($1)::oid LIMIT 1";
 
-/// What the server says where TimescaleDB up to 2.28.3 ends a job on PostgreSQL 15.20: the job's work is committed by then.
+/// What the server says where TimescaleDB up to 2.28.3 ends a job on PostgreSQL 15.20: the job's work is
+/// committed by then.
 const PORTAL: &str = "cannot drop portal \"\" while it is being set up";
 
 /// How such a job ended.
@@ -145,7 +147,8 @@ pub struct Job {
     pub job: String,
     /// How often; `None` for jetcopy's, which the settings say.
     pub every: Option<String>,
-    /// How it ended last, `None` before the first time; "Done" where its work was done and TimescaleDB counts it as failed.
+    /// How it ended last, `None` before the first time; "Done" where its work was done and TimescaleDB counts
+    /// it as failed.
     pub last_status: Option<String>,
     /// When it ran last, in UTC.
     pub last_run: Option<String>,

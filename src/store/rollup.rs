@@ -1,11 +1,12 @@
 //! Roll-ups where TimescaleDB does not keep them: tables that are filled from their source, bucket by bucket.
 //!
-//! Guarantees: a bucket holds what its source held when it was summed up last, and that is after each change of the source
-//! that jetcopy made, within `refresh.window`; a bucket whose rows were dropped stays as it is. All of a refresh is one
-//! transaction.
+//! Guarantees: a bucket holds what its source held when it was summed up last, and that is after each change
+//! of the source that jetcopy made, within `refresh.window`; a bucket whose rows were dropped stays as it is.
+//! All of a refresh is one transaction.
 //!
-//! What was touched is told in the transaction of the rows (`jetcopy.touch()`), and what is taken as told is summed up
-//! from a later snapshot: no row falls between. Late rows that others write are seen where they call it too.
+//! What was touched is told in the transaction of the rows (`jetcopy.touch()`), and what is taken as told is
+//! summed up from a later snapshot: no row falls between. Late rows that others write are seen where they
+//! call it too.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -17,11 +18,12 @@ use tokio_postgres::types::Type;
 use super::{partitions::begin, place};
 use crate::catalog::{BUCKET, Bucket, ROLLUPS, Rollup, RollupLife, Source};
 
-/// Buckets that lie between two that changed, and are summed up along with them: cheaper than another statement.
+/// Buckets that lie between two that changed, and are summed up along with them: cheaper than another
+/// statement.
 const JOINED: i64 = 10;
 
-/// Where the roll-up stands, in seconds since the Unix epoch: filled to, now, rows dropped before; and whether it is due. A cast
-/// alone would round: into the next bucket.
+/// Where the roll-up stands, in seconds since the Unix epoch: filled to, now, rows dropped before; and
+/// whether it is due. A cast alone would round: into the next bucket.
 const STATE: &str =
     "SELECT floor(extract(epoch FROM filled_to))::int8, floor(extract(epoch FROM now()))::int8,
         coalesce((SELECT ceil(extract(epoch FROM nullif(dropped_before, '-infinity')))::int8
@@ -137,8 +139,8 @@ async fn in_transaction(
     Ok(Some(refreshed))
 }
 
-/// Sums up the buckets that are not over yet, or takes away what an earlier run has left of them; how many rows were written. The
-/// next refresh replaces them: they lie behind where the roll-up is filled to.
+/// Sums up the buckets that are not over yet, or takes away what an earlier run has left of them; how many
+/// rows were written. The next refresh replaces them: they lie behind where the roll-up is filled to.
 async fn running(
     client: &Client,
     rollup: &Rollup,

@@ -1,8 +1,9 @@
 //! The durable consumer: made, moved to the checkpoint, and found as it has to be.
 //!
-//! Guarantees: after [`place`] the next delivery is the first message after the checkpoint, with consumer sequence 1, whatever
-//! stood there before and whichever server has the consumer: one that does not know how to reset it, or that allows fewer
-//! unacknowledged messages than jetcopy would like, is asked for what it has.
+//! Guarantees: after [`place`] the next delivery is the first message after the checkpoint, with consumer
+//! sequence 1, whatever stood there before and whichever server has the consumer: one that does not know how
+//! to reset it, or that allows fewer unacknowledged messages than jetcopy would like, is asked for what it
+//! has.
 //!
 //! Not guaranteed: that nobody changes it afterwards; the probes look ([`crate::lag`]).
 
@@ -23,8 +24,8 @@ use super::Error;
 use crate::config;
 use crate::leftover::{Mark, Owner};
 
-/// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written, and one
-/// on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
+/// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written,
+/// and one on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
 const BATCHES_UNACKED: usize = 4;
 
 /// Never fewer: small batches come many in a second, and each waits for its ack to come round.
@@ -36,12 +37,12 @@ const ACK_WAIT: Duration = Duration::from_hours(7 * 24);
 /// First server version with consumer reset (ADR-60).
 const RESET_SINCE: (i64, i64, i64) = (2, 14, 0);
 
-/// First server version with several subjects on a consumer, and the oldest that jetcopy was tried with. An older one
-/// leaves out what it does not know and says nothing.
+/// First server version with several subjects on a consumer, and the oldest that jetcopy was tried with. An
+/// older one leaves out what it does not know and says nothing.
 pub const LEAST_SERVER: (i64, i64, i64) = (2, 10, 0);
 
-/// How long a request to reset may go without an answer. It is one step of a server that has just answered another
-/// question about the durable; one that does not know the request never answers.
+/// How long a request to reset may go without an answer. It is one step of a server that has just answered
+/// another question about the durable; one that does not know the request never answers.
 const RESET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long that is remembered: servers are upgraded without jetcopy being started again.
@@ -50,8 +51,8 @@ const RESET_AGAIN: Duration = Duration::from_mins(10);
 /// A durable that is younger was made by a daemon that is about to pull from it.
 const JUST_MADE: Duration = Duration::from_secs(5);
 
-/// How often, and how long apart, it is looked whether nobody pulls from another's durable: between two pull requests there may
-/// be none for a moment.
+/// How often, and how long apart, it is looked whether nobody pulls from another's durable: between two pull
+/// requests there may be none for a moment.
 const LOOKS: u32 = 4;
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -68,8 +69,8 @@ pub enum Placement {
     Recreate,
 }
 
-/// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo what somebody
-/// meant.
+/// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo
+/// what somebody meant.
 pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
     if !durable.paused {
         return Ok(());
@@ -82,12 +83,12 @@ pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
     })
 }
 
-/// Refuses a durable that somebody else uses, which has been there for `age`; without this, two daemons of one name would
-/// delete each other's without end. One that nobody uses is taken over, whatever database it names: after a move or a restore
-/// of the database it is the pipeline's own.
+/// Refuses a durable that somebody else uses, which has been there for `age`; without this, two daemons of
+/// one name would delete each other's without end. One that nobody uses is taken over, whatever database it
+/// names: after a move or a restore of the database it is the pipeline's own.
 ///
-/// `first` is whether the pipeline has read nothing yet: a durable that jetcopy did not make is another program's then. Later it
-/// is taken for one of its own that somebody edited.
+/// `first` is whether the pipeline has read nothing yet: a durable that jetcopy did not make is another
+/// program's then. Later it is taken for one of its own that somebody edited.
 pub async fn refuse_others(
     stream: &Stream,
     pipeline: &config::Pipeline,
@@ -161,8 +162,9 @@ pub fn matches(found: &consumer::Config, wanted: &Config) -> bool {
     differences(found, wanted).is_empty()
 }
 
-/// The settings of a durable that decide which messages come, in which order and how, and are other than `wanted`. Where it
-/// starts is not looked at, since that is what [`place`] moves; limits of single pull requests are the server's to set.
+/// The settings of a durable that decide which messages come, in which order and how, and are other than
+/// `wanted`. Where it starts is not looked at, since that is what [`place`] moves; limits of single pull
+/// requests are the server's to set.
 #[must_use]
 pub fn differences(found: &consumer::Config, wanted: &Config) -> Vec<&'static str> {
     let differ = [
@@ -188,8 +190,8 @@ pub fn least_server() -> String {
     format!("{major}.{minor}")
 }
 
-/// Limits of a batch that can fill: the server holds deliveries back while so many are unacknowledged, and a batch is
-/// acknowledged only once it is written.
+/// Limits of a batch that can fill: the server holds deliveries back while so many are unacknowledged, and a
+/// batch is acknowledged only once it is written.
 #[must_use]
 pub fn batch_limits(limits: config::BatchLimits, consumer: &PullConsumer) -> config::BatchLimits {
     let allowed = usize::try_from(consumer.cached_info().config.max_ack_pending).unwrap_or(usize::MAX);
@@ -220,8 +222,8 @@ impl Known {
     }
 }
 
-/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence 1, and its
-/// metadata say whose it is by `mark`.
+/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence
+/// 1, and its metadata say whose it is by `mark`.
 pub async fn place(
     client: &async_nats::Client,
     stream: &Stream,

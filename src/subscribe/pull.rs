@@ -1,13 +1,14 @@
 //! Pull requests on a durable consumer.
 //!
-//! Guarantees: what is open is bounded by count and by bytes ([`Window`]), and by what the server allows, so that what the
-//! client buffers is bounded too; a message that is larger is the only one that is open. What the server says about a request is
-//! either accounted for or an error; silence is an error after two heartbeats. Once the connection has had trouble nothing more is asked for, and what had arrived by then is
+//! Guarantees: what is open is bounded by count and by bytes ([`Window`]), and by what the server allows, so
+//! that what the client buffers is bounded too; a message that is larger is the only one that is open. What
+//! the server says about a request is either accounted for or an error; silence is an error after two
+//! heartbeats. Once the connection has had trouble nothing more is asked for, and what had arrived by then is
 //! yielded before the trouble is. A message that a publisher dressed up as a status is still a message.
 //!
-//! The client library's own pull loop does the same for every kind of user. At full speed a tenth of the daemon's CPU
-//! went into the copy of the JetStream context that it hands out with each message, and into a timer that it makes anew
-//! for each wait; here a message is just taken from the subscription.
+//! The client library's own pull loop does the same for every kind of user. At full speed a tenth of the
+//! daemon's CPU went into the copy of the JetStream context that it hands out with each message, and into a
+//! timer that it makes anew for each wait; here a message is just taken from the subscription.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -30,8 +31,8 @@ use crate::nats::{Connection, Lost};
 /// How long a pull request waits at the server: long enough that an idle pipeline asks only twice a minute.
 const EXPIRES: Duration = Duration::from_secs(30);
 
-/// How often the server says on an open pull request that it has nothing. Two missed ones end the generation, so
-/// this bounds how long a stalled consumer goes unseen.
+/// How often the server says on an open pull request that it has nothing. Two missed ones end the generation,
+/// so this bounds how long a stalled consumer goes unseen.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The header by which the server says how many messages a request that it closed would still have taken.
@@ -40,23 +41,24 @@ const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
 /// The same of bytes.
 const PENDING_BYTES: &str = "Nats-Pending-Bytes";
 
-/// What a request for a single message may bring that is larger than any other request may: the largest that a server can be told
-/// to take, with its subject, headers and protocol.
+/// What a request for a single message may bring that is larger than any other request may: the largest that
+/// a server can be told to take, with its subject, headers and protocol.
 const GIANT: usize = 65 << 20;
 
 /// What the server says to a request for more than it allows, before the number.
 const TOO_MANY: &str = "Exceeded MaxRequestBatch of ";
 const TOO_LARGE: &str = "Exceeded MaxRequestMaxBytes of ";
 
-/// About what the client library takes for the name of a header, however short: a place in a map, and three allocations.
+/// About what the client library takes for the name of a header, however short: a place in a map, and three
+/// allocations.
 const HEADER: usize = 200;
 
-/// How many times its bytes a message may take for its headers before the window is narrowed. Usual ones take a few times
-/// theirs, those of a character each thirty times.
+/// How many times its bytes a message may take for its headers before the window is narrowed. Usual ones take
+/// a few times theirs, those of a character each thirty times.
 const HEADERS: usize = 12;
 
-/// Requests that are refused or ended in a row without a message between them, before nothing is expected of the next:
-/// more than are ever open.
+/// Requests that are refused or ended in a row without a message between them, before nothing is expected of
+/// the next: more than are ever open.
 const BARREN: u32 = 200;
 
 /// Why nothing more can be pulled.
@@ -258,7 +260,8 @@ impl Pull {
         request.to_string().into()
     }
 
-    /// Messages were waited for. Where the server has more than is on the way, the way is too long for the window.
+    /// Messages were waited for. Where the server has more than is on the way, the way is too long for the
+    /// window.
     #[cold]
     fn stalled(&mut self) {
         let Shape { open, batch, bytes } = self.shape;
@@ -283,8 +286,8 @@ impl Pull {
         self.flow = Flow::new();
     }
 
-    /// What arrives, or the end of the patience. The wait for a heartbeat begins when there is nothing left to take: while
-    /// nobody asks, heartbeats queue up unheard.
+    /// What arrives, or the end of the patience. The wait for a heartbeat begins when there is nothing left
+    /// to take: while nobody asks, heartbeats queue up unheard.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         match self.subscriber.poll_next_unpin(context) {
             Poll::Ready(Some(message)) => return Poll::Ready(Ok(message)),
@@ -352,8 +355,8 @@ impl Pull {
                 self.open = self.open.saturating_sub(pending);
                 Ok(())
             }
-            // It has brought as many bytes as it may, or could bring nothing: then a whole one as they are made now could not.
-            // Where none brings anything, a message is larger than any may bring.
+            // It has brought as many bytes as it may, or could bring nothing: then a whole one as they are
+            // made now could not. Where none brings anything, a message is larger than any may bring.
             (_, "Message Size Exceeds MaxBytes", Some(pending)) if self.barren <= BARREN => {
                 self.open = self.open.saturating_sub(pending);
                 self.giant |= number(PENDING_BYTES).is_none_or(|bytes| bytes >= self.shape.bytes);

@@ -1,25 +1,26 @@
 //! How far ahead messages are asked for.
 //!
-//! Guarantees: never more than the memory given to it, but for one message of a usual size. It grows only while messages
-//! are waited for that the server has, by what an answer's way there and back brings; and it shrinks after a connection
-//! that broke under what was on the way, down to one message at a time.
+//! Guarantees: never more than the memory given to it, but for one message of a usual size. It grows only
+//! while messages are waited for that the server has, by what an answer's way there and back brings; and it
+//! shrinks after a connection that broke under what was on the way, down to one message at a time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Messages asked for at first: one pull request, and the next when half of it has come. Measured on one server over
-/// loopback, requests of 1,000 gave 482 k messages/s, 5,000 up to 741 k and 15,000 782 k.
+/// Messages asked for at first: one pull request, and the next when half of it has come. Measured on one
+/// server over loopback, requests of 1,000 gave 482 k messages/s, 5,000 up to 741 k and 15,000 782 k.
 const FIRST_MESSAGES: usize = 7_500;
 
-/// Messages asked for at most: 200 ms away, that is 600,000 a second, and it is far below what the client buffers.
+/// Messages asked for at most: 200 ms away, that is 600,000 a second, and it is far below what the client
+/// buffers.
 const MOST_MESSAGES: usize = 120_000;
 
-/// Bytes asked for at first: what comes behind them, such as the answer to a probe, is two seconds late on 10 Mbit/s; and where
-/// they are headers of a few characters each, the client library makes some 70 MiB of them.
+/// Bytes asked for at first: what comes behind them, such as the answer to a probe, is two seconds late on 10
+/// Mbit/s; and where they are headers of a few characters each, the client library makes some 70 MiB of them.
 const FIRST_BYTES: usize = 2 << 20;
 
-/// Bytes asked for at most: half of what a server holds back for a slow client by default (`max_pending`) before it
-/// ends its connection.
+/// Bytes asked for at most: half of what a server holds back for a slow client by default (`max_pending`)
+/// before it ends its connection.
 const MOST_BYTES: usize = 32 << 20;
 
 /// Messages of one pull request at most.
@@ -28,7 +29,8 @@ const MOST_A_REQUEST: usize = 5_000;
 /// Whoever waited so long for messages that the server has, waited for the way and not for the server.
 pub(super) const STALL: Duration = Duration::from_millis(3);
 
-/// What is on the way takes no longer than this to arrive, as far as the window can help it: answers come behind it.
+/// What is on the way takes no longer than this to arrive, as far as the window can help it: answers come
+/// behind it.
 const LONGEST_WAY: Duration = Duration::from_secs(2);
 
 /// How long the bound that a broken connection left behind holds, before it is doubled; then again as long.
@@ -109,8 +111,8 @@ impl Window {
         size.clamp();
     }
 
-    /// Shrinks to a quarter after a connection that broke under what was on the way; whether there was room to. The
-    /// server counts slow consumers where `counted`.
+    /// Shrinks to a quarter after a connection that broke under what was on the way; whether there was room
+    /// to. The server counts slow consumers where `counted`.
     pub fn shrink(&self, counted: bool) -> Option<usize> {
         let mut size = self.lock();
         let room = size.messages > 1;
@@ -124,7 +126,8 @@ impl Window {
         room.then_some(size.messages)
     }
 
-    /// Asks for as little as brings any message, for a while: what came takes much more memory than its bytes.
+    /// Asks for as little as brings any message, for a while: what came takes much more memory than its
+    /// bytes.
     pub(super) fn narrow(&self) {
         self.lock().narrow = Some(Instant::now());
     }
@@ -165,8 +168,8 @@ impl Size {
         // Below the first size, a request is two thirds of what is open, as there.
         let third = (self.messages * 2).div_ceil(3);
         let batch = third.min(MOST_A_REQUEST).min(limits.batch.unwrap_or(usize::MAX)).max(1);
-        // As many requests as their bytes allow; two where that would be fewer, but for one message at a time and where the
-        // memory has no room for two of the largest.
+        // As many requests as their bytes allow; two where that would be fewer, but for one message at a time
+        // and where the memory has no room for two of the largest.
         let room = limits.memory.max(FIRST_BYTES);
         let one = self.narrow.is_some() || limits.largest.saturating_mul(2) > room;
         let least = if one { 1 } else { 2 };

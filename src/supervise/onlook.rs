@@ -1,10 +1,12 @@
-//! What the daemon sees of its database from beside its pipelines: why one stands still, and how many dead letters lie there.
+//! What the daemon sees of its database from beside its pipelines: why one stands still, and how many dead
+//! letters lie there.
 //!
-//! Guarantees: whatever it meets, no pipeline notices. It asks over a session of its own, which it has only while a batch
-//! takes longer than usual, and for a moment to count dead letters; it waits for nothing longer than [`ANSWER`]. What
-//! holds a pipeline up is logged once, and so is the end of that.
+//! Guarantees: whatever it meets, no pipeline notices. It asks over a session of its own, which it has only
+//! while a batch takes longer than usual, and for a moment to count dead letters; it waits for nothing longer
+//! than [`ANSWER`]. What holds a pipeline up is logged once, and so is the end of that.
 //!
-//! What it cannot see, it leaves out: behind a pooler that does not pass the application's name on, it says nothing.
+//! What it cannot see, it leaves out: behind a pooler that does not pass the application's name on, it says
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;

@@ -11,7 +11,8 @@ const PREFIX: &str = "jetcopy-private-";
 
 /// A directory of this process's own under the system's temporary one.
 ///
-/// It is there and not under `target/`, since PostgreSQL under root runs as another user, who may not pass root's home.
+/// It is there and not under `target/`, since PostgreSQL under root runs as another user, who may not pass
+/// root's home.
 pub(super) fn create() -> Result<TempDir, Error> {
     static SWEPT: std::sync::Once = std::sync::Once::new();
     SWEPT.call_once(sweep);

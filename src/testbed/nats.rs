@@ -17,8 +17,8 @@ use super::{Error, directory, programs};
 /// What a private NATS server is started with.
 #[derive(Debug, Clone, Default)]
 pub struct NatsOptions {
-    /// More lines of its configuration file. One that begins with `jetstream` takes the place of the server's own, with
-    /// `STORE` for the directory of its streams.
+    /// More lines of its configuration file. One that begins with `jetstream` takes the place of the server's
+    /// own, with `STORE` for the directory of its streams.
     pub config: String,
 }
 
@@ -44,7 +44,8 @@ impl TestNats {
         Ok(Self { server, program })
     }
 
-    /// Starts `size` servers that form one cluster. They answer at once; JetStream does when they have elected a leader.
+    /// Starts `size` servers that form one cluster. They answer at once; JetStream does when they have
+    /// elected a leader.
     pub fn start_cluster(size: usize) -> Result<Vec<Self>, Error> {
         let mut ports = BTreeSet::new();
         while ports.len() < size {
@@ -171,8 +172,8 @@ impl Program for NatsServer {
     }
 
     fn is_ready(&self, server: &Server) -> bool {
-        // The server writes its process id before it listens: with it, whoever answers on the port is this server,
-        // for the port cannot be bound twice, and JetStream is up before clients are let in.
+        // The server writes its process id before it listens: with it, whoever answers on the port is this
+        // server, for the port cannot be bound twice, and JetStream is up before clients are let in.
         let ours = std::fs::read_to_string(Self::pid_file(server))
             .is_ok_and(|text| text.trim().parse().ok() == server.pid());
         ours && TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).is_ok()

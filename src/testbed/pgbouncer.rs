@@ -15,11 +15,12 @@ use super::postgres::server_user;
 use super::process::{Program, Server, Stop, log_to, spawn_tied};
 use super::{Error, TestPostgres, directory, io as io_error, programs};
 
-/// Server connections a database: fewer than the clients of any test that means to see them shared, and more than one,
-/// so that two transactions of one client can meet two server sessions.
+/// Server connections a database: fewer than the clients of any test that means to see them shared, and more
+/// than one, so that two transactions of one client can meet two server sessions.
 const POOL_SIZE: u32 = 2;
 
-/// Seconds after which it tries a server again that was away. Its default of 15 would be the time of every recovery.
+/// Seconds after which it tries a server again that was away. Its default of 15 would be the time of every
+/// recovery.
 const LOGIN_RETRY: u32 = 1;
 
 /// A PgBouncer of one's own.

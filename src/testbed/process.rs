@@ -1,4 +1,5 @@
-//! A server's process: started so that it cannot outlive this one, stopped in a chosen way, awaited by condition.
+//! A server's process: started so that it cannot outlive this one, stopped in a chosen way, awaited by
+//! condition.
 
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
@@ -16,7 +17,8 @@ use tempfile::TempDir;
 
 use super::{Error, directory};
 
-/// How long a server may take to start or to stop: a second is usual, a loaded machine recovering a log needs more.
+/// How long a server may take to start or to stop: a second is usual, a loaded machine recovering a log needs
+/// more.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at; far below the time that any server needs.
 const POLL: Duration = Duration::from_millis(2);
@@ -32,7 +34,8 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 pub enum Stop {
     /// In order: PostgreSQL's fast mode, NATS's own shutdown.
     Fast,
-    /// At once but by the server's own hand: PostgreSQL's immediate mode. NATS knows no such thing and is killed.
+    /// At once but by the server's own hand: PostgreSQL's immediate mode. NATS knows no such thing and is
+    /// killed.
     Immediate,
     /// `kill -9`.
     Kill,
@@ -40,9 +43,9 @@ pub enum Stop {
 
 type Request = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// The thread that spawns every tied process. The kernel sends a parent-death signal when the *thread* that spawned
-/// the child ends, and tests run in threads that end long before a shared server may. This one lasts as long as the
-/// process.
+/// The thread that spawns every tied process. The kernel sends a parent-death signal when the *thread* that
+/// spawned the child ends, and tests run in threads that end long before a shared server may. This one lasts
+/// as long as the process.
 static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
     let (sender, receiver) = mpsc::channel::<Request>();
     thread::Builder::new()
@@ -57,10 +60,11 @@ static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
     sender
 });
 
-/// Spawns `program` so that it gets `signal` when this process ends, whatever ends it. It is in a process group of
-/// its own: a Ctrl-C in the terminal reaches it only through this process's own shutdown.
+/// Spawns `program` so that it gets `signal` when this process ends, whatever ends it. It is in a process
+/// group of its own: a Ctrl-C in the terminal reaches it only through this process's own shutdown.
 ///
-/// `prepare` adds arguments and redirections; `user` (as `setpriv` takes it: a name or a number) is who it runs as.
+/// `prepare` adds arguments and redirections; `user` (as `setpriv` takes it: a name or a number) is who it
+/// runs as.
 pub fn spawn_tied(
     program: &Path,
     user: Option<&str>,
@@ -154,7 +158,8 @@ impl Server {
         Ok(())
     }
 
-    /// Stops the program and waits until it is gone; by force when it takes too long. No effect when it is stopped.
+    /// Stops the program and waits until it is gone; by force when it takes too long. No effect when it is
+    /// stopped.
     pub(super) fn stop(&mut self, program: &impl Program, stop: Stop) {
         let Some(mut child) = self.child.take() else { return };
         signal(&child, program.signal(stop));

@@ -28,7 +28,8 @@ pub(super) fn nats_server() -> Result<PathBuf, Error> {
         .ok_or(Error::Missing { program: "nats-server", variable: VARIABLE })
 }
 
-/// The directory with `initdb` and `postgres`: `$JETCOPY_POSTGRES_BIN`, else from `PATH`, else Debian's newest.
+/// The directory with `initdb` and `postgres`: `$JETCOPY_POSTGRES_BIN`, else from `PATH`, else Debian's
+/// newest.
 pub(super) fn postgres_bin() -> Result<PathBuf, Error> {
     const VARIABLE: &str = "JETCOPY_POSTGRES_BIN";
     let has_both = |dir: &Path| dir.join("initdb").is_file() && dir.join("postgres").is_file();
@@ -76,8 +77,8 @@ pub(super) fn node_exporter() -> Result<PathBuf, Error> {
     monitor("prometheus-node-exporter", "JETCOPY_NODE_EXPORTER")
 }
 
-/// Debian's `libfaketime`, for programs with threads: `$JETCOPY_FAKETIME`, else what `make setup` unpacked, else where Debian
-/// puts it; `None` where there is none.
+/// Debian's `libfaketime`, for programs with threads: `$JETCOPY_FAKETIME`, else what `make setup` unpacked,
+/// else where Debian puts it; `None` where there is none.
 #[must_use]
 pub fn faketime() -> Option<PathBuf> {
     let library = format!("{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);

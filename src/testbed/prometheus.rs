@@ -144,8 +144,8 @@ impl Program for Scraper {
     }
 
     fn is_ready(&self, server: &Server) -> bool {
-        // The port cannot be bound twice: whoever answers while the child lives is the child. An exporter knows no such
-        // path as Prometheus does, and shows its start page.
+        // The port cannot be bound twice: whoever answers while the child lives is the child. An exporter
+        // knows no such path as Prometheus does, and shows its start page.
         matches!(get(server.port, "/-/ready"), Ok((200, _)))
     }
 
@@ -157,7 +157,8 @@ impl Program for Scraper {
     }
 }
 
-/// The status code and the body that a server on loopback answers. HTTP/1.0, so that the body ends with the connection.
+/// The status code and the body that a server on loopback answers. HTTP/1.0, so that the body ends with the
+/// connection.
 fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(ANSWER))?;

@@ -1,7 +1,7 @@
 //! A publisher of raw bytes: what no client library would send.
 //!
-//! Guarantees: a publish goes out as it is given, also what no protocol allows; [`Wire::settled`] has the server's word
-//! that it has read all of it. It speaks to a server without TLS and without credentials only.
+//! Guarantees: a publish goes out as it is given, also what no protocol allows; [`Wire::settled`] has the
+//! server's word that it has read all of it. It speaks to a server without TLS and without credentials only.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,9 +1,10 @@
 //! One transaction with rows: to commit it, or to try and roll it back.
 //!
-//! Guarantees: what is returned as a [`Stop`] has been rolled back, and the session takes the next transaction; an error
-//! leaves the session in an unknown state and ends the generation. An error of the server that names another relation
-//! than the tables written to, or whose class is never a row's, is [`Stop::Elsewhere`]. A chunk that the same transaction
-//! made is the table's, though it is gone by the time it is asked for.
+//! Guarantees: what is returned as a [`Stop`] has been rolled back, and the session takes the next
+//! transaction; an error leaves the session in an unknown state and ends the generation. An error of the
+//! server that names another relation than the tables written to, or whose class is never a row's, is
+//! [`Stop::Elsewhere`]. A chunk that the same transaction made is the table's, though it is gone by the time
+//! it is asked for.
 
 use std::ops::Range;
 
@@ -60,7 +61,8 @@ pub(super) struct Copied {
 }
 
 impl Copied {
-    /// Whether rows of one of the tables were not stored, which says nothing about what would have become of them.
+    /// Whether rows of one of the tables were not stored, which says nothing about what would have become of
+    /// them.
     pub(super) fn skips(&self, tables: &[usize]) -> bool {
         tables.iter().any(|&table| self.of(table) != Unstored::default())
     }
@@ -233,8 +235,8 @@ impl Writer {
             Ok(copied) => copied,
             Err((table, error)) => return self.stop(Some(table), error).await.map(Err),
         };
-        // What is deferred is judged at COMMIT, which a trial never comes to. What the transaction made, such as a chunk,
-        // is there behind the savepoint, and can be asked for.
+        // What is deferred is judged at COMMIT, which a trial never comes to. What the transaction made, such
+        // as a chunk, is there behind the savepoint, and can be asked for.
         if let Err(source) = self.statement("SAVEPOINT deferred; SET CONSTRAINTS ALL IMMEDIATE").await? {
             let error = CopyError { step: Step::Commit, row: None, source };
             if decide(&error.source, error.step) == Decision::Reconnect {
@@ -256,8 +258,8 @@ impl Writer {
             .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })
     }
 
-    /// Copies the rows of every table into the open transaction, without what is `excluded` and of the messages of `part`
-    /// only.
+    /// Copies the rows of every table into the open transaction, without what is `excluded` and of the
+    /// messages of `part` only.
     async fn copy_all(
         &self,
         batch: &mut Batch,
@@ -293,8 +295,8 @@ impl Writer {
         outcome.map_err(|_| Error::Timeout { action: "copy", after })
     }
 
-    /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in time is
-    /// waited for by the next generation, which says so.
+    /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in
+    /// time is waited for by the next generation, which says so.
     pub(super) async fn try_again(&self, error: Error) -> Result<Stop, Error> {
         let Error::Checkpoint(checkpoint::Error::Database { source, .. }) = error else { return Err(error) };
         self.metrics.commits.failed.inc();
@@ -360,11 +362,12 @@ impl Writer {
         }
     }
 
-    /// The relation that the error names, where that is neither a table that was written to nor a partition or a chunk of
-    /// one.
+    /// The relation that the error names, where that is neither a table that was written to nor a partition
+    /// or a chunk of one.
     ///
-    /// One that is not there was made in the transaction that is rolled back. It is a chunk of the table's own where no
-    /// function or other statement met the error, but what writes the rows; at COMMIT, a trial has to tell.
+    /// One that is not there was made in the transaction that is rolled back. It is a chunk of the table's
+    /// own where no function or other statement met the error, but what writes the rows; at COMMIT, a trial
+    /// has to tell.
     async fn other_relation(&self, table: Option<usize>, error: &CopyError) -> Result<Option<String>, Error> {
         match decide(&error.source, error.step) {
             Decision::SuspectRow

@@ -3,13 +3,14 @@
 //! Guarantees: nothing is believed at the first word. A message, or an element of it, is blamed only where
 //!
 //! - its rows fail alone, or together with those before it, which pass without it; and
-//! - rows of another message for the same tables pass alone. If none does, something else is wrong, and nobody is blamed
-//!   ([`Error::AllRefused`]).
+//! - rows of another message for the same tables pass alone. If none does, something else is wrong, and
+//!   nobody is blamed ([`Error::AllRefused`]).
 //!
-//! Who is blamed becomes a dead letter in the transaction that commits the others, so these pass once more. Where there is
-//! nobody to compare with (the batch holds no other message for these tables, and no earlier row is known), the class of
-//! the error decides alone. An error that is a row's by way of exception needs more (`proof.rs`). A missing partition, a
-//! row that is there already, and whatever [`Stop::Elsewhere`] stands for are never a message's fault, here neither.
+//! Who is blamed becomes a dead letter in the transaction that commits the others, so these pass once more.
+//! Where there is nobody to compare with (the batch holds no other message for these tables, and no earlier
+//! row is known), the class of the error decides alone. An error that is a row's by way of exception needs
+//! more (`proof.rs`). A missing partition, a row that is there already, and whatever [`Stop::Elsewhere`]
+//! stands for are never a message's fault, here neither.
 //!
 //! Each trial is a transaction that is rolled back. Sequences that defaults draw from leave gaps.
 
@@ -31,8 +32,8 @@ use crate::postgres::sqlstate::{Decision, Step, decide};
 /// How long neighbours are tried at all.
 const SEARCH: Duration = Duration::from_secs(5);
 
-/// How long a few messages that all fail, with nothing else in the batch, are taken for something that passes by itself:
-/// longer than a deployment or a swap of tables takes. Then the error's class decides.
+/// How long a few messages that all fail, with nothing else in the batch, are taken for something that passes
+/// by itself: longer than a deployment or a swap of tables takes. Then the error's class decides.
 pub(super) const DOUBT: Duration = Duration::from_secs(20);
 
 /// After how long an error that is never a message's fault is looked at more closely, and told to a person.
@@ -75,7 +76,8 @@ pub(super) enum Others {
 }
 
 impl Writer {
-    /// Finds the message or element that is at fault and lets it become a dead letter. The error where nobody is by now.
+    /// Finds the message or element that is at fault and lets it become a dead letter. The error where nobody
+    /// is by now.
     pub(super) async fn blame(
         &self,
         batch: &mut Batch,
@@ -120,9 +122,9 @@ impl Writer {
         Ok(None)
     }
 
-    /// Blames the other elements of a message that are refused for the same reason as one that was just blamed. Each costs a
-    /// trial of their message alone, not of the whole part: many bad elements of one message come together. When they have cost
-    /// too much, the next one takes all along.
+    /// Blames the other elements of a message that are refused for the same reason as one that was just
+    /// blamed. Each costs a trial of their message alone, not of the whole part: many bad elements of one
+    /// message come together. When they have cost too much, the next one takes all along.
     async fn blame_siblings(
         &self,
         batch: &mut Batch,
@@ -159,8 +161,8 @@ impl Writer {
         Error::Unsettled { table, source: error.source }
     }
 
-    /// What was refused, with the reason that it has when it is tried: one that fails alone, else the first with which
-    /// those before it fail. `None` where all pass.
+    /// What was refused, with the reason that it has when it is tried: one that fails alone, else the first
+    /// with which those before it fail. `None` where all pass.
     async fn find(
         &self,
         batch: &mut Batch,
@@ -224,8 +226,8 @@ impl Writer {
         self.refusal(batch, &excluded, messages, counts).await
     }
 
-    /// Finds the first message without which the part would pass so far, or the first element of it, by trials. `None`
-    /// where the part passes.
+    /// Finds the first message without which the part would pass so far, or the first element of it, by
+    /// trials. `None` where the part passes.
     async fn bisect(
         &self,
         batch: &mut Batch,
@@ -248,8 +250,8 @@ impl Writer {
         Ok(Some((Unit { message: passes, element }, refusal)))
     }
 
-    /// Finds the first element without which `message`, refused for the reason given, would pass so far; none when it
-    /// does not pass without elements, or when they have cost too much.
+    /// Finds the first element without which `message`, refused for the reason given, would pass so far; none
+    /// when it does not pass without elements, or when they have cost too much.
     async fn bisect_elements(
         &self,
         batch: &mut Batch,
@@ -374,7 +376,8 @@ impl Writer {
         })
     }
 
-    /// Whether these messages pass; `None` where rows for the tables in question were there already, which says nothing.
+    /// Whether these messages pass; `None` where rows for the tables in question were there already, which
+    /// says nothing.
     async fn passes(
         &self,
         batch: &mut Batch,
@@ -389,8 +392,8 @@ impl Writer {
         }
     }
 
-    /// Whether rows pass that passed once, as earlier batches had them. `None` where none is known, or where they say
-    /// nothing, since they are there already or too old for a partition.
+    /// Whether rows pass that passed once, as earlier batches had them. `None` where none is known, or where
+    /// they say nothing, since they are there already or too old for a partition.
     async fn earlier_rows(&self, tables: &[usize]) -> Result<Option<bool>, Halt> {
         let mut passed = None;
         for &table in tables {
@@ -418,8 +421,8 @@ impl Writer {
         (0..self.targets.len()).filter(has_rows).collect()
     }
 
-    /// An error that no row is at fault for ends the generation. One that lasts is looked at more closely: where it is one
-    /// message that always meets it while others pass, a person should know which.
+    /// An error that no row is at fault for ends the generation. One that lasts is looked at more closely:
+    /// where it is one message that always meets it while others pass, a person should know which.
     pub(super) async fn elsewhere(
         &self,
         batch: &mut Batch,

@@ -1,9 +1,10 @@
 //! What becomes of more dead letters than the limits call normal.
 //!
-//! Guarantees: of what was accepted, a message is used up by the transaction that stores its letters, and by no other; where
-//! fewer are accepted than a batch has, the messages before the first that is not are written, in a transaction of their own.
-//! When a flood ends the generation, a few of its messages are in `jetcopy.checkpoints.flood`, in a transaction of its own,
-//! until the checkpoint moves again; the log and `/status` tell of them without a value of any message.
+//! Guarantees: of what was accepted, a message is used up by the transaction that stores its letters, and by
+//! no other; where fewer are accepted than a batch has, the messages before the first that is not are
+//! written, in a transaction of their own. When a flood ends the generation, a few of its messages are in
+//! `jetcopy.checkpoints.flood`, in a transaction of its own, until the checkpoint moves again; the log and
+//! `/status` tell of them without a value of any message.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -75,8 +76,8 @@ pub(super) fn choose<'l, T, K: PartialEq>(
 }
 
 impl Writer {
-    /// Whether what is refused by now may be stored: it is normal, or accepted. Where only some of it is accepted, the part
-    /// ends before the rest.
+    /// Whether what is refused by now may be stored: it is normal, or accepted. Where only some of it is
+    /// accepted, the part ends before the rest.
     pub(super) fn admit(
         &self,
         batch: &Batch,
@@ -104,8 +105,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the log, `/status` and the database tell of a flood. What fails is logged: the flood itself is what ends the
-    /// generation.
+    /// Lets the log, `/status` and the database tell of a flood. What fails is logged: the flood itself is
+    /// what ends the generation.
     pub(super) async fn tell_flood(&self, stopped: &Stopped) {
         for letter in &stopped.samples {
             self.warn(letter, "among the messages that cannot be stored");
@@ -139,8 +140,9 @@ impl Writer {
     }
 }
 
-/// SQL for a text that is another one once columns, constraints or triggers of a table changed, or the domains and
-/// functions that they go by. Rows of the catalog are known by the transactions that wrote them, as in `jetcopy.shape()`.
+/// SQL for a text that is another one once columns, constraints or triggers of a table changed, or the
+/// domains and functions that they go by. Rows of the catalog are known by the transactions that wrote them,
+/// as in `jetcopy.shape()`.
 pub(crate) fn rules_sql(tables: &[&str]) -> String {
     let table = |table: &&str| format!("to_regclass({})", escape_literal(table));
     let tables: Vec<String> = tables.iter().map(table).collect();

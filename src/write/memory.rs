@@ -1,5 +1,5 @@
-//! What writing has taught, over all generations of a pipeline: how much fits into a transaction, how long rows have been
-//! refused without anybody at fault, and a row of each table that was taken.
+//! What writing has taught, over all generations of a pipeline: how much fits into a transaction, how long
+//! rows have been refused without anybody at fault, and a row of each table that was taken.
 //!
 //! It decides nothing about rows. What it knows is lost with the process, and found out again.
 
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 /// How many messages there are at first, and after a while without trouble: as many as a batch holds.
 const UNBOUNDED: u32 = u32::MAX;
 
-/// A transaction that took less of its deadline than one part in so many lets the next one take twice as much, which then
-/// still leaves half of the deadline.
+/// A transaction that took less of its deadline than one part in so many lets the next one take twice as
+/// much, which then still leaves half of the deadline.
 const QUICK: u32 = 4;
 
-/// Longest row that is kept: far more than rows have, and next to nothing of the memory that a pipeline may use.
+/// Longest row that is kept: far more than rows have, and next to nothing of the memory that a pipeline may
+/// use.
 const LONGEST_ROW: usize = 64 * 1024;
 
 /// What a pipeline's writers have learnt.
@@ -87,7 +88,8 @@ impl Memory {
         }
     }
 
-    /// Notes that a row after `checkpoint` alone is refused with `code` while others pass; since when that is so.
+    /// Notes that a row after `checkpoint` alone is refused with `code` while others pass; since when that is
+    /// so.
     pub fn proof(&mut self, checkpoint: u64, code: &str) -> Duration {
         if self.proofs.0 != checkpoint {
             self.proofs = (checkpoint, BTreeMap::new());
@@ -114,8 +116,8 @@ impl Fit {
         self.limit
     }
 
-    /// A transaction of several messages ran out of time: begin with a single one. Each that is quick lets the next take
-    /// twice as much, so that all but the first failure cost little, however slow the table is.
+    /// A transaction of several messages ran out of time: begin with a single one. Each that is quick lets
+    /// the next take twice as much, so that all but the first failure cost little, however slow the table is.
     pub fn shrink(&mut self) {
         self.limit = 1;
     }

@@ -1,7 +1,7 @@
 //! The messages of a batch that one which is refused is compared with.
 //!
-//! Guarantees: the nearest come first and some of all right after them, so that a good one among many bad ones is met
-//! early. It looks at the batch alone and asks no server.
+//! Guarantees: the nearest come first and some of all right after them, so that a good one among many bad
+//! ones is met early. It looks at the batch alone and asks no server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use crate::batch::Batch;
 /// Neighbours that are tried first: one of them is good as a rule.
 pub(super) const NEIGHBOURS: usize = 8;
 
-/// Neighbours that are tried at all, unless more messages of a batch may be bad. Where more are bad than that, their number
-/// alone is for a person to look at.
+/// Neighbours that are tried at all, unless more messages of a batch may be bad. Where more are bad than
+/// that, their number alone is for a person to look at.
 pub(super) const ALL_NEIGHBOURS: usize = 128;
 
-/// Up to `most` of `messages`, which are in order: the next ones on both sides of `of`, then some of all, then those after it
-/// and before it.
+/// Up to `most` of `messages`, which are in order: the next ones on both sides of `of`, then some of all,
+/// then those after it and before it.
 pub(super) fn nearest(messages: &[u32], of: u32, most: usize) -> Vec<u32> {
     let next = messages.partition_point(|&message| message < of);
     let apart = messages.len().div_ceil(NEIGHBOURS).max(1);

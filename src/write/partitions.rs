@@ -1,12 +1,13 @@
 //! What the rows of a batch need where TimescaleDB is not installed: partitions, and a word to the roll-ups.
 //!
-//! Guarantees: after [`Writer::add_partitions`] each day of the batch's rows has its partition, or its messages are
-//! dead letters that say why not. It runs between two attempts to write the batch, in transactions of its own: the
-//! partitions stay if the daemon dies, and the checkpoint does not move.
+//! Guarantees: after [`Writer::add_partitions`] each day of the batch's rows has its partition, or its
+//! messages are dead letters that say why not. It runs between two attempts to write the batch, in
+//! transactions of its own: the partitions stay if the daemon dies, and the checkpoint does not move.
 //!
-//! A partition that is missing is the table's fault, not a message's: where somebody else partitions the table, or has a
-//! partition in the way, the pipeline pauses until it is there. Only a day beyond `store.partitions_back` and
-//! `store.partitions_ahead` is the message's, as of a wrong clock, whoever partitions the table.
+//! A partition that is missing is the table's fault, not a message's: where somebody else partitions the
+//! table, or has a partition in the way, the pipeline pauses until it is there. Only a day beyond
+//! `store.partitions_back` and `store.partitions_ahead` is the message's, as of a wrong clock, whoever
+//! partitions the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -41,8 +42,8 @@ const FIRST_DAY: i64 = -2_451_545;
 /// 9999-12-31, the last one that people write; what comes after it, up to infinity, is taken for it.
 const LAST_DAY: i64 = 2_921_939;
 
-/// Days asked for in one transaction. It holds about four locks for each partition that it makes, and the server has room
-/// for some thousands over all sessions by default.
+/// Days asked for in one transaction. It holds about four locks for each partition that it makes, and the
+/// server has room for some thousands over all sessions by default.
 const DAYS_AT_ONCE: usize = 50;
 
 /// What the server says about the partitions of some days, each counted from 2000-01-01.
@@ -118,7 +119,8 @@ pub(super) enum Added {
 }
 
 impl Writer {
-    /// Adds the partitions that the rows for `table` need. Messages of days that are too far away become dead letters.
+    /// Adds the partitions that the rows for `table` need. Messages of days that are too far away become dead
+    /// letters.
     pub(super) async fn add_partitions(
         &self,
         batch: &Batch,
@@ -164,8 +166,8 @@ impl Writer {
         Ok(if ours { Added::All } else { Added::Foreign })
     }
 
-    /// Whether the database adds partitions as far as the configuration says: a row that only the latter wants is no dead
-    /// letter.
+    /// Whether the database adds partitions as far as the configuration says: a row that only the latter
+    /// wants is no dead letter.
     fn follows_settings(&self, target: &Target, answer: &Answer) -> Result<(), Error> {
         let set = self.partitions.over(answer.bounds);
         match answer.beyond().find(|day| set.hold(day - answer.today)) {
@@ -230,8 +232,8 @@ pub(crate) fn days<'r>(target: &Target, rows: impl Iterator<Item = &'r Row>) -> 
     }
 }
 
-/// Adds the partitions of some days to a table, or of today where there are none, in a transaction of its own, as far as
-/// that is jetcopy's to do.
+/// Adds the partitions of some days to a table, or of today where there are none, in a transaction of its
+/// own, as far as that is jetcopy's to do.
 pub(crate) async fn ask_for(session: &Session, table: &str, days: &[i64]) -> Result<Answer, DatabaseError> {
     let list = days.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let days = if days.is_empty() {

@@ -1,10 +1,11 @@
-//! The proof that a row is at fault where its error is one of something else as a rule: a table, a function or a type that
-//! is missing, or an extension that fails.
+//! The proof that a row is at fault where its error is one of something else as a rule: a table, a function
+//! or a type that is missing, or an extension that fails.
 //!
-//! Guarantees: such a message is blamed only where it is refused alone several times, always with the same code, and rows of
-//! others pass before, between and after. With nobody to compare with, it is not. Where a function or a statement that the
-//! table's owner wrote met the error, or an extension, all that must last for [`DOUBT`]: somebody may be
-//! exchanging what these ask for, or a server behind them may fail now and then. What passes once is not at fault.
+//! Guarantees: such a message is blamed only where it is refused alone several times, always with the same
+//! code, and rows of others pass before, between and after. With nobody to compare with, it is not. Where a
+//! function or a statement that the table's owner wrote met the error, or an extension, all that must last
+//! for [`DOUBT`]: somebody may be exchanging what these ask for, or a server behind them may fail now and
+//! then. What passes once is not at fault.
 
 use super::Writer;
 use super::blame::{Counts, DOUBT, Halt, Others};
@@ -13,8 +14,8 @@ use crate::batch::Batch;
 use crate::copy::CopyError;
 use crate::postgres::sqlstate::{Decision, decide, is_direct};
 
-/// How often a row and others are tried in turn. An error that comes and goes with even odds passes for a row's once in a
-/// hundred looks, of which there are several within [`DOUBT`].
+/// How often a row and others are tried in turn. An error that comes and goes with even odds passes for a
+/// row's once in a hundred looks, of which there are several within [`DOUBT`].
 const TURNS: usize = 3;
 
 /// Whether a row is at fault.
@@ -33,7 +34,8 @@ pub(super) fn is_exception(error: &CopyError) -> bool {
 }
 
 impl Writer {
-    /// Whether `unit`, which was refused with such an error, is at fault; `others` is what others said before.
+    /// Whether `unit`, which was refused with such an error, is at fault; `others` is what others said
+    /// before.
     pub(super) async fn prove(
         &self,
         batch: &mut Batch,

@@ -1,8 +1,9 @@
 //! What of a batch does not become rows, and what is kept of it.
 //!
-//! Guarantees: a message that is refused as a whole has one dead letter and no others. Of a batch that is written in parts,
-//! only messages of the present part become dead letters: the checkpoint has not come to the others. A message of which
-//! too many elements are refused, or more than are looked for within the bounds of [`super::search`], is refused as a whole.
+//! Guarantees: a message that is refused as a whole has one dead letter and no others. Of a batch that is
+//! written in parts, only messages of the present part become dead letters: the checkpoint has not come to
+//! the others. A message of which too many elements are refused, or more than are looked for within the
+//! bounds of [`super::search`], is refused as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -217,7 +218,8 @@ impl Poisoned {
         if self.accepted { self.messages.len() as u64 } else { 0 }
     }
 
-    /// What is kept of a message, without a reason yet. The letters of one message share its headers and its payload.
+    /// What is kept of a message, without a reason yet. The letters of one message share its headers and its
+    /// payload.
     fn original(&self, batch: &Batch, message: u32) -> DeadLetter {
         let block = batch.headers(message);
         let message = &batch.messages[message as usize];
@@ -254,8 +256,8 @@ impl OneByOne {
         Self { found: 0, left, first: None }
     }
 
-    /// The letter of the message as a whole, where one more element is refused than are looked for; by `letter`, which may be
-    /// the one at `place`.
+    /// The letter of the message as a whole, where one more element is refused than are looked for; by
+    /// `letter`, which may be the one at `place`.
     fn whole(&self, letter: DeadLetter, place: Option<u32>) -> DeadLetter {
         if let Some(first) = &self.first {
             let (found, place, why) = (self.found, first.element.unwrap_or_default(), &first.message);

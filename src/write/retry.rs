@@ -1,12 +1,13 @@
 //! A dead letter tried again: its rows, or the reason why there are still none.
 //!
-//! Guarantees: in one transaction the letter's rows are copied and the letter goes, so that a message is in its tables
-//! once or in the dead letters once at every moment, also beside a running daemon and beside another retry. A letter that
-//! fails again stays, with the new reason. What is decoded and how it is written is what the daemon does with the same
-//! configuration; a letter about one element writes that element's row only. No checkpoint moves.
+//! Guarantees: in one transaction the letter's rows are copied and the letter goes, so that a message is in
+//! its tables once or in the dead letters once at every moment, also beside a running daemon and beside
+//! another retry. A letter that fails again stays, with the new reason. What is decoded and how it is written
+//! is what the daemon does with the same configuration; a letter about one element writes that element's row
+//! only. No checkpoint moves.
 //!
-//! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs `newer_by` or a column
-//! that keeps `$sequence` for it.
+//! A row that comes so late never replaces a newer one: a table with `on_conflict = "update"` needs
+//! `newer_by` or a column that keeps `$sequence` for it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -80,7 +81,8 @@ pub enum Error {
         /// Where and why.
         source: CopyError,
     },
-    /// The dead letters could not be read or changed, or the commit failed: it is done or not done as a whole.
+    /// The dead letters could not be read or changed, or the commit failed: it is done or not done as a
+    /// whole.
     #[error("cannot {action} a dead letter; is the schema migrated?")]
     Database {
         /// What was tried.

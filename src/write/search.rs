@@ -1,21 +1,23 @@
 //! How much work goes into finding what the server refuses.
 //!
-//! Guarantees: the work for one batch is bounded, whatever is in it: by a number of rows for its elements, and by that of its
-//! bad messages for the rest. It is counted in rows that are sent, not in time, so that the same batch comes to the same dead
-//! letters however busy the server is.
+//! Guarantees: the work for one batch is bounded, whatever is in it: by a number of rows for its elements,
+//! and by that of its bad messages for the rest. It is counted in rows that are sent, not in time, so that
+//! the same batch comes to the same dead letters however busy the server is.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Rows that may be sent for the refused elements of one batch: two or three seconds of `COPY`. A message may take half of what
-/// those before it have left, so that there is something for each.
+/// Rows that may be sent for the refused elements of one batch: two or three seconds of `COPY`. A message may
+/// take half of what those before it have left, so that there is something for each.
 const ELEMENTS: u64 = 2_000_000;
 
-/// What a `COPY` costs beside its rows, as a number of rows: it takes some round trips, and so does its transaction.
+/// What a `COPY` costs beside its rows, as a number of rows: it takes some round trips, and so does its
+/// transaction.
 const COPY: u64 = 150;
 
-/// Rows that may be sent for one part of a batch before what is left to find is looked for in smaller parts. Each trial of
-/// a search sends a good share of its part: in a smaller one each of many bad messages is found with less.
+/// Rows that may be sent for one part of a batch before what is left to find is looked for in smaller parts.
+/// Each trial of a search sends a good share of its part: in a smaller one each of many bad messages is found
+/// with less.
 const PART: u64 = 250_000;
 
 /// Into how many.
@@ -52,8 +54,8 @@ impl Search {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Where a part of a batch is to end now, if it has cost too much since `sent` rows had been sent: not before `last`, the
-    /// message that was blamed last.
+    /// Where a part of a batch is to end now, if it has cost too much since `sent` rows had been sent: not
+    /// before `last`, the message that was blamed last.
     pub(super) fn divide(&mut self, part: &Range<u32>, last: u32, sent: u64) -> Option<u32> {
         let messages = (part.end.saturating_sub(part.start) / PARTS).max(1);
         let end = (part.start + messages).max(last + 1);

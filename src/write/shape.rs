@@ -1,12 +1,13 @@
 //! Whether the tables still are what the batch was encoded for.
 //!
-//! Guarantees: rows are written only under a lock that no `ALTER TABLE` is compatible with, taken before the shape was
-//! compared and before the `COPY` was parsed, and a batch is judged (rows and dead letters alike) only by the tables that it
-//! was encoded for. Where a shape differs, the transaction is rolled back and the generation ends: what was encoded is
-//! dropped, and the next one reads tables and stream anew from the checkpoint.
+//! Guarantees: rows are written only under a lock that no `ALTER TABLE` is compatible with, taken before the
+//! shape was compared and before the `COPY` was parsed, and a batch is judged (rows and dead letters alike)
+//! only by the tables that it was encoded for. Where a shape differs, the transaction is rolled back and the
+//! generation ends: what was encoded is dropped, and the next one reads tables and stream anew from the
+//! checkpoint.
 //!
-//! What it cannot see: a foreign table that becomes a partition between the lock and the `COPY`, since `ATTACH PARTITION`
-//! takes a lock that lets rows in; the next batch does.
+//! What it cannot see: a foreign table that becomes a partition between the lock and the `COPY`, since
+//! `ATTACH PARTITION` takes a lock that lets rows in; the next batch does.
 
 use std::fmt::Write as _;
 
@@ -24,7 +25,8 @@ use crate::metrics;
 /// The column that the shapes come in.
 const SHAPES: &str = "jetcopy_shapes";
 
-/// SQL that locks the tables with rows and asks for the shape of all: also a table without rows may have made dead letters.
+/// SQL that locks the tables with rows and asks for the shape of all: also a table without rows may have made
+/// dead letters.
 pub(crate) fn lock_and_ask(targets: &[Target], rows: &[TableRows]) -> String {
     let mut sql = String::new();
     for (target, rows) in targets.iter().zip(rows) {

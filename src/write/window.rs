@@ -1,9 +1,9 @@
 //! How much poison is normal.
 //!
-//! Guarantees: messages that become dead letters beyond the limits of a batch or a minute are an error, before they are
-//! stored: a flood of them is a mistake in the configuration or a change at the publisher, and a person's to look at. A
-//! message counts once, however many of its elements are refused. One message alone is never a flood by its bytes: no limit
-//! would ever let it through.
+//! Guarantees: messages that become dead letters beyond the limits of a batch or a minute are an error,
+//! before they are stored: a flood of them is a mistake in the configuration or a change at the publisher,
+//! and a person's to look at. A message counts once, however many of its elements are refused. One message
+//! alone is never a flood by its bytes: no limit would ever let it through.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -66,8 +66,8 @@ impl Window {
         self.limits.max_per_batch
     }
 
-    /// Whether a part of a batch in which something of `letters` is refused is still normal, after `before` such messages in its
-    /// other parts.
+    /// Whether a part of a batch in which something of `letters` is refused is still normal, after `before`
+    /// such messages in its other parts.
     pub fn admit(&mut self, letters: Letters, before: usize, now: Instant) -> Result<(), Flood> {
         self.stored.retain(|&(at, _)| now.duration_since(at) < MINUTE);
         if letters.messages + before > self.limits.max_per_batch {

@@ -1,5 +1,5 @@
-//! Mappings made from bytes: whatever the bytes are, a mapping and its tables come of them. The property test fills them
-//! at random, and the fuzzer, which shares this file, as coverage tells it.
+//! Mappings made from bytes: whatever the bytes are, a mapping and its tables come of them. The property test
+//! fills them at random, and the fuzzer, which shares this file, as coverage tells it.
 
 use std::fmt::Write as _;
 
@@ -29,8 +29,8 @@ impl Choices<'_> {
     }
 }
 
-/// A scalar type: in SQL, as introspection finds it, and the SQLSTATE with which the server may refuse a value that the
-/// client cannot judge.
+/// A scalar type: in SQL, as introspection finds it, and the SQLSTATE with which the server may refuse a
+/// value that the client cannot judge.
 pub(crate) type Scalar = (&'static str, Type, Option<&'static str>);
 
 const SCALARS: &[Scalar] = &[
@@ -55,8 +55,8 @@ const SCALARS: &[Scalar] = &[
     ("cidr", Type::Inet { cidr: true }, None),
 ];
 
-/// Types with lengths, precisions, labels and checks, which the client does not know. They are rarer: a refusal takes the
-/// rows of its messages apart.
+/// Types with lengths, precisions, labels and checks, which the client does not know. They are rarer: a
+/// refusal takes the rows of its messages apart.
 const JUDGED: &[Scalar] = &[
     ("numeric(6,2)", Type::Numeric, Some("22003")),
     ("varchar(3)", Type::Text, Some("22001")),
@@ -175,7 +175,8 @@ fn table(choices: &mut Choices<'_>, index: usize, toml: &mut String) -> Vec<Colu
         .collect()
 }
 
-/// What stands in the mapping for a column; nothing for the field of its own name. Numbers become times only by a unit.
+/// What stands in the mapping for a column; nothing for the field of its own name. Numbers become times only
+/// by a unit.
 fn source(choices: &mut Choices<'_>, name: &'static str, is_time: bool) -> Option<String> {
     let from = if choices.one_in(2) { name } else { choices.pick(SOURCES) };
     match choices.below(8) {

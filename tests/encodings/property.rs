@@ -58,8 +58,8 @@ async fn whatever_a_mapping_lets_through_is_taken_by_the_server() {
     assert!(mappings > 0 && rows > 0, "{mappings} mappings, {rows} rows");
 }
 
-/// How many rows the server took of `messages`: all that the decoder made of them, but for those with a value that only
-/// the server can judge.
+/// How many rows the server took of `messages`: all that the decoder made of them, but for those with a value
+/// that only the server can judge.
 async fn all_taken(client: &Client, mapping: &Mapping, decoder: &mut Decoder, messages: &[Vec<u8>]) -> usize {
     let mut together = Rows::new(mapping.tables.len());
     for payload in messages {

@@ -33,7 +33,8 @@ const ROWS: &str = "
 const GIVEN: [(&str, &str); 6] =
     [("camera", "c"), ("task", "t"), ("series", "s"), ("project", "p"), ("digest", "d"), ("width", "1h")];
 
-/// A plain server with the shipped roles and rows, a role that reads only, and a daemon's configuration with `settings` of the API.
+/// A plain server with the shipped roles and rows, a role that reads only, and a daemon's configuration with
+/// `settings` of the API.
 async fn served(settings: &str) -> (World, TestPostgres, PathBuf) {
     let postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let mut world = World::with_postgres(&postgres).await;

@@ -38,7 +38,8 @@ fn message(id: i64, days: i64) -> Vec<u8> {
     json!({"id": id, "time": days_ago(days) + id % 86_400 * 1_000_000}).to_string().into_bytes()
 }
 
-/// Carries `count` messages of the last `days` days, of which `day_of` says for each how many days ago it was.
+/// Carries `count` messages of the last `days` days, of which `day_of` says for each how many days ago it
+/// was.
 async fn is_imported(days: i64, count: i64, day_of: impl Fn(i64) -> i64) {
     let world = world().await;
     let config = world.config(&back(days));

@@ -34,8 +34,8 @@ fn report(config: &Path, arguments: &[&str]) -> Value {
     report
 }
 
-/// A stream of 100 messages, carried into `events`; every tenth is poison, and sequences 5, 6 and 50 were deleted
-/// before.
+/// A stream of 100 messages, carried into `events`; every tenth is poison, and sequences 5, 6 and 50 were
+/// deleted before.
 async fn carried(pipeline: &str) -> (World, PathBuf) {
     let world = World::new().await;
     world.database.batch_execute("CREATE TABLE events (sequence bigint, id bigint NOT NULL)").await.unwrap();

@@ -1,5 +1,5 @@
-//! Backups of a database that takes rows, by the programs under `scripts/db-maintenance`, and what a daemon makes of a restored
-//! one.
+//! Backups of a database that takes rows, by the programs under `scripts/db-maintenance`, and what a daemon
+//! makes of a restored one.
 
 mod place;
 mod planted;
@@ -18,8 +18,8 @@ use crate::support::{Daemon, eventually, oracle};
 
 use place::{PIPELINE, Place, frame, program, run};
 
-/// Back up while rows come, go on, lose the database, restore, go on: nothing is lost and nothing is there twice. The daemon
-/// that was there is killed with the database, or `survives` all of it.
+/// Back up while rows come, go on, lose the database, restore, go on: nothing is lost and nothing is there
+/// twice. The daemon that was there is killed with the database, or `survives` all of it.
 async fn lose_and_restore(place: &mut Place, jobs: &str, survives: bool) {
     let world = &place.world;
     let config = world.config(PIPELINE);
@@ -187,7 +187,8 @@ async fn a_backup_that_is_damaged_is_refused_by_verify_and_by_restore() {
         assert!(connect(&elsewhere).await.is_err(), "{what}: nothing was made");
     }
 
-    // A backup that is what was written, but lacks rows that the manifest knows of: only the trial finds that.
+    // A backup that is what was written, but lacks rows that the manifest knows of: only the trial finds
+    // that.
     let lying = copy(&backup, &place.path("lying"));
     change(&lying.join("manifest.json"), |text| {
         let said = String::from_utf8(text.clone()).unwrap();
@@ -405,7 +406,8 @@ async fn what_a_killed_restore_has_left_is_removed_by_the_next_one_and_what_anot
     assert_eq!(place.world.count(left).await, 0);
 }
 
-/// Stands before `pg_dump`: the first time, somebody waits for a table that is locked for the backup, before `pg_dump` has it.
+/// Stands before `pg_dump`: the first time, somebody waits for a table that is locked for the backup, before
+/// `pg_dump` has it.
 const WAITER: &str = r#"#!/bin/sh
 case "$* " in *--version*) exec BIN/pg_dump "$@" ;; esac
 if mkdir MARK; then

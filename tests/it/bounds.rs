@@ -6,14 +6,15 @@ use serde_json::json;
 
 use crate::support::{Daemon, World, oracle};
 
-/// What the daemon may hold beside `max_buffered_bytes`, in KiB: the program itself and what the allocator keeps.
+/// What the daemon may hold beside `max_buffered_bytes`, in KiB: the program itself and what the allocator
+/// keeps.
 const BESIDE_KIB: u64 = 64 << 10;
 
 /// The default of `max_buffered_bytes`, in KiB.
 const BUFFERED_KIB: u64 = 64 << 10;
 
-/// One row a message in `events`; rows of a message's fields in `points`; a row an element, with the whole of a field
-/// beside each, in `parts`.
+/// One row a message in `events`; rows of a message's fields in `points`; a row an element, with the whole of
+/// a field beside each, in `parts`.
 const PIPELINE: &str = r#"
 [[pipeline]]
 name = "events"
@@ -78,7 +79,8 @@ async fn letters(world: &World) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Publishes `message` to `subject`; it must become one dead letter, with that in its reason, in bounded memory.
+/// Publishes `message` to `subject`; it must become one dead letter, with that in its reason, in bounded
+/// memory.
 async fn becomes_one_letter(subject: &str, message: Vec<u8>, reasons: &[&str]) {
     let world = World::new().await;
     world.database.batch_execute(TABLES).await.unwrap();

@@ -1,7 +1,7 @@
 //! Random faults, drawn from a seed, while messages flow to two daemons; the oracle after each round.
 //!
-//! `make chaos SEED=… DURATION=… KINDS=…` runs it. The same seed draws the same faults in the same order with the same
-//! pauses; what they meet is the machine's doing. `KINDS=table,durable` draws from these kinds only.
+//! `make chaos SEED=… DURATION=… KINDS=…` runs it. The same seed draws the same faults in the same order with
+//! the same pauses; what they meet is the machine's doing. `KINDS=table,durable` draws from these kinds only.
 
 mod arena;
 pub(crate) mod dice;
@@ -14,7 +14,8 @@ use arena::Arena;
 use dice::Dice;
 use fault::{DRAWN, Kind, NAMED, Step};
 
-/// Steps of faults between two verdicts: long enough that their consequences meet, short enough to find the guilty.
+/// Steps of faults between two verdicts: long enough that their consequences meet, short enough to find the
+/// guilty.
 const STEPS: usize = 8;
 
 /// Without `DURATION`.

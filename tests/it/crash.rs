@@ -1,5 +1,5 @@
-//! The daemon is killed at random moments and loses nothing. The moments come from a seed, which is printed; `SEED=…`
-//! draws the same ones again.
+//! The daemon is killed at random moments and loses nothing. The moments come from a seed, which is printed;
+//! `SEED=…` draws the same ones again.
 
 use std::cell::Cell;
 

@@ -328,7 +328,8 @@ async fn a_payload_is_kept_once_per_message_whichever_of_its_letters_go() {
         let filler: Vec<usize> = (0..filler).map(|at| at * 2_654_435_761 % 4_093).collect();
         json!({"parts": parts, "filler": filler}).to_string()
     };
-    // A hundred bad elements of one message, of which one letter is about all, and nine that have a letter each.
+    // A hundred bad elements of one message, of which one letter is about all, and nine that have a letter
+    // each.
     let large = message(190_000, 9);
     world.publish("a", [message(190_000, 100), large.clone()]).await;
     let pipeline = "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \"parts\"\n\

@@ -292,7 +292,8 @@ async fn after_schema_jetcopy_was_dropped_the_store_is_kept_as_before_and_its_lo
         world.database.batch_execute("DROP SCHEMA jetcopy CASCADE").await.unwrap();
         let said = world.run(&bare, &["migrate"]).await.well();
         assert_eq!(world.count(STORE).await, known);
-        // The tables say which groups there are; how long rows live they do not, and nobody is left to think so.
+        // The tables say which groups there are; how long rows live they do not, and nobody is left to think
+        // so.
         let found =
             "their groups are chosen: frames, measurements, series, registry; what was kept of them is gone";
         assert!(said.contains(found), "{said}");

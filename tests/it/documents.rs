@@ -1,7 +1,8 @@
 //! The commands of README.md and docs/*.md, run as they are printed.
 //!
-//! Each document has servers of its own, whose addresses stand in the environment, as the documents say that they may. A command
-//! that is not run is listed with the reason; one that is neither run nor listed fails the test until somebody decides.
+//! Each document has servers of its own, whose addresses stand in the environment, as the documents say that
+//! they may. A command that is not run is listed with the reason; one that is neither run nor listed fails
+//! the test until somebody decides.
 
 mod blocks;
 mod world;

@@ -1,4 +1,5 @@
-//! With `bad_element = "element"`, an element that cannot be stored becomes a dead letter, and the others become rows.
+//! With `bad_element = "element"`, an element that cannot be stored becomes a dead letter, and the others
+//! become rows.
 
 use serde_json::{Value, json};
 
@@ -68,7 +69,8 @@ fn audited(world: &World, config: &str) -> Value {
     report["first_differences"].clone()
 }
 
-/// Publishes 40 messages of 10 parts, of which `tables` refuses a few, to one batch, and expects all others as rows.
+/// Publishes 40 messages of 10 parts, of which `tables` refuses a few, to one batch, and expects all others
+/// as rows.
 async fn all_but_the_bad_are_rows(tables: &str, bad: &[(i64, i32)], kind: &str) {
     let world = World::new().await;
     world.database.batch_execute(tables).await.unwrap();
@@ -148,7 +150,8 @@ async fn a_message_that_is_refused_as_a_whole_keeps_no_dead_letters_of_its_eleme
     let tables = "CREATE TABLE events (sequence bigint, id integer CHECK (id <> 2));
         CREATE TABLE parts (sequence bigint, element integer, size integer CHECK (size < 50))";
     world.database.batch_execute(tables).await.unwrap();
-    // The server sees the second message's id last: the tables are written in their order only when the first passes.
+    // The server sees the second message's id last: the tables are written in their order only when the first
+    // passes.
     let messages = (1..=3).map(|id| message(id, &[json!(1), json!("wide"), json!(99), json!(4)]));
     world.publish("a", messages).await;
     let daemon = Daemon::start(&world.config(&pipeline(ONE_BATCH)));
@@ -208,8 +211,8 @@ fn half_bad(bad: &Value) -> Vec<Value> {
     (0..300).map(|size| if size % 2 == 1 { bad.clone() } else { json!(size % 50) }).collect()
 }
 
-/// A message with 150 bad parts beside a good one of two: one letter is about all of the bad, the good are rows, and once
-/// `mend` was run a retry stores the others. `reason` is the letter's.
+/// A message with 150 bad parts beside a good one of two: one letter is about all of the bad, the good are
+/// rows, and once `mend` was run a retry stores the others. `reason` is the letter's.
 async fn many_bad_elements_are_one_letter(tables: &str, bad: Value, mend: &str, reason: &str) {
     let world = World::new().await;
     world.database.batch_execute(&format!("{EVENTS} {tables}")).await.unwrap();
@@ -288,8 +291,8 @@ async fn a_message_with_more_bad_elements_than_are_looked_for_is_refused_as_a_wh
     assert_eq!(found, [(2, None, "refused".to_owned()), (3, Some(1), "refused".to_owned())]);
 }
 
-/// A message with as many bad parts as are looked for in small messages, among `parts` of its own, is one dead letter that
-/// says so; its neighbours keep a letter for each of their bad parts.
+/// A message with as many bad parts as are looked for in small messages, among `parts` of its own, is one
+/// dead letter that says so; its neighbours keep a letter for each of their bad parts.
 async fn a_large_message_is_refused_as_a_whole(parts_table: &str, size: usize, reason: &str) {
     let world = World::new().await;
     world.database.batch_execute(&format!("{EVENTS} {parts_table}")).await.unwrap();

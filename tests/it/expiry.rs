@@ -1,4 +1,5 @@
-//! Dead letters that have come of age lose their payloads, and who counts on the letters goes on knowing them.
+//! Dead letters that have come of age lose their payloads, and who counts on the letters goes on knowing
+//! them.
 
 use std::path::{Path, PathBuf};
 

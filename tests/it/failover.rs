@@ -1,4 +1,5 @@
-//! The primary is lost and a standby takes its place: what it lacks is replayed, and the old primary is left alone.
+//! The primary is lost and a standby takes its place: what it lacks is replayed, and the old primary is left
+//! alone.
 
 use std::time::Instant;
 

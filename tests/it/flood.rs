@@ -1,4 +1,5 @@
-//! A flood of dead letters pauses a pipeline, says what it is about, and goes on by as many messages as are accepted.
+//! A flood of dead letters pauses a pipeline, says what it is about, and goes on by as many messages as are
+//! accepted.
 
 use std::path::Path;
 
@@ -6,7 +7,8 @@ use serde_json::json;
 
 use crate::support::{Daemon, World, eventually, oracle};
 
-/// More than ten bad messages are a flood. What a test publishes at first is one batch, however slowly it comes.
+/// More than ten bad messages are a flood. What a test publishes at first is one batch, however slowly it
+/// comes.
 fn pipeline(limits: &str) -> String {
     format!(
         "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\npoison = {{ {limits} }}\n\

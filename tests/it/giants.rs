@@ -297,8 +297,8 @@ async fn messages_of_nothing_but_headers_take_no_more_memory_where_the_server_ta
     oracle(&range.world, &range.daemon, "events", "events", GOOD.to_vec()).await;
 }
 
-/// The bound is each pipeline's, and holds while the database is away and when it comes back. What was refused is tried again by
-/// a process of its own, which holds some copies of one message.
+/// The bound is each pipeline's, and holds while the database is away and when it comes back. What was
+/// refused is tried again by a process of its own, which holds some copies of one message.
 #[tokio::test(flavor = "multi_thread")]
 async fn giants_for_several_pipelines_stay_within_the_bound_of_each_through_an_outage_of_the_database() {
     const SIZE: usize = 8 << 20;

@@ -9,8 +9,9 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
 
-/// Each point, and how often it is passed before the signal comes. The first passings of a transaction's points are
-/// those of the first batches; a message in the middle of a batch is decoded in the midst of the load.
+/// Each point, and how often it is passed before the signal comes. The first passings of a transaction's
+/// points are those of the first batches; a message in the middle of a batch is decoded in the midst of the
+/// load.
 const POINTS: [(&str, [u32; 2]); 5] = [
     (AFTER_DECODE, [1, 777]),
     (IN_COPY, [1, 20]),

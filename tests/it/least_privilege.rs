@@ -1,5 +1,5 @@
-//! The daemon with no more rights than `config/nats/jetcopy.conf` and `config/postgres/roles.sql` give, and no secret of it
-//! anywhere but in its files.
+//! The daemon with no more rights than `config/nats/jetcopy.conf` and `config/postgres/roles.sql` give, and
+//! no secret of it anywhere but in its files.
 
 use std::path::Path;
 
@@ -155,8 +155,8 @@ async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secr
     reader.flush().await.unwrap();
     let after = jetstream.get_stream("FRAMES").await.unwrap().cached_info().state.last_sequence;
     assert_eq!(after, before);
-    // Replies to others of the account are not its to read; what comes after them, to itself, is. The daemons that have ended may
-    // get some still: hence an inbox of the test's own.
+    // Replies to others of the account are not its to read; what comes after them, to itself, is. The daemons
+    // that have ended may get some still: hence an inbox of the test's own.
     let mut others = reader.subscribe("_INBOX.>").await.unwrap();
     let mut own = reader.subscribe("_INBOX_jetcopy.test.>").await.unwrap();
     reader.flush().await.unwrap();

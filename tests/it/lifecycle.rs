@@ -40,8 +40,8 @@ fn frame(id: u64, hours_ago: i64) -> Vec<u8> {
     .unwrap()
 }
 
-/// A world on TimescaleDB whose store follows the defaults, `frame_metadata` with a column for the oracle, or `None`, said
-/// aloud, where there is none.
+/// A world on TimescaleDB whose store follows the defaults, `frame_metadata` with a column for the oracle, or
+/// `None`, said aloud, where there is none.
 async fn world() -> Option<World> {
     let postgres = TestPostgres::shared().unwrap();
     if postgres.lacks_timescaledb() {

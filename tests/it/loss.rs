@@ -60,7 +60,8 @@ fn accept_loss(config: &Path, rest: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// That the table holds the sequences from 1 to the stream's end once each, but for those from `first` to `last`.
+/// That the table holds the sequences from 1 to the stream's end once each, but for those from `first` to
+/// `last`.
 async fn all_but(world: &World, first: i64, last: i64) {
     let end = i64::try_from(world.last_sequence().await).unwrap();
     let rows = world.count("SELECT count(*) FROM events").await;
@@ -158,8 +159,8 @@ async fn what_the_stream_drops_unread_of_subjects_is_recorded_too() {
     dropped_while_the_table_is_locked(&world, "subjects = [\"STREAM.a\"]", "dropped").await;
 }
 
-/// Locks the table of a stream that holds 1,000 messages while 14,000 are published: the pipeline halts, and goes on when the
-/// loss is accepted.
+/// Locks the table of a stream that holds 1,000 messages while 14,000 are published: the pipeline halts, and
+/// goes on when the loss is accepted.
 async fn dropped_while_the_table_is_locked(world: &World, settings: &str, cause: &str) {
     let config = world.config(&pipeline(settings));
     publish(world, 10).await;
@@ -176,7 +177,8 @@ async fn dropped_while_the_table_is_locked(world: &World, settings: &str, cause:
     all_but(world, committed + 1, kept - 1).await;
 }
 
-/// Publishes while the table is locked; the last sequence that was delivered, and the first that the stream still holds.
+/// Publishes while the table is locked; the last sequence that was delivered, and the first that the stream
+/// still holds.
 async fn lock_and_publish(world: &World) -> (i64, i64) {
     // The writer waits, and the consumer delivers no more than 10,000 messages that are not acknowledged.
     world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();

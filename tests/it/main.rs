@@ -1,7 +1,7 @@
 //! The daemon as a process, on real servers.
 //!
-//! One binary, so that linking happens once. Each test builds a [`support::World`] and, where it disturbs anything,
-//! ends at the oracle ([`support::oracle`]).
+//! One binary, so that linking happens once. Each test builds a [`support::World`] and, where it disturbs
+//! anything, ends at the oracle ([`support::oracle`]).
 
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 

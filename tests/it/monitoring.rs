@@ -1,7 +1,7 @@
 //! What `config/` holds for Prometheus, its exporters and Grafana, checked with the programs themselves.
 //!
-//! Needs what `make setup` installs: Prometheus with promtool, Debian's `postgres_exporter` and `node_exporter`. PgBouncer
-//! and TimescaleDB are looked at where they are.
+//! Needs what `make setup` installs: Prometheus with promtool, Debian's `postgres_exporter` and
+//! `node_exporter`. PgBouncer and TimescaleDB are looked at where they are.
 
 mod dashboards;
 mod db_monitor;

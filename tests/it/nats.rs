@@ -1,5 +1,5 @@
-//! NATS fails, and people do things to the stream and the durable: nothing is lost or doubled, and what nobody can
-//! prevent is recorded.
+//! NATS fails, and people do things to the stream and the durable: nothing is lost or doubled, and what
+//! nobody can prevent is recorded.
 
 mod cluster;
 mod connection;

@@ -11,7 +11,8 @@ use crate::support::{Daemon, EVENTS, TABLE, World, event, eventually};
 /// A watchdog that expects to be fed every so often.
 const WATCHDOG: Duration = Duration::from_millis(600);
 
-/// The longest that a pipeline with a step timeout of 1 s may be without a beat, and some: see `src/liveness.rs`.
+/// The longest that a pipeline with a step timeout of 1 s may be without a beat, and some: see
+/// `src/liveness.rs`.
 const PATIENCE: Duration = Duration::from_secs(14);
 
 /// A socket that stands for systemd's.
@@ -103,7 +104,8 @@ async fn a_reload_ends_when_the_new_settings_are_in_force_or_were_refused() {
     let daemon = manager.start(&world, &[]);
     manager.until("READY=1").await;
 
-    // The pipeline is held in a transaction while it drains: until that ends, the former settings are in force.
+    // The pipeline is held in a transaction while it drains: until that ends, the former settings are in
+    // force.
     let start = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
     world.publish("a", (1..=3).map(event)).await;

@@ -290,7 +290,8 @@ async fn late_rows_that_only_lack_a_partition_are_never_blamed_for_a_third_messa
         )
         .await
         .unwrap();
-    // The first table refuses one message without naming its row, so that it is looked for; the second lacks partitions.
+    // The first table refuses one message without naming its row, so that it is looked for; the second lacks
+    // partitions.
     let tables = pipeline("events", "error").replace(
         "[[pipeline.table]]\nname = \"days\"",
         "[[pipeline.table]]\nname = \"visits\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n\n\

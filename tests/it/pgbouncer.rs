@@ -112,7 +112,8 @@ async fn a_roles_limits_of_time_do_not_hold_for_batches_behind_a_pooler_either()
     oracle(&world, &daemon, "events", "events", event(301)).await;
     let log = daemon.log();
     assert!(!log.contains("timeout") && !log.contains("fewer") && !log.contains("backs off"), "{log}");
-    // What is set for one transaction stays with nobody: the pooler's own session has the role's limits as before.
+    // What is set for one transaction stays with nobody: the pooler's own session has the role's limits as
+    // before.
     let client = jetcopy::testbed::connect(&world.database_url).await.unwrap();
     let left = client.simple_query("SHOW statement_timeout").await.unwrap();
     let left = left.iter().find_map(|message| match message {

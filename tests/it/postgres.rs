@@ -41,7 +41,8 @@ fn database_resyncs(daemon: &Daemon) -> i64 {
     daemon.metric("jetcopy_resyncs_total", "cause=\"database\"")
 }
 
-/// Waits until the daemon's only pipeline is in `state` for a reason that holds `reason`, and returns its status.
+/// Waits until the daemon's only pipeline is in `state` for a reason that holds `reason`, and returns its
+/// status.
 pub(crate) async fn in_state(daemon: &Daemon, state: &str, reason: &str) -> serde_json::Value {
     daemon.says("http=").await;
     let mut found = serde_json::Value::Null;
@@ -57,7 +58,8 @@ pub(crate) async fn in_state(daemon: &Daemon, state: &str, reason: &str) -> serd
     found
 }
 
-/// Waits until the pipeline has run for so long that its next failure is one of its own, and not one in a row.
+/// Waits until the pipeline has run for so long that its next failure is one of its own, and not one in a
+/// row.
 async fn settled(daemon: &Daemon) {
     daemon.says("http=").await;
     eventually("a pipeline that runs well", || async {

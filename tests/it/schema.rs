@@ -17,8 +17,8 @@ const OPENING: &str = "-- What `jetcopy migrate` makes in a database without Tim
 -- from the migrations (pg_dump); a test compares. To make a database, run `jetcopy migrate`, which keeps a history.
 ";
 
-/// A dump without what is of one run, one version, or one server: comments of `pg_dump`, settings of its session, the key that
-/// newer ones put into it.
+/// A dump without what is of one run, one version, or one server: comments of `pg_dump`, settings of its
+/// session, the key that newer ones put into it.
 fn normalized(dump: &str) -> String {
     let of_the_run = |line: &&str| {
         let line = line.trim_end();
@@ -27,7 +27,8 @@ fn normalized(dump: &str) -> String {
     };
     let mut out = OPENING.to_owned();
     let mut blank = false;
-    // Text of functions is as it was written; what stands there at the beginning of a line is no comment of `pg_dump`.
+    // Text of functions is as it was written; what stands there at the beginning of a line is no comment of
+    // `pg_dump`.
     let mut body: Option<&str> = None;
     for line in dump.lines() {
         let kept = body.is_some() || of_the_run(&line);

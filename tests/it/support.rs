@@ -27,7 +27,8 @@ pub(crate) use line::Line;
 pub(crate) use oracle::oracle;
 pub(crate) use proxy::{Fault, Lose, Proxy, Way};
 
-/// How long a condition may take to hold: healthy, all of them hold within a second; a loaded machine takes longer.
+/// How long a condition may take to hold: healthy, all of them hold within a second; a loaded machine takes
+/// longer.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -133,7 +134,8 @@ impl World {
         self.database = connect(&self.own_url).await.unwrap();
     }
 
-    /// Writes a configuration file for these servers; `rest` is its pipelines, where `STREAM` stands for the stream.
+    /// Writes a configuration file for these servers; `rest` is its pipelines, where `STREAM` stands for the
+    /// stream.
     pub(crate) fn config(&self, rest: &str) -> PathBuf {
         self.config_file("jetcopy.toml", rest)
     }
@@ -180,7 +182,8 @@ impl World {
         self.database.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    /// Ends TimescaleDB's scheduler of the database and the jobs that run: from then on, they run when a test says so.
+    /// Ends TimescaleDB's scheduler of the database and the jobs that run: from then on, they run when a test
+    /// says so.
     pub(crate) async fn stop_jobs(&self) {
         self.database.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await.unwrap();
         let workers = "SELECT count(*) FROM pg_stat_activity

@@ -1,4 +1,5 @@
-//! What a pipeline went through is told from the database: from a daemon's first moment on, and after a restart.
+//! What a pipeline went through is told from the database: from a daemon's first moment on, and after a
+//! restart.
 
 use std::path::Path;
 

@@ -1,7 +1,9 @@
-//! Every metric and every field of `/status` is what NATS and the database say, in each state that a pipeline can be in.
+//! Every metric and every field of `/status` is what NATS and the database say, in each state that a pipeline
+//! can be in.
 //!
-//! What is shown may be as old as a probe or a look; so the servers are asked for some seconds before, and what is shown must
-//! lie between the least and the most that was true meanwhile. Where nothing moves, that is one number.
+//! What is shown may be as old as a probe or a look; so the servers are asked for some seconds before, and
+//! what is shown must lie between the least and the most that was true meanwhile. Where nothing moves, that
+//! is one number.
 
 mod expected;
 mod servers;

@@ -1,8 +1,8 @@
-//! From the wire to the rows: messages drawn from a seed go over a raw socket into a real server, through the real daemon
-//! and several mappings, and the oracle judges each round.
+//! From the wire to the rows: messages drawn from a seed go over a raw socket into a real server, through the
+//! real daemon and several mappings, and the oracle judges each round.
 //!
-//! `make fuzz-wire SEED=… DURATION=…` runs it; the same seed draws the same messages. A round that fails prints its seed,
-//! with which `ROUND=…` runs it alone, and its messages.
+//! `make fuzz-wire SEED=… DURATION=…` runs it; the same seed draws the same messages. A round that fails
+//! prints its seed, with which `ROUND=…` runs it alone, and its messages.
 
 mod message;
 
@@ -19,7 +19,8 @@ use message::Raw;
 /// Messages of a round: enough that batches mix them, few enough to read.
 const MESSAGES: usize = 150;
 
-/// How long a pipeline may take for a round: what is refused is found in seconds, and a loaded machine takes longer.
+/// How long a pipeline may take for a round: what is refused is found in seconds, and a loaded machine takes
+/// longer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the daemon may hold, in KiB: three pipelines of 48 MiB, and 64 MiB beside.
@@ -212,8 +213,8 @@ impl Range {
         message.is_ok_and(|message| message.headers.get("Nats-Schedule").is_some())
     }
 
-    /// Each message that the client cannot read costs each pipeline one connection at most, and so does one of the rest. Where
-    /// an answer did not come in time, the same message is met once more.
+    /// Each message that the client cannot read costs each pipeline one connection at most, and so does one
+    /// of the rest. Where an answer did not come in time, the same message is met once more.
     async fn resyncs(&mut self) -> Result<(), String> {
         let resyncs = self.daemon.resyncs();
         let mut made = resyncs.clone();

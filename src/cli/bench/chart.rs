@@ -1,7 +1,7 @@
 //! A line chart as SVG.
 //!
-//! Guarantees: it needs no script, no font and nothing from elsewhere; colours come from the page's style, so that they follow its
-//! scheme. A series with gaps is drawn with gaps.
+//! Guarantees: it needs no script, no font and nothing from elsewhere; colours come from the page's style, so
+//! that they follow its scheme. A series with gaps is drawn with gaps.
 
 use std::fmt::Write as _;
 

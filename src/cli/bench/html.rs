@@ -1,6 +1,7 @@
 //! The figures as a page with plots.
 //!
-//! Guarantees: one file without scripts that loads nothing; it reads well on light and dark screens and on paper.
+//! Guarantees: one file without scripts that loads nothing; it reads well on light and dark screens and on
+//! paper.
 
 use super::chart::{Chart, Series};
 use super::table::{latencies, load, number, processes, summary};

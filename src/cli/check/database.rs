@@ -22,7 +22,8 @@ use crate::postgres::privileges::{self, Missing, grant};
 
 mod update;
 
-/// Oldest server that jetcopy is meant for: the store's queries need its `date_bin`, and what is older gets no fixes any more.
+/// Oldest server that jetcopy is meant for: the store's queries need its `date_bin`, and what is older gets
+/// no fixes any more.
 const OLDEST_VERSION: i32 = 14;
 
 /// What the daemon does with its own tables.
@@ -45,7 +46,8 @@ const OWN_PRIVILEGES: [(&str, &str); 13] = [
 /// Place of what concerns the database as a whole.
 const DATABASE: &str = "database";
 
-/// Looks at the database and at every table that a pipeline names; a session where its schema is this version's.
+/// Looks at the database and at every table that a pipeline names; a session where its schema is this
+/// version's.
 pub(super) async fn look(
     config: &Config,
     horizons: &BTreeMap<String, Duration>,

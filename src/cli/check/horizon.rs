@@ -1,7 +1,7 @@
 //! How old a message can be when its rows are written, and what compression makes of rows that old.
 //!
-//! Guarantees: a hypertable whose chunks are compressed before the stream has dropped their messages is told of, be it the
-//! store's or not. It goes by the policy that the database has, not by `[store]`.
+//! Guarantees: a hypertable whose chunks are compressed before the stream has dropped their messages is told
+//! of, be it the store's or not. It goes by the policy that the database has, not by `[store]`.
 
 use std::time::Duration;
 

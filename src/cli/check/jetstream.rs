@@ -189,7 +189,8 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
     if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
         return;
     }
-    // What a transform makes of its subjects is what it holds; what the transform does not take stays as it is.
+    // What a transform makes of its subjects is what it holds; what the transform does not take stays as it
+    // is.
     let mut held = config.subjects.clone();
     held.extend(config.subject_transform.as_ref().map(|transform| pattern(&transform.destination)));
     for wanted in &pipeline.subjects {
@@ -214,7 +215,8 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
     }
 }
 
-/// The subjects that the destination of a transform can become: `frames.{{partition(2,1)}}.$2` makes `frames.*.*`.
+/// The subjects that the destination of a transform can become: `frames.{{partition(2,1)}}.$2` makes
+/// `frames.*.*`.
 fn pattern(destination: &str) -> String {
     let mut tokens = Vec::new();
     for token in destination.split('.') {

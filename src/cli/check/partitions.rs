@@ -1,7 +1,9 @@
-//! Whether rows will find their partitions: what the database adds on demand, and what somebody else has to make.
+//! Whether rows will find their partitions: what the database adds on demand, and what somebody else has to
+//! make.
 //!
-//! Guarantees: a table that others partition by time, and in which the next days have no partition, is a warning before
-//! the pipeline that fills it pauses for that. What is partitioned by anything else than time is not foreseen.
+//! Guarantees: a table that others partition by time, and in which the next days have no partition, is a
+//! warning before the pipeline that fills it pauses for that. What is partitioned by anything else than time
+//! is not foreseen.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -20,13 +22,15 @@ const FOLLOW: &str = "run `jetcopy migrate`: it makes the database follow [store
 /// How many days ahead somebody else's partitions should be there: a week in which nobody looks.
 const DAYS_AHEAD: i32 = 7;
 
-/// The first of the next days that no partition of a table of somebody else's takes; none where that is not foreseen.
+/// The first of the next days that no partition of a table of somebody else's takes; none where that is not
+/// foreseen.
 const MISSING: &str =
     "SELECT min(day)::text FROM pg_catalog.unnest(jetcopy.days_without_partition(to_regclass($1),
         ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2) AS n))) AS day
     WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation::oid = to_regclass($1)::oid)";
 
-/// Compares what the configuration says about partitions on demand, and about the life of rows, with what the database does.
+/// Compares what the configuration says about partitions on demand, and about the life of rows, with what the
+/// database does.
 pub(super) async fn of_database(client: &Client, config: &Config, report: &mut Report) {
     let named = config.store.partitions;
     match bounds::kept(client).await {

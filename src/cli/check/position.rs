@@ -1,7 +1,8 @@
 //! Whether each stream still holds what its pipeline is to read next.
 //!
-//! Guarantees: the verdict, its words and its remedy are those with which `jetcopy run` would halt, and nothing is claimed, recorded
-//! or made for it. It goes by one look: a daemon that runs meanwhile, and its checkpoint, move on.
+//! Guarantees: the verdict, its words and its remedy are those with which `jetcopy run` would halt, and
+//! nothing is claimed, recorded or made for it. It goes by one look: a daemon that runs meanwhile, and its
+//! checkpoint, move on.
 
 use async_nats::jetstream;
 use postgres_protocol::escape::escape_literal;
@@ -21,7 +22,8 @@ use crate::postgres::interval;
 use crate::recovery::{Action, recovery};
 use crate::resync::{self, judge};
 
-/// How often it is looked anew where the checkpoint moved meanwhile: then a daemon reads, and meets by itself what comes.
+/// How often it is looked anew where the checkpoint moved meanwhile: then a daemon reads, and meets by itself
+/// what comes.
 const LOOKS: usize = 3;
 
 /// Why it could not be found out.

@@ -49,7 +49,8 @@ struct Detection {
     edges: [f64; 4],
 }
 
-/// The `index`th frame, of this moment. Its content is different from frame to frame and the same from run to run.
+/// The `index`th frame, of this moment. Its content is different from frame to frame and the same from run to
+/// run.
 pub(super) fn frame(index: u64) -> Outgoing {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let camera = index % CAMERAS;

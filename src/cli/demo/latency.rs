@@ -14,8 +14,8 @@ impl Counts {
         Self(buckets.iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect())
     }
 
-    /// The value that `share` of what came after `before` stays under, interpolated within its bucket; nothing when
-    /// nothing came. What lies above the last bound is said to lie at it.
+    /// The value that `share` of what came after `before` stays under, interpolated within its bucket;
+    /// nothing when nothing came. What lies above the last bound is said to lie at it.
     pub(super) fn quantile_since(&self, before: &Self, share: f64) -> Option<f64> {
         let earlier = |index: usize| before.0.get(index).map_or(0, |&(_, count)| count);
         let counts: Vec<(f64, u64)> = self

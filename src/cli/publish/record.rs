@@ -150,8 +150,8 @@ fn bad_csv(error: csv::Error, line: u64) -> io::Result<Option<Result<Record, Bad
     Ok(Some(Err(BadRecord { line, reason })))
 }
 
-/// What a CSV field means. A number that would lose digits stays text, and so does one that JSON would not take
-/// (`007`, `+1`): such are names more often than amounts.
+/// What a CSV field means. A number that would lose digits stays text, and so does one that JSON would not
+/// take (`007`, `+1`): such are names more often than amounts.
 fn infer(text: &str) -> Value {
     match text {
         "" => return Value::Null,

@@ -46,7 +46,8 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    /// The subject of one record. A field fills one token: with a dot it would change what every later token means.
+    /// The subject of one record. A field fills one token: with a dot it would change what every later token
+    /// means.
     pub(super) fn render(&self, record: &Record) -> Result<String, String> {
         let mut subject = String::new();
         for piece in &self.0 {

@@ -1,7 +1,7 @@
 //! A pipeline as NATS and the database see it, without its daemon.
 //!
-//! Guarantees: what one server cannot say is left out and named, and does not keep the other from being asked. It changes
-//! nothing.
+//! Guarantees: what one server cannot say is left out and named, and does not keep the other from being
+//! asked. It changes nothing.
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::Info;
@@ -23,13 +23,14 @@ use crate::subscribe;
 /// How the servers know the sessions.
 const CLIENT_NAME: &str = "jetcopy status";
 
-/// What is known of a pipeline; named as in the daemon's `/status` (`metrics::names` documents the fields), `None` where
-/// nobody could say.
+/// What is known of a pipeline; named as in the daemon's `/status` (`metrics::names` documents the fields),
+/// `None` where nobody could say.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Outside {
     pub pipeline: String,
     pub stream: String,
-    /// `down`, `paused` where an operator paused it, or `elsewhere` where a daemon that was not asked holds the lease.
+    /// `down`, `paused` where an operator paused it, or `elsewhere` where a daemon that was not asked holds
+    /// the lease.
     pub state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -57,8 +58,8 @@ pub(crate) struct Outside {
     /// What could not be found out, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
-    /// The checkpoint, 0 where there is none yet, and when the stream was created that it counts in, in microseconds since
-    /// the Unix epoch; `None` where the database did not say.
+    /// The checkpoint, 0 where there is none yet, and when the stream was created that it counts in, in
+    /// microseconds since the Unix epoch; `None` where the database did not say.
     #[serde(skip)]
     counted: Option<(u64, Option<i64>)>,
 }

@@ -5,7 +5,8 @@ use serde_json::Value;
 /// Fields that are named, the newest first; the daemon lists more.
 const NAMED: usize = 8;
 
-/// A line for each table that gets nothing, each column that is never filled and each field that nobody takes.
+/// A line for each table that gets nothing, each column that is never filled and each field that nobody
+/// takes.
 pub(super) fn lines(untaken: &Value) -> Vec<String> {
     let each = |list: &str| untaken[list].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();

@@ -1,7 +1,7 @@
 //! The files of libpq: `pg_service.conf` and `.pgpass`.
 //!
-//! Guarantees: a service that is named and not found is an error. A password file that others may read, or that is not
-//! there, is passed over, as libpq does it.
+//! Guarantees: a service that is named and not found is an error. A password file that others may read, or
+//! that is not there, is passed over, as libpq does it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The two ways to write a connection string: a URL, or `key=value` pairs.
 //!
-//! Guarantees: names and values come out decoded, in their order. Names are not judged here, and no error holds a piece of
-//! the text.
+//! Guarantees: names and values come out decoded, in their order. Names are not judged here, and no error
+//! holds a piece of the text.
 
 use percent_encoding::percent_decode_str;
 

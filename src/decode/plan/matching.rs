@@ -53,8 +53,8 @@ impl Plan {
         Some(misfit(table, "", path, slots[slot]))
     }
 
-    /// Counts what nobody took of the message that was read into `slots` and that the tables of `matched` took; nothing of
-    /// one that became a dead letter.
+    /// Counts what nobody took of the message that was read into `slots` and that the tables of `matched`
+    /// took; nothing of one that became a dead letter.
     #[inline]
     pub(in crate::decode) fn settle(&mut self, matched: Option<Tables>, slots: &[Option<Value<'_>>]) {
         self.message.untaken.settle(matched);
@@ -88,7 +88,8 @@ impl Plan {
         }
     }
 
-    /// Whether every table that may take the message at hand goes by its headers: then it need not have a payload.
+    /// Whether every table that may take the message at hand goes by its headers: then it need not have a
+    /// payload.
     pub(in crate::decode) fn goes_by_headers(&self) -> bool {
         let by_headers = |table: &Table| table.when.as_ref().is_some_and(When::has_headers);
         self.tables.iter().all(|table| !table.takes || by_headers(table))

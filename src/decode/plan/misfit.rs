@@ -7,7 +7,8 @@ use crate::config::{self, ColumnSource};
 use crate::decode::PlanError;
 use crate::postgres::introspect;
 
-/// All of one table: first those of a type that jetcopy does not write, then those of the mapping that it has not.
+/// All of one table: first those of a type that jetcopy does not write, then those of the mapping that it has
+/// not.
 pub(in crate::decode) fn of_table(mapping: &config::Table, table: &introspect::Table) -> Vec<PlanError> {
     let mut found = unsupported(mapping, table);
     found.extend(unknown(mapping, table));
@@ -29,8 +30,8 @@ fn unknown<'t>(
     })
 }
 
-/// Columns of a type that jetcopy does not write, and of which the mapping does not say that they are left alone: a field for
-/// one would be lost without a word.
+/// Columns of a type that jetcopy does not write, and of which the mapping does not say that they are left
+/// alone: a field for one would be lost without a word.
 fn unsupported(mapping: &config::Table, table: &introspect::Table) -> Vec<PlanError> {
     let judge = |column: &introspect::Unsupported| {
         let place = Place { table: &mapping.name, column: &column.name };

@@ -197,7 +197,8 @@ fn poison_in_the_last_row_takes_the_rows_before_it_along() {
     assert_eq!(rows.tables[0].rows[1].message, 2);
 }
 
-/// `t` takes the message, `d` its elements, refused one by one; three of them may be. `e` takes others, not refused so.
+/// `t` takes the message, `d` its elements, refused one by one; three of them may be. `e` takes others, not
+/// refused so.
 fn by_element() -> Decoder {
     let pipeline = pipeline(
         "poison = { max_per_batch = 3 }\n[[table]]\nname = 't'\n[[table]]\nname = 'd'\nfor_each = 'd'\n\

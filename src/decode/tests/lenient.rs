@@ -1,4 +1,5 @@
-//! What writers of messages are known to send beside what the formats say, and what is taken for what it says.
+//! What writers of messages are known to send beside what the formats say, and what is taken for what it
+//! says.
 
 use super::support::{
     column, int8, jsonb, message, msgpack, plain, poison, row, rows_of, table, text, try_decoder,

@@ -1,10 +1,11 @@
 //! Keys of objects as they were written lately.
 //!
-//! Messages of one stream carry the same few keys over and over. What is known of a key (that it is text, has nothing to
-//! escape, and where it stands in the order of `jsonb`) is looked up instead of found out again, which was a fifth of what
-//! an object cost.
+//! Messages of one stream carry the same few keys over and over. What is known of a key (that it is text, has
+//! nothing to escape, and where it stands in the order of `jsonb`) is looked up instead of found out again,
+//! which was a fifth of what an object cost.
 //!
-//! It promises speed only: a key that is not found is written the long way. It takes a few kilobytes, whatever comes.
+//! It promises speed only: a key that is not found is written the long way. It takes a few kilobytes,
+//! whatever comes.
 
 use super::members::rank;
 
@@ -78,7 +79,8 @@ fn place(key: &[u8]) -> usize {
             _ => (key.first().copied().unwrap_or(0).into(), key.last().copied().unwrap_or(0).into()),
         },
     };
-    // A multiplier with well mixed bits, 2⁶⁴ over the golden ratio; the product's top bits depend on all of the input.
+    // A multiplier with well mixed bits, 2⁶⁴ over the golden ratio; the product's top bits depend on all of
+    // the input.
     let mixed = (begin ^ end.rotate_left(32) ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     #[expect(clippy::cast_possible_truncation, reason = "it is less than PLACES")]
     let place = (mixed >> (u64::BITS - PLACES.trailing_zeros())) as usize;

@@ -1,11 +1,11 @@
 //! The members of a JSON object, put into the order in which `jsonb` keeps them.
 //!
-//! PostgreSQL sorts the members of each `jsonb` object by length of key, then bytewise, and its sort only compares each
-//! with the next where they lie so already. Doing it here costs a twentieth of a microsecond for seven members, and took
-//! 6 % off the time in which a full drain into an indexed table ended.
+//! PostgreSQL sorts the members of each `jsonb` object by length of key, then bytewise, and its sort only
+//! compares each with the next where they lie so already. Doing it here costs a twentieth of a microsecond
+//! for seven members, and took 6 % off the time in which a full drain into an indexed table ended.
 //!
-//! It promises nothing about the order: members whose keys begin alike stay as they are, and so do all of a large
-//! object. Of members with the same key the last still comes last, which is the one that `jsonb` keeps.
+//! It promises nothing about the order: members whose keys begin alike stay as they are, and so do all of a
+//! large object. Of members with the same key the last still comes last, which is the one that `jsonb` keeps.
 
 /// Members of an object that is put in order. As many have room on the stack; a larger object is rare.
 const MOST: usize = 24;

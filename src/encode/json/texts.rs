@@ -1,10 +1,11 @@
 //! Arrays and maps as they were written lately.
 //!
-//! Messages of one stream carry the same tags, settings and places over and over: of a camera, of a site, of a second. What
-//! is in the memory of some hundred values is copied instead of written again, which is a tenth of the work and less.
+//! Messages of one stream carry the same tags, settings and places over and over: of a camera, of a site, of
+//! a second. What is in the memory of some hundred values is copied instead of written again, which is a
+//! tenth of the work and less.
 //!
-//! It promises speed only: what is not found is written the long way. Where values do not repeat it soon stops looking, but
-//! for a sample. It takes less than a megabyte, whatever comes.
+//! It promises speed only: what is not found is written the long way. Where values do not repeat it soon
+//! stops looking, but for a sample. It takes less than a megabyte, whatever comes.
 
 use std::hash::BuildHasher;
 
@@ -25,11 +26,12 @@ const LONGEST_TEXT: usize = 1_024;
 /// Misses that a find outweighs: looking costs about a twentieth of writing.
 const WORTH: u32 = 16;
 
-/// Misses on top of what finds have earned before it stops looking: as many as there are places, so that values that come by
-/// turns are found.
+/// Misses on top of what finds have earned before it stops looking: as many as there are places, so that
+/// values that come by turns are found.
 const PATIENCE: u32 = 2 * SETS;
 
-/// Values that are not looked for then, after which it tries again: a ninth of the values are looked for where none repeats.
+/// Values that are not looked for then, after which it tries again: a ninth of the values are looked for
+/// where none repeats.
 const REST: u32 = 8 * PATIENCE;
 
 /// The last values that were written.

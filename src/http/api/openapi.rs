@@ -1,7 +1,7 @@
 //! The `OpenAPI` document of the API, made from the list of queries.
 //!
-//! Guarantees: each query is a path with its arguments as parameters and its columns as the row of its answer; tests compare
-//! it with real answers.
+//! Guarantees: each query is a path with its arguments as parameters and its columns as the row of its
+//! answer; tests compare it with real answers.
 
 use serde_json::{Map, Value, json};
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::metrics::{Stage, StageSeconds};
 use crate::status::{Snapshot, State};
 
-/// Readings that are kept to take rates from: with one every five seconds, rates are those of the last 10 to 15.
+/// Readings that are kept to take rates from: with one every five seconds, rates are those of the last 10 to
+/// 15.
 pub(super) const READINGS: usize = 3;
 
 /// A pipeline less behind keeps up, and nothing limits it.
@@ -59,10 +60,11 @@ pub(crate) struct Recent {
     pub commit_seconds: Option<f64>,
     /// Mean rows of a batch; `None` where there was none.
     pub batch_rows: Option<f64>,
-    /// Parts of the reading stage's time, as `jetcopy_stage_seconds_total` counts it; all 0 where nothing ran.
+    /// Parts of the reading stage's time, as `jetcopy_stage_seconds_total` counts it; all 0 where nothing
+    /// ran.
     pub stages: StageSeconds,
-    /// The stage that is waited for at this moment, or that most of that time went into; `None` where the pipeline keeps up
-    /// or does not run.
+    /// The stage that is waited for at this moment, or that most of that time went into; `None` where the
+    /// pipeline keeps up or does not run.
     pub limited_by: Option<Stage>,
 }
 

@@ -32,7 +32,8 @@ pub enum ConnectError {
         #[source]
         source: Cause,
     },
-    /// The server answered and will not let this user into this database: correct user, password, database, privilege.
+    /// The server answered and will not let this user into this database: correct user, password, database,
+    /// privilege.
     #[error("[postgres] {host} refuses the login: {remedy}")]
     Refused {
         /// Host and port.
@@ -60,7 +61,8 @@ pub enum ConnectError {
         /// In parentheses, where it is known.
         because: &'static str,
     },
-    /// A primary answers, and the role or the database may not write by a setting of its own: take the setting back.
+    /// A primary answers, and the role or the database may not write by a setting of its own: take the
+    /// setting back.
     #[error("[postgres] {host} takes no writes: default_transaction_read_only is on for {whom}")]
     ReadOnly {
         /// Host and port.
@@ -82,8 +84,9 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// How much the error says where several hosts gave different ones: the highest is reported. What another attempt
-    /// may mend goes before what a person must mend, so that one misconfigured standby does not stop a failover.
+    /// How much the error says where several hosts gave different ones: the highest is reported. What another
+    /// attempt may mend goes before what a person must mend, so that one misconfigured standby does not stop
+    /// a failover.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Config { .. } => 0,

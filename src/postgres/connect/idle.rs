@@ -1,9 +1,10 @@
 //! Sessions that the server would end while they are idle.
 //!
-//! A role's or a server's `idle_session_timeout` is meant for sessions that people forget. A pipeline's session idles as
-//! long as its stream is quiet, so it starts with the timeout off where there is one. That is said at the start of the
-//! session and not by a later `SET`: behind a transaction pooler, a `SET` would reach whoever gets that backend next. A
-//! pooler that does not take the option ends no session of ours for the server's reasons, so it is left as it is.
+//! A role's or a server's `idle_session_timeout` is meant for sessions that people forget. A pipeline's
+//! session idles as long as its stream is quiet, so it starts with the timeout off where there is one. That
+//! is said at the start of the session and not by a later `SET`: behind a transaction pooler, a `SET` would
+//! reach whoever gets that backend next. A pooler that does not take the option ends no session of ours for
+//! the server's reasons, so it is left as it is.
 
 use tokio_postgres::SimpleQueryMessage;
 

@@ -1,6 +1,7 @@
 //! Why a primary takes no writes.
 //!
-//! A standby is meant to take none, and a primary may have been told so for everyone, for a role or for a database.
+//! A standby is meant to take none, and a primary may have been told so for everyone, for a role or for a
+//! database.
 
 use std::time::Duration;
 

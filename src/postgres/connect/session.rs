@@ -14,15 +14,15 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 
 use crate::postgres::tls::Connector;
 
-/// How long [`Session::close`] waits for the goodbye to leave: it is one small packet, and a server that does not take
-/// it sees the closed socket instead.
+/// How long [`Session::close`] waits for the goodbye to leave: it is one small packet, and a server that does
+/// not take it sees the closed socket instead.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the request to cancel a statement may take: one connection and one packet.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The C function in the server that waits for synchronous standbys. The field that carries it is not translated,
-/// unlike the warning's text.
+/// The C function in the server that waits for synchronous standbys. The field that carries it is not
+/// translated, unlike the warning's text.
 const SYNC_WAIT_ROUTINE: &str = "SyncRepWaitForLSN";
 
 /// A connection and the task that drives it.
@@ -53,7 +53,8 @@ pub enum Transport {
     Plain,
 }
 
-/// The driving task, which ends with its owner: dropping the client alone does not end it while replies are due.
+/// The driving task, which ends with its owner: dropping the client alone does not end it while replies are
+/// due.
 #[derive(Debug)]
 struct Driver(JoinHandle<()>);
 
@@ -128,8 +129,8 @@ impl Session {
         self.server_version
     }
 
-    /// Whether a wait for synchronous replication was cancelled since the last call: a `COMMIT` in between answered
-    /// Ok, but a failover may lose it, so it counts as not committed.
+    /// Whether a wait for synchronous replication was cancelled since the last call: a `COMMIT` in between
+    /// answered Ok, but a failover may lose it, so it counts as not committed.
     #[must_use]
     pub fn take_sync_wait_cancelled(&self) -> bool {
         self.sync_wait_cancelled.swap(false, Ordering::AcqRel)
@@ -153,7 +154,8 @@ impl Session {
         async move { while runs.changed().await.is_ok() {} }
     }
 
-    /// Says goodbye, which spares the server a line about a lost client. Dropping the session is enough otherwise.
+    /// Says goodbye, which spares the server a line about a lost client. Dropping the session is enough
+    /// otherwise.
     pub async fn close(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
@@ -179,8 +181,8 @@ async fn poll_messages<S>(
     let mut connection = pin!(connection);
     loop {
         match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-            // The driver hands out a notice before it reads what follows, so this flag stands before the client sees
-            // the reply.
+            // The driver hands out a notice before it reads what follows, so this flag stands before the
+            // client sees the reply.
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 if is_cancelled_sync_wait(&notice) {
                     sync_wait_cancelled.store(true, Ordering::Release);

@@ -10,8 +10,8 @@ use super::ConnectError;
 use crate::config::{self, ConnInfo, HostInfo, SessionAttrs};
 use crate::postgres::tls::Connector;
 
-/// Idle time before the first keepalive probe. The kernel's two hours would hide a dead primary from an idle pipeline
-/// for as long; stateful firewalls forget idle connections after a few minutes.
+/// Idle time before the first keepalive probe. The kernel's two hours would hide a dead primary from an idle
+/// pipeline for as long; stateful firewalls forget idle connections after a few minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 
 /// Time between probes. Three of them fit between the first probe and [`TCP_USER_TIMEOUT`].
@@ -20,8 +20,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Unanswered probes that end a connection, where the kernel does not know `TCP_USER_TIMEOUT`.
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// How long sent bytes may stay unacknowledged. Linux also ends an idle connection by it, in place of the count of
-/// probes. Patroni's default time to live for a leader is 30 s: by then there may be another primary.
+/// How long sent bytes may stay unacknowledged. Linux also ends an idle connection by it, in place of the
+/// count of probes. Patroni's default time to live for a leader is 30 s: by then there may be another
+/// primary.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is the same for every host.
@@ -74,8 +75,8 @@ impl Route {
         })
     }
 
-    /// The driver's settings for one address. What is sent at start is user, database, encoding, application name and
-    /// `options`.
+    /// The driver's settings for one address. What is sent at start is user, database, encoding, application
+    /// name and `options`.
     pub(super) fn driver(
         &self,
         host: &HostInfo,

@@ -44,7 +44,8 @@ async fn mute() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A server that wants a SCRAM password of role `guarded`, and offers TLS when `tls` holds a certificate and key.
+/// A server that wants a SCRAM password of role `guarded`, and offers TLS when `tls` holds a certificate and
+/// key.
 ///
 /// `client_ca` goes one further: over TLS, `guarded` then needs a certificate in place of the password.
 async fn guarded(tls: Option<(&str, &str)>, client_ca: Option<&str>) -> TestPostgres {

@@ -1,7 +1,7 @@
 //! What became of a table between two looks at it, for people.
 //!
-//! It compares what a mapping depends on. A renamed column is one that is gone and one that was added: the catalog does
-//! not say more.
+//! It compares what a mapping depends on. A renamed column is one that is gone and one that was added: the
+//! catalog does not say more.
 
 use super::{Column, ServerDefault, Table};
 

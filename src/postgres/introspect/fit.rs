@@ -1,6 +1,7 @@
 //! Whether rows can go to what a name stands for, and in the way that is configured.
 //!
-//! Guarantees: what is refused here is refused before a row is written, with the reason and what would mend it.
+//! Guarantees: what is refused here is refused before a row is written, with the reason and what would mend
+//! it.
 
 use tokio_postgres::types::Type as WireType;
 use tokio_postgres::{Client, Row};
@@ -54,7 +55,8 @@ pub(super) fn takes_no_rows(kind: &str, insertable: bool) -> Option<(&'static st
     }
 }
 
-/// An error while TimescaleDB restores a dump: rows would go to the hypertable itself, where no query sees them.
+/// An error while TimescaleDB restores a dump: rows would go to the hypertable itself, where no query sees
+/// them.
 pub(super) async fn not_restoring(client: &Client, name: &str) -> Result<(), IntrospectError> {
     let restoring = client.query_typed_one(RESTORING, &[]).await.and_then(|row| row.try_get(0));
     match restoring {
@@ -118,8 +120,9 @@ impl Table {
         self.rules.iter().filter(idle).map(|rule| rule.name.as_str()).collect()
     }
 
-    /// The rule that keeps rows from being written by `INSERT … ON CONFLICT`, with the reason. One on INSERT may leave rows out, or
-    /// put others in their place, and nobody is told; one on UPDATE the server refuses, also where it is switched off.
+    /// The rule that keeps rows from being written by `INSERT … ON CONFLICT`, with the reason. One on INSERT
+    /// may leave rows out, or put others in their place, and nobody is told; one on UPDATE the server
+    /// refuses, also where it is switched off.
     fn rule_in_the_way(&self) -> Option<(&Rule, &'static str)> {
         let found = self.rules.iter().find(|rule| !rule.on_insert || !rule.disabled)?;
         let reason = if found.on_insert {

@@ -1,7 +1,7 @@
 //! Which table was meant by a name that stands for none.
 //!
-//! It guesses: the nearest name over all schemas, whatever the case, with the quotes that it needs. A table that the
-//! configuration names already was not meant.
+//! It guesses: the nearest name over all schemas, whatever the case, with the quotes that it needs. A table
+//! that the configuration names already was not meant.
 
 use tokio_postgres::{Client, Error};
 

@@ -1,5 +1,5 @@
-//! Servers with certificates of every kind, and psql beside jetcopy: it connects wherever psql does, in the same way, and
-//! nowhere else.
+//! Servers with certificates of every kind, and psql beside jetcopy: it connects wherever psql does, in the
+//! same way, and nowhere else.
 
 use std::path::PathBuf;
 use std::process::Command;

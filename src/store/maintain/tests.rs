@@ -49,8 +49,8 @@ impl World {
         }
     }
 
-    /// Compares every roll-up with its sums over the raw rows, for buckets from `days` back to an hour back; how many
-    /// buckets that were.
+    /// Compares every roll-up with its sums over the raw rows, for buckets from `days` back to an hour back;
+    /// how many buckets that were.
     async fn equal_to_raw(&self, days: i32) -> i64 {
         let mut buckets = 0;
         for rollup in &ROLLUPS {
@@ -183,7 +183,8 @@ async fn retention_drops_whole_old_days_and_no_roll_up_with_them() {
     assert_eq!(world.text("SELECT count(*)::text FROM pg_class WHERE relname LIKE '%dropped%'").await, "0");
     assert_eq!(world.text("SELECT (count(*) > 0)::text FROM frame_metadata").await, "true");
 
-    // A late row of a day that is gone comes in, is dropped again, and changes no roll-up even where the window is wider.
+    // A late row of a day that is gone comes in, is dropped again, and changes no roll-up even where the
+    // window is wider.
     world.days_back(4).await;
     world
         .sql("INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES (now() - interval '80 hours', 'late', 1);

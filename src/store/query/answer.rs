@@ -1,7 +1,8 @@
 //! The rows of an answer as JSON, and as texts for a table or CSV.
 //!
-//! Guarantees: every column keeps its name and its order; an object that stands for columns (`values` of `series_wide`)
-//! becomes columns of texts. NULL is an empty text, and `null` in JSON, as are NaN and infinities.
+//! Guarantees: every column keeps its name and its order; an object that stands for columns (`values` of
+//! `series_wide`) becomes columns of texts. NULL is an empty text, and `null` in JSON, as are NaN and
+//! infinities.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! A query with its arguments.
 //!
-//! Guarantees: an argument is one that the query has, with a value of its kind; what is left out is not sent, so that the
-//! function's default holds. Values travel beside the text of the statement, never in it.
+//! Guarantees: an argument is one that the query has, with a value of its kind; what is left out is not sent,
+//! so that the function's default holds. Values travel beside the text of the statement, never in it.
 
 use std::time::Duration;
 

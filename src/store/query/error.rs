@@ -13,14 +13,16 @@ pub enum StoreError {
     /// No session; see the inner error for whose turn it is.
     #[error("no database connection")]
     Connect(#[from] ConnectError),
-    /// The connection was lost, or the server is going away: try again. A read has been tried again already; whether a
-    /// write was done is open.
+    /// The connection was lost, or the server is going away: try again. A read has been tried again already;
+    /// whether a write was done is open.
     #[error("the connection to the database was lost")]
     Lost(#[source] tokio_postgres::Error),
-    /// Every connection of the pool was in use for as long: open the store with more, or ask for less at a time.
+    /// Every connection of the pool was in use for as long: open the store with more, or ask for less at a
+    /// time.
     #[error("all connections to the database were in use for {}", humantime::format_duration(*.0))]
     Busy(Duration),
-    /// The answer did not come in time, and the query was cancelled: ask for a shorter span, or raise the limit.
+    /// The answer did not come in time, and the query was cancelled: ask for a shorter span, or raise the
+    /// limit.
     #[error(
         "the database did not answer within {}; narrow the query, in time first, or raise the limit",
         humantime::format_duration(*.0)
@@ -71,8 +73,8 @@ impl From<Refusal> for StoreError {
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let code = error.code();
-        // Somebody's statement_timeout or a person, or a function that would change something: the next attempt would end no
-        // better.
+        // Somebody's statement_timeout or a person, or a function that would change something: the next
+        // attempt would end no better.
         if matches!(code, Some(&SqlState::QUERY_CANCELED | &SqlState::READ_ONLY_SQL_TRANSACTION)) {
             return Self::Refused(error);
         }

@@ -1,8 +1,9 @@
 //! A connection of the pool while a statement runs on it.
 //!
-//! Guarantees: a connection comes back to the pool only after its answer was read to the end or refused by the server. One whose answer nobody waits
-//! for any more, since the future was dropped or took too long, leaves the pool: its place is free at once, the server is asked
-//! to cancel the statement, and the connection ends.
+//! Guarantees: a connection comes back to the pool only after its answer was read to the end or refused by
+//! the server. One whose answer nobody waits for any more, since the future was dropped or took too long,
+//! leaves the pool: its place is free at once, the server is asked to cancel the statement, and the
+//! connection ends.
 
 use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
 use tokio::runtime::Handle;

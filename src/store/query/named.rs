@@ -1,7 +1,7 @@
 //! The one list of named queries: what `jetcopy query` lists and runs, and what the API serves.
 //!
-//! Guarantees: each is a function of the same name in schema `jetcopy`, with these arguments and columns, in order (a
-//! test compares them with the database). The SQL of a query is in the migrations and nowhere else.
+//! Guarantees: each is a function of the same name in schema `jetcopy`, with these arguments and columns, in
+//! order (a test compares them with the database). The SQL of a query is in the migrations and nowhere else.
 
 /// A query of the store.
 #[derive(Debug, PartialEq, Eq)]

@@ -68,8 +68,8 @@ impl World {
         self.database.batch_execute(sql).await.unwrap();
     }
 
-    /// Gives the tables the life cycle that they have by default, whose jobs do not run: one might compress a chunk that a test is
-    /// about to compress.
+    /// Gives the tables the life cycle that they have by default, whose jobs do not run: one might compress a
+    /// chunk that a test is about to compress.
     async fn apply_life_cycle(&self) {
         self.execute("SELECT _timescaledb_functions.stop_background_workers()").await;
         crate::store::timescale::apply(&settings(&self.url)).await.unwrap();

@@ -1,7 +1,7 @@
 //! The rows of a dead letter, by the configuration of today.
 //!
-//! Guarantees: a letter about elements becomes the rows of those elements alone, and one that is refused again keeps all that
-//! it holds of its message.
+//! Guarantees: a letter about elements becomes the rows of those elements alone, and one that is refused
+//! again keeps all that it holds of its message.
 
 use std::collections::BTreeSet;
 

@@ -54,7 +54,8 @@ impl Said {
     }
 }
 
-/// Runs one of the programs, on that database, with PostgreSQL's programs from `bin` and no settings of the caller's.
+/// Runs one of the programs, on that database, with PostgreSQL's programs from `bin` and no settings of the
+/// caller's.
 pub(super) fn program(name: &str, url: &str, bin: &Path, arguments: &[&str]) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/db-maintenance").join(name);
     let mut command = Command::new(path);
@@ -100,7 +101,8 @@ impl Place {
         self.world.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// A directory of PostgreSQL's programs where a script stands in the place of some: `BIN` in it is where the real ones are.
+    /// A directory of PostgreSQL's programs where a script stands in the place of some: `BIN` in it is where
+    /// the real ones are.
     pub(super) fn programs_with(&self, scripts: &[(&str, String)]) -> PathBuf {
         let (bin, made) = (self.server.programs(), self.world.directory.path().join("bin"));
         std::fs::create_dir(&made).unwrap();

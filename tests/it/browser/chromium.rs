@@ -1,7 +1,7 @@
 //! A real Chromium without a window, driven by its debugging protocol: JSON over a web socket.
 //!
-//! Everything that the page says on the console, every exception and every request is kept, so that a test can ask for
-//! none.
+//! Everything that the page says on the console, every exception and every request is kept, so that a test
+//! can ask for none.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};

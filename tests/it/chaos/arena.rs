@@ -20,7 +20,8 @@ use super::load::Load;
 use crate::support::{Daemon, Proxy, World};
 use servers::Standby;
 
-/// Short batches, and as much poison as there may be. The second table is what a message can be amplified into.
+/// Short batches, and as much poison as there may be. The second table is what a message can be amplified
+/// into.
 const PIPELINE: &str = r#"
 [[pipeline]]
 name = "events"

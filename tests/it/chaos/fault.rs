@@ -104,7 +104,8 @@ pub(super) enum PostgresFault {
 /// What happens to NATS or on the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NatsFault {
-    /// In order: a server that is killed may forget what it acknowledged, which is a loss and no fault of jetcopy's.
+    /// In order: a server that is killed may forget what it acknowledged, which is a loss and no fault of
+    /// jetcopy's.
     Down,
     Way(WayFault),
 }
@@ -171,7 +172,8 @@ pub(super) enum Huge {
     Amplifying,
 }
 
-/// A setting that the role of the daemons gets, as an administrator gives it to all who linger; in milliseconds.
+/// A setting that the role of the daemons gets, as an administrator gives it to all who linger; in
+/// milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limit(pub(super) &'static str, pub(super) u32);
 
@@ -272,8 +274,8 @@ impl Fault {
         }
     }
 
-    /// Whether both may last at the same time. The arena's own sessions have the role's limits, too, so that it could
-    /// not bring its servers back.
+    /// Whether both may last at the same time. The arena's own sessions have the role's limits, too, so that
+    /// it could not bring its servers back.
     fn goes_with(&self, other: &Self) -> bool {
         let kinds = [self.kind(), other.kind()];
         kinds[0] != kinds[1] && !(kinds.contains(&Kind::Limits) && kinds.contains(&Kind::Postgres))

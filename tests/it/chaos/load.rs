@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// 2,000 messages a second: enough that each moment holds some, little enough that the oracle, which looks at all of
-/// them after each round, does not take longer than the faults.
+/// 2,000 messages a second: enough that each moment holds some, little enough that the oracle, which looks at
+/// all of them after each round, does not take longer than the faults.
 const MESSAGES: i64 = 40;
 const EVERY: Duration = Duration::from_millis(20);
 

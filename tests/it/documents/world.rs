@@ -1,4 +1,5 @@
-//! A place where the commands of a document run as they are printed: servers of its own, whose addresses stand in the environment.
+//! A place where the commands of a document run as they are printed: servers of its own, whose addresses
+//! stand in the environment.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -137,8 +138,9 @@ impl World {
         .await;
     }
 
-    /// What `nats stream add` and `nats stream edit` do with the flags that documents use; any other fails. The program itself is
-    /// not among those that `make setup` can install; the flags were read in its source.
+    /// What `nats stream add` and `nats stream edit` do with the flags that documents use; any other fails.
+    /// The program itself is not among those that `make setup` can install; the flags were read in its
+    /// source.
     pub(super) async fn nats(&self, command: &str) {
         let words: Vec<&str> = command.split_whitespace().map(|word| word.trim_matches('\'')).collect();
         let ["nats", "stream", action @ ("add" | "edit"), name, flags @ ..] = words.as_slice() else {

@@ -1,5 +1,5 @@
-//! What a stream removes from its middle by itself before it was read: told where each message is a row, no matter where the
-//! last value of a key is.
+//! What a stream removes from its middle by itself before it was read: told where each message is a row, no
+//! matter where the last value of a key is.
 
 use std::time::Duration;
 

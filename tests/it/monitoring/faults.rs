@@ -1,4 +1,5 @@
-//! The real Prometheus over real servers: every alert fires when its fault is made, and clears when it is mended.
+//! The real Prometheus over real servers: every alert fires when its fault is made, and clears when it is
+//! mended.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use super::rules;
 use super::stack::{Stack, each_second, gives};
 use crate::support::{Daemon, EVENTS, Load, event, eventually};
 
-/// What is scaled so that minutes become seconds: waits, ranges, and thresholds that are times. Ranges stay long beside the
-/// time between two scrapes, of which a loaded machine misses some.
+/// What is scaled so that minutes become seconds: waits, ranges, and thresholds that are times. Ranges stay
+/// long beside the time between two scrapes, of which a loaded machine misses some.
 const SCALED: [(&str, &str); 14] = [
     ("[5m]", "[20s]"),
     ("[15m]", "[40s]"),
@@ -31,15 +32,16 @@ const SCALED: [(&str, &str); 14] = [
     ("scrape_timeout: 10s", "scrape_interval: 4s\n    scrape_timeout: 4s"),
 ];
 
-/// How long an alert may take to fire or to clear. Most take seconds; what this bounds is a run on a machine that has little
-/// time for it.
+/// How long an alert may take to fire or to clear. Most take seconds; what this bounds is a run on a machine
+/// that has little time for it.
 const ALERT_PATIENCE: Duration = Duration::from_mins(5);
 
 /// How often Prometheus is asked: it evaluates once a second, and has its own work to do.
 const ASK: Duration = Duration::from_millis(200);
 
-/// Messages that the stream keeps: the load fills it within an hour, which is what the alert is for, also where a loaded
-/// machine publishes 600 a second instead of 4,000; and no fault lasts as long as it takes at full speed.
+/// Messages that the stream keeps: the load fills it within an hour, which is what the alert is for, also
+/// where a loaded machine publishes 600 a second instead of 4,000; and no fault lasts as long as it takes at
+/// full speed.
 const STREAM_LIMIT: i64 = 2_000_000;
 
 /// WAL that a standby must lack for its alert is 64 MiB; this makes 100.
@@ -74,7 +76,8 @@ struct Expected<const N: usize> {
 }
 
 impl Watch {
-    /// Waits until none of these fires, so that those that fire from now on do so for the fault that is made next.
+    /// Waits until none of these fires, so that those that fire from now on do so for the fault that is made
+    /// next.
     async fn before<const N: usize>(&self, alerts: [&'static str; N]) -> Expected<N> {
         for alert in alerts {
             self.until(&format!("{alert} to be silent"), || self.stack.query(&firing(alert)).is_empty())
@@ -300,7 +303,8 @@ async fn failing_job(watch: &mut Watch) {
     let mended =
         "CREATE OR REPLACE PROCEDURE fails(job_id int, config jsonb) LANGUAGE plpgsql AS $$ BEGIN END $$";
     watch.sql(mended).await;
-    // Again and again: the end of a run that began before would set the time of the next one to minutes from now.
+    // Again and again: the end of a run that began before would set the time of the next one to minutes from
+    // now.
     let soon = "WITH failed AS MATERIALIZED (
             SELECT jobs.job_id AS job FROM timescaledb_information.jobs JOIN timescaledb_information.job_stats USING (job_id)
             WHERE proc_name = 'fails' AND last_run_status = 'Failed'

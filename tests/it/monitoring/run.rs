@@ -8,7 +8,8 @@ use super::dashboards;
 use super::promql::{metric, selectors};
 use super::stack::{Stack, each_second, gives};
 
-/// What only a server with TimescaleDB tells of; the roll-ups are there without it too, but not filled by SQL.
+/// What only a server with TimescaleDB tells of; the roll-ups are there without it too, but not filled by
+/// SQL.
 const OF_TIMESCALEDB: [&str; 3] = ["jetcopydb_job_", "compression_ratio", "detection_count_total"];
 /// What only PgBouncer tells of.
 const OF_PGBOUNCER: [&str; 1] = ["pgbouncer_"];

@@ -37,8 +37,8 @@ pub(super) struct Stack {
 /// How the files of `config/` are made quick enough for a test.
 pub(super) type Hurry = fn(&str) -> String;
 
-/// Every second instead of every fifteen; nothing else is changed. Of a database that is away, its exporter tells after a
-/// second: it tries twice.
+/// Every second instead of every fifteen; nothing else is changed. Of a database that is away, its exporter
+/// tells after a second: it tries twice.
 pub(super) fn each_second(text: &str) -> String {
     text.replace(": 15s", ": 1s")
         .replace("scrape_timeout: 10s", "scrape_interval: 2s\n    scrape_timeout: 2s")

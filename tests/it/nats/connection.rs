@@ -1,7 +1,7 @@
 //! What is on the way between NATS and the daemon is lost.
 //!
-//! One ack covers all that came before it, so a delivery that was lost on the way would be acknowledged with the next
-//! one: consumer sequences that must be contiguous are what prevents it.
+//! One ack covers all that came before it, so a delivery that was lost on the way would be acknowledged with
+//! the next one: consumer sequences that must be contiguous are what prevents it.
 
 use std::time::Duration;
 

@@ -90,8 +90,8 @@ async fn what_a_second_puller_takes_and_acks_is_read_again() {
     let recovery = world.commits(&daemon).await;
     println!("{stolen} messages taken by a second puller: first commit after {recovery:?}");
     assert!(resyncs(&daemon, "contiguity") >= 1, "{}", daemon.get("/metrics").1);
-    // An ack of the thief's that meets a durable made anew meanwhile counts deliveries of the former one: until there were
-    // as many of the new one, the server takes no other ack.
+    // An ack of the thief's that meets a durable made anew meanwhile counts deliveries of the former one:
+    // until there were as many of the new one, the server takes no other ack.
     let taken = world.last_sequence().await;
     eventually("as many messages again", || async { world.checkpoint("events").await > 2 * taken }).await;
     quiet(&daemon, 60);
@@ -141,7 +141,8 @@ async fn an_ack_that_counts_for_more_than_was_delivered_holds_nothing_up() {
     let daemon = Daemon::start(&world.config(EVENTS));
     world.publish("a", (1..=100).map(event)).await;
     world.drained("events", &daemon).await;
-    // While these cannot be committed, it comes: as of a delivery of an earlier generation, which had delivered more.
+    // While these cannot be committed, it comes: as of a delivery of an earlier generation, which had
+    // delivered more.
     world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
     world.publish("a", (101..=600).map(event)).await;
     let stream = world.jetstream.get_stream(&world.stream).await.unwrap();

@@ -1,4 +1,5 @@
-//! Stream sequences jump: what the durable was made to pass over is read again, what was removed is not missed.
+//! Stream sequences jump: what the durable was made to pass over is read again, what was removed is not
+//! missed.
 
 use std::time::Instant;
 
@@ -9,9 +10,9 @@ use super::consumer::DURABLE;
 use super::{events_with, losses, quiet, resyncs, shared};
 use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};
 
-/// Lets the durable deliver nothing but the subject `load` for a moment, so that it passes over messages of another, which
-/// are the stream's last where nobody publishes more, and puts it back; whether it passed over any before the daemon looked
-/// at it, which makes it anew.
+/// Lets the durable deliver nothing but the subject `load` for a moment, so that it passes over messages of
+/// another, which are the stream's last where nobody publishes more, and puts it back; whether it passed over
+/// any before the daemon looked at it, which makes it anew.
 async fn passes_over(world: &World) -> bool {
     let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
     // The daemon may be about to make it.

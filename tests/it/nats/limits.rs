@@ -233,8 +233,8 @@ async fn a_server_and_an_account_without_jetstream_and_a_stream_without_room_say
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_know_how_to_reset_a_consumer_is_asked_to_create_it_anew() {
-    // As with an older server behind the one that is connected to: the request gets nowhere, once unheard and once without
-    // an answer from whoever hears it.
+    // As with an older server behind the one that is connected to: the request gets nowhere, once unheard and
+    // once without an answer from whoever hears it.
     for hears in [false, true] {
         let (world, _nats, _postgres) = limited(
             "accounts { A { jetstream: enabled, users: [{ user: a, password: a }, { user: b, password: b }]

@@ -1,7 +1,8 @@
-//! The server loses the end of the stream, as a power failure makes it do: it syncs its files every two minutes.
+//! The server loses the end of the stream, as a power failure makes it do: it syncs its files every two
+//! minutes.
 //!
-//! The database then holds rows whose messages are no longer in the stream, and the sequences of those are given to
-//! new messages.
+//! The database then holds rows whose messages are no longer in the stream, and the sequences of those are
+//! given to new messages.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +22,8 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
-/// A stream of [`KEPT`] messages whose daemon has committed [`GONE`] more, rolled back while the server is down.
+/// A stream of [`KEPT`] messages whose daemon has committed [`GONE`] more, rolled back while the server is
+/// down.
 async fn rolled_back(world: &World, nats: &mut TestNats, daemon: &Daemon) {
     let saved = world.directory.path().join("saved");
     world.publish("a", (1..=KEPT).map(event)).await;

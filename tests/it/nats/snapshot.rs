@@ -1,4 +1,5 @@
-//! A stream is restored from a snapshot or moved by a mirror: it has another creation time, and the same messages.
+//! A stream is restored from a snapshot or moved by a mirror: it has another creation time, and the same
+//! messages.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -76,7 +77,8 @@ async fn forget(world: &World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_restored_from_a_snapshot_is_known_and_read_on_without_a_word_of_anybody() {
-    // With the message at the checkpoint, and without it; under a daemon that runs, and under one that starts.
+    // With the message at the checkpoint, and without it; under a daemon that runs, and under one that
+    // starts.
     for (deleted, running) in [(false, true), (true, false)] {
         let (world, config, daemon) = carried(300).await;
         if deleted {

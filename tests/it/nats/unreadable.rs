@@ -1,5 +1,5 @@
-//! Messages that a server stores and the client library cannot read: each is one dead letter with all of its bytes, and
-//! nothing around it is lost, doubled or held up.
+//! Messages that a server stores and the client library cannot read: each is one dead letter with all of its
+//! bytes, and nothing around it is lost, doubled or held up.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,8 @@ use crate::support::{Daemon, EVENTS, Load, World, event, eventually, oracle};
 /// Limits of poison that these tests stay within.
 const MUCH_POISON: &str = "poison = { max_per_batch = 5_000, max_per_minute = 50_000 }";
 
-/// What follows the stream's name in the subject, header block: what servers store and the library does not read.
+/// What follows the stream's name in the subject, header block: what servers store and the library does not
+/// read.
 const BAD: [(&[u8], Option<&[u8]>); 12] = [
     (b".a", Some(b"foo")),
     (b".a", Some(b"foo\r\n\r\n")),
@@ -122,7 +123,8 @@ async fn unreadable_messages_cost_one_connection_each_at_most_whatever_stands_be
     let (lost, took) = (resyncs(&daemon, "nats"), started.elapsed());
     println!("60,905 messages, 505 of them unreadable: {took:?}, {lost} connections lost");
     assert_eq!(letters(&world).await.len(), 505);
-    // The first, the three alone, and one for each stretch of two hundred, or of a second where that comes first.
+    // The first, the three alone, and one for each stretch of two hundred, or of a second where that comes
+    // first.
     let slow = i64::try_from(took.as_secs()).unwrap();
     assert!(lost <= 4 + 10 + slow, "{lost} connections lost in {took:?}");
     oracle(&world, &daemon, "events", "events", event(2_000_000)).await;
@@ -153,7 +155,8 @@ async fn a_message_that_ends_the_connection_before_the_first_probe_is_answered_c
     assert_eq!((lost, lost + started), (names.len(), resyncs.len()), "{resyncs:#?}");
 }
 
-/// What came before a connection was lost is committed, however long that takes, as long as the server comes further.
+/// What came before a connection was lost is committed, however long that takes, as long as the server comes
+/// further.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_message_behind_rows_that_take_long_costs_one_connection() {
     let world = shared().await;
@@ -311,7 +314,8 @@ async fn headers_that_look_like_a_servers_own_status_are_a_publishers_and_make_r
         id += 1;
         raw.publish(&world, b".a", Some(block.as_bytes()), &event(id)).await;
     }
-    // The longest header block that JetStream stores, a subject near the longest line, and the largest message.
+    // The longest header block that JetStream stores, a subject near the longest line, and the largest
+    // message.
     let long = format!("NATS/1.0\r\n{}\r\n", "A-Header: with a value\r\n".repeat(2_730));
     raw.publish(&world, b".a", Some(long.as_bytes()), &event(id + 1)).await;
     let subject = format!(".{}", "t".repeat(3_800));

@@ -1,4 +1,5 @@
-//! `jetcopy audit` on the pipelines of `config/store.toml`: each is proven, and what is changed by hand is found.
+//! `jetcopy audit` on the pipelines of `config/store.toml`: each is proven, and what is changed by hand is
+//! found.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,8 @@ async fn report(world: &World, config: &Path, name: &str) -> Value {
     report
 }
 
-/// Nothing differs, all of these tables are compared, with so many rows each, and no more is left unproven than this.
+/// Nothing differs, all of these tables are compared, with so many rows each, and no more is left unproven
+/// than this.
 async fn proven(world: &World, config: &Path, name: &str, rows: &[(&str, u64)], unproven: &[&str]) {
     let found = report(world, config, name).await;
     assert_eq!(found["differences"], 0, "{found:#}");
@@ -48,8 +50,8 @@ async fn finds_rows(world: &World, config: &Path, name: &str, table: &str) {
     run("DROP TABLE spoiled".to_owned()).await;
 }
 
-/// In a table with a key: a row that is taken out, one with another value, and one that no message makes. `change` is an
-/// assignment.
+/// In a table with a key: a row that is taken out, one with another value, and one that no message makes.
+/// `change` is an assignment.
 async fn finds_rows_by_key(world: &World, config: &Path, name: &str, table: &str, key: &str, change: &str) {
     let run = async |sql: String| world.database.batch_execute(&sql).await.unwrap();
     let put = format!("INSERT INTO {table} SELECT * FROM spoiled");

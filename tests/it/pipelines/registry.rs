@@ -15,7 +15,8 @@ fn start() -> i64 {
 /// An event: the last token of its subject, and its body.
 type Event = (&'static str, Value);
 
-/// The life of 12 projects with 10 files each: each is changed some times, some are deleted, and each event tells all.
+/// The life of 12 projects with 10 files each: each is changed some times, some are deleted, and each event
+/// tells all.
 fn events() -> Vec<Event> {
     let mut events = Vec::new();
     let mut at = start();

@@ -1,4 +1,5 @@
-//! What stands behind the target table fails, or all its rows are refused: no message is at fault, and none is blamed.
+//! What stands behind the target table fails, or all its rows are refused: no message is at fault, and none
+//! is blamed.
 
 use jetcopy::testbed::{PostgresOptions, Stop, TestPostgres};
 

@@ -133,7 +133,8 @@ async fn a_row_that_is_refused_in_a_chunk_of_its_own_transaction_is_a_dead_lette
     assert!(!daemon.log().contains("another relation"), "{}", daemon.log());
 }
 
-/// A table of one compressed chunk, whose batches of a thousand rows are decompressed where a row of them is updated.
+/// A table of one compressed chunk, whose batches of a thousand rows are decompressed where a row of them is
+/// updated.
 async fn compressed(world: &World, limit: u32) -> Daemon {
     let database = world.own_url.rsplit('/').next().unwrap();
     let setting = "timescaledb.max_tuples_decompressed_per_dml_transaction";

@@ -5,7 +5,8 @@ use serde_json::json;
 use super::in_state;
 use crate::support::{Daemon, World, eventually};
 
-/// A table by name, how it is made, a good value of its column `p` and a bad one, and the SQLSTATE of the latter.
+/// A table by name, how it is made, a good value of its column `p` and a bad one, and the SQLSTATE of the
+/// latter.
 type Case = (&'static str, &'static str, serde_json::Value, serde_json::Value, &'static str);
 
 /// Makes the tables; `None` for those whose extension the server lacks.
@@ -29,7 +30,8 @@ fn pipeline(name: &str) -> String {
     )
 }
 
-/// Publishes two good ones, a bad one and two good ones for each table, and expects four rows and the one dead letter.
+/// Publishes two good ones, a bad one and two good ones for each table, and expects four rows and the one
+/// dead letter.
 async fn the_bad_one_is_a_dead_letter(cases: Vec<Case>) -> String {
     let world = World::plain().await;
     let cases = create(&world, cases).await;

@@ -11,7 +11,8 @@ use crate::support::{Daemon, EVENTS, Load, eventually};
 /// What the daemon may hold of messages and rows.
 const BUFFERED: usize = 8 << 20;
 
-/// How much its memory may grow: what it may hold, as much again for what the allocator keeps, and some for itself.
+/// How much its memory may grow: what it may hold, as much again for what the allocator keeps, and some for
+/// itself.
 const GROWTH_KIB: u64 = 2 * (BUFFERED as u64 >> 10) + 24 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,8 +10,8 @@ use jetcopy::testbed::{Need, TestPostgres, connect, skip};
 use super::{database_resyncs, in_state, own_server};
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, eventually};
 
-/// Lines that a fault may add to the log, however long it lasts: how it began, what the attempts after it met, the
-/// return.
+/// Lines that a fault may add to the log, however long it lasts: how it began, what the attempts after it
+/// met, the return.
 const QUIET: usize = 5;
 
 /// Waits for a commit and checks that the fault was told of in a few lines.
@@ -28,7 +28,8 @@ async fn attempts(daemon: &Daemon, more: i64) {
     eventually("further attempts", || async { database_resyncs(daemon) >= before + more }).await;
 }
 
-/// A small file system of its own in `directory`, unmounted at the end; `None` where this process may not have one.
+/// A small file system of its own in `directory`, unmounted at the end; `None` where this process may not
+/// have one.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -111,7 +112,8 @@ async fn a_server_without_a_free_connection_is_asked_again_until_it_has_one() {
     let mut taken = Vec::new();
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/%'";
     let mut turned_away_at = None;
-    // A place that comes free is taken by whoever is quicker: go on until the daemon was turned away several times in a row.
+    // A place that comes free is taken by whoever is quicker: go on until the daemon was turned away several
+    // times in a row.
     let fill = async {
         loop {
             match connect(&world.own_url).await {

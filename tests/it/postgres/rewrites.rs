@@ -1,4 +1,5 @@
-//! Rules (`CREATE RULE`): `INSERT` goes by them and `COPY` does not, so rows could go missing by one way of writing only.
+//! Rules (`CREATE RULE`): `INSERT` goes by them and `COPY` does not, so rows could go missing by one way of
+//! writing only.
 
 use super::in_state;
 use crate::support::{Daemon, EVENTS, World, event};

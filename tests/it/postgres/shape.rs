@@ -1,7 +1,7 @@
 //! What jetcopy has read of a table changes under it: each batch is written for the table as it is.
 //!
-//! The changes come while a batch waits for their lock, since that is when a batch meets another table than it was encoded
-//! for.
+//! The changes come while a batch waits for their lock, since that is when a batch meets another table than
+//! it was encoded for.
 
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
@@ -11,8 +11,8 @@ use jetcopy::testbed::{TestPgBouncer, connect};
 use super::own_server;
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
-/// Makes changes in one transaction while a batch waits for the table `events`; returns the last sequence that was
-/// committed before.
+/// Makes changes in one transaction while a batch waits for the table `events`; returns the last sequence
+/// that was committed before.
 pub(super) async fn change_under_a_batch(world: &World, sql: &str) -> u64 {
     let session = connect(&world.own_url).await.unwrap();
     session.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -34,7 +34,8 @@ pub(super) async fn waited_for(session: &Client) {
     .await;
 }
 
-/// Ends the load at the oracle, and checks that each of its ids is there once, with the value that was published.
+/// Ends the load at the oracle, and checks that each of its ids is there once, with the value that was
+/// published.
 async fn judge_values(world: &World, daemon: &Daemon, load: Load) {
     world.judge(daemon, load).await;
     let wrong = "SELECT count(*) FROM (SELECT id::numeric AS id, count(*) OVER (PARTITION BY id::numeric) AS times,

@@ -14,7 +14,8 @@ use jetcopy::publish::{Outgoing, publish};
 
 use super::{Daemon, World, eventually, oracle};
 
-/// The pipeline `events` into the table of that name; small batches, so that a second holds many transactions.
+/// The pipeline `events` into the table of that name; small batches, so that a second holds many
+/// transactions.
 pub(crate) const EVENTS: &str = r#"
 [[pipeline]]
 name = "events"
@@ -32,13 +33,13 @@ sequence = "$sequence"
 pub(crate) const TABLE: &str =
     "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text)";
 
-/// Messages that a running load publishes in one go, every [`LOAD_EVERY`]: 4,000 a second, which two cores carry beside
-/// servers and tests, and which makes dozens of transactions a second.
+/// Messages that a running load publishes in one go, every [`LOAD_EVERY`]: 4,000 a second, which two cores
+/// carry beside servers and tests, and which makes dozens of transactions a second.
 const LOAD_MESSAGES: u64 = 80;
 const LOAD_EVERY: Duration = Duration::from_millis(20);
 
-/// How long acks may take before the load publishes again: longer than any healthy server's on a loaded machine, and
-/// short beside an outage.
+/// How long acks may take before the load publishes again: longer than any healthy server's on a loaded
+/// machine, and short beside an outage.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A message that becomes a row of `events`.
@@ -46,8 +47,8 @@ pub(crate) fn event(id: u64) -> Vec<u8> {
     rmp_serde::to_vec_named(&json!({"id": id, "note": "a line of text"})).unwrap()
 }
 
-/// Publishes events with acks until it is stopped. What is not acked is published again under its id, so that the
-/// stream holds each once, whatever happens to the server.
+/// Publishes events with acks until it is stopped. What is not acked is published again under its id, so that
+/// the stream holds each once, whatever happens to the server.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,

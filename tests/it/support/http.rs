@@ -59,16 +59,16 @@ impl Daemon {
         causes
     }
 
-    /// That no generation began anew but for what a test cannot keep away: an answer that did not come in time on a busy
-    /// machine, or a session of a killed daemon that the database had not noticed yet.
+    /// That no generation began anew but for what a test cannot keep away: an answer that did not come in
+    /// time on a busy machine, or a session of a killed daemon that the database had not noticed yet.
     pub(crate) fn needed_no_resync(&self) {
         let mut causes = self.resyncs();
         causes.retain(|cause, _| cause != "held" && !SLOW.contains(&cause.as_str()));
         assert!(causes.is_empty(), "{causes:?}; its log:\n{}", self.log());
     }
 
-    /// The value of a metric with one pipeline; `label` picks the series (`cause="nats"`), empty for the only one. A
-    /// series that has not been counted yet is 0.
+    /// The value of a metric with one pipeline; `label` picks the series (`cause="nats"`), empty for the only
+    /// one. A series that has not been counted yet is 0.
     pub(crate) fn metric(&self, name: &str, label: &str) -> i64 {
         let metrics = self.get("/metrics").1;
         let series = |line: &&str| {

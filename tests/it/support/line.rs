@@ -1,4 +1,5 @@
-//! A long or thin line between the daemon and a server: what passes arrives later, and no faster than the line carries it.
+//! A long or thin line between the daemon and a server: what passes arrives later, and no faster than the
+//! line carries it.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Listens on a free port of loopback for `server_port`, which is `away` there and back. It carries `rate` bytes a second
-    /// to the client, as many as come where there is none.
+    /// Listens on a free port of loopback for `server_port`, which is `away` there and back. It carries
+    /// `rate` bytes a second to the client, as many as come where there is none.
     pub(crate) async fn start(server_port: u16, away: Duration, rate: Option<u32>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();

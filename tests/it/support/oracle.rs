@@ -7,13 +7,15 @@ use super::{Daemon, World, eventually};
 /// Differences that are printed; the first ones tell the pattern.
 const SHOWN: usize = 10;
 
-/// Checks that each message that the stream ever held is once in `table` or once in the dead letters and nothing else
-/// is, that checkpoint and ack floor stand at the stream's end, and that `fresh`, a good message, becomes a row.
+/// Checks that each message that the stream ever held is once in `table` or once in the dead letters and
+/// nothing else is, that checkpoint and ack floor stand at the stream's end, and that `fresh`, a good
+/// message, becomes a row.
 ///
-/// A message that somebody deleted in the middle of the stream may be there once or not at all; one that is recorded as
-/// dropped in `jetcopy.losses` must not be there.
+/// A message that somebody deleted in the middle of the stream may be there once or not at all; one that is
+/// recorded as dropped in `jetcopy.losses` must not be there.
 ///
-/// The pipeline has the name of its durable without `jetcopy-`; `table` has a column `sequence` from `$sequence`.
+/// The pipeline has the name of its durable without `jetcopy-`; `table` has a column `sequence` from
+/// `$sequence`.
 pub(crate) async fn oracle(world: &World, daemon: &Daemon, pipeline: &str, table: &str, fresh: Vec<u8>) {
     world.drained(pipeline, daemon).await;
     each_message_once(world, pipeline, table).await;

@@ -1,6 +1,7 @@
 //! A TCP proxy between the daemon and a server, which spoils what passes through it.
 //!
-//! What is asked of it holds for all connections, those that are open and those to come, until something else is.
+//! What is asked of it holds for all connections, those that are open and those to come, until something else
+//! is.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -32,7 +33,8 @@ pub(crate) enum Fault {
     Pass,
     /// They vanish, and so does the end of the connection: half-open.
     Swallow,
-    /// They vanish, and what comes later arrives all the same: as when messages are dropped whole at either end.
+    /// They vanish, and what comes later arrives all the same: as when messages are dropped whole at either
+    /// end.
     Drop,
     /// Each chunk arrives so much later.
     Delay(Duration),
@@ -140,8 +142,8 @@ impl Proxy {
         *faults = Faults { to_server: Fault::Pass, to_client: Fault::Pass, trap: None, refuse: false };
     }
 
-    /// Waits for a request that holds `bytes`; from it on, swallows what `lose` says. It must come in one piece, as a
-    /// small one does.
+    /// Waits for a request that holds `bytes`; from it on, swallows what `lose` says. It must come in one
+    /// piece, as a small one does.
     pub(crate) fn trap(&self, bytes: &[u8], lose: Lose) {
         self.control.swallowed.store(0, Ordering::Relaxed);
         self.control.faults.lock().unwrap().trap = Some((bytes.to_vec(), lose));
@@ -239,7 +241,8 @@ impl Control {
         }
     }
 
-    /// How many bytes of a chunk pass, now that its delay is over, and whether the connection ends after them.
+    /// How many bytes of a chunk pass, now that its delay is over, and whether the connection ends after
+    /// them.
     async fn judge(&self, way: Way, chunk: &[u8]) -> (usize, bool) {
         if way == Way::ToServer {
             self.spring(chunk);

@@ -1,4 +1,5 @@
-//! Messages drawn from a seed: subject, header block and payload as raw bytes, good ones, ones that are nearly good, and noise.
+//! Messages drawn from a seed: subject, header block and payload as raw bytes, good ones, ones that are
+//! nearly good, and noise.
 
 #![expect(clippy::cast_possible_truncation, reason = "drawn below what the type holds")]
 

@@ -7,8 +7,8 @@ use super::introspect;
 use crate::cli::check::report::Report;
 use crate::config::{OnConflict, Table};
 
-/// Unique indexes, those of expressions and of a part of the rows too, and exclusion constraints; and one of them that the
-/// server looks at only later, where there is one.
+/// Unique indexes, those of expressions and of a part of the rows too, and exclusion constraints; and one of
+/// them that the server looks at only later, where there is one.
 const ARBITERS: &str =
     "SELECT coalesce(bool_or(i.indimmediate), false), min(c.relname::text) FILTER (WHERE NOT i.indimmediate)
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid

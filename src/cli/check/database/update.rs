@@ -32,8 +32,8 @@ pub(super) fn judge(
     );
 }
 
-/// Columns that an update changes and whose field a message may lack. Of those that are NOT NULL without a default, no row is
-/// made then.
+/// Columns that an update changes and whose field a message may lack. Of those that are NOT NULL without a
+/// default, no row is made then.
 fn absent(
     place: &str,
     table: &Table,

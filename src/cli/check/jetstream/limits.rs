@@ -35,7 +35,8 @@ pub(super) fn found(place: &str, info: &Info, report: &mut Report) {
     }
 }
 
-/// What one that is not there yet would be allowed: the server judges a change before it looks for what it is to change.
+/// What one that is not there yet would be allowed: the server judges a change before it looks for what it is
+/// to change.
 pub(super) async fn asked(place: &str, pipeline: &Pipeline, stream: &Stream, report: &mut Report) {
     let info = stream.cached_info();
     let most = i64::from(info.config.max_consumers);

@@ -1,4 +1,5 @@
-//! Clients' certificates and keys: what the server takes is taken, and of what does not serve the file is named.
+//! Clients' certificates and keys: what the server takes is taken, and of what does not serve the file is
+//! named.
 
 use super::*;
 

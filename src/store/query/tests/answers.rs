@@ -107,8 +107,8 @@ async fn detections_are_found_by_camera_label_and_confidence_and_without_any() {
     }
 }
 
-/// Detections of four days up to `moment`, three at each time: most of seven busy cameras, some of one that sees little, some
-/// without a label or a confidence.
+/// Detections of four days up to `moment`, three at each time: most of seven busy cameras, some of one that
+/// sees little, some without a label or a confidence.
 fn some_detections(moment: &str) -> String {
     format!(
         "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)

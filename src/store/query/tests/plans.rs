@@ -1,4 +1,5 @@
-//! Each query is a function of the database, is taken into the statement that calls it, and reads a small part of its table.
+//! Each query is a function of the database, is taken into the statement that calls it, and reads a small
+//! part of its table.
 
 use super::super::named::QUERIES;
 use super::*;

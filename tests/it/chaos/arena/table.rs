@@ -10,7 +10,8 @@ pub(super) const TABLES: &str = "
     );
     CREATE TABLE parts (sequence bigint NOT NULL, n bigint, blob text)";
 
-/// Puts the table back to what it was, whatever of it was changed: a failover may have taken part of that back.
+/// Puts the table back to what it was, whatever of it was changed: a failover may have taken part of that
+/// back.
 const RESTORE: &str = "
     DO $$ BEGIN
         IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'remark') THEN

@@ -10,7 +10,8 @@ use super::Arena;
 use super::messages::NEVER_ROWS;
 use crate::support::oracle;
 
-/// Memory that a daemon may ever have held: `max_buffered_bytes` and 64 MiB, and as much again for a build for tests.
+/// Memory that a daemon may ever have held: `max_buffered_bytes` and 64 MiB, and as much again for a build
+/// for tests.
 const MEMORY_KIB: u64 = 256 * 1024;
 
 impl Arena {
@@ -39,7 +40,8 @@ impl Arena {
         last - before
     }
 
-    /// That what users have in place of the oracle comes to the same verdict; the number of sequences it found.
+    /// That what users have in place of the oracle comes to the same verdict; the number of sequences it
+    /// found.
     pub(in super::super) fn audit(&self) -> u64 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
         let output =
