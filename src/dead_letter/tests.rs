@@ -1,3 +1,5 @@
+//! A dead letter is stored whatever its message holds, and read back as it was.
+
 use bytes::Bytes;
 use tokio_postgres::Client;
 

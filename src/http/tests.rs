@@ -1,3 +1,5 @@
+//! What the endpoints answer, asked over a real socket.
+
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

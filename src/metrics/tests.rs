@@ -1,3 +1,5 @@
+//! Each family is rendered once with its help, and what is not known is absent.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Addresses, certificates and credentials, against real servers.
+
 use async_nats::ConnectErrorKind;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

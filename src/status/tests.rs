@@ -1,3 +1,5 @@
+//! State, metric and log change together, and a trouble is told once.
+
 use super::*;
 use crate::metrics::Metrics;
 

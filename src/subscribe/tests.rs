@@ -1,3 +1,5 @@
+//! Deliveries that are not contiguous end the generation.
+
 use std::sync::Arc;
 
 use async_nats::jetstream;

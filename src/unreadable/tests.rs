@@ -1,3 +1,5 @@
+//! Messages that the client library cannot read are found and passed, against a real server.
+
 use std::sync::Arc;
 
 use async_nats::{ConnectOptions, Event, Message, Subscriber};

@@ -1,3 +1,5 @@
+//! What reaches a socket like that of systemd, and when the watchdog is fed.
+
 use super::*;
 use crate::metrics::Metrics;
 use crate::status::Patience;

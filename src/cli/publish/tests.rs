@@ -1,3 +1,5 @@
+//! Records become messages, and the first bad one stops the run.
+
 use std::io::Write;
 
 use async_nats::jetstream;

@@ -1,3 +1,5 @@
+//! Connection strings are read as libpq reads them, and what has no effect is refused.
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Whatever the bytes, decoding returns rows or poison.
+
 use proptest::prelude::*;
 use serde_json::Value as Json;
 

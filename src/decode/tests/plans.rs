@@ -1,3 +1,5 @@
+//! A mapping that cannot work is refused before anything is decoded.
+
 use super::support::{column, mapped, msgpack, not_null, plain, row, table, try_decoder};
 use crate::encode::types::Type;
 use crate::postgres::introspect::{Column, ServerDefault};

@@ -1,3 +1,5 @@
+//! Where columns take their values from.
+
 use super::support::{column, int8, jsonb, mapped, msgpack, plain, row, rows_of, table, text, try_decoder};
 use super::support::{message, with_headers};
 use crate::batch::Rows;

@@ -1,3 +1,5 @@
+//! What each type of column accepts, and what is poison.
+
 use super::support::{
     column, int8, jsonb, message, pipeline, plain, poison, row, rows_of, table, text, try_decoder,
 };

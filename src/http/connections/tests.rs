@@ -1,3 +1,5 @@
+//! Slow and idle clients cannot keep others out.
+
 use std::net::SocketAddr;
 
 use axum::routing::get;

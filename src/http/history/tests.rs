@@ -1,3 +1,5 @@
+//! Samples agree with the counters that they were taken of, and are bounded.
+
 use super::*;
 use crate::metrics::{Metrics, PipelineMetrics};
 

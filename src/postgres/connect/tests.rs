@@ -1,3 +1,5 @@
+//! Which host a session is opened on, what it waits for, and what it is refused for.
+
 use std::path::Path;
 use std::time::Instant;
 

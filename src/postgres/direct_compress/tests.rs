@@ -1,3 +1,5 @@
+//! A table whose rows would lie uncompressed is refused with the reason.
+
 use super::*;
 use crate::testbed::{Need, PostgresOptions, TestPostgres, connect, leave_out};
 

@@ -1,3 +1,5 @@
+//! Tables are read as the server has them: types, defaults, columns that take no value.
+
 use super::*;
 use crate::testbed::{TestPostgres, connect};
 

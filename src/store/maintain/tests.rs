@@ -1,3 +1,5 @@
+//! Maintenance without TimescaleDB: partitions, roll-ups and retention, compared with the rows.
+
 use super::*;
 use crate::catalog::Bucket;
 use crate::config::Store;

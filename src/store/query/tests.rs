@@ -1,3 +1,5 @@
+//! Each query of the store answers the same on plain PostgreSQL and with TimescaleDB.
+
 mod answers;
 mod plans;
 mod pool;

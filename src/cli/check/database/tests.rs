@@ -1,3 +1,5 @@
+//! `jetcopy check` names each trouble of the database with its remedy, on a real server.
+
 use super::*;
 use crate::config;
 use crate::testbed::{TestPgBouncer, TestPostgres, connect};

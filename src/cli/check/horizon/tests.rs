@@ -1,3 +1,5 @@
+//! Compression is compared with how far back a stream can reach.
+
 use async_nats::jetstream::{self, stream::Config as StreamConfig};
 
 use super::*;

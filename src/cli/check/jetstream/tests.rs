@@ -1,3 +1,5 @@
+//! `jetcopy check` names each trouble of JetStream with its remedy, on a real server.
+
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 
 use super::*;
