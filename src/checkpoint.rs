@@ -285,10 +285,13 @@ async fn note(
     }
 }
 
-/// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours.
-pub async fn renew(session: &Session, place: &Place, epoch: i64) -> Result<(), Error> {
+/// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours, or its checkpoint is no longer
+/// `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing else would show
+/// that the new primary lacks commits.
+pub async fn renew(session: &Session, place: &Place, epoch: i64, last_sequence: u64) -> Result<(), Error> {
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' WHERE shard = {} AND epoch = {epoch}",
+        "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' \
+         WHERE shard = {} AND epoch = {epoch} AND last_sequence = {last_sequence}",
         LEASE.as_millis(),
         escape_literal(&place.shard),
     );

@@ -172,7 +172,7 @@ impl Writer {
                 }
                 _ = renewal.tick() => {
                     self.at(metrics::Step::Renew);
-                    let renew = checkpoint::renew(&self.session, &self.place, self.epoch);
+                    let renew = checkpoint::renew(&self.session, &self.place, self.epoch, self.checkpoint);
                     within(self.step_timeout, "renew the lease", renew).await?;
                 }
             }
