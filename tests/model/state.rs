@@ -1,0 +1,208 @@
+//! What there is at one moment: the databases, the durable, the daemons, and what is under way between them.
+//!
+//! Guarantees: two states that differ in nothing that any step looks at are equal, so that there are finitely
+//! many.
+
+/// How often each message is in something, as far as 3: two bits a message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub(crate) struct Counts(u16);
+
+impl Counts {
+    pub(crate) fn of(self, sequence: u8) -> u16 {
+        self.0 >> (2 * (sequence - 1)) & 3
+    }
+
+    pub(crate) fn add(&mut self, sequence: u8, times: u16) {
+        let more = (self.of(sequence) + times).min(3) - self.of(sequence);
+        self.0 += more << (2 * (sequence - 1));
+    }
+}
+
+impl std::fmt::Debug for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = (1..=8).map(|sequence| (sequence, self.of(sequence)));
+        f.debug_map().entries(counts.filter(|&(_, count)| count > 0)).finish()
+    }
+}
+
+/// What a server has committed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub(crate) struct Database {
+    pub(crate) epoch: u8,
+    pub(crate) checkpoint: u8,
+    pub(crate) rows: Counts,
+    pub(crate) letters: Counts,
+}
+
+/// Messages on their way into the database, and the last of their sequences.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+pub(crate) struct Batch {
+    pub(crate) to: u8,
+    pub(crate) messages: Counts,
+}
+
+/// The transaction that holds the lock on the checkpoint's row: its compare-and-set matched.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Open {
+    /// The daemon; `None` where it sent COMMIT and the connection was lost, which leaves the outcome open.
+    pub(crate) by: Option<usize>,
+    /// The epoch that it writes under.
+    pub(crate) epoch: u8,
+    pub(crate) batch: Batch,
+}
+
+/// The durable consumer. `AckPolicy::All`: an ack counts for all that was delivered before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub(crate) struct Durable {
+    /// The stream sequence that was delivered last.
+    pub(crate) cursor: u8,
+    /// The consumer sequence of that.
+    pub(crate) delivered: u8,
+    pub(crate) floor: u8,
+}
+
+/// A delivery that was lost on the way, and may still arrive, at anybody, any number of times.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Stray {
+    pub(crate) consumer_sequence: u8,
+    pub(crate) sequence: u8,
+}
+
+/// What a daemon knows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum Generation {
+    /// None runs: it crashed, or failed and backs off.
+    Down,
+    /// The shard is claimed, the durable not yet placed.
+    Claimed { epoch: u8, checkpoint: u8 },
+    /// It reads, and writes what it has read.
+    Running(Run),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct Run {
+    pub(crate) epoch: u8,
+    /// What is committed, as far as it knows.
+    pub(crate) checkpoint: u8,
+    /// What it has read that is not in a transaction; `to` is the last sequence read, in any case.
+    pub(crate) batch: Batch,
+    /// The consumer sequence that is due next.
+    pub(crate) due: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct Daemon {
+    pub(crate) generation: Generation,
+    /// An ack on its way to the server, 0 for none. It may come late, also when the durable was reset
+    /// meanwhile.
+    pub(crate) ack: u8,
+    /// The batch whose COMMIT was not answered: of `Mutation::RetryInDoubt` alone.
+    pub(crate) kept: Batch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct State {
+    pub(crate) primary: Database,
+    pub(crate) open: Option<Open>,
+    /// As much of the primary's history as was replicated.
+    pub(crate) standby: Database,
+    pub(crate) durable: Durable,
+    pub(crate) daemons: [Daemon; 2],
+    pub(crate) stray: Option<Stray>,
+    pub(crate) failovers_left: u8,
+    pub(crate) strays_left: u8,
+    /// The greatest checkpoint that any primary has committed. Nobody in the protocol knows it.
+    pub(crate) highest: u8,
+    /// Whether something was committed under an epoch that had been taken.
+    pub(crate) unfenced: bool,
+}
+
+impl State {
+    pub(crate) fn run(&mut self, daemon: usize) -> Option<&mut Run> {
+        match &mut self.daemons[daemon].generation {
+            Generation::Running(run) => Some(run),
+            Generation::Down | Generation::Claimed { .. } => None,
+        }
+    }
+
+    /// Whether the lease is this living daemon's.
+    pub(crate) fn is_held_by(&self, daemon: usize) -> bool {
+        self.daemons[daemon].generation.epoch() == Some(self.primary.epoch)
+    }
+
+    pub(crate) fn claim(&mut self, daemon: usize) -> Option<()> {
+        // It waits for whoever has locked the row: a commit in doubt is seen.
+        if self.daemons[daemon].generation != Generation::Down || self.open.is_some() {
+            return None;
+        }
+        self.primary.epoch += 1;
+        let Database { epoch, checkpoint, .. } = self.primary;
+        self.daemons[daemon].generation = Generation::Claimed { epoch, checkpoint };
+        Some(())
+    }
+
+    /// Ends a generation, and its session with it.
+    pub(crate) fn stop(&mut self, daemon: usize) {
+        self.daemons[daemon].generation = Generation::Down;
+        self.open = self.open.filter(|open| open.by != Some(daemon));
+    }
+
+    pub(crate) fn lose_ack(&mut self, daemon: usize) -> Option<u8> {
+        let ack = std::mem::take(&mut self.daemons[daemon].ack);
+        (ack > 0).then_some(ack)
+    }
+
+    /// Makes states equal that differ in nothing that matters, so that there are few: which daemon is the
+    /// first, what no failover will bring back, and how far apart epochs are.
+    pub(crate) fn forget_what_makes_no_difference(&mut self) {
+        if self.failovers_left == 0 {
+            self.standby = Database::default();
+            self.standby.epoch = self.primary.epoch;
+        }
+        if self.daemons[1] < self.daemons[0] {
+            self.daemons.swap(0, 1);
+            if let Some(Open { by: Some(daemon), .. }) = &mut self.open {
+                *daemon = 1 - *daemon;
+            }
+        }
+        // Epochs are compared, and one more is taken: a distance of two stands for all above.
+        let mut epochs = [self.primary.epoch; 5];
+        let mut index = 0;
+        self.each_epoch(|epoch| {
+            epochs[index] = *epoch;
+            index += 1;
+        });
+        epochs.sort_unstable();
+        let mut closer = [0; 5];
+        for index in 1..5 {
+            closer[index] = closer[index - 1] + (epochs[index] - epochs[index - 1]).min(2);
+        }
+        self.each_epoch(|epoch| {
+            let index = epochs.iter().position(|other| other == epoch).expect("it is one of them");
+            *epoch = closer[index];
+        });
+    }
+
+    fn each_epoch(&mut self, mut visit: impl FnMut(&mut u8)) {
+        visit(&mut self.primary.epoch);
+        visit(&mut self.standby.epoch);
+        if let Some(open) = &mut self.open {
+            visit(&mut open.epoch);
+        }
+        for daemon in &mut self.daemons {
+            match &mut daemon.generation {
+                Generation::Down => {}
+                Generation::Claimed { epoch, .. } | Generation::Running(Run { epoch, .. }) => visit(epoch),
+            }
+        }
+    }
+}
+
+impl Generation {
+    fn epoch(self) -> Option<u8> {
+        match self {
+            Self::Down => None,
+            Self::Claimed { epoch, .. } | Self::Running(Run { epoch, .. }) => Some(epoch),
+        }
+    }
+}
