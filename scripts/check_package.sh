@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the package of target/debian in a fresh Debian, runs it, removes it and purges it; then nothing of it is left.
-# Needs root and debootstrap. CHROOT=directory uses a Debian that is there, which it leaves as it was.
+# Installs the package of target/debian in a fresh Debian, runs it, removes it and purges it, and checks that
+# nothing is left. Needs root and debootstrap. CHROOT=directory uses an existing Debian and leaves it
+# unchanged.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,7 @@ if [ -z "$root" ]; then
     debootstrap --variant=minbase --include=systemd,ca-certificates,libssl3 bookworm "$root" >/dev/null
 fi
 
-# systemd's tools want it.
+# systemd's tools need it.
 mount -t proc proc "$root/proc"
 
 inside() { chroot "$root" env LC_ALL=C "$@"; }
@@ -26,8 +27,12 @@ fail() {
     echo "package: $*" >&2
     exit 1
 }
-# All that lies in the directories which a package may touch, without dpkg's own records and caches.
-files() { (cd "$root" && find etc usr var -xdev \( -path var/lib/dpkg -o -path var/cache -o -path var/log \) -prune -o -print | sort); }
+# All files in the directories that a package may touch, without dpkg's own records and caches.
+files() (
+    cd "$root" &&
+        find etc usr var -xdev \( -path var/lib/dpkg -o -path var/cache -o -path var/log \) -prune -o -print |
+        sort
+)
 
 before=$(files)
 users=$(cat "$root/etc/passwd" "$root/etc/group")
@@ -35,8 +40,10 @@ cp "$package" "$root/tmp/jetcopy.deb"
 inside dpkg --install /tmp/jetcopy.deb
 inside jetcopy --version
 inside id jetcopy
-[ "$(inside stat -c '%a %U %G' /etc/jetcopy/credentials)" = "700 root root" ] || fail "others read the secrets"
-[ "$(inside stat -c '%a %U %G' /etc/jetcopy/jetcopy.toml)" = "640 root jetcopy" ] || fail "wrong rights on the configuration"
+[ "$(inside stat -c '%a %U %G' /etc/jetcopy/credentials)" = "700 root root" ] ||
+    fail "others can read the secrets"
+[ "$(inside stat -c '%a %U %G' /etc/jetcopy/jetcopy.toml)" = "640 root jetcopy" ] ||
+    fail "wrong permissions on the configuration"
 inside test -s /usr/share/man/man1/jetcopy.1.gz || fail "no manual"
 inside test -s /usr/share/bash-completion/completions/jetcopy || fail "no completions"
 for unit in jetcopy.service jetcopy-maintain.timer jetcopy-backup.timer; do
@@ -48,24 +55,28 @@ for program in db-backup db-restore db-verify; do
     inside test -x "/usr/lib/jetcopy/$program" || fail "no $program"
 done
 for shared in scripts/db-maintenance/*_common.py; do
-    inside test -s "/usr/lib/jetcopy/${shared##*/}" || fail "no ${shared##*/}, which the programs of backups import"
+    inside test -s "/usr/lib/jetcopy/${shared##*/}" ||
+        fail "no ${shared##*/}, which the backup programs import"
 done
 for shared in store.toml postgres/roles.sql prometheus/rules/jetcopy.yml grafana/jetcopy.json; do
     inside test -s "/usr/share/jetcopy/$shared" || fail "no $shared"
 done
 inside test -s /usr/share/doc/jetcopy/docs/operations.md || fail "no documents"
-inside dpkg-query --showformat '${Conffiles}\n' --show jetcopy | grep -q /etc/jetcopy/jetcopy.toml || fail "not a conffile"
+inside dpkg-query --showformat '${Conffiles}\n' --show jetcopy | grep -q /etc/jetcopy/jetcopy.toml ||
+    fail "not a conffile"
 
 echo '# changed by the operator' >>"$root/etc/jetcopy/jetcopy.toml"
 inside dpkg --install /tmp/jetcopy.deb >/dev/null
-grep -q '# changed by the operator' "$root/etc/jetcopy/jetcopy.toml" || fail "an upgrade overwrote the configuration"
+grep -q '# changed by the operator' "$root/etc/jetcopy/jetcopy.toml" ||
+    fail "an upgrade overwrote the configuration"
 touch "$root/etc/jetcopy/credentials/postgres.password"
 
 inside dpkg --remove jetcopy
-inside test -e /etc/jetcopy/credentials/postgres.password || fail "a removal took the secrets along"
+inside test -e /etc/jetcopy/credentials/postgres.password || fail "a removal deleted the secrets"
 inside dpkg --purge jetcopy
 rm "$root/tmp/jetcopy.deb"
-left=$(comm -13 <(echo "$before") <(files) | grep -v -E '^(etc/(passwd|group|shadow|gshadow|subuid|subgid)-?)$' || true)
+left=$(comm -13 <(echo "$before") <(files) |
+    grep -v -E '^(etc/(passwd|group|shadow|gshadow|subuid|subgid)-?)$' || true)
 [ -z "$left" ] || fail "left behind: $left"
 [ "$users" = "$(cat "$root/etc/passwd" "$root/etc/group")" ] || fail "a user or group is left behind"
 echo "package: installed, upgraded, removed and purged; nothing is left"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Makes the secrets and certificates that docker-compose.yml and docker-compose.db.yml hand over, in secrets/; keeps those that are there.
+# Creates the secrets and certificates for docker-compose.yml and docker-compose.db.yml in secrets/; keeps
+# existing ones.
 #
-# The directory is closed to others. The files in it are not, since each container reads its own as a user of its own.
+# The directory is closed to other users. The files in it are not, since each container reads its own with its
+# own user.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +12,8 @@ mkdir -p secrets
 chmod 700 secrets
 
 secret() {
-    # A letter first: the NATS server reads its variables as it reads its configuration, and takes digits for a number.
+    # A letter first: the NATS server parses its variables like its configuration, and digits would be a
+    # number.
     [ -s "secrets/$1" ] || printf 'j%s' "$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')" >"secrets/$1"
 }
 
@@ -23,15 +26,17 @@ secret nats_publisher_password
 secret grafana_password
 secret pgadmin_password
 
-# An authority of one's own, and what it signs for each server, under the names by which containers and this machine reach it. They
-# hold for ten years; make them anew by removing secrets/ca_crt, and docs/deployment.md tells how the servers take them.
+# A private authority, and a certificate for each server, with the names by which containers and this machine
+# reach it. They are valid for ten years. To renew them, remove secrets/ca_crt; docs/deployment.md says how to
+# load them.
 extensions() { printf 'basicConstraints=%s\nsubjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\n' "$1" "$2"; }
 
 certificate() {
-    openssl req -new -newkey rsa:2048 -nodes -subj "/CN=$1" -keyout "secrets/$1_key" -out "secrets/$1_csr" 2>/dev/null
+    openssl req -new -newkey rsa:2048 -nodes -subj "/CN=$1" -keyout "secrets/$1_key" \
+        -out "secrets/$1_csr" 2>/dev/null
     extensions CA:FALSE "$1" >secrets/extensions
-    openssl x509 -req -in "secrets/$1_csr" -CA secrets/ca_crt -CAkey secrets/ca_key -CAcreateserial -days 3650 \
-        -extfile secrets/extensions -out "secrets/$1_crt" 2>/dev/null
+    openssl x509 -req -in "secrets/$1_csr" -CA secrets/ca_crt -CAkey secrets/ca_key -CAcreateserial \
+        -days 3650 -extfile secrets/extensions -out "secrets/$1_crt" 2>/dev/null
     chmod 644 "secrets/$1_key"
     rm "secrets/$1_csr" secrets/extensions
 }
@@ -46,7 +51,7 @@ fi
 for role in jetcopy:jetcopy_password jetcopy_monitor:monitor_password; do
     printf '"%s" "%s"\n' "${role%%:*}" "$(cat "secrets/${role#*:}")"
 done >secrets/pgbouncer_userlist
-# The NATS server reads no files of secrets: it takes them from its environment.
+# The NATS server does not read secrets from files, only from its environment.
 printf 'JETCOPY_NATS_PASSWORD=%s\nJETCOPY_NATS_PUBLISHER_PASSWORD=%s\n' \
     "$(cat secrets/nats_password)" "$(cat secrets/nats_publisher_password)" >secrets/nats_environment
 

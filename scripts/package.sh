@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the Debian package into target/debian. PROFILE=dev builds it from an unoptimised program, for a test.
+# Builds the Debian package into target/debian. PROFILE=dev builds it from an unoptimized program, for a test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

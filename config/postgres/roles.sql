@@ -1,19 +1,22 @@
--- The least that each part needs, as roles without a login: grant them to the users that log in. Run it as a superuser in the
--- database that jetcopy writes to, after `jetcopy migrate` ran there as a member of jetcopy_owner:
+-- The least rights that each part needs, as roles without a login: grant them to the users that log in. Run
+-- this as a superuser in the database that jetcopy writes to, after `jetcopy migrate` ran there as a member
+-- of jetcopy_owner:
 --
---   psql -d metadata -c "CREATE ROLE jetcopy_owner NOLOGIN" -c "GRANT CREATE ON DATABASE metadata TO jetcopy_owner" \
+--   psql -d metadata -c "CREATE ROLE jetcopy_owner NOLOGIN" \
+--        -c "GRANT CREATE ON DATABASE metadata TO jetcopy_owner" \
 --        -c "GRANT CREATE, USAGE ON SCHEMA public TO jetcopy_owner" \
 --        -c "CREATE ROLE migrator LOGIN IN ROLE jetcopy_owner" -c "\password migrator"
 --   jetcopy migrate --postgres-url postgres://migrator@…/metadata
 --   psql -d metadata -f config/postgres/roles.sql
 --   psql -d metadata -c "CREATE ROLE jetcopy LOGIN IN ROLE jetcopy_writer" -c "\password jetcopy"
 --
--- Nobody else should create in the schemas of the search path; on PostgreSQL 14 and in clusters that come from it, everybody may:
+-- Nobody else should be able to create in the schemas of the search path. On PostgreSQL 14, and in clusters
+-- upgraded from it, everybody is:
 --   REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 --
--- Running it again changes nothing; run it again after a migration that makes tables.
+-- Running it twice changes nothing. Run it again after a migration that creates tables.
 
--- Nobody's function in a schema of the path comes before the server's own.
+-- No function in a schema of the path comes before the server's own.
 SET search_path = pg_catalog, pg_temp;
 
 DO $$
@@ -28,8 +31,8 @@ BEGIN
 END
 $$;
 
--- The daemon (`jetcopy run`, `jetcopy check`): adds rows, keeps its checkpoint, and can delete no row, nor read or change one but in
--- the tables that keep the last state of something.
+-- The daemon (`jetcopy run`, `jetcopy check`): adds rows and moves its checkpoint. It cannot delete rows, and
+-- can read or change them only in the tables that keep the last state of something.
 GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_writer;
 GRANT SELECT ON jetcopy.schema_history TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.checkpoints TO jetcopy_writer;
@@ -37,20 +40,20 @@ GRANT SELECT, INSERT, UPDATE ON jetcopy.losses TO jetcopy_writer;
 GRANT SELECT, INSERT, DELETE ON jetcopy.milestones TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.tallies TO jetcopy_writer;
 GRANT INSERT ON jetcopy.dead_letters TO jetcopy_writer;
--- To look after the store. Without TimescaleDB the owner of the tables does that: let `jetcopy maintain` run as a member of
--- jetcopy_owner every few minutes.
+-- To maintain the store. Without TimescaleDB only the owner of the tables can: run `jetcopy maintain` as a
+-- member of jetcopy_owner every few minutes.
 GRANT SELECT ON jetcopy.partitioned_tables, jetcopy.rollups TO jetcopy_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA jetcopy TO jetcopy_operator;
 
--- Whoever runs `jetcopy pause`, `dead-letters`, `audit`, `accept-loss`: all that the daemon may, and to read and settle what
--- it has put aside.
+-- For `jetcopy pause`, `dead-letters`, `audit`, `accept-loss`: the daemon's rights, and to read and settle
+-- dead letters and losses.
 GRANT jetcopy_writer TO jetcopy_operator;
 GRANT DELETE ON jetcopy.dead_letters TO jetcopy_operator;
 GRANT UPDATE ON jetcopy.dead_letters TO jetcopy_operator;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_operator;
 
--- Dashboards and people who look things up. Of what the daemon has put aside they see everything but what was in the messages:
--- payloads and headers.
+-- For dashboards and people who look things up. Of dead letters they see everything except what was in the
+-- messages: payloads and headers.
 GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_reader;
 REVOKE SELECT ON ALL TABLES IN SCHEMA jetcopy FROM jetcopy_reader;
 DO $$
@@ -72,27 +75,31 @@ END
 $$;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_reader;
 
--- The store's tables, in the schema that `[store] schema` named, else in public. The daemon adds to those that are there, and to no
--- others; in those that `config/store.toml` fills with on_conflict = "update", rows are compared and changed, by way of a temporary
--- table. For each table of yours that a pipeline names, the first of these; with on_conflict = "ignore" SELECT too, with "update"
--- both:
+-- The store's tables, in the schema that `[store] schema` named, else in public. The daemon adds rows to
+-- those that exist, and to no others. In those that `config/store.toml` fills with on_conflict = "update",
+-- rows are compared and changed, by way of a temporary table. For each table of yours that a pipeline names,
+-- grant the first of these; with on_conflict = "ignore" SELECT too, with "update" both:
 --   GRANT INSERT ON that_table TO jetcopy_writer;
 --   GRANT SELECT, UPDATE ON that_table TO jetcopy_writer;
--- Earlier versions of this file granted INSERT on all tables of the schema. To take that back, and grant what is needed again:
+-- Earlier versions of this file granted INSERT on all tables of the schema. To revoke that, before you grant
+-- what is needed again:
 --   REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM jetcopy_writer;
 DO $$
 DECLARE
     place name;
     store_table text;
 BEGIN
-    -- A view in its place would run with your rights what its owner likes.
-    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('jetcopy.store_place')::oid AND relkind = 'r') THEN
+    -- A view in its place would run its owner's code with your rights.
+    IF EXISTS (
+        SELECT FROM pg_class WHERE oid = to_regclass('jetcopy.store_place')::oid AND relkind = 'r'
+    ) THEN
         SELECT schema INTO place FROM jetcopy.store_place;
     END IF;
     place := coalesce(place, 'public');
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO jetcopy_writer, jetcopy_reader', place);
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO jetcopy_operator, jetcopy_reader', place);
-    FOREACH store_table IN ARRAY ARRAY['frame_metadata', 'detection_events', 'measurements', 'websdrs', 'time_series_metadata',
+    FOREACH store_table IN ARRAY ARRAY[
+        'frame_metadata', 'detection_events', 'measurements', 'websdrs', 'time_series_metadata',
         'time_series_data_points', 'projects', 'files', 'operations_log']
     LOOP
         IF to_regclass(format('%I.%I', place, store_table)) IS NOT NULL THEN
@@ -106,7 +113,7 @@ BEGIN
 END
 $$;
 
--- `db-backup` reads everything, tables of other schemas and of TimescaleDB's catalog too.
+-- For `db-backup`: reads everything, also tables of other schemas and of TimescaleDB's catalog.
 GRANT pg_read_all_data TO jetcopy_backup;
 
 RESET search_path;

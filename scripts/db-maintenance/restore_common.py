@@ -1,7 +1,7 @@
-"""How a backup becomes a database: what db-restore and the trial of db-verify share.
+"""How a backup becomes a database: what db-restore and `db-verify --restore` share.
 
-Guarantees: a database that is made is dropped when it comes to nothing; rows and catalog are compared with the manifest
-before anybody is told that it worked; jobs of TimescaleDB do not run before that.
+Guarantees: a new database is dropped if the restore fails; rows and catalog are compared with the manifest
+before success is reported; TimescaleDB's jobs do not run before that.
 """
 
 import contextlib
@@ -15,86 +15,111 @@ from backup_common import CATALOG, Failure, Session, literal, quoted
 # How long a rename waits for sessions that are ending; the server itself waits 5 s for autovacuum.
 RENAME_PATIENCE = 30
 
-# Sessions see a database that is being restored as TimescaleDB shows it otherwise.
+# Shows a database that is being restored as TimescaleDB shows it normally.
 LOOKING = "-c timescaledb.restoring=off"
 
-# Settings whose value is a list are set as one.
-LISTS = ("search_path", "local_preload_libraries", "session_preload_libraries", "temp_tablespaces", "datestyle")
+# Settings whose value is a list; they must be set unquoted.
+LISTS = (
+    "search_path",
+    "local_preload_libraries",
+    "session_preload_libraries",
+    "temp_tablespaces",
+    "datestyle",
+)
 
-# Somebody made something in it: pg_catalog, what initdb makes and extensions aside.
+# Whether it holds only pg_catalog, what initdb creates, and extensions.
 IS_EMPTY = """SELECT to_json(NOT EXISTS (
     SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname NOT LIKE 'pg\\_%'
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+        AND NOT EXISTS (SELECT FROM pg_depend
+            WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
         AND nspname NOT LIKE '\\_timescaledb%'
     UNION ALL SELECT FROM pg_namespace n
     WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'public') AND nspname NOT LIKE 'pg\\_%'
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = n.oid AND deptype = 'e')))"""
+        AND NOT EXISTS (SELECT FROM pg_depend
+            WHERE classid = 'pg_namespace'::regclass AND objid = n.oid AND deptype = 'e')))"""
 
-# The comment of a database that is being made, and the lock that its maker holds until it is done or dead.
+# The comment on a database that is being restored, and the lock that the restoring process holds until its
+# end.
 UNFINISHED = "unfinished: made by db-restore or db-verify of jetcopy"
 LOCK = "hashtextextended('jetcopy ' || %s, 0)"
 
-# Those that one which was killed has left: nobody holds their lock.
+# Databases that a killed restore left behind: nobody holds their lock.
 LEFT = f"""SELECT coalesce(json_agg(datname), '[]') FROM pg_database
     WHERE shobj_description(oid, 'pg_database') = {literal(UNFINISHED)} AND pg_has_role(datdba, 'USAGE')
         AND pg_try_advisory_lock({LOCK % "datname"})"""
 
 SESSIONS = """SELECT coalesce(json_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed')), '[]')
-    FROM pg_stat_activity WHERE datname = %s AND backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"""
+    FROM pg_stat_activity
+    WHERE datname = %s AND backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"""
 
 
 def check_server(server, backup, given):
-    """Whether this server can take the backup at all; asked before anything is made."""
+    """Checks that this server can accept the backup, before anything is created."""
     manifest = backup.manifest
     found = server.json(
-        "SELECT json_build_object('server', current_setting('server_version'), 'number', current_setting('server_version_num')::int, "
-        "'timescaledb', (SELECT json_agg(version) FROM pg_available_extension_versions WHERE name = 'timescaledb'), "
+        "SELECT json_build_object('server', current_setting('server_version'), "
+        "'number', current_setting('server_version_num')::int, "
+        "'timescaledb', (SELECT json_agg(version) FROM pg_available_extension_versions "
+        "WHERE name = 'timescaledb'), "
         "'loaded', current_setting('shared_preload_libraries') LIKE '%timescaledb%', "
-        f"'missing', (SELECT json_agg(name) FROM unnest(ARRAY[{','.join(map(literal, manifest['roles']))}]::text[]) AS name "
+        "'missing', (SELECT json_agg(name) "
+        f"FROM unnest(ARRAY[{','.join(map(literal, manifest['roles']))}]::text[]) AS name "
         "WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)), "
         "'extensions', (SELECT json_agg(name) FROM pg_available_extensions))",
         given.maintenance_db,
     )
     if found["number"] // 10000 < manifest["server_version"] // 10000:
-        raise Failure(f"the backup is of PostgreSQL {manifest['server']}, the server is {found['server']}: use one that is not older")
+        raise Failure(
+            f"the backup is of PostgreSQL {manifest['server']}, the server is {found['server']}: "
+            "use a server that is not older"
+        )
     for extension in manifest["extensions"]:
         if extension not in found["extensions"]:
             raise Failure(f"the server lacks extension {extension}: install it")
     version = manifest["extensions"].get("timescaledb")
     if version and version not in found["timescaledb"]:
         raise Failure(
-            f"the backup is of TimescaleDB {version}, which the server does not have (it has {', '.join(sorted(found['timescaledb']))}): "
-            "a restore needs the same version; install it, and update the extension afterwards"
+            f"the backup is of TimescaleDB {version}, which the server does not have (it has "
+            f"{', '.join(sorted(found['timescaledb']))}): a restore needs the same version; install it, "
+            "and update the extension afterwards"
         )
     if version and not found["loaded"]:
         raise Failure("the server does not load TimescaleDB: add it to shared_preload_libraries and restart")
     if found["missing"] and not (given.no_owner and given.no_privileges):
         raise Failure(
-            f"the server lacks roles that own things or have rights on them: {', '.join(found['missing'])}; make them first "
-            "(config/postgres/roles.sql, or pg_dumpall --roles-only), or give --no-owner --no-privileges"
+            f"the server lacks roles that own things or have rights on them: "
+            f"{', '.join(found['missing'])}; create them first (config/postgres/roles.sql, "
+            "or pg_dumpall --roles-only), or use --no-owner --no-privileges"
         )
 
 
 class Target:
-    """The name that the restored database shall have, and what has it now."""
+    """The name for the restored database, and the database that has it now."""
 
     def __init__(self, server, maintenance, name):
         self.server, self.maintenance, self.name = server, maintenance, name
-        owner = server.psql(f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {literal(name)}", maintenance)
+        owner = server.psql(
+            f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {literal(name)}", maintenance
+        )
         self.there = bool(owner)
         self.owner = owner.rstrip("\n") or None
         self.is_empty = not self.there or server.json(IS_EMPTY, name)
 
     def check_unused(self):
-        """A database that somebody uses cannot be renamed, and must not be filled under their eyes."""
+        """A database in use cannot be renamed, and must not be filled."""
         sessions = self.server.json(SESSIONS % literal(self.name), self.maintenance)
         if sessions:
-            raise Failure(f"database {self.name} is in use by {', '.join(sessions)}: stop the daemon and end all sessions first")
+            raise Failure(
+                f"database {self.name} is in use by {', '.join(sessions)}: "
+                "stop the daemon and end all sessions first"
+            )
 
 
 class Fresh:
-    """A new database, which is dropped unless it takes its name: at the end, or by the next one where this one is killed."""
+    """A new database, which is dropped at the end unless it got its name; if this process is killed, the
+    next one drops it.
+    """
 
     def __init__(self, server, maintenance, backup, name, owner, given):
         self.server, self.maintenance, self.backup, self.name = server, maintenance, backup, name
@@ -103,10 +128,12 @@ class Fresh:
     def __enter__(self):
         for left in self.server.json(LEFT, self.maintenance):
             self.server.psql(f"DROP DATABASE IF EXISTS {quoted(left)} WITH (FORCE);", self.maintenance)
-            print(f"removed database {left}, which a restore that was killed had left")
+            print(f"removed database {left}, left by a restore that was killed")
         self.lock = Session(self.server, self.maintenance)
         try:
-            self.lock.ask(f"SET idle_session_timeout = 0; SELECT pg_advisory_lock({LOCK % literal(self.name)})")
+            self.lock.ask(
+                f"SET idle_session_timeout = 0; SELECT pg_advisory_lock({LOCK % literal(self.name)})"
+            )
             self.create()
         except BaseException:
             self.lock.__exit__()
@@ -129,7 +156,7 @@ class Fresh:
             raise
 
     def properties(self, database):
-        """What pg_dump does not take along, since it belongs to the database and not into it."""
+        """Properties of the database itself, which pg_dump does not include."""
         name = quoted(self.name)
         sql = [f"ALTER DATABASE {name} CONNECTION LIMIT {int(database['connections'])};"]
         for setting in database["settings"]:
@@ -140,7 +167,9 @@ class Fresh:
             sql.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;")
             for grant in database["grants"]:
                 to = "PUBLIC" if grant["to"] is None else quoted(grant["to"])
-                option = " WITH GRANT OPTION" if grant["grantable"] and grant["to"] != database["owner"] else ""
+                option = (
+                    " WITH GRANT OPTION" if grant["grantable"] and grant["to"] != database["owner"] else ""
+                )
                 sql.append(f"GRANT {grant['privilege']} ON DATABASE {name} TO {to}{option};")
         owner = self.owner or (None if self.given.no_owner else database["owner"])
         if owner:
@@ -158,9 +187,14 @@ class Fresh:
         self.server.psql(f"DROP DATABASE IF EXISTS {quoted(self.name)} WITH (FORCE);", self.maintenance)
 
     def take_name(self, target):
-        """Takes the place of the target, in one transaction; the name under which what was there is kept, if it is."""
+        """Takes the target's name, in one transaction; returns the name under which an old database is
+        kept.
+        """
         kept = None
-        sql = f"COMMENT ON DATABASE {quoted(self.name)} IS NULL; ALTER DATABASE {quoted(self.name)} RENAME TO {quoted(target.name)};"
+        sql = (
+            f"COMMENT ON DATABASE {quoted(self.name)} IS NULL; "
+            f"ALTER DATABASE {quoted(self.name)} RENAME TO {quoted(target.name)};"
+        )
         if target.there:
             target.check_unused()
             kept = f"{target.name[:40]}_before_{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
@@ -183,7 +217,7 @@ class Fresh:
 
 
 def stop_workers(server, database):
-    """TimescaleDB's workers are sessions too. Where they were stopped, they start again with the server."""
+    """Stops TimescaleDB's workers, which are sessions too. They start again with the server."""
     server.psql(
         "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AS found \\gset\n"
         "\\if :found\nSELECT _timescaledb_functions.stop_background_workers();\n\\endif\n",
@@ -195,12 +229,18 @@ def fill(server, backup, database, given):
     """Restores everything into an empty database, and compares it. Jobs of TimescaleDB do not run yet."""
     version = backup.manifest["extensions"].get("timescaledb")
     if version:
-        # With the version of the backup: its catalog is restored as it was. In a session of its own, since the extension
-        # is loaded at a session's begin.
-        server.psql(f"CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public VERSION {literal(version)};", database)
-        there = server.psql("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb';", database).strip()
+        # With the backup's version: its catalog is restored as it was. In a separate session, since a session
+        # loads the extension at its start.
+        server.psql(
+            f"CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public VERSION {literal(version)};", database
+        )
+        there = server.psql(
+            "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb';", database
+        ).strip()
         if there != version:
-            raise Failure(f"the database has TimescaleDB {there}, and the backup needs {version}: use a new database")
+            raise Failure(
+                f"the database has TimescaleDB {there}, but the backup needs {version}: use a new database"
+            )
         call_timescaledb(server, database, "timescaledb_pre_restore")
     restore = [
         "--exit-on-error",
@@ -218,15 +258,15 @@ def fill(server, backup, database, given):
         server.run("pg_restore", *restore, *parallel, "--section=data", f"--use-list={second}", backup.dump)
         server.run("pg_restore", *restore, *parallel, "--section=post-data", backup.dump)
     compare(server, backup, database)
-    # Plans need it, and no dump has it.
+    # Plans need statistics, which a dump does not include.
     server.psql("ANALYZE;", database, LOOKING if version else "")
     if version:
-        # Whoever finds it from now on finds it in order. Workers are started by go_live().
+        # From now on it looks normal to every session. go_live() starts the workers.
         server.psql(f"ALTER DATABASE {quoted(database)} RESET timescaledb.restoring;", database)
 
 
 def lists(contents):
-    """The dump's contents in two: TimescaleDB's account of itself, and everything else."""
+    """The dump's contents in two parts: TimescaleDB's catalog, and everything else."""
     of_catalog = re.compile(r"\d+; \d+ \d+ (TABLE DATA|SEQUENCE SET) (" + "|".join(CATALOG) + ") ")
     catalog = [line for line in contents if of_catalog.match(line)]
     return catalog, [line for line in contents if not of_catalog.match(line)]
@@ -242,7 +282,7 @@ def listing(lines):
 
 
 def compare(server, backup, database):
-    """Whether all is there that was backed up."""
+    """Checks that everything in the backup was restored."""
     manifest = backup.manifest
     options = LOOKING if manifest["timescaledb"] is not None else ""
 
@@ -253,7 +293,7 @@ def compare(server, backup, database):
     rows = {} if manifest["rows"] is None else common.count_rows(ask, found["timescaledb"] is not None)
     different = common.differences(manifest, found, rows)
     if different:
-        raise Failure("what was restored is not what was backed up:\n  " + "\n  ".join(different[:20]))
+        raise Failure("the restored database differs from the backup:\n  " + "\n  ".join(different[:20]))
 
 
 def go_live(server, backup, database):
@@ -263,6 +303,8 @@ def go_live(server, backup, database):
 
 
 def call_timescaledb(server, database, function):
-    """Calls a function of the extension, in the schema where that lies."""
-    schema = server.psql("SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'timescaledb';", database).strip()
+    """Calls a function of the extension, in its schema."""
+    schema = server.psql(
+        "SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'timescaledb';", database
+    ).strip()
     server.psql(f"SELECT {schema}.{function}();", database)

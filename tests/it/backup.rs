@@ -337,7 +337,7 @@ async fn a_backup_that_fails_or_is_stopped_leaves_nothing() {
     let left: Vec<_> = std::fs::read_dir(place.world.directory.path()).unwrap().collect();
     assert_eq!(left.len(), 0, "{left:?}");
     place.run("db-backup", &["--output", &backup]).await.well();
-    place.run("db-backup", &["--output", &backup]).await.refused(2, "is there already");
+    place.run("db-backup", &["--output", &backup]).await.refused(2, "already exists");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,7 +428,7 @@ async fn who_waits_for_a_table_between_the_locks_and_the_dump_goes_first_and_the
     let backup = place.path("again");
     let arguments = ["--output", backup.as_str()];
     let said = run(program("db-backup", &place.world.own_url, &programs, &arguments)).await.well();
-    assert!(said.contains("begins again"), "{said}");
+    assert!(said.contains("starting again"), "{said}");
     assert_eq!(Place::manifest(&backup)["rows"]["public.frame_metadata"], 501);
     place.run("db-verify", &["--input", &backup, "--restore"]).await.well();
 }

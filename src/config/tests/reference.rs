@@ -1,4 +1,5 @@
-//! `config/jetcopy.toml`, the reference of all settings, against the code, and `docs/settings.md` against both.
+//! `config/jetcopy.toml`, the reference of all settings, against the code, and `docs/settings.md` against
+//! both.
 //!
 //! The file says what a setting does and shows its default, the code says of what type it is and whether it may be missing.
 
@@ -23,14 +24,15 @@ const WRITE: &str = "JETCOPY_WRITE_DOCS";
 const HEAD: &str = "\
 # Settings
 
-Every setting with its type, default and effect. Written by `make docs` from `config/jetcopy.toml`, which shows the same as a file to copy
-from; a test compares both with the code.
+Every setting with its type, default and effect. `make docs` writes this page from `config/jetcopy.toml`,
+which has the same as a file to copy from; a test compares both with the code.
 
-Settings come, each layer over the one before it, from the defaults, the file (`--config` or `JETCOPY_CONFIG`), the environment and
-flags. In the environment, a setting is `JETCOPY_`, its section and its key, with two underscores between them: `postgres.url` is
-`JETCOPY_POSTGRES__URL`, `nats.tls.ca_file` is `JETCOPY_NATS__TLS__CA_FILE`. Pipelines are set in a file only. The flags are `--nats-url`,
-`--postgres-url`, `--log-level` and `--log-format`. An unknown key is an error that names the nearest one; `jetcopy check` tells whether
-everything fits the servers.
+Each of these layers overrides the one before it: the defaults, the file (`--config` or `JETCOPY_CONFIG`), the
+environment, flags. In the environment, a setting is `JETCOPY_`, its section and its key, with two underscores
+between them: `postgres.url` is `JETCOPY_POSTGRES__URL`, `nats.tls.ca_file` is `JETCOPY_NATS__TLS__CA_FILE`.
+Pipelines can only be set in a file. The flags are `--nats-url`, `--postgres-url`, `--log-level` and
+`--log-format`. An unknown key is an error that names the nearest one. `jetcopy check` checks all settings
+against the servers.
 
 A *duration* is written as `\"20ms\"`, `\"5s\"`, `\"2m\"` or `\"7d\"`, a *size* as `\"64KiB\"` or `\"4MiB\"`, an *age* as a duration or `\"never\"`.
 ";

@@ -46,7 +46,7 @@ async fn a_backup_is_made_in_a_directory_of_its_own_whatever_was_planted_beside_
     set_mode(&shared, 0o777);
     let other = shared.join("other");
     let refused = place.run("db-backup", &["--output", other.to_str().unwrap()]).await;
-    refused.refused(2, "everybody may rename what lies in");
+    refused.refused(2, "everybody may rename files in");
     assert!(!other.exists());
 
     // What is read is a file of the backup, not what a link leads to.

@@ -115,7 +115,7 @@ async fn db_monitor_reports_outages_drops_lag_and_slow_statements_of_a_run() {
     let started = monitor.says(&["start", "--interval", "0.2", "--http", &http]);
     assert!(started.contains("samples every 0.2 s"), "{started}");
     let (again, refusal) = monitor.call(&["start", "--interval", "0.2"]);
-    assert!(!again && refusal.contains("is running already"), "{refusal}");
+    assert!(!again && refusal.contains("already running"), "{refusal}");
     monitor.sees(DATABASE_UP, "1").await;
     monitor.sees(DAEMON_UP, "1").await;
 
