@@ -1,4 +1,5 @@
-# The daemon alone: built on Debian 12, run on its C library, OpenSSL and certificates and nothing else, as a user without rights.
+# The daemon only: built on Debian 12, with its C library, OpenSSL and certificates and nothing else, as an
+# unprivileged user.
 #
 #   docker build --tag jetcopy:0.1.0 .
 
@@ -12,7 +13,7 @@ COPY benches benches
 COPY migrations migrations
 COPY config config
 COPY src src
-# --locked: the image holds what Cargo.lock says, and nothing newer.
+# --locked: the versions of Cargo.lock, and nothing newer.
 RUN cargo build --release --locked --bin jetcopy \
     && strip target/release/jetcopy
 
@@ -24,7 +25,7 @@ COPY --from=build /src/target/release/jetcopy /usr/bin/jetcopy
 USER 65532:65532
 ENV JETCOPY_CONFIG=/etc/jetcopy/jetcopy.toml
 EXPOSE 9464
-# There is no shell and no curl: the program asks itself.
+# There is no shell and no curl: the program checks itself.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 CMD ["/usr/bin/jetcopy", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/bin/jetcopy"]

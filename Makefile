@@ -1,18 +1,20 @@
-# `make demo` and `make test` each work alone on a fresh Debian machine with Rust and Python: they install what is missing.
+# `make demo` and `make test` each work on a fresh Debian machine with Rust and Python: each installs whatever
+# else it needs.
 
-# How long the demo ("20s"; without it, until Ctrl-C), the chaos (without it, 5 minutes) or each fuzz target (without it, a
-# minute) runs.
+# How long the demo (default: until Ctrl-C), the chaos (default: 5 minutes) or each fuzz target (default: a
+# minute) runs, such as "20s".
 DURATION ?=
-# Frames a second that the demo publishes.
+# Frames per second that the demo publishes.
 RATE ?= 2000
-# Where the faults of `make chaos` and the messages of `make fuzz-wire` are drawn from; without it, a seed of its own, which it prints.
+# The seed of the faults of `make chaos` and the messages of `make fuzz-wire`; by default a random one, which
+# is printed.
 SEED ?=
-# The one round that `make fuzz-wire` runs; without it, all from the first on.
+# The only round that `make fuzz-wire` runs; by default all, from the first on.
 ROUND ?=
-# What `make chaos` draws from, comma-separated: daemons, postgres, nats, poison, durable, table, unreadable, huge, limits; without
-# it, everything.
+# What `make chaos` draws from, comma-separated: daemons, postgres, nats, poison, durable, table, unreadable,
+# huge, limits; by default everything.
 KINDS ?=
-# How large the giants of `make giants` are, and max_buffered_bytes, in MiB.
+# The size of the messages of `make giants`, and max_buffered_bytes, in MiB.
 MIB ?=
 BUFFERED ?=
 # More arguments for the demo or the benches.
@@ -33,17 +35,17 @@ demo: setup ## Runs everything on a testbed and prints the throughput (DURATION=
 test: setup ## Runs all tests on testbeds: plain PostgreSQL, and TimescaleDB if available
 	@scripts/test.sh
 
-browser: setup ## Tests the status page in a real Chromium; pictures in target/page
+browser: setup ## Tests the status page in a real Chromium; screenshots in target/page
 	@scripts/setup.sh browser
 	cargo test --features kill-points --test it -- --ignored --test-threads 2 browser::
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
 	SEED=$(SEED) DURATION=$(DURATION) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
 
-alerts: setup ## Makes every fault that an alert is for, under a real Prometheus; six minutes
+alerts: setup ## Causes the fault of each alert, under a real Prometheus; six minutes
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards
 
-alerts-calm: setup ## Runs ten minutes of ordinary life under the shipped rules; no alert may fire
+alerts-calm: setup ## Runs the shipped rules over ten minutes of normal operation; no alert may fire
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::ordinary::ten_minutes_of_ordinary_life_raise_no_alert
 
 docs: ## Writes docs/metrics.md, docs/settings.md and docs/schema.sql from the code

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, when the data directory was empty, against a server that listens on its Unix socket alone.
+# Runs once, if the data directory was empty, against a server that listens only on its Unix socket.
 set -eu
 
 database=${POSTGRES_DB:-postgres}
@@ -12,7 +12,7 @@ psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" \
 export JETCOPY_STORE__TABLES="${JETCOPY_STORE__TABLES:-[\"frames\"]}"
 jetcopy migrate --postgres-url "host=/var/run/postgresql user=$user dbname=$database"
 
-# Roles with logins, for those whose password is handed over as a secret.
+# Roles with a login, for those whose password is passed as a secret.
 login() {
     role=$1 group=$2 file=/run/secrets/$3
     [ -r "$file" ] || return 0
@@ -29,12 +29,12 @@ if [ -r /usr/share/jetcopy/roles.sql ]; then
 fi
 login jetcopy_monitor pg_monitor monitor_password
 
-# TLS, where a certificate is handed over. The server takes no key that others may read, so it gets a copy.
+# TLS, if a certificate is passed. The server refuses a key that others may read, so it gets a copy.
 if [ -r /run/secrets/timescaledb_key ]; then
     install -m 644 /run/secrets/timescaledb_crt "$PGDATA/server.crt"
     install -m 600 /run/secrets/timescaledb_key "$PGDATA/server.key"
     echo "ssl = on" >>"$PGDATA/postgresql.conf"
 fi
 
-# Only with the database's own settings does it load what these extensions need at the next start.
+# These settings make the server load what the extensions need at its next start.
 echo "include_if_exists = '/etc/postgresql/small.conf'" >>"$PGDATA/postgresql.conf"
