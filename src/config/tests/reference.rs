@@ -34,7 +34,8 @@ Pipelines can only be set in a file. The flags are `--nats-url`, `--postgres-url
 `--log-format`. An unknown key is an error that names the nearest one. `jetcopy check` checks all settings
 against the servers.
 
-A *duration* is written as `\"20ms\"`, `\"5s\"`, `\"2m\"` or `\"7d\"`, a *size* as `\"64KiB\"` or `\"4MiB\"`, an *age* as a duration or `\"never\"`.
+A *duration* is written as `\"20ms\"`, `\"5s\"`, `\"2m\"` or `\"7d\"`, a *size* as `\"64KiB\"` or `\"4MiB\"`,
+an *age* as a duration or `\"never\"`.
 ";
 
 /// A section of the reference: what stands before its header, and its settings in order.

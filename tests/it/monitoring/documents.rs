@@ -34,7 +34,10 @@ fn reference() -> String {
         names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     };
     let mut out = String::from(
-        "# Metrics\n\nWhat `/metrics` shows, in the order of the data. Written by `make docs` from `src/metrics/names.rs` and\n`config/postgres_exporter/queries.yaml`; a test compares. A\ngauge whose value is not known, as before a pipeline met its servers, is absent.\n\n\
+        "# Metrics\n\n\
+         The metrics of `/metrics`, in the order of the data. A gauge whose value is unknown is absent,\n\
+         such as before a pipeline has reached its servers. `make docs` writes this page from\n\
+         `src/metrics/names.rs` and `config/postgres_exporter/queries.yaml`; a test compares.\n\n\
          | Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
     for family in names::ALL {
@@ -67,8 +70,10 @@ fn reference() -> String {
         writeln!(out, "- `{label}` of `{}`: `{values}`.", family.name).unwrap();
     }
     out.push_str(
-        "\n## From postgres_exporter\n\nWhat `config/postgres_exporter/queries.yaml` adds to the exporter's own; \
-         [monitoring.md](monitoring.md) says what the numbers are worth.\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
+        "\n## From postgres_exporter\n\n\
+         What `config/postgres_exporter/queries.yaml` adds to the exporter's own metrics;\n\
+         [monitoring.md](monitoring.md#what-the-numbers-are-worth) says what the numbers are worth.\n\n\
+         | Metric | Type | Labels | Meaning |\n|---|---|---|---|\n",
     );
     for (query, columns) in custom_queries() {
         let (labels, values): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.usage == "LABEL");
