@@ -306,7 +306,7 @@ async fn old_backups_go_when_newer_ones_are_there_and_nothing_else_does() {
     place
         .run("db-backup", &["--output", &place.path("x"), "--keep", "2"])
         .await
-        .refused(2, "--keep goes with --directory");
+        .refused(2, "--keep needs --directory");
 }
 
 #[tokio::test(flavor = "multi_thread")]
