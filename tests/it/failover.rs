@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jetcopy::testbed::{PostgresOptions, Stop, TestPgBouncer, TestPostgres, connect};
 
-use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, eventually};
+use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, event, eventually, oracle};
 
 /// How far the standby falls behind before the primary is lost.
 const BEHIND: u64 = 2_000;
@@ -172,6 +172,30 @@ async fn the_same_behind_a_pooler_that_is_turned_to_the_new_primary_and_to_the_o
     pair.world.commits(&daemon).await;
     assert_eq!(marks_at(&old).await, before, "the old primary was written to");
     pair.world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_standby_lacks_is_replayed_behind_a_pooler_without_another_message() {
+    let mut pair = Pair::start().await;
+    let Some(mut bouncer) = TestPgBouncer::start_or_skip(&pair.primary).unwrap() else { return };
+    pair.world.database_url = bouncer.url(&pair.world.own_url);
+    let daemon = Daemon::start(&pair.world.config(EVENTS));
+    let load = Load::start(&pair.world);
+    pair.world.commits(&daemon).await;
+    let (standby, _) = pair.cut_off(&daemon).await;
+    let published = load.stop().await;
+    pair.world.drained("events", &daemon).await;
+
+    // Between two transactions, the session outlives that: only the renewal of the lease can show it.
+    pair.standby.promote().await.unwrap();
+    pair.world.own_url = pair.standby_url();
+    pair.world.reconnect().await;
+    assert!(pair.world.checkpoint("events").await < standby + BEHIND / 2);
+    let turned = Instant::now();
+    bouncer.point_to(&pair.standby).unwrap();
+    pair.world.drained("events", &daemon).await;
+    println!("a silent stream: all is replayed {:?} after the pooler was turned", turned.elapsed());
+    oracle(&pair.world, &daemon, "events", "events", event(published + 1)).await;
 }
 
 /// Waits until the daemon's COMMIT waits for the standby.
