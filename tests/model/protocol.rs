@@ -10,65 +10,14 @@
 //! not read.
 
 use crate::Property;
+use crate::rules::{Bounds, Kind, Mutation};
 use crate::search::Model;
-use crate::state::{Batch, Counts, Daemon, Database, Durable, Generation, Open, Run, State, Stray};
+use crate::state::{
+    Counts, Daemon, Database, Durable, Generation, LANES, Lanes, Open, PerLane, Run, State, Stray,
+};
 
-/// What the stream holds at sequences 1, 2, 3 and so on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// Becomes rows.
-    Good,
-    /// Becomes a dead letter.
-    Poison,
-    /// Was deleted on purpose: the sequences jump.
-    Removed,
-}
-
-/// How large the model is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) stream: &'static [Kind],
-    /// The durable's `max_ack_pending`.
-    pub(crate) window: usize,
-    /// How often the standby is promoted without what was committed last.
-    pub(crate) failovers: u8,
-    /// How many deliveries get lost, late or doubled.
-    pub(crate) strays: u8,
-}
-
-/// A rule of the protocol that is broken on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mutation {
-    None,
-    /// The ack is sent when the transaction is opened.
-    AckBeforeCommit,
-    /// The compare-and-set does not compare the epoch.
-    NoEpoch,
-    /// The compare-and-set does not compare the sequence.
-    NoSequence,
-    /// Rows and dead letters are committed before the checkpoint moves.
-    RowsApart,
-    /// The next generation reads on after the durable's ack floor instead of the checkpoint.
-    ResumeFromFloor,
-    /// The durable is not reset: the next generation reads on where the last one stopped.
-    NoReset,
-    /// A batch whose COMMIT was not answered is written again, whatever became of it.
-    RetryInDoubt,
-    /// A message that cannot be stored is passed over without a dead letter.
-    NoLetter,
-    /// Deliveries are taken in whatever order they come.
-    NoOrder,
-    /// A jump in stream sequences is taken for messages that were deleted on purpose.
-    BelieveJumps,
-    /// Nobody looks whether deliveries are missing after the last one.
-    NoProbe,
-    /// Nobody looks whether acks count.
-    AcksUnwatched,
-    /// The renewal of the lease compares the epoch and not the sequence.
-    RenewByEpoch,
-}
-
-/// What can happen. A number is the daemon's.
+/// What can happen. The first number is the daemon's: its place in the state before, where they are sorted by
+/// what they know. The second is the lane's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     /// `checkpoint::claim`: takes the next epoch and reads the checkpoint `FOR UPDATE`.
@@ -84,19 +33,24 @@ pub(crate) enum Step {
     /// What was lost arrives after all, or once more.
     StrayArrives(usize),
     /// `Open::begin`: the compare-and-set, and the batch's rows and dead letters.
-    Begin(usize),
+    Begin(usize, usize),
     /// COMMIT is answered, and the ack goes out.
-    Commit(usize),
+    Commit(usize, usize),
     /// The connection is lost between COMMIT and its answer.
     LoseAnswer(usize),
     /// A transaction in doubt is committed, or rolled back.
     Settle {
+        lane: usize,
         committed: bool,
     },
     AckArrives(usize),
     LoseAck(usize),
     /// `checkpoint::renew`.
     Renew(usize),
+    /// The configuration asks for another number of writers.
+    Reconfigure,
+    /// Once all lanes have stored what is below the greatest checkpoint, they are made as many as asked for.
+    Resize(usize),
     /// `lag::run`: looks whether all that was delivered came, and all acks count.
     Probe(usize),
     /// The daemon is killed, or loses a connection, or its session is ended.
@@ -117,16 +71,20 @@ impl Model for Protocol {
     type Step = Step;
 
     fn start(&self) -> State {
-        let down = Daemon { generation: Generation::Down, ack: 0, kept: Batch::default() };
+        let down = Daemon { generation: Generation::Down, ack: 0, kept: PerLane::default() };
+        let lanes = Lanes { more: self.bounds.writers - 1, checkpoints: PerLane::default() };
+        let database = Database { lanes, ..Database::default() };
         State {
-            primary: Database::default(),
-            open: None,
-            standby: Database::default(),
+            primary: database,
+            open: PerLane::default(),
+            standby: database,
             durable: Durable::default(),
             daemons: [down; 2],
             stray: None,
             failovers_left: self.bounds.failovers,
             strays_left: self.bounds.strays,
+            resizes_left: self.bounds.resizes,
+            more: self.bounds.writers - 1,
             highest: 0,
             unfenced: false,
         }
@@ -140,8 +98,11 @@ impl Model for Protocol {
                 Step::Place(daemon),
                 Step::Deliver(daemon),
                 Step::StrayArrives(daemon),
-                Step::Begin(daemon),
-                Step::Commit(daemon),
+                Step::Begin(daemon, 0),
+                Step::Begin(daemon, 1),
+                Step::Commit(daemon, 0),
+                Step::Commit(daemon, 1),
+                Step::Resize(daemon),
                 Step::LoseAnswer(daemon),
                 Step::AckArrives(daemon),
                 Step::LoseAck(daemon),
@@ -150,8 +111,8 @@ impl Model for Protocol {
                 Step::Crash(daemon),
             ]
         });
-        let settle = [true, false].map(|committed| Step::Settle { committed });
-        let others = settle.into_iter().chain([Step::LoseDelivery, Step::Replicate, Step::FailOver]);
+        let settle = (0..2 * LANES).map(|at| Step::Settle { lane: at / 2, committed: at % 2 == 0 });
+        let others = settle.chain([Step::LoseDelivery, Step::Replicate, Step::FailOver, Step::Reconfigure]);
         next.extend(each.chain(others).filter_map(|step| {
             let mut after = *state;
             self.take(step, &mut after)?;
@@ -171,6 +132,7 @@ impl Model for Protocol {
                 | Step::Crash(_)
                 | Step::Replicate
                 | Step::FailOver
+                | Step::Reconfigure
         )
     }
 
@@ -184,17 +146,18 @@ impl Model for Protocol {
             if rows + letters > 1 || wrong > 0 {
                 broken.push(Property::NeverTwice);
             }
-            if sequence > primary.checkpoint && rows + letters > 0 {
+            let below = sequence <= primary.lanes.checkpoints[self.lane(primary.lanes, sequence)];
+            if !below && rows + letters > 0 {
                 broken.push(Property::NothingAbove);
             }
-            if sequence <= primary.checkpoint && self.holds(sequence) && right == 0 {
+            if below && self.holds(sequence) && right == 0 {
                 broken.push(Property::NeverNeither);
             }
         }
         let failed_over = state.failovers_left < self.bounds.failovers;
         let acked = daemons.map(|daemon| daemon.ack).into_iter().fold(durable.floor, u8::max);
         // What was acknowledged was committed; only a failover takes it back.
-        if acked > highest || !failed_over && acked > primary.checkpoint {
+        if acked > highest || !failed_over && acked > self.floor(primary.lanes) {
             broken.push(Property::AckedIsCommitted);
         }
         if state.unfenced {
@@ -204,7 +167,7 @@ impl Model for Protocol {
     }
 
     fn done(&self, state: &State) -> bool {
-        state.primary.checkpoint == self.last()
+        self.floor(state.primary.lanes) == self.last()
     }
 }
 
@@ -227,6 +190,22 @@ impl Protocol {
         (after + 1..=to).filter(|&sequence| self.holds(sequence)).count()
     }
 
+    /// The lane of a sequence.
+    fn lane(&self, lanes: Lanes, sequence: u8) -> usize {
+        usize::from((sequence - 1) / self.bounds.block % (lanes.more + 1))
+    }
+
+    /// The last sequence of a lane up to another, 0 where there is none.
+    fn last_of(&self, lanes: Lanes, lane: usize, to: u8) -> u8 {
+        (1..=to).rev().find(|&sequence| self.lane(lanes, sequence) == lane).unwrap_or(0)
+    }
+
+    /// Up to where every lane has stored all of its own.
+    fn floor(&self, lanes: Lanes) -> u8 {
+        let lacks = |&sequence: &u8| sequence > lanes.checkpoints[self.lane(lanes, sequence)];
+        (1..=self.last()).find(lacks).map_or(self.last(), |sequence| sequence - 1)
+    }
+
     fn breaks(&self, rule: Mutation) -> bool {
         self.mutation == rule
     }
@@ -234,12 +213,20 @@ impl Protocol {
     /// Takes a step; `None` where it is not possible now.
     fn take(&self, step: Step, state: &mut State) -> Option<()> {
         match step {
-            Step::Claim(daemon) if !state.is_held_by(1 - daemon) => state.claim(daemon),
-            Step::TakeOver(daemon) if state.is_held_by(1 - daemon) => state.claim(daemon),
+            Step::Claim(daemon) if !state.is_held_by(1 - daemon) => {
+                state.claim(daemon, self.bounds.unique_epochs)
+            }
+            Step::TakeOver(daemon) if state.is_held_by(1 - daemon) => {
+                state.claim(daemon, self.bounds.unique_epochs)
+            }
             Step::Claim(_) | Step::TakeOver(_) => None,
             Step::Place(daemon) => self.place(daemon, state),
             Step::Deliver(daemon) => {
-                state.run(daemon)?;
+                let run = *state.run(daemon)?;
+                // Before another number of writers begins, no more is read than some lane lacks.
+                if run.more != run.lanes.more && run.read >= run.lanes.greatest() {
+                    return None;
+                }
                 let delivery = self.deliver(state)?;
                 self.receive(daemon, delivery, state)
             }
@@ -249,31 +236,23 @@ impl Protocol {
                 Some(())
             }
             Step::StrayArrives(daemon) => self.receive(daemon, state.stray?, state),
-            Step::Begin(daemon) => self.begin(daemon, state),
-            Step::Commit(daemon) => {
-                let open = state.open.filter(|open| open.by == Some(daemon))?;
-                self.commit(state);
-                state.run(daemon)?.checkpoint = open.batch.to;
-                state.daemons[daemon].ack = open.batch.to;
-                Some(())
-            }
-            Step::LoseAnswer(daemon) => {
-                let open = state.open.as_mut().filter(|open| open.by == Some(daemon))?;
-                open.by = None;
-                if self.breaks(Mutation::RetryInDoubt) {
-                    state.daemons[daemon].kept = open.batch;
-                }
-                state.daemons[daemon].generation = Generation::Down;
-                Some(())
-            }
-            Step::Settle { committed } => {
-                state.open.filter(|open| open.by.is_none())?;
+            Step::Begin(daemon, lane) => self.begin(daemon, lane, state),
+            Step::Commit(daemon, lane) => self.answer(daemon, lane, state),
+            Step::LoseAnswer(daemon) => self.lose_answer(daemon, state),
+            Step::Settle { lane, committed } => {
+                state.open[lane].filter(|open| open.by.is_none())?;
                 if committed {
-                    self.commit(state);
+                    self.commit(lane, state);
                 }
-                state.open = None;
+                state.open[lane] = None;
                 Some(())
             }
+            Step::Reconfigure => {
+                state.resizes_left = state.resizes_left.checked_sub(1)?;
+                state.more = 1 - state.more;
+                Some(())
+            }
+            Step::Resize(daemon) => self.resize(daemon, state),
             Step::AckArrives(daemon) => {
                 let ack = state.lose_ack(daemon)?;
                 let durable = &mut state.durable;
@@ -297,8 +276,8 @@ impl Protocol {
             Step::FailOver => {
                 state.failovers_left = state.failovers_left.checked_sub(1)?;
                 state.primary = state.standby;
-                if let Some(Open { by: Some(daemon), .. }) = state.open.take() {
-                    state.stop(daemon);
+                for open in std::mem::take(&mut state.open).into_iter().flatten() {
+                    open.by.into_iter().for_each(|daemon| state.stop(daemon));
                 }
                 Some(())
             }
@@ -306,13 +285,25 @@ impl Protocol {
     }
 
     fn place(&self, daemon: usize, state: &mut State) -> Option<()> {
-        let Generation::Claimed { epoch, checkpoint } = state.daemons[daemon].generation else { return None };
-        let mut batch = std::mem::take(&mut state.daemons[daemon].kept);
-        let read = if self.breaks(Mutation::ResumeFromFloor) { state.durable.floor } else { checkpoint };
-        batch.to = batch.to.max(read);
-        state.daemons[daemon].generation = Generation::Running(Run { epoch, checkpoint, batch, due: 1 });
+        let Generation::Claimed { epoch, lanes, more } = state.daemons[daemon].generation else {
+            return None;
+        };
+        let mut batches = std::mem::take(&mut state.daemons[daemon].kept);
+        let mut read = match self.mutation {
+            Mutation::ResumeFromFloor => state.durable.floor,
+            Mutation::ResumeFromGreatest => lanes.greatest(),
+            _ => self.floor(lanes),
+        };
+        for batch in &batches {
+            read = read.max(batch.to);
+        }
+        for (lane, batch) in batches.iter_mut().enumerate() {
+            batch.to = batch.to.max(lanes.checkpoints[lane]).max(self.last_of(lanes, lane, read));
+        }
+        let run = Run { epoch, lanes, more, read, batches, due: 1 };
+        state.daemons[daemon].generation = Generation::Running(run);
         if !self.breaks(Mutation::NoReset) {
-            state.durable = Durable { cursor: batch.to, delivered: 0, floor: batch.to };
+            state.durable = Durable { cursor: read, delivered: 0, floor: read };
         }
         Some(())
     }
@@ -333,56 +324,121 @@ impl Protocol {
     fn receive(&self, daemon: usize, delivery: Stray, state: &mut State) -> Option<()> {
         let Stray { consumer_sequence, sequence } = delivery;
         let run = state.run(daemon)?;
-        let in_order = consumer_sequence == run.due && sequence > run.batch.to;
-        let skipped = sequence > run.batch.to && self.held(run.batch.to, sequence - 1) > 0;
+        let in_order = consumer_sequence == run.due && sequence > run.read;
+        let skipped = sequence > run.read && self.held(run.read, sequence - 1) > 0;
         if !in_order && !self.breaks(Mutation::NoOrder) || skipped && !self.breaks(Mutation::BelieveJumps) {
             state.stop(daemon);
             return Some(());
         }
         run.due = consumer_sequence + 1;
-        run.batch.to = run.batch.to.max(sequence);
-        if self.kind(sequence) == Kind::Good || !self.breaks(Mutation::NoLetter) {
-            run.batch.messages.add(sequence, 1);
+        run.read = run.read.max(sequence);
+        for (lane, batch) in run.batches.iter_mut().enumerate() {
+            batch.to = batch.to.max(self.last_of(run.lanes, lane, sequence));
+        }
+        let lane = self.lane(run.lanes, sequence);
+        // One writer is sent nothing at or below its checkpoint; of several, all but one are.
+        let stored = run.lanes.more > 0 && sequence <= run.lanes.checkpoints[lane];
+        if (!stored || self.breaks(Mutation::NoDrop))
+            && (self.kind(sequence) == Kind::Good || !self.breaks(Mutation::NoLetter))
+        {
+            run.batches[lane].messages.add(sequence, 1);
         }
         Some(())
     }
 
-    fn begin(&self, daemon: usize, state: &mut State) -> Option<()> {
+    fn begin(&self, daemon: usize, lane: usize, state: &mut State) -> Option<()> {
         let primary = state.primary;
-        if state.open.is_some() {
+        if state.open[lane].is_some() {
             return None;
         }
         let run = state.run(daemon)?;
-        if run.batch.to == run.checkpoint {
+        let (batch, known, now) = (run.batches[lane], run.lanes.checkpoints, primary.lanes.checkpoints);
+        // What is deleted or filtered away moves the checkpoint without rows.
+        let moves = batch.to != known[lane] && !self.breaks(Mutation::NoAdvance);
+        if !moves && batch.messages == Counts::default() {
             return None;
         }
         let epoch = run.epoch == primary.epoch || self.breaks(Mutation::NoEpoch);
-        let sequence = run.checkpoint == primary.checkpoint || self.breaks(Mutation::NoSequence);
+        // A failover may have cost another lane what this commit is acknowledged together with.
+        let others = (0..LANES).all(|lane| known[lane] <= now[lane]) || self.breaks(Mutation::OneLaneAlone);
+        let sequence = known[lane] == now[lane] && others || self.breaks(Mutation::NoSequence);
         if !epoch || !sequence {
             state.stop(daemon);
             return Some(());
         }
-        let open = Open { by: Some(daemon), epoch: run.epoch, batch: run.batch };
-        run.batch.messages = Counts::default();
-        state.open = Some(open);
+        run.batches[lane].messages = Counts::default();
+        state.open[lane] = Some(Open { by: Some(daemon), epoch: run.epoch, batch });
         if self.breaks(Mutation::RowsApart) {
-            self.store(open.batch.messages, &mut state.primary);
+            self.store(batch.messages, &mut state.primary);
         }
         if self.breaks(Mutation::AckBeforeCommit) {
-            state.daemons[daemon].ack = open.batch.to;
+            state.daemons[daemon].ack = batch.to;
         }
         Some(())
     }
 
     /// What the server does at COMMIT.
-    fn commit(&self, state: &mut State) {
-        let Some(open) = state.open.take() else { return };
+    fn commit(&self, lane: usize, state: &mut State) {
+        let Some(open) = state.open[lane].take() else { return };
         state.unfenced |= open.epoch != state.primary.epoch;
         if !self.breaks(Mutation::RowsApart) {
             self.store(open.batch.messages, &mut state.primary);
         }
-        state.primary.checkpoint = open.batch.to;
-        state.highest = state.highest.max(open.batch.to);
+        state.primary.lanes.checkpoints[lane] = open.batch.to;
+        state.highest = state.highest.max(self.floor(state.primary.lanes));
+    }
+
+    /// COMMIT, and its answer.
+    fn answer(&self, daemon: usize, lane: usize, state: &mut State) -> Option<()> {
+        let open = state.open[lane].filter(|open| open.by == Some(daemon))?;
+        self.commit(lane, state);
+        let run = state.run(daemon)?;
+        let before = self.floor(run.lanes);
+        run.lanes.checkpoints[lane] = open.batch.to;
+        let floor = self.floor(run.lanes);
+        if self.breaks(Mutation::AckOwnLane) {
+            state.daemons[daemon].ack = open.batch.to;
+        } else if floor > before {
+            state.daemons[daemon].ack = floor;
+        }
+        Some(())
+    }
+
+    /// All its transactions are in doubt: each was committed, is yet to be, or is rolled back.
+    fn lose_answer(&self, daemon: usize, state: &mut State) -> Option<()> {
+        if !state.writes(daemon) {
+            return None;
+        }
+        for (lane, open) in state.open.iter_mut().enumerate() {
+            if let Some(open) = open.as_mut().filter(|open| open.by == Some(daemon)) {
+                open.by = None;
+                if self.breaks(Mutation::RetryInDoubt) {
+                    state.daemons[daemon].kept[lane] = open.batch;
+                }
+            }
+        }
+        state.stop(daemon);
+        Some(())
+    }
+
+    fn resize(&self, daemon: usize, state: &mut State) -> Option<()> {
+        let (primary, writing) = (state.primary, state.is_writing());
+        let run = state.run(daemon)?;
+        let settled = self.floor(run.lanes) >= run.lanes.greatest() || self.breaks(Mutation::NoSettle);
+        if run.more == run.lanes.more || !settled || writing {
+            return None;
+        }
+        let epoch = run.epoch == primary.epoch || self.breaks(Mutation::NoEpoch);
+        if epoch && run.lanes == primary.lanes {
+            let mut lanes = Lanes { more: run.more, checkpoints: PerLane::default() };
+            let all = self.floor(run.lanes).max(run.lanes.greatest());
+            lanes.checkpoints.iter_mut().take(usize::from(run.more) + 1).for_each(|lane| *lane = all);
+            state.primary.lanes = lanes;
+            state.highest = state.highest.max(self.floor(lanes));
+        }
+        // Either way, the next generation reads what there is.
+        state.stop(daemon);
+        Some(())
     }
 
     fn store(&self, messages: Counts, database: &mut Database) {
@@ -395,11 +451,11 @@ impl Protocol {
 
     fn renew(&self, daemon: usize, state: &mut State) -> Option<()> {
         let primary = state.primary;
-        if state.open.is_some() {
+        if state.is_writing() {
             return None;
         }
         let run = state.run(daemon)?;
-        let sequence = run.checkpoint == primary.checkpoint || self.breaks(Mutation::RenewByEpoch);
+        let sequence = run.lanes == primary.lanes || self.breaks(Mutation::RenewByEpoch);
         if run.epoch == primary.epoch && sequence {
             return None;
         }
@@ -408,11 +464,12 @@ impl Protocol {
     }
 
     fn probe(&self, daemon: usize, state: &mut State) -> Option<()> {
-        let (durable, writes) = (state.durable, state.open.is_some_and(|open| open.by == Some(daemon)));
+        let (durable, writes) = (state.durable, state.writes(daemon));
         let run = state.run(daemon)?;
         let undelivered = durable.delivered >= run.due;
-        let done = !undelivered && !writes && run.batch.to == run.checkpoint;
-        let skipped = durable.cursor == self.last() && self.held(run.batch.to, self.last()) > 0;
+        let committed = run.batches.map(|batch| batch.to) == run.lanes.checkpoints;
+        let done = !undelivered && !writes && committed;
+        let skipped = durable.cursor == self.last() && self.held(run.read, self.last()) > 0;
         let full = self.held(durable.floor, durable.cursor) >= self.bounds.window;
         let missing = (undelivered || done && skipped) && !self.breaks(Mutation::NoProbe);
         let unacknowledged = done && full && !self.breaks(Mutation::AcksUnwatched);

@@ -32,11 +32,14 @@ pub(crate) trait Model {
     fn done(&self, state: &Self::State) -> bool;
 }
 
+/// How a state is reached: each step, with the state after it.
+pub(crate) type Path<M> = Vec<(<M as Model>::Step, <M as Model>::State)>;
+
 /// What a search found.
 pub(crate) struct Found<M: Model> {
     pub(crate) states: usize,
     pub(crate) transitions: usize,
-    pub(crate) counterexample: Option<(Property, Vec<(M::Step, M::State)>)>,
+    pub(crate) counterexample: Option<(Property, Path<M>)>,
 }
 
 /// Searches until a property is broken: `only` this one, or any.
@@ -100,7 +103,7 @@ fn path<M: Model, S: std::hash::BuildHasher>(
     known: &HashMap<M::State, u32, S>,
     parents: &[u32],
     to: u32,
-) -> Vec<(M::Step, M::State)> {
+) -> Path<M> {
     let mut numbers = vec![to];
     while let Some(&last) = numbers.last().filter(|&&last| last != 0) {
         numbers.push(parents[last as usize]);

@@ -25,13 +25,27 @@ impl std::fmt::Debug for Counts {
     }
 }
 
+/// The most writers that a shard has.
+pub(crate) const LANES: usize = 2;
+
+/// One value for each lane; where there is one writer, the second is never used.
+pub(crate) type PerLane<T> = [T; LANES];
+
 /// What a server has committed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Database {
     pub(crate) epoch: u8,
-    pub(crate) checkpoint: u8,
+    pub(crate) lanes: Lanes,
     pub(crate) rows: Counts,
     pub(crate) letters: Counts,
+}
+
+/// How messages are shared out among writers, and what each has committed of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+pub(crate) struct Lanes {
+    /// One less than there are writers.
+    pub(crate) more: u8,
+    pub(crate) checkpoints: PerLane<u8>,
 }
 
 /// Messages on their way into the database, and the last of their sequences.
@@ -41,7 +55,7 @@ pub(crate) struct Batch {
     pub(crate) messages: Counts,
 }
 
-/// The transaction that holds the lock on the checkpoint's row: its compare-and-set matched.
+/// The transaction that holds the lock on a checkpoint's row: its compare-and-set matched.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Open {
     /// The daemon; `None` where it sent COMMIT and the connection was lost, which leaves the outcome open.
@@ -74,7 +88,7 @@ pub(crate) enum Generation {
     /// None runs: it crashed, or failed and backs off.
     Down,
     /// The shard is claimed, the durable not yet placed.
-    Claimed { epoch: u8, checkpoint: u8 },
+    Claimed { epoch: u8, lanes: Lanes, more: u8 },
     /// It reads, and writes what it has read.
     Running(Run),
 }
@@ -83,9 +97,14 @@ pub(crate) enum Generation {
 pub(crate) struct Run {
     pub(crate) epoch: u8,
     /// What is committed, as far as it knows.
-    pub(crate) checkpoint: u8,
-    /// What it has read that is not in a transaction; `to` is the last sequence read, in any case.
-    pub(crate) batch: Batch,
+    pub(crate) lanes: Lanes,
+    /// How many writers more than one the configuration asks for.
+    pub(crate) more: u8,
+    /// The last sequence that it has read.
+    pub(crate) read: u8,
+    /// What it has read that is in no transaction; `to` is the lane's last sequence up to `read`, in any
+    /// case.
+    pub(crate) batches: PerLane<Batch>,
     /// The consumer sequence that is due next.
     pub(crate) due: u8,
 }
@@ -97,13 +116,14 @@ pub(crate) struct Daemon {
     /// meanwhile.
     pub(crate) ack: u8,
     /// The batch whose COMMIT was not answered: of `Mutation::RetryInDoubt` alone.
-    pub(crate) kept: Batch,
+    pub(crate) kept: PerLane<Batch>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct State {
     pub(crate) primary: Database,
-    pub(crate) open: Option<Open>,
+    /// By lane.
+    pub(crate) open: PerLane<Option<Open>>,
     /// As much of the primary's history as was replicated.
     pub(crate) standby: Database,
     pub(crate) durable: Durable,
@@ -111,7 +131,10 @@ pub(crate) struct State {
     pub(crate) stray: Option<Stray>,
     pub(crate) failovers_left: u8,
     pub(crate) strays_left: u8,
-    /// The greatest checkpoint that any primary has committed. Nobody in the protocol knows it.
+    pub(crate) resizes_left: u8,
+    /// How many writers more than one the configuration asks for now.
+    pub(crate) more: u8,
+    /// The highest floor that any primary has committed. Nobody in the protocol knows it.
     pub(crate) highest: u8,
     /// Whether something was committed under an epoch that had been taken.
     pub(crate) unfenced: bool,
@@ -130,21 +153,36 @@ impl State {
         self.daemons[daemon].generation.epoch() == Some(self.primary.epoch)
     }
 
-    pub(crate) fn claim(&mut self, daemon: usize) -> Option<()> {
-        // It waits for whoever has locked the row: a commit in doubt is seen.
-        if self.daemons[daemon].generation != Generation::Down || self.open.is_some() {
+    pub(crate) fn claim(&mut self, daemon: usize, unique: bool) -> Option<()> {
+        // It waits for whoever has locked a row: a commit in doubt is seen.
+        if self.daemons[daemon].generation != Generation::Down || self.is_writing() {
             return None;
         }
+        if unique {
+            let mut greatest = 0;
+            self.each_epoch(|epoch| greatest = greatest.max(*epoch));
+            self.primary.epoch = greatest;
+        }
         self.primary.epoch += 1;
-        let Database { epoch, checkpoint, .. } = self.primary;
-        self.daemons[daemon].generation = Generation::Claimed { epoch, checkpoint };
+        let Database { epoch, lanes, .. } = self.primary;
+        self.daemons[daemon].generation = Generation::Claimed { epoch, lanes, more: self.more };
         Some(())
     }
 
     /// Ends a generation, and its session with it.
     pub(crate) fn stop(&mut self, daemon: usize) {
         self.daemons[daemon].generation = Generation::Down;
-        self.open = self.open.filter(|open| open.by != Some(daemon));
+        self.open = self.open.map(|open| open.filter(|open| open.by != Some(daemon)));
+    }
+
+    /// Whether a transaction is open on the shard.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
+    /// Whether one of this daemon's is.
+    pub(crate) fn writes(&self, daemon: usize) -> bool {
+        self.open.iter().flatten().any(|open| open.by == Some(daemon))
     }
 
     pub(crate) fn lose_ack(&mut self, daemon: usize) -> Option<u8> {
@@ -161,20 +199,20 @@ impl State {
         }
         if self.daemons[1] < self.daemons[0] {
             self.daemons.swap(0, 1);
-            if let Some(Open { by: Some(daemon), .. }) = &mut self.open {
+            for daemon in self.open.iter_mut().flatten().filter_map(|open| open.by.as_mut()) {
                 *daemon = 1 - *daemon;
             }
         }
         // Epochs are compared, and one more is taken: a distance of two stands for all above.
-        let mut epochs = [self.primary.epoch; 5];
+        let mut epochs = [self.primary.epoch; 6];
         let mut index = 0;
         self.each_epoch(|epoch| {
             epochs[index] = *epoch;
             index += 1;
         });
         epochs.sort_unstable();
-        let mut closer = [0; 5];
-        for index in 1..5 {
+        let mut closer = [0; 6];
+        for index in 1..6 {
             closer[index] = closer[index - 1] + (epochs[index] - epochs[index - 1]).min(2);
         }
         self.each_epoch(|epoch| {
@@ -186,7 +224,7 @@ impl State {
     fn each_epoch(&mut self, mut visit: impl FnMut(&mut u8)) {
         visit(&mut self.primary.epoch);
         visit(&mut self.standby.epoch);
-        if let Some(open) = &mut self.open {
+        for open in self.open.iter_mut().flatten() {
             visit(&mut open.epoch);
         }
         for daemon in &mut self.daemons {
@@ -204,5 +242,11 @@ impl Generation {
             Self::Down => None,
             Self::Claimed { epoch, .. } | Self::Running(Run { epoch, .. }) => Some(epoch),
         }
+    }
+}
+
+impl Lanes {
+    pub(crate) fn greatest(self) -> u8 {
+        self.checkpoints.into_iter().fold(0, u8::max)
     }
 }

@@ -1,0 +1,76 @@
+//! What is given to the model, and what is broken in it.
+
+/// What the stream holds at sequences 1, 2, 3 and so on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Becomes rows.
+    Good,
+    /// Becomes a dead letter.
+    Poison,
+    /// Was deleted on purpose: the sequences jump.
+    Removed,
+}
+
+/// How large the model is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) stream: &'static [Kind],
+    /// The durable's `max_ack_pending`.
+    pub(crate) window: usize,
+    /// How often the standby is promoted without what was committed last.
+    pub(crate) failovers: u8,
+    /// How many deliveries are lost, late or doubled.
+    pub(crate) strays: u8,
+    /// Writers of the shard at first: 1, as today, or 2, each with a lane of its own.
+    pub(crate) writers: u8,
+    /// How often the configuration changes their number.
+    pub(crate) resizes: u8,
+    /// Whether a claim's epoch is none that a claim had which a failover lost.
+    pub(crate) unique_epochs: bool,
+    /// How many sequences in a row are of the same lane.
+    pub(crate) block: u8,
+}
+
+/// A rule of the protocol that is broken on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mutation {
+    None,
+    /// The ack is sent when the transaction is opened.
+    AckBeforeCommit,
+    /// The compare-and-set does not compare the epoch.
+    NoEpoch,
+    /// The compare-and-set does not compare the sequence.
+    NoSequence,
+    /// Rows and dead letters are committed before the checkpoint moves.
+    RowsApart,
+    /// The next generation reads on after the durable's ack floor instead of the checkpoint.
+    ResumeFromFloor,
+    /// The durable is not reset: the next generation reads on where the last one stopped.
+    NoReset,
+    /// A batch whose COMMIT was not answered is written again, whatever became of it.
+    RetryInDoubt,
+    /// A message that cannot be stored is passed over without a dead letter.
+    NoLetter,
+    /// Deliveries are taken in whatever order they come.
+    NoOrder,
+    /// A jump in stream sequences is taken for messages that were deleted on purpose.
+    BelieveJumps,
+    /// Nobody looks whether deliveries are missing after the last one.
+    NoProbe,
+    /// Nobody looks whether acks count.
+    AcksUnwatched,
+    /// The renewal of the lease compares the epoch and not the sequence.
+    RenewByEpoch,
+    /// A lane's own checkpoint is acknowledged instead of the floor of all.
+    AckOwnLane,
+    /// The next generation reads on after the greatest checkpoint of a lane instead of the floor of all.
+    ResumeFromGreatest,
+    /// The compare-and-set of a lane does not look whether the other lanes still are where they were.
+    OneLaneAlone,
+    /// What a lane has stored already is not left out when it is read once more.
+    NoDrop,
+    /// A lane's checkpoint moves with rows only.
+    NoAdvance,
+    /// Another number of writers begins at the greatest checkpoint without what other lanes lack below.
+    NoSettle,
+}
