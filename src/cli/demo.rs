@@ -22,11 +22,13 @@ use tokio::time::Instant;
 use super::Failure;
 use super::signals::Shutdown;
 use crate::config::Config;
+use crate::http;
 use crate::metrics::Metrics;
+use crate::migrate;
 use crate::publish::{paced, publish};
 use crate::status::{Numbers, Registry, State};
+use crate::supervise;
 use crate::testbed::{self, Extension, NatsOptions, PostgresOptions, TestNats, TestPostgres};
-use crate::{http, migrate, supervise};
 use latency::Counts;
 
 /// The pipeline that the demo runs.
