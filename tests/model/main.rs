@@ -5,20 +5,23 @@
 //! it so is broken on purpose in a test of its own, which expects the search to find the property that the
 //! rule is for.
 //!
-//! Two writers, each with a lane of the stream's sequences, are ahead of the code, which has one.
+//! Ahead of the code are two writers, each with a lane of the stream's sequences, and the leases of daemons
+//! (`membership.rs`).
 //!
 //! Not guaranteed: that the code does what the model does. The steps are named after what they stand for, and
 //! the fault tests in `tests/it` show the same on real servers. A change of the protocol is made here first.
 
+mod membership;
 mod protocol;
 mod rules;
 mod search;
 mod state;
 
+use membership::Membership;
 use protocol::Protocol;
 use rules::Kind::{Good, Poison, Removed};
 use rules::{Bounds, Mutation};
-use search::search;
+use search::{Model, search};
 
 /// What holds in every state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,12 +33,16 @@ pub(crate) enum Property {
     /// No message above the checkpoint is in either.
     NothingAbove,
     /// What is acknowledged, also by an ack on its way, was committed. Before any failover that is: at or
-    /// below the checkpoint. After one that lost commits, acks may be ahead of the checkpoint, but of none
-    /// that was committed.
+    /// below the checkpoint. After one that lost commits, an ack may be ahead of the checkpoint, never of
+    /// what had been committed.
     AckedIsCommitted,
     /// Nothing is committed under an epoch that another claim has taken.
     ClaimFences,
-    /// Without further faults, all can still be stored.
+    /// No shard is taken from a daemon that lives, also after the database has stalled.
+    TheLivingKeep,
+    /// While every daemon lives and has the shards that it should have, none moves.
+    Steady,
+    /// Without further faults, all can still be stored, and each shard still come to where it should be.
     Progress,
 }
 
@@ -74,11 +81,11 @@ const RESIZE: Bounds = Bounds { failovers: 0, strays: 0, resizes: 1, ..LANES };
 const RESIZE_FAILOVER: Bounds = Bounds { resizes: 1, ..LANES_FAILOVER };
 
 /// Searches, and prints what it found: the property that is broken, if any, and how.
-fn broken(bounds: Bounds, rule: Mutation, only: Option<Property>) -> Option<Property> {
+fn broken<M: Model>(model: &M, name: impl std::fmt::Debug, only: Option<Property>) -> Option<Property> {
     let started = std::time::Instant::now();
-    let found = search(&Protocol { bounds, mutation: rule }, only);
+    let found = search(model, only);
     let (states, transitions) = (found.states, found.transitions);
-    println!("{rule:?}: {states} states, {transitions} transitions in {:.1?}", started.elapsed());
+    println!("{name:?}: {states} states, {transitions} transitions in {:.1?}", started.elapsed());
     let (property, path) = found.counterexample?;
     println!("{property:?} is broken by these steps, each with the state after it:");
     for (step, state) in path {
@@ -89,12 +96,14 @@ fn broken(bounds: Bounds, rule: Mutation, only: Option<Property>) -> Option<Prop
 
 /// Asserts that nothing is broken.
 fn holds(bounds: Bounds) {
-    assert_eq!(broken(bounds, Mutation::None, None), None);
+    let protocol = Protocol { bounds, mutation: Mutation::None };
+    assert_eq!(broken(&protocol, bounds, None), None);
 }
 
 /// Asserts that a rule is what keeps a property: without it, the search finds the property broken.
 fn keeps(rule: Mutation, property: Property, bounds: Bounds) {
-    assert_eq!(broken(bounds, rule, Some(property)), Some(property), "{rule:?}");
+    let protocol = Protocol { bounds, mutation: rule };
+    assert_eq!(broken(&protocol, rule, Some(property)), Some(property), "{rule:?}");
 }
 
 #[test]
@@ -236,6 +245,24 @@ fn lanes_need_the_epoch_also_for_their_rows() {
 
 #[test]
 fn lanes_need_epochs_that_no_lost_claim_had() {
-    let reused = Bounds { unique_epochs: false, ..RESIZE_FAILOVER };
-    assert_eq!(broken(reused, Mutation::None, Some(Property::NeverTwice)), Some(Property::NeverTwice));
+    keeps(Mutation::ReusedEpochs, Property::NeverTwice, RESIZE_FAILOVER);
+}
+
+#[test]
+fn shards_come_to_their_daemons_and_stay_there() {
+    let membership = Membership { mutation: Mutation::None };
+    assert_eq!(broken(&membership, "membership", None), None);
+}
+
+#[test]
+fn each_rule_of_membership_keeps_a_property() {
+    for (rule, property) in [
+        (Mutation::LeaseByClock, Property::TheLivingKeep),
+        (Mutation::FewRenewals, Property::TheLivingKeep),
+        (Mutation::NoLetGo, Property::Progress),
+        (Mutation::PreferredOnly, Property::Progress),
+    ] {
+        let membership = Membership { mutation: rule };
+        assert_eq!(broken(&membership, rule, Some(property)), Some(property), "{rule:?}");
+    }
 }

@@ -212,13 +212,10 @@ impl Protocol {
 
     /// Takes a step; `None` where it is not possible now.
     fn take(&self, step: Step, state: &mut State) -> Option<()> {
+        let unique = self.bounds.unique_epochs && !self.breaks(Mutation::ReusedEpochs);
         match step {
-            Step::Claim(daemon) if !state.is_held_by(1 - daemon) => {
-                state.claim(daemon, self.bounds.unique_epochs)
-            }
-            Step::TakeOver(daemon) if state.is_held_by(1 - daemon) => {
-                state.claim(daemon, self.bounds.unique_epochs)
-            }
+            Step::Claim(daemon) if !state.is_held_by(1 - daemon) => state.claim(daemon, unique),
+            Step::TakeOver(daemon) if state.is_held_by(1 - daemon) => state.claim(daemon, unique),
             Step::Claim(_) | Step::TakeOver(_) => None,
             Step::Place(daemon) => self.place(daemon, state),
             Step::Deliver(daemon) => {

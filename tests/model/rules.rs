@@ -73,4 +73,14 @@ pub(crate) enum Mutation {
     NoAdvance,
     /// Another number of writers begins at the greatest checkpoint without what other lanes lack below.
     NoSettle,
+    /// A claim may take an epoch once more that a failover has lost.
+    ReusedEpochs,
+    /// A lease has run out by the clock alone, whether or not the database has answered anybody meanwhile.
+    LeaseByClock,
+    /// One renewal less is enough to take over.
+    FewRenewals,
+    /// A daemon keeps a shard that another is preferred for.
+    NoLetGo,
+    /// A shard that is nobody's is taken by the daemon that is preferred for it alone.
+    PreferredOnly,
 }
