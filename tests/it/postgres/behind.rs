@@ -154,7 +154,8 @@ async fn a_table_that_a_trigger_writes_to_is_at_fault_itself_whatever_it_refuses
             "trail_",
         ),
         (
-            "DELETE FROM trail; ALTER TABLE trail ALTER note SET NOT NULL",
+            "BEGIN; LOCK TABLE trail IN ACCESS EXCLUSIVE MODE; DELETE FROM trail;
+             ALTER TABLE trail ALTER note SET NOT NULL; COMMIT",
             "ALTER TABLE trail ALTER note DROP NOT NULL",
             "trail_",
         ),

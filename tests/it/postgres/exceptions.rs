@@ -6,7 +6,7 @@ use super::in_state;
 use crate::support::{Daemon, World, eventually};
 
 /// A table by name, how it is made, a good value of its column `p` and a bad one, and the SQLSTATE of the
-/// latter.
+/// latter, or two of them where servers differ.
 type Case = (&'static str, &'static str, serde_json::Value, serde_json::Value, &'static str);
 
 /// Makes the tables; `None` for those whose extension the server lacks.
@@ -51,7 +51,9 @@ async fn the_bad_one_is_a_dead_letter(cases: Vec<Case>) -> String {
         let sql = "SELECT sequence - $2 + 1, sqlstate FROM jetcopy.dead_letters WHERE pipeline = $1";
         let letters = world.database.query(sql, &[name, &first]).await.unwrap();
         let letters: Vec<(i64, &str)> = letters.iter().map(|row| (row.get(0), row.get(1))).collect();
-        assert_eq!(letters, [(3, *code)], "{name}: {}", daemon.log());
+        let of_the_bad_one =
+            matches!(letters[..], [(3, found)] if code.split(" or ").any(|code| code == found));
+        assert!(of_the_bad_one, "{name}: {letters:?}, {code} was expected: {}", daemon.log());
     }
     daemon.log()
 }
@@ -131,7 +133,7 @@ async fn a_value_that_alone_meets_such_an_error_in_a_trigger_or_an_extension_is_
              q hstore GENERATED ALWAYS AS (p::hstore) STORED)",
             json!("a=>1"),
             json!("zzz"),
-            "XX000",
+            "XX000 or 42601",
         ),
     ])
     .await;
