@@ -24,6 +24,7 @@ use crate::identity;
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::shard::Shard;
 use crate::stored::Opened;
 
 mod compare;
@@ -94,18 +95,19 @@ pub enum Error {
     NoCheckpoint(String),
 }
 
-/// Audits one pipeline from sequence `since` on.
+/// Audits one shard of `pipeline` from sequence `since` on.
 pub async fn audit(
     config: &Config,
     pipeline: &config::Pipeline,
+    shard: &Shard,
     since: Option<u64>,
 ) -> Result<Report, Error> {
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let stream = jetstream::new(connection.client.clone())
-        .get_stream(&pipeline.stream)
+        .get_stream(&shard.stream)
         .await
-        .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source })?;
+        .map_err(|source| Error::Stream { stream: shard.stream.clone(), source })?;
     let stream = Opened { client: connection.client.clone(), stream };
     let mut places: Vec<Place> = Vec::new();
     let mut tables = Vec::with_capacity(pipeline.tables.len());
@@ -118,8 +120,8 @@ pub async fn audit(
         tables.push(found);
     }
     let decoder = Decoder::new(pipeline, &tables)?;
-    let ledger = Ledger::open(&session.client, &pipeline.name, places).await?;
-    let audit = Audit { config, pipeline, stream: &stream, ledger: &ledger };
+    let ledger = Ledger::open(&session.client, shard, places).await?;
+    let audit = Audit { config, pipeline, shard, stream: &stream, ledger: &ledger };
     let report = audit.run(since, &tables, decoder).await;
     // Closing the connection ends the snapshot.
     session.close().await;
@@ -129,6 +131,7 @@ pub async fn audit(
 struct Audit<'a> {
     config: &'a Config,
     pipeline: &'a config::Pipeline,
+    shard: &'a Shard,
     stream: &'a Opened,
     ledger: &'a Ledger<'a>,
 }
@@ -152,8 +155,8 @@ impl Audit<'_> {
         let Some(position) = self.ledger.position().await? else {
             return Err(Error::NoCheckpoint(pipeline.name.clone()));
         };
-        let mut report = Report::new(pipeline, position.checkpoint);
-        let milestones = self.ledger.milestones(&position.shard).await?;
+        let mut report = Report::new(self.shard, position.checkpoint);
+        let milestones = self.ledger.milestones(&self.shard.name).await?;
         let claim = Claim {
             epoch: 0,
             known_sequence: 0,

@@ -22,10 +22,9 @@ use crate::kill_point;
 use crate::milestones;
 use crate::postgres::connect::Session;
 use crate::postgres::interval::timestamp;
+use crate::shard::Shard;
 
 mod owner;
-
-pub use owner::owner_name;
 
 /// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once,
 /// since its backends are gone; this is what a frozen or cut-off one costs.
@@ -43,17 +42,6 @@ const MOVED: &str = "jetcopy_moved";
 
 /// The first server with `transaction_timeout`, which bounds a transaction as a whole.
 const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
-
-/// Where messages come from and whose position moves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Pipeline's name.
-    pub pipeline: String,
-    /// Shard's name; of a pipeline with a single shard, the pipeline's.
-    pub shard: String,
-    /// Stream's name.
-    pub stream: String,
-}
 
 /// A shard that this process may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,11 +148,11 @@ impl Error {
 ///
 /// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then
 /// seen. A checkpoint that does not exist yet is created at sequence 0 without a stream.
-pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Claim, Error> {
-    let shard = escape_literal(&place.shard);
+pub async fn claim(session: &Session, shard: &Shard, owner: &str) -> Result<Claim, Error> {
+    let name = escape_literal(&shard.name);
     let database = |action| move |source| Error::Database { action, source };
 
-    let before = owner::look(session, place, owner).await?;
+    let before = owner::look(session, shard, owner).await?;
     let end_leftovers = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
          AND usename = current_user AND application_name <> '' AND application_name IN ({}, {})",
@@ -174,10 +162,10 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     session.client.simple_query(&end_leftovers).await.map_err(database("end leftover backends of"))?;
 
     let take = format!(
-        "{}SELECT FROM jetcopy.checkpoints WHERE shard = {shard} FOR UPDATE; \
+        "{}SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, lease_until = now() + interval '{} ms', \
            updated_at = now() \
-         WHERE shard = {shard} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
+         WHERE shard = {name} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence, accepted_letters; \
          COMMIT",
@@ -195,7 +183,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
     let Some(epoch) = text(&rows, 0) else {
         // Another daemon claimed the shard, or an operator paused it, between the look and the update: which,
         // it says now.
-        owner::look(session, place, owner).await?;
+        owner::look(session, shard, owner).await?;
         return Err(Error::LostEpoch);
     };
     let number = |column, name| match text(&rows, column) {
@@ -219,7 +207,7 @@ pub async fn claim(session: &Session, place: &Place, owner: &str) -> Result<Clai
 /// after `forget_after` are of another history.
 pub async fn relocate(
     session: &Session,
-    place: &Place,
+    shard: &Shard,
     claim: &Claim,
     last_sequence: u64,
     stream_created_ns: i64,
@@ -227,15 +215,15 @@ pub async fn relocate(
     forget_after: Option<u64>,
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
-    let open = Open::begin(session, place, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
+    let open = Open::begin(session, shard, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
     // The time of a message that this daemon did not carry is not known.
     let sql = format!(
         "{}UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL, \
            known_sequence = {known_sequence} WHERE shard = {}",
-        forget_after.map(|sequence| milestones::forget_after(&place.shard, sequence)).unwrap_or_default(),
-        escape_literal(&place.stream),
+        forget_after.map(|sequence| milestones::forget_after(&shard.name, sequence)).unwrap_or_default(),
+        escape_literal(&shard.stream),
         timestamp(stream_created_ns),
-        escape_literal(&place.shard),
+        escape_literal(&shard.name),
     );
     affected(session, &sql, "relocate").await?;
     open.commit().await?;
@@ -253,32 +241,32 @@ pub async fn relocate(
 /// when the shard is no longer ours.
 pub async fn adopt(
     session: &Session,
-    place: &Place,
+    shard: &Shard,
     claim: &Claim,
     stream_created_ns: i64,
 ) -> Result<Claim, Error> {
     let created = format!("stream_created = {}", timestamp(stream_created_ns));
-    note(session, place, claim, &created, "take the stream's new creation time into").await?;
+    note(session, shard, claim, &created, "take the stream's new creation time into").await?;
     Ok(Claim { stream_created_ns: Some(stream_created_ns), ..claim.clone() })
 }
 
 /// Notes up to where it is no news what the stream lacks, where that was [`UNKNOWN`].
-pub async fn know(session: &Session, place: &Place, claim: &Claim, known: u64) -> Result<Claim, Error> {
+pub async fn know(session: &Session, shard: &Shard, claim: &Claim, known: u64) -> Result<Claim, Error> {
     let set = format!("known_sequence = {known}");
-    note(session, place, claim, &set, "note the gaps of the stream in").await?;
+    note(session, shard, claim, &set, "note the gaps of the stream in").await?;
     Ok(Claim { known_sequence: known, ..claim.clone() })
 }
 
 async fn note(
     session: &Session,
-    place: &Place,
+    shard: &Shard,
     claim: &Claim,
     set: &str,
     action: &'static str,
 ) -> Result<(), Error> {
-    let shard = escape_literal(&place.shard);
+    let name = escape_literal(&shard.name);
     let sql =
-        format!("UPDATE jetcopy.checkpoints SET {set} WHERE shard = {shard} AND epoch = {}", claim.epoch);
+        format!("UPDATE jetcopy.checkpoints SET {set} WHERE shard = {name} AND epoch = {}", claim.epoch);
     match affected(session, &sql, action).await? {
         0 => Err(Error::LostEpoch),
         _ => Ok(()),
@@ -288,12 +276,12 @@ async fn note(
 /// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours, or its checkpoint is no longer
 /// `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing else would show
 /// that the new primary lacks commits.
-pub async fn renew(session: &Session, place: &Place, epoch: i64, last_sequence: u64) -> Result<(), Error> {
+pub async fn renew(session: &Session, shard: &Shard, epoch: i64, last_sequence: u64) -> Result<(), Error> {
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' \
          WHERE shard = {} AND epoch = {epoch} AND last_sequence = {last_sequence}",
         LEASE.as_millis(),
-        escape_literal(&place.shard),
+        escape_literal(&shard.name),
     );
     match affected(session, &sql, "renew the lease of").await? {
         0 => Err(Error::LostEpoch),
@@ -302,10 +290,10 @@ pub async fn renew(session: &Session, place: &Place, epoch: i64, last_sequence: 
 }
 
 /// Gives the shard up, so that another daemon need not wait for the lease to end.
-pub async fn release(session: &Session, place: &Place, epoch: i64) -> Result<(), Error> {
+pub async fn release(session: &Session, shard: &Shard, epoch: i64) -> Result<(), Error> {
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET owner = NULL, lease_until = NULL WHERE shard = {} AND epoch = {epoch}",
-        escape_literal(&place.shard),
+        escape_literal(&shard.name),
     );
     affected(session, &sql, "release").await.map(drop)
 }
@@ -338,7 +326,7 @@ impl<'s> Open<'s> {
     /// whatever the role's defaults are: what follows a lock sees what the lock waited for.
     pub async fn begin(
         session: &'s Session,
-        place: &Place,
+        shard: &Shard,
         epoch: i64,
         from: u64,
         to: &Advance,
@@ -356,7 +344,7 @@ impl<'s> Open<'s> {
             to.last_sequence,
             timestamp(to.last_timestamp_ns),
             LEASE.as_millis(),
-            escape_literal(&place.shard),
+            escape_literal(&shard.name),
             along.after,
         );
         let answers = session.client.simple_query(&sql).await;

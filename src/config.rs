@@ -14,6 +14,7 @@ pub mod conninfo;
 mod load;
 pub(crate) mod path;
 mod redact;
+mod shards;
 mod store;
 mod table;
 mod validate;
@@ -380,12 +381,6 @@ impl Table {
 }
 
 impl Pipeline {
-    /// Name of the durable consumer.
-    #[must_use]
-    pub fn durable_name(&self) -> String {
-        self.durable.clone().unwrap_or_else(|| format!("jetcopy-{}", self.name))
-    }
-
     /// What to do about messages that the stream itself has removed before they were read. By default they do
     /// not matter where each message replaces the row of the one before it in every table; elsewhere they are
     /// a loss.

@@ -9,8 +9,9 @@ use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT};
-use crate::config::{Pipeline, Postgres};
+use crate::config::Postgres;
 use crate::postgres::connect::{ConnectError, Session, connect};
+use crate::shard::Shard;
 use crate::write::flood::rules_sql;
 
 pub mod accept;
@@ -41,23 +42,24 @@ pub struct Paused {
     pub since: String,
 }
 
-/// Pauses `pipeline` in the name of `by`; returns by whom it was paused already.
+/// Pauses `shard` in the name of `by`; returns by whom it was paused already.
 ///
-/// It waits for the transaction that is under way, if there is one. A pipeline that never ran is paused
-/// before it starts.
-pub async fn pause(session: &Session, pipeline: &Pipeline, by: &str) -> Result<Option<Paused>, Error> {
-    let (name, stream, by) =
-        (escape_literal(&pipeline.name), escape_literal(&pipeline.stream), escape_literal(by));
+/// It waits for the transaction that is under way, if there is one. A shard that never ran is paused before
+/// it starts.
+pub async fn pause(session: &Session, shard: &Shard, by: &str) -> Result<Option<Paused>, Error> {
+    let (name, pipeline) = (escape_literal(&shard.name), escape_literal(&shard.pipeline));
+    let (stream, by) = (escape_literal(&shard.stream), escape_literal(by));
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
          SELECT paused_by, to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
-         FROM jetcopy.checkpoints WHERE pipeline = {name} AND paused_at IS NOT NULL; \
+         FROM jetcopy.checkpoints WHERE shard = {name} AND paused_at IS NOT NULL; \
          INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, paused_at, paused_by) \
-         SELECT {name}, {name}, {stream}, now(), {by} \
-         WHERE NOT EXISTS (SELECT FROM jetcopy.checkpoints WHERE pipeline = {name}) ON CONFLICT (shard) DO NOTHING; \
+         SELECT {name}, {pipeline}, {stream}, now(), {by} \
+         WHERE NOT EXISTS (SELECT FROM jetcopy.checkpoints WHERE shard = {name}) \
+         ON CONFLICT (shard) DO NOTHING; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = NULL, lease_until = NULL, \
            paused_at = now(), paused_by = {by} \
-         WHERE pipeline = {name} AND paused_at IS NULL; \
+         WHERE shard = {name} AND paused_at IS NULL; \
          COMMIT",
         LOCK_TIMEOUT.as_millis(),
     );
@@ -74,17 +76,18 @@ pub struct Resumed {
     pub flood: Option<String>,
 }
 
-/// Lets a paused pipeline go on, and one that a flood of dead letters stopped try again.
-pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<Resumed, Error> {
+/// Lets a paused shard go on, and one that a flood of dead letters stopped try again.
+pub async fn resume(session: &Session, shard: &Shard) -> Result<Resumed, Error> {
     let sql = format!(
         "WITH before AS (\
            SELECT shard, paused_at IS NOT NULL AS paused, flood ->> 'reason'::text AS reason \
-           FROM jetcopy.checkpoints WHERE pipeline = {} AND (paused_at IS NOT NULL OR flood IS NOT NULL) FOR UPDATE), \
+           FROM jetcopy.checkpoints \
+           WHERE shard = {} AND (paused_at IS NOT NULL OR flood IS NOT NULL) FOR UPDATE), \
          done AS (\
            UPDATE jetcopy.checkpoints c SET paused_at = NULL, paused_by = NULL, flood = NULL \
            FROM before WHERE c.shard = before.shard) \
          SELECT paused, reason FROM before",
-        escape_literal(&pipeline.name)
+        escape_literal(&shard.name)
     );
     let before = rows(session, "resume the pipeline", &sql).await?;
     let resumed = |row: &SimpleQueryRow| Resumed {
@@ -94,14 +97,14 @@ pub async fn resume(session: &Session, pipeline: &Pipeline) -> Result<Resumed, E
     Ok(before.first().map(resumed).unwrap_or_default())
 }
 
-/// Lets `letters` messages of `pipeline` become dead letters beyond its limits; how many were accepted
-/// before, `None` where it has no checkpoint yet. A transaction that is under way is waited for.
-pub async fn accept(session: &Session, pipeline: &Pipeline, letters: u32) -> Result<Option<u64>, Error> {
-    let name = escape_literal(&pipeline.name);
+/// Lets `letters` messages of `shard` become dead letters beyond its limits; how many were accepted before,
+/// `None` where it has no checkpoint yet. A transaction that is under way is waited for.
+pub async fn accept(session: &Session, shard: &Shard, letters: u32) -> Result<Option<u64>, Error> {
+    let name = escape_literal(&shard.name);
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
-         SELECT accepted_letters FROM jetcopy.checkpoints WHERE pipeline = {name} FOR UPDATE; \
-         UPDATE jetcopy.checkpoints SET accepted_letters = {letters} WHERE pipeline = {name}; COMMIT",
+         SELECT accepted_letters FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
+         UPDATE jetcopy.checkpoints SET accepted_letters = {letters} WHERE shard = {name}; COMMIT",
         LOCK_TIMEOUT.as_millis(),
     );
     let rows = rows(session, "accept dead letters", &sql).await?;
@@ -124,26 +127,25 @@ pub async fn ends_flood(postgres: &Postgres, shard: &str, tables: &[&str]) -> Re
     Ok(found?.first().is_some_and(|row| row.get(0) == Some("t")))
 }
 
-/// The shard of a pipeline, and where it stands. Nothing is claimed by that.
-pub(crate) async fn claim(session: &Session, pipeline: &Pipeline) -> Result<Option<(String, Claim)>, Error> {
+/// Where a shard stands. Nothing is claimed by that.
+pub(crate) async fn claim(session: &Session, shard: &Shard) -> Result<Option<Claim>, Error> {
     let sql = format!(
-        "SELECT shard, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
+        "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence \
-         FROM jetcopy.checkpoints WHERE pipeline = {}",
-        escape_literal(&pipeline.name)
+         FROM jetcopy.checkpoints WHERE shard = {}",
+        escape_literal(&shard.name)
     );
     let found = rows(session, "read the checkpoint", &sql).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let number = |column| row.get(column).and_then(|text| text.parse::<i64>().ok());
-    let claim = Claim {
+    Ok(Some(Claim {
         epoch: 0,
-        known_sequence: number(4).map_or(checkpoint::UNKNOWN, i64::unsigned_abs),
+        known_sequence: number(3).map_or(checkpoint::UNKNOWN, i64::unsigned_abs),
         accepted: 0,
-        last_sequence: number(1).and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0),
-        stream_created_ns: number(2).map(|us| us.saturating_mul(1_000)),
-        last_timestamp_us: number(3),
-    };
-    Ok(Some((text(row, 0), claim)))
+        last_sequence: number(0).and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0),
+        stream_created_ns: number(1).map(|us| us.saturating_mul(1_000)),
+        last_timestamp_us: number(2),
+    }))
 }
 
 /// The rows that the statements of `sql` returned.

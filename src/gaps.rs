@@ -32,6 +32,7 @@ use crate::checkpoint::Claim;
 use crate::clock::Clock;
 use crate::config::{self, OnSuperseded};
 use crate::nats::{Connection, Denial};
+use crate::shard::Shard;
 use crate::stored;
 use crate::subscribe;
 use crate::superseded;
@@ -120,16 +121,16 @@ struct Found {
 }
 
 impl Contents {
-    /// What the stream of `pipeline` holds for it.
+    /// What the stream of a shard of `pipeline` holds for it.
     #[must_use]
-    pub fn new(nats: &Connection, pipeline: &config::Pipeline) -> Self {
+    pub fn new(nats: &Connection, pipeline: &config::Pipeline, shard: &Shard) -> Self {
         let all = [ALL.to_owned()];
         let subjects = if pipeline.subjects.is_empty() { &all[..] } else { &pipeline.subjects };
         Self {
             context: jetstream::new(nats.client.clone()),
             nats: nats.clone(),
-            stream: pipeline.stream.clone(),
-            question: format!("STREAM.MSG.GET.{}", pipeline.stream),
+            stream: shard.stream.clone(),
+            question: format!("STREAM.MSG.GET.{}", shard.stream),
             subjects: subjects.to_vec(),
         }
     }
@@ -137,6 +138,11 @@ impl Contents {
     /// What it holds for anybody.
     fn of_all(&self) -> Self {
         Self { subjects: vec![ALL.to_owned()], ..self.clone() }
+    }
+
+    /// Name of the stream.
+    pub(crate) fn stream(&self) -> &str {
+        &self.stream
     }
 
     /// The connection's client.
@@ -190,6 +196,7 @@ pub struct Gaps {
     contents: Contents,
     stream: Stream,
     pipeline: config::Pipeline,
+    shard: Shard,
     wanted: Wanted,
     removed: Removed,
     /// The server's.
@@ -233,20 +240,21 @@ impl Removed {
 }
 
 impl Gaps {
-    /// Those of `pipeline`, which reads `stream`.
+    /// Those of the shard of `pipeline` that reads `stream`.
     #[must_use]
     pub fn new(
         contents: Contents,
         stream: Stream,
         consumer: &PullConsumer,
         pipeline: config::Pipeline,
+        shard: Shard,
         claim: &Claim,
         clock: Arc<Clock>,
     ) -> Self {
         let wanted = subscribe::allowed_config(&pipeline, consumer);
         let after_ns = claim.last_timestamp_us.map(|us| us.saturating_mul(1_000));
         let (removed, known) = (Removed::default(), claim.known_sequence);
-        Self { contents, stream, pipeline, wanted, removed, clock, known, after_ns }
+        Self { contents, stream, pipeline, shard, wanted, removed, clock, known, after_ns }
     }
 
     /// Checks messages that [seem stripped](seems_stripped) of their payloads.
@@ -373,7 +381,7 @@ impl Gaps {
     }
 
     async fn look_at_durable(&self) -> Result<(), Error> {
-        match subscribe::find(&self.stream, &self.pipeline).await? {
+        match subscribe::find(&self.stream, &self.shard).await? {
             Some(found) if subscribe::matches(&found.config, &self.wanted) => Ok(()),
             _ => Err(Error::Changed),
         }

@@ -292,7 +292,7 @@ pub async fn run(
         timer.tick().await;
         let probe = async {
             // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
-            let stream = clock::stream_info(&client, &pipeline.stream, &metrics.clock).await?;
+            let stream = clock::stream_info(&client, contents.stream(), &metrics.clock).await?;
             let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
             let rest = standing::rest(&consumer, &stream, &contents, &progress).await?;
             Ok::<_, Error>((consumer, stream, rest))

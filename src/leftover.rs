@@ -23,6 +23,7 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::config::{Config, ConnInfo, HostInfo};
 use crate::nats;
 use crate::postgres::connect;
+use crate::shard::Shard;
 
 /// How the servers know the sessions.
 const CLIENT_NAME: &str = "jetcopy durables";
@@ -137,11 +138,6 @@ impl Mark {
     pub fn metadata(&self) -> HashMap<String, String> {
         self.0.clone()
     }
-
-    /// Whether it is on a durable; the server adds keys of its own.
-    pub(crate) fn is_on(&self, metadata: &HashMap<String, String>) -> bool {
-        self.0.iter().all(|(key, value)| metadata.get(key) == Some(value))
-    }
 }
 
 /// The database as its address names it: hosts in one order, without who connects.
@@ -155,22 +151,18 @@ fn database(config: &Config) -> String {
 pub async fn list(config: &Config, more: &[String]) -> Result<Vec<Leftover>, Error> {
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let context = jetstream::new(connection.client.clone());
-    let streams: BTreeSet<&str> = config
-        .pipelines
-        .iter()
-        .map(|pipeline| pipeline.stream.as_str())
-        .chain(more.iter().map(String::as_str))
-        .collect();
+    let read = config.shards().map(|(_, shard)| shard.stream);
+    let streams: BTreeSet<String> = read.chain(more.iter().cloned()).collect();
     let mut found = Vec::new();
-    for name in streams {
+    for name in &streams {
         let failed = |source: async_nats::Error| Error::Stream {
             action: "list the durables",
-            stream: name.to_owned(),
+            stream: name.clone(),
             source,
         };
         let stream = context.get_stream(name).await.map_err(|error| failed(error.into()))?;
         let listed = timeout(ANSWER, stream.consumers().try_collect::<Vec<Info>>()).await;
-        let listed = listed.map_err(|_| Error::Unanswered { stream: name.to_owned() })?;
+        let listed = listed.map_err(|_| Error::Unanswered { stream: name.clone() })?;
         found.extend(listed.map_err(|error| failed(error.into()))?);
     }
     let mut left: Vec<Leftover> = found.iter().filter_map(|durable| leftover(config, durable)).collect();
@@ -184,11 +176,10 @@ pub async fn list(config: &Config, more: &[String]) -> Result<Vec<Leftover>, Err
 fn leftover(config: &Config, durable: &Info) -> Option<Leftover> {
     let metadata = &durable.config.metadata;
     let pipeline = metadata.get(PIPELINE)?;
-    let own = |wanted: &crate::config::Pipeline| {
-        wanted.name == *pipeline
-            || (wanted.stream == durable.stream_name && wanted.durable_name() == durable.name)
+    let own = |shard: &Shard| {
+        shard.pipeline == *pipeline || (shard.stream == durable.stream_name && shard.durable == durable.name)
     };
-    if config.pipelines.iter().any(own) {
+    if config.shards().any(|(_, shard)| own(&shard)) {
         return None;
     }
     let elsewhere = metadata.get(DATABASE).filter(|named| **named != database(config));

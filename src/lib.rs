@@ -13,6 +13,7 @@
 //! - [`config`]: typed settings, their defaults and their validation.
 //! - [`catalog`]: the store's tables and roll-ups, and the settings that they have.
 //! - [`moment`]: points in time and in a stream, as people write them.
+//! - [`shard`]: one stream that one pipeline reads: its names, and who owns it.
 //! - [`client_certificate`]: jetcopy's own certificate and key, for both servers.
 //!
 //! ## A generation
@@ -135,6 +136,7 @@ pub mod recovery;
 pub mod replay;
 pub mod resync;
 pub mod retry;
+pub mod shard;
 pub mod status;
 pub mod store;
 pub mod stored;

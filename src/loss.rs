@@ -10,10 +10,11 @@ use std::fmt;
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::checkpoint::{self, Claim, Place};
+use crate::checkpoint::{self, Claim};
 use crate::config::OnLoss;
 use crate::postgres::connect::Session;
 use crate::postgres::interval;
+use crate::shard::Shard;
 use crate::tally::{ADD_UP, Event};
 
 /// What the stream says of itself.
@@ -276,14 +277,14 @@ pub struct Settled {
 /// A loss that grows while the pipeline is halted stays one row.
 pub async fn settle(
     session: &Session,
-    place: &Place,
+    shard: &Shard,
     loss: &Loss,
     stream_created_ns: i64,
     on_loss: OnLoss,
 ) -> Result<Settled, checkpoint::Error> {
     let rows = session
         .client
-        .simple_query(&record(place, loss, stream_created_ns))
+        .simple_query(&record(shard, loss, stream_created_ns))
         .await
         .map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })?;
     let known = rows.iter().find_map(|message| match message {
@@ -304,10 +305,10 @@ pub async fn settle(
 }
 
 /// SQL that records a loss, or how far a known one reaches now; returns what was known of it.
-fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
+fn record(shard: &Shard, loss: &Loss, stream_created_ns: i64) -> String {
     let last = loss.last_sequence.map_or_else(|| "NULL::bigint".to_owned(), |last| last.to_string());
-    let (pipeline, shard, stream) =
-        (escape_literal(&place.pipeline), escape_literal(&place.shard), escape_literal(&place.stream));
+    let (pipeline, stream) = (escape_literal(&shard.pipeline), escape_literal(&shard.stream));
+    let shard = escape_literal(&shard.name);
     let created = interval::timestamp(stream_created_ns);
     let (first, cause, event) = (loss.first_sequence, loss.cause.as_str(), Event::Loss.as_str());
     let length = loss.length();
@@ -335,8 +336,8 @@ fn record(place: &Place, loss: &Loss, stream_created_ns: i64) -> String {
 /// SQL that records that `messages` between two sequences were superseded unread: in the row of the last
 /// hour, if there is one, since a pipeline that lags behind such a stream meets them in each batch. Whether
 /// the row is new, [`NEW_LOSS`] says.
-pub(crate) fn record_superseded(place: &Place, (first, last, messages): (u64, u64, u64)) -> String {
-    let shard = escape_literal(&place.shard);
+pub(crate) fn record_superseded(shard: &Shard, (first, last, messages): (u64, u64, u64)) -> String {
+    let shard = escape_literal(&shard.name);
     format!(
         "WITH grown AS (\
            UPDATE jetcopy.losses SET last_sequence = {last}, messages = messages + {messages} WHERE id = (\

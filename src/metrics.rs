@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::clock::Clock;
 use crate::logging::Dropped;
 use crate::marker::Marker;
+use crate::shard::Shard;
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
@@ -66,8 +67,8 @@ struct Inner {
     api: ApiMetrics,
     log_lines_dropped: IntCounter,
     log: OnceLock<Dropped>,
-    /// Handles by pipeline and shard, with all that they are registered as.
-    pipelines: Mutex<BTreeMap<(String, String), (PipelineMetrics, Collectors)>>,
+    /// Handles by shard, with all that they are registered as.
+    pipelines: Mutex<BTreeMap<String, (PipelineMetrics, Collectors)>>,
 }
 
 impl Metrics {
@@ -109,21 +110,19 @@ impl Metrics {
     /// The handles of one shard of a pipeline; `tables` are its tables in the order of the configuration.
     /// Asked again with other tables, it goes on with those.
     #[must_use]
-    pub fn pipeline(&self, pipeline: &str, shard: &str, stream: &str, tables: &[&str]) -> PipelineMetrics {
+    pub fn pipeline(&self, shard: &Shard, tables: &[&str]) -> PipelineMetrics {
         let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let (handles, _) = pipelines
-            .entry((pipeline.to_owned(), shard.to_owned()))
-            .or_insert_with(|| PipelineMetrics::new(&self.inner.registry, pipeline, shard, stream, tables));
+            .entry(shard.name.clone())
+            .or_insert_with(|| PipelineMetrics::new(&self.inner.registry, shard, tables));
         handles.tables.are(tables);
         handles.clone()
     }
 
     /// Shows one shard of a pipeline no longer; handles that are still out count unseen.
-    pub fn remove(&self, pipeline: &str, shard: &str) {
+    pub fn remove(&self, shard: &Shard) {
         let mut pipelines = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, collectors)) = pipelines.remove(&(pipeline.to_owned(), shard.to_owned())) else {
-            return;
-        };
+        let Some((_, collectors)) = pipelines.remove(&shard.name) else { return };
         for collector in collectors.0 {
             self.inner
                 .registry
@@ -261,14 +260,13 @@ pub struct Commits {
 }
 
 impl PipelineMetrics {
-    fn new(
-        registry: &Registry,
-        pipeline: &str,
-        shard: &str,
-        stream: &str,
-        tables: &[&str],
-    ) -> (Self, Collectors) {
-        let labels = [(names::PIPELINE, pipeline), (names::SHARD, shard), (names::STREAM, stream)];
+    fn new(registry: &Registry, shard: &Shard, tables: &[&str]) -> (Self, Collectors) {
+        let Shard { pipeline, name, stream, durable: _ } = shard;
+        let labels = [
+            (names::PIPELINE, pipeline.as_str()),
+            (names::SHARD, name.as_str()),
+            (names::STREAM, stream.as_str()),
+        ];
         let labelled = Labelled::new(registry, &labels);
         let told = Told::default();
         let batches = labelled.counters(names::BATCHES, names::REASON);

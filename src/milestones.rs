@@ -65,16 +65,16 @@ pub fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
     )
 }
 
-/// SQL that makes a milestone of where the checkpoint of a pipeline stands. It ends with a semicolon.
+/// SQL that makes a milestone of where the checkpoint of a shard stands. It ends with a semicolon.
 #[must_use]
-pub fn of_checkpoint(pipeline: &str) -> String {
+pub fn of_checkpoint(shard: &str) -> String {
     format!(
         "INSERT INTO jetcopy.milestones (shard, number, sequence, stored_at) \
          SELECT shard, 1 + (SELECT coalesce(max(number), 0) FROM jetcopy.milestones known WHERE known.shard = at.shard), \
            last_sequence, last_timestamp \
-         FROM jetcopy.checkpoints at WHERE pipeline = {} AND last_sequence > 0 AND last_timestamp IS NOT NULL \
+         FROM jetcopy.checkpoints at WHERE shard = {} AND last_sequence > 0 AND last_timestamp IS NOT NULL \
          ON CONFLICT DO NOTHING;",
-        escape_literal(pipeline)
+        escape_literal(shard)
     )
 }
 

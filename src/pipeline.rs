@@ -23,19 +23,19 @@ use tokio::task::{JoinError, JoinSet};
 use crate::ack;
 use crate::approach::{Approach, Begin};
 use crate::batch::{Gap, Held};
-use crate::checkpoint::Place;
 use crate::config::{self, Config, OnSuperseded};
 use crate::copy::Target;
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
-use crate::metrics::{Motion, PipelineMetrics};
+use crate::metrics::{Metrics, Motion, PipelineMetrics};
 use crate::milestones;
 use crate::nats::{Connection, Denial, Lost, Trouble};
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::timeline::Newest;
 use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
-use crate::status::{PipelineStatus, State};
+use crate::shard::Shard;
+use crate::status::{PipelineStatus, Registry, State};
 use crate::subscribe::{self, Placement, Subscription};
 use crate::write::window::Window;
 use crate::write::{self, Writer};
@@ -75,8 +75,8 @@ pub struct Pipeline {
     pub settings: Arc<Config>,
     /// This pipeline's.
     pub pipeline: config::Pipeline,
-    /// Its shard.
-    pub place: Place,
+    /// The shard of it that is read.
+    pub shard: Shard,
     /// Under which name this process owns the shard.
     pub owner: String,
     /// How much poison there was lately.
@@ -143,6 +143,35 @@ enum Ended {
 }
 
 impl Pipeline {
+    /// One that has run no generation yet, and reads `shard` in the process `instance`.
+    #[must_use]
+    pub fn new(
+        settings: Arc<Config>,
+        pipeline: config::Pipeline,
+        shard: Shard,
+        instance: &str,
+        metrics: &Metrics,
+        registry: &Registry,
+    ) -> Self {
+        let tables: Vec<&str> = pipeline.tables.iter().map(|table| table.name.as_str()).collect();
+        let handles = metrics.pipeline(&shard, &tables);
+        Self {
+            settings,
+            owner: shard.owner(instance),
+            poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
+            memory: Arc::default(),
+            newest: Newest::default(),
+            approach: Approach::default(),
+            lag: Arc::new(Lag::new(&handles)),
+            status: registry.add(&shard, handles.clone()),
+            metrics: handles,
+            until: u64::MAX,
+            tables: Mutex::default(),
+            pipeline,
+            shard,
+        }
+    }
+
     /// Runs one generation until it fails or `stop` says so.
     ///
     /// On `trial`, it counts as running only once it has committed or lasted that long.
@@ -205,9 +234,9 @@ impl Pipeline {
     }
 
     async fn resync(&self, placement: Placement) -> Result<Ready, resync::Error> {
-        let Self { settings, pipeline, place, owner, newest, metrics, .. } = self;
+        let Self { settings, pipeline, shard, owner, newest, metrics, .. } = self;
         let begin = Begin { placement, approach: &self.approach };
-        resync(settings, pipeline, place, owner, begin, newest, metrics).await
+        resync(settings, pipeline, shard, owner, begin, newest, metrics).await
     }
 
     /// Says what has become of the tables since the last generation read them.
@@ -215,7 +244,7 @@ impl Pipeline {
         let mut known = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         for ((settings, before), after) in self.pipeline.tables.iter().zip(known.iter()).zip(tables) {
             let Some(Changes { added, gone, changed }) = Changes::between(before, after) else { continue };
-            let (pipeline, table) = (self.place.pipeline.as_str(), settings.name.as_str());
+            let (pipeline, table) = (self.shard.pipeline.as_str(), settings.name.as_str());
             let list = |names: Vec<String>| (!names.is_empty()).then(|| names.join(", "));
             let beside = added.is_empty() && gone.is_empty() && changed.is_empty();
             let (added, changed) = (list(added), list(changed));
@@ -268,7 +297,7 @@ impl Pipeline {
         let held = Arc::new(Held::new(batch_bytes(&self.pipeline), self.metrics.buffered.begin()));
         let writer = Writer {
             session,
-            place: self.place.clone(),
+            shard: self.shard.clone(),
             epoch: claim.epoch,
             checkpoint: claim.last_sequence,
             accepted: claim.accepted,
@@ -291,9 +320,9 @@ impl Pipeline {
         let limits =
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-        let questions = self.approach.questions(&self.settings.nats, &self.pipeline, &self.owner);
+        let questions = self.approach.questions(&self.settings.nats, &self.shard, &self.owner);
         let (questions, asked) = questions.await?;
-        let contents = Contents::new(&questions, &self.pipeline);
+        let contents = Contents::new(&questions, &self.pipeline, &self.shard);
         let reader = Reader {
             singles,
             subscription: Subscription::start(&nats, &consumer, read, self.approach.window(), limits).await?,
@@ -306,7 +335,8 @@ impl Pipeline {
             questions,
             gaps: {
                 let clock = Arc::clone(&self.metrics.clock);
-                Gaps::new(contents.clone(), asked, &consumer, self.pipeline.clone(), &claim, clock)
+                let (pipeline, shard) = (self.pipeline.clone(), self.shard.clone());
+                Gaps::new(contents.clone(), asked, &consumer, pipeline, shard, &claim, clock)
             },
             last_sequence: claim.last_sequence,
             until: self.until,

@@ -8,19 +8,16 @@
 //!
 //! It does not lock the stretch: what the stream drops meanwhile is a loss, and ends it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio::sync::watch;
 
-use crate::approach::Approach;
 use crate::audit::contents::Contents;
-use crate::checkpoint::{self, Place};
 use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
 use crate::control::{self, rows};
-use crate::lag;
 use crate::metrics::Metrics;
 use crate::moment::Point;
 use crate::nats;
@@ -28,11 +25,10 @@ use crate::pipeline::Pipeline;
 use crate::postgres::connect::Session;
 use crate::postgres::interval::timestamp;
 use crate::postgres::introspect::{self, IntrospectError};
-use crate::postgres::timeline::Newest;
+use crate::shard::Shard;
 use crate::status::{PipelineStatus, Registry, State};
 use crate::stored::Opened;
 use crate::supervise;
-use crate::write::window::Window;
 
 /// How the servers know the sessions that are not the pipeline's own.
 pub const CLIENT_NAME: &str = "jetcopy replay";
@@ -60,6 +56,8 @@ pub struct Request {
 /// What a replay would do.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The shard that is replayed.
+    pub shard: Shard,
     /// Its name: pipeline, shard and part of its durable's.
     pub name: String,
     /// First sequence.
@@ -173,6 +171,7 @@ pub enum Error {
 pub async fn plan(
     config: &Config,
     pipeline: &config::Pipeline,
+    shard: &Shard,
     session: &Session,
     stream: &Opened,
     request: &Request,
@@ -181,19 +180,19 @@ pub async fn plan(
     let (first, last) = (info.state.first_sequence, info.state.last_sequence);
     let from = match request.from {
         Point::Sequence(sequence) => sequence,
-        Point::Time(time) => before(stream, pipeline, time).await? + 1,
+        Point::Time(time) => before(stream, shard, time).await? + 1,
     };
     let to = match request.to {
         Some(Point::Sequence(sequence)) => sequence,
         // All that was stored before this time.
-        Some(Point::Time(time)) => before(stream, pipeline, time).await?,
-        None => checkpoint_of(session, &pipeline.name).await?.unwrap_or(last),
+        Some(Point::Time(time)) => before(stream, shard, time).await?,
+        None => checkpoint_of(session, &shard.name).await?.unwrap_or(last),
     };
     let (from, to) = (from.max(first), to.min(last));
     if from > to {
         return Err(Error::Empty { from, to, first, last });
     }
-    let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
+    let failed = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
     let messages = Contents::new(stream, &pipeline.subjects).count(from, to).await.map_err(failed)?;
     let name = format!("{}-replay-{from}-{to}", pipeline.name);
     let mut live = Vec::new();
@@ -228,6 +227,7 @@ pub async fn plan(
     }
     let created_ns = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
     Ok(Plan {
+        shard: shard.clone(),
         name,
         from,
         to,
@@ -274,11 +274,9 @@ async fn qualified(session: &Session, name: &str) -> Result<Option<String>, Erro
     Ok(found.first().and_then(|row| row.get(0)).map(str::to_owned))
 }
 
-async fn checkpoint_of(session: &Session, pipeline: &str) -> Result<Option<u64>, Error> {
-    let sql = format!(
-        "SELECT last_sequence FROM jetcopy.checkpoints WHERE pipeline = {}",
-        escape_literal(pipeline)
-    );
+async fn checkpoint_of(session: &Session, shard: &str) -> Result<Option<u64>, Error> {
+    let sql =
+        format!("SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard));
     let found = rows(session, "read the checkpoint", &sql).await?;
     Ok(found.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()))
 }
@@ -293,32 +291,14 @@ pub async fn run(
     mut progress: impl FnMut(u64),
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, Error> {
-    prepare(session, pipeline, plan).await?;
+    prepare(session, plan).await?;
     let (metrics, registry) = (Metrics::new(), Registry::default());
     let shadowed = shadowed(pipeline, plan);
-    let durable = shadowed.durable_name();
-    let tables: Vec<&str> = shadowed.tables.iter().map(|table| table.name.as_str()).collect();
-    let handles = metrics.pipeline(&plan.name, &plan.name, &shadowed.stream, &tables);
-    let status = registry.add(&plan.name, &plan.name, &shadowed.stream, handles.clone());
-    let generations = Pipeline {
-        settings: Arc::new(config.clone()),
-        owner: checkpoint::owner_name(&plan.name, &supervise::instance()),
-        place: Place {
-            pipeline: plan.name.clone(),
-            shard: plan.name.clone(),
-            stream: shadowed.stream.clone(),
-        },
-        poison: Arc::new(Mutex::new(Window::new(shadowed.poison))),
-        memory: Arc::default(),
-        pipeline: shadowed,
-        newest: Newest::default(),
-        metrics: handles.clone(),
-        status: Arc::clone(&status),
-        until: plan.to,
-        lag: Arc::new(lag::Lag::new(&handles)),
-        approach: Approach::default(),
-        tables: Mutex::default(),
-    };
+    let [shard] = shadowed.shards();
+    let (settings, instance) = (Arc::new(config.clone()), supervise::instance());
+    let replay = Pipeline::new(settings, shadowed, shard.clone(), &instance, &metrics, &registry);
+    let generations = Pipeline { until: plan.to, ..replay };
+    let (handles, status) = (generations.metrics.clone(), Arc::clone(&generations.status));
     let (halt, halted) = watch::channel(false);
     let mut contents = Contents::new(stream, &pipeline.subjects);
     let end = async {
@@ -331,7 +311,7 @@ pub async fn run(
             let next = contents
                 .next(committed + 1)
                 .await
-                .map_err(|source| rewind::Error::Stream { stream: pipeline.stream.clone(), source })?;
+                .map_err(|source| rewind::Error::Stream { stream: plan.shard.stream.clone(), source })?;
             if next.is_none_or(|next| next > plan.to) {
                 return Ok(());
             }
@@ -345,17 +325,17 @@ pub async fn run(
         ended = end => ended,
         () = stop => Ok(()),
         // It has come past the last sequence by itself.
-        _ = &mut running => return finish(session, stream, pipeline, plan, &durable).await,
+        _ = &mut running => return finish(session, stream, pipeline, plan, &shard.durable).await,
     };
     halt.send_replace(true);
     running.await;
     ended?;
-    finish(session, stream, pipeline, plan, &durable).await
+    finish(session, stream, pipeline, plan, &shard.durable).await
 }
 
 /// Makes the shadows where they are not there yet, and the checkpoint, unless an interrupted replay goes on.
 /// What one that was done with before left in the dead letters goes.
-async fn prepare(session: &Session, pipeline: &config::Pipeline, plan: &Plan) -> Result<(), Error> {
+async fn prepare(session: &Session, plan: &Plan) -> Result<(), Error> {
     for Shadow { shadow, qualified, .. } in &plan.shadows {
         let sql = format!("CREATE TABLE IF NOT EXISTS {shadow} (LIKE {qualified} INCLUDING ALL)");
         rows(session, "create the shadow table", &sql).await?;
@@ -372,7 +352,7 @@ async fn prepare(session: &Session, pipeline: &config::Pipeline, plan: &Plan) ->
              last_sequence = EXCLUDED.last_sequence, last_timestamp = NULL, epoch = known.epoch + 1 \
            RETURNING shard) \
          DELETE FROM jetcopy.dead_letters WHERE pipeline IN (SELECT shard FROM started)",
-        escape_literal(&pipeline.stream),
+        escape_literal(&plan.shard.stream),
         timestamp(plan.created_ns),
         plan.from - 1,
     );
@@ -418,7 +398,7 @@ async fn finish(
     durable: &str,
 ) -> Result<Ended, Error> {
     let committed = checkpoint_of(session, &plan.name).await?.unwrap_or(plan.from - 1);
-    let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
+    let failed = |source| rewind::Error::Stream { stream: plan.shard.stream.clone(), source };
     let next = Contents::new(stream, &pipeline.subjects).next(committed + 1).await.map_err(failed)?;
     if next.is_some_and(|next| next <= plan.to) {
         return Ok(Ended::Interrupted(committed));
@@ -435,16 +415,18 @@ async fn finish(
         };
         tables.push(Compared { table: table.clone(), shadow: shadow.clone(), replayed, original });
     }
-    let letters = async |name: &str| {
+    let letters = async |pipeline: &str, shard: &str| {
         let which = format!(
-            "WHERE pipeline = {} AND sequence BETWEEN {} AND {}",
-            escape_literal(name),
+            "WHERE pipeline = {} AND shard = {} AND sequence BETWEEN {} AND {}",
+            escape_literal(pipeline),
+            escape_literal(shard),
             plan.from,
             plan.to
         );
         count(session, "jetcopy.dead_letters", &which).await
     };
-    let dead_letters = (letters(&plan.name).await?, letters(&pipeline.name).await?);
+    let dead_letters =
+        (letters(&plan.name, &plan.name).await?, letters(&plan.shard.pipeline, &plan.shard.name).await?);
     let shard = escape_literal(&plan.name);
     let close = if plan.keep_checkpoint {
         // The stretch can end in messages that are deleted, or not the pipeline's.

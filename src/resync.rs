@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{
     Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
 };
@@ -15,7 +15,7 @@ use async_nats::jetstream::stream::Stream;
 use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
-use crate::checkpoint::{self, Claim, LOCK_TIMEOUT, Place};
+use crate::checkpoint::{self, Claim, LOCK_TIMEOUT};
 use crate::clock::{self, Clock};
 use crate::config::{self, OnSuperseded};
 use crate::decode::{Decoder, PlanError};
@@ -31,6 +31,7 @@ use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::privileges;
 use crate::postgres::timeline::Newest;
+use crate::shard::Shard;
 use crate::stored::{self, Seen};
 use crate::subscribe;
 use crate::superseded;
@@ -134,7 +135,7 @@ pub enum Error {
 pub async fn resync(
     settings: &config::Config,
     pipeline: &config::Pipeline,
-    place: &Place,
+    shard: &Shard,
     owner: &str,
     begin: Begin<'_>,
     newest: &Newest,
@@ -146,7 +147,7 @@ pub async fn resync(
     let session = session?;
     exposure::warn_once(exposure::of_database(&session));
     // The claim may wait for a lock.
-    let claim = checkpoint::claim(&session, place, owner);
+    let claim = checkpoint::claim(&session, shard, owner);
     let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await;
     if let Err(Error::Checkpoint(error)) = &claim
         && let Some(checkpoint) = error.checkpoint()
@@ -158,11 +159,11 @@ pub async fn resync(
     // The gauge outlives a generation; nothing is known before the first.
     let known = metrics.checkpoint_sequence.count().unwrap_or(0);
     if newest.take_changed() || claim.last_timestamp_us.is_some() {
-        tell_replay(settings, &session, place, claim.last_sequence, known, metrics).await?;
+        tell_replay(settings, &session, shard, claim.last_sequence, known, metrics).await?;
     }
     metrics.committed_to(claim.last_sequence);
     let recorded = async {
-        let tallies = tally::read(&session.client, &place.shard).await;
+        let tallies = tally::read(&session.client, &shard.name).await;
         tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })
     };
     metrics.recorded(&within(step_timeout, "read the tallies", recorded).await?);
@@ -188,7 +189,7 @@ pub async fn resync(
     metrics.nats_up.set(nats.is_ok().into());
     let nats = nats?;
     exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));
-    let source = Source { settings, pipeline, place, metrics, session: &session, nats: &nats, newest };
+    let source = Source { settings, pipeline, shard, metrics, session: &session, nats: &nats, newest };
     let read = tokio::select! {
         read = source.read(claim, known, begin) => read?,
         // What is not allowed is not answered.
@@ -202,7 +203,7 @@ pub async fn resync(
 struct Source<'a> {
     settings: &'a config::Config,
     pipeline: &'a config::Pipeline,
-    place: &'a Place,
+    shard: &'a Shard,
     metrics: &'a PipelineMetrics,
     session: &'a Session,
     nats: &'a nats::Connection,
@@ -220,13 +221,13 @@ impl Source<'_> {
     /// Compares stream and checkpoint, looks at what comes next, and places the durable.
     /// The process knows that everything up to `known` was committed once.
     async fn read(&self, claim: Claim, known: u64, begin: Begin<'_>) -> Result<Read, Error> {
-        let Self { settings, session, pipeline, place, metrics, nats, newest } = *self;
+        let Self { settings, session, pipeline, shard, metrics, nats, newest } = *self;
         let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
-        let durable = subscribe::find(&open(nats, &prompt, pipeline).await?, pipeline).await?;
-        let mark = Mark::new(settings, &pipeline.name, newest.system());
-        let stream = open(nats, &jetstream::new(nats.client.clone()), pipeline).await?;
+        let durable = subscribe::find(&open(nats, &prompt, shard).await?, shard).await?;
+        let mark = Mark::new(settings, &shard.pipeline, newest.system());
+        let stream = open(nats, &jetstream::new(nats.client.clone()), shard).await?;
         // Ages are measured from the first commit on. Where it does not answer now, the first probe hears it.
-        clock::stream_info(&nats.client, &pipeline.stream, &metrics.clock).await.ok();
+        clock::stream_info(&nats.client, &shard.stream, &metrics.clock).await.ok();
         subscribe::refuse_other_retention(&stream.cached_info().config)?;
         refuse_old_server(nats)?;
         if let Some(durable) = &durable {
@@ -234,7 +235,7 @@ impl Source<'_> {
             let age = u64::try_from(metrics.clock.read().age_ns(created_ns)).unwrap_or(0);
             let first = claim.stream_created_ns.is_none();
             let age = Duration::from_nanos(age);
-            subscribe::refuse_others(&stream, pipeline, durable, &mark, age, first).await?;
+            subscribe::refuse_others(&stream, shard, durable, &mark, age, first).await?;
         }
         let claimed = claim.last_sequence;
         let claim = self.settle(&stream, claim).await?;
@@ -242,12 +243,13 @@ impl Source<'_> {
         metrics.resumes(None);
         metrics.committed_to(claim.last_sequence);
         let Begin { placement, approach } = begin;
-        let singles = singles(nats, pipeline, &claim, approach.look()).await?;
+        let singles = singles(nats, pipeline, shard, &claim, approach.look()).await?;
         let at_fault = singles.iter().any(|single| single.unreadable.is_some());
-        approach.connected(&nats.client, &place.pipeline, at_fault).await;
+        approach.connected(&nats.client, &shard.pipeline, at_fault).await;
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
-        let placed =
-            subscribe::place(&nats.client, &stream, pipeline, read, placement, &approach.known, &mark);
+        let config = subscribe::consumer_config(pipeline, shard, DeliverPolicy::All);
+        let config = pull::Config { metadata: mark.metadata(), ..config };
+        let placed = subscribe::place(&nats.client, &stream, shard, config, read, placement, &approach.known);
         let consumer = placed.await?;
         let first = approach.placed_first();
         if first {
@@ -257,7 +259,7 @@ impl Source<'_> {
         let counts = claim.last_timestamp_us.is_some() && claim.last_sequence == claimed;
         if let (true, true, Some(durable)) = (first, counts, durable) {
             let floor = durable.ack_floor.stream_sequence.min(stream.cached_info().state.last_sequence);
-            tell_replay(settings, session, place, claim.last_sequence.max(known), floor, metrics).await?;
+            tell_replay(settings, session, shard, claim.last_sequence.max(known), floor, metrics).await?;
         }
         Ok(Read { singles, consumer, claim })
     }
@@ -268,8 +270,8 @@ impl Source<'_> {
         let largest = subscribe::largest(config, self.nats.client.server_info().max_payload);
         if !subscribe::bounds(self.pipeline, largest) {
             tracing::warn!(
-                pipeline = self.place.pipeline,
-                stream = self.place.stream,
+                pipeline = self.shard.pipeline,
+                stream = self.shard.stream,
                 %largest,
                 max_buffered_bytes = %self.pipeline.max_buffered_bytes,
                 remedy = subscribe::BUFFER_MORE,
@@ -280,16 +282,16 @@ impl Source<'_> {
 
     /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.
     async fn settle(&self, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
-        let Self { settings, pipeline, place, metrics, session, nats, .. } = *self;
+        let Self { settings, pipeline, shard, metrics, session, nats, .. } = *self;
         let step_timeout = settings.postgres.step_timeout;
         let read = async {
-            let read = milestones::read(&session.client, &place.shard).await;
+            let read = milestones::read(&session.client, &shard.name).await;
             read.map_err(|source| checkpoint::Error::Database { action: "read the milestones of", source })
         };
         let milestones = within(step_timeout, "read the milestones", read).await?;
         let (facts, verdict) = judge(nats, pipeline, stream, &claim, &milestones, &metrics.clock).await?;
         let claim = if claim.known_sequence == checkpoint::UNKNOWN && claim.stream_created_ns.is_some() {
-            let know = checkpoint::know(session, place, &claim, facts.last_sequence);
+            let know = checkpoint::know(session, shard, &claim, facts.last_sequence);
             within(step_timeout, "note the stream's gaps", know).await?
         } else {
             claim
@@ -303,36 +305,36 @@ impl Source<'_> {
             Verdict::Intact => Ok(claim),
             Verdict::Moved(Agreement { proven, .. }) => {
                 tracing::warn!(
-                    pipeline = place.pipeline,
-                    stream = place.stream,
+                    pipeline = shard.pipeline,
+                    stream = shard.stream,
                     proven,
                     checkpoint = claim.last_sequence,
                     created = %stream.cached_info().created,
                     "the stream was restored or moved, and holds what was committed: going on"
                 );
-                let adopt = checkpoint::adopt(session, place, &claim, facts.created_ns);
+                let adopt = checkpoint::adopt(session, shard, &claim, facts.created_ns);
                 within(step_timeout, "move the checkpoint", adopt).await
             }
             Verdict::Fresh => {
                 let (start, known) = (facts.start(), facts.last_sequence);
                 let start =
-                    checkpoint::relocate(session, place, &claim, start, facts.created_ns, known, Some(0));
+                    checkpoint::relocate(session, shard, &claim, start, facts.created_ns, known, Some(0));
                 within(step_timeout, "move the checkpoint", start).await
             }
             Verdict::Lost(loss) => {
                 let on_loss = pipeline.on_loss;
-                let settled = loss::settle(session, place, &loss, facts.created_ns, on_loss);
+                let settled = loss::settle(session, shard, &loss, facts.created_ns, on_loss);
                 let settled = within(step_timeout, "record a loss", settled).await?;
                 metrics.lost(loss.cause, settled.is_new, settled.messages);
                 let Some(after) = settled.after else { return Err(Error::Loss(loss)) };
-                tracing::error!(pipeline = place.pipeline, %loss, after, "going on past a loss");
+                tracing::error!(pipeline = shard.pipeline, %loss, after, "going on past a loss");
                 let known = match loss.cause {
                     Cause::Dropped | Cause::Superseded => claim.known_sequence,
                     Cause::Recreated | Cause::RolledBack => facts.last_sequence,
                 };
                 let forget = loss.forgets_after(after);
                 let past =
-                    checkpoint::relocate(session, place, &claim, after, facts.created_ns, known, forget);
+                    checkpoint::relocate(session, shard, &claim, after, facts.created_ns, known, forget);
                 within(step_timeout, "move the checkpoint", past).await
             }
         }
@@ -389,6 +391,7 @@ async fn thinned(
 async fn singles(
     nats: &nats::Connection,
     pipeline: &config::Pipeline,
+    shard: &Shard,
     claim: &Claim,
     look: Look,
 ) -> Result<Vec<Single>, Error> {
@@ -398,7 +401,7 @@ async fn singles(
     // As much as a batch that fills beside one that is written.
     let bytes = usize::try_from(pipeline.max_buffered_bytes.as_u64() / 4).unwrap_or(usize::MAX);
     let anyway = look == Look::Anyway;
-    let stretch = unreadable::stretch(&nats.client, pipeline, claim.last_sequence, bytes, anyway);
+    let stretch = unreadable::stretch(&nats.client, pipeline, shard, claim.last_sequence, bytes, anyway);
     let found = tokio::select! {
         found = stretch => found.map_err(Error::from),
         denial = nats.denied(Denial::about_single) => Err(Error::Denied(denial)),
@@ -417,14 +420,14 @@ async fn singles(
 async fn tell_replay(
     settings: &config::Config,
     session: &Session,
-    place: &Place,
+    shard: &Shard,
     checkpoint: u64,
     known: u64,
     metrics: &PipelineMetrics,
 ) -> Result<(), Error> {
     let Some(replayed @ 1..) = known.checked_sub(checkpoint) else { return Ok(()) };
     let told = async {
-        let sql = tally::add(&place.shard, Event::Replay, "", 1, replayed);
+        let sql = tally::add(&shard.name, Event::Replay, "", 1, replayed);
         let counted = session.client.batch_execute(&sql).await;
         counted.map_err(|source| checkpoint::Error::Database { action: "count a replay behind", source })
     };
@@ -432,7 +435,7 @@ async fn tell_replay(
     metrics.replayed_messages.inc_by(replayed);
     metrics.newest.is_now(Event::Replay);
     tracing::warn!(
-        pipeline = place.pipeline,
+        pipeline = shard.pipeline,
         host = session.host(),
         committed = known,
         checkpoint,
@@ -451,12 +454,8 @@ async fn within<T, E: Into<Error>>(
     timeout(limit, step).await.map_err(|_| Error::Timeout { action, after: limit })?.map_err(Into::into)
 }
 
-async fn open(
-    nats: &nats::Connection,
-    context: &Context,
-    pipeline: &config::Pipeline,
-) -> Result<Stream, Error> {
-    let source = match context.get_stream(&pipeline.stream).await {
+async fn open(nats: &nats::Connection, context: &Context, shard: &Shard) -> Result<Stream, Error> {
+    let source = match context.get_stream(&shard.stream).await {
         Ok(stream) => return Ok(stream),
         Err(source) => source,
     };
@@ -465,7 +464,7 @@ async fn open(
     if unheard && !nats.client.server_info().jetstream {
         return Err(Error::NoJetStream);
     }
-    Err(Error::Stream { stream: pipeline.stream.clone(), source })
+    Err(Error::Stream { stream: shard.stream.clone(), source })
 }
 
 /// Refuses servers of which nobody knows what they leave out of what they are asked for.

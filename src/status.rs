@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::dead_letter::DeadLetter;
 use crate::liveness::Liveness;
 use crate::metrics::{HeldUp, Motion, PipelineMetrics, Stage};
+use crate::shard::Shard;
 
 mod letters;
 mod numbers;
@@ -140,37 +141,31 @@ pub struct Registry {
 impl Registry {
     /// The status of one shard of a pipeline; made at the first call, in state [`State::Starting`].
     #[must_use]
-    pub fn add(
-        &self,
-        name: &str,
-        shard: &str,
-        stream: &str,
-        metrics: PipelineMetrics,
-    ) -> Arc<PipelineStatus> {
+    pub fn add(&self, shard: &Shard, metrics: PipelineMetrics) -> Arc<PipelineStatus> {
         let mut pipelines = lock(&self.pipelines);
-        if let Some(known) = pipelines.iter().find(|known| known.name == name && known.shard == shard) {
+        if let Some(known) = pipelines.iter().find(|known| known.shard.name == shard.name) {
             return Arc::clone(known);
         }
-        let status = Arc::new(PipelineStatus::new(name, shard, stream, metrics));
+        let status = Arc::new(PipelineStatus::new(shard.clone(), metrics));
         pipelines.push(Arc::clone(&status));
         status
     }
 
     /// Shows one shard of a pipeline no longer.
-    pub fn remove(&self, name: &str, shard: &str) {
-        lock(&self.pipelines).retain(|known| known.name != name || known.shard != shard);
+    pub fn remove(&self, shard: &Shard) {
+        lock(&self.pipelines).retain(|known| known.shard.name != shard.name);
     }
 
     /// The status of the first shard of that name.
     #[must_use]
     pub fn get(&self, shard: &str) -> Option<Arc<PipelineStatus>> {
-        lock(&self.pipelines).iter().find(|known| known.shard == shard).cloned()
+        lock(&self.pipelines).iter().find(|known| known.shard.name == shard).cloned()
     }
 
     /// The shard that has not moved for longer than any known reason explains, and for how long.
     #[must_use]
     pub fn frozen(&self) -> Option<(String, Duration)> {
-        lock(&self.pipelines).iter().find_map(|status| Some((status.shard.clone(), status.frozen()?)))
+        lock(&self.pipelines).iter().find_map(|status| Some((status.shard.name.clone(), status.frozen()?)))
     }
 
     /// All pipelines, in the order in which they were added.
@@ -189,9 +184,7 @@ impl Registry {
 /// The status of one shard of a pipeline.
 #[derive(Debug)]
 pub struct PipelineStatus {
-    name: String,
-    shard: String,
-    stream: String,
+    shard: Shard,
     metrics: PipelineMetrics,
     liveness: Arc<Liveness>,
     current: Mutex<Current>,
@@ -236,12 +229,10 @@ fn as_text_or_null<S: serde::Serializer>(
 }
 
 impl PipelineStatus {
-    fn new(name: &str, shard: &str, stream: &str, metrics: PipelineMetrics) -> Self {
+    fn new(shard: Shard, metrics: PipelineMetrics) -> Self {
         metrics.set_state(State::Starting.label(), &State::LABELS);
         Self {
-            name: name.to_owned(),
-            shard: shard.to_owned(),
-            stream: stream.to_owned(),
+            shard,
             metrics,
             liveness: Arc::default(),
             current: Mutex::new(Current {
@@ -261,12 +252,12 @@ impl PipelineStatus {
     /// The pipeline's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.shard.pipeline
     }
 
     /// The shard.
     #[must_use]
-    pub fn shard(&self) -> &str {
+    pub fn shard(&self) -> &Shard {
         &self.shard
     }
 
@@ -375,7 +366,7 @@ impl PipelineStatus {
     }
 
     fn log(&self, state: &State, repeated: bool) {
-        let (pipeline, shard) = (self.name.as_str(), self.shard.as_str());
+        let (pipeline, shard) = (self.name(), self.shard.name.as_str());
         match state {
             State::Starting if repeated => tracing::debug!(pipeline, shard, "pipeline starts again"),
             State::Starting => tracing::info!(pipeline, shard, "pipeline starts"),
@@ -410,9 +401,9 @@ impl PipelineStatus {
         let current = lock(&self.current);
         let runs = current.state == State::Running;
         Snapshot {
-            pipeline: self.name.clone(),
-            shard: self.shard.clone(),
-            stream: self.stream.clone(),
+            pipeline: self.shard.pipeline.clone(),
+            shard: self.shard.name.clone(),
+            stream: self.shard.stream.clone(),
             state: current.state.clone(),
             since: current.since,
             down_since: current.down_since,

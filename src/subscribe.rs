@@ -26,7 +26,7 @@ mod window;
 
 pub use place::{
     Known, LEAST_SERVER, Placement, allowed_config, batch_limits, consumer_config, differences, find,
-    is_described, least_server, matches, place, refuse_others, refuse_paused,
+    is_described, least_server, matches, max_ack_pending, place, refuse_others, refuse_paused,
 };
 pub use window::{Limits, Window};
 

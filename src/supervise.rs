@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,22 +15,20 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::approach::Approach;
 use crate::chain::chain;
-use crate::checkpoint::{self, Place};
 use crate::config::{self, Config};
 use crate::control;
-use crate::lag::{self, Outlook};
+use crate::lag::Outlook;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::nats::Lost;
 use crate::pipeline::{Failure, Pipeline};
-use crate::postgres::timeline::Newest;
 use crate::recovery::{Action, Recovery, Server, lost_connection, reason, recovery};
 use crate::resync;
 use crate::retry::Backoff;
+use crate::shard::Shard;
 use crate::status::Patience;
 use crate::status::{Registry, State};
 use crate::store::maintain;
 use crate::subscribe::Placement;
-use crate::write::window::Window;
 
 mod onlook;
 
@@ -100,10 +98,10 @@ pub async fn run(
     let mut maintenance = JoinSet::new();
     maintenance.spawn(maintain::run(current.clone(), supervisor.metrics.maintain()));
     maintenance.spawn(onlook::run(current, supervisor.registry.clone(), instance.clone()));
-    for pipeline in supervisor.settings.pipelines.clone() {
-        supervisor.start(pipeline);
+    for reads in wanted(&supervisor.settings) {
+        supervisor.start(reads);
     }
-    tracing::info!(instance, pipelines = supervisor.slots.len(), "started");
+    tracing::info!(instance, pipelines = supervisor.settings.pipelines.len(), "started");
 
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -134,53 +132,50 @@ pub async fn run(
     supervisor.ended
 }
 
-/// The pipelines that run, by name.
+/// The shards that run, by name.
 struct Supervisor {
     settings: Arc<Config>,
     metrics: Metrics,
     registry: Registry,
     instance: String,
     slots: BTreeMap<String, Slot>,
-    /// Each ends with its pipeline's name.
+    /// Each ends with its shard's name.
     tasks: JoinSet<(String, Ended)>,
     ended: Ended,
     /// Who waits for the end of a reload.
     applied: Vec<oneshot::Sender<()>>,
 }
 
-/// A pipeline that runs or drains.
-struct Slot {
+/// A pipeline, and the shard of it that is read.
+#[derive(Clone, PartialEq)]
+struct Reads {
     pipeline: config::Pipeline,
+    shard: Shard,
+}
+
+/// What a daemon with these settings reads.
+fn wanted(settings: &Config) -> Vec<Reads> {
+    settings.shards().map(|(pipeline, shard)| Reads { pipeline: pipeline.clone(), shard }).collect()
+}
+
+/// A shard that runs or drains.
+struct Slot {
+    reads: Reads,
     stop: watch::Sender<bool>,
     /// What takes its place once it has drained.
-    next: Option<config::Pipeline>,
+    next: Option<Reads>,
 }
 
 impl Supervisor {
-    fn start(&mut self, settings: config::Pipeline) {
-        let name = settings.name.clone();
-        let tables: Vec<&str> = settings.tables.iter().map(|table| table.name.as_str()).collect();
-        let shard = name.clone();
-        let handles = self.metrics.pipeline(&name, &shard, &settings.stream, &tables);
-        let status = self.registry.add(&name, &shard, &settings.stream, handles.clone());
-        status.set_patience(Patience::of(&self.settings, &settings));
-        let pipeline = Pipeline {
-            settings: Arc::clone(&self.settings),
-            pipeline: settings.clone(),
-            owner: checkpoint::owner_name(&shard, &self.instance),
-            place: Place { pipeline: name.clone(), shard, stream: settings.stream.clone() },
-            poison: Arc::new(Mutex::new(Window::new(settings.poison))),
-            memory: Arc::default(),
-            newest: Newest::default(),
-            approach: Approach::default(),
-            lag: Arc::new(lag::Lag::new(&handles)),
-            metrics: handles,
-            status,
-            until: u64::MAX,
-            tables: Mutex::default(),
-        };
+    fn start(&mut self, reads: Reads) {
+        let Reads { pipeline, shard } = reads.clone();
+        let (name, settings) = (shard.name.clone(), Arc::clone(&self.settings));
+        let patience = Patience::of(&settings, &pipeline);
+        let pipeline =
+            Pipeline::new(settings, pipeline, shard, &self.instance, &self.metrics, &self.registry);
+        pipeline.status.set_patience(patience);
         let (stop, stopped) = watch::channel(false);
-        self.slots.insert(name.clone(), Slot { pipeline: settings, stop, next: None });
+        self.slots.insert(name.clone(), Slot { reads, stop, next: None });
         self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, stopped)).await) });
     }
 
@@ -192,23 +187,23 @@ impl Supervisor {
             tracing::warn!(section, "this section has changed, which takes effect at the next start");
         }
         let servers = config.nats != before.nats || config.postgres != before.postgres;
-        let pipelines = config.pipelines.clone();
+        let wanted = wanted(&config);
         self.settings = Arc::new(Config { http: before.http.clone(), log: before.log.clone(), ..config });
 
         let (mut added, mut restarted, mut removed) = (0, 0, 0);
         for (name, slot) in &mut self.slots {
-            let wanted = pipelines.iter().find(|pipeline| pipeline.name == *name);
+            let wanted = wanted.iter().find(|reads| reads.shard.name == *name);
             // One that drains already takes up what is wanted now, whatever it was to become.
-            let differs = servers || *slot.stop.borrow() || wanted != Some(&slot.pipeline);
+            let differs = servers || *slot.stop.borrow() || wanted != Some(&slot.reads);
             if differs {
                 slot.next = wanted.cloned();
                 slot.stop.send_replace(true);
                 if wanted.is_some() { restarted += 1 } else { removed += 1 }
             }
         }
-        for pipeline in pipelines {
-            if !self.slots.contains_key(&pipeline.name) {
-                self.start(pipeline);
+        for reads in wanted {
+            if !self.slots.contains_key(&reads.shard.name) {
+                self.start(reads);
                 added += 1;
             }
         }
@@ -226,7 +221,7 @@ impl Supervisor {
         }
     }
 
-    /// A pipeline has ended: what takes its place is started.
+    /// A shard has ended: what takes its place is started.
     fn settle(&mut self, ended: Result<(String, Ended), JoinError>) {
         let (name, ended) = match ended {
             Ok(ended) => ended,
@@ -240,12 +235,14 @@ impl Supervisor {
             self.ended = ended;
         }
         let Some(slot) = self.slots.remove(&name) else { return };
-        let stopping =
-            slot.next.is_none() && !self.settings.pipelines.iter().any(|wanted| wanted.name == name);
-        let relabelled = slot.next.as_ref().is_some_and(|next| next.stream != slot.pipeline.stream);
+        let shard = slot.reads.shard;
+        let stopping = slot.next.is_none() && !self.settings.shards().any(|(_, shard)| shard.name == name);
+        let relabelled = slot.next.as_ref().is_some_and(|next| {
+            (&next.shard.pipeline, &next.shard.stream) != (&shard.pipeline, &shard.stream)
+        });
         if stopping || relabelled {
-            self.registry.remove(&name, &name);
-            self.metrics.remove(&name, &name);
+            self.registry.remove(&shard);
+            self.metrics.remove(&shard);
         }
         if let Some(next) = slot.next {
             self.start(next);
@@ -260,6 +257,7 @@ pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> 
     let outlook = Outlook {
         settings: Arc::clone(&pipeline.settings),
         pipeline: pipeline.pipeline.clone(),
+        shard: pipeline.shard.clone(),
         name: pipeline.owner.clone(),
         status: Arc::clone(&status),
         lag: Arc::clone(&pipeline.lag),
@@ -436,7 +434,7 @@ async fn mended(pipeline: &Pipeline) {
     let tables: Vec<&str> = pipeline.pipeline.tables.iter().map(|table| table.name.as_str()).collect();
     loop {
         tokio::time::sleep(ASK_TO_GO_ON).await;
-        let look = control::ends_flood(postgres, &pipeline.place.shard, &tables);
+        let look = control::ends_flood(postgres, &pipeline.shard.name, &tables);
         if let Ok(Ok(true)) = tokio::time::timeout(postgres.step_timeout, look).await {
             return;
         }

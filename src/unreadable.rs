@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use crate::config;
 use crate::poison::{Poison, PoisonKind};
+use crate::shard::Shard;
 use crate::stored::{self, Seen, Stored};
 
 /// What a header block begins with.
@@ -177,12 +178,13 @@ pub(crate) fn salvaged(block: &[u8]) -> (HeaderMap, Vec<String>) {
 pub async fn stretch(
     client: &Client,
     pipeline: &config::Pipeline,
+    shard: &Shard,
     checkpoint: u64,
     max_bytes: usize,
     anyway: bool,
 ) -> Result<Vec<Single>, stored::Error> {
     let started = Instant::now();
-    let stream = pipeline.stream.as_str();
+    let stream = shard.stream.as_str();
     let (mut found, mut readable, mut bytes) = (Vec::new(), 0, 0);
     let mut next = checkpoint + 1;
     while found.len() < MOST && bytes < max_bytes && started.elapsed() < LONGEST {

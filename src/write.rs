@@ -29,13 +29,14 @@ use tokio::time::{MissedTickBehavior, timeout};
 use crate::ack::Ack;
 use crate::batch::{Batch, Held, Moved, Row};
 use crate::catalog::bounds::Named;
-use crate::checkpoint::{self, Advance, Along, Committed, Open, Place};
+use crate::checkpoint::{self, Advance, Along, Committed, Open};
 use crate::copy::{Target, Unstored};
 use crate::dead_letter::DeadLetter;
 use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics, gauge_value};
 use crate::milestones;
 use crate::postgres::connect::Session;
+use crate::shard::Shard;
 use crate::status::PipelineStatus;
 
 use attempt::{Attempt, Copied, Stop};
@@ -85,7 +86,7 @@ pub struct Writer {
     /// The session that the shard is claimed on.
     pub session: Session,
     /// The shard.
-    pub place: Place,
+    pub shard: Shard,
     /// Epoch of the claim.
     pub epoch: i64,
     /// What is committed: the first batch follows right after it.
@@ -172,12 +173,12 @@ impl Writer {
                 }
                 _ = renewal.tick() => {
                     self.at(metrics::Step::Renew);
-                    let renew = checkpoint::renew(&self.session, &self.place, self.epoch, self.checkpoint);
+                    let renew = checkpoint::renew(&self.session, &self.shard, self.epoch, self.checkpoint);
                     within(self.step_timeout, "renew the lease", renew).await?;
                 }
             }
         }
-        let release = checkpoint::release(&self.session, &self.place, self.epoch);
+        let release = checkpoint::release(&self.session, &self.shard, self.epoch);
         within(self.step_timeout, "release the shard", release).await?;
         self.session.close().await;
         Ok(())
@@ -187,7 +188,7 @@ impl Writer {
     async fn advance(&mut self, moved: Moved) -> Result<(), Error> {
         let to = Advance { last_sequence: moved.to, last_timestamp_ns: moved.timestamp_ns };
         let along = Along::default();
-        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
+        let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
         let open = within(self.step_timeout, BEGIN, begin).await?;
         let committed = within(self.step_timeout, "commit", open.commit()).await?;
         self.checkpoint = committed.last_sequence();
@@ -268,7 +269,7 @@ impl Writer {
                 Next::Smaller(error) => {
                     let messages = poisoned.part.len();
                     tracing::warn!(
-                        pipeline = self.place.pipeline,
+                        pipeline = self.shard.pipeline,
                         messages,
                         %error,
                         cause = error.source(),
@@ -352,7 +353,7 @@ impl Writer {
         let fit = &mut self.memory().fit;
         if fit.limit() == u32::MAX {
             tracing::warn!(
-                pipeline = self.place.pipeline,
+                pipeline = self.shard.pipeline,
                 messages,
                 %error,
                 cause = error.source(),
@@ -392,7 +393,7 @@ impl Writer {
     /// Tells the log of a message that cannot be stored, without a value of it.
     fn warn(&self, letter: &DeadLetter, what: &str) {
         tracing::warn!(
-            pipeline = self.place.pipeline,
+            pipeline = self.shard.pipeline,
             sequence = letter.sequence,
             kind = letter.kind,
             sqlstate = letter.sqlstate,
@@ -424,7 +425,7 @@ impl Writer {
             handles.rows.inc_by(sent.saturating_sub(skipped + left_out));
             handles.left_out.inc_by(left_out);
             if left_out > 0 && memory.first_left_out(table) {
-                let (pipeline, table) = (&self.place.pipeline, &self.targets[table].name);
+                let (pipeline, table) = (&self.shard.pipeline, &self.targets[table].name);
                 tracing::warn!(pipeline, table, rows = left_out, "a trigger of the table leaves rows out");
             }
             if let Some(last) = rows.rows[range.clone()].iter().rposition(|row| taken(&row)) {

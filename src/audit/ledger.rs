@@ -1,4 +1,4 @@
-//! What the database holds of a pipeline's messages, in one snapshot.
+//! What the database holds of a shard's messages, in one snapshot.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 use super::Error;
 use crate::config::{OnConflict, SEQUENCE, Table};
 use crate::milestones::{self, Milestone};
+use crate::shard::Shard;
 
 /// The source of a column that keeps an element's place in its array.
 const ELEMENT: &str = "$element";
@@ -56,11 +57,10 @@ pub(super) struct Loss {
     pub(super) superseded: Option<u64>,
 }
 
-/// Where a pipeline stands.
+/// Where a shard stands.
 #[derive(Debug)]
 pub(super) struct Position {
     pub(super) checkpoint: u64,
-    pub(super) shard: String,
     pub(super) stream_created_us: Option<i64>,
     pub(super) last_timestamp_us: Option<i64>,
     /// Sequences up to here belong to two streams of the same name; 0 for none.
@@ -111,6 +111,8 @@ pub(super) struct Ledger<'a> {
     client: &'a Client,
     /// The pipeline's name, quoted.
     pipeline: String,
+    /// The shard's, too.
+    shard: String,
     pub(super) places: Vec<Place>,
 }
 
@@ -146,8 +148,9 @@ impl Place {
 impl<'a> Ledger<'a> {
     /// Begins the transaction of the snapshot. It holds the tables from before the snapshot on: TRUNCATE, by
     /// which TimescaleDB compresses, and DROP, by which rows age, do not heed snapshots.
-    pub(super) async fn open(client: &'a Client, pipeline: &str, places: Vec<Place>) -> Result<Self, Error> {
-        let ledger = Self { client, pipeline: escape_literal(pipeline), places };
+    pub(super) async fn open(client: &'a Client, shard: &Shard, places: Vec<Place>) -> Result<Self, Error> {
+        let (pipeline, name) = (escape_literal(&shard.pipeline), escape_literal(&shard.name));
+        let ledger = Self { client, pipeline, shard: name, places };
         let action = "take a snapshot of the database";
         let names: Vec<&str> = ledger.places.iter().map(|place| place.qualified.as_str()).collect();
         let literals: Vec<String> = names.iter().map(|name| escape_literal(name)).collect();
@@ -190,13 +193,18 @@ impl<'a> Ledger<'a> {
         self.client
     }
 
+    /// Which dead letters are the shard's.
+    fn own_letters(&self) -> String {
+        format!("pipeline = {} AND shard = {}", self.pipeline, self.shard)
+    }
+
     /// The dead letters of the sequences from `first` to `last`.
     pub(super) async fn letters(&self, first: u64, last: u64) -> Result<BTreeMap<u64, Letters>, Error> {
         let sql = format!(
             "SELECT sequence, table_name, pg_catalog.unnest(CASE WHEN element IS NULL THEN ARRAY[NULL::bigint] \
                ELSE coalesce(elements, ARRAY[element])::bigint[] END) \
-             FROM jetcopy.dead_letters WHERE pipeline = {} AND sequence BETWEEN {first} AND {last}",
-            self.pipeline
+             FROM jetcopy.dead_letters WHERE {} AND sequence BETWEEN {first} AND {last}",
+            self.own_letters()
         );
         let mut letters: BTreeMap<u64, Letters> = BTreeMap::new();
         for row in self.query("read the dead letters", &sql).await? {
@@ -217,10 +225,10 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
                (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 ELSE losses.last_sequence END), 0) \
-                FROM jetcopy.losses WHERE pipeline = {0} AND cause IN ('recreated', 'rolled_back')), \
-               (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, shard \
-             FROM jetcopy.checkpoints WHERE pipeline = {0}",
-            self.pipeline
+                FROM jetcopy.losses WHERE shard = {0} AND cause IN ('recreated', 'rolled_back')), \
+               (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint \
+             FROM jetcopy.checkpoints WHERE shard = {0}",
+            self.shard
         );
         let rows = self.query("read the checkpoint", &sql).await?;
         Ok(rows.first().map(|row| Position {
@@ -228,7 +236,6 @@ impl<'a> Ledger<'a> {
             stream_created_us: row.get(1).and_then(|us| us.parse().ok()),
             ambiguous_to: number(row, 2),
             last_timestamp_us: row.get(3).and_then(|us| us.parse().ok()),
-            shard: row.get(4).unwrap_or_default().to_owned(),
         }))
     }
 
@@ -237,9 +244,9 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "SELECT first_sequence, last_sequence, CASE cause WHEN 'superseded' \
                THEN coalesce(messages, last_sequence - first_sequence + 1) END FROM jetcopy.losses \
-             WHERE pipeline = {} AND cause IN ('dropped', 'superseded') AND last_sequence >= {from} \
+             WHERE shard = {} AND cause IN ('dropped', 'superseded') AND last_sequence >= {from} \
              ORDER BY first_sequence",
-            self.pipeline
+            self.shard
         );
         let rows = self.query("read jetcopy.losses", &sql).await?;
         let superseded = |row: &SimpleQueryRow| row.get(2).and_then(|messages| messages.parse().ok());
@@ -298,13 +305,13 @@ impl<'a> Ledger<'a> {
             "WITH places (sequence, element) AS (\
                SELECT {column}::bigint, {element}::bigint FROM {} \
                UNION ALL SELECT sequence, pg_catalog.unnest(coalesce(elements, ARRAY[element])) FROM jetcopy.dead_letters \
-                 WHERE pipeline = {} AND table_name = {} AND element IS NOT NULL), \
+                 WHERE {} AND table_name = {} AND element IS NOT NULL), \
              found AS (SELECT sequence, max(element) + 1 AS elements, pg_catalog.count(DISTINCT element) AS found, \
                count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} GROUP BY sequence) \
              SELECT sequence, elements, found, times FROM found \
              WHERE elements <> found OR elements <> times ORDER BY sequence",
             place.qualified,
-            self.pipeline,
+            self.own_letters(),
             escape_literal(&place.name),
         );
         let none: [(bool, tokio_postgres::types::Type); 0] = [];
@@ -321,9 +328,9 @@ impl<'a> Ledger<'a> {
         };
         let dead = format!(
             "SELECT sequence, (element IS NULL)::int, (element IS NOT NULL)::int, {} \
-             FROM jetcopy.dead_letters WHERE pipeline = {} AND sequence >= {from}",
+             FROM jetcopy.dead_letters WHERE {} AND sequence >= {from}",
             one(0),
-            self.pipeline
+            self.own_letters()
         );
         let tables = (1..).zip(&kept).map(|(index, place)| {
             let column = place.column.as_deref().unwrap_or_default();

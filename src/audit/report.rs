@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::config;
+use crate::shard::Shard;
 
 /// Differences that are kept; the first ones tell the pattern.
 pub(super) const KEPT: usize = 20;
@@ -123,10 +123,10 @@ impl Counts {
 }
 
 impl Report {
-    pub(super) fn new(pipeline: &config::Pipeline, checkpoint: u64) -> Self {
+    pub(super) fn new(shard: &Shard, checkpoint: u64) -> Self {
         Self {
-            pipeline: pipeline.name.clone(),
-            stream: pipeline.stream.clone(),
+            pipeline: shard.pipeline.clone(),
+            stream: shard.stream.clone(),
             from: 1,
             checkpoint,
             method: Method::Nothing,

@@ -37,7 +37,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let name = &pipeline.name;
     let done = async {
         let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
-        let open = accept::open(&session, pipeline).await?;
+        let [shard] = pipeline.shards();
+        let open = accept::open(&session, &shard).await?;
         if open.is_empty() {
             say!("pipeline {name} has no loss to accept");
             return Ok::<_, Error>(true);
@@ -48,12 +49,12 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             }
         };
         tell_losses("open");
-        match accept::plan(config, pipeline, &session, args.after).await? {
+        match accept::plan(config, pipeline, &shard, &session, args.after).await? {
             Some(plan) => tell(name, &plan),
             None => say!("none of them holds pipeline {name} up now"),
         }
         if args.yes {
-            accept::accept(&session, pipeline, args.after).await?;
+            accept::accept(&session, &shard, args.after).await?;
             tell_losses("accepted");
             say!("the pipeline goes on past them, a running daemon within 10 s");
         } else {

@@ -27,7 +27,8 @@ pub struct Args {
 /// Runs the command; the report goes to standard output. Differences make it fail.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
-    let report = audit(config, pipeline, args.since).await.map_err(Failure::failed)?;
+    let [shard] = pipeline.shards();
+    let report = audit(config, pipeline, &shard, args.since).await.map_err(Failure::failed)?;
     let text = if args.json {
         let text = serde_json::to_string_pretty(&report).map_err(Failure::failed)? + "\n";
         terminal::json(&text).into_owned()

@@ -266,7 +266,8 @@ async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Er
 async fn accept(config: &Config, letters: u32, name: &str) -> Result<(), Error> {
     let pipeline = super::UnknownPipeline::find(config, name)?;
     let session = open(config).await?;
-    let before = control::accept(&session, pipeline, letters).await?;
+    let [shard] = pipeline.shards();
+    let before = control::accept(&session, &shard, letters).await?;
     session.close().await;
     let before = before.ok_or_else(|| Error::NeverRan(name.to_owned()))?;
     say!("the next {letters} messages of pipeline {name} may become dead letters beyond its limits");

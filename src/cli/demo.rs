@@ -26,6 +26,7 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::migrate;
 use crate::publish::{paced, publish};
+use crate::shard::Shard;
 use crate::status::{Numbers, Registry, State};
 use crate::supervise;
 use crate::testbed::{self, Extension, NatsOptions, PostgresOptions, TestNats, TestPostgres};
@@ -192,8 +193,7 @@ async fn show(
 struct View {
     metrics: Metrics,
     registry: Registry,
-    name: String,
-    stream: String,
+    shard: Shard,
     tables: Vec<String>,
 }
 
@@ -201,7 +201,8 @@ impl View {
     fn new(config: &Config, metrics: Metrics, registry: Registry) -> Self {
         let pipeline = &config.pipelines[0];
         let tables = pipeline.tables.iter().map(|table| table.name.clone()).collect();
-        Self { metrics, registry, name: pipeline.name.clone(), stream: pipeline.stream.clone(), tables }
+        let [shard] = pipeline.shards();
+        Self { metrics, registry, shard, tables }
     }
 
     /// The checkpoint: the stream is new and nothing is deleted from it, so that sequences count frames.
@@ -213,7 +214,7 @@ impl View {
 
     fn latencies(&self) -> Counts {
         let tables: Vec<&str> = self.tables.iter().map(String::as_str).collect();
-        let handles = self.metrics.pipeline(&self.name, &self.name, &self.stream, &tables);
+        let handles = self.metrics.pipeline(&self.shard, &tables);
         Counts::of(&handles.publish_to_commit_seconds)
     }
 

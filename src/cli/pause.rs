@@ -35,14 +35,16 @@ pub enum Error {
 pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
     let session = connect::connect(&config.postgres, "jetcopy pause").await.map_err(control::Error::from)?;
-    let name = &pipeline.name;
-    match control::pause(&session, pipeline, &operator()).await? {
-        Some(before) => {
-            say!("pipeline {name} was paused already, by {} since {} UTC", before.by, before.since);
+    let (name, by) = (&pipeline.name, operator());
+    for shard in &pipeline.shards() {
+        match control::pause(&session, shard, &by).await? {
+            Some(before) => {
+                say!("pipeline {shard} was paused already, by {} since {} UTC", before.by, before.since);
+            }
+            None => say!(
+                "pipeline {shard} is paused: nothing more is committed; `jetcopy resume {name}` lets it go on"
+            ),
         }
-        None => say!(
-            "pipeline {name} is paused: nothing more is committed; `jetcopy resume {name}` lets it go on"
-        ),
     }
     session.close().await;
     Ok(())
@@ -52,18 +54,20 @@ pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
 pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
     let session = connect::connect(&config.postgres, "jetcopy resume").await.map_err(control::Error::from)?;
-    let resumed = control::resume(&session, pipeline).await?;
     let name = &pipeline.name;
-    match resumed {
-        Resumed { flood: Some(reason), .. } => say!(
-            "pipeline {name} is resumed; a running daemon tries again within a few seconds. A flood of dead \
-             letters had stopped it, and does again where nothing was mended: {reason}\n\
-             `jetcopy dead-letters accept N --pipeline {name}` lets the next N messages become dead letters"
-        ),
-        Resumed { paused: true, .. } => {
-            say!("pipeline {name} is resumed; a running daemon goes on within a few seconds");
+    for shard in &pipeline.shards() {
+        match control::resume(&session, shard).await? {
+            Resumed { flood: Some(reason), .. } => say!(
+                "pipeline {shard} is resumed; a running daemon tries again within a few seconds. A flood of \
+                 dead letters had stopped it, and does again where nothing was mended: {reason}\n\
+                 `jetcopy dead-letters accept N --pipeline {name}` lets the next N messages become \
+                 dead letters"
+            ),
+            Resumed { paused: true, .. } => {
+                say!("pipeline {shard} is resumed; a running daemon goes on within a few seconds");
+            }
+            Resumed { .. } => say!("pipeline {shard} was not paused"),
         }
-        Resumed { .. } => say!("pipeline {name} was not paused"),
     }
     session.close().await;
     Ok(())

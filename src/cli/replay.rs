@@ -13,6 +13,7 @@ use crate::moment::Point;
 use crate::nats;
 use crate::postgres::connect;
 use crate::replay::{self, CLIENT_NAME, Compared, Ended, Plan, Request};
+use crate::shard::Shard;
 use crate::terminal::say;
 
 /// Arguments of `jetcopy replay`.
@@ -71,15 +72,16 @@ async fn replay(
 ) -> Result<Option<Ended>, replay::Error> {
     let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
-    let stream = rewind::stream(connection.client.clone(), pipeline).await?;
+    let [shard] = pipeline.shards();
+    let stream = rewind::stream(connection.client.clone(), &shard).await?;
     let request = Request {
         from: args.from,
         to: args.to,
         into: args.into.clone(),
         keep_checkpoint: args.keep_checkpoint,
     };
-    let plan = replay::plan(config, pipeline, &session, &stream, &request).await?;
-    describe(pipeline, &plan);
+    let plan = replay::plan(config, pipeline, &shard, &session, &stream, &request).await?;
+    describe(&shard, &plan);
     if args.dry_run {
         say!("nothing was changed");
         return Ok(None);
@@ -95,11 +97,11 @@ async fn replay(
     ended.map(Some)
 }
 
-fn describe(pipeline: &Pipeline, plan: &Plan) {
+fn describe(shard: &Shard, plan: &Plan) {
     say!(
         "replay {}: stream {}, sequences {} to {}, {} messages; the stream holds {} to {}",
         plan.name,
-        pipeline.stream,
+        shard.stream,
         plan.from,
         plan.to,
         plan.messages,

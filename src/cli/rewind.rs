@@ -31,10 +31,11 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
     let done = async {
         let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
-        let plan = rewind::plan(config, pipeline, &session, args.to).await?;
+        let [shard] = pipeline.shards();
+        let plan = rewind::plan(config, pipeline, &shard, &session, args.to).await?;
         tell(&pipeline.name, &plan);
         if args.yes {
-            rewind::rewind(&session, pipeline, &plan).await?;
+            rewind::rewind(&session, &shard, &plan).await?;
             say!("the checkpoint of {} stands at {} now", pipeline.name, plan.to);
         } else {
             say!("nothing was changed; --yes does it");

@@ -55,7 +55,7 @@ fn refuses(lines: &str, expected: &str) {
 fn the_least_configuration_takes_all_defaults() {
     let config = load(LEAST).unwrap();
     assert_eq!(config.nats.url, "nats://127.0.0.1:4222");
-    assert_eq!(config.pipelines[0].durable_name(), "jetcopy-frames");
+    assert_eq!(config.pipelines[0].shards()[0].durable, "jetcopy-frames");
     assert_eq!(config.pipelines[0].batch.max_rows, 20_000);
     assert_eq!(config.pipelines[0].tables[0].on_conflict, OnConflict::Error);
 }

@@ -10,6 +10,7 @@ use super::{
     Absent, BadElement, ColumnSource, Config, ConfigError, ConnInfo, DetailedSource, HeaderIs, Http, Nats,
     OnConflict, OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When,
 };
+use crate::shard::Shard;
 
 mod paths;
 
@@ -50,8 +51,9 @@ impl Config {
             let before = &self.pipelines[..index];
             if before.iter().any(|other| other.name == pipeline.name) {
                 found.add(at("name"), format!("`{}` is taken by an earlier pipeline", pipeline.name));
-            } else if before.iter().any(|other| {
-                other.stream == pipeline.stream && other.durable_name() == pipeline.durable_name()
+            } else if before.iter().flat_map(Pipeline::shards).any(|other| {
+                let same = |own: &Shard| own.stream == other.stream && own.durable == other.durable;
+                pipeline.shards().iter().any(same)
             }) {
                 found.add(
                     at("durable"),

@@ -17,6 +17,7 @@ use crate::milestones;
 use crate::nats;
 use crate::postgres::connect::Session;
 use crate::resync;
+use crate::shard::Shard;
 
 /// How the servers know the sessions.
 pub(crate) const CLIENT_NAME: &str = "jetcopy accept-loss";
@@ -99,11 +100,11 @@ impl From<super::Error> for Error {
 }
 
 /// The losses that nobody has accepted, in order.
-pub async fn open(session: &Session, pipeline: &Pipeline) -> Result<Vec<Open>, Error> {
+pub async fn open(session: &Session, shard: &Shard) -> Result<Vec<Open>, Error> {
     let sql = format!(
         "SELECT stream, first_sequence, coalesce(last_sequence::text, 'an unknown sequence'), cause, detected_at \
-         FROM jetcopy.losses WHERE pipeline = {} AND accepted_at IS NULL ORDER BY id",
-        escape_literal(&pipeline.name)
+         FROM jetcopy.losses WHERE shard = {} AND accepted_at IS NULL ORDER BY id",
+        escape_literal(&shard.name)
     );
     let found = rows(session, "read jetcopy.losses", &sql).await?;
     let open = |row| Open {
@@ -121,16 +122,17 @@ pub async fn open(session: &Session, pipeline: &Pipeline) -> Result<Vec<Open>, E
 pub async fn plan(
     config: &Config,
     pipeline: &Pipeline,
+    shard: &Shard,
     session: &Session,
     after: Option<u64>,
 ) -> Result<Option<Plan>, Error> {
-    let Some((shard, claim)) = claim(session, pipeline).await? else {
+    let Some(claim) = claim(session, shard).await? else {
         return Err(rewind::Error::NoCheckpoint(pipeline.name.clone()).into());
     };
-    let milestones = milestones::read(&session.client, &shard).await.map_err(Error::Milestones)?;
+    let milestones = milestones::read(&session.client, &shard.name).await.map_err(Error::Milestones)?;
     let nats = nats::Connection::open(&config.nats, CLIENT_NAME).await.map_err(rewind::Error::from)?;
-    let stream = stream(nats.client.clone(), pipeline).await?;
-    let clock = clock::of_server(&nats.client, &pipeline.stream).await;
+    let stream = stream(nats.client.clone(), shard).await?;
+    let clock = clock::of_server(&nats.client, &shard.stream).await;
     let judged = resync::judge(&nats, pipeline, &stream, &claim, &milestones, &clock).await;
     let (facts, verdict) = judged.map_err(|error| Error::Judge(Box::new(error)))?;
     let Verdict::Lost(loss) = verdict else {
@@ -149,7 +151,7 @@ pub async fn plan(
         (Cause::Dropped | Cause::Superseded, _) => (true, claim.last_sequence),
     };
     let end = end.min(last);
-    let failed = |source| rewind::Error::Stream { stream: pipeline.stream.clone(), source };
+    let failed = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
     let contents = Contents::new(&stream, &pipeline.subjects);
     let messages = contents.count(after + 1, last).await.map_err(failed)?;
     let (mut again, mut tables) = (0, Vec::new());
@@ -171,13 +173,13 @@ pub async fn plan(
 
 /// Accepts every loss; the last one, at which the pipeline is held up, with the sequence to go on after where
 /// one is given.
-pub async fn accept(session: &Session, pipeline: &Pipeline, after: Option<u64>) -> Result<(), Error> {
+pub async fn accept(session: &Session, shard: &Shard, after: Option<u64>) -> Result<(), Error> {
     let sql = format!(
         "UPDATE jetcopy.losses SET accepted_at = now(), resume_after = CASE WHEN id = newest THEN {}::bigint END \
-         FROM (SELECT max(id) AS newest FROM jetcopy.losses WHERE pipeline = {name}) held \
-         WHERE pipeline = {name} AND accepted_at IS NULL",
+         FROM (SELECT max(id) AS newest FROM jetcopy.losses WHERE shard = {name}) held \
+         WHERE shard = {name} AND accepted_at IS NULL",
         after.map_or_else(|| "NULL".to_owned(), |after| after.to_string()),
-        name = escape_literal(&pipeline.name),
+        name = escape_literal(&shard.name),
     );
     rows(session, "accept the losses", &sql).await?;
     Ok(())

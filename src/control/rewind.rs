@@ -18,6 +18,7 @@ use crate::moment::Point;
 use crate::nats;
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::shard::Shard;
 use crate::stored::Opened;
 
 /// How the servers know the sessions.
@@ -107,18 +108,18 @@ pub enum Error {
     Moved,
 }
 
-/// Opens the stream of `pipeline`.
-pub(crate) async fn stream(client: async_nats::Client, pipeline: &Pipeline) -> Result<Opened, Error> {
-    let stream = jetstream::new(client.clone()).get_stream(&pipeline.stream).await;
+/// Opens the stream of `shard`.
+pub(crate) async fn stream(client: async_nats::Client, shard: &Shard) -> Result<Opened, Error> {
+    let stream = jetstream::new(client.clone()).get_stream(&shard.stream).await;
     stream
         .map(|stream| Opened { client, stream })
-        .map_err(|source| Error::Stream { stream: pipeline.stream.clone(), source: source.into() })
+        .map_err(|source| Error::Stream { stream: shard.stream.clone(), source: source.into() })
 }
 
 /// The last sequence before `point`: messages from there on are at the point or later.
-pub(crate) async fn before(stream: &Opened, pipeline: &Pipeline, point: Timestamp) -> Result<u64, Error> {
+pub(crate) async fn before(stream: &Opened, shard: &Shard, point: Timestamp) -> Result<u64, Error> {
     let before_us = point.as_microsecond().saturating_sub(1);
-    let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
+    let failed = |source| Error::Stream { stream: shard.stream.clone(), source };
     identity::kept_sequence(stream, before_us).await.map_err(|error| failed(error.into()))
 }
 
@@ -127,35 +128,36 @@ pub(crate) async fn before(stream: &Opened, pipeline: &Pipeline, point: Timestam
 pub async fn plan(
     config: &Config,
     pipeline: &Pipeline,
+    shard: &Shard,
     session: &Session,
     point: Point,
 ) -> Result<Plan, Error> {
-    let name = escape_literal(&pipeline.name);
+    let name = escape_literal(&shard.name);
     let sql = format!(
-        "SELECT CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE pipeline = {name}"
+        "SELECT CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE shard = {name}"
     );
     let found = rows(session, "read the checkpoint's owner", &sql).await?;
     if let Some(owner) = found.first().and_then(|row| row.get(0)) {
         return Err(Error::Live { owner: owner.to_owned(), pipeline: pipeline.name.clone() });
     }
-    let claim = claim(session, pipeline).await?;
-    let Some((shard, claim)) = claim.filter(|(_, claim)| claim.stream_created_ns.is_some()) else {
+    let claim = claim(session, shard).await?;
+    let Some(claim) = claim.filter(|claim| claim.stream_created_ns.is_some()) else {
         return Err(Error::NoCheckpoint(pipeline.name.clone()));
     };
     let from = claim.last_sequence;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
-    let stream = stream(connection.client.clone(), pipeline).await?;
+    let stream = stream(connection.client.clone(), shard).await?;
     let info = stream.cached_info();
-    let milestones = milestones::read(&session.client, &shard).await;
+    let milestones = milestones::read(&session.client, &shard.name).await;
     let milestones =
         milestones.map_err(|source| Control::Database { action: "read jetcopy.milestones", source })?;
     let same = identity::is_same(&stream, &claim, &milestones).await;
-    if !same.map_err(|error| Error::Stream { stream: pipeline.stream.clone(), source: error.into() })? {
+    if !same.map_err(|error| Error::Stream { stream: shard.stream.clone(), source: error.into() })? {
         return Err(Error::Recreated);
     }
     let to = match point {
         Point::Sequence(sequence) => sequence,
-        Point::Time(time) => before(&stream, pipeline, time).await?,
+        Point::Time(time) => before(&stream, shard, time).await?,
     };
     if to >= from {
         return Err(Error::NotBack { from, to });
@@ -164,12 +166,15 @@ pub async fn plan(
     if first > to + 1 {
         return Err(Error::Dropped { first });
     }
-    let failed = |source| Error::Stream { stream: pipeline.stream.clone(), source };
+    let failed = |source| Error::Stream { stream: shard.stream.clone(), source };
     let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, from).await.map_err(failed)?;
 
     let tables = doubled(config, pipeline, session, to, None).await?;
-    let sql =
-        format!("SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {name} AND sequence > {to}");
+    let sql = format!(
+        "SELECT count(*) FROM jetcopy.dead_letters \
+         WHERE pipeline = {} AND shard = {name} AND sequence > {to}",
+        escape_literal(&shard.pipeline)
+    );
     let dead_letters = number(&rows(session, "count the dead letters", &sql).await?);
     Ok(Plan { from, to, messages, tables, dead_letters })
 }
@@ -209,7 +214,7 @@ pub(crate) async fn doubled(
 }
 
 /// Does what `plan` says, unless anything has moved since.
-pub async fn rewind(session: &Session, pipeline: &Pipeline, plan: &Plan) -> Result<(), Error> {
+pub async fn rewind(session: &Session, shard: &Shard, plan: &Plan) -> Result<(), Error> {
     // The time of the message at the new checkpoint is not known to be that of what was committed then.
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = '{}ms'; {} \
@@ -217,14 +222,14 @@ pub async fn rewind(session: &Session, pipeline: &Pipeline, plan: &Plan) -> Resu
            THEN greatest(known_sequence, last_sequence) END, last_sequence = {}, \
            last_timestamp = NULL, epoch = epoch + 1, \
            owner = NULL, lease_until = NULL, updated_at = now() \
-         WHERE pipeline = {} AND last_sequence = {} AND NOT coalesce(lease_until > now(), false) \
+         WHERE shard = {} AND last_sequence = {} AND NOT coalesce(lease_until > now(), false) \
          RETURNING shard; \
          COMMIT",
         LOCK_TIMEOUT.as_millis(),
         // By what was committed the stream is known, also when the checkpoint stands before it.
-        milestones::of_checkpoint(&pipeline.name),
+        milestones::of_checkpoint(&shard.name),
         plan.to,
-        escape_literal(&pipeline.name),
+        escape_literal(&shard.name),
         plan.from,
     );
     if rows(session, "move the checkpoint back", &sql).await?.is_empty() {

@@ -11,8 +11,8 @@ use futures_util::SinkExt as _;
 use tokio_postgres::Client;
 
 use super::{DeadLetter, storable};
-use crate::checkpoint::Place;
 use crate::encode::copy_frame::{self, HEADER, TRAILER};
+use crate::shard::Shard;
 
 const COPY: &str = "COPY jetcopy.dead_letters
         (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
@@ -35,7 +35,7 @@ const SHORT: &str = "no server takes a message of more than 64 MiB, and PostgreS
 /// more use.
 pub async fn store(
     client: &Client,
-    place: &Place,
+    shard: &Shard,
     letters: &[DeadLetter],
 ) -> Result<(), tokio_postgres::Error> {
     if letters.is_empty() {
@@ -45,7 +45,7 @@ pub async fn store(
     let mut out = HEADER.to_vec();
     let mut kept = BTreeSet::new();
     for letter in letters {
-        before_payload(&mut out, place, letter);
+        before_payload(&mut out, shard, letter);
         if kept.insert(letter.sequence) {
             let length = i32::try_from(letter.payload.len()).expect(SHORT);
             out.extend_from_slice(&length.to_be_bytes());
@@ -72,9 +72,9 @@ pub async fn store(
 }
 
 /// The fields up to the payload.
-fn before_payload(out: &mut Vec<u8>, place: &Place, letter: &DeadLetter) {
+fn before_payload(out: &mut Vec<u8>, shard: &Shard, letter: &DeadLetter) {
     copy_frame::tuple(out, COLUMNS);
-    for text in [&place.pipeline, &place.shard, &place.stream] {
+    for text in [&shard.pipeline, &shard.name, &shard.stream] {
         field(out, Some(text));
     }
     // A stream that counts past what bigint holds would have taken a million messages a second for 292,000

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 
 use super::*;
-use crate::checkpoint::Place;
 use crate::config;
 use crate::migrate::migrate;
+use crate::shard::Shard;
 use crate::testbed::{TestPostgres, connect};
 
-fn place() -> Place {
-    Place { pipeline: "frames".into(), shard: "frames".into(), stream: "FRAMES".into() }
+fn shard() -> Shard {
+    Shard::new("frames", "frames", "FRAMES")
 }
 
 fn letter(sequence: u64) -> DeadLetter {
@@ -55,7 +55,7 @@ async fn a_dead_letter_is_read_back_as_it_was() {
         ..letter(7)
     };
     client.batch_execute("BEGIN").await.unwrap();
-    store(&client, &place(), &[full.clone(), letter(8)]).await.unwrap();
+    store(&client, &shard(), &[full.clone(), letter(8)]).await.unwrap();
     client.batch_execute("COMMIT").await.unwrap();
     let rows = client
         .query(
@@ -95,7 +95,7 @@ async fn nothing_in_a_message_can_make_its_dead_letter_poison() {
         ..letter(u64::MAX)
     };
     client.batch_execute("BEGIN").await.unwrap();
-    store(&client, &place(), &[odd]).await.unwrap();
+    store(&client, &shard(), &[odd]).await.unwrap();
     client.batch_execute("COMMIT").await.unwrap();
     let row = client
         .query_one(

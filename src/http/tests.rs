@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::shard::Shard;
 use crate::status::PipelineStatus;
 use crate::status::State;
 
@@ -38,8 +39,8 @@ impl Running {
     }
 
     fn add(&self, name: &str, shard: &str) -> Arc<PipelineStatus> {
-        let handles = self.metrics.pipeline(name, shard, "FRAMES", &["frame_metadata"]);
-        self.registry.add(name, shard, "FRAMES", handles)
+        let handles = self.metrics.pipeline(&Shard::new(name, shard, "FRAMES"), &["frame_metadata"]);
+        self.registry.add(&Shard::new(name, shard, "FRAMES"), handles)
     }
 
     /// Status code, headers and body of the answer to a GET.
@@ -146,7 +147,7 @@ async fn readiness_needs_every_pipeline_running_and_says_what_is_not() {
 #[tokio::test]
 async fn metrics_and_status_show_the_same_numbers() {
     let server = Running::start().await;
-    let handles = server.metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    let handles = server.metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
     server.add("frames", "frames");
     handles.messages.inc_by(41);
     let (code, head, body) = server.get("/metrics").await;

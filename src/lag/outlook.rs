@@ -21,6 +21,7 @@ use crate::config::{self, Config};
 use crate::liveness::PROBE_TIMEOUT;
 use crate::metrics::PipelineMetrics;
 use crate::nats;
+use crate::shard::Shard;
 use crate::status::{PipelineStatus, State};
 
 /// How often it is looked whether a generation probes, and probed where none does; and once as soon as one
@@ -41,6 +42,8 @@ pub struct Outlook {
     pub settings: Arc<Config>,
     /// Settings of the pipeline.
     pub pipeline: config::Pipeline,
+    /// The shard of it that is looked at.
+    pub shard: Shard,
     /// How its connection is called.
     pub name: String,
     /// Whether another daemon holds its lease.
@@ -54,7 +57,7 @@ pub struct Outlook {
 impl Outlook {
     /// Looks on for as long as the pipeline is there.
     pub async fn look_on(self) -> Infallible {
-        let Self { settings, pipeline, name, status, lag, metrics } = &self;
+        let Self { settings, pipeline, shard, name, status, lag, metrics } = &self;
         let (mut connection, mut answered): (Option<nats::Connection>, _) = (None, Instant::now());
         let mut timer = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,7 +79,7 @@ impl Outlook {
                     opened.ok()?
                 };
                 let context = ContextBuilder::new().timeout(ANSWER).build(connected.client.clone());
-                look(&connected.client, &context, pipeline, status, lag, metrics).await?;
+                look(&connected.client, &context, pipeline, shard, status, lag, metrics).await?;
                 Some(connected)
             });
             // One that did not answer is left: it may never, and a new one says soon whether anybody does.
@@ -95,13 +98,14 @@ async fn look(
     client: &Client,
     context: &Context,
     pipeline: &config::Pipeline,
+    shard: &Shard,
     status: &PipelineStatus,
     lag: &Lag,
     metrics: &PipelineMetrics,
 ) -> Option<()> {
-    let info = clock::stream_info(client, &pipeline.stream, &metrics.clock).await.ok()?;
-    let stream = context.get_stream_no_info(&pipeline.stream).await.ok()?;
-    let durable = match stream.consumer_info(&pipeline.durable_name()).await {
+    let info = clock::stream_info(client, &shard.stream, &metrics.clock).await.ok()?;
+    let stream = context.get_stream_no_info(&shard.stream).await.ok()?;
+    let durable = match stream.consumer_info(&shard.durable).await {
         Ok(info) => Some(info),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
         Err(_) => return None,

@@ -8,7 +8,8 @@ use crate::marker::Marker;
 
 fn filled() -> (Metrics, PipelineMetrics) {
     let metrics = Metrics::new();
-    let pipeline = metrics.pipeline("frames", "frames-0", "FRAMES", &["frame_metadata", "detection_events"]);
+    let pipeline = metrics
+        .pipeline(&Shard::new("frames", "frames-0", "FRAMES"), &["frame_metadata", "detection_events"]);
     pipeline.tables.each()[1].rows.inc_by(7);
     pipeline.recorded(&[]);
     pipeline.resyncs("start").inc();
@@ -36,14 +37,14 @@ fn every_family_is_rendered_once_with_its_help() {
 #[test]
 fn a_pipeline_that_counted_nothing_renders() {
     let metrics = Metrics::new();
-    let _handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    let _handles = metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
     assert!(metrics.render().contains("jetcopy_messages_total"));
 }
 
 #[test]
 fn what_is_not_known_is_absent_and_never_nought() {
     let metrics = Metrics::new();
-    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    let handles = metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
     let shown = |name: &str| metrics.render().contains(&format!("\n{name}{{"));
     assert!(!shown("jetcopy_behind_seconds") && !shown("jetcopy_checkpoint_sequence"));
     handles.behind_seconds.set_seconds(1.5);
@@ -57,7 +58,7 @@ fn what_is_not_known_is_absent_and_never_nought() {
 #[test]
 fn a_checkpoint_lies_beyond_the_end_only_of_a_stream_that_it_does_not_count_in() {
     let metrics = Metrics::new();
-    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
+    let handles = metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
     handles.stream_holds(1, 100);
     handles.committed_to(120);
     assert_eq!(handles.stream_last_sequence.get(), Some(120), "what is committed was there");
@@ -102,7 +103,8 @@ fn a_series_carries_pipeline_shard_and_stream() {
 #[test]
 fn asking_twice_for_a_shard_gives_the_same_counters() {
     let (metrics, first) = filled();
-    let second = metrics.pipeline("frames", "frames-0", "FRAMES", &["frame_metadata", "detection_events"]);
+    let second = metrics
+        .pipeline(&Shard::new("frames", "frames-0", "FRAMES"), &["frame_metadata", "detection_events"]);
     first.messages.inc();
     second.messages.inc();
     assert_eq!(first.messages.get(), 2);
@@ -111,7 +113,7 @@ fn asking_twice_for_a_shard_gives_the_same_counters() {
 #[test]
 fn two_shards_of_a_pipeline_count_apart() {
     let (metrics, first) = filled();
-    let second = metrics.pipeline("frames", "frames-1", "FRAMES-1", &["frame_metadata"]);
+    let second = metrics.pipeline(&Shard::new("frames", "frames-1", "FRAMES-1"), &["frame_metadata"]);
     second.messages.inc_by(5);
     assert_eq!(first.messages.get(), 0);
     assert!(

@@ -6,8 +6,8 @@ use crate::metrics::Metrics;
 fn status() -> (Metrics, Registry, Arc<PipelineStatus>) {
     let metrics = Metrics::new();
     let registry = Registry::default();
-    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
-    let status = registry.add("frames", "frames", "FRAMES", handles);
+    let handles = metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
+    let status = registry.add(&Shard::new("frames", "frames", "FRAMES"), handles);
     (metrics, registry, status)
 }
 
@@ -148,8 +148,8 @@ fn the_label_of_a_state_is_its_name_in_json() {
 fn adding_a_pipeline_again_keeps_its_status() {
     let (metrics, registry, status) = status();
     status.set_state(State::Running);
-    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
-    let again = registry.add("frames", "frames", "FRAMES", handles);
+    let handles = metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
+    let again = registry.add(&Shard::new("frames", "frames", "FRAMES"), handles);
     assert_eq!(again.state(), State::Running);
     assert_eq!(registry.snapshots().len(), 1);
 }

@@ -51,7 +51,7 @@ impl PipelineStatus {
         drop((tables, current));
         if first {
             let fields: Vec<_> = tally.fields.iter().map(|(name, _)| shown(name)).collect();
-            let (pipeline, shard, fields) = (&self.name, &self.shard, fields.join(", "));
+            let (pipeline, shard, fields) = (self.name(), &self.shard.name, fields.join(", "));
             tracing::info!(pipeline, shard, fields, "no column takes these fields; /status counts them");
         }
     }

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use super::Error;
 use crate::config;
 use crate::leftover::{Mark, Owner};
+use crate::shard::Shard;
 
 /// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written,
 /// and one on the way. More makes an ack over an expired queue slow, which is quadratic in the server.
@@ -91,7 +92,7 @@ pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
 /// program's then. Later it is taken for one of its own that somebody edited.
 pub async fn refuse_others(
     stream: &Stream,
-    pipeline: &config::Pipeline,
+    shard: &Shard,
     found: &consumer::Info,
     mark: &Mark,
     age: Duration,
@@ -100,7 +101,7 @@ pub async fn refuse_others(
     let durable = found.name.clone();
     match mark.owner(found) {
         Owner::Own => Ok(()),
-        Owner::Unmarked if !first || is_described(found, pipeline) => Ok(()),
+        Owner::Unmarked if !first || is_described(found, shard) => Ok(()),
         Owner::Unmarked => Err(Error::NotOurs { stream: found.stream_name.clone(), durable }),
         Owner::Elsewhere { pipeline: other, database } => {
             let mut used = found.num_waiting > 0 || age < JUST_MADE;
@@ -109,36 +110,42 @@ pub async fn refuse_others(
                     break;
                 }
                 tokio::time::sleep(LOOK).await;
-                used = find(stream, pipeline).await?.is_some_and(|found| found.num_waiting > 0);
+                used = find(stream, shard).await?.is_some_and(|found| found.num_waiting > 0);
             }
             if used { Err(Error::Elsewhere { durable, pipeline: other, database }) } else { Ok(()) }
         }
     }
 }
 
-/// Whether a durable says of itself that it is the one of `pipeline`.
+/// Whether a durable says of itself that it is the one of `shard`.
 #[must_use]
-pub fn is_described(durable: &consumer::Info, pipeline: &config::Pipeline) -> bool {
-    durable.config.description.as_ref() == Some(&description(pipeline))
+pub fn is_described(durable: &consumer::Info, shard: &Shard) -> bool {
+    durable.config.description.as_ref() == Some(&description(shard))
 }
 
-fn description(pipeline: &config::Pipeline) -> String {
-    format!("cursor of jetcopy pipeline {}", pipeline.name)
+fn description(shard: &Shard) -> String {
+    format!("cursor of jetcopy pipeline {}", shard.pipeline)
 }
 
-/// The configuration that the durable of `pipeline` must have.
+/// The configuration that the durable of a shard of `pipeline` must have.
 #[must_use]
-pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolicy) -> Config {
-    let max_ack_pending = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
-    let mut config = Config {
-        durable_name: Some(pipeline.durable_name()),
-        description: Some(description(pipeline)),
+pub fn consumer_config(pipeline: &config::Pipeline, shard: &Shard, deliver_policy: DeliverPolicy) -> Config {
+    Config {
+        durable_name: Some(shard.durable.clone()),
+        description: Some(description(shard)),
         deliver_policy,
+        ..unnamed(pipeline)
+    }
+}
+
+/// The same without a name.
+fn unnamed(pipeline: &config::Pipeline) -> Config {
+    let mut config = Config {
         ack_policy: AckPolicy::All,
         ack_wait: ACK_WAIT,
         max_deliver: -1,
         replay_policy: ReplayPolicy::Instant,
-        max_ack_pending: i64::try_from(max_ack_pending).unwrap_or(i64::MAX),
+        max_ack_pending: max_ack_pending(pipeline),
         ..Default::default()
     };
     match pipeline.subjects.as_slice() {
@@ -149,11 +156,19 @@ pub fn consumer_config(pipeline: &config::Pipeline, deliver_policy: DeliverPolic
     config
 }
 
-/// The same with as many unacknowledged messages as the server allowed when it made `consumer`.
+/// Messages that may be unacknowledged at most, where the server allows so many.
+#[must_use]
+pub fn max_ack_pending(pipeline: &config::Pipeline) -> i64 {
+    let most = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+/// The same with as many unacknowledged messages as the server allowed when it made `consumer`, to compare it
+/// with: by whatever name it goes.
 #[must_use]
 pub fn allowed_config(pipeline: &config::Pipeline, consumer: &PullConsumer) -> Config {
     let max_ack_pending = consumer.cached_info().config.max_ack_pending;
-    Config { max_ack_pending, ..consumer_config(pipeline, DeliverPolicy::All) }
+    Config { max_ack_pending, ..unnamed(pipeline) }
 }
 
 /// Whether what an operator or another program may have changed on the durable still is as `wanted`.
@@ -222,23 +237,23 @@ impl Known {
     }
 }
 
-/// Puts the durable so that its next delivery is the first message after `checkpoint`, with consumer sequence
-/// 1, and its metadata say whose it is by `mark`.
+/// Puts the durable of `shard` so that its next delivery is the first message after `checkpoint`, with
+/// consumer sequence 1, as `config` says: its metadata tell whose it is.
 pub async fn place(
     client: &async_nats::Client,
     stream: &Stream,
-    pipeline: &config::Pipeline,
+    shard: &Shard,
+    config: Config,
     checkpoint: u64,
     placement: Placement,
     known: &Known,
-    mark: &Mark,
 ) -> Result<PullConsumer, Error> {
-    let durable = pipeline.durable_name();
+    let durable = &shard.durable;
     let start = checkpoint + 1;
     // The server of the durable may be another than the one that is connected to, and older.
     let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
-    let wanted = Config { metadata: mark.metadata(), ..wanted(stream, pipeline, known) };
-    let found = find(stream, pipeline).await?;
+    let wanted = allowed(stream, config, known);
+    let found = find(stream, shard).await?;
     found.as_ref().map_or(Ok(()), refuse_paused)?;
     if can_reset
         && known.answers_resets()
@@ -247,39 +262,43 @@ pub async fn place(
     {
         let usable = found.config.deliver_policy == DeliverPolicy::All
             && matches(&found.config, &wanted)
-            && mark.is_on(&found.config.metadata);
+            && is_marked(found, &wanted);
         if !usable {
             tracing::warn!(durable, "the durable is not configured as jetcopy does it, creating it anew");
-        } else if let Some(waiting) = reset(stream, &durable, start, known).await? {
+        } else if let Some(waiting) = reset(stream, durable, start, known).await? {
             // A waiting pull request is another client's: it would take the first messages.
             if waiting == 0 {
-                let source = match stream.get_consumer(&durable).await {
+                let source = match stream.get_consumer(durable).await {
                     Ok(consumer) => return Ok(consumer),
                     Err(source) => source,
                 };
-                return Err(Error::Consumer { action: "read", durable, source });
+                return Err(Error::Consumer { action: "read", durable: durable.clone(), source });
             }
             tracing::info!(durable, "another client pulls from the durable, creating it anew");
         }
     }
-    if find(stream, pipeline).await?.is_some() {
-        delete(stream, &durable).await?;
+    if find(stream, shard).await?.is_some() {
+        delete(stream, durable).await?;
     }
     if can_reset && known.answers_resets() {
         let consumer =
             create(stream, Config { deliver_policy: DeliverPolicy::All, ..wanted.clone() }, known).await?;
-        if start == 1 || reset(stream, &durable, start, known).await?.is_some() {
+        if start == 1 || reset(stream, durable, start, known).await?.is_some() {
             return Ok(consumer);
         }
-        delete(stream, &durable).await?;
+        delete(stream, durable).await?;
     }
     let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: start };
     create(stream, Config { deliver_policy, ..wanted }, known).await
 }
 
-/// The durable's configuration, within what is known to be allowed.
-fn wanted(stream: &Stream, pipeline: &config::Pipeline, known: &Known) -> Config {
-    let wanted = consumer_config(pipeline, DeliverPolicy::All);
+/// The metadata of a durable name what is wanted; the server adds keys of its own.
+fn is_marked(found: &consumer::Info, wanted: &Config) -> bool {
+    wanted.metadata.iter().all(|(key, value)| found.config.metadata.get(key) == Some(value))
+}
+
+/// A durable's configuration within what is known to be allowed.
+fn allowed(stream: &Stream, wanted: Config, known: &Known) -> Config {
     let of_stream = stream.cached_info().config.consumer_limits.as_ref().map(|limits| limits.max_ack_pending);
     let of_stream = of_stream.filter(|&limit| limit > 0).unwrap_or(i64::MAX);
     let of_server = known.facts().max_ack_pending.unwrap_or(i64::MAX);
@@ -368,14 +387,12 @@ async fn create(stream: &Stream, mut config: Config, known: &Known) -> Result<Pu
 }
 
 /// The durable as it is, where there is one.
-pub async fn find<I>(
-    stream: &Stream<I>,
-    pipeline: &config::Pipeline,
-) -> Result<Option<consumer::Info>, Error> {
-    let durable = pipeline.durable_name();
-    match stream.consumer_info(&durable).await {
+pub async fn find<I>(stream: &Stream<I>, shard: &Shard) -> Result<Option<consumer::Info>, Error> {
+    match stream.consumer_info(&shard.durable).await {
         Ok(info) => Ok(Some(info)),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::Consumer { action: "read", durable, source: error.into() }),
+        Err(error) => {
+            Err(Error::Consumer { action: "read", durable: shard.durable.clone(), source: error.into() })
+        }
     }
 }

@@ -8,14 +8,13 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, IntoConsumerConfig};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, IntoConsumerConfig};
 use async_nats::jetstream::stream::Stream;
 use std::time::Duration;
 
 use super::*;
 
 use crate::config;
-use crate::leftover::Mark;
 use crate::publish::{Outgoing, publish};
 use crate::testbed::TestNats;
 
@@ -111,6 +110,11 @@ async fn add(client: &async_nats::Client, name: &str, messages: usize, bytes: us
     publish(client, stream::iter(outgoing), 100, |_| {}).await.unwrap();
 }
 
+fn wanted(pipeline: &config::Pipeline) -> consumer::pull::Config {
+    let [shard] = pipeline.shards();
+    consumer_config(pipeline, &shard, DeliverPolicy::All)
+}
+
 /// The durable after `checkpoint`, of a stream of which nothing is known yet.
 async fn placed(
     world: &World,
@@ -118,8 +122,9 @@ async fn placed(
     checkpoint: u64,
     placement: Placement,
 ) -> PullConsumer {
-    let (known, mark) = (Known::default(), Mark::default());
-    place(&world.client, &world.stream, pipeline, checkpoint, placement, &known, &mark).await.unwrap()
+    let ([shard], known) = (pipeline.shards(), Known::default());
+    let config = wanted(pipeline);
+    place(&world.client, &world.stream, &shard, config, checkpoint, placement, &known).await.unwrap()
 }
 
 /// Stream sequences of the next `count` deliveries after `checkpoint`.
@@ -217,13 +222,13 @@ async fn a_second_puller_on_the_durable_is_a_breach() {
 #[tokio::test]
 async fn a_durable_that_an_operator_changed_is_created_anew() {
     let (world, pipeline) = (stream_with("CHANGED", 5, 10).await, pipeline("CHANGED"));
-    let mut changed = consumer_config(&pipeline, DeliverPolicy::All);
+    let mut changed = wanted(&pipeline);
     changed.ack_policy = AckPolicy::Explicit;
     changed.max_ack_pending = 7;
     world.stream.create_consumer(changed).await.unwrap();
     assert_eq!(read(&world, &pipeline, 0, Placement::Reset, ROOMY, 5).await, [1, 2, 3, 4, 5]);
-    let info = world.stream.consumer_info(pipeline.durable_name()).await.unwrap();
-    assert!(matches(&info.config, &consumer_config(&pipeline, DeliverPolicy::All)));
+    let info = world.stream.consumer_info(&pipeline.shards()[0].durable).await.unwrap();
+    assert!(matches(&info.config, &wanted(&pipeline)));
 }
 
 #[tokio::test]
@@ -272,7 +277,7 @@ async fn subjects_narrow_what_is_read() {
 #[test]
 fn a_durable_that_the_server_made_without_its_filters_differs() {
     let narrow = config::Pipeline { subjects: vec!["a".into(), "b".into()], ..pipeline("OLD") };
-    let wanted = consumer_config(&narrow, DeliverPolicy::All);
+    let wanted = wanted(&narrow);
     let asked = IntoConsumerConfig::into_consumer_config(wanted.clone());
     assert_eq!(differences(&asked, &wanted), [""; 0]);
     // What a server before 2.10 makes of it.

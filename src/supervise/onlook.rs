@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::checkpoint;
 use crate::config::Config;
 use crate::postgres::connect::{self, Session};
 use crate::status::{PipelineStatus, Registry};
@@ -74,7 +73,7 @@ pub(crate) async fn run(
         for status in &pipelines {
             tell(status, &mut held);
         }
-        held.retain(|shard: &String| pipelines.iter().any(|status| status.shard() == shard));
+        held.retain(|shard: &String| pipelines.iter().any(|status| status.shard().name == *shard));
     }
 }
 
@@ -96,9 +95,9 @@ async fn count(settings: &Config, pipelines: &[Arc<PipelineStatus>]) -> Option<(
 
 /// Logs that a pipeline stands still, or no longer does.
 fn tell(status: &PipelineStatus, held: &mut BTreeSet<String>) {
-    let (pipeline, shard) = (status.name(), status.shard());
+    let (pipeline, shard) = (status.name(), &status.shard().name);
     match status.held_up() {
-        Some(by) if held.insert(shard.to_owned()) => {
+        Some(by) if held.insert(shard.clone()) => {
             tracing::warn!(pipeline, shard, what = by.what, "nothing has committed for seconds");
         }
         None if held.remove(shard) => tracing::info!(pipeline, shard, "no longer held up"),
@@ -118,7 +117,7 @@ struct Slow<'s> {
 impl<'s> Slow<'s> {
     fn new(status: &'s PipelineStatus, instance: &str) -> Option<Self> {
         let batch = status.motion().writing_for(SLOW)?;
-        Some(Self { status, owner: checkpoint::owner_name(status.shard(), instance), batch })
+        Some(Self { status, owner: status.shard().owner(instance), batch })
     }
 }
 

@@ -98,16 +98,16 @@ impl Writer {
             accepted: poisoned.uses(),
         };
         let kinds = poisoned.letters.iter().map(|letter| letter.kind);
-        along.after.push_str(&tally::add_letters(&self.place.shard, kinds));
+        along.after.push_str(&tally::add_letters(&self.shard.name, kinds));
         let superseded = batch.superseded(part);
         if let Some((.., messages)) = superseded {
-            along.after.push_str(&tally::add(&self.place.shard, Event::Superseded, "", 1, messages));
+            along.after.push_str(&tally::add(&self.shard.name, Event::Superseded, "", 1, messages));
         }
         let milestone = self.milestone.is_due();
         if milestone {
-            along.after.push_str(&milestones::add(&self.place.shard, last.sequence, last.timestamp_ns));
+            along.after.push_str(&milestones::add(&self.shard.name, last.sequence, last.timestamp_ns));
         }
-        let begin = Open::begin(&self.session, &self.place, self.epoch, self.checkpoint, &to, &along);
+        let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
         let open = match within(self.step_timeout, BEGIN, begin).await {
             Ok(open) => open,
             Err(error) => {
@@ -133,7 +133,7 @@ impl Writer {
             self.at(metrics::Step::DeadLetters);
             let bytes = poisoned.letters.iter().map(|letter| letter.payload.len()).sum();
             let after = copy_deadline(self.step_timeout, bytes);
-            let stored = dead_letter::store(&self.session.client, &self.place, &poisoned.letters);
+            let stored = dead_letter::store(&self.session.client, &self.shard, &poisoned.letters);
             timeout(after, stored)
                 .await
                 .map_err(|_| Error::Timeout { action: "store dead letters", after })?
@@ -172,7 +172,7 @@ impl Writer {
 
     /// Records the first and the last sequence of what was superseded unread, and how many it was.
     async fn record_superseded(&self, superseded: (u64, u64, u64)) -> Result<(), Error> {
-        let sql = loss::record_superseded(&self.place, superseded);
+        let sql = loss::record_superseded(&self.shard, superseded);
         let recorded = async {
             let answers = self.session.client.simple_query(&sql).await;
             answers.map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })
@@ -183,7 +183,7 @@ impl Writer {
             self.metrics.newest.is_now(Event::Loss);
             let (first, last, messages) = superseded;
             tracing::error!(
-                pipeline = self.place.pipeline,
+                pipeline = self.shard.pipeline,
                 first,
                 last,
                 messages,

@@ -94,7 +94,7 @@ impl Writer {
             let samples = samples(poisoned);
             return Err(Error::Flood(Box::new(Stopped {
                 flood,
-                pipeline: self.place.pipeline.clone(),
+                pipeline: self.shard.pipeline.clone(),
                 samples,
             })));
         }
@@ -125,14 +125,14 @@ impl Writer {
             begin_sql(&self.session),
             escape_literal(&flood.to_string()),
             rules_sql(&tables),
-            escape_literal(&self.place.shard),
+            escape_literal(&self.shard.name),
             self.epoch,
         );
         let kept = timeout(self.step_timeout, self.session.client.simple_query(&sql)).await;
         if !matches!(kept, Ok(Ok(_))) {
             let error = kept.ok().and_then(Result::err).map(|error| error.to_string());
             tracing::warn!(
-                pipeline = self.place.pipeline,
+                pipeline = self.shard.pipeline,
                 error,
                 "cannot keep samples of the flood in the database"
             );

@@ -152,7 +152,7 @@ impl Writer {
             }
         }
         tracing::info!(
-            pipeline = self.place.pipeline,
+            pipeline = self.shard.pipeline,
             table = target.name,
             days = days.len().max(1) - beyond.len(),
             left_out = beyond.len(),

@@ -20,7 +20,7 @@ use rows::{Attempt, decode};
 use super::partitions::{Answer, ask_for, beyond_bounds, days, touches};
 use super::shape::{changed, lock_and_ask};
 use crate::batch::Selection;
-use crate::checkpoint::{Place, begin_sql};
+use crate::checkpoint::begin_sql;
 use crate::config::{self, BadElement, Config, OnConflict, SEQUENCE};
 use crate::copy::{CopyError, Target};
 use crate::dead_letter::kept::{self, Kept};
@@ -29,6 +29,7 @@ use crate::decode::{Decoder, PlanError};
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::sqlstate::{Decision, Step, decide};
+use crate::shard::Shard;
 
 mod rows;
 
@@ -208,15 +209,15 @@ impl<'c> Retrier<'c> {
             Ok(attempt) => attempt,
             Err(letter) => return self.refuse(id, &letter).await,
         };
-        let place = Place { pipeline: kept.pipeline, shard: kept.shard, stream: kept.stream };
-        self.write(id, &place, &mut attempt).await
+        let shard = Shard::new(&kept.pipeline, &kept.shard, &kept.stream);
+        self.write(id, &shard, &mut attempt).await
     }
 
     /// Copies the rows, stores the letters of refused elements, and takes the letter away.
-    async fn write(&mut self, id: i64, place: &Place, attempt: &mut Attempt) -> Result<Settled, Error> {
+    async fn write(&mut self, id: i64, shard: &Shard, attempt: &mut Attempt) -> Result<Settled, Error> {
         let limit = self.settings.postgres.step_timeout;
         // Unreachable but for the borrow: the pipeline was prepared by the caller.
-        let Some(prepared) = self.prepared.get_mut(&place.pipeline) else {
+        let Some(prepared) = self.prepared.get_mut(&shard.pipeline) else {
             unreachable!("the caller prepared it")
         };
         let (session, targets) = (&self.session, &mut prepared.targets);
@@ -298,7 +299,7 @@ impl<'c> Retrier<'c> {
         let client = &self.session.client;
         let told = touches(targets, &attempt.rows.tables);
         own(limit, "tell roll-ups of", client.batch_execute(&told)).await?;
-        own(limit, "store", store(client, place, &attempt.refused)).await?;
+        own(limit, "store", store(client, shard, &attempt.refused)).await?;
         own(limit, "take away", kept::remove(client, id)).await?;
         match own(limit, "commit", client.batch_execute("COMMIT")).await {
             Ok(()) => Ok(Settled::Done(Outcome::Stored { rows, refused: attempt.refused.len() })),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream;
 use jetcopy::http::Server;
 use jetcopy::metrics::Metrics;
+use jetcopy::shard::Shard;
 use jetcopy::status::{PipelineStatus, Registry, State};
 use jetcopy::testbed::Stop;
 use serde_json::{Value, json};
@@ -202,11 +203,11 @@ async fn a_table_that_somebody_locks_makes_the_database_the_stage_that_limits() 
 fn many(metrics: &Metrics, registry: &Registry) -> Vec<Arc<PipelineStatus>> {
     let add = |number: u32| {
         let (name, stream) = (format!("cameras-{number:02}"), format!("CAMERAS{number:02}"));
-        let handles = metrics.pipeline(&name, &name, &stream, &["frame_metadata"]);
+        let handles = metrics.pipeline(&Shard::new(&name, &name, &stream), &["frame_metadata"]);
         handles.stream_last_sequence.set(40_000 + i64::from(number));
         handles.checkpoint_sequence.set(39_000);
         handles.pending_messages.set(1_000);
-        let status = registry.add(&name, &name, &stream, handles);
+        let status = registry.add(&Shard::new(&name, &name, &stream), handles);
         status.set_state(State::Running);
         status
     };
@@ -280,8 +281,8 @@ async fn a_flood_of_dead_letters_shows_its_first_messages_without_what_is_in_the
 #[ignore = "needs Chromium: make browser"]
 async fn whatever_stands_in_a_name_or_a_reason_is_text() {
     let (metrics, registry) = (Metrics::new(), Registry::default());
-    let handles = metrics.pipeline("frames", "frames", "FRAMES", &["frame_metadata"]);
-    let status = registry.add("frames", "frames", "FRAMES", handles);
+    let handles = metrics.pipeline(&Shard::new("frames", "frames", "FRAMES"), &["frame_metadata"]);
+    let status = registry.add(&Shard::new("frames", "frames", "FRAMES"), handles);
     let markup =
         "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>";
     status.set_state(State::Paused { reason: markup.into(), remedy: markup.into() });

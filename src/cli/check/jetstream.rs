@@ -16,6 +16,7 @@ use crate::chain::chain;
 use crate::config::{Config, Pipeline};
 use crate::exposure::{self, Exposure};
 use crate::nats::{ConnectError, Connection};
+use crate::shard::Shard;
 use crate::subject::{covers, overlap};
 use crate::subscribe;
 use permissions::Permissions;
@@ -93,20 +94,20 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
     limits::slow(NATS, &client, report).await;
     let mut context = jetstream::new(client);
     context.set_timeout(ANSWER_TIMEOUT);
-    for pipeline in &config.pipelines {
-        let place = format!("pipeline {}, stream {}", pipeline.name, pipeline.stream);
+    for (pipeline, shard) in config.shards() {
+        let place = format!("pipeline {shard}, stream {}", shard.stream);
         if let Some(permissions) = &permissions {
-            for missing in permissions.missing(pipeline, &config.nats.inbox_prefix) {
+            for missing in permissions.missing(pipeline, &shard, &config.nats.inbox_prefix) {
                 report.error(&place, format!("no permission to {missing}"), "grant it to the user in [nats]");
             }
         }
-        match context.get_stream(&pipeline.stream).await {
+        match context.get_stream(&shard.stream).await {
             Ok(stream) => {
                 horizons.insert(pipeline.name.clone(), horizon::of_stream(stream.cached_info()));
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
-                durable(&place, config, pipeline, &stream, report).await;
+                durable(&place, config, pipeline, &shard, &stream, report).await;
             }
-            Err(error) => no_stream(&place, config, pipeline, &error, server.jetstream, report),
+            Err(error) => no_stream(&place, config, &shard, &error, server.jetstream, report),
         }
     }
     Found { connection: Some(connection), horizons }
@@ -115,12 +116,12 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
 fn no_stream(
     place: &str,
     config: &Config,
-    pipeline: &Pipeline,
+    shard: &Shard,
     error: &jetstream::context::GetStreamError,
     has_jetstream: bool,
     report: &mut Report,
 ) {
-    let (stream, inbox, text) = (&pipeline.stream, &config.nats.inbox_prefix, chain(error));
+    let (stream, inbox, text) = (&shard.stream, &config.nats.inbox_prefix, chain(error));
     match error.kind() {
         GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
             report.error(
@@ -166,7 +167,7 @@ fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, repo
     message_size(place, pipeline, config, max_payload, report);
     limits(place, config, report);
     thinning::judge(place, pipeline, config, report);
-    let wanted = wanted_ack_pending(pipeline);
+    let wanted = subscribe::max_ack_pending(pipeline);
     let allowed = config.consumer_limits.as_ref().map_or(0, |limits| limits.max_ack_pending);
     if allowed > 0 && allowed < wanted {
         limits::few_unacked(place, pipeline, allowed, wanted, report);
@@ -178,10 +179,6 @@ fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, repo
             format!("{} messages, {} to {}", state.messages, state.first_sequence, state.last_sequence),
         );
     }
-}
-
-fn wanted_ack_pending(pipeline: &Pipeline) -> i64 {
-    subscribe::consumer_config(pipeline, consumer::DeliverPolicy::All).max_ack_pending
 }
 
 fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Report) {
@@ -290,29 +287,30 @@ async fn durable(
     place: &str,
     config: &Config,
     pipeline: &Pipeline,
+    shard: &Shard,
     stream: &jetstream::stream::Stream,
     report: &mut Report,
 ) {
-    let name = pipeline.durable_name();
-    let info = match stream.consumer_info(&name).await {
+    let name = &shard.durable;
+    let info = match stream.consumer_info(name).await {
         Ok(info) => info,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
-            limits::asked(place, pipeline, stream, report).await;
+            limits::asked(place, pipeline, shard, stream, report).await;
             return report.ok(place, format!("the durable consumer {name} will be created"));
         }
         Err(error) => {
             return report.error(
                 place,
                 format!("the question about the durable consumer {name} was not answered: {}", chain(&error)),
-                format!("allow the user to publish to $JS.API.CONSUMER.INFO.{}.{name}", pipeline.stream),
+                format!("allow the user to publish to $JS.API.CONSUMER.INFO.{}.{name}", shard.stream),
             );
         }
     };
     limits::found(place, &info, report);
-    if owner::judge(place, config, pipeline, &info, report) {
+    if owner::judge(place, config, shard, &info, report) {
         return;
     }
-    let wanted = subscribe::consumer_config(pipeline, consumer::DeliverPolicy::All);
+    let wanted = subscribe::consumer_config(pipeline, shard, consumer::DeliverPolicy::All);
     let batch = i64::try_from(pipeline.batch.max_rows).unwrap_or(i64::MAX);
     let found = &info.config;
     if found.max_ack_pending > 0 && found.max_ack_pending < batch {

@@ -21,6 +21,7 @@ use crate::postgres::connect::Session;
 use crate::postgres::interval;
 use crate::recovery::{Action, recovery};
 use crate::resync::{self, judge};
+use crate::shard::Shard;
 
 /// How often it is looked anew where the checkpoint moved meanwhile: then a daemon reads, and meets by itself
 /// what comes.
@@ -43,13 +44,15 @@ enum Error {
     Judge(#[from] resync::Error),
 }
 
-/// Compares the checkpoint of a pipeline with its stream.
+/// Compares the checkpoint of each shard of a pipeline with its stream.
 pub(super) async fn look(session: &Session, nats: &Connection, pipeline: &Pipeline, report: &mut Report) {
-    let place = format!("pipeline {}, checkpoint", pipeline.name);
-    match settled(session, nats, pipeline, &place, report).await {
-        Ok(()) => {}
-        Err(Error::Judge(error)) => unknown(&place, error, report),
-        Err(error) => report.failure(&place, &error),
+    for shard in &pipeline.shards() {
+        let place = format!("pipeline {shard}, checkpoint");
+        match settled(session, nats, pipeline, shard, &place, report).await {
+            Ok(()) => {}
+            Err(Error::Judge(error)) => unknown(&place, error, report),
+            Err(error) => report.failure(&place, &error),
+        }
     }
 }
 
@@ -68,23 +71,24 @@ async fn settled(
     session: &Session,
     nats: &Connection,
     pipeline: &Pipeline,
+    shard: &Shard,
     place: &str,
     report: &mut Report,
 ) -> Result<(), Error> {
     let mut before = None;
     for _ in 0..LOOKS {
-        let Some((shard, claim)) = control::claim(session, pipeline).await? else {
+        let Some(claim) = control::claim(session, shard).await? else {
             report.ok(place, "none yet: it begins with the first message that the stream holds");
             return Ok(());
         };
         let at = claim.last_sequence;
-        let Some((facts, loss)) = compared(session, nats, pipeline, (&shard, &claim), place, report).await?
+        let Some((facts, loss)) = compared(session, nats, pipeline, (shard, &claim), place, report).await?
         else {
             return Ok(());
         };
         // What was dropped after it was read is no loss.
         if before == Some(at) {
-            return lost(session, pipeline, &shard, (&facts, loss), place, report).await;
+            return lost(session, pipeline, shard, (&facts, loss), place, report).await;
         }
         before = Some(at);
     }
@@ -97,13 +101,13 @@ async fn compared(
     session: &Session,
     nats: &Connection,
     pipeline: &Pipeline,
-    (shard, claim): (&str, &Claim),
+    (shard, claim): (&Shard, &Claim),
     place: &str,
     report: &mut Report,
 ) -> Result<Option<(StreamFacts, Loss)>, Error> {
-    let milestones = milestones::read(&session.client, shard).await.map_err(Error::Milestones)?;
-    let stream = jetstream::new(nats.client.clone()).get_stream(&pipeline.stream).await?;
-    let clock = clock::of_server(&nats.client, &pipeline.stream).await;
+    let milestones = milestones::read(&session.client, &shard.name).await.map_err(Error::Milestones)?;
+    let stream = jetstream::new(nats.client.clone()).get_stream(&shard.stream).await?;
+    let clock = clock::of_server(&nats.client, &shard.stream).await;
     let (facts, verdict) = judge(nats, pipeline, &stream, claim, &milestones, &clock).await?;
     let at = claim.last_sequence;
     match verdict {
@@ -125,7 +129,7 @@ async fn compared(
 async fn lost(
     session: &Session,
     pipeline: &Pipeline,
-    shard: &str,
+    shard: &Shard,
     (facts, loss): (&StreamFacts, Loss),
     place: &str,
     report: &mut Report,
@@ -133,7 +137,7 @@ async fn lost(
     let sql = format!(
         "SELECT accepted_at IS NOT NULL FROM jetcopy.losses \
          WHERE shard = {} AND first_sequence = {} AND cause = '{}' AND stream_created = {}",
-        escape_literal(shard),
+        escape_literal(&shard.name),
         loss.first_sequence,
         loss.cause.as_str(),
         interval::timestamp(facts.created_ns),

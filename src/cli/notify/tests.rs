@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::shard::Shard;
 use crate::status::Patience;
 
 fn registry(names: &[&str]) -> Registry {
     let (metrics, registry) = (Metrics::new(), Registry::default());
     for name in names {
-        let handles = metrics.pipeline(name, name, "FRAMES", &["frame_metadata"]);
-        drop(registry.add(name, name, "FRAMES", handles));
+        let handles = metrics.pipeline(&Shard::new(name, name, "FRAMES"), &["frame_metadata"]);
+        drop(registry.add(&Shard::new(name, name, "FRAMES"), handles));
     }
     registry
 }

@@ -17,6 +17,7 @@ use crate::lag;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
 use crate::recovery::flood_remedy;
+use crate::shard::Shard;
 use crate::status::reason;
 use crate::subscribe;
 
@@ -28,6 +29,7 @@ const CLIENT_NAME: &str = "jetcopy status";
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Outside {
     pub pipeline: String,
+    pub shard: String,
     pub stream: String,
     /// `down`, `paused` where an operator paused it, or `elsewhere` where a daemon that was not asked holds
     /// the lease.
@@ -69,16 +71,17 @@ pub(crate) async fn look(config: &Config) -> Vec<Outside> {
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await;
     let mut seen = Vec::with_capacity(config.pipelines.len());
-    for pipeline in &config.pipelines {
+    for (pipeline, shard) in config.shards() {
         let mut outside = Outside {
-            pipeline: pipeline.name.clone(),
-            stream: pipeline.stream.clone(),
+            pipeline: shard.pipeline.clone(),
+            shard: shard.name.clone(),
+            stream: shard.stream.clone(),
             state: "down",
             ..Outside::default()
         };
         match &session {
             Ok(session) => {
-                if let Err(error) = outside.ask_database(session, pipeline).await {
+                if let Err(error) = outside.ask_database(session, &shard).await {
                     outside.unknown.push(format!("the database: {}", chain(&error)));
                 }
             }
@@ -86,7 +89,7 @@ pub(crate) async fn look(config: &Config) -> Vec<Outside> {
         }
         match &connection {
             Ok(connection) => {
-                if let Err(error) = outside.ask_nats(&connection.client, pipeline).await {
+                if let Err(error) = outside.ask_nats(&connection.client, pipeline, &shard).await {
                     outside.unknown.push(format!("NATS: {}", chain(error.as_ref())));
                 }
             }
@@ -101,19 +104,15 @@ pub(crate) async fn look(config: &Config) -> Vec<Outside> {
 }
 
 impl Outside {
-    async fn ask_database(
-        &mut self,
-        session: &Session,
-        pipeline: &Pipeline,
-    ) -> Result<(), tokio_postgres::Error> {
-        let name = escape_literal(&pipeline.name);
+    async fn ask_database(&mut self, session: &Session, shard: &Shard) -> Result<(), tokio_postgres::Error> {
+        let name = escape_literal(&shard.name);
         let sql = format!(
             "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
                CASE WHEN lease_until > now() THEN owner END, paused_by, \
                to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
                (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, flood ->> 'reason'::text, flood ->> 'samples'::text, \
                accepted_letters = 0 \
-             FROM jetcopy.checkpoints WHERE pipeline = {name}"
+             FROM jetcopy.checkpoints WHERE shard = {name}"
         );
         self.counted = Some((0, None));
         if let Some(row) = row(session, &sql).await? {
@@ -123,10 +122,10 @@ impl Outside {
             if let (by, Some(since)) = (row.get(3).unwrap_or_default(), row.get(4)) {
                 self.state = "paused";
                 self.reason = Some(format!("paused by operator {by} since {since} UTC"));
-                self.remedy = Some(format!("run `jetcopy resume {}`", pipeline.name));
+                self.remedy = Some(format!("run `jetcopy resume {}`", shard.pipeline));
             } else if let (Some(reason), Some("t")) = (row.get(6), row.get(8)) {
                 self.reason = Some(format!("stopped by a flood of dead letters: {reason}"));
-                self.remedy = Some(flood_remedy(&pipeline.name));
+                self.remedy = Some(flood_remedy(&shard.pipeline));
                 self.flood = shown(row.get(7).unwrap_or_default());
             } else if let Some(owner) = row.get(2) {
                 self.state = "elsewhere";
@@ -134,8 +133,9 @@ impl Outside {
             }
         }
         let sql = format!(
-            "SELECT (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {name}), \
-               (SELECT count(*) FROM jetcopy.losses WHERE pipeline = {name} AND accepted_at IS NULL)"
+            "SELECT (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {} AND shard = {name}), \
+               (SELECT count(*) FROM jetcopy.losses WHERE shard = {name} AND accepted_at IS NULL)",
+            escape_literal(&shard.pipeline)
         );
         if let Some(row) = row(session, &sql).await? {
             (self.dead_letters_in_table, self.open_losses) = (number(&row, 0), number(&row, 1));
@@ -147,14 +147,15 @@ impl Outside {
         &mut self,
         client: &async_nats::Client,
         pipeline: &Pipeline,
+        shard: &Shard,
     ) -> Result<(), async_nats::Error> {
         let clock = Clock::default();
-        let info = clock::stream_info(client, &pipeline.stream, &clock).await?;
-        let stream = jetstream::new(client.clone()).get_stream_no_info(&pipeline.stream).await?;
+        let info = clock::stream_info(client, &shard.stream, &clock).await?;
+        let stream = jetstream::new(client.clone()).get_stream_no_info(&shard.stream).await?;
         let state = &info.state;
         self.stream_first_sequence = Some(state.first_sequence);
         self.stream_last_sequence = Some(state.last_sequence);
-        let durable = subscribe::find(&stream, pipeline).await?;
+        let durable = subscribe::find(&stream, shard).await?;
         if let Some(Info { num_pending, num_ack_pending, .. }) = &durable {
             self.pending_messages = Some(*num_pending);
             self.ack_pending_messages = Some(*num_ack_pending as u64);

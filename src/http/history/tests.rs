@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::metrics::{Metrics, PipelineMetrics};
+use crate::shard::Shard;
 
 struct Daemon {
     metrics: Metrics,
@@ -21,8 +22,8 @@ impl Daemon {
     }
 
     fn add(&self, name: &str) -> PipelineMetrics {
-        let handles = self.metrics.pipeline(name, name, "FRAMES", &["frame_metadata"]);
-        self.registry.add(name, name, "FRAMES", handles.clone()).set_state(State::Running);
+        let handles = self.metrics.pipeline(&Shard::new(name, name, "FRAMES"), &["frame_metadata"]);
+        self.registry.add(&Shard::new(name, name, "FRAMES"), handles.clone()).set_state(State::Running);
         handles
     }
 
@@ -117,7 +118,7 @@ fn what_limits_is_where_the_reading_stage_spends_its_time_while_it_is_behind() {
     assert_eq!(recent.limited_by, Some(Stage::Database));
     assert!((recent.stages.database - 1.0).abs() < 1e-9);
     let backs_off = State::BackingOff { reason: "database is away".into(), retry_in: Duration::ZERO };
-    daemon.registry.add("frames", "frames", "FRAMES", frames.clone()).set_state(backs_off);
+    daemon.registry.add(&Shard::new("frames", "frames", "FRAMES"), frames.clone()).set_state(backs_off);
     assert_eq!(daemon.history.recent(&snapshot()).limited_by, None, "it does not run");
 }
 

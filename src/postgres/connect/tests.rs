@@ -6,11 +6,11 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::checkpoint::Place;
 use crate::config::{Postgres, Tls};
 use crate::dead_letter::{self, DeadLetter};
 use crate::migrate;
 use crate::postgres::introspect::introspect;
+use crate::shard::Shard;
 use crate::testbed::{self, PostgresOptions, TestPgBouncer, TestPostgres};
 
 mod places;
@@ -442,8 +442,8 @@ async fn everything_here_works_through_a_transaction_pooler() {
                     element: None,
                     elements: Vec::new(),
                 };
-                let place = Place { pipeline: "p".into(), shard: "p".into(), stream: "S".into() };
-                dead_letter::store(&session.client, &place, &[letter]).await.unwrap();
+                let shard = Shard::new("p", "p", "S");
+                dead_letter::store(&session.client, &shard, &[letter]).await.unwrap();
                 session.client.batch_execute("COMMIT").await.unwrap();
             }
             session.close().await;

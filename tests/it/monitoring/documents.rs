@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use jetcopy::metrics::{Metrics, names};
+use jetcopy::shard::Shard;
 
 use super::{own, rules};
 
@@ -16,11 +17,11 @@ const PARTS: [&str; 3] = ["**Meaning.**", "**Check.**", "**Fix.**"];
 /// The reference of all metrics, from the names in the code and from what a pipeline shows.
 fn reference() -> String {
     let metrics = Metrics::new();
-    let pipeline = metrics.pipeline("p", "s", "S", &["t"]);
+    let pipeline = metrics.pipeline(&Shard::new("p", "s", "S"), &["t"]);
     pipeline.resyncs("start").inc();
     pipeline.recorded(&[]);
     pipeline.known().into_iter().for_each(|gauge| gauge.set(0));
-    let _status = jetcopy::status::Registry::default().add("p", "s", "S", pipeline);
+    let _status = jetcopy::status::Registry::default().add(&Shard::new("p", "s", "S"), pipeline);
     let text = metrics.render();
     let kinds: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

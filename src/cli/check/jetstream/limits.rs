@@ -7,6 +7,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use super::super::report::Report;
 use crate::approach::slow_consumers;
 use crate::config::Pipeline;
+use crate::shard::Shard;
 use crate::subscribe;
 
 /// JetStream's codes for a consumer that asks for more than is allowed.
@@ -37,7 +38,13 @@ pub(super) fn found(place: &str, info: &Info, report: &mut Report) {
 
 /// What one that is not there yet would be allowed: the server judges a change before it looks for what it is
 /// to change.
-pub(super) async fn asked(place: &str, pipeline: &Pipeline, stream: &Stream, report: &mut Report) {
+pub(super) async fn asked(
+    place: &str,
+    pipeline: &Pipeline,
+    shard: &Shard,
+    stream: &Stream,
+    report: &mut Report,
+) {
     let info = stream.cached_info();
     let most = i64::from(info.config.max_consumers);
     if most > 0 && i64::try_from(info.state.consumer_count).is_ok_and(|count| count >= most) {
@@ -47,7 +54,7 @@ pub(super) async fn asked(place: &str, pipeline: &Pipeline, stream: &Stream, rep
             "raise the stream's max_consumers, or remove consumers that nobody uses",
         );
     }
-    let wanted = subscribe::consumer_config(pipeline, DeliverPolicy::All);
+    let wanted = subscribe::consumer_config(pipeline, shard, DeliverPolicy::All);
     if let Some(refusal) =
         refused(stream, pull::Config { max_batch: REQUEST, ..wanted.clone() }, TOO_LARGE_REQUESTS).await
     {

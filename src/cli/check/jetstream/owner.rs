@@ -3,20 +3,21 @@
 use async_nats::jetstream::consumer::Info;
 
 use super::super::report::Report;
-use crate::config::{Config, Pipeline};
+use crate::config::Config;
 use crate::leftover::{Mark, Owner};
+use crate::shard::Shard;
 use crate::subscribe;
 
 /// Warns of one that is somebody else's; whether it is.
 pub(super) fn judge(
     place: &str,
     config: &Config,
-    pipeline: &Pipeline,
+    shard: &Shard,
     durable: &Info,
     report: &mut Report,
 ) -> bool {
     let name = &durable.name;
-    match Mark::new(config, &pipeline.name, None).owner(durable) {
+    match Mark::new(config, &shard.pipeline, None).owner(durable) {
         Owner::Elsewhere { pipeline, database } => {
             let used = if durable.num_waiting > 0 { "is in use by" } else { "belongs to" };
             report.warn(
@@ -27,7 +28,7 @@ pub(super) fn judge(
             );
             true
         }
-        Owner::Unmarked if !subscribe::is_described(durable, pipeline) => {
+        Owner::Unmarked if !subscribe::is_described(durable, shard) => {
             report.warn(
                 place,
                 format!("the durable consumer {name} is none of jetcopy's: a pipeline that starts for the first time refuses it"),

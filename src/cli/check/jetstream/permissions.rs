@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::config::Pipeline;
+use crate::shard::Shard;
 use crate::subject::{covers, overlap};
 
 /// The server's answer about the user who asks; servers before 2.9, and users who may not ask, get none.
@@ -57,9 +58,9 @@ impl Permissions {
         answer.data?.permissions
     }
 
-    /// What `pipeline` needs and the user may not do; replies come in below `inbox_prefix`.
-    pub(super) fn missing(&self, pipeline: &Pipeline, inbox_prefix: &str) -> Vec<String> {
-        let (stream, durable) = (&pipeline.stream, pipeline.durable_name());
+    /// What `shard` of `pipeline` needs and the user may not do; replies come in below `inbox_prefix`.
+    pub(super) fn missing(&self, pipeline: &Pipeline, shard: &Shard, inbox_prefix: &str) -> Vec<String> {
+        let (stream, durable) = (&shard.stream, &shard.durable);
         let mut create = format!("$JS.API.CONSUMER.CREATE.{stream}.{durable}");
         if let [subject] = pipeline.subjects.as_slice() {
             create = create + "." + subject;

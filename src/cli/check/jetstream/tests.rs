@@ -14,6 +14,13 @@ struct World {
 }
 
 impl World {
+    /// The durable as jetcopy makes it.
+    fn wanted(&self) -> pull::Config {
+        let pipeline = &self.config.pipelines[0];
+        let [shard] = pipeline.shards();
+        subscribe::consumer_config(pipeline, &shard, consumer::DeliverPolicy::All)
+    }
+
     async fn new(stream: StreamConfig, options: &NatsOptions) -> Self {
         let server = TestNats::start(options).unwrap();
         let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
@@ -211,7 +218,7 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
 async fn a_full_stream_with_unread_messages_is_a_warning() {
     let world = World::with(StreamConfig { max_messages: 50, ..frames() }).await;
     let stream = world.context.get_stream("FRAMES").await.unwrap();
-    let wanted = subscribe::consumer_config(&world.config.pipelines[0], consumer::DeliverPolicy::All);
+    let wanted = world.wanted();
     stream.create_consumer(wanted).await.unwrap();
     for _ in 0..50 {
         world.context.publish("frames.a", "{}".into()).await.unwrap().await.unwrap();
@@ -283,7 +290,7 @@ async fn what_the_server_allows_a_consumer_is_found_before_and_after_it_is_made(
     assert!(before.ends_with("no errors, 2 warnings"), "{before}");
     let stream = world.context.get_stream("FRAMES").await.unwrap();
     assert_eq!(stream.cached_info().state.consumer_count, 0, "a check makes none");
-    let durable = subscribe::consumer_config(&world.config.pipelines[0], consumer::DeliverPolicy::All);
+    let durable = world.wanted();
     stream.create_consumer(pull::Config { max_ack_pending: 1000, ..durable }).await.unwrap();
     let after = world.troubles().await.join("\n");
     assert!(after.contains("lets one pull request bring 250 messages"), "{after}");
