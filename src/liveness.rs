@@ -1,9 +1,9 @@
 //! Whether a pipeline moves or waits for a known reason, for whoever would restart a daemon that hangs.
 //!
 //! Guarantees: a pipeline that commits, or to which nothing was delivered that is not committed, beats more
-//! often than its [`Patience`] allows for; each wait inside it has a deadline, and the patience is made of
-//! those. One that does not beat for longer hangs in a way that jetcopy does not know of. It decides nothing
-//! about the pipeline itself.
+//! often than its [`Patience`](crate::status::Patience) allows for; each wait inside it has a deadline, and
+//! the patience is made of those. One that does not beat for longer hangs in a way that jetcopy does not
+//! know of. It decides nothing about the pipeline itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
