@@ -21,7 +21,8 @@ BEGIN
     SELECT bool_or(p.detaching) INTO detaching FROM jetcopy.partitions(relation) p
     WHERE p.starts < (day + 1)::timestamptz AND p.ends > day::timestamptz;
     IF detaching THEN
-        RAISE EXCEPTION 'the partition of % that takes % is being dropped', relation, day USING ERRCODE = 'object_in_use';
+        RAISE EXCEPTION 'the partition of % that takes % is being dropped', relation, day
+            USING ERRCODE = 'object_in_use';
     ELSIF NOT detaching THEN
         RETURN false;
     END IF;
@@ -50,16 +51,20 @@ BEGIN
     IF NOT has_table_privilege(session_user, relation, 'INSERT') THEN
         RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
     END IF;
-    SELECT current_date - days_back, current_date + days_ahead INTO STRICT first, last FROM jetcopy.partition_bounds;
+    SELECT current_date - days_back, current_date + days_ahead INTO STRICT first, last
+        FROM jetcopy.partition_bounds;
     -- One at a time adds to a table; who writes to it does not wait.
     EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relation);
     SELECT min(day) INTO detaching FROM unnest(days) AS day, jetcopy.partitions(relation) AS p
-    WHERE p.detaching AND day BETWEEN first AND last AND p.starts < (day + 1)::timestamptz AND p.ends > day::timestamptz;
+    WHERE p.detaching AND day BETWEEN first AND last AND p.starts < (day + 1)::timestamptz
+        AND p.ends > day::timestamptz;
     IF detaching IS NOT NULL THEN
-        RAISE EXCEPTION 'the partition of % that takes % is being dropped', relation, detaching USING ERRCODE = 'object_in_use';
+        RAISE EXCEPTION 'the partition of % that takes % is being dropped', relation, detaching
+            USING ERRCODE = 'object_in_use';
     END IF;
     without := coalesce(jetcopy.days_without_partition(relation, days), '{}');
-    PERFORM jetcopy.make_partition(relation, day) FROM unnest(without) AS day WHERE day BETWEEN first AND last;
+    PERFORM jetcopy.make_partition(relation, day) FROM unnest(without) AS day
+    WHERE day BETWEEN first AND last;
     RETURN ARRAY(SELECT day FROM unnest(without) AS day WHERE day NOT BETWEEN first AND last ORDER BY day);
 END
 $$;
@@ -78,7 +83,8 @@ BEGIN
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO jetcopy.registry_files AS t (project_id, writer, active, active_bytes, kept)
         SELECT f.project_id, pg_backend_pid(), count(*) FILTER (WHERE f.status = 'active'),
-            coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0), count(*) FILTER (WHERE f.status <> 'deleted')
+            coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0),
+            count(*) FILTER (WHERE f.status <> 'deleted')
         FROM come f GROUP BY f.project_id
         ON CONFLICT (project_id, writer) DO UPDATE SET active = t.active + excluded.active,
             active_bytes = t.active_bytes + excluded.active_bytes, kept = t.kept + excluded.kept;
@@ -86,7 +92,8 @@ BEGIN
     IF TG_OP <> 'INSERT' THEN
         INSERT INTO jetcopy.registry_files AS t (project_id, writer, active, active_bytes, kept)
         SELECT f.project_id, pg_backend_pid(), -count(*) FILTER (WHERE f.status = 'active'),
-            -coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0), -count(*) FILTER (WHERE f.status <> 'deleted')
+            -coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0),
+            -count(*) FILTER (WHERE f.status <> 'deleted')
         FROM gone f GROUP BY f.project_id
         ON CONFLICT (project_id, writer) DO UPDATE SET active = t.active + excluded.active,
             active_bytes = t.active_bytes + excluded.active_bytes, kept = t.kept + excluded.kept;
@@ -104,15 +111,20 @@ CREATE FUNCTION jetcopy.count_operations() RETURNS trigger
 BEGIN
     INSERT INTO jetcopy.registry_operations AS t (project_id, writer, created, buckets, tables, files)
     SELECT o.project_id, pg_backend_pid(), count(*) FILTER (WHERE o.operation = 'create_project'),
-        count(*) FILTER (WHERE o.operation = 'create_bucket') - count(*) FILTER (WHERE o.operation = 'drop_bucket'),
-        count(*) FILTER (WHERE o.operation = 'create_table') - count(*) FILTER (WHERE o.operation = 'drop_table'),
-        count(*) FILTER (WHERE o.operation = 'create_file') - count(*) FILTER (WHERE o.operation = 'delete_file')
+        count(*) FILTER (WHERE o.operation = 'create_bucket')
+            - count(*) FILTER (WHERE o.operation = 'drop_bucket'),
+        count(*) FILTER (WHERE o.operation = 'create_table')
+            - count(*) FILTER (WHERE o.operation = 'drop_table'),
+        count(*) FILTER (WHERE o.operation = 'create_file')
+            - count(*) FILTER (WHERE o.operation = 'delete_file')
     FROM come o
     WHERE o.error IS NULL AND o.project_id IS NOT NULL AND o.operation IN
-        ('create_project', 'create_bucket', 'drop_bucket', 'create_table', 'drop_table', 'create_file', 'delete_file')
+        ('create_project', 'create_bucket', 'drop_bucket', 'create_table', 'drop_table', 'create_file',
+            'delete_file')
     GROUP BY o.project_id
     ON CONFLICT (project_id, writer) DO UPDATE SET created = t.created + excluded.created,
-        buckets = t.buckets + excluded.buckets, tables = t.tables + excluded.tables, files = t.files + excluded.files;
+        buckets = t.buckets + excluded.buckets, tables = t.tables + excluded.tables,
+        files = t.files + excluded.files;
     RETURN NULL;
 END
 $$;
@@ -127,8 +139,10 @@ CREATE FUNCTION jetcopy.days_without_partition(relation regclass, days date[]) R
     AS $$
     -- Bounds are read out of text, so once, and not for each day.
     WITH p AS MATERIALIZED (SELECT starts, ends FROM jetcopy.partitions(relation))
-    SELECT (SELECT coalesce(array_agg(DISTINCT day ORDER BY day), '{}') FROM unnest(days) AS day WHERE NOT EXISTS (
-        SELECT FROM p WHERE p.starts < (day + 1)::timestamptz AND p.ends > day::timestamptz))
+    SELECT (
+        SELECT coalesce(array_agg(DISTINCT day ORDER BY day), '{}') FROM unnest(days) AS day
+        WHERE NOT EXISTS (
+            SELECT FROM p WHERE p.starts < (day + 1)::timestamptz AND p.ends > day::timestamptz))
     FROM pg_partitioned_table AS t
     JOIN pg_attribute AS a ON a.attrelid = t.partrelid AND a.attnum = t.partattrs[0]
     WHERE t.partrelid = relation AND t.partstrat = 'r' AND t.partnatts = 1 AND t.partdefid = 0
@@ -157,33 +171,40 @@ DECLARE
     gone bigint;
 BEGIN
     IF older_than IS NULL OR older_than < interval '0' THEN
-        RAISE EXCEPTION 'say how old the measurements are that go, as 30 days' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'say how old the measurements are that go, as 30 days'
+            USING ERRCODE = 'invalid_parameter_value';
     ELSIF first_kept > now() - summed THEN
-        RAISE EXCEPTION 'days of the last % are summed up again, and would lose their sums with their rows', summed
-            USING HINT = 'Name an older age, or shorten refresh.window in [store.measurements_daily] and run jetcopy migrate.',
+        RAISE EXCEPTION 'days of the last % are summed up again, and would lose their sums with their rows',
+            summed
+            USING HINT = 'Name an older age, or shorten refresh.window in [store.measurements_daily] '
+                    'and run jetcopy migrate.',
                 ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT pg_catalog.count(*) INTO gone FROM measurements WHERE timestamp_utc < first_kept;
-    -- Chunks go whole where there are any and the role may; what is left of others is decompressed, however much it is.
-    IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('measurements') AND pg_has_role(relowner, 'USAGE'))
+    -- Chunks go whole where there are any and the role may; what is left of others is decompressed, however
+    -- much it is.
+    IF EXISTS (SELECT FROM pg_class
+            WHERE oid = to_regclass('measurements') AND pg_has_role(relowner, 'USAGE'))
         AND to_regclass('timescaledb_information.hypertables') IS NOT NULL
     THEN
-        EXECUTE 'SELECT drop_chunks(to_regclass(pg_catalog.format(''%I.%I'', hypertable_schema, hypertable_name)), $1)
+        EXECUTE 'SELECT drop_chunks(
+                to_regclass(pg_catalog.format(''%I.%I'', hypertable_schema, hypertable_name)), $1)
             FROM timescaledb_information.hypertables
-            WHERE to_regclass(pg_catalog.format(''%I.%I'', hypertable_schema, hypertable_name)) = to_regclass(''measurements'')'
+            WHERE to_regclass(pg_catalog.format(''%I.%I'', hypertable_schema, hypertable_name))
+                = to_regclass(''measurements'')'
             USING first_kept;
     END IF;
     PERFORM set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', true);
     DELETE FROM measurements WHERE timestamp_utc < first_kept;
     INSERT INTO jetcopy.deletions (what, before, deleted) VALUES ('measurements', first_kept, gone);
-    -- Where jetcopy keeps the roll-up, late rows of those days do not sum them up anew.
+    -- Where jetcopy keeps the roll-up, late rows of those days do not sum them up again.
     UPDATE jetcopy.partitioned_tables SET dropped_before = first_kept
     WHERE relation = to_regclass('measurements') AND dropped_before < first_kept;
     RETURN gone;
 END
 $_$;
 
-COMMENT ON FUNCTION jetcopy.delete_old_measurements(older_than interval) IS 'Deletes measurements of the days that ended so long ago, and tells of it in jetcopy.deletions; returns how many';
+COMMENT ON FUNCTION jetcopy.delete_old_measurements(older_than interval) IS 'Deletes measurements of the days that ended that long ago, and records it in jetcopy.deletions; returns how many';
 
 CREATE FUNCTION jetcopy.delete_series(series text) RETURNS bigint
     LANGUAGE plpgsql
@@ -205,7 +226,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION jetcopy.delete_series(series text) IS 'Deletes a series with its points, and tells of it in jetcopy.deletions; returns how many points';
+COMMENT ON FUNCTION jetcopy.delete_series(series text) IS 'Deletes a series with its points, and records it in jetcopy.deletions; returns how many points';
 
 CREATE FUNCTION jetcopy.detection_counts(width text DEFAULT '1m'::text, camera text DEFAULT NULL::text, labelled text DEFAULT NULL::text, since timestamp with time zone DEFAULT (now() - '1 day'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(bucket timestamp with time zone, camera_id text, label text, detections bigint, confidence_mean double precision, confidence_max double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -213,24 +234,33 @@ CREATE FUNCTION jetcopy.detection_counts(width text DEFAULT '1m'::text, camera t
     SELECT s.* FROM (
         SELECT r.bucket, r.camera_id, r.label, r.detections, r.confidence_mean, r.confidence_max
         FROM detection_stats_1m r
-        WHERE detection_counts.width = '1m' AND (detection_counts.camera IS NULL OR r.camera_id = detection_counts.camera)
+        WHERE detection_counts.width = '1m'
+            AND (detection_counts.camera IS NULL OR r.camera_id = detection_counts.camera)
             AND (detection_counts.labelled IS NULL OR r.label = detection_counts.labelled)
-            AND r.bucket >= CASE WHEN detection_counts.since IS NULL THEN '-infinity' ELSE detection_counts.since END
-            AND r.bucket < CASE WHEN detection_counts.until IS NULL THEN 'infinity' ELSE detection_counts.until END
+            AND r.bucket >= CASE WHEN detection_counts.since IS NULL THEN '-infinity'
+                ELSE detection_counts.since END
+            AND r.bucket < CASE WHEN detection_counts.until IS NULL THEN 'infinity'
+                ELSE detection_counts.until END
         UNION ALL
         SELECT r.bucket, r.camera_id, r.label, r.detections, r.confidence_mean, r.confidence_max
         FROM detection_stats_1h r
-        WHERE detection_counts.width = '1h' AND (detection_counts.camera IS NULL OR r.camera_id = detection_counts.camera)
+        WHERE detection_counts.width = '1h'
+            AND (detection_counts.camera IS NULL OR r.camera_id = detection_counts.camera)
             AND (detection_counts.labelled IS NULL OR r.label = detection_counts.labelled)
-            AND r.bucket >= CASE WHEN detection_counts.since IS NULL THEN '-infinity' ELSE detection_counts.since END
-            AND r.bucket < CASE WHEN detection_counts.until IS NULL THEN 'infinity' ELSE detection_counts.until END
+            AND r.bucket >= CASE WHEN detection_counts.since IS NULL THEN '-infinity'
+                ELSE detection_counts.since END
+            AND r.bucket < CASE WHEN detection_counts.until IS NULL THEN 'infinity'
+                ELSE detection_counts.until END
         UNION ALL
         SELECT r.bucket, r.camera_id, r.label, r.detections, r.confidence_mean, r.confidence_max
         FROM detection_stats_1d r
-        WHERE detection_counts.width = '1d' AND (detection_counts.camera IS NULL OR r.camera_id = detection_counts.camera)
+        WHERE detection_counts.width = '1d'
+            AND (detection_counts.camera IS NULL OR r.camera_id = detection_counts.camera)
             AND (detection_counts.labelled IS NULL OR r.label = detection_counts.labelled)
-            AND r.bucket >= CASE WHEN detection_counts.since IS NULL THEN '-infinity' ELSE detection_counts.since END
-            AND r.bucket < CASE WHEN detection_counts.until IS NULL THEN 'infinity' ELSE detection_counts.until END
+            AND r.bucket >= CASE WHEN detection_counts.since IS NULL THEN '-infinity'
+                ELSE detection_counts.since END
+            AND r.bucket < CASE WHEN detection_counts.until IS NULL THEN 'infinity'
+                ELSE detection_counts.until END
     ) s
     ORDER BY s.bucket, s.camera_id, s.label
 $$;
@@ -243,16 +273,20 @@ CREATE FUNCTION jetcopy.detections(camera text DEFAULT NULL::text, labelled text
     WITH RECURSIVE cameras (camera_id) AS (
         SELECT (
             SELECT d.camera_id FROM detection_events d
-            WHERE d.time >= date_trunc('day', CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END, 'UTC')
-                AND d.time < date_trunc('day', CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END, 'UTC')
+            WHERE d.time >= date_trunc('day',
+                CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END, 'UTC')
+                AND d.time < date_trunc('day',
+                    CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END, 'UTC')
                     + interval '1 day'
             ORDER BY d.camera_id LIMIT 1)
         WHERE detections.camera IS NULL AND detections.labelled IS NULL
         UNION ALL
         SELECT (
             SELECT d.camera_id FROM detection_events d
-            WHERE d.time >= date_trunc('day', CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END, 'UTC')
-                AND d.time < date_trunc('day', CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END, 'UTC')
+            WHERE d.time >= date_trunc('day',
+                CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END, 'UTC')
+                AND d.time < date_trunc('day',
+                    CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END, 'UTC')
                     + interval '1 day'
                 AND d.camera_id > c.camera_id
             ORDER BY d.camera_id LIMIT 1)
@@ -264,13 +298,15 @@ CREATE FUNCTION jetcopy.detections(camera text DEFAULT NULL::text, labelled text
                 FROM detection_events d
                 WHERE d.camera_id = c.camera_id
                     AND (detections.min_confidence IS NULL OR d.confidence >= detections.min_confidence)
-                    AND d.time >= CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END
+                    AND d.time >= CASE WHEN detections.since IS NULL THEN '-infinity'
+                        ELSE detections.since END
                     AND d.time < CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END
                 ORDER BY d.time DESC LIMIT detections.max_rows) t)
             UNION ALL
             (SELECT d.time, d.camera_id
             FROM detection_events d
-            WHERE detections.labelled IS NOT NULL AND detections.camera IS NULL AND d.label = detections.labelled
+            WHERE detections.labelled IS NOT NULL AND detections.camera IS NULL
+                AND d.label = detections.labelled
                 AND (detections.min_confidence IS NULL OR d.confidence >= detections.min_confidence)
                 AND d.time >= CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END
                 AND d.time < CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END
@@ -279,9 +315,10 @@ CREATE FUNCTION jetcopy.detections(camera text DEFAULT NULL::text, labelled text
         ORDER BY t.time DESC LIMIT detections.max_rows
     )
     SELECT e.* FROM (
-        (SELECT d.* FROM (SELECT n.camera_id, min(n.time) AS time FROM newest n GROUP BY n.camera_id) n CROSS JOIN LATERAL (
-            SELECT d.time, d.camera_id, d.frame_id, d.track_id, d.label, d.confidence, d.bbox_left, d.bbox_top, d.bbox_width,
-                d.bbox_height, d.attributes
+        (SELECT d.* FROM (SELECT n.camera_id, min(n.time) AS time FROM newest n GROUP BY n.camera_id) n
+            CROSS JOIN LATERAL (
+            SELECT d.time, d.camera_id, d.frame_id, d.track_id, d.label, d.confidence, d.bbox_left,
+                d.bbox_top, d.bbox_width, d.bbox_height, d.attributes
             FROM detection_events d
             WHERE d.camera_id = n.camera_id AND (detections.labelled IS NULL OR d.label = detections.labelled)
                 AND (detections.min_confidence IS NULL OR d.confidence >= detections.min_confidence)
@@ -290,10 +327,11 @@ CREATE FUNCTION jetcopy.detections(camera text DEFAULT NULL::text, labelled text
                 AND d.time < CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END
             ORDER BY d.time DESC LIMIT detections.max_rows) d)
         UNION ALL
-        (SELECT d.time, d.camera_id, d.frame_id, d.track_id, d.label, d.confidence, d.bbox_left, d.bbox_top, d.bbox_width,
-            d.bbox_height, d.attributes
+        (SELECT d.time, d.camera_id, d.frame_id, d.track_id, d.label, d.confidence, d.bbox_left, d.bbox_top,
+            d.bbox_width, d.bbox_height, d.attributes
         FROM detection_events d
-        WHERE d.camera_id = detections.camera AND (detections.labelled IS NULL OR d.label = detections.labelled)
+        WHERE d.camera_id = detections.camera
+            AND (detections.labelled IS NULL OR d.label = detections.labelled)
             AND (detections.min_confidence IS NULL OR d.confidence >= detections.min_confidence)
             AND d.time >= CASE WHEN detections.since IS NULL THEN '-infinity' ELSE detections.since END
             AND d.time < CASE WHEN detections.until IS NULL THEN 'infinity' ELSE detections.until END
@@ -335,7 +373,8 @@ BEGIN
         FOR UPDATE OF d SKIP LOCKED) AS taken;
     -- Looked at again under the locks: a retry may have stored a new letter, or given one a new reason.
     UPDATE jetcopy.dead_letters d
-        SET expired_at = now(), payload = NULL, headers = NULL, raw_headers = NULL, message = left(d.message, 200)
+        SET expired_at = now(), payload = NULL, headers = NULL, raw_headers = NULL,
+            message = left(d.message, 200)
         WHERE d.id = ANY (locked) AND NOT EXISTS (
             SELECT FROM jetcopy.dead_letters s
             WHERE s.pipeline = d.pipeline AND s.sequence = d.sequence AND s.shard = d.shard
@@ -364,8 +403,8 @@ COMMENT ON FUNCTION jetcopy.expire_staged_files(at timestamp with time zone) IS 
 CREATE FUNCTION jetcopy.expired_files(at timestamp with time zone DEFAULT now(), max_rows bigint DEFAULT 1000) RETURNS TABLE(project_id text, path text, name text, size_bytes bigint, content_type text, md5 text, sha256 text, staged boolean, expires_at timestamp with time zone, tags jsonb, status text, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT f.project_id, f.path, f.name, f.size_bytes, f.content_type, f.md5, f.sha256, f.staged, f.expires_at, f.tags, f.status,
-        f.created_at, f.updated_at
+    SELECT f.project_id, f.path, f.name, f.size_bytes, f.content_type, f.md5, f.sha256, f.staged,
+        f.expires_at, f.tags, f.status, f.created_at, f.updated_at
     FROM files f
     WHERE f.staged AND f.status = 'active' AND f.expires_at <= expired_files.at
     ORDER BY f.expires_at LIMIT expired_files.max_rows
@@ -376,10 +415,11 @@ COMMENT ON FUNCTION jetcopy.expired_files(at timestamp with time zone, max_rows 
 CREATE FUNCTION jetcopy.files_by_digest(digest text) RETURNS TABLE(project_id text, path text, name text, size_bytes bigint, content_type text, md5 text, sha256 text, staged boolean, expires_at timestamp with time zone, tags jsonb, status text, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT f.project_id, f.path, f.name, f.size_bytes, f.content_type, f.md5, f.sha256, f.staged, f.expires_at, f.tags, f.status,
-        f.created_at, f.updated_at
+    SELECT f.project_id, f.path, f.name, f.size_bytes, f.content_type, f.md5, f.sha256, f.staged,
+        f.expires_at, f.tags, f.status, f.created_at, f.updated_at
     FROM files f
-    WHERE f.sha256 = files_by_digest.digest AND f.status = 'active' AND NOT coalesce(f.staged AND f.expires_at <= now(), false)
+    WHERE f.sha256 = files_by_digest.digest AND f.status = 'active'
+        AND NOT coalesce(f.staged AND f.expires_at <= now(), false)
     ORDER BY f.project_id, f.path
 $$;
 
@@ -388,14 +428,15 @@ COMMENT ON FUNCTION jetcopy.files_by_digest(digest text) IS 'Files of any projec
 CREATE FUNCTION jetcopy.find_files(project text, path_is text DEFAULT NULL::text, name_is text DEFAULT NULL::text, tag text DEFAULT NULL::text, gone boolean DEFAULT false, after text DEFAULT NULL::text, max_rows bigint DEFAULT 100) RETURNS TABLE(project_id text, path text, name text, size_bytes bigint, content_type text, md5 text, sha256 text, staged boolean, expires_at timestamp with time zone, tags jsonb, status text, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT f.project_id, f.path, f.name, f.size_bytes, f.content_type, f.md5, f.sha256, f.staged, f.expires_at, f.tags, f.status,
-        f.created_at, f.updated_at
+    SELECT f.project_id, f.path, f.name, f.size_bytes, f.content_type, f.md5, f.sha256, f.staged,
+        f.expires_at, f.tags, f.status, f.created_at, f.updated_at
     FROM files f
     WHERE f.project_id = find_files.project
         AND (find_files.path_is IS NULL OR f.path = find_files.path_is)
         AND (find_files.name_is IS NULL OR f.name = find_files.name_is)
         AND (find_files.tag IS NULL OR f.tags ? find_files.tag)
-        AND (find_files.gone OR f.status = 'active' AND NOT coalesce(f.staged AND f.expires_at <= now(), false))
+        AND (find_files.gone OR f.status = 'active'
+        AND NOT coalesce(f.staged AND f.expires_at <= now(), false))
         AND (find_files.after IS NULL OR f.path > find_files.after)
     ORDER BY f.path LIMIT find_files.max_rows
 $$;
@@ -405,7 +446,8 @@ COMMENT ON FUNCTION jetcopy.find_files(project text, path_is text, name_is text,
 CREATE FUNCTION jetcopy.find_projects(project text DEFAULT NULL::text, in_status text DEFAULT NULL::text, after text DEFAULT NULL::text, max_rows bigint DEFAULT 100) RETURNS TABLE(id text, name text, path text, size_bytes bigint, table_count bigint, bucket_count bigint, status text, settings jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT p.id, p.name, p.path, p.size_bytes, p.table_count, p.bucket_count, p.status, p.settings, p.created_at, p.updated_at
+    SELECT p.id, p.name, p.path, p.size_bytes, p.table_count, p.bucket_count, p.status, p.settings,
+        p.created_at, p.updated_at
     FROM projects p
     WHERE (find_projects.project IS NULL OR p.id = find_projects.project)
         AND (find_projects.in_status IS NULL OR p.status = find_projects.in_status)
@@ -437,9 +479,11 @@ BEGIN
         RETURNING t.*
     )
     INSERT INTO jetcopy.registry_operations AS t (project_id, writer, created, buckets, tables, files)
-    SELECT e.project_id, 0, sum(e.created), sum(e.buckets), sum(e.tables), sum(e.files) FROM ended e GROUP BY e.project_id
+    SELECT e.project_id, 0, sum(e.created), sum(e.buckets), sum(e.tables), sum(e.files) FROM ended e
+        GROUP BY e.project_id
     ON CONFLICT (project_id, writer) DO UPDATE SET created = t.created + excluded.created,
-        buckets = t.buckets + excluded.buckets, tables = t.tables + excluded.tables, files = t.files + excluded.files;
+        buckets = t.buckets + excluded.buckets, tables = t.tables + excluded.tables,
+        files = t.files + excluded.files;
 END
 $$;
 
@@ -449,23 +493,26 @@ CREATE FUNCTION jetcopy.frame_counts(width text DEFAULT '1m'::text, camera text 
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT s.* FROM (
-        SELECT r.bucket, r.camera_id, r.frames, r.key_frames, r.bytes, r.processing_ms_mean, r.processing_ms_max,
-            r.brightness_mean, r.motion_mean
+        SELECT r.bucket, r.camera_id, r.frames, r.key_frames, r.bytes, r.processing_ms_mean,
+            r.processing_ms_max, r.brightness_mean, r.motion_mean
         FROM frame_stats_1m r
         WHERE frame_counts.width = '1m' AND (frame_counts.camera IS NULL OR r.camera_id = frame_counts.camera)
-            AND r.bucket >= CASE WHEN frame_counts.since IS NULL THEN '-infinity' ELSE frame_counts.since END AND r.bucket < CASE WHEN frame_counts.until IS NULL THEN 'infinity' ELSE frame_counts.until END
+            AND r.bucket >= CASE WHEN frame_counts.since IS NULL THEN '-infinity' ELSE frame_counts.since END
+            AND r.bucket < CASE WHEN frame_counts.until IS NULL THEN 'infinity' ELSE frame_counts.until END
         UNION ALL
-        SELECT r.bucket, r.camera_id, r.frames, r.key_frames, r.bytes, r.processing_ms_mean, r.processing_ms_max,
-            r.brightness_mean, r.motion_mean
+        SELECT r.bucket, r.camera_id, r.frames, r.key_frames, r.bytes, r.processing_ms_mean,
+            r.processing_ms_max, r.brightness_mean, r.motion_mean
         FROM frame_stats_1h r
         WHERE frame_counts.width = '1h' AND (frame_counts.camera IS NULL OR r.camera_id = frame_counts.camera)
-            AND r.bucket >= CASE WHEN frame_counts.since IS NULL THEN '-infinity' ELSE frame_counts.since END AND r.bucket < CASE WHEN frame_counts.until IS NULL THEN 'infinity' ELSE frame_counts.until END
+            AND r.bucket >= CASE WHEN frame_counts.since IS NULL THEN '-infinity' ELSE frame_counts.since END
+            AND r.bucket < CASE WHEN frame_counts.until IS NULL THEN 'infinity' ELSE frame_counts.until END
         UNION ALL
-        SELECT r.bucket, r.camera_id, r.frames, r.key_frames, r.bytes, r.processing_ms_mean, r.processing_ms_max,
-            r.brightness_mean, r.motion_mean
+        SELECT r.bucket, r.camera_id, r.frames, r.key_frames, r.bytes, r.processing_ms_mean,
+            r.processing_ms_max, r.brightness_mean, r.motion_mean
         FROM frame_stats_1d r
         WHERE frame_counts.width = '1d' AND (frame_counts.camera IS NULL OR r.camera_id = frame_counts.camera)
-            AND r.bucket >= CASE WHEN frame_counts.since IS NULL THEN '-infinity' ELSE frame_counts.since END AND r.bucket < CASE WHEN frame_counts.until IS NULL THEN 'infinity' ELSE frame_counts.until END
+            AND r.bucket >= CASE WHEN frame_counts.since IS NULL THEN '-infinity' ELSE frame_counts.since END
+            AND r.bucket < CASE WHEN frame_counts.until IS NULL THEN 'infinity' ELSE frame_counts.until END
     ) s
     ORDER BY s.bucket, s.camera_id
 $$;
@@ -475,11 +522,12 @@ COMMENT ON FUNCTION jetcopy.frame_counts(width text, camera text, since timestam
 CREATE FUNCTION jetcopy.frames(camera text, since timestamp with time zone DEFAULT (now() - '01:00:00'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows bigint DEFAULT 1000) RETURNS TABLE("time" timestamp with time zone, camera_id text, frame_id bigint, width integer, height integer, codec text, fps double precision, key_frame boolean, size_bytes bigint, processing_ms double precision, brightness double precision, motion double precision, attributes jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT f.time, f.camera_id, f.frame_id, f.width, f.height, f.codec, f.fps, f.key_frame, f.size_bytes, f.processing_ms,
-            f.brightness, f.motion, f.attributes
+    SELECT f.time, f.camera_id, f.frame_id, f.width, f.height, f.codec, f.fps, f.key_frame, f.size_bytes,
+        f.processing_ms, f.brightness, f.motion, f.attributes
     FROM frame_metadata f
     WHERE f.camera_id = frames.camera
-        AND f.time >= CASE WHEN frames.since IS NULL THEN '-infinity' ELSE frames.since END AND f.time < CASE WHEN frames.until IS NULL THEN 'infinity' ELSE frames.until END
+        AND f.time >= CASE WHEN frames.since IS NULL THEN '-infinity' ELSE frames.since END
+        AND f.time < CASE WHEN frames.until IS NULL THEN 'infinity' ELSE frames.until END
     ORDER BY f.time DESC LIMIT frames.max_rows
 $$;
 
@@ -489,17 +537,22 @@ CREATE FUNCTION jetcopy.frequency_drift(receiver text DEFAULT NULL::text, freque
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT b.websdr_id, b.bucket, b.measurements, b.offset_mean, b.offset_min, b.offset_max,
-        b.offset_mean - pg_catalog.lag(b.offset_mean) OVER (PARTITION BY b.websdr_id ORDER BY b.bucket), w.name
+        b.offset_mean - pg_catalog.lag(b.offset_mean) OVER (PARTITION BY b.websdr_id ORDER BY b.bucket),
+        w.name
     FROM (
-        SELECT m.websdr_id, date_bin(frequency_drift.width, m.timestamp_utc, timestamptz '2000-01-01 00:00:00+00') AS bucket,
-            pg_catalog.count(m.frequency_offset_hz) AS measurements, avg(m.frequency_offset_hz) AS offset_mean,
+        SELECT m.websdr_id,
+            date_bin(frequency_drift.width, m.timestamp_utc, timestamptz '2000-01-01 00:00:00+00') AS bucket,
+            pg_catalog.count(m.frequency_offset_hz) AS measurements,
+                    avg(m.frequency_offset_hz) AS offset_mean,
             min(m.frequency_offset_hz) AS offset_min, max(m.frequency_offset_hz) AS offset_max
         FROM measurements m
         WHERE (frequency_drift.receiver IS NULL OR m.websdr_id = frequency_drift.receiver)
             AND (frequency_drift.frequency IS NULL OR m.frequency_mhz = frequency_drift.frequency)
             AND (frequency_drift.task IS NULL OR m.task_id = frequency_drift.task)
-            AND m.timestamp_utc >= CASE WHEN frequency_drift.since IS NULL THEN '-infinity' ELSE frequency_drift.since END
-            AND m.timestamp_utc < CASE WHEN frequency_drift.until IS NULL THEN 'infinity' ELSE frequency_drift.until END
+            AND m.timestamp_utc >= CASE WHEN frequency_drift.since IS NULL THEN '-infinity'
+                ELSE frequency_drift.since END
+            AND m.timestamp_utc < CASE WHEN frequency_drift.until IS NULL THEN 'infinity'
+                ELSE frequency_drift.until END
         GROUP BY 1, 2
     ) b
     LEFT JOIN websdrs w ON w.id = b.websdr_id
@@ -515,8 +568,10 @@ BEGIN
     EXECUTE pg_catalog.format('CREATE SCHEMA %I', fresh_schema);
     EXECUTE pg_catalog.format('CREATE TABLE %I.projects (LIKE projects INCLUDING ALL)', fresh_schema);
     EXECUTE pg_catalog.format('CREATE TABLE %I.files (LIKE files INCLUDING ALL)', fresh_schema);
-    EXECUTE pg_catalog.format('CREATE TABLE %I.operations_log (LIKE operations_log INCLUDING ALL)', fresh_schema);
-    PERFORM jetcopy.time_table(pg_catalog.format('%I.operations_log', fresh_schema)::regclass, 'timestamp', '7 days');
+    EXECUTE pg_catalog.format('CREATE TABLE %I.operations_log (LIKE operations_log INCLUDING ALL)',
+        fresh_schema);
+    PERFORM jetcopy.time_table(pg_catalog.format('%I.operations_log', fresh_schema)::regclass, 'timestamp',
+        '7 days');
 END
 $$;
 
@@ -570,12 +625,15 @@ CREATE FUNCTION jetcopy.latest_frames(camera text DEFAULT NULL::text, since time
     WITH RECURSIVE cameras (camera_id) AS (
         SELECT coalesce(latest_frames.camera, (
             SELECT f.camera_id FROM frame_metadata f
-            WHERE f.time >= date_trunc('day', CASE WHEN latest_frames.since IS NULL THEN '-infinity' ELSE latest_frames.since END, 'UTC')
+            WHERE f.time >= date_trunc('day',
+                CASE WHEN latest_frames.since IS NULL THEN '-infinity' ELSE latest_frames.since END, 'UTC')
             ORDER BY f.camera_id LIMIT 1))
         UNION ALL
         SELECT (
             SELECT f.camera_id FROM frame_metadata f
-            WHERE f.time >= date_trunc('day', CASE WHEN latest_frames.since IS NULL THEN '-infinity' ELSE latest_frames.since END, 'UTC') AND f.camera_id > c.camera_id
+            WHERE f.time >= date_trunc('day',
+                CASE WHEN latest_frames.since IS NULL THEN '-infinity' ELSE latest_frames.since END, 'UTC')
+                    AND f.camera_id > c.camera_id
             ORDER BY f.camera_id LIMIT 1)
         FROM cameras c
         WHERE c.camera_id IS NOT NULL AND latest_frames.camera IS NULL
@@ -583,10 +641,11 @@ CREATE FUNCTION jetcopy.latest_frames(camera text DEFAULT NULL::text, since time
     SELECT l.*
     FROM cameras c
     CROSS JOIN LATERAL (
-        SELECT f.time, f.camera_id, f.frame_id, f.width, f.height, f.codec, f.fps, f.key_frame, f.size_bytes, f.processing_ms,
-            f.brightness, f.motion, f.attributes
+        SELECT f.time, f.camera_id, f.frame_id, f.width, f.height, f.codec, f.fps, f.key_frame, f.size_bytes,
+            f.processing_ms, f.brightness, f.motion, f.attributes
         FROM frame_metadata f
-        WHERE f.camera_id = c.camera_id AND f.time >= CASE WHEN latest_frames.since IS NULL THEN '-infinity' ELSE latest_frames.since END
+        WHERE f.camera_id = c.camera_id
+            AND f.time >= CASE WHEN latest_frames.since IS NULL THEN '-infinity' ELSE latest_frames.since END
         ORDER BY f.time DESC LIMIT 1
     ) l
 $$;
@@ -610,7 +669,9 @@ BEGIN
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
     partition := format('%I.%I', schema_name, stem || '_p' || to_char(day, 'YYYYMMDD'));
     -- Indexes come with ATTACH, and so does an identity.
-    EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE)',
+    EXECUTE format(
+        'CREATE TABLE %s (LIKE %s
+            INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE)',
         partition, relation);
     IF owner <> current_user THEN
         EXECUTE format('ALTER TABLE %s OWNER TO %I', partition, owner);
@@ -625,13 +686,15 @@ COMMENT ON FUNCTION jetcopy.make_partition(relation regclass, day date) IS 'Make
 CREATE FUNCTION jetcopy.measurement_days(receiver text DEFAULT NULL::text, since timestamp with time zone DEFAULT (now() - '1 year'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(bucket timestamp with time zone, websdr_id text, measurements bigint, snr_db_mean double precision, snr_db_min double precision, snr_db_max double precision, offset_hz_mean double precision, offset_hz_min double precision, offset_hz_max double precision, receiver_name text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT r.bucket, r.websdr_id, r.measurements, r.snr_db_mean, r.snr_db_min, r.snr_db_max, r.frequency_offset_hz_mean,
-        r.frequency_offset_hz_min, r.frequency_offset_hz_max, w.name
+    SELECT r.bucket, r.websdr_id, r.measurements, r.snr_db_mean, r.snr_db_min, r.snr_db_max,
+        r.frequency_offset_hz_mean, r.frequency_offset_hz_min, r.frequency_offset_hz_max, w.name
     FROM measurements_daily r
     LEFT JOIN websdrs w ON w.id = r.websdr_id
     WHERE (measurement_days.receiver IS NULL OR r.websdr_id = measurement_days.receiver)
-        AND r.bucket >= CASE WHEN measurement_days.since IS NULL THEN '-infinity' ELSE measurement_days.since END
-        AND r.bucket < CASE WHEN measurement_days.until IS NULL THEN 'infinity' ELSE measurement_days.until END
+        AND r.bucket >= CASE WHEN measurement_days.since IS NULL THEN '-infinity'
+            ELSE measurement_days.since END
+        AND r.bucket < CASE WHEN measurement_days.until IS NULL THEN 'infinity'
+            ELSE measurement_days.until END
     ORDER BY r.bucket, r.websdr_id
 $$;
 
@@ -640,16 +703,20 @@ COMMENT ON FUNCTION jetcopy.measurement_days(receiver text, since timestamp with
 CREATE FUNCTION jetcopy.measurement_results(task text DEFAULT NULL::text, since timestamp with time zone DEFAULT (now() - '1 day'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(task_id text, stored bigint, refused bigint, refused_messages bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT coalesce(s.task_id, r.task_id), coalesce(s.stored, 0), coalesce(r.refused, 0), coalesce(r.messages, 0)
+    SELECT coalesce(s.task_id, r.task_id), coalesce(s.stored, 0), coalesce(r.refused, 0),
+        coalesce(r.messages, 0)
     FROM (
         SELECT m.task_id, pg_catalog.count(*) AS stored
         FROM measurements m
         WHERE (measurement_results.task IS NULL OR m.task_id = measurement_results.task)
-            AND m.timestamp_utc >= CASE WHEN measurement_results.since IS NULL THEN '-infinity' ELSE measurement_results.since END
-            AND m.timestamp_utc < CASE WHEN measurement_results.until IS NULL THEN 'infinity' ELSE measurement_results.until END
+            AND m.timestamp_utc >= CASE WHEN measurement_results.since IS NULL THEN '-infinity'
+                ELSE measurement_results.since END
+            AND m.timestamp_utc < CASE WHEN measurement_results.until IS NULL THEN 'infinity'
+                ELSE measurement_results.until END
         GROUP BY m.task_id
     ) s
-    FULL JOIN jetcopy.refused_measurements(measurement_results.task, measurement_results.since, measurement_results.until) r
+    FULL JOIN jetcopy.refused_measurements(measurement_results.task, measurement_results.since,
+        measurement_results.until) r
         ON r.task_id = s.task_id
     ORDER BY 1
 $$;
@@ -672,7 +739,8 @@ CREATE FUNCTION jetcopy.monitor_dead_letters() RETURNS TABLE(stored_total bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     SELECT (SELECT coalesce(last_value, 0) FROM pg_sequences
-            WHERE format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('jetcopy.dead_letters', 'id')),
+            WHERE format('%I.%I', schemaname, sequencename)
+                = pg_get_serial_sequence('jetcopy.dead_letters', 'id')),
         (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'jetcopy.dead_letters'::regclass)
 $$;
 
@@ -682,7 +750,8 @@ CREATE FUNCTION jetcopy.monitor_detections() RETURNS TABLE(label text, total big
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT coalesce(of, ''), r.total FROM jetcopy.monitor_rolled_up('detection_stats', 'detections', 'label') r
+    SELECT coalesce(of, ''), r.total
+        FROM jetcopy.monitor_rolled_up('detection_stats', 'detections', 'label') r
 $$;
 
 COMMENT ON FUNCTION jetcopy.monitor_detections() IS 'For monitoring: detections ever stored, by label';
@@ -695,7 +764,8 @@ DECLARE
     frames text := jetcopy.shown_name(jetcopy.store_relation('frame_metadata'));
 BEGIN
     IF jetcopy.store_relation('frame_stats_1d') IS NOT NULL THEN
-        RETURN QUERY SELECT coalesce((SELECT r.total FROM jetcopy.monitor_rolled_up('frame_stats', 'frames', NULL) r), 0);
+        RETURN QUERY SELECT coalesce((SELECT r.total
+            FROM jetcopy.monitor_rolled_up('frame_stats', 'frames', NULL) r), 0);
     ELSIF frames IS NOT NULL THEN
         RETURN QUERY SELECT t.rows_estimate FROM jetcopy.monitor_tables() t WHERE t.relation = frames;
     END IF;
@@ -718,10 +788,12 @@ BEGIN
                 -- TimescaleDB 2.28.3 on PostgreSQL 15.20 says so of every job, after its work is committed.
                 SELECT e.err_message FROM timescaledb_information.job_errors e
                 WHERE e.job_id = j.job_id ORDER BY e.finish_time DESC LIMIT 1
-            ) IS DISTINCT FROM 'cannot drop portal "" while it is being set up')::int::bigint, coalesce(s.total_runs, 0),
+            ) IS DISTINCT FROM 'cannot drop portal "" while it is being set up')::int::bigint,
+                coalesce(s.total_runs, 0),
             coalesce(s.total_failures, 0),
             -- It says -infinity before the first success.
-            CASE WHEN isfinite(s.last_successful_finish) THEN extract(epoch FROM now() - s.last_successful_finish) END::float8,
+            CASE WHEN isfinite(s.last_successful_finish)
+                THEN extract(epoch FROM now() - s.last_successful_finish) END::float8,
             extract(epoch FROM s.last_run_duration)::float8
         FROM timescaledb_information.jobs j LEFT JOIN timescaledb_information.job_stats s USING (job_id)
         -- TimescaleDB's own housekeeping is its own.
@@ -735,7 +807,8 @@ CREATE FUNCTION jetcopy.monitor_losses() RETURNS TABLE(pipeline text, shard text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT c.pipeline, c.shard, count(l.id), coalesce(extract(epoch FROM now() - max(l.detected_at)), 'Infinity')::float8
+    SELECT c.pipeline, c.shard, count(l.id),
+        coalesce(extract(epoch FROM now() - max(l.detected_at)), 'Infinity')::float8
     FROM jetcopy.checkpoints c LEFT JOIN jetcopy.losses l USING (shard)
     GROUP BY 1, 2
 $$;
@@ -750,7 +823,8 @@ DECLARE
     dblink text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'dblink');
     -- What SHOW POOLS answers: since 1.24, since 1.18, since 1.16, before.
     layouts CONSTANT text[] := ARRAY[
-        'w, x, sv_active, y, z, sv_idle, sv_used, sv_tested, sv_login, maxwait, maxwait_us, pool_mode, load_balance_hosts',
+        'w, x, sv_active, y, z, sv_idle, sv_used, sv_tested, sv_login, maxwait, maxwait_us, pool_mode, '
+            'load_balance_hosts',
         'w, x, sv_active, y, z, sv_idle, sv_used, sv_tested, sv_login, maxwait, maxwait_us, pool_mode',
         'w, sv_active, sv_idle, sv_used, sv_tested, sv_login, maxwait, maxwait_us, pool_mode',
         'sv_active, sv_idle, sv_used, sv_tested, sv_login, maxwait, maxwait_us, pool_mode'];
@@ -762,9 +836,10 @@ BEGIN
     FOREACH layout IN ARRAY layouts LOOP
         BEGIN
             RETURN QUERY EXECUTE format(
-                'SELECT pool, pool_user, cl_active::bigint, cl_waiting::bigint, sv_active::bigint, sv_idle::bigint, sv_used::bigint,
-                    maxwait::float8 + maxwait_us::float8 / 1e6
-                FROM %s.dblink(''pgbouncer'', ''SHOW POOLS'') AS pools (pool text, pool_user text, cl_active text, cl_waiting text, %s)',
+                'SELECT pool, pool_user, cl_active::bigint, cl_waiting::bigint, sv_active::bigint,
+                    sv_idle::bigint, sv_used::bigint, maxwait::float8 + maxwait_us::float8 / 1e6
+                FROM %s.dblink(''pgbouncer'', ''SHOW POOLS'') AS pools (pool text, pool_user text,
+                    cl_active text, cl_waiting text, %s)',
                 dblink, regexp_replace(layout, '\w+', '\& text', 'g'));
             RETURN;
         -- Another number of columns, and so another version.
@@ -792,9 +867,12 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         $query$
-            WITH days AS MATERIALIZED (SELECT coalesce(max(bucket) + interval '1 day', '-infinity') AS ends FROM %1$s),
+            WITH days AS MATERIALIZED (
+                SELECT coalesce(max(bucket) + interval '1 day', '-infinity') AS ends FROM %1$s),
             hours AS MATERIALIZED (
-                SELECT greatest(coalesce(max(bucket) + interval '1 hour', '-infinity'), (SELECT ends FROM days)) AS ends FROM %2$s)
+                SELECT greatest(coalesce(max(bucket) + interval '1 hour', '-infinity'),
+                    (SELECT ends FROM days)) AS ends
+                FROM %2$s)
             SELECT key, sum(value)::bigint FROM (
                 SELECT %4$s::text AS key, %5$I AS value FROM %1$s
                 UNION ALL SELECT %4$s::text, %5$I FROM %2$s WHERE bucket >= (SELECT ends FROM days)
@@ -812,9 +890,11 @@ CREATE FUNCTION jetcopy.monitor_statements() RETURNS TABLE(queryid text, calls_t
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    extension text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'pg_stat_statements');
+    extension text := (SELECT extnamespace::regnamespace FROM pg_extension
+        WHERE extname = 'pg_stat_statements');
     -- It was renamed in PostgreSQL 13.
-    elapsed text := CASE WHEN current_setting('server_version_num')::int >= 130000 THEN 'total_exec_time' ELSE 'total_time' END;
+    elapsed text := CASE WHEN current_setting('server_version_num')::int >= 130000 THEN 'total_exec_time'
+        ELSE 'total_time' END;
 BEGIN
     IF extension IS NULL OR current_setting('shared_preload_libraries') !~ '\mpg_stat_statements\M' THEN
         RETURN;
@@ -853,25 +933,30 @@ BEGIN
                 'SELECT jetcopy.shown_name($1), %1$s.approximate_row_count($1), %1$s.%2$I($1),
                     (SELECT count(*) FROM timescaledb_information.chunks
                      WHERE format(''%%I.%%I'', hypertable_schema, hypertable_name)::regclass = $1),
-                    coalesce(c.compressed, 0)::bigint, coalesce(c.before, 0)::bigint, coalesce(c.after, 0)::bigint
+                    coalesce(c.compressed, 0)::bigint, coalesce(c.before, 0)::bigint,
+                    coalesce(c.after, 0)::bigint
                 FROM (SELECT) AS one LEFT JOIN (
-                    SELECT sum(number_compressed_chunks) AS compressed, sum(before_compression_total_bytes) AS before,
+                    SELECT sum(number_compressed_chunks) AS compressed,
+                        sum(before_compression_total_bytes) AS before,
                         sum(after_compression_total_bytes) AS after
                     FROM %1$s.hypertable_compression_stats($1)) AS c ON true', timescale, size_function)
             USING hypertable;
         END LOOP;
     END IF;
     RETURN QUERY
-        SELECT jetcopy.shown_name(c.oid::regclass), p.tuples, p.bytes, p.leaves, 0::bigint, 0::bigint, 0::bigint
+        SELECT jetcopy.shown_name(c.oid::regclass), p.tuples, p.bytes, p.leaves, 0::bigint, 0::bigint,
+            0::bigint
         FROM pg_class c
         CROSS JOIN LATERAL (
-            SELECT sum(greatest(leaf.reltuples, 0))::bigint AS tuples, sum(pg_total_relation_size(leaf.oid))::bigint AS bytes,
+            SELECT sum(greatest(leaf.reltuples, 0))::bigint AS tuples,
+                sum(pg_total_relation_size(leaf.oid))::bigint AS bytes,
                 count(*) FILTER (WHERE leaf.oid <> c.oid) AS leaves
             FROM pg_class leaf
             WHERE leaf.oid = c.oid AND c.relkind = 'r'
                 OR leaf.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf AND c.relkind = 'p')
         ) AS p
-        WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' AND c.oid <> ALL (hypertables)
+        WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+            AND c.oid <> ALL (hypertables)
             AND c.relnamespace::regnamespace::text !~ '^(pg_|information_schema$|_?timescaledb_)'
         ORDER BY c.relpages DESC LIMIT 200;
 END
@@ -885,14 +970,16 @@ CREATE FUNCTION jetcopy.monitor_writes() RETURNS TABLE(checkpoints_timed bigint,
     AS $$
 BEGIN
     IF to_regclass('pg_catalog.pg_stat_checkpointer') IS NULL THEN
-        RETURN QUERY SELECT b.checkpoints_timed, b.checkpoints_req, b.buffers_checkpoint, b.buffers_clean, b.buffers_backend
+        RETURN QUERY SELECT b.checkpoints_timed, b.checkpoints_req, b.buffers_checkpoint, b.buffers_clean,
+                b.buffers_backend
             FROM pg_stat_bgwriter b;
         RETURN;
     END IF;
     RETURN QUERY SELECT c.num_timed, c.num_requested, c.buffers_written, b.buffers_clean, (
             -- 17 counts writes of a block each, 18 bytes.
             SELECT coalesce(sum(coalesce(
-                (to_jsonb(i) ->> 'write_bytes')::numeric / current_setting('block_size')::int, i.writes)), 0)::bigint
+                (to_jsonb(i) ->> 'write_bytes')::numeric / current_setting('block_size')::int, i.writes)),
+                    0)::bigint
             FROM pg_stat_io i
             WHERE i.backend_type NOT IN ('checkpointer', 'background writer') AND i.object = 'relation')
         FROM pg_stat_checkpointer c, pg_stat_bgwriter b;
@@ -904,12 +991,14 @@ COMMENT ON FUNCTION jetcopy.monitor_writes() IS 'Who wrote buffers to disk, and 
 CREATE FUNCTION jetcopy.operation_counts(project text DEFAULT NULL::text, width interval DEFAULT '01:00:00'::interval, since timestamp with time zone DEFAULT (now() - '1 day'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(bucket timestamp with time zone, operation text, operations bigint, failures bigint, duration_ms_mean double precision, duration_ms_max double precision)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT date_bin(operation_counts.width, o.timestamp, timestamptz '2000-01-01 00:00:00+00'), o.operation, pg_catalog.count(*),
-        pg_catalog.count(o.error), avg(o.duration_ms), max(o.duration_ms)
+    SELECT date_bin(operation_counts.width, o.timestamp, timestamptz '2000-01-01 00:00:00+00'), o.operation,
+        pg_catalog.count(*), pg_catalog.count(o.error), avg(o.duration_ms), max(o.duration_ms)
     FROM operations_log o
     WHERE (operation_counts.project IS NULL OR o.project_id = operation_counts.project)
-        AND o.timestamp >= CASE WHEN operation_counts.since IS NULL THEN '-infinity' ELSE operation_counts.since END
-        AND o.timestamp < CASE WHEN operation_counts.until IS NULL THEN 'infinity' ELSE operation_counts.until END
+        AND o.timestamp >= CASE WHEN operation_counts.since IS NULL THEN '-infinity'
+            ELSE operation_counts.since END
+        AND o.timestamp < CASE WHEN operation_counts.until IS NULL THEN 'infinity'
+            ELSE operation_counts.until END
     GROUP BY 1, 2
     ORDER BY 1, 2
 $$;
@@ -919,12 +1008,14 @@ COMMENT ON FUNCTION jetcopy.operation_counts(project text, width interval, since
 CREATE FUNCTION jetcopy.operations(project text DEFAULT NULL::text, request text DEFAULT NULL::text, failed boolean DEFAULT false, since timestamp with time zone DEFAULT (now() - '7 days'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows bigint DEFAULT 100) RETURNS TABLE("timestamp" timestamp with time zone, request_id text, project_id text, operation text, resource text, details jsonb, duration_ms double precision, status text, error text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT o.timestamp, o.request_id, o.project_id, o.operation, o.resource, o.details, o.duration_ms, o.status, o.error
+    SELECT o.timestamp, o.request_id, o.project_id, o.operation, o.resource, o.details, o.duration_ms,
+        o.status, o.error
     FROM operations_log o
     WHERE (operations.project IS NULL OR o.project_id = operations.project)
         AND (operations.request IS NULL OR o.request_id = operations.request)
         AND (NOT operations.failed OR o.error IS NOT NULL)
-        AND o.timestamp >= CASE WHEN operations.since IS NULL THEN '-infinity' ELSE operations.since END AND o.timestamp < CASE WHEN operations.until IS NULL THEN 'infinity' ELSE operations.until END
+        AND o.timestamp >= CASE WHEN operations.since IS NULL THEN '-infinity' ELSE operations.since END
+        AND o.timestamp < CASE WHEN operations.until IS NULL THEN 'infinity' ELSE operations.until END
     ORDER BY o.timestamp DESC LIMIT operations.max_rows
 $$;
 
@@ -940,10 +1031,11 @@ CREATE FUNCTION jetcopy.partitions(relation regclass) RETURNS TABLE(partition re
         CASE WHEN bound[1] = 'MINVALUE' THEN '-infinity' ELSE trim(bound[1], '''')::timestamptz END,
         CASE WHEN bound[2] = 'MAXVALUE' THEN 'infinity' ELSE trim(bound[2], '''')::timestamptz END,
         -- A column that servers before 14 do not have.
-        coalesce((pg_catalog.to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
+        coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
     FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-    CROSS JOIN regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS bound
+    CROSS JOIN regexp_match(pg_get_expr(c.relpartbound, c.oid),
+        '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS bound
     WHERE i.inhparent = relation AND bound IS NOT NULL
     ORDER BY 2
 $_$;
@@ -956,21 +1048,21 @@ CREATE TABLE jetcopy.dead_letters (
     shard text NOT NULL,
     stream text NOT NULL,
     sequence bigint NOT NULL,
+    stored_at timestamp with time zone,
     subject text NOT NULL,
+    raw_subject bytea,
     headers jsonb,
+    raw_headers bytea,
     payload bytea,
     kind text NOT NULL,
     sqlstate text,
     message text NOT NULL,
     table_name text,
     column_name text,
-    failed_at timestamp with time zone DEFAULT now() NOT NULL,
     element integer,
-    stored_at timestamp with time zone,
     elements integer[],
+    failed_at timestamp with time zone DEFAULT now() NOT NULL,
     expired_at timestamp with time zone,
-    raw_subject bytea,
-    raw_headers bytea,
     CONSTRAINT dead_letters_element_check CHECK ((element >= 0))
 );
 
@@ -986,9 +1078,15 @@ COMMENT ON COLUMN jetcopy.dead_letters.stream IS 'The stream that the message is
 
 COMMENT ON COLUMN jetcopy.dead_letters.sequence IS 'The message''s sequence in it';
 
+COMMENT ON COLUMN jetcopy.dead_letters.stored_at IS 'When the stream stored the message';
+
 COMMENT ON COLUMN jetcopy.dead_letters.subject IS 'The message''s subject';
 
+COMMENT ON COLUMN jetcopy.dead_letters.raw_subject IS 'The subject as it was published, where subject is not that; empty where it is not UTF-8, since JetStream gives no such bytes out';
+
 COMMENT ON COLUMN jetcopy.dead_letters.headers IS 'The message''s headers: {"name": ["value", …]}';
+
+COMMENT ON COLUMN jetcopy.dead_letters.raw_headers IS 'The header block as it was published, where headers has not all of it';
 
 COMMENT ON COLUMN jetcopy.dead_letters.payload IS 'The message''s payload, in the first of its letters; see jetcopy.payload_of(). NULL in the others';
 
@@ -1002,19 +1100,13 @@ COMMENT ON COLUMN jetcopy.dead_letters.table_name IS 'The table that the row was
 
 COMMENT ON COLUMN jetcopy.dead_letters.column_name IS 'The column that the fault is in';
 
-COMMENT ON COLUMN jetcopy.dead_letters.failed_at IS 'When the letter was written';
-
 COMMENT ON COLUMN jetcopy.dead_letters.element IS 'The first element that the letter is about: its place in the array of for_each, from 0. NULL: the message as a whole';
-
-COMMENT ON COLUMN jetcopy.dead_letters.stored_at IS 'When the stream stored the message';
 
 COMMENT ON COLUMN jetcopy.dead_letters.elements IS 'All places that it is about, where they are several';
 
+COMMENT ON COLUMN jetcopy.dead_letters.failed_at IS 'When the letter was written';
+
 COMMENT ON COLUMN jetcopy.dead_letters.expired_at IS 'When its payload went by its age; NULL: it has not';
-
-COMMENT ON COLUMN jetcopy.dead_letters.raw_subject IS 'The subject as it was published, where subject is not that; empty where it is not UTF-8, since JetStream gives no such bytes out';
-
-COMMENT ON COLUMN jetcopy.dead_letters.raw_headers IS 'The header block as it was published, where headers has not all of it';
 
 CREATE FUNCTION jetcopy.payload_of(letter jetcopy.dead_letters) RETURNS bytea
     LANGUAGE sql STABLE
@@ -1057,7 +1149,8 @@ CREATE FUNCTION jetcopy.recent_frames(since timestamp with time zone DEFAULT (no
         SELECT (
             SELECT f.camera_id FROM frame_metadata f
             WHERE f.time >= date_trunc('day',
-                    CASE WHEN recent_frames.since IS NULL THEN '-infinity' ELSE recent_frames.since END, 'UTC')
+                    CASE WHEN recent_frames.since IS NULL THEN '-infinity' ELSE recent_frames.since END,
+                    'UTC')
                 AND f.time < date_trunc('day',
                     CASE WHEN recent_frames.until IS NULL THEN 'infinity' ELSE recent_frames.until END, 'UTC')
                     + interval '1 day'
@@ -1066,7 +1159,8 @@ CREATE FUNCTION jetcopy.recent_frames(since timestamp with time zone DEFAULT (no
         SELECT (
             SELECT f.camera_id FROM frame_metadata f
             WHERE f.time >= date_trunc('day',
-                    CASE WHEN recent_frames.since IS NULL THEN '-infinity' ELSE recent_frames.since END, 'UTC')
+                    CASE WHEN recent_frames.since IS NULL THEN '-infinity' ELSE recent_frames.since END,
+                    'UTC')
                 AND f.time < date_trunc('day',
                     CASE WHEN recent_frames.until IS NULL THEN 'infinity' ELSE recent_frames.until END, 'UTC')
                     + interval '1 day'
@@ -1080,8 +1174,10 @@ CREATE FUNCTION jetcopy.recent_frames(since timestamp with time zone DEFAULT (no
             SELECT f.time, f.camera_id
             FROM frame_metadata f
             WHERE f.camera_id = c.camera_id
-                AND f.time >= CASE WHEN recent_frames.since IS NULL THEN '-infinity' ELSE recent_frames.since END
-                AND f.time < CASE WHEN recent_frames.until IS NULL THEN 'infinity' ELSE recent_frames.until END
+                AND f.time >= CASE WHEN recent_frames.since IS NULL THEN '-infinity'
+                    ELSE recent_frames.since END
+                AND f.time < CASE WHEN recent_frames.until IS NULL THEN 'infinity'
+                    ELSE recent_frames.until END
             ORDER BY f.time DESC LIMIT recent_frames.max_rows
         ) t
         ORDER BY t.time DESC LIMIT recent_frames.max_rows
@@ -1106,14 +1202,16 @@ CREATE FUNCTION jetcopy.recent_measurements(task text DEFAULT NULL::text, receiv
     AS $$
     SELECT m.*, w.name
     FROM (
-        SELECT m.timestamp_utc, m.task_id, m.websdr_id, m.frequency_mhz, m.sample_rate_khz, m.samples_count, m.snr_db,
-            m.frequency_offset_hz, m.power_dbm, m.s3_path, m.attributes
+        SELECT m.timestamp_utc, m.task_id, m.websdr_id, m.frequency_mhz, m.sample_rate_khz, m.samples_count,
+            m.snr_db, m.frequency_offset_hz, m.power_dbm, m.s3_path, m.attributes
         FROM measurements m
         WHERE (recent_measurements.task IS NULL OR m.task_id = recent_measurements.task)
             AND (recent_measurements.receiver IS NULL OR m.websdr_id = recent_measurements.receiver)
             AND (recent_measurements.frequency IS NULL OR m.frequency_mhz = recent_measurements.frequency)
-            AND m.timestamp_utc >= CASE WHEN recent_measurements.since IS NULL THEN '-infinity' ELSE recent_measurements.since END
-            AND m.timestamp_utc < CASE WHEN recent_measurements.until IS NULL THEN 'infinity' ELSE recent_measurements.until END
+            AND m.timestamp_utc >= CASE WHEN recent_measurements.since IS NULL THEN '-infinity'
+                ELSE recent_measurements.since END
+            AND m.timestamp_utc < CASE WHEN recent_measurements.until IS NULL THEN 'infinity'
+                ELSE recent_measurements.until END
         ORDER BY m.timestamp_utc DESC LIMIT recent_measurements.max_rows
     ) m
     LEFT JOIN websdrs w ON w.id = m.websdr_id
@@ -1132,13 +1230,14 @@ BEGIN
     EXECUTE format($sql$
         INSERT INTO jetcopy.registry_files (project_id, writer, active, active_bytes, kept)
         SELECT f.project_id, 0, count(*) FILTER (WHERE f.status = 'active'),
-            coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0), count(*) FILTER (WHERE f.status <> 'deleted')
+            coalesce(sum(f.size_bytes) FILTER (WHERE f.status = 'active'), 0),
+            count(*) FILTER (WHERE f.status <> 'deleted')
         FROM %s f GROUP BY f.project_id
     $sql$, relation);
 END
 $_$;
 
-COMMENT ON FUNCTION jetcopy.recount_files(relation regclass) IS 'Counts jetcopy.registry_files anew from this table';
+COMMENT ON FUNCTION jetcopy.recount_files(relation regclass) IS 'Counts jetcopy.registry_files again from this table';
 
 CREATE FUNCTION jetcopy.recount_operations() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1150,7 +1249,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION jetcopy.recount_operations() IS 'Counts jetcopy.registry_operations anew, as a trigger of UPDATE, DELETE and TRUNCATE on operations_log';
+COMMENT ON FUNCTION jetcopy.recount_operations() IS 'Counts jetcopy.registry_operations again, as a trigger of UPDATE, DELETE and TRUNCATE on operations_log';
 
 CREATE FUNCTION jetcopy.recount_operations(relation regclass) RETURNS void
     LANGUAGE plpgsql STRICT
@@ -1162,18 +1261,22 @@ BEGIN
     EXECUTE format($sql$
         INSERT INTO jetcopy.registry_operations (project_id, writer, created, buckets, tables, files)
         SELECT o.project_id, 0, count(*) FILTER (WHERE o.operation = 'create_project'),
-            count(*) FILTER (WHERE o.operation = 'create_bucket') - count(*) FILTER (WHERE o.operation = 'drop_bucket'),
-            count(*) FILTER (WHERE o.operation = 'create_table') - count(*) FILTER (WHERE o.operation = 'drop_table'),
-            count(*) FILTER (WHERE o.operation = 'create_file') - count(*) FILTER (WHERE o.operation = 'delete_file')
+            count(*) FILTER (WHERE o.operation = 'create_bucket')
+                - count(*) FILTER (WHERE o.operation = 'drop_bucket'),
+            count(*) FILTER (WHERE o.operation = 'create_table')
+                - count(*) FILTER (WHERE o.operation = 'drop_table'),
+            count(*) FILTER (WHERE o.operation = 'create_file')
+                - count(*) FILTER (WHERE o.operation = 'delete_file')
         FROM %s o
         WHERE o.error IS NULL AND o.project_id IS NOT NULL AND o.operation IN
-            ('create_project', 'create_bucket', 'drop_bucket', 'create_table', 'drop_table', 'create_file', 'delete_file')
+            ('create_project', 'create_bucket', 'drop_bucket', 'create_table', 'drop_table', 'create_file',
+                'delete_file')
         GROUP BY o.project_id
     $sql$, relation);
 END
 $_$;
 
-COMMENT ON FUNCTION jetcopy.recount_operations(relation regclass) IS 'Counts jetcopy.registry_operations anew from this log';
+COMMENT ON FUNCTION jetcopy.recount_operations(relation regclass) IS 'Counts jetcopy.registry_operations again from this log';
 
 CREATE FUNCTION jetcopy.recount_registry() RETURNS void
     LANGUAGE sql
@@ -1182,7 +1285,7 @@ CREATE FUNCTION jetcopy.recount_registry() RETURNS void
     SELECT jetcopy.recount_operations(to_regclass('operations_log'));
 $$;
 
-COMMENT ON FUNCTION jetcopy.recount_registry() IS 'Counts the tallies of the registry anew, for whoever has written past their triggers; takes the rights of whoever calls';
+COMMENT ON FUNCTION jetcopy.recount_registry() IS 'Counts the tallies of the registry again, for whoever has written past their triggers; takes the rights of whoever calls';
 
 CREATE FUNCTION jetcopy.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
@@ -1200,12 +1303,15 @@ CREATE FUNCTION jetcopy.refused_measurements(task text DEFAULT NULL::text, since
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT split_part(d.subject, '.', 2), sum(coalesce(cardinality(d.elements), 1))::bigint, count(DISTINCT (d.shard, d.sequence))
+    SELECT split_part(d.subject, '.', 2), sum(coalesce(cardinality(d.elements), 1))::bigint,
+        count(DISTINCT (d.shard, d.sequence))
     FROM jetcopy.dead_letters d
     WHERE d.pipeline = 'measurements' AND (d.subject LIKE '%.one' OR d.subject LIKE '%.many')
         AND (refused_measurements.task IS NULL OR split_part(d.subject, '.', 2) = refused_measurements.task)
-        AND (refused_measurements.since IS NULL OR coalesce(d.stored_at, d.failed_at) >= refused_measurements.since)
-        AND (refused_measurements.until IS NULL OR coalesce(d.stored_at, d.failed_at) < refused_measurements.until)
+        AND (refused_measurements.since IS NULL
+            OR coalesce(d.stored_at, d.failed_at) >= refused_measurements.since)
+        AND (refused_measurements.until IS NULL
+            OR coalesce(d.stored_at, d.failed_at) < refused_measurements.until)
     GROUP BY 1
 $$;
 
@@ -1218,8 +1324,8 @@ CREATE FUNCTION jetcopy.registry_check(whole boolean DEFAULT false) RETURNS TABL
 BEGIN
     IF whole OR NOT jetcopy.registry_is_tallied() THEN
         RETURN QUERY
-        SELECT CASE WHEN p.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END, f.project_id, f.path,
-            NULL::bigint, NULL::bigint
+        SELECT CASE WHEN p.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END,
+            f.project_id, f.path, NULL::bigint, NULL::bigint
         FROM files f
         LEFT JOIN projects p ON p.id = f.project_id
         WHERE f.status = 'active' AND (p.id IS NULL OR p.status = 'deleted')
@@ -1227,9 +1333,12 @@ BEGIN
         SELECT c.problem, l.project_id, NULL, c.stored, c.logged
         FROM (
             SELECT o.project_id,
-                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_bucket') - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_bucket') AS buckets,
-                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_table') - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_table') AS tables,
-                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_file') - pg_catalog.count(*) FILTER (WHERE o.operation = 'delete_file') AS files
+                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_bucket')
+                    - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_bucket') AS buckets,
+                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_table')
+                    - pg_catalog.count(*) FILTER (WHERE o.operation = 'drop_table') AS tables,
+                pg_catalog.count(*) FILTER (WHERE o.operation = 'create_file')
+                    - pg_catalog.count(*) FILTER (WHERE o.operation = 'delete_file') AS files
             FROM operations_log o
             WHERE o.error IS NULL AND o.project_id IS NOT NULL
             GROUP BY o.project_id
@@ -1237,7 +1346,8 @@ BEGIN
         ) l
         LEFT JOIN projects p ON p.id = l.project_id
         CROSS JOIN LATERAL (
-            SELECT pg_catalog.count(*) AS files FROM files f WHERE f.project_id = l.project_id AND f.status <> 'deleted'
+            SELECT pg_catalog.count(*) AS files FROM files f WHERE f.project_id = l.project_id
+                AND f.status <> 'deleted'
         ) f
         CROSS JOIN LATERAL (VALUES
             ('buckets', p.bucket_count, l.buckets),
@@ -1248,11 +1358,12 @@ BEGIN
         ORDER BY 2, 1, 3;
         RETURN;
     END IF;
-    -- As floats, which hold these numbers exactly and add up in a third of the time of what sum() makes of bigint.
+    -- As floats, which hold these numbers exactly and add up in a third of the time of what sum() makes of
+    -- bigint.
     RETURN QUERY
     WITH odd AS MATERIALIZED (
-        SELECT project_id, p.id, p.status, p.bucket_count, p.table_count, coalesce(k.kept, 0) AS file_count, k.active, l.created,
-            l.buckets, l.tables, l.files
+        SELECT project_id, p.id, p.status, p.bucket_count, p.table_count, coalesce(k.kept, 0) AS file_count,
+            k.active, l.created, l.buckets, l.tables, l.files
         FROM (
             SELECT t.project_id, sum(t.active::float8) AS active, sum(t.kept::float8)::bigint AS kept
             FROM jetcopy.registry_files t
@@ -1267,10 +1378,11 @@ BEGIN
         LEFT JOIN projects p ON p.id = project_id
         WHERE k.active > 0::float8 AND (p.id IS NULL OR p.status = 'deleted')
             OR l.created > 0::float8 AND p.status IS DISTINCT FROM 'deleted'
-                AND (p.bucket_count, p.table_count, coalesce(k.kept, 0)) IS DISTINCT FROM (l.buckets, l.tables, l.files)
+                AND (p.bucket_count, p.table_count, coalesce(k.kept, 0)) IS DISTINCT FROM (l.buckets,
+                    l.tables, l.files)
     )
-    SELECT CASE WHEN o.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END, f.project_id, f.path,
-        NULL::bigint, NULL::bigint
+    SELECT CASE WHEN o.id IS NULL THEN 'file without project' ELSE 'file of a deleted project' END,
+        f.project_id, f.path, NULL::bigint, NULL::bigint
     FROM odd o
     JOIN files f ON f.project_id = o.project_id AND f.status = 'active'
     WHERE o.id IS NULL OR o.status = 'deleted'
@@ -1293,7 +1405,8 @@ CREATE FUNCTION jetcopy.registry_is_tallied() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT 2 = (SELECT pg_catalog.count(*) FROM pg_trigger t
-        WHERE t.tgrelid IN (to_regclass('files')::oid, to_regclass('operations_log')::oid) AND t.tgname = 'registry_insert'
+        WHERE t.tgrelid IN (to_regclass('files')::oid, to_regclass('operations_log')::oid)
+            AND t.tgname = 'registry_insert'
             AND t.tgenabled IN ('O', 'A'))
 $$;
 
@@ -1309,10 +1422,12 @@ CREATE FUNCTION jetcopy.registry_stats() RETURNS TABLE(project_id text, name tex
         SELECT pg_catalog.count(*) AS files, coalesce(sum(f.size_bytes), 0)::bigint AS file_bytes,
             pg_catalog.count(*) FILTER (WHERE f.staged) AS staged_files
         FROM files f
-        WHERE f.project_id = p.id AND f.status = 'active' AND NOT (f.staged AND f.expires_at IS NOT NULL AND f.expires_at <= now())
+        WHERE f.project_id = p.id AND f.status = 'active'
+            AND NOT (f.staged AND f.expires_at IS NOT NULL AND f.expires_at <= now())
     ) f
     CROSS JOIN LATERAL (
-        SELECT pg_catalog.count(*) AS operations, pg_catalog.count(o.error) AS failures, avg(o.duration_ms) AS mean_duration_ms
+        SELECT pg_catalog.count(*) AS operations, pg_catalog.count(o.error) AS failures,
+            avg(o.duration_ms) AS mean_duration_ms
         FROM operations_log o
         WHERE o.project_id = p.id AND o.timestamp >= now() - interval '1 day'
     ) o
@@ -1329,7 +1444,8 @@ CREATE FUNCTION jetcopy.registry_totals() RETURNS TABLE(projects bigint, active_
     SELECT p.*, f.files - s.expired, (f.bytes - s.expired_bytes)::bigint, s.staged, o.*,
         (SELECT l.timestamp FROM operations_log l ORDER BY l.timestamp DESC LIMIT 1)
     FROM (
-        SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE p.status = 'active'), pg_catalog.count(*) FILTER (WHERE p.status = 'deleted'),
+        SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE p.status = 'active'),
+            pg_catalog.count(*) FILTER (WHERE p.status = 'deleted'),
             pg_catalog.count(*) FILTER (WHERE p.status = 'locked'),
             coalesce(sum(p.size_bytes) FILTER (WHERE p.status <> 'deleted'), 0)::bigint,
             coalesce(sum(p.table_count) FILTER (WHERE p.status <> 'deleted'), 0)::bigint,
@@ -1380,21 +1496,26 @@ CREATE FUNCTION jetcopy.series_columns(series text, columns text[] DEFAULT NULL:
     SELECT n.name
     FROM pg_catalog.unnest(coalesce(
         series_columns.columns,
-        (SELECT m.value_columns FROM time_series_metadata m WHERE m.id = series_columns.series AND m.value_columns OPERATOR(pg_catalog.<>) '{}'),
+        (SELECT m.value_columns FROM time_series_metadata m WHERE m.id = series_columns.series
+            AND m.value_columns OPERATOR(pg_catalog.<>) '{}'),
         ARRAY(
             WITH RECURSIVE found (name) AS (
                 SELECT (
                     SELECT p.column_name FROM time_series_data_points p
                     WHERE p.series_id = series_columns.series
-                        AND p.timestamp >= CASE WHEN series_columns.since IS NULL THEN '-infinity' ELSE series_columns.since END
-                        AND p.timestamp < CASE WHEN series_columns.until IS NULL THEN 'infinity' ELSE series_columns.until END
+                        AND p.timestamp >= CASE WHEN series_columns.since IS NULL THEN '-infinity'
+                            ELSE series_columns.since END
+                        AND p.timestamp < CASE WHEN series_columns.until IS NULL THEN 'infinity'
+                            ELSE series_columns.until END
                     ORDER BY p.column_name LIMIT 1)
                 UNION ALL
                 SELECT (
                     SELECT p.column_name FROM time_series_data_points p
                     WHERE p.series_id = series_columns.series AND p.column_name > f.name
-                        AND p.timestamp >= CASE WHEN series_columns.since IS NULL THEN '-infinity' ELSE series_columns.since END
-                        AND p.timestamp < CASE WHEN series_columns.until IS NULL THEN 'infinity' ELSE series_columns.until END
+                        AND p.timestamp >= CASE WHEN series_columns.since IS NULL THEN '-infinity'
+                            ELSE series_columns.since END
+                        AND p.timestamp < CASE WHEN series_columns.until IS NULL THEN 'infinity'
+                            ELSE series_columns.until END
                     ORDER BY p.column_name LIMIT 1)
                 FROM found f WHERE f.name IS NOT NULL
             )
@@ -1408,15 +1529,18 @@ CREATE FUNCTION jetcopy.series_downsampled(series text, width interval, columns 
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT p.bucket, c.column_name, p.points, p.mean, p.min, p.max
-    FROM jetcopy.series_columns(series_downsampled.series, series_downsampled.columns, series_downsampled.since,
-        series_downsampled.until) c
+    FROM jetcopy.series_columns(series_downsampled.series, series_downsampled.columns,
+        series_downsampled.since, series_downsampled.until) c
     CROSS JOIN LATERAL (
-        SELECT date_bin(series_downsampled.width, p.timestamp, timestamptz '2000-01-01 00:00:00+00') AS bucket,
-            pg_catalog.count(p.value) AS points, avg(p.value) AS mean, min(p.value) AS min, max(p.value) AS max
+        SELECT date_bin(series_downsampled.width, p.timestamp,
+            timestamptz '2000-01-01 00:00:00+00') AS bucket, pg_catalog.count(p.value) AS points,
+                avg(p.value) AS mean, min(p.value) AS min, max(p.value) AS max
         FROM time_series_data_points p
         WHERE p.series_id = series_downsampled.series AND p.column_name = c.column_name
-            AND p.timestamp >= CASE WHEN series_downsampled.since IS NULL THEN '-infinity' ELSE series_downsampled.since END
-            AND p.timestamp < CASE WHEN series_downsampled.until IS NULL THEN 'infinity' ELSE series_downsampled.until END
+            AND p.timestamp >= CASE WHEN series_downsampled.since IS NULL THEN '-infinity'
+                ELSE series_downsampled.since END
+            AND p.timestamp < CASE WHEN series_downsampled.until IS NULL THEN 'infinity'
+                ELSE series_downsampled.until END
         GROUP BY 1
     ) p
     ORDER BY p.bucket, c.column_name
@@ -1428,7 +1552,8 @@ CREATE FUNCTION jetcopy.series_last(series text, columns text[] DEFAULT NULL::te
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT c.column_name, p.timestamp, p.value
-    FROM jetcopy.series_columns(series_last.series, series_last.columns, series_last.since, series_last.until) c
+    FROM jetcopy.series_columns(series_last.series, series_last.columns, series_last.since,
+        series_last.until) c
     CROSS JOIN LATERAL (
         SELECT p.timestamp, p.value
         FROM time_series_data_points p
@@ -1446,18 +1571,21 @@ CREATE FUNCTION jetcopy.series_range(series text, columns text[] DEFAULT NULL::t
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT c.column_name, f.timestamp, l.timestamp
-    FROM jetcopy.series_columns(series_range.series, series_range.columns, series_range.since, series_range.until) c
+    FROM jetcopy.series_columns(series_range.series, series_range.columns, series_range.since,
+        series_range.until) c
     CROSS JOIN LATERAL (
         SELECT p.timestamp FROM time_series_data_points p
         WHERE p.series_id = series_range.series AND p.column_name = c.column_name
-            AND p.timestamp >= CASE WHEN series_range.since IS NULL THEN '-infinity' ELSE series_range.since END
+            AND p.timestamp >= CASE WHEN series_range.since IS NULL THEN '-infinity'
+                ELSE series_range.since END
             AND p.timestamp < CASE WHEN series_range.until IS NULL THEN 'infinity' ELSE series_range.until END
         ORDER BY p.timestamp LIMIT 1
     ) f
     CROSS JOIN LATERAL (
         SELECT p.timestamp FROM time_series_data_points p
         WHERE p.series_id = series_range.series AND p.column_name = c.column_name
-            AND p.timestamp >= CASE WHEN series_range.since IS NULL THEN '-infinity' ELSE series_range.since END
+            AND p.timestamp >= CASE WHEN series_range.since IS NULL THEN '-infinity'
+                ELSE series_range.since END
             AND p.timestamp < CASE WHEN series_range.until IS NULL THEN 'infinity' ELSE series_range.until END
         ORDER BY p.timestamp DESC LIMIT 1
     ) l
@@ -1470,7 +1598,8 @@ CREATE FUNCTION jetcopy.series_rows(series text, columns text[] DEFAULT NULL::te
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT p.timestamp, p.column_name, p.value
-    FROM jetcopy.series_columns(series_rows.series, series_rows.columns, series_rows.since, series_rows.until) c
+    FROM jetcopy.series_columns(series_rows.series, series_rows.columns, series_rows.since,
+        series_rows.until) c
     CROSS JOIN LATERAL (
         SELECT p.timestamp, p.column_name, p.value
         FROM time_series_data_points p
@@ -1488,14 +1617,16 @@ CREATE FUNCTION jetcopy.series_wide(series text, columns text[] DEFAULT NULL::te
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT p.timestamp, pg_catalog.jsonb_object_agg(p.column_name, p.value)
-    FROM jetcopy.series_columns(series_wide.series, series_wide.columns, series_wide.since, series_wide.until) c
+    FROM jetcopy.series_columns(series_wide.series, series_wide.columns, series_wide.since,
+        series_wide.until) c
     CROSS JOIN LATERAL (
         SELECT p.timestamp, p.column_name, p.value
         FROM time_series_data_points p
         WHERE p.series_id = series_wide.series AND p.column_name = c.column_name
             AND p.timestamp >= CASE WHEN series_wide.since IS NULL THEN '-infinity' ELSE series_wide.since END
             AND p.timestamp < CASE WHEN series_wide.until IS NULL THEN 'infinity' ELSE series_wide.until END
-        -- A time takes part with all of its columns: each column's newest times hold those of the newest rows.
+        -- A time takes part with all of its columns: each column's newest times hold those of the newest
+        -- rows.
         ORDER BY p.timestamp DESC LIMIT series_wide.max_rows
     ) p
     GROUP BY p.timestamp
@@ -1507,13 +1638,15 @@ COMMENT ON FUNCTION jetcopy.series_wide(series text, columns text[], since times
 CREATE FUNCTION jetcopy.session_measurements(task text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(timestamp_utc timestamp with time zone, task_id text, websdr_id text, frequency_mhz double precision, sample_rate_khz double precision, samples_count bigint, snr_db double precision, frequency_offset_hz double precision, power_dbm double precision, s3_path text, attributes jsonb, receiver_name text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT m.timestamp_utc, m.task_id, m.websdr_id, m.frequency_mhz, m.sample_rate_khz, m.samples_count, m.snr_db,
-        m.frequency_offset_hz, m.power_dbm, m.s3_path, m.attributes, w.name
+    SELECT m.timestamp_utc, m.task_id, m.websdr_id, m.frequency_mhz, m.sample_rate_khz, m.samples_count,
+        m.snr_db, m.frequency_offset_hz, m.power_dbm, m.s3_path, m.attributes, w.name
     FROM measurements m
     LEFT JOIN websdrs w ON w.id = m.websdr_id
     WHERE m.task_id = session_measurements.task
-        AND m.timestamp_utc >= CASE WHEN session_measurements.since IS NULL THEN '-infinity' ELSE session_measurements.since END
-        AND m.timestamp_utc < CASE WHEN session_measurements.until IS NULL THEN 'infinity' ELSE session_measurements.until END
+        AND m.timestamp_utc >= CASE WHEN session_measurements.since IS NULL THEN '-infinity'
+            ELSE session_measurements.since END
+        AND m.timestamp_utc < CASE WHEN session_measurements.until IS NULL THEN 'infinity'
+            ELSE session_measurements.until END
     ORDER BY m.websdr_id, m.timestamp_utc
 $$;
 
@@ -1531,18 +1664,21 @@ DECLARE
     own_types boolean;
     defaults boolean;
 BEGIN
-    SELECT concat_ws(' ', count(*), sum(a.xmin::text::bigint)), bool_or(a.atttypid >= first_own), bool_or(a.atthasdef)
+    SELECT concat_ws(' ', count(*), sum(a.xmin::text::bigint)), bool_or(a.atttypid >= first_own),
+        bool_or(a.atthasdef)
     INTO known, own_types, defaults
     FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0;
 
-    SELECT concat_ws(' ', known, c.oid, c.relkind, c.relpersistence, row_security_active(c.oid), quote_ident(n.nspname),
-        quote_ident(c.relname),
+    SELECT concat_ws(' ', known, c.oid, c.relkind, c.relpersistence, row_security_active(c.oid),
+        quote_ident(n.nspname), quote_ident(c.relname),
         (SELECT concat_ws(' ', 'unique', count(*), sum(i.xmin::text::bigint))
          FROM pg_index i WHERE i.indrelid = relation AND i.indisunique),
         -- The flag stays for a while once the last rule is gone.
-        CASE WHEN c.relhasrules THEN (SELECT string_agg(concat_ws(' ', 'rule', r.oid, r.xmin), ' ' ORDER BY r.oid)
+        CASE WHEN c.relhasrules
+            THEN (SELECT string_agg(concat_ws(' ', 'rule', r.oid, r.xmin), ' ' ORDER BY r.oid)
          FROM pg_rewrite r WHERE r.ev_class = relation) END,
-        (SELECT concat_ws(' ', 'rollups', string_agg(concat_ws(' ', r.name, extract(epoch FROM r.width)), ' ' ORDER BY r.name))
+        (SELECT concat_ws(' ', 'rollups',
+            string_agg(concat_ws(' ', r.name, extract(epoch FROM r.width)), ' ' ORDER BY r.name))
          FROM jetcopy.rollups r WHERE r.source = relation),
         (SELECT concat_ws(' ', 'foreign', string_agg(f.ftrelid::text, ' ' ORDER BY f.ftrelid))
          FROM pg_foreign_table f WHERE relation IN (SELECT pg_partition_ancestors(f.ftrelid))))
@@ -1564,7 +1700,8 @@ BEGIN
             SELECT string_agg(concat_ws(' ', t.oid, t.xmin, labels), ' ' ORDER BY t.oid)
             FROM types JOIN pg_type t USING (oid)
             CROSS JOIN LATERAL (
-                SELECT concat_ws(' ', count(*), sum(e.xmin::text::bigint)) FROM pg_enum e WHERE e.enumtypid = t.oid
+                SELECT concat_ws(' ', count(*), sum(e.xmin::text::bigint)) FROM pg_enum e
+                    WHERE e.enumtypid = t.oid
             ) AS e (labels)));
     END IF;
     IF defaults THEN
@@ -1572,12 +1709,14 @@ BEGIN
         known := concat_ws(' ', known, (
             SELECT string_agg(concat_ws(' ', p.oid, p.xmin), ' ' ORDER BY p.oid)
             FROM pg_attrdef d
-            JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid AND u.refclassid = 'pg_proc'::regclass
+            JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid
+                AND u.refclassid = 'pg_proc'::regclass
             JOIN pg_proc p ON p.oid = u.refobjid
             WHERE d.adrelid = relation));
     END IF;
     IF to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL THEN
-        -- A table that becomes a hypertable keeps its columns. And while a dump is restored, rows would go past it.
+        -- A table that becomes a hypertable keeps its columns. And while a dump is restored, rows would go
+        -- past it.
         known := concat_ws(' ', known, current_setting('timescaledb.restoring', true),
             (SELECT string_agg(s.setconfig::text, ' ' ORDER BY s.setrole)
              FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
@@ -1613,12 +1752,15 @@ CREATE FUNCTION jetcopy.snr_statistics(receiver text DEFAULT NULL::text, task te
     AS $$
     SELECT s.*, w.name
     FROM (
-        SELECT m.websdr_id, pg_catalog.count(m.snr_db), avg(m.snr_db), min(m.snr_db), max(m.snr_db), stddev_samp(m.snr_db)
+        SELECT m.websdr_id, pg_catalog.count(m.snr_db), avg(m.snr_db), min(m.snr_db), max(m.snr_db),
+            stddev_samp(m.snr_db)
         FROM measurements m
         WHERE (snr_statistics.receiver IS NULL OR m.websdr_id = snr_statistics.receiver)
             AND (snr_statistics.task IS NULL OR m.task_id = snr_statistics.task)
-            AND m.timestamp_utc >= CASE WHEN snr_statistics.since IS NULL THEN '-infinity' ELSE snr_statistics.since END
-            AND m.timestamp_utc < CASE WHEN snr_statistics.until IS NULL THEN 'infinity' ELSE snr_statistics.until END
+            AND m.timestamp_utc >= CASE WHEN snr_statistics.since IS NULL THEN '-infinity'
+                ELSE snr_statistics.since END
+            AND m.timestamp_utc < CASE WHEN snr_statistics.until IS NULL THEN 'infinity'
+                ELSE snr_statistics.until END
         GROUP BY m.websdr_id
     ) s
     LEFT JOIN websdrs w ON w.id = s.websdr_id
@@ -1658,42 +1800,51 @@ DECLARE
     rebuilt jetcopy.checkpoints;
     name text;
 BEGIN
-    PERFORM FROM jetcopy.checkpoints c WHERE c.shard IN (take_registry.pipeline, rebuilt_by) ORDER BY c.shard FOR UPDATE;
+    PERFORM FROM jetcopy.checkpoints c WHERE c.shard IN (take_registry.pipeline, rebuilt_by)
+        ORDER BY c.shard FOR UPDATE;
     SELECT * INTO used FROM jetcopy.checkpoints c WHERE c.shard = take_registry.pipeline;
     SELECT * INTO rebuilt FROM jetcopy.checkpoints c WHERE c.shard = rebuilt_by;
     IF used.shard IS NULL OR rebuilt.shard IS NULL THEN
-        RAISE EXCEPTION 'there is no checkpoint of %', CASE WHEN used.shard IS NULL THEN take_registry.pipeline ELSE rebuilt_by END
-            USING HINT = 'jetcopy replay leaves one with --keep-checkpoint; see jetcopy.checkpoints for those that there are.';
+        RAISE EXCEPTION 'there is no checkpoint of %',
+            CASE WHEN used.shard IS NULL THEN take_registry.pipeline ELSE rebuilt_by END
+            USING HINT = 'jetcopy replay leaves one with --keep-checkpoint; '
+                'see jetcopy.checkpoints for those that there are.';
     END IF;
     IF (used.stream, used.stream_created) IS DISTINCT FROM (rebuilt.stream, rebuilt.stream_created) THEN
-        RAISE EXCEPTION 'pipeline % reads stream % and % was made of another: their positions cannot be compared',
+        RAISE EXCEPTION 'pipeline % reads stream % and % was made of another: '
+            'their positions cannot be compared',
             take_registry.pipeline, used.stream, rebuilt_by;
     END IF;
     -- A replay is called after its stretch; one that was interrupted has not come to its end.
     IF NOT starts_with(rebuilt_by, take_registry.pipeline || '-replay-1-') THEN
-        RAISE EXCEPTION '% is no replay of pipeline % from sequence 1: what was in the stream before would be missing',
+        RAISE EXCEPTION '% is no replay of pipeline % from sequence 1: '
+            'what was in the stream before would be missing',
             rebuilt_by, take_registry.pipeline
-            USING HINT = 'Replay the whole stream; where it does not hold its first message any more, the registry cannot be rebuilt.';
+            USING HINT = 'Replay the whole stream; where it does not hold its first message any more, '
+                'the registry cannot be rebuilt.';
     END IF;
-    IF rebuilt.last_sequence <> right(rebuilt_by, -length(take_registry.pipeline || '-replay-1-'))::bigint THEN
+    IF rebuilt.last_sequence <> right(rebuilt_by,
+        -length(take_registry.pipeline || '-replay-1-'))::bigint THEN
         RAISE EXCEPTION '% was interrupted after sequence %', rebuilt_by, rebuilt.last_sequence
             USING HINT = 'Give the same command again; it goes on from there.';
     END IF;
     -- Days whose partitions retention has dropped since, however old they are.
     IF EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation = 'operations_log'::regclass) THEN
         EXECUTE pg_catalog.format('SELECT jetcopy.add_partition(''operations_log''::regclass, day)
-            FROM (SELECT DISTINCT (o.timestamp AT TIME ZONE ''UTC'')::date AS day FROM %I.operations_log o) AS days', fresh_schema);
+            FROM (SELECT DISTINCT (o.timestamp AT TIME ZONE ''UTC'')::date AS day
+                FROM %I.operations_log o) AS days', fresh_schema);
     END IF;
     FOREACH name IN ARRAY ARRAY['projects', 'files', 'operations_log'] LOOP
         EXECUTE pg_catalog.format('TRUNCATE %I', name);
         EXECUTE pg_catalog.format('INSERT INTO %I SELECT * FROM %I.%I', name, fresh_schema, name);
     END LOOP;
-    -- What could not become a row is known of the replay, up to its end; what comes after is carried again.
+    -- What could not become a row is known of the replay, up to its end; what comes after is moved again.
     DELETE FROM jetcopy.dead_letters d WHERE d.pipeline = take_registry.pipeline;
     UPDATE jetcopy.dead_letters d SET pipeline = take_registry.pipeline, shard = take_registry.pipeline
         WHERE d.pipeline = rebuilt_by;
     UPDATE jetcopy.checkpoints c
-        SET last_sequence = rebuilt.last_sequence, last_timestamp = rebuilt.last_timestamp, epoch = c.epoch + 1, updated_at = now()
+        SET last_sequence = rebuilt.last_sequence, last_timestamp = rebuilt.last_timestamp,
+            epoch = c.epoch + 1, updated_at = now()
         WHERE c.shard = take_registry.pipeline;
     DELETE FROM jetcopy.checkpoints c WHERE c.shard = rebuilt_by;
     RETURN rebuilt.last_sequence;
@@ -1721,7 +1872,7 @@ DECLARE
     later text[];
 BEGIN
     IF timescale IS NOT NULL THEN
-        EXECUTE pg_catalog.format(
+        EXECUTE format(
             'SELECT %s.create_hypertable(%L::regclass, %L::name, chunk_time_interval => %L::interval,
                 create_default_indexes => false, if_not_exists => true, migrate_data => true)',
             timescale, relation, time_column, chunk);
@@ -1738,7 +1889,7 @@ BEGIN
         RETURN;
     END IF;
     IF old.relkind = 'r' THEN
-        EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
     END IF;
     SELECT CASE
         WHEN old.relkind = 'p' THEN 'it is partitioned already'
@@ -1747,24 +1898,28 @@ BEGIN
             THEN 'it inherits or is inherited from'
         WHEN NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = time_column
                 AND atttypid = 'timestamptz'::regtype AND attnotnull AND NOT attisdropped)
-            THEN pg_catalog.format('it has no column %I of type timestamptz NOT NULL', time_column)
+            THEN format('it has no column %I of type timestamptz NOT NULL', time_column)
         WHEN EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND relation IN (conrelid, confrelid))
             THEN 'a foreign key leaves or reaches it'
         WHEN EXISTS (SELECT FROM pg_index WHERE indrelid = relation AND (indisunique OR indisexclusion)
-                AND (indisexclusion OR NOT (SELECT attnum FROM pg_attribute WHERE attrelid = relation AND attname = time_column)
+                AND (indisexclusion OR NOT (SELECT attnum FROM pg_attribute WHERE attrelid = relation
+                AND attname = time_column)
                     = ANY ((indkey::int2[])[0:indnkeyatts - 1])))
-            THEN pg_catalog.format('it has a key without %I', time_column)
-        WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal) THEN 'it has triggers'
+            THEN format('it has a key without %I', time_column)
+        WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal)
+            THEN 'it has triggers'
         WHEN old.relhasrules OR EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_class'::regclass
                 AND refobjid = relation AND classid = 'pg_rewrite'::regclass)
             THEN 'a view or a rule reads it'
-        WHEN old.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = relation) THEN 'it has row security'
+        WHEN old.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = relation)
+            THEN 'it has row security'
         WHEN EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = relation) THEN 'it is published'
     END INTO obstacle;
     IF obstacle IS NULL THEN
-        EXECUTE pg_catalog.format('SELECT pg_catalog.count(DISTINCT (%I AT TIME ZONE ''UTC'')::date) FROM %s', time_column, relation) INTO days;
+        EXECUTE format('SELECT count(DISTINCT (%I AT TIME ZONE ''UTC'')::date) FROM %s', time_column,
+            relation) INTO days;
         -- Each partition takes locks for the rest of this transaction.
-        obstacle := CASE WHEN days > 1000 THEN pg_catalog.format('its rows are of %s days', days) END;
+        obstacle := CASE WHEN days > 1000 THEN format('its rows are of %s days', days) END;
     END IF;
     IF obstacle IS NOT NULL THEN
         RAISE WARNING 'table % stays as it is, without partitions: %', relation, obstacle;
@@ -1773,51 +1928,56 @@ BEGIN
 
     fresh := schema_name || '.' || quote_ident(old.relname);
     aside := schema_name || '.' || quote_ident(left(old.relname, 45) || '_unpartitioned');
-    -- Written down while the table has its name: keys and indexes are made under their names once the old ones are gone.
-    SELECT pg_catalog.array_agg(sql ORDER BY place, name) INTO later FROM (
-        SELECT 1, conname, pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s', fresh, conname, pg_get_constraintdef(oid))
+    -- Written down while the table has its name: keys and indexes are made under their names once the old
+    -- ones are gone.
+    SELECT array_agg(sql ORDER BY place, name) INTO later FROM (
+        SELECT 1, conname, format('ALTER TABLE %s ADD CONSTRAINT %I %s', fresh, conname,
+            pg_get_constraintdef(oid))
         FROM pg_constraint WHERE conrelid = relation AND contype IN ('p', 'u')
     UNION ALL
         SELECT 2, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
         FROM pg_index i
         WHERE i.indrelid = relation AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)
     UNION ALL
-        SELECT 3, '', pg_catalog.format('ALTER TABLE %s OWNER TO %I', fresh, pg_get_userbyid(old.relowner))
+        SELECT 3, '', format('ALTER TABLE %s OWNER TO %I', fresh, pg_get_userbyid(old.relowner))
         WHERE pg_get_userbyid(old.relowner) <> current_user
     UNION ALL
         -- What the owner had from the beginning comes again, so it is taken first.
-        SELECT 4, '', pg_catalog.format('REVOKE ALL ON %s FROM %I', fresh, pg_get_userbyid(old.relowner))
+        SELECT 4, '', format('REVOKE ALL ON %s FROM %I', fresh, pg_get_userbyid(old.relowner))
         WHERE old.relacl IS NOT NULL
     UNION ALL
-        SELECT 5, privilege_type, pg_catalog.format('GRANT %s ON %s TO %s%s', privilege_type, fresh,
+        SELECT 5, privilege_type, format('GRANT %s ON %s TO %s%s', privilege_type, fresh,
             CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,
             CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
         FROM aclexplode(old.relacl)
     UNION ALL
-        SELECT 6, privilege_type, pg_catalog.format('GRANT %s (%I) ON %s TO %s%s', privilege_type, attname, fresh,
+        SELECT 6, privilege_type, format('GRANT %s (%I) ON %s TO %s%s', privilege_type, attname, fresh,
             CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,
             CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
         FROM pg_attribute, aclexplode(attacl)
         WHERE attrelid = relation AND NOT attisdropped
     UNION ALL
-        SELECT 7, '', pg_catalog.format('COMMENT ON TABLE %s IS %L', fresh, obj_description(relation, 'pg_class'))
+        SELECT 7, '', format('COMMENT ON TABLE %s IS %L', fresh, obj_description(relation, 'pg_class'))
         WHERE obj_description(relation, 'pg_class') IS NOT NULL
     ) AS later (place, name, sql);
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns
     FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
 
     BEGIN
-        EXECUTE pg_catalog.format('ALTER TABLE %s RENAME TO %s', relation, quote_ident(left(old.relname, 45) || '_unpartitioned'));
-        EXECUTE pg_catalog.format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING INDEXES) PARTITION BY RANGE (%I)',
+        EXECUTE format('ALTER TABLE %s RENAME TO %s', relation,
+            quote_ident(left(old.relname, 45) || '_unpartitioned'));
+        EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING INDEXES) PARTITION BY RANGE (%I)',
             fresh, aside, time_column);
-        EXECUTE pg_catalog.format('SELECT pg_catalog.count(jetcopy.add_partition(%L::regclass, day))
-            FROM (SELECT DISTINCT (%I AT TIME ZONE ''UTC'')::date AS day FROM %s) AS days', fresh, time_column, aside);
-        EXECUTE pg_catalog.format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', fresh, columns, aside);
+        EXECUTE format('SELECT count(jetcopy.add_partition(%L::regclass, day))
+            FROM (SELECT DISTINCT (%I AT TIME ZONE ''UTC'')::date AS day
+                FROM %s) AS days', fresh, time_column, aside);
+        EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', fresh,
+            columns, aside);
         FOR item IN SELECT attname FROM pg_attribute WHERE attrelid = old.oid AND attidentity <> '' LOOP
-            EXECUTE pg_catalog.format('SELECT setval(%L::regclass, last_value, is_called) FROM %s',
+            EXECUTE format('SELECT setval(%L::regclass, last_value, is_called) FROM %s',
                 pg_get_serial_sequence(fresh, item), pg_get_serial_sequence(aside, item));
         END LOOP;
-        EXECUTE pg_catalog.format('DROP TABLE %s', aside);
+        EXECUTE format('DROP TABLE %s', aside);
     EXCEPTION
         -- What else depends on the table, such as a function; and a time that is in no day, such as infinity.
         WHEN dependent_objects_still_exist OR datetime_field_overflow THEN
@@ -1827,8 +1987,10 @@ BEGIN
     FOREACH item IN ARRAY coalesce(later, '{}') LOOP
         EXECUTE item;
     END LOOP;
-    INSERT INTO jetcopy.partitioned_tables (relation, time_column) VALUES (fresh::regclass, time_table.time_column);
-    -- Rows of these days come first. Others are added on demand, and `jetcopy maintain` adds those of the next days.
+    INSERT INTO jetcopy.partitioned_tables (relation, time_column) VALUES (fresh::regclass,
+        time_table.time_column);
+    -- Rows of these days come first. Others are added on demand, and `jetcopy maintain` adds those of the
+    -- next days.
     PERFORM jetcopy.add_partitions(fresh::regclass,
         ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n));
 END
@@ -1863,15 +2025,15 @@ CREATE TABLE jetcopy.checkpoints (
     stream_created timestamp with time zone,
     last_sequence bigint DEFAULT 0 NOT NULL,
     last_timestamp timestamp with time zone,
+    known_sequence bigint DEFAULT 0,
     epoch bigint DEFAULT 0 NOT NULL,
     owner text,
     lease_until timestamp with time zone,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
     paused_at timestamp with time zone,
     paused_by text,
-    known_sequence bigint DEFAULT 0,
     accepted_letters bigint DEFAULT 0 NOT NULL,
     flood jsonb,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT checkpoints_accepted_letters_check CHECK ((accepted_letters >= 0)),
     CONSTRAINT checkpoints_last_sequence_check CHECK ((last_sequence >= 0))
 )
@@ -1891,23 +2053,23 @@ COMMENT ON COLUMN jetcopy.checkpoints.last_sequence IS 'The last sequence whose 
 
 COMMENT ON COLUMN jetcopy.checkpoints.last_timestamp IS 'When the stream stored that message';
 
+COMMENT ON COLUMN jetcopy.checkpoints.known_sequence IS 'Up to here it is no news that the stream lacks messages';
+
 COMMENT ON COLUMN jetcopy.checkpoints.epoch IS 'Raised by each writer that takes the shard over; every commit compares it';
 
 COMMENT ON COLUMN jetcopy.checkpoints.owner IS 'Who writes';
 
 COMMENT ON COLUMN jetcopy.checkpoints.lease_until IS 'How long others wait for the owner';
 
-COMMENT ON COLUMN jetcopy.checkpoints.updated_at IS 'When the row changed';
-
 COMMENT ON COLUMN jetcopy.checkpoints.paused_at IS 'When an operator paused it; while it is set, no daemon claims the shard';
 
 COMMENT ON COLUMN jetcopy.checkpoints.paused_by IS 'Who did';
 
-COMMENT ON COLUMN jetcopy.checkpoints.known_sequence IS 'Up to here it is no news that the stream lacks messages';
-
 COMMENT ON COLUMN jetcopy.checkpoints.accepted_letters IS 'Dead letters that somebody agreed to, which are left to write before a flood of them pauses the pipeline again';
 
 COMMENT ON COLUMN jetcopy.checkpoints.flood IS 'Why a flood of dead letters stopped the pipeline; the next commit takes it away';
+
+COMMENT ON COLUMN jetcopy.checkpoints.updated_at IS 'When the row changed';
 
 ALTER TABLE jetcopy.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME jetcopy.dead_letters_id_seq
@@ -2006,10 +2168,10 @@ CREATE TABLE jetcopy.losses (
     stream_created timestamp with time zone NOT NULL,
     first_sequence bigint NOT NULL,
     last_sequence bigint,
+    messages bigint,
     cause text NOT NULL,
     detected_at timestamp with time zone DEFAULT now() NOT NULL,
     accepted_at timestamp with time zone,
-    messages bigint,
     resume_after bigint,
     CONSTRAINT losses_resume_after_check CHECK ((resume_after >= 0))
 );
@@ -2030,13 +2192,13 @@ COMMENT ON COLUMN jetcopy.losses.first_sequence IS 'The first sequence that is g
 
 COMMENT ON COLUMN jetcopy.losses.last_sequence IS 'The last one; NULL where it cannot be known';
 
+COMMENT ON COLUMN jetcopy.losses.messages IS 'How many messages are missing between the two, where it is not all of them';
+
 COMMENT ON COLUMN jetcopy.losses.cause IS 'Why they are gone';
 
 COMMENT ON COLUMN jetcopy.losses.detected_at IS 'When that was found';
 
 COMMENT ON COLUMN jetcopy.losses.accepted_at IS 'When somebody agreed to it (jetcopy accept-loss); NULL: nobody has';
-
-COMMENT ON COLUMN jetcopy.losses.messages IS 'How many messages are missing between the two, where it is not all of them';
 
 COMMENT ON COLUMN jetcopy.losses.resume_after IS 'After which sequence somebody wants the pipeline to go on; NULL leaves it to jetcopy';
 
@@ -2230,7 +2392,7 @@ CREATE TABLE jetcopy.tallies (
     newest_at timestamp with time zone NOT NULL
 );
 
-COMMENT ON TABLE jetcopy.tallies IS 'What a shard has gone through, counted in the transactions in which it happened; a daemon tells from here';
+COMMENT ON TABLE jetcopy.tallies IS 'What happened to a shard, counted in the transactions in which it happened; daemons report it';
 
 COMMENT ON COLUMN jetcopy.tallies.shard IS 'The shard, as in jetcopy.checkpoints';
 
@@ -2292,7 +2454,7 @@ COMMENT ON COLUMN public.detection_events.bbox_width IS 'Width of its box';
 
 COMMENT ON COLUMN public.detection_events.bbox_height IS 'Height of its box';
 
-COMMENT ON COLUMN public.detection_events.attributes IS 'What else the detection carried';
+COMMENT ON COLUMN public.detection_events.attributes IS 'What else the detection contained';
 
 CREATE TABLE public.detection_stats_1d (
     bucket timestamp with time zone NOT NULL,
@@ -2469,7 +2631,7 @@ COMMENT ON COLUMN public.frame_metadata.brightness IS 'Brightness, as the publis
 
 COMMENT ON COLUMN public.frame_metadata.motion IS 'Motion since the frame before, as the publisher measures it';
 
-COMMENT ON COLUMN public.frame_metadata.attributes IS 'What else the message carried';
+COMMENT ON COLUMN public.frame_metadata.attributes IS 'What else the message contained';
 
 CREATE TABLE public.frame_stats_1d (
     bucket timestamp with time zone NOT NULL,
@@ -2658,7 +2820,7 @@ COMMENT ON COLUMN public.measurements.power_dbm IS 'Received power, in dBm';
 
 COMMENT ON COLUMN public.measurements.s3_path IS 'Where the samples lie';
 
-COMMENT ON COLUMN public.measurements.attributes IS 'What else the message carried';
+COMMENT ON COLUMN public.measurements.attributes IS 'What else the message contained';
 
 CREATE TABLE public.measurements_daily (
     bucket timestamp with time zone NOT NULL,
@@ -2842,8 +3004,8 @@ CREATE TABLE public.time_series_metadata (
     time_column text,
     value_columns text[],
     attributes jsonb,
-    updated_at timestamp with time zone NOT NULL,
-    created_at timestamp with time zone
+    created_at timestamp with time zone,
+    updated_at timestamp with time zone NOT NULL
 );
 
 COMMENT ON TABLE public.time_series_metadata IS 'What each time series is; a newer document of an id replaces the older one';
@@ -2858,11 +3020,11 @@ COMMENT ON COLUMN public.time_series_metadata.time_column IS 'Name of the column
 
 COMMENT ON COLUMN public.time_series_metadata.value_columns IS 'Names of its columns of values; NULL: those that its points name';
 
-COMMENT ON COLUMN public.time_series_metadata.attributes IS 'What else the document carried';
-
-COMMENT ON COLUMN public.time_series_metadata.updated_at IS 'Time of the event that this row is from; an older event never replaces it';
+COMMENT ON COLUMN public.time_series_metadata.attributes IS 'What else the document contained';
 
 COMMENT ON COLUMN public.time_series_metadata.created_at IS 'When the series was created, as its document says, else when its first document came';
+
+COMMENT ON COLUMN public.time_series_metadata.updated_at IS 'Time of the event that this row is from; an older event never replaces it';
 
 CREATE TABLE public.websdrs (
     id text NOT NULL,
@@ -2887,7 +3049,7 @@ COMMENT ON COLUMN public.websdrs.url IS 'Where it is listened to';
 
 COMMENT ON COLUMN public.websdrs.active IS 'Whether it is in use';
 
-COMMENT ON COLUMN public.websdrs.attributes IS 'What else the event carried';
+COMMENT ON COLUMN public.websdrs.attributes IS 'What else the event contained';
 
 COMMENT ON COLUMN public.websdrs.created_at IS 'When it was created';
 

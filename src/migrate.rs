@@ -22,7 +22,6 @@ use crate::store::groups;
 use crate::store::life;
 use crate::store::place;
 
-mod pin;
 mod store;
 
 /// The migration of this number and name, with the text of its file.
@@ -39,45 +38,14 @@ macro_rules! migration {
 /// Every migration, in the order of application. What was released is never edited, only followed by another.
 const MIGRATIONS: &[Migration] = &[
     migration!(1, "jetcopy"),
-    migration!(2, "frame_metadata"),
-    migration!(3, "detection_events"),
-    migration!(4, "time_tables"),
-    migration!(5, "measurements"),
-    migration!(6, "time_series"),
-    migration!(7, "registry"),
-    migration!(8, "queries"),
-    migration!(9, "continuous_aggregates"),
-    migration!(10, "rollups"),
-    migration!(11, "dead_letter_element"),
-    migration!(12, "operate"),
-    migration!(13, "monitoring"),
-    migration!(14, "query_spans"),
-    migration!(15, "take_registry"),
-    migration!(16, "newest_detections"),
-    migration!(17, "shape"),
-    migration!(18, "partition_bounds"),
-    migration!(19, "dead_letter_elements"),
-    migration!(20, "dead_letter_counts"),
-    migration!(21, "store_life"),
-    migration!(22, "superseded"),
-    migration!(23, "floods"),
-    migration!(24, "payload_once"),
-    migration!(25, "store_choice"),
-    migration!(26, "milestones"),
-    migration!(29, "dead_letter_retention"),
-    migration!(30, "monitor_writes"),
-    migration!(32, "pinned_paths"),
-    migration!(33, "tallies"),
-    migration!(34, "receivers"),
-    migration!(35, "store_wishes"),
-    migration!(36, "store_place"),
-    migration!(37, "comments"),
-    migration!(39, "shape_of_unlogged"),
-    migration!(40, "known_sequence"),
-    migration!(41, "store_comments"),
-    migration!(42, "registry_tallies"),
-    migration!(48, "shape_of_rules"),
-    migration!(50, "raw_letters"),
+    migration!(2, "time_tables"),
+    migration!(3, "store"),
+    migration!(4, "rollups"),
+    migration!(5, "camera_queries"),
+    migration!(6, "measurement_queries"),
+    migration!(7, "registry_tallies"),
+    migration!(8, "registry_queries"),
+    migration!(9, "monitoring"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in
@@ -90,7 +58,8 @@ const APPLICATION_NAME: &str = "jetcopy migrate";
 /// characters is refused here instead.
 const CREATE_HISTORY: &str = "DO $$ BEGIN
     IF current_setting('server_encoding') NOT IN ('UTF8', 'SQL_ASCII') THEN
-        RAISE EXCEPTION 'this database has encoding %, which cannot hold every text: create one with ENCODING ''UTF8''',
+        RAISE EXCEPTION 'this database has encoding %, which cannot hold every text: '
+                'create one with ENCODING ''UTF8''',
             current_setting('server_encoding');
     END IF;
     IF to_regnamespace('jetcopy') IS NULL THEN
@@ -106,20 +75,31 @@ const CREATE_HISTORY: &str = "DO $$ BEGIN
     END IF;
 END $$";
 
+/// Where monitoring looks for the store's tables: in the schemas of the path of whoever migrates.
+const STORE_SCHEMAS: &str = "DO $$ BEGIN
+    IF jetcopy.store_schemas() OPERATOR(pg_catalog.<>) pg_catalog.current_schemas(false) THEN
+        EXECUTE pg_catalog.format('CREATE OR REPLACE FUNCTION jetcopy.store_schemas() RETURNS name[]
+            LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS %L',
+            pg_catalog.format('SELECT %L::name[]', pg_catalog.current_schemas(false)));
+    END IF;
+END $$";
+
 /// The checksums are the server's work, on both sides of the comparison.
 const RECORD: &str = "INSERT INTO jetcopy.schema_history (version, name, checksum)
     VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8'::name)), 'hex'))";
 
-/// What stands in the history, beside what this version would write there.
+/// What stands in the history, beside what this version would write there. A number that stands there with
+/// another name is of a version that was never released: a released migration keeps its name.
 const HISTORY: &str = "SELECT coalesce(h.version, m.version), coalesce(h.name, m.name),
         to_char(h.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
         m.version IS NULL,
+        h.name <> m.name,
         h.checksum IS DISTINCT FROM encode(sha256(convert_to(m.sql, 'UTF8'::name)), 'hex')
     FROM jetcopy.schema_history h
     FULL JOIN unnest($1::int[], $2::text[], $3::text[]) AS m (version, name, sql) USING (version)
     ORDER BY 1";
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Migration {
     version: i32,
     name: &'static str,
@@ -148,6 +128,8 @@ pub enum State {
     Changed,
     /// Applied by a later version of jetcopy; this one does not know it.
     Unknown,
+    /// Applied by a version of jetcopy that was never released, whose migrations had other numbers.
+    Unreleased,
 }
 
 impl fmt::Display for Entry {
@@ -158,6 +140,10 @@ impl fmt::Display for Entry {
             State::Pending => write!(f, "V{version} {name}: pending"),
             State::Changed => write!(f, "V{version} {name}: applied, but with another text"),
             State::Unknown => write!(f, "V{version} {name}: applied by a later version of jetcopy"),
+            State::Unreleased => {
+                let by = "a development version of jetcopy that was never released";
+                write!(f, "V{version} {name}: applied by {by}")
+            }
         }
     }
 }
@@ -197,10 +183,16 @@ pub enum MigrateError {
     /// The history and this program do not belong together.
     #[error("{0}; run the version of jetcopy that fits the database (nothing was changed)")]
     Diverged(Entry),
+    /// The database was made by a version that was never released.
+    #[error(
+        "{0}, and cannot be upgraded: keep that version, or save jetcopy's rows with pg_dump and migrate a \
+         fresh schema, as docs/operations.md describes; nothing was changed"
+    )]
+    Unreleased(Entry),
     /// Somebody has put functions or operators before the server's own.
     #[error(
-        "{} could be called in place of the server's own, with your rights: drop it, and let nobody create in a \
-         schema of the search path (REVOKE CREATE ON SCHEMA public FROM PUBLIC); nothing was changed",
+        "{} could be called in place of the server's own, with your rights: drop it, and let nobody create in \
+         a schema of the search path (REVOKE CREATE ON SCHEMA public FROM PUBLIC); nothing was changed",
         .0.join(", ")
     )]
     Shadowed(Vec<String>),
@@ -226,7 +218,8 @@ pub enum MigrateError {
     Unread(#[source] tokio_postgres::Error),
     /// The history could not be read or written.
     #[error(
-        "the history of migrations (jetcopy.schema_history) cannot be read or written, and nothing was changed"
+        "the history of migrations (jetcopy.schema_history) cannot be read or written, and nothing was \
+         changed"
     )]
     History(#[source] tokio_postgres::Error),
 }
@@ -237,13 +230,22 @@ pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> 
     migrate_with(config, &named).await
 }
 
-/// Applies what is pending; the store has what is named of it, and the defaults beside that. A new database has no tables of the
-/// store but those of the groups that are named.
+/// Applies what is pending; the store has what is named of it, and the defaults beside that. A new database
+/// has no tables of the store but those of the groups that are named.
 pub async fn migrate_with(config: &config::Postgres, named: &config::Store) -> Result<Report, MigrateError> {
+    run(config, named, MIGRATIONS).await
+}
+
+/// As [`migrate_with`], with these migrations.
+async fn run(
+    config: &config::Postgres,
+    named: &config::Store,
+    migrations: &[Migration],
+) -> Result<Report, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
     // Such as that a table stays as it is, and why.
     session.show_warnings();
-    let report = apply(&session.client, named).await;
+    let report = apply(&session.client, named, migrations).await;
     // Closing the connection rolls back what was not committed.
     session.close().await;
     report
@@ -256,7 +258,7 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
         session.client.batch_execute("BEGIN READ ONLY").await?;
         let exists = "SELECT to_regclass('jetcopy.schema_history') IS NOT NULL";
         let exists: bool = session.client.query_typed_one(exists, &[]).await?.try_get(0)?;
-        let entries = if exists { history(&session.client).await? } else { all_pending() };
+        let entries = if exists { history(&session.client, MIGRATIONS).await? } else { all_pending() };
         session.client.batch_execute("COMMIT").await?;
         Ok(entries)
     }
@@ -266,17 +268,22 @@ pub async fn status(config: &config::Postgres) -> Result<Vec<Entry>, MigrateErro
     entries
 }
 
-async fn apply(client: &Client, named: &config::Store) -> Result<Report, MigrateError> {
+async fn apply(
+    client: &Client,
+    named: &config::Store,
+    migrations: &[Migration],
+) -> Result<Report, MigrateError> {
     client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
     store::pin_path(client).await.map_err(MigrateError::History)?;
     alone(client).await?;
     client.batch_execute(CREATE_HISTORY).await.map_err(MigrateError::History)?;
     let mut pending = Vec::new();
-    for entry in history(client).await.map_err(MigrateError::History)? {
+    for entry in history(client, migrations).await.map_err(MigrateError::History)? {
         match entry.state {
             State::Applied(_) => {}
             State::Pending => pending.push(entry.version),
             State::Changed | State::Unknown => return Err(MigrateError::Diverged(entry)),
+            State::Unreleased => return Err(MigrateError::Unreleased(entry)),
         }
     }
     let is_new = pending.contains(&1);
@@ -292,9 +299,9 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
     }
     let groups = named.groups.clone().unwrap_or(before);
     let before = life::found(client).await.map_err(MigrateError::History)?;
-    for migration in MIGRATIONS.iter().filter(|migration| pending.contains(&migration.version)) {
+    for migration in migrations.iter().filter(|migration| pending.contains(&migration.version)) {
         let &Migration { version, name, sql } = migration;
-        let text = store::without(version, sql, &groups);
+        let text = store::without(sql, &groups);
         client.batch_execute(&text).await.map_err(|source| MigrateError::Migration {
             version,
             name,
@@ -306,15 +313,15 @@ async fn apply(client: &Client, named: &config::Store) -> Result<Report, Migrate
             .map_err(MigrateError::History)?;
         tracing::info!(version, name, "migration applied");
     }
-    pin::apply(client, !pending.is_empty()).await.map_err(MigrateError::History)?;
+    client.batch_execute(STORE_SCHEMAS).await.map_err(MigrateError::History)?;
     groups::keep(client, &groups).await.map_err(MigrateError::History)?;
     groups::keep_real_time(client, named.real_time).await.map_err(MigrateError::History)?;
     place::keep(client, schema.as_deref()).await.map_err(MigrateError::History)?;
-    let (again, foreign) = tables(client, &groups, &pending).await?;
+    let (again, foreign) = tables(client, &groups, pending.is_empty()).await?;
     let created =
         life::found(client).await.map_err(MigrateError::History)?.difference(&before).copied().collect();
     let lives = life::begin(client, &named.named, &created).await?;
-    let mut applied = history(client).await.map_err(MigrateError::History)?;
+    let mut applied = history(client, migrations).await.map_err(MigrateError::History)?;
     applied.retain(|entry| pending.contains(&entry.version));
     let timescaledb = client
         .query_typed_opt("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", &[])
@@ -341,14 +348,11 @@ async fn alone(client: &Client) -> Result<(), MigrateError> {
 async fn tables(
     client: &Client,
     groups: &Groups,
-    pending: &[i32],
+    none_pending: bool,
 ) -> Result<(Vec<String>, store::Foreign), MigrateError> {
     let missing = async || store::missing(client, groups).await.map_err(MigrateError::History);
-    let gone = if pending.is_empty() { missing().await? } else { Vec::new() };
-    store::create(client, groups, &gone).await.map_err(|store::Failed(version, source)| {
-        let migration = MIGRATIONS.iter().find(|migration| migration.version == version);
-        MigrateError::Migration { version, name: migration.map_or("store", |found| found.name), source }
-    })?;
+    let gone = if none_pending { missing().await? } else { Vec::new() };
+    store::create(client, groups, &gone).await?;
     let still = if gone.is_empty() { Vec::new() } else { missing().await? };
     let again = gone.into_iter().filter(|name| !still.contains(name)).collect();
     let mut foreign = store::recognize(client).await.map_err(MigrateError::History)?;
@@ -357,23 +361,28 @@ async fn tables(
     Ok((again, foreign))
 }
 
-async fn history(client: &Client) -> Result<Vec<Entry>, tokio_postgres::Error> {
-    let versions: Vec<i32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    let names: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.name).collect();
-    let texts: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+async fn history(client: &Client, migrations: &[Migration]) -> Result<Vec<Entry>, tokio_postgres::Error> {
+    let versions: Vec<i32> = migrations.iter().map(|migration| migration.version).collect();
+    let names: Vec<&str> = migrations.iter().map(|migration| migration.name).collect();
+    let texts: Vec<&str> = migrations.iter().map(|migration| migration.sql).collect();
     let rows = client
         .query_typed(
             HISTORY,
             &[(&versions, Type::INT4_ARRAY), (&names, Type::TEXT_ARRAY), (&texts, Type::TEXT_ARRAY)],
         )
         .await?;
+    let mut unreleased = false;
+    for row in &rows {
+        unreleased |= row.try_get::<_, Option<bool>>(4)?.unwrap_or_default();
+    }
     rows.iter()
         .map(|row| {
             let applied: Option<String> = row.try_get(2)?;
             let unknown: bool = row.try_get(3)?;
-            let changed: bool = row.try_get(4)?;
+            let changed: bool = row.try_get(5)?;
             let state = match applied {
                 None => State::Pending,
+                Some(_) if unreleased => State::Unreleased,
                 Some(_) if unknown => State::Unknown,
                 Some(_) if changed => State::Changed,
                 Some(at) => State::Applied(at),

@@ -1,9 +1,9 @@
-//! The store's tables beside the migrations: what was dropped comes back, what jetcopy no longer knows is known
-//! again, and what is another system's is told.
+//! The store's tables beside the migrations: what was dropped comes back, what jetcopy no longer knows is
+//! known again, and what is another system's is told.
 //!
 //! Guarantees: a table that is there is never changed, but for the triggers that keep the operations log
-//! append-only and the registry's tallies; where nothing is missing, nothing is written. What is created anew is made by the text of the
-//! migrations that made it first.
+//! append-only, the registry's tallies, and `created_at` of time series; where nothing is missing, nothing is
+//! written. What is created again is made by the text of the migrations that made it first.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,62 +11,59 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::MIGRATIONS;
+use super::{MIGRATIONS, MigrateError, Migration};
 use crate::catalog::groups::{Group, Groups};
 use crate::catalog::{BUCKET, ROLLUPS, Rollup, TABLES};
 
-/// The migrations whose blocks make tables, indexes and roll-ups where there are none of the name.
-const MAKERS: [i32; 13] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 34, 35, 37, 42];
-
-/// The one that partitions the tables of the two before it. It speaks up about those that it leaves, so that it
-/// runs for new ones only.
-const PARTITIONS: i32 = 4;
-
-/// How a block begins and ends that makes what lies outside of schema `jetcopy`.
-const BLOCK: [&str; 2] = ["DO $migration$\n", "$migration$;\n"];
+/// The tag of blocks that make what any group needs. Those of one group are tagged with its name.
+const ANY_GROUP: &str = "store";
 
 /// The columns of the store's tables, with their types. A table that has them is the store's own, or as good.
 const COLUMNS: [(&str, &str); 9] = [
     (
         "frame_metadata",
-        "time timestamptz, camera_id text, frame_id bigint, width integer, height integer, codec text, fps float8, \
-         key_frame boolean, size_bytes bigint, processing_ms float8, brightness float8, motion float8, attributes jsonb",
+        "time timestamptz, camera_id text, frame_id bigint, width integer, height integer, codec text, \
+         fps float8, key_frame boolean, size_bytes bigint, processing_ms float8, brightness float8, \
+         motion float8, attributes jsonb",
     ),
     (
         "detection_events",
-        "time timestamptz, camera_id text, frame_id bigint, track_id bigint, label text, confidence float8, \
-         bbox_left float8, bbox_top float8, bbox_width float8, bbox_height float8, attributes jsonb",
+        "time timestamptz, camera_id text, frame_id bigint, track_id bigint, label text, \
+         confidence float8, bbox_left float8, bbox_top float8, bbox_width float8, bbox_height float8, \
+         attributes jsonb",
     ),
     (
         "measurements",
-        "timestamp_utc timestamptz, task_id text, websdr_id text, frequency_mhz float8, sample_rate_khz float8, \
-         samples_count bigint, snr_db float8, frequency_offset_hz float8, power_dbm float8, s3_path text, attributes jsonb",
+        "timestamp_utc timestamptz, task_id text, websdr_id text, frequency_mhz float8, \
+         sample_rate_khz float8, samples_count bigint, snr_db float8, frequency_offset_hz float8, \
+         power_dbm float8, s3_path text, attributes jsonb",
     ),
     (
         "websdrs",
-        "id text, name text, location text, url text, active boolean, attributes jsonb, created_at timestamptz, \
-         updated_at timestamptz",
+        "id text, name text, location text, url text, active boolean, attributes jsonb, \
+         created_at timestamptz, updated_at timestamptz",
     ),
     (
         "time_series_metadata",
         "id text, name text, description text, time_column text, value_columns text[], attributes jsonb, \
-         updated_at timestamptz, created_at timestamptz",
+         created_at timestamptz, updated_at timestamptz",
     ),
     ("time_series_data_points", "timestamp timestamptz, series_id text, column_name text, value float8"),
     (
         "projects",
-        "id text, name text, path text, size_bytes bigint, table_count bigint, bucket_count bigint, status text, \
-         settings jsonb, created_at timestamptz, updated_at timestamptz",
+        "id text, name text, path text, size_bytes bigint, table_count bigint, bucket_count bigint, \
+         status text, settings jsonb, created_at timestamptz, updated_at timestamptz",
     ),
     (
         "files",
-        "project_id text, path text, name text, size_bytes bigint, content_type text, md5 text, sha256 text, \
-         staged boolean, expires_at timestamptz, tags jsonb, status text, created_at timestamptz, updated_at timestamptz",
+        "project_id text, path text, name text, size_bytes bigint, content_type text, md5 text, \
+         sha256 text, staged boolean, expires_at timestamptz, tags jsonb, status text, \
+         created_at timestamptz, updated_at timestamptz",
     ),
     (
         "operations_log",
-        "timestamp timestamptz, request_id text, project_id text, operation text, resource text, details jsonb, \
-         duration_ms float8, status text, error text",
+        "timestamp timestamptz, request_id text, project_id text, operation text, resource text, \
+         details jsonb, duration_ms float8, status text, error text",
     ),
 ];
 
@@ -78,8 +75,11 @@ const MISSING: &str =
 
 /// Forgets what is no longer there, under whose name it may come back.
 const FORGET: &str = "DO $$ BEGIN
-    IF EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation::oid)) THEN
-        DELETE FROM jetcopy.partitioned_tables t WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation::oid);
+    IF EXISTS (SELECT FROM jetcopy.partitioned_tables t
+            WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation::oid))
+    THEN
+        DELETE FROM jetcopy.partitioned_tables t
+        WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = t.relation::oid);
     END IF;
     IF EXISTS (SELECT FROM jetcopy.rollups WHERE to_regclass(name) IS NULL) THEN
         DELETE FROM jetcopy.touched_buckets WHERE to_regclass(rollup) IS NULL;
@@ -90,20 +90,23 @@ END $$";
 /// Columns that a table lacks or has with another type, by its type.
 const DIFFERENCES: &str = "SELECT w.relation, w.name, w.type, format_type(a.atttypid, NULL::int)
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (relation, name, type, place)
-    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(w.relation)::oid AND a.attname = w.name AND a.attnum > 0
-        AND NOT a.attisdropped
+    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(w.relation)::oid AND a.attname = w.name
+        AND a.attnum > 0 AND NOT a.attisdropped
     WHERE to_regclass(w.relation) IS NOT NULL AND a.atttypid IS DISTINCT FROM w.type::regtype::oid
     ORDER BY w.place";
 
-/// Tables that are not known and are partitioned by the day of this column, whose parts are named as jetcopy names them.
+/// Tables that are not known and are partitioned by the day of this column, whose parts are named as jetcopy
+/// names them.
 const UNKNOWN_TABLE: &str = "SELECT c.oid, a.attname FROM pg_class c
-    JOIN pg_partitioned_table p ON p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0::oid
+    JOIN pg_partitioned_table p ON p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1
+        AND p.partdefid = 0::oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
     WHERE c.oid = to_regclass($1)::oid AND a.attname = $2
         AND NOT EXISTS (SELECT FROM jetcopy.partitioned_tables t WHERE t.relation::oid = c.oid)
         AND NOT EXISTS (
             SELECT FROM pg_inherits i JOIN pg_class part ON part.oid = i.inhrelid
-            WHERE i.inhparent = c.oid AND part.relname::text !~ ('^' || left(c.relname::text, 45) || '_p\\d{8}$'))";
+            WHERE i.inhparent = c.oid
+                AND part.relname::text !~ ('^' || left(c.relname::text, 45) || '_p\\d{8}$'))";
 
 /// A roll-up that is not known, or whose source has come anew.
 const UNKNOWN_ROLLUP: &str = "SELECT $1, to_regclass($2), $3::text::interval
@@ -122,7 +125,8 @@ const KNOW_ROLLUP: [&str; 2] = [
 
 const APPEND_ONLY: &str = "DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('operations_log')::oid AND relkind IN ('r', 'p'))
-        AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('operations_log')::oid AND tgname = 'append_only')
+        AND NOT EXISTS (SELECT FROM pg_trigger
+            WHERE tgrelid = to_regclass('operations_log')::oid AND tgname = 'append_only')
     THEN
         CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON operations_log
             FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.refuse_change();
@@ -141,15 +145,13 @@ const KEEP_CREATED_AT: &str = "DO $$ BEGIN
     END IF;
 END $$";
 
-/// A statement that failed, and the number of the migration that it is of.
-pub(super) struct Failed(pub(super) i32, pub(super) tokio_postgres::Error);
-
 /// A table of the store's name that is another system's, and what of it differs.
 pub(super) type Foreign = BTreeMap<String, Vec<String>>;
 
-/// Where tables go: into the first schema of the caller's path, and never into `jetcopy`, which a role of that name finds first.
-/// Where an earlier version put them there, they are found as before. For the rest of the transaction the path is that
-/// schema, and those where the store's tables lie already: nothing that stands in another one can be called.
+/// Where tables go: into the first schema of the caller's path, and never into `jetcopy`, which a role of
+/// that name finds first. Where an earlier version put them there, they are found as before. For the rest of
+/// the transaction the path is that schema, and those where the store's tables lie already: nothing that
+/// stands in another one can be called.
 const PLACE: &str = "WITH there AS (
         SELECT p.schema, p.place, EXISTS (SELECT FROM pg_catalog.pg_class c
                 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -164,8 +166,8 @@ const PLACE: &str = "WITH there AS (
         pg_catalog.quote_ident(schema::pg_catalog.text), ', '::pg_catalog.text ORDER BY place)
         FROM open WHERE has OR nth OPERATOR(pg_catalog.=) 1::pg_catalog.int8), 'public'), true)";
 
-/// Creates the extension, where tables are made and the server offers it; the block for frames does the same. To
-/// create it where the server did not preload it ends the session, so the loader's setting is looked for.
+/// Creates the extension, where tables are made and the server offers it. To create it where the server did
+/// not preload it ends the session, so the loader's setting is looked for.
 pub(super) const EXTENSION: &str = "DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
         AND current_setting('timescaledb.disable_load', true) IS NOT NULL
@@ -180,8 +182,8 @@ pub(super) const EXTENSION: &str = "DO $$ BEGIN
 END $$";
 
 /// The text of a migration without the blocks that make tables of groups that are not chosen.
-pub(super) fn without<'s>(version: i32, sql: &'s str, groups: &Groups) -> Cow<'s, str> {
-    let left_out = blocks(version, sql).filter(|(group, _)| !chosen(*group, groups));
+pub(super) fn without<'s>(sql: &'s str, groups: &Groups) -> Cow<'s, str> {
+    let left_out = blocks(sql).filter(|(group, _)| !chosen(*group, groups));
     left_out.fold(Cow::Borrowed(sql), |text, (_, block)| Cow::Owned(text.replace(block, "")))
 }
 
@@ -207,8 +209,10 @@ pub(super) struct Left {
 }
 
 /// Schemas outside of the path that have all of these tables.
-const SCHEMAS_WITH: &str = "SELECT n.nspname::text FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
-    WHERE c.relname::text = ANY ($1::text[]) AND c.relkind IN ('r', 'p') AND n.nspname <> ALL (current_schemas(false))
+const SCHEMAS_WITH: &str =
+    "SELECT n.nspname::text FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+    WHERE c.relname::text = ANY ($1::text[]) AND c.relkind IN ('r', 'p')
+        AND n.nspname <> ALL (current_schemas(false))
         AND n.nspname::text !~ '^(pg_|_?timescaledb|information_schema|jetcopy$)'
     GROUP BY 1 HAVING count(*) = $2 ORDER BY 1";
 
@@ -257,44 +261,40 @@ pub(super) async fn missing(client: &Client, groups: &Groups) -> Result<Vec<Stri
 }
 
 /// Creates what is missing, as the migrations did.
-pub(super) async fn create(client: &Client, groups: &Groups, missing: &[String]) -> Result<(), Failed> {
-    client.batch_execute(FORGET).await.map_err(|error| Failed(PARTITIONS, error))?;
+pub(super) async fn create(client: &Client, groups: &Groups, missing: &[String]) -> Result<(), MigrateError> {
+    client.batch_execute(FORGET).await.map_err(MigrateError::History)?;
     if missing.is_empty() {
         return Ok(());
     }
-    client.batch_execute(EXTENSION).await.map_err(|error| Failed(PARTITIONS, error))?;
-    let frames = ["frame_metadata", "detection_events"].iter().any(|name| missing.iter().any(|m| m == name));
-    for migration in MIGRATIONS.iter().filter(|migration| MAKERS.contains(&migration.version)) {
-        if migration.version == PARTITIONS && !frames {
-            continue;
-        }
-        for (_, block) in blocks(migration.version, migration.sql).filter(|(group, _)| chosen(*group, groups))
-        {
-            client.batch_execute(block).await.map_err(|error| Failed(migration.version, error))?;
+    client.batch_execute(EXTENSION).await.map_err(MigrateError::History)?;
+    for &Migration { version, name, sql } in MIGRATIONS {
+        for (_, block) in blocks(sql).filter(|(group, _)| chosen(*group, groups)) {
+            let outcome = client.batch_execute(block).await;
+            outcome.map_err(|source| MigrateError::Migration { version, name, source })?;
         }
     }
     Ok(())
 }
 
-/// The blocks of a migration that make what lies outside of schema `jetcopy`, with the group that they are of.
-fn blocks(version: i32, sql: &str) -> impl Iterator<Item = (Option<Group>, &str)> {
-    let [begin, end] = BLOCK;
-    let group = match version {
-        2..=4 | 8 => Some(Group::Frames),
-        5 | 34 => Some(Group::Measurements),
-        6 | 35 => Some(Group::Series),
-        7 | 42 => Some(Group::Registry),
-        _ => None,
-    };
-    let sql = if MAKERS.contains(&version) { sql } else { "" };
-    sql.match_indices(begin).filter_map(move |(from, _)| {
-        let rest = &sql[from..];
-        rest.find(&format!("\n{end}")).map(|length| (group, &rest[..length + 1 + end.len()]))
+/// The blocks of a migration that make what lies outside of schema `jetcopy`, where there is none of the
+/// name; with the group that they are of. They begin and end with lines of their own: `DO $GROUP$`,
+/// `$GROUP$;`.
+fn blocks(sql: &str) -> impl Iterator<Item = (Option<Group>, &str)> {
+    let tags = Group::ALL.map(|group| (Some(group), group.name()));
+    sql.match_indices("DO $").filter_map(move |(from, begin)| {
+        let tagged = &sql[from + begin.len()..];
+        let any = (None, ANY_GROUP);
+        let (group, tag) = tags
+            .into_iter()
+            .chain([any])
+            .find(|(_, tag)| tagged.strip_prefix(tag).is_some_and(|rest| rest.starts_with("$\n")))?;
+        let end = format!("\n${tag}$;\n");
+        sql[from..].find(&end).map(|length| (group, &sql[from..from + length + end.len()]))
     })
 }
 
-/// Knows tables and roll-ups again that schema `jetcopy` was dropped beside, and says which tables are another
-/// system's.
+/// Knows tables and roll-ups again that schema `jetcopy` was dropped beside, and says which tables are
+/// another system's.
 pub(super) async fn recognize(client: &Client) -> Result<Foreign, tokio_postgres::Error> {
     let foreign = foreign(client).await?;
     let ours = |name: &str| !foreign.contains_key(name);

@@ -10,25 +10,6 @@ fn settings(url: &str) -> config::Postgres {
     config::Postgres { url: url.to_owned(), ..config::Postgres::default() }
 }
 
-/// A database that was left at migration `version`.
-async fn database_at(server: &TestPostgres, version: i32) -> (String, Client) {
-    let url = server.create_database().await.unwrap();
-    let client = connect(&url).await.unwrap();
-    client.batch_execute(CREATE_HISTORY).await.unwrap();
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version <= version) {
-        client.batch_execute("BEGIN").await.unwrap();
-        client.batch_execute(migration.sql).await.unwrap();
-        let record = [
-            (&migration.version as _, Type::INT4),
-            (&migration.name as _, Type::TEXT),
-            (&migration.sql as _, Type::TEXT),
-        ];
-        client.execute_typed(RECORD, &record).await.unwrap();
-        client.batch_execute("COMMIT").await.unwrap();
-    }
-    (url, client)
-}
-
 /// What of the catalog a migration can change.
 async fn relations(url: &str) -> Vec<(String, u32)> {
     let client = connect(url).await.unwrap();
@@ -108,7 +89,7 @@ async fn a_failed_run_leaves_nothing_behind_and_the_next_one_succeeds() {
     let server = TestPostgres::shared().unwrap();
     let url = server.create_database().await.unwrap();
     let client = connect(&url).await.unwrap();
-    // The last migration fails at its index, whose name is taken.
+    // The migration of the store fails at an index, whose name is taken.
     client.batch_execute("CREATE TABLE detection_events_camera_id_time ()").await.unwrap();
     let before = relations(&url).await;
     let error = migrate(&settings(&url)).await.unwrap_err();
@@ -117,6 +98,20 @@ async fn a_failed_run_leaves_nothing_behind_and_the_next_one_succeeds() {
 
     client.batch_execute("DROP TABLE detection_events_camera_id_time").await.unwrap();
     assert_eq!(migrate(&settings(&url)).await.unwrap().applied.len(), MIGRATIONS.len());
+}
+
+#[tokio::test]
+async fn functions_with_rights_of_their_owner_or_a_path_of_their_own_look_in_pg_catalog_alone() {
+    let server = TestPostgres::shared().unwrap();
+    let url = server.create_database().await.unwrap();
+    migrate(&settings(&url)).await.unwrap();
+    let client = connect(&url).await.unwrap();
+    let sql = "SELECT p.oid::regprocedure::text FROM pg_proc p \
+               WHERE p.pronamespace = 'jetcopy'::regnamespace \
+                   AND (p.prosecdef OR EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=')) \
+                   AND NOT 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig)";
+    let found: Vec<String> = client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(found, [""; 0], "SET search_path = pg_catalog, pg_temp");
 }
 
 #[tokio::test]
@@ -199,8 +194,8 @@ async fn a_role_that_may_only_read_can_list_and_a_migrated_database_needs_no_pri
 
 #[tokio::test]
 async fn checkpoint_updates_stay_heap_only_on_one_page() {
-    // A server of its own, without workers: a transaction that somebody else holds open, in whatever database, holds
-    // back what an update may prune.
+    // A server of its own, without workers: a transaction that somebody else holds open, in whatever
+    // database, holds back what an update may prune.
     let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
     let options = PostgresOptions { settings, ..PostgresOptions::plain() };
     let server = TestPostgres::start(&options).unwrap();

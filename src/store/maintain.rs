@@ -32,7 +32,7 @@ const APPLICATION_NAME: &str = "jetcopy maintain";
 /// that nothing waits for it. Its number is `jetcopm\0` in ASCII, beside that of `jetcopy migrate`.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(x'6a6574636f706d00'::bigint)";
 
-/// The steps need what migration 21 makes; one that needs a later one fails by itself.
+/// The steps need what the migration of the store makes; one that needs a later one fails by itself.
 const MIGRATED: &str = "SELECT to_regclass('jetcopy.store_life') IS NOT NULL";
 
 /// The roll-ups that jetcopy keeps.

@@ -179,7 +179,7 @@ impl<'c> Retrier<'c> {
             return self.not_tried(why).await;
         }
         let Some(stored_at_us) = kept.stored_at_us else {
-            let why = "it does not say when the stream stored it: it is older than `jetcopy migrate` to V12";
+            let why = "it does not say when the stream stored it";
             return self.not_tried(why.to_owned()).await;
         };
         let Some(payload) = &kept.payload else {

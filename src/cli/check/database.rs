@@ -229,6 +229,14 @@ async fn migrations(config: &Config, report: &mut Report) -> bool {
             State::Changed | State::Unknown => {
                 report.warn("schema jetcopy", entry.to_string(), "run the version of jetcopy that made it");
             }
+            State::Unreleased => {
+                report.error(
+                    "schema jetcopy",
+                    entry.to_string(),
+                    "keep that version, or migrate a fresh schema, as docs/operations.md describes",
+                );
+                return false;
+            }
         }
     }
     if pending.is_empty() {

@@ -331,7 +331,7 @@ fn the_reference_shows_the_defaults() {
     let named = std::mem::take(&mut config.store.named);
     assert_eq!(named, Lives::defaults());
     let bounds = std::mem::take(&mut config.store.partitions);
-    assert_eq!((bounds.back, bounds.ahead), (Some(1_000), Some(7)), "as migration 18 writes it");
+    assert_eq!((bounds.back, bounds.ahead), (Some(1_000), Some(7)), "as `jetcopy migrate` writes it");
     assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
     let mut least = load(LEAST).unwrap().pipelines.remove(0);
     least.tables.clone_from(&pipeline.tables);

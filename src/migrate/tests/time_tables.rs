@@ -1,8 +1,8 @@
-//! `jetcopy.time_table()` and what V4 makes of the tables of earlier migrations.
+//! `jetcopy.time_table()`, and the partitions of the store's tables.
 
 use tokio_postgres::Client;
 
-use super::{connect, database_at, migrate, settings};
+use super::{connect, migrate, settings};
 use crate::testbed::TestPostgres;
 
 /// A database without TimescaleDB that was migrated.
@@ -50,30 +50,31 @@ async fn the_empty_store_tables_take_rows_of_today_and_of_the_days_ahead() {
 }
 
 #[tokio::test]
-async fn a_filled_table_of_an_earlier_version_keeps_its_rows_privileges_and_comment() {
+async fn a_filled_table_keeps_its_rows_privileges_and_comment() {
     let server = TestPostgres::shared_plain().unwrap();
-    let (url, client) = database_at(&server, 3).await;
+    let client = plain_database(&server).await;
     client
         .batch_execute(
-            "CREATE ROLE frames_reader;
-             GRANT SELECT ON frame_metadata TO frames_reader;
-             GRANT UPDATE (width) ON frame_metadata TO frames_reader;
-             COMMENT ON TABLE frame_metadata IS 'frames';
-             INSERT INTO frame_metadata (time, camera_id, frame_id, attributes)
+            "CREATE TABLE mine (LIKE frame_metadata);
+             CREATE ROLE frames_reader;
+             GRANT SELECT ON mine TO frames_reader;
+             GRANT UPDATE (width) ON mine TO frames_reader;
+             COMMENT ON TABLE mine IS 'frames';
+             INSERT INTO mine (time, camera_id, frame_id, attributes)
              SELECT date_trunc('day', now(), 'UTC') - n * interval '25 hours', 'c' || n, n, '{\"a\": 1}' FROM generate_series(1, 3) n",
         )
         .await
         .unwrap();
-    let contents = "SELECT md5(string_agg(f::text, ' ' ORDER BY frame_id)) FROM frame_metadata f";
+    let contents = "SELECT md5(string_agg(f::text, ' ' ORDER BY frame_id)) FROM mine f";
     let before = text(&client, contents).await;
-    migrate(&settings(&url)).await.unwrap();
+    client.batch_execute("SELECT jetcopy.time_table('mine', 'time', '1 day')").await.unwrap();
     assert_eq!(text(&client, contents).await, before);
-    assert_eq!(kind(&client, "frame_metadata").await, "p");
-    assert_eq!(days(&client, "frame_metadata").await, [-4, -3, -2, 0, 1, 2, 3]);
-    let privileges = "SELECT concat(has_table_privilege('frames_reader', 'frame_metadata', 'SELECT'),
-        has_table_privilege('frames_reader', 'frame_metadata', 'INSERT'),
-        has_column_privilege('frames_reader', 'frame_metadata', 'width', 'UPDATE'),
-        obj_description('frame_metadata'::regclass, 'pg_class'))";
+    assert_eq!(kind(&client, "mine").await, "p");
+    assert_eq!(days(&client, "mine").await, [-4, -3, -2, 0, 1, 2, 3]);
+    let privileges = "SELECT concat(has_table_privilege('frames_reader', 'mine', 'SELECT'),
+        has_table_privilege('frames_reader', 'mine', 'INSERT'),
+        has_column_privilege('frames_reader', 'mine', 'width', 'UPDATE'),
+        obj_description('mine'::regclass, 'pg_class'))";
     assert_eq!(text(&client, privileges).await, "tftframes");
     let left = "SELECT count(*)::text FROM pg_class WHERE relname LIKE '%unpartitioned%'";
     assert_eq!(text(&client, left).await, "0");

@@ -126,6 +126,17 @@ async fn an_unmigrated_database_and_a_missing_table_are_errors_with_their_remedi
 }
 
 #[tokio::test]
+async fn a_database_of_a_version_that_was_never_released_is_one_error() {
+    let world = World::migrated().await;
+    world.execute("UPDATE jetcopy.schema_history SET name = 'frame_metadata' WHERE version = 2").await;
+    let troubles = world.troubles("").await;
+    let said = "error schema jetcopy: V1 jetcopy: applied by a development version of jetcopy that was never released";
+    assert_eq!(troubles.iter().filter(|line| line.starts_with("error schema jetcopy: ")).count(), 1);
+    assert_eq!(troubles[0], said);
+    assert!(troubles[1].contains("docs/operations.md"), "{troubles:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_is_one_error() {
     let postgres = config::Postgres {
         url: "postgres://jetcopy@127.0.0.1:1/metadata".into(),
