@@ -12,7 +12,7 @@ use crate::checkpoint;
 use crate::copy::CopyError;
 use crate::gaps;
 use crate::lag;
-use crate::loss::{Cause, Loss};
+use crate::loss::{self, Loss};
 use crate::nats::{self, Denial, Lost, Trouble};
 use crate::pipeline::Failure;
 use crate::postgres::connect::ConnectError;
@@ -25,8 +25,10 @@ use crate::stored;
 use crate::subscribe::{self, pull};
 use crate::write;
 
+mod cause;
 mod words;
 
+pub use cause::{Cause, Server};
 pub use words::{flood_remedy, reason};
 
 /// What helps where there is no JetStream.
@@ -39,8 +41,8 @@ const LIMITS: &str =
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
-    /// Label of the metric: why the next resync begins.
-    pub cause: &'static str,
+    /// Why the next resync begins.
+    pub cause: Cause,
     /// What to do.
     pub action: Action,
 }
@@ -82,24 +84,14 @@ pub enum Action {
     },
 }
 
-/// A server that a pipeline needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
-    /// PostgreSQL.
-    Database,
-    /// NATS.
-    Nats,
-}
-
 impl Recovery {
     /// The server that the failure shows to be away; the metrics say so until an attempt finds it again. One
     /// that refuses something is there.
     #[must_use]
     pub fn away(&self) -> Option<Server> {
-        match (self.cause, &self.action) {
-            ("database", Action::Again | Action::Reconnect) => Some(Server::Database),
-            ("nats" | "jetstream" | "heartbeat" | "no_responders" | "lame_duck", _) => Some(Server::Nats),
-            _ => None,
+        match (self.cause.server(), &self.action) {
+            (Some(Server::Database), action) if !matches!(action, Action::Again | Action::Reconnect) => None,
+            (server, _) => server,
         }
     }
 
@@ -123,15 +115,15 @@ impl Recovery {
         !self.is_failure() && self.action != Action::AtOnce
     }
 
-    fn again(cause: &'static str) -> Self {
+    fn again(cause: Cause) -> Self {
         Self { cause, action: Action::Again }
     }
 
-    fn reconnect(cause: &'static str) -> Self {
+    fn reconnect(cause: Cause) -> Self {
         Self { cause, action: Action::Reconnect }
     }
 
-    fn pause(cause: &'static str, remedy: impl Into<String>) -> Self {
+    fn pause(cause: Cause, remedy: impl Into<String>) -> Self {
         Self { cause, action: Action::Pause { remedy: remedy.into() } }
     }
 }
@@ -144,28 +136,28 @@ pub fn recovery(failure: &Failure) -> Recovery {
         Failure::Read(read::Error::Subscription(error)) | Failure::Subscribe(error) => of_subscription(error),
         Failure::Read(read::Error::Gaps(error)) => of_gaps(error),
         // Resync finds the loss, records it and decides.
-        Failure::Dropped(_) => Recovery::again("dropped"),
+        Failure::Dropped(_) => Recovery::again(Cause::Dropped),
         Failure::Write(error) => of_write(error),
         Failure::Lag(error) => match error {
-            lag::Error::Undelivered { .. } => Recovery::again("undelivered"),
-            lag::Error::Skipped { .. } => Recovery { cause: "skipped", action: Action::Recreate },
+            lag::Error::Undelivered { .. } => Recovery::again(Cause::Undelivered),
+            lag::Error::Skipped { .. } => Recovery { cause: Cause::Skipped, action: Action::Recreate },
             lag::Error::Contents(error) => of_gaps(error),
             // Another client's ack of an earlier generation counts for more than what this one has delivered.
             lag::Error::Unacknowledged { remedy: None, .. } => {
-                Recovery { cause: "acks", action: Action::Recreate }
+                Recovery { cause: Cause::Acks, action: Action::Recreate }
             }
-            lag::Error::Unacknowledged { remedy: Some(remedy), .. } => Recovery::pause("acks", remedy),
-            lag::Error::Retention(_) => Recovery::pause("stream", LIMITS),
-            lag::Error::NoPull => Recovery::again("no_pull"),
+            lag::Error::Unacknowledged { remedy: Some(remedy), .. } => Recovery::pause(Cause::Acks, remedy),
+            lag::Error::Retention(_) => Recovery::pause(Cause::Stream, LIMITS),
+            lag::Error::NoPull => Recovery::again(Cause::NoPull),
             lag::Error::Paused(error) => of_subscription(error),
-            lag::Error::Changed => Recovery { cause: "consumer_changed", action: Action::Recreate },
+            lag::Error::Changed => Recovery { cause: Cause::ConsumerChanged, action: Action::Recreate },
             lag::Error::Consumer(_) | lag::Error::Stream(_) | lag::Error::Timeout => {
-                Recovery::again("jetstream")
+                Recovery::again(Cause::Jetstream)
             }
         },
         Failure::Nats(lost) => of_connection(lost),
         Failure::Denied(denial) => denied(denial),
-        Failure::Panicked(_) => Recovery::again("panic"),
+        Failure::Panicked(_) => Recovery::again(Cause::Panic),
     }
 }
 
@@ -183,9 +175,9 @@ pub fn lost_connection(failure: &Failure) -> Option<&Lost> {
 
 fn of_connection(lost: &Lost) -> Recovery {
     match lost.trouble {
-        Trouble::Disconnected | Trouble::Closed => Recovery::again("nats"),
-        Trouble::LameDuck => Recovery::again("lame_duck"),
-        Trouble::SlowConsumer => Recovery::again("slow_consumer"),
+        Trouble::Disconnected | Trouble::Closed => Recovery::again(Cause::Nats),
+        Trouble::LameDuck => Recovery::again(Cause::LameDuck),
+        Trouble::SlowConsumer => Recovery::again(Cause::SlowConsumer),
     }
 }
 
@@ -193,77 +185,80 @@ fn of_resync(error: &resync::Error) -> Recovery {
     match error {
         resync::Error::Postgres(error) => match error {
             ConnectError::Config { .. } => {
-                Recovery::pause("database", "correct the [postgres] settings and start jetcopy again")
+                Recovery::pause(Cause::Database, "correct the [postgres] settings and start jetcopy again")
             }
-            ConnectError::Tls { remedy, .. } => Recovery::pause("database", remedy),
+            ConnectError::Tls { remedy, .. } => Recovery::pause(Cause::Database, remedy),
             ConnectError::Refused { remedy, .. } | ConnectError::ReadOnly { remedy, .. } => {
-                Recovery::pause("database", remedy)
+                Recovery::pause(Cause::Database, remedy)
             }
             ConnectError::Superseded { .. }
             | ConnectError::NotWritable { .. }
-            | ConnectError::Unreachable { .. } => Recovery::reconnect("database"),
+            | ConnectError::Unreachable { .. } => Recovery::reconnect(Cause::Database),
         },
         resync::Error::Nats(error) => match error {
-            nats::ConnectError::File { .. } => Recovery::pause("nats", "make the file readable for jetcopy"),
+            nats::ConnectError::File { .. } => {
+                Recovery::pause(Cause::Nats, "make the file readable for jetcopy")
+            }
             nats::ConnectError::Certificate { .. } => Recovery::pause(
-                "nats",
+                Cause::Nats,
                 "correct [nats.tls]: ca_file is to hold the authority of the server's certificate, and the addresses in \
                  nats.url the names in it; cert_file and key_file are jetcopy's own, where the server asks for them",
             ),
             nats::ConnectError::Connect { source, .. } => match source.kind() {
                 async_nats::ConnectErrorKind::Authentication
                 | async_nats::ConnectErrorKind::AuthorizationViolation => {
-                    Recovery::pause("nats", "correct the credentials in [nats]")
+                    Recovery::pause(Cause::Nats, "correct the credentials in [nats]")
                 }
-                async_nats::ConnectErrorKind::ServerParse => Recovery::pause("nats", "correct nats.url"),
+                async_nats::ConnectErrorKind::ServerParse => Recovery::pause(Cause::Nats, "correct nats.url"),
                 async_nats::ConnectErrorKind::Tls => {
-                    Recovery::pause("nats", "correct [nats.tls] or the server's certificate")
+                    Recovery::pause(Cause::Nats, "correct [nats.tls] or the server's certificate")
                 }
                 async_nats::ConnectErrorKind::Dns
                 | async_nats::ConnectErrorKind::TimedOut
                 | async_nats::ConnectErrorKind::Io
-                | async_nats::ConnectErrorKind::MaxReconnects => Recovery::reconnect("nats"),
+                | async_nats::ConnectErrorKind::MaxReconnects => Recovery::reconnect(Cause::Nats),
             },
         },
         resync::Error::Checkpoint(error) => of_checkpoint(error),
-        resync::Error::Timeout { .. } => Recovery::again("database"),
+        resync::Error::Timeout { .. } => Recovery::again(Cause::Database),
         resync::Error::Introspect(error) => match error {
             IntrospectError::Query { source, .. } => of_database(source, Step::Own),
             IntrospectError::Missing { remedy, .. } | IntrospectError::Unusable { remedy, .. } => {
-                Recovery::pause("table", remedy)
+                Recovery::pause(Cause::Table, remedy)
             }
         },
         resync::Error::DirectCompress(error) => match error {
             DirectCompressError::Query { source, .. } => of_database(source, Step::Own),
-            DirectCompressError::Refused { .. } => {
-                Recovery::pause("table", "mend the table or the configuration; jetcopy looks again by itself")
-            }
+            DirectCompressError::Refused { .. } => Recovery::pause(
+                Cause::Table,
+                "mend the table or the configuration; jetcopy looks again by itself",
+            ),
         },
         resync::Error::Plan(_) => {
-            Recovery::pause("mapping", "mend the mapping in the configuration, or the table")
+            Recovery::pause(Cause::Mapping, "mend the mapping in the configuration, or the table")
         }
         resync::Error::Stream { source, .. } => match source.kind() {
             GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
-                Recovery::pause("stream", "correct the stream's name in the configuration")
+                Recovery::pause(Cause::Stream, "correct the stream's name in the configuration")
             }
             GetStreamErrorKind::JetStream(error) => of_jetstream(&error),
-            GetStreamErrorKind::Request => Recovery::again("jetstream"),
+            GetStreamErrorKind::Request => Recovery::again(Cause::Jetstream),
         },
-        resync::Error::NoJetStream => Recovery::pause("jetstream", ENABLE),
+        resync::Error::NoJetStream => Recovery::pause(Cause::Jetstream, ENABLE),
         resync::Error::Denied(denial) => denied(denial),
-        resync::Error::Compare(_) => Recovery::again("jetstream"),
+        resync::Error::Compare(_) => Recovery::again(Cause::Jetstream),
         resync::Error::Single(error) => match error {
-            stored::Error::Request { .. } | stored::Error::Answer { .. } => Recovery::again("jetstream"),
+            stored::Error::Request { .. } | stored::Error::Answer { .. } => Recovery::again(Cause::Jetstream),
             stored::Error::Refused { .. } => Recovery::pause(
-                "stream",
+                Cause::Stream,
                 "allow jetcopy's user to read single messages ($JS.API.STREAM.MSG.GET), or correct the stream's name",
             ),
         },
         resync::Error::OldServer { .. } => Recovery::pause(
-            "nats",
+            Cause::Nats,
             format!("upgrade the NATS server to {} or later", subscribe::least_server()),
         ),
-        resync::Error::Retention(_) => Recovery::pause("stream", LIMITS),
+        resync::Error::Retention(_) => Recovery::pause(Cause::Stream, LIMITS),
         resync::Error::Loss(loss) => of_loss(loss),
         resync::Error::Place(error) => of_subscription(error),
     }
@@ -276,35 +271,35 @@ fn of_loss(loss: &Loss) -> Recovery {
          pipeline do it with --yes",
         loss.resume_after
     );
-    if loss.cause == Cause::Superseded {
+    if loss.cause == loss::Cause::Superseded {
         remedy.push_str("; to go on past all such, set on_superseded = \"record\"");
     }
-    Recovery { cause: "loss", action: Action::Halt { remedy } }
+    Recovery { cause: Cause::Loss, action: Action::Halt { remedy } }
 }
 
 /// What JetStream itself says.
 fn of_jetstream(error: &jetstream::Error) -> Recovery {
     match error.error_code() {
         ErrorCode::STREAM_NOT_FOUND => Recovery::pause(
-            "stream",
+            Cause::Stream,
             "create the stream, or correct its name or the permissions of jetcopy's user",
         ),
         ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-            Recovery::pause("jetstream", ENABLE)
+            Recovery::pause(Cause::Jetstream, ENABLE)
         }
         ErrorCode::MAXIMUM_CONSUMERS_LIMIT => Recovery::pause(
-            "consumer",
+            Cause::Consumer,
             "raise max_consumers of the stream or of the account, or remove consumers that nobody uses",
         ),
         // 5xx: it is being elected, recovered or short of something; 4xx stays until somebody mends it.
-        _ if error.code() >= 500 => Recovery::again("jetstream"),
-        _ => Recovery::pause("jetstream", "mend what the server says; jetcopy looks again by itself"),
+        _ if error.code() >= 500 => Recovery::again(Cause::Jetstream),
+        _ => Recovery::pause(Cause::Jetstream, "mend what the server says; jetcopy looks again by itself"),
     }
 }
 
 fn denied(denial: &Denial) -> Recovery {
     Recovery::pause(
-        "permission",
+        Cause::Permission,
         format!("allow jetcopy's user in NATS to {denial}; config/nats has all that it needs"),
     )
 }
@@ -313,76 +308,77 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
     match error {
         // Another client may be pulling from the durable: creating it anew ends its requests.
         subscribe::Error::Breach(_) | subscribe::Error::Foreign => {
-            Recovery { cause: "contiguity", action: Action::Recreate }
+            Recovery { cause: Cause::Contiguity, action: Action::Recreate }
         }
         subscribe::Error::Pull(error) => match error {
-            pull::Error::MissedHeartbeat => Recovery::again("heartbeat"),
-            pull::Error::ConsumerDeleted => Recovery::again("consumer_deleted"),
-            pull::Error::NoResponders => Recovery::again("no_responders"),
-            pull::Error::Refused(_) => Recovery { cause: "consumer_changed", action: Action::Recreate },
+            pull::Error::MissedHeartbeat => Recovery::again(Cause::Heartbeat),
+            pull::Error::ConsumerDeleted => Recovery::again(Cause::ConsumerDeleted),
+            pull::Error::NoResponders => Recovery::again(Cause::NoResponders),
+            pull::Error::Refused(_) => Recovery { cause: Cause::ConsumerChanged, action: Action::Recreate },
             pull::Error::Lost(lost) => of_connection(lost),
-            pull::Error::Subscribe(_) | pull::Error::Ask(_) => Recovery::again("jetstream"),
+            pull::Error::Subscribe(_) | pull::Error::Ask(_) => Recovery::again(Cause::Jetstream),
         },
         subscribe::Error::Paused { stream, durable, .. } => Recovery {
-            cause: "paused_in_nats",
+            cause: Cause::PausedInNats,
             action: Action::Hold {
                 remedy: format!("run `nats consumer resume {stream} {durable}`, or wait for the pause's end"),
             },
         },
-        subscribe::Error::Elsewhere { .. } => Recovery::pause("consumer", subscribe::ONE_EACH),
+        subscribe::Error::Elsewhere { .. } => Recovery::pause(Cause::Consumer, subscribe::ONE_EACH),
         subscribe::Error::NotOurs { stream, durable } => Recovery::pause(
-            "consumer",
+            Cause::Consumer,
             format!(
                 "set `durable` to another name, or remove what is there: `nats consumer rm {stream} {durable}`"
             ),
         ),
         subscribe::Error::Refused { source, .. } => of_jetstream(source),
         subscribe::Error::Unlike { .. } => Recovery::pause(
-            "consumer_changed",
+            Cause::ConsumerChanged,
             format!(
                 "upgrade the NATS server that holds the stream to {} or later: an older one leaves out what it does not know",
                 subscribe::least_server()
             ),
         ),
-        subscribe::Error::Consumer { .. } => Recovery::again("jetstream"),
+        subscribe::Error::Consumer { .. } => Recovery::again(Cause::Jetstream),
     }
 }
 
 fn of_gaps(error: &gaps::Error) -> Recovery {
     match error {
         // Whoever made the durable pass over messages may do so again: creating it anew ends their requests.
-        gaps::Error::Skipped { .. } => Recovery { cause: "skipped", action: Action::Recreate },
+        gaps::Error::Skipped { .. } => Recovery { cause: Cause::Skipped, action: Action::Recreate },
         gaps::Error::Stripped { .. } | gaps::Error::Changed => {
-            Recovery { cause: "consumer_changed", action: Action::Recreate }
+            Recovery { cause: Cause::ConsumerChanged, action: Action::Recreate }
         }
         gaps::Error::Durable(error) => of_subscription(error),
         gaps::Error::Denied(denial) => denied(denial),
         gaps::Error::Unanswered(_) | gaps::Error::Refused(_) | gaps::Error::Message(_) => {
-            Recovery::again("jetstream")
+            Recovery::again(Cause::Jetstream)
         }
     }
 }
 
 fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
     match error {
-        checkpoint::Error::Held { .. } => Recovery { cause: "held", action: Action::Wait },
+        checkpoint::Error::Held { .. } => Recovery { cause: Cause::Held, action: Action::Wait },
         checkpoint::Error::Paused { pipeline, .. } => Recovery {
-            cause: "paused",
+            cause: Cause::Paused,
             action: Action::Hold { remedy: format!("run `jetcopy resume {pipeline}`") },
         },
-        checkpoint::Error::LostEpoch => Recovery::again("lost_epoch"),
-        checkpoint::Error::SyncWaitCancelled => Recovery::again("sync_wait_cancelled"),
+        checkpoint::Error::LostEpoch => Recovery::again(Cause::LostEpoch),
+        checkpoint::Error::SyncWaitCancelled => Recovery::again(Cause::SyncWaitCancelled),
         checkpoint::Error::Database { source, .. } => of_database(source, Step::Own),
-        checkpoint::Error::Unreadable { .. } => {
-            Recovery::pause("checkpoint", "run `jetcopy migrate` of this version, or mend the row by hand")
-        }
+        checkpoint::Error::Unreadable { .. } => Recovery::pause(
+            Cause::Checkpoint,
+            "run `jetcopy migrate` of this version, or mend the row by hand",
+        ),
     }
 }
 
 fn of_write(error: &write::Error) -> Recovery {
     match error {
         write::Error::Checkpoint(error) => of_checkpoint(error),
-        write::Error::Changed { .. } => Recovery { cause: "table", action: Action::AtOnce },
+        write::Error::Changed { .. } => Recovery { cause: Cause::Table, action: Action::AtOnce },
         // The same for a table that is gone, or is no table any more.
         write::Error::Begin { source, .. }
             if source.code().is_some_and(|code| {
@@ -395,7 +391,7 @@ fn of_write(error: &write::Error) -> Recovery {
                 .contains(code)
             }) =>
         {
-            Recovery::again("table")
+            Recovery::again(Cause::Table)
         }
         write::Error::Begin { source, .. } => of_database(source, Step::Own),
         // The table is not what it was when the generation began: the next one looks at it anew, and says so
@@ -406,12 +402,12 @@ fn of_write(error: &write::Error) -> Recovery {
                     [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code)
                 }) =>
         {
-            Recovery::again("table")
+            Recovery::again(Cause::Table)
         }
         write::Error::Copy { source, .. }
         | write::Error::Elsewhere { relation: None, sequence: None, source, .. } => of_copy(source),
         write::Error::AllRefused { sequence, lasting: true, source, .. } => Recovery::pause(
-            "table",
+            Cause::Table,
             format!(
                 "mend the table, or the trigger or constraint that refuses all rows ({}); if only messages from sequence \
                  {sequence} on are refused and are not wanted, delete them from the stream; jetcopy looks again by itself",
@@ -421,9 +417,9 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::AllRefused { lasting: false, .. }
         | write::Error::Unsettled { .. }
         | write::Error::Doubted { .. }
-        | write::Error::Elsewhere { relation: Some(_), sequence: None, .. } => Recovery::again("table"),
+        | write::Error::Elsewhere { relation: Some(_), sequence: None, .. } => Recovery::again(Cause::Table),
         write::Error::Elsewhere { sequence: Some(sequence), source, .. } => Recovery::pause(
-            "table",
+            Cause::Table,
             format!(
                 "mend what the server names ({}); all other messages pass, so if the one at sequence {sequence} is not \
                  wanted, delete it from the stream; jetcopy looks again by itself",
@@ -432,10 +428,10 @@ fn of_write(error: &write::Error) -> Recovery {
         ),
         write::Error::Slow { source, .. } => of_write(source),
         write::Error::TooMuch { source, .. } => {
-            Recovery::pause("table", sqlstate::remedy_for_limit(&source.source))
+            Recovery::pause(Cause::Table, sqlstate::remedy_for_limit(&source.source))
         }
         write::Error::TooSlow { sequence, .. } => Recovery::pause(
-            "table",
+            Cause::Table,
             format!(
                 "raise postgres.step_timeout, or find out what makes the database take so long over the message at \
                  sequence {sequence}: a lock or a trigger as a rule; jetcopy looks again by itself"
@@ -445,15 +441,15 @@ fn of_write(error: &write::Error) -> Recovery {
         | write::Error::Trial(error)
         | write::Error::Partitions { source: error, .. } => of_database(error, Step::Own),
         write::Error::NoPartition { .. } => Recovery::pause(
-            "table",
+            Cause::Table,
             "create the partition, or a default one, or drop what is in its place; jetcopy looks again by itself",
         ),
         write::Error::Bounds { .. } => {
-            Recovery::pause("table", "run `jetcopy migrate`: it makes the database follow [store]")
+            Recovery::pause(Cause::Table, "run `jetcopy migrate`: it makes the database follow [store]")
         }
-        write::Error::Timeout { .. } | write::Error::Closed => Recovery::again("database"),
+        write::Error::Timeout { .. } | write::Error::Closed => Recovery::again(Cause::Database),
         write::Error::Flood(stopped) => Recovery {
-            cause: "poison",
+            cause: Cause::Poison,
             action: Action::PauseForFlood { remedy: flood_remedy(&stopped.pipeline) },
         },
     }
@@ -463,7 +459,7 @@ fn of_copy(error: &CopyError) -> Recovery {
     let recovery = of_database(&error.source, error.step);
     // The server is there; what it writes to or asks for these rows is not.
     let behind = recovery.action == Action::Again && sqlstate::is_behind(&error.source, error.step);
-    if behind { Recovery::again("table") } else { recovery }
+    if behind { Recovery::again(Cause::Table) } else { recovery }
 }
 
 fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
@@ -475,8 +471,8 @@ fn of_database(error: &tokio_postgres::Error, step: Step) -> Recovery {
         | Decision::AddPartition
         | Decision::Merge
         | Decision::Divide
-        | Decision::BackOffUnlessRow => Recovery::again("database"),
-        Decision::PauseUnlessRow => Recovery::pause("table", sqlstate::remedy_for_rows(error)),
-        Decision::Pause => Recovery::pause("database", sqlstate::remedy(error)),
+        | Decision::BackOffUnlessRow => Recovery::again(Cause::Database),
+        Decision::PauseUnlessRow => Recovery::pause(Cause::Table, sqlstate::remedy_for_rows(error)),
+        Decision::Pause => Recovery::pause(Cause::Database, sqlstate::remedy(error)),
     }
 }

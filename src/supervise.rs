@@ -21,7 +21,7 @@ use crate::lag::Outlook;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::nats::Lost;
 use crate::pipeline::{Failure, Pipeline};
-use crate::recovery::{Action, Recovery, Server, lost_connection, reason, recovery};
+use crate::recovery::{Action, Cause, Recovery, Server, lost_connection, reason, recovery};
 use crate::resync;
 use crate::retry::Backoff;
 use crate::shard::Shard;
@@ -294,7 +294,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     let mut stays = false;
     let mut outages = Outages::default();
     let mut ended = Ended::Drained;
-    metrics.resyncs("start").inc();
+    metrics.resyncs(Cause::Start.label()).inc();
     loop {
         if !stays {
             status.set_state(State::Starting);
@@ -332,7 +332,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         }
         let waits = matches!(recovery.action, Action::Wait | Action::Hold { .. });
         if !(waits && waits_for == Some(recovery.cause)) {
-            metrics.resyncs(recovery.cause).inc();
+            metrics.resyncs(recovery.cause.label()).inc();
         }
         waits_for = waits.then_some(recovery.cause);
         stays = recovery.stays();
@@ -419,7 +419,7 @@ struct Outages {
 impl Outages {
     /// Whether one begins with the failure of a generation that `ran`, and did `well` before.
     fn begins(&mut self, recovery: &Recovery, ran: bool, well: bool) -> bool {
-        let taken = ran && !self.taken && recovery.cause == "lost_epoch";
+        let taken = ran && !self.taken && recovery.cause == Cause::LostEpoch;
         let begins = ran && (well || !self.told) && !taken && recovery.is_failure();
         self.told = begins || (self.told && !well);
         self.taken = taken || (self.taken && !recovery.stays());
