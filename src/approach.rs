@@ -139,8 +139,8 @@ impl Approach {
             pipeline,
             messages,
             slow_consumer = slow,
-            "the connection was lost though the NATS server runs on: asking for fewer messages at a time; if the server \
-             logs \"Slow Consumer Detected: MaxPending\", raise its max_pending"
+            "the connection was lost although the NATS server is running: asking for fewer messages at a \
+             time; if the server logs \"Slow Consumer Detected: MaxPending\", raise its max_pending"
         );
     }
 

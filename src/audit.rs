@@ -79,8 +79,8 @@ pub enum Error {
     Plan(#[from] PlanError),
     /// The server does not take a row that a message makes, although no dead letter says so.
     #[error(
-        "the server refuses a row of table {table} that sequence {sequence} makes, and no dead letter says so; was it discarded? \
-         Audit --since {}", sequence + 1
+        "the server refuses a row for table {table} from sequence {sequence}, and there is no dead letter \
+         for it; if it was discarded, audit with --since {}", sequence + 1
     )]
     Refused {
         /// The table.
@@ -91,7 +91,7 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// Nothing was carried yet.
-    #[error("pipeline {0} has no checkpoint yet: it has carried nothing")]
+    #[error("pipeline {0} has no checkpoint yet: it has written nothing")]
     NoCheckpoint(String),
 }
 
@@ -168,7 +168,7 @@ impl Audit<'_> {
         let same = identity::is_same(self.stream, &claim, &milestones).await;
         if !same.map_err(|error| Error::Contents(error.into()))? {
             report.not_proven.push(
-                "the stream was recreated after the checkpoint: nothing can be compared with it".to_owned(),
+                "the stream was recreated after the checkpoint, so there is nothing to compare".to_owned(),
             );
             return Ok(report);
         }
@@ -179,7 +179,7 @@ impl Audit<'_> {
         }
         for place in &self.ledger.places {
             if let Some(other) = self.shares(&place.name) {
-                report.not_proven.push(format!("table {}: pipeline {other} writes to it too", place.name));
+                report.not_proven.push(format!("table {}: pipeline {other} also writes to it", place.name));
                 return Ok(report);
             }
         }
@@ -197,7 +197,7 @@ impl Audit<'_> {
                 remake.run(&mut report, begin, complete).await?;
             }
             Err(open) => report.not_proven.push(format!(
-                "{}: this server is a standby, on which rows cannot be made to compare with: name the primary",
+                "{}: this server is a standby, where rows to compare with cannot be created: use the primary",
                 open.join(", ")
             )),
         }
@@ -208,7 +208,7 @@ impl Audit<'_> {
     /// message are not. Which they are, the time tells at which the stream stored the message.
     async fn counted_twice(&self, report: &mut Report, from: u64, last: u64) -> Result<(), Error> {
         report.not_proven.push(format!(
-            "sequences up to {last} counted twice, since the stream was recreated or rolled back"
+            "sequences up to {last}: used twice, because the stream was recreated or rolled back"
         ));
         for place in self.ledger.places.iter().filter(|place| place.rule != Rule::Any) {
             let several = self.ledger.several(place, from, last).await?;
@@ -220,8 +220,8 @@ impl Audit<'_> {
                 }
                 None if several.is_empty() => {}
                 None => report.not_proven.push(format!(
-                    "table {}: {} of these sequences have several rows; whether they are of the same message nobody can tell, \
-                     since no column keeps $timestamp",
+                    "table {}: {} of these sequences have several rows; without a column for $timestamp, it \
+                     is unknown whether they are from the same message",
                     place.name,
                     several.len()
                 )),
@@ -240,7 +240,7 @@ impl Audit<'_> {
             .min(report.checkpoint);
         if last >= self.stream.cached_info().state.first_sequence && last >= report.from {
             report.not_proven.push(format!(
-                "sequences up to {last}: table {} drops its rows by age, and theirs may be gone",
+                "sequences up to {last}: table {} drops rows by age, and theirs may be gone",
                 expired.table
             ));
             report.from = last + 1;

@@ -1,13 +1,12 @@
-//! Load on a NATS server and a database, and what comes of it: for `jetcopy bench` and for the benches.
+//! Puts load on a NATS server and a database, and measures: for `jetcopy bench` and for the benches.
 //!
 //! Guarantees:
-//! - A run has streams, tables and a schema of its own, with names that nobody else has, and removes them
-//!   however it ends.
-//! - The daemon is a process of its own, jetcopy as it is run.
-//! - A figure that cannot be had is left out, and why is said.
+//! - A run has its own streams, tables and schema, with unique names, and removes them however it ends.
+//! - The daemon is a separate process: jetcopy as users run it.
+//! - A figure that cannot be measured is left out, and the reason is printed.
 //!
-//! It measures what the servers do meanwhile, whoever makes them: CPU time, memory and write-ahead log are
-//! those of whole servers.
+//! It measures everything that the servers do in the meantime, whoever causes it: CPU time, memory and
+//! write-ahead log are those of whole servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +66,7 @@ const LOOK_OFTEN: Duration = Duration::from_micros(500);
 const LOOK_SELDOM: Duration = Duration::from_millis(20);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
-/// How long a run may stand still before it is given up: longer than any pause of a healthy server.
+/// How long a run may be stuck before it is given up: longer than any pause of a healthy server.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Messages of all pipelines that may wait for their acks: a fifth of a second at 50,000 a second.
 const MAX_IN_FLIGHT: u64 = 10_000;
@@ -94,7 +93,7 @@ pub struct Plan {
 /// How much is published, and how fast.
 #[derive(Debug, Clone, Copy)]
 pub enum Load {
-    /// Steadily, while the daemon carries; latencies are measured.
+    /// Steadily, while the daemon runs; latencies are measured.
     Rate {
         /// Messages a second over all pipelines.
         per_second: f64,
@@ -131,8 +130,8 @@ impl Servers {
         Self { nats: config.nats.clone(), postgres: config.postgres.clone(), private: None }
     }
 
-    /// Private ones that commit durably, with a database that has the schema; with TimescaleDB where that is
-    /// asked for and offered.
+    /// A testbed that commits durably, with a database that has the schema; with TimescaleDB if that is asked
+    /// for and offered.
     pub async fn private(timescaledb: bool) -> Result<Self, Error> {
         let started = tokio::task::spawn_blocking(move || {
             let settings =
@@ -225,7 +224,7 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// The daemon carries what comes in.
+    /// The daemon writes what comes in.
     async fn at_rate(&mut self, per_second: f64, duration: Duration) -> Result<Outcome, Error> {
         let mut daemon = Daemon::start(self.program, &self.config)?;
         self.ready(&mut daemon).await?;
@@ -443,8 +442,9 @@ impl Run<'_> {
             }
         }
         if !kept {
-            let why = "the server keeps no commit timestamps (track_commit_timestamp), so rates are timed by when another \
-                       session saw the checkpoint's moves, and publish → commit is publish → visible";
+            let why = "the server keeps no commit timestamps (track_commit_timestamp), so rates are timed by \
+                       when another session saw the checkpoint move, and publish → commit is the same as \
+                       publish → visible";
             outcome.left_out.push(why.into());
         }
         outcome.timed_by = if kept { "commit timestamps" } else { "looks" };

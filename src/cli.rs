@@ -1,6 +1,6 @@
 //! The commands, one file each, and what they share: settings, failures and exit codes.
 //!
-//! Guarantees: what goes wrong is said once, on standard error, with its causes; the exit code tells a wrong
+//! Guarantees: an error is printed once, on standard error, with its causes; the exit code tells an invalid
 //! configuration from a failure.
 
 use std::error::Error;
@@ -43,39 +43,40 @@ Examples:
   jetcopy migrate --config jetcopy.toml
       create jetcopy's own schema and the store tables
   jetcopy check --config jetcopy.toml
-      say what would go wrong, before it does
+      find problems before they occur
   jetcopy run --config jetcopy.toml
-      carry messages until SIGTERM or Ctrl-C
+      move messages until SIGTERM or Ctrl-C
   jetcopy audit --config jetcopy.toml frames
-      prove that each message is in its tables once, or in the dead letters once
+      prove that each message is in its tables once or in the dead letters once
   jetcopy status --watch
-      show what every pipeline does, again and again
+      show what each pipeline is doing, every two seconds
   jetcopy dead-letters retry --pipeline frames
-      try again what could not be stored, after mapping or table were mended
+      retry what could not be stored, once the mapping or table is fixed
   jetcopy replay frames --from 2026-07-01 --to 2026-07-02
-      carry a day again, into tables beside the pipeline's own
+      copy one day again, into tables beside the pipeline's own
   jetcopy query latest_frames --config jetcopy.toml
-      ask the store; `jetcopy query` lists what it answers
+      query the store; `jetcopy query` lists the queries
   jetcopy publish 'frames.{camera_id}' frames.ndjson
-      publish one message a line
+      publish one message per line
   jetcopy bench --config jetcopy.toml --rate 1000 --html report.html
-      measure latency, CPU and memory at that rate, in streams and tables of its own
+      measure latency, CPU and memory at that rate, using its own streams and tables
 
-Settings come from the file, then the environment, then flags. In the environment two
-underscores nest: JETCOPY_POSTGRES__URL.
+Flags override the environment, which overrides the file. In the environment, two
+underscores separate levels: JETCOPY_POSTGRES__URL.
 
 Exit codes:
-  0    done; run: stopped in order
-  1    failed: a server refused or was away, check found an error, audit a difference, a dead
-       letter stays one, a step of maintain failed, a replay or bench was interrupted, or --yes was
-       missing
-  2    wrong arguments or configuration; nothing was tried
-  3    run: stopped, but something that was taken could not be committed in time; the next run
-       carries it again, nothing is lost
-  130  ended at once by a second Ctrl-C (143: SIGTERM); nothing is lost, the next run goes on
-       from the checkpoint";
+  0    success; run: shut down cleanly
+  1    failure: a server refused or was unreachable, check found an error, audit found a
+       difference, a dead letter could not be stored, a step of maintain failed, a replay or bench
+       was interrupted, or --yes was missing
+  2    invalid arguments or configuration; nothing was attempted
+  3    run: stopped before everything read was committed; nothing is lost, the next run reads
+       the rest again
+  130  killed by a second Ctrl-C (143: SIGTERM); nothing is lost, the next run resumes from the
+       checkpoint";
 
-/// `log.level` of a command that answers and ends: its answer is on standard output, the log is for trouble.
+/// `log.level` of a command that answers and exits: the answer goes to standard output, the log is for
+/// problems.
 const QUIET: &str = "warn";
 
 /// Exit code of a failure.
@@ -84,18 +85,18 @@ const FAILED: u8 = 1;
 /// Exit code of wrong arguments (clap's own) and of a wrong configuration.
 const WRONG_CONFIG: u8 = 2;
 
-/// Exit code of a stop after which something that was taken is not committed.
+/// Exit code of a stop before everything that was read was committed.
 const UNDRAINED: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(
     name = "jetcopy",
     version,
-    about = "Carries messages from NATS JetStream into PostgreSQL and TimescaleDB.",
-    long_about = "Carries messages from NATS JetStream into PostgreSQL and TimescaleDB: pulls them in order, decodes \
-                  them straight into binary COPY, commits the rows with the position in the stream in one \
-                  transaction, and acknowledges after that. Every message is in its tables once, or in \
-                  jetcopy.dead_letters once.",
+    about = "Moves messages from NATS JetStream into PostgreSQL and TimescaleDB.",
+    long_about = "Moves messages from NATS JetStream into PostgreSQL and TimescaleDB. It pulls them in \
+                  order, decodes them straight into binary COPY, commits the rows and the stream position in \
+                  one transaction, and only then acknowledges them. Each message ends up in its tables \
+                  exactly once, or in jetcopy.dead_letters exactly once.",
     after_help = AFTER_HELP,
     arg_required_else_help = true
 )]
@@ -106,154 +107,156 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Carry messages until SIGTERM or Ctrl-C.
+    /// Move messages until SIGTERM or Ctrl-C.
     Run {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Say what would go wrong with this configuration and these servers, before it does.
+    /// Find problems with this configuration and these servers before they occur.
     Check {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: check::Args,
     },
-    /// Bring the database to the schema that this version expects.
+    /// Bring the database schema to the version that this program expects.
     Migrate {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: migrate::Args,
     },
-    /// Show what every pipeline does: asks the daemon, or NATS and the database where it is down.
+    /// Show what each pipeline is doing, from NATS and the database if the daemon is down.
     Status {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: status::Args,
     },
-    /// Look at dead letters, retry, discard or export them.
+    /// List, show, retry, discard or export dead letters.
     DeadLetters {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: dead_letters::Args,
     },
-    /// Do once what keeps the store in shape without TimescaleDB: partitions, roll-ups, retention.
+    /// Maintain the store once, now: partitions, roll-ups and retention where TimescaleDB does not do it.
     Maintain {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: maintain::Args,
     },
-    /// Show what the store holds: sizes, rows, compression, chunks or partitions, jobs; or delete from it.
+    /// Show what the store holds (sizes, rows, compression, chunks or partitions, jobs), or delete from it.
     Store {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: store::Args,
     },
-    /// Let a pipeline stand still until it is resumed, also over restarts.
+    /// Pause a pipeline until it is resumed; survives restarts.
     Pause {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: pause::Args,
     },
-    /// Let a paused pipeline go on.
+    /// Resume a paused pipeline.
     Resume {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: pause::Args,
     },
-    /// Carry a stretch of the stream again, into tables beside the pipeline's own.
+    /// Copy part of the stream again, into tables beside the pipeline's own.
     Replay {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: replay::Args,
     },
-    /// Move a pipeline's checkpoint back, so that what follows is carried again.
+    /// Move a pipeline's checkpoint back, so that the messages after it are written again.
     Rewind {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: rewind::Args,
     },
-    /// Remove the durables that pipelines left behind which are not configured any more.
+    /// Remove durable consumers of pipelines that are no longer configured.
     RemoveDurables {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: remove_durables::Args,
     },
-    /// Let a pipeline go on that halted because messages were lost.
+    /// Resume a pipeline that halted because messages were lost.
     AcceptLoss {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: accept_loss::Args,
     },
-    /// Prove that each message of a pipeline is in its tables once, or in the dead letters once.
+    /// Prove that each message of a pipeline is in its tables once or in the dead letters once.
     Audit {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: audit::Args,
     },
-    /// Ask the store by a named query; without a name, list the queries.
+    /// Run a named query on the store; without a name, list the queries.
     Query {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
         args: query::Args,
     },
-    /// Publish records from NDJSON or CSV into a stream.
+    /// Publish NDJSON or CSV records to a stream.
     Publish {
         #[command(flatten)]
         args: publish::Args,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Show everything at work on private servers, which end with it.
+    /// Show everything at work on a temporary testbed.
     Demo(demo::Args),
-    /// Measure these servers under load: latency, throughput, CPU and memory.
+    /// Measure latency, throughput, CPU and memory under load.
     Bench {
         #[command(flatten)]
         args: bench::Args,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions(completions::CompletionsArgs),
-    /// Ask the daemon on this machine whether it answers.
+    /// Check that the daemon on this machine answers.
     Healthcheck {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Print the manual, or write its pages into a directory.
+    /// Print the manual page, or write all pages to a directory.
     Man(completions::ManArgs),
 }
 
-/// Where the settings come from; part of each command that has any.
+/// Heading of the global options in each command's help: they come last.
+const GLOBAL: &str = "Global options";
+
+/// The global options; part of each command that needs a configuration.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Settings")]
 pub struct Settings {
     /// Configuration file (TOML).
-    #[arg(short, long, global = true, value_name = "FILE", env = "JETCOPY_CONFIG")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "FILE", env = "JETCOPY_CONFIG")]
     pub config: Option<PathBuf>,
     /// NATS servers, comma-separated [overrides nats.url].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     pub nats_url: Option<String>,
-    /// Database, without its password, since every user sees flags [overrides postgres.url].
-    #[arg(long, global = true, value_name = "URL")]
+    /// Database URL, without the password: all users of a machine can see flags [overrides postgres.url].
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     pub postgres_url: Option<String>,
-    /// Filter such as `debug` or `info,jetcopy::postgres=trace` [overrides log.level].
-    #[arg(long, global = true, value_name = "FILTER")]
+    /// Log filter, such as `debug` or `info,jetcopy::postgres=trace` [overrides log.level].
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILTER")]
     pub log_level: Option<String>,
-    /// `text` or `json` [overrides log.format].
-    #[arg(long, global = true, value_name = "FORMAT")]
+    /// Log format: `text` or `json` [overrides log.format].
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FORMAT")]
     pub log_format: Option<String>,
 }
 
@@ -268,8 +271,7 @@ impl Settings {
         Config::load(self.config.as_deref(), &flags)
     }
 
-    /// The same for a command that answers and ends: the log is only for trouble, unless a flag asks for
-    /// more.
+    /// The same for a command that answers and exits: it logs only problems, unless a flag asks for more.
     pub fn load_quietly(&self) -> Result<Config, ConfigError> {
         let mut config = self.load()?;
         if self.log_level.is_none() {
@@ -297,22 +299,22 @@ impl UnknownPipeline {
     }
 }
 
-/// Why a command did not do what it was asked to: one variant an exit code.
+/// Why a command failed: one variant per exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The arguments are wrong in a way that only the command sees.
+    /// The arguments are invalid in a way that only the command can tell.
     #[error(transparent)]
     Arguments(Box<dyn Error + Send + Sync>),
     /// Something failed.
     #[error(transparent)]
     Failed(Box<dyn Error + Send + Sync>),
-    /// The daemon stopped before all that it had taken was committed, and has logged why.
-    #[error("stopped before all that was taken was committed")]
+    /// The daemon stopped before everything that it had read was committed, and has logged why.
+    #[error("stopped before everything that was read was committed")]
     Undrained,
-    /// Something failed, and the command has said what.
+    /// Something failed, and the command has printed what.
     #[error("failed")]
     Told,
 }
@@ -400,14 +402,14 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// The configuration of a command that answers and ends, with its log set up for trouble only.
+/// The configuration of a command that answers and exits, with a log of problems only.
 fn quiet(settings: &Settings) -> Result<Config, Failure> {
     let config = settings.load_quietly()?;
     logging::init(&config.log).map_err(Failure::failed)?;
     Ok(config)
 }
 
-/// Says what went wrong, each cause on a line of its own, unless the line before has said it.
+/// Prints what went wrong, each cause on its own line unless the line before contains it.
 fn tell(error: &(dyn Error + 'static)) {
     // Where standard error is gone, the exit code still tells.
     let mut out = io::stderr();

@@ -53,7 +53,7 @@ fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
 
 /// The certificates of a file; at least one.
 pub(crate) fn certificates(setting: &'static str, path: &Path) -> Result<Vec<X509>, TlsError> {
-    const NONE: &str = "holds no certificate in PEM";
+    const NONE: &str = "contains no PEM certificate";
     let found = X509::stack_from_pem(&read(setting, path)?)
         .map_err(|error| TlsError::new(setting, Some(path), NONE, error))?;
     if found.is_empty() { Err(TlsError::bare(setting, Some(path), NONE)) } else { Ok(found) }
@@ -129,13 +129,13 @@ impl<'a> Files<'a> {
             let decrypt = format!("decrypt it with `openssl pkey -in {} -out FILE`", path.display());
             let text = match (asked, self.password) {
                 (true, KeyPassword::Given(_)) => {
-                    "is encrypted with another password than sslpassword".to_owned()
+                    "is encrypted with a password other than sslpassword".to_owned()
                 }
                 (true, KeyPassword::Absent) => {
-                    format!("is encrypted: give its password as sslpassword in postgres.url, or {decrypt}")
+                    format!("is encrypted: set its password as sslpassword in postgres.url, or {decrypt}")
                 }
                 (true, KeyPassword::Unsupported) => format!("is encrypted: {decrypt}"),
-                (false, _) => "holds no private key in PEM".to_owned(),
+                (false, _) => "contains no PEM private key".to_owned(),
             };
             TlsError::new(setting, Some(path), text, error)
         })
@@ -147,7 +147,12 @@ impl Identity<'_> {
     pub(crate) fn give(self, builder: &mut SslConnectorBuilder) -> Result<(), TlsError> {
         let [(cert_setting, cert), (key_setting, key)] = self.files;
         let refused = |setting, path, error| {
-            TlsError::new(setting, Some(path), "is refused by OpenSSL: make key and certificate anew", error)
+            TlsError::new(
+                setting,
+                Some(path),
+                "is rejected by OpenSSL: recreate the key and the certificate",
+                error,
+            )
         };
         let mut chain = self.chain.into_iter();
         if let Some(own) = chain.next() {

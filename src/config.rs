@@ -50,7 +50,7 @@ pub struct Config {
     /// How long the rows of the store's tables live.
     #[serde(default)]
     pub store: Store,
-    /// What goes where; one entry a pipeline.
+    /// The pipelines.
     #[serde(default, rename = "pipeline")]
     pub pipelines: Vec<Pipeline>,
 }
@@ -299,7 +299,7 @@ pub enum OnUnmatched {
     Skip,
 }
 
-/// By hand, so that a password in the URL is not shown.
+/// Manual, so that a password in the URL is not shown.
 impl fmt::Debug for Nats {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -328,7 +328,7 @@ impl fmt::Debug for Nats {
     }
 }
 
-/// By hand, so that a password in the URL is not shown.
+/// Manual, so that a password in the URL is not shown.
 impl fmt::Debug for Api {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, password_file, max_rows, max_bytes, timeout, concurrency } = self;
@@ -344,7 +344,7 @@ impl fmt::Debug for Api {
     }
 }
 
-/// By hand, so that a password in the URL is not shown.
+/// Manual, so that a password in the URL is not shown.
 impl fmt::Debug for Postgres {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, password_file, connect_timeout, step_timeout, tls } = self;

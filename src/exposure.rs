@@ -25,12 +25,12 @@ pub struct Exposure {
 }
 
 /// What to do about PostgreSQL.
-const DATABASE_REMEDY: &str = "set sslmode=verify-full in postgres.url, and let [postgres.tls] ca_file hold the authority of the \
-                               server's certificate";
+const DATABASE_REMEDY: &str = "set sslmode=verify-full in postgres.url, and [postgres.tls] ca_file to the CA \
+                               of the server's certificate";
 
 /// What to do about NATS.
 const NATS_REMEDY: &str =
-    "write tls:// in nats.url, and let [nats.tls] ca_file hold the authority of the server's certificate";
+    "use tls:// in nats.url, and set [nats.tls] ca_file to the CA of the server's certificate";
 
 /// Of a session with the database.
 #[must_use]
@@ -38,15 +38,16 @@ pub fn of_database(session: &Session) -> Option<Exposure> {
     let host = session.host();
     let (plain, text) = match session.transport() {
         Transport::Local | Transport::Verified => return None,
-        Transport::Unverified => (
-            false,
+        Transport::Unverified => {
+            (false, format!("the connection to {host} is encrypted, but sslmode does not verify who answers"))
+        }
+        Transport::Plain => (
+            true,
             format!(
-                "the connection to {host} is encrypted for whoever answers: sslmode checks no certificate"
+                "rows and logins are sent to {host} in plain text: anyone on the network path can \
+                            read them"
             ),
         ),
-        Transport::Plain => {
-            (true, format!("rows and logins go to {host} in plain text, for everybody on the way to read"))
-        }
     };
     Some(Exposure { plain, text, remedy: DATABASE_REMEDY })
 }
@@ -63,9 +64,9 @@ pub fn of_nats(server: &ServerInfo, settings: &config::Nats) -> Option<Exposure>
     }
     let password =
         settings.token_file.is_some() || settings.password_file.is_some() || settings.url.contains('@');
-    let what = if password { "messages and the password or token go" } else { "messages go" };
+    let what = if password { "messages and the password or token are sent" } else { "messages are sent" };
     let text = format!(
-        "{what} between {}:{} and here in plain text, for everybody on the way to read",
+        "{what} in plain text between {}:{} and here: anyone on the network path can read them",
         server.host, server.port
     );
     Some(Exposure { plain: true, text, remedy: NATS_REMEDY })
@@ -94,12 +95,12 @@ mod tests {
         let to = |url: &str| config::Nats { url: url.to_owned(), ..config::Nats::default() };
         let told = |server, settings| of_nats(&server, &settings).map(|exposure| exposure.text);
         let plain = told(server("10.0.0.2", false), to("nats://n1")).unwrap();
-        assert!(plain.starts_with("messages go between n1:4222"), "{plain}");
+        assert!(plain.starts_with("messages are sent in plain text between n1:4222"), "{plain}");
         for settings in
             [to("nats://me:secret@n1"), config::Nats { token_file: Some("token".into()), ..to("nats://n1") }]
         {
             let plain = told(server("10.0.0.2", false), settings).unwrap();
-            assert!(plain.starts_with("messages and the password or token go"), "{plain}");
+            assert!(plain.starts_with("messages and the password or token are sent"), "{plain}");
         }
         assert_eq!(told(server("127.0.0.1", false), to("nats://n1")), None);
         assert_eq!(told(server("::1", false), to("nats://n1")), None);

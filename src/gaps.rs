@@ -64,7 +64,7 @@ pub const MOST_ASKED: usize = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A delivery was lost.
-    #[error("the stream holds message {sequence}, and the durable passed over it")]
+    #[error("the stream holds message {sequence}, but the durable consumer skipped it")]
     Skipped {
         /// Stream sequence of the first such message.
         sequence: u64,
@@ -82,7 +82,7 @@ pub enum Error {
     #[error("cannot read a message that came without a payload")]
     Message(#[from] stored::Error),
     /// Somebody changed the durable.
-    #[error("the durable was changed")]
+    #[error("the durable consumer was changed")]
     Changed,
     /// The durable could not be read.
     #[error(transparent)]

@@ -1,12 +1,10 @@
-//! The status page, metrics, health and status over HTTP, and the store's queries where they are asked for
-//! ([`api`]).
-//!
-//! Guarantees: `/healthz` answers while the process turns; `/readyz` answers 200 only while every pipeline is
-//! running and commits what waits, and else says of each what it is doing and why; `/metrics`, `/status` and
-//! the page at `/` show the same numbers, and `/status/history` their last quarter of an hour. It only reads,
-//! and it shows no payload and no secret. It tells nothing to a client without the token, or where there is
-//! none, to one that asks by another name than this machine's, but for the bare health ([`access`]). What a
-//! client may take of it is bounded ([`connections`]).
+//! The status page, metrics, health and status over HTTP, and, if configured, the store's queries ([`api`]).
+//! Guarantees: `/healthz` answers while the process runs; `/readyz` answers 200 only while every pipeline is
+//! running and commits what waits, and otherwise says for each what it is doing and why; `/metrics`,
+//! `/status` and the page at `/` show the same numbers, and `/status/history` their last quarter of an hour.
+//! It only reads, and it shows no payload and no secret. Without the token or, if there is none, under a name
+//! other than this machine's, a client learns nothing but the bare health ([`access`]). The resources that a
+//! client can use are bounded ([`connections`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -46,10 +44,10 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Bytes that a request's body may have: nothing that is asked here needs one.
 const MAX_BODY: usize = 16 * 1024;
 
-/// Why nothing is served.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The address cannot be had.
+    /// The address is not available.
     #[error("cannot listen on {address}; choose another address with http.listen")]
     Bind {
         /// The address.
@@ -66,19 +64,20 @@ pub enum HttpError {
         source: io::Error,
     },
     /// The token can be guessed.
-    #[error("the token in {} has fewer than {least} characters: make one with `openssl rand -hex 32`", path.display())]
+    #[error("the token in {} has fewer than {least} characters: create one with `openssl rand -hex 32`",
+            path.display())]
     ShortToken {
         /// The file.
         path: PathBuf,
         /// The least that it must have.
         least: usize,
     },
-    /// The API cannot be made of its settings.
-    #[error("[http.api] cannot be served")]
+    /// The API's settings are invalid.
+    #[error("cannot serve [http.api]")]
     Api(#[source] StoreError),
 }
 
-/// A server that has its address.
+/// A server that is bound to its address.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -88,7 +87,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the address, with port 0 a free one, and reads the token; the API connects by `tls`.
+    /// Binds the address (with port 0, a free port) and reads the token; the API connects with `tls`.
     pub async fn bind(settings: &config::Http, tls: Option<&config::Tls>) -> Result<Self, HttpError> {
         let access = Access::read(settings.token_file.as_deref())?;
         let api = settings.api.as_ref().map(|api| Api::open(api, tls)).transpose()?;
@@ -99,7 +98,7 @@ impl Server {
         Ok(Self { listener, address, access, api })
     }
 
-    /// The address that it has.
+    /// The bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -132,7 +131,7 @@ fn router(sources: Sources, api: Option<Api>) -> Router {
         .route("/status", get(show_status))
         .route("/status/history", get(show_history))
         .route_layer(from_fn_with_state(sources.access.clone(), access::check))
-        // What follows is open: probes carry no secrets, and a bare "ok" is none.
+        // What follows needs no token: probes have none, and a bare "ok" is no secret.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(show_readiness))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -140,7 +139,7 @@ fn router(sources: Sources, api: Option<Api>) -> Router {
         .with_state(sources)
 }
 
-/// What holds for every answer: it is of now, and it is what its type says.
+/// Headers of every answer: it is current, and it is what its type says.
 async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -216,7 +216,7 @@ impl Progress {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server counts deliveries that never came.
-    #[error("the server delivered up to {server} on the durable, only {received} came{hint}")]
+    #[error("the server delivered up to {server} on the durable consumer, but only {received} arrived{hint}")]
     Undelivered {
         /// Consumer sequence that the server delivered.
         server: u64,
@@ -226,14 +226,15 @@ pub enum Error {
         hint: &'static str,
     },
     /// The durable has delivered all that it knows of, and the stream holds more.
-    #[error("the stream holds message {sequence}, and the durable passed over it")]
+    #[error("the stream holds message {sequence}, but the durable consumer skipped it")]
     Skipped {
         /// Stream sequence of the first such message.
         sequence: u64,
     },
     /// Acks do not count.
     #[error(
-        "{unacknowledged} messages are unacknowledged, the most that the durable allows, and all of them are committed"
+        "{unacknowledged} messages are unacknowledged, the maximum of the durable consumer, although all of \
+         them are committed"
     )]
     Unacknowledged {
         /// Messages that the server takes for unacknowledged.
@@ -245,13 +246,13 @@ pub enum Error {
     #[error(transparent)]
     Contents(#[from] gaps::Error),
     /// The server holds messages and no pull request.
-    #[error("the durable has messages to deliver and no pull request waits")]
+    #[error("the durable consumer has messages to deliver, but no pull request is waiting")]
     NoPull,
     /// Somebody changed the stream, which cannot be replayed any more.
     #[error(transparent)]
     Retention(subscribe::Retention),
     /// Somebody changed the durable.
-    #[error("the durable was changed")]
+    #[error("the durable consumer was changed")]
     Changed,
     /// An operator paused the durable in NATS.
     #[error(transparent)]
@@ -263,7 +264,7 @@ pub enum Error {
     #[error("cannot read the stream")]
     Stream(#[from] clock::Error),
     /// No answer.
-    #[error("JetStream did not answer within {} s", PROBE_TIMEOUT.as_secs())]
+    #[error("JetStream timed out after {} s", PROBE_TIMEOUT.as_secs())]
     Timeout,
 }
 
@@ -351,8 +352,8 @@ impl Error {
         Self::Unacknowledged {
             unacknowledged: *unacknowledged,
             remedy: Some(format!(
-                "allow jetcopy's user to publish to $JS.ACK.{stream}.{name}.>, and see that no other client acknowledges \
-                 messages of the durable {name}"
+                "allow jetcopy's user to publish to $JS.ACK.{stream}.{name}.>, and make sure that no other \
+                 client acknowledges messages of durable consumer {name}"
             )),
         }
     }

@@ -77,7 +77,8 @@ pub enum Error {
     },
     /// No answer.
     #[error(
-        "the durables of stream {stream} were not listed within {} s: the user must be allowed $JS.API.CONSUMER.LIST.{stream}",
+        "listing the durable consumers of stream {stream} timed out after {} s: the user needs permission \
+         for $JS.API.CONSUMER.LIST.{stream}",
         ANSWER.as_secs()
     )]
     Unanswered {
@@ -184,10 +185,9 @@ fn leftover(config: &Config, durable: &Info) -> Option<Leftover> {
     }
     let elsewhere = metadata.get(DATABASE).filter(|named| **named != database(config));
     let kept = if durable.num_waiting > 0 {
-        Some("somebody pulls from it".to_owned())
+        Some("a client pulls from it".to_owned())
     } else {
-        elsewhere
-            .map(|named| format!("its pipeline writes to {named}: ask with a configuration of that database"))
+        elsewhere.map(|named| format!("its pipeline writes to {named}: use a configuration of that database"))
     };
     Some(Leftover {
         stream: durable.stream_name.clone(),
@@ -203,7 +203,8 @@ async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), E
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
     for left in left.iter_mut().filter(|left| left.kept.is_none()) {
         let sql = format!(
-            "SELECT CASE WHEN lease_until > now() THEN owner END, paused_at IS NOT NULL FROM jetcopy.checkpoints \
+            "SELECT CASE WHEN lease_until > now() THEN owner END, paused_at IS NOT NULL \
+               FROM jetcopy.checkpoints \
              WHERE pipeline = {}",
             escape_literal(&left.pipeline)
         );
@@ -212,7 +213,7 @@ async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), E
             if let Some(owner) = row.get(0) {
                 left.kept = Some(format!("{owner} holds its pipeline"));
             } else if row.get(1) == Some("t") {
-                left.kept = Some("its pipeline is paused, so somebody means to go on".to_owned());
+                left.kept = Some("its pipeline is paused, so it may be resumed".to_owned());
             }
         }
     }

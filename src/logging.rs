@@ -30,7 +30,7 @@ pub enum LoggingError {
     #[error("log.level is not a filter")]
     Level(#[source] tracing_subscriber::filter::ParseError),
     /// Another log was set up before.
-    #[error("the log is set up already")]
+    #[error("logging is already set up")]
     Taken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -138,7 +138,7 @@ impl fmt::Display for Entry {
         match state {
             State::Applied(at) => write!(f, "V{version} {name}: applied {at} UTC"),
             State::Pending => write!(f, "V{version} {name}: pending"),
-            State::Changed => write!(f, "V{version} {name}: applied, but with another text"),
+            State::Changed => write!(f, "V{version} {name}: applied, but with a different text"),
             State::Unknown => write!(f, "V{version} {name}: applied by a later version of jetcopy"),
             State::Unreleased => {
                 let by = "a development version of jetcopy that was never released";
@@ -181,7 +181,7 @@ pub enum MigrateError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The history and this program do not belong together.
-    #[error("{0}; run the version of jetcopy that fits the database (nothing was changed)")]
+    #[error("{0}; use the version of jetcopy that matches the database (nothing was changed)")]
     Diverged(Entry),
     /// The database was made by a version that was never released.
     #[error(
@@ -191,8 +191,9 @@ pub enum MigrateError {
     Unreleased(Entry),
     /// Somebody has put functions or operators before the server's own.
     #[error(
-        "{} could be called in place of the server's own, with your rights: drop it, and let nobody create in \
-         a schema of the search path (REVOKE CREATE ON SCHEMA public FROM PUBLIC); nothing was changed",
+        "{} could be called instead of the server's own, with your privileges: drop it, and let nobody \
+         create objects in a schema of the search path (REVOKE CREATE ON SCHEMA public FROM PUBLIC); nothing \
+         was changed",
         .0.join(", ")
     )]
     Shadowed(Vec<String>),
@@ -214,13 +215,10 @@ pub enum MigrateError {
     #[error(transparent)]
     Place(#[from] place::Error),
     /// The history could not be read.
-    #[error("the history of migrations (jetcopy.schema_history) cannot be read")]
+    #[error("cannot read the migration history (jetcopy.schema_history)")]
     Unread(#[source] tokio_postgres::Error),
     /// The history could not be read or written.
-    #[error(
-        "the history of migrations (jetcopy.schema_history) cannot be read or written, and nothing was \
-         changed"
-    )]
+    #[error("cannot read or write the migration history (jetcopy.schema_history); nothing was changed")]
     History(#[source] tokio_postgres::Error),
 }
 

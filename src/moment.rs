@@ -32,7 +32,7 @@ impl FromStr for Moment {
             return Ok(Self(time.timestamp()));
         }
         let ago = humantime::parse_duration(text).map_err(|_| {
-            "write a time such as 2026-07-01T12:00:00Z, or how long ago, such as 2h".to_owned()
+            "use a time such as 2026-07-01T12:00:00Z, or a duration before now such as 2h".to_owned()
         })?;
         Timestamp::now().checked_sub(ago).map(Self).map_err(|error| error.to_string())
     }
@@ -45,7 +45,7 @@ impl FromStr for Point {
         match text.parse() {
             Ok(sequence) => Ok(Self::Sequence(sequence)),
             Err(_) => text.parse().map(|Moment(time)| Self::Time(time)).map_err(|_: String| {
-                "write a sequence, a time such as 2026-07-01T12:00:00Z, or how long ago, such as 2h"
+                "use a sequence, a time such as 2026-07-01T12:00:00Z, or a duration before now such as 2h"
                     .to_owned()
             }),
         }

@@ -167,7 +167,7 @@ pub(crate) const MAX_DEPTH: usize = 128;
 /// Wording of a breach of [`MAX_DEPTH`].
 pub(crate) const TOO_DEEP: Wording = &"nested deeper than 128 levels";
 /// Wording of bytes after a message.
-pub(crate) const TRAILING: Wording = &"something follows the message's end";
+pub(crate) const TRAILING: Wording = &"trailing bytes after the message";
 
 /// Reads a message from front to back; one for each format.
 ///

@@ -1,9 +1,9 @@
-//! Publishing into a stream, with acks and a bound on what is in flight.
+//! Publishing to a stream, with acks and a bound on what is in flight.
 //!
 //! Guarantees: messages are sent in order, and a message counts as published when the stream has stored it. A
-//! message with a `Nats-Msg-Id` is sent again when its ack is overdue, and the stream drops the second copy;
-//! one without is not, since it could then be stored twice. A message that had to be sent again may come
-//! after later ones.
+//! message with a `Nats-Msg-Id` is sent again if its ack is overdue, and the stream drops the second copy;
+//! one without is not, because it could be stored twice. A message that had to be sent again may come after
+//! later ones.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub struct Published {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody stores what is published there.
-    #[error("no stream stores {subject:?}: create one whose subjects match it")]
+    #[error("no stream stores subject {subject:?}: create one that does")]
     NoStream {
         /// The subject of the first such message.
         subject: Subject,
@@ -64,7 +64,7 @@ pub enum Error {
     },
     /// No ack came, and the message has been tried as often as it may be.
     #[error(
-        "no ack for a message to {subject:?}: is the server reachable and does the stream have its leader?"
+        "no ack for a message to {subject:?}: is the server reachable, and does the stream have a leader?"
     )]
     NoAck {
         /// Its subject.

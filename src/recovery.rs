@@ -445,7 +445,7 @@ fn of_write(error: &write::Error) -> Recovery {
             "create the partition, or a default one, or drop what is in its place; jetcopy looks again by itself",
         ),
         write::Error::Bounds { .. } => {
-            Recovery::pause(Cause::Table, "run `jetcopy migrate`: it makes the database follow [store]")
+            Recovery::pause(Cause::Table, "run `jetcopy migrate`, which applies [store] to the database")
         }
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again(Cause::Database),
         write::Error::Flood(stopped) => Recovery {

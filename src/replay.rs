@@ -146,19 +146,21 @@ pub enum Error {
     },
     /// `--into` cannot be read.
     #[error(
-        "--into {0} does not name a table of the pipeline: write TABLE=SHADOW, or SHADOW where it fills one table"
+        "--into {0} does not name a table of the pipeline: use TABLE=SHADOW, or SHADOW if it fills only one \
+         table"
     )]
     Into(String),
     /// A shadow is a table that some pipeline fills.
-    #[error("{0} is filled by a pipeline: name another table with --into")]
+    #[error("a pipeline fills {0}: name another table with --into")]
     Live(String),
     /// A shadow has rows of something else.
     #[error(
-        "{0} holds rows already, and not of an interrupted replay of this stretch: empty it, or name another table"
+        "{0} already holds rows that are not from an interrupted replay of this range: empty it, or name \
+         another table"
     )]
     NotEmpty(String),
     /// The pipeline of the replay needs a person.
-    #[error("the replay stands still: {reason}; {remedy}")]
+    #[error("the replay is stuck: {reason}; {remedy}")]
     Stuck {
         /// What is wrong.
         reason: String,
@@ -266,7 +268,8 @@ fn shadow_names(pipeline: &config::Pipeline, into: &[String]) -> Result<Vec<Stri
 /// Schema and name of a table as the server resolves them; `None` where there is none.
 async fn qualified(session: &Session, name: &str) -> Result<Option<String>, Error> {
     let sql = format!(
-        "SELECT n.nspname::text || '.' || c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        "SELECT n.nspname::text || '.' || c.relname::text FROM pg_class c JOIN pg_namespace n \
+           ON n.oid = c.relnamespace \
          WHERE c.oid = to_regclass({})::oid",
         escape_literal(name)
     );

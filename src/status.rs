@@ -1,8 +1,8 @@
-//! What each pipeline is doing, and why it does not do more.
+//! What each pipeline is doing, and why it is not doing more.
 //!
-//! Guarantees: a change of state is seen by the log, by `jetcopy_pipeline_state` and by `/status` alike,
-//! since [`PipelineStatus::set_state`] is the only way to make one. The numbers of a snapshot are read from
-//! the metrics' own handles, so the two cannot differ. It decides nothing: `supervise` does.
+//! Guarantees: the log, `jetcopy_pipeline_state` and `/status` all see each change of state, because
+//! [`PipelineStatus::set_state`] is the only way to make one. The numbers of a snapshot are read from the
+//! metrics' own handles, so the two cannot differ. It decides nothing: `supervise` does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +26,8 @@ pub use numbers::Numbers;
 pub use patience::Patience;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
-/// Different troubles that are remembered as told; more in one outage are told again rather than kept without
-/// end.
+/// How many different problems are remembered as logged; beyond that, they are logged again rather than
+/// remembered without end.
 const MOST_TOLD: usize = 64;
 
 /// The state of a pipeline.
@@ -36,7 +36,7 @@ const MOST_TOLD: usize = 64;
 pub enum State {
     /// Connects and resyncs.
     Starting,
-    /// Takes messages and commits them.
+    /// Reads messages and commits them.
     Running,
     /// Another daemon holds the lease.
     Waiting {
@@ -51,18 +51,18 @@ pub enum State {
         #[serde(rename = "retry_in_seconds", serialize_with = "as_seconds")]
         retry_in: Duration,
     },
-    /// Something that only a person can mend; it is tried again from time to time.
+    /// Something that only an operator can fix; it is retried from time to time.
     Paused {
         /// What is wrong.
         reason: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
-    /// Stopped so as not to pass over lost messages; a person decides.
+    /// Stopped instead of skipping lost messages; an operator decides.
     Halted {
         /// What is wrong.
         reason: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
     /// Commits what is buffered.
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// Why it is in this state, where that is not plain.
+    /// Why it is in this state, if that is not obvious.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
@@ -107,7 +107,7 @@ impl State {
         }
     }
 
-    /// What would mend it, where only a person can.
+    /// What would fix it, if only an operator can.
     #[must_use]
     pub fn remedy(&self) -> Option<&str> {
         match self {
@@ -121,7 +121,7 @@ impl State {
         }
     }
 
-    /// The reason, where the state is a trouble.
+    /// The reason, if the state is a problem.
     fn trouble(&self) -> Option<&str> {
         match self {
             Self::BackingOff { reason, .. } | Self::Paused { reason, .. } | Self::Halted { reason, .. } => {
@@ -151,7 +151,7 @@ impl Registry {
         status
     }
 
-    /// Shows one shard of a pipeline no longer.
+    /// Removes one shard of a pipeline.
     pub fn remove(&self, shard: &Shard) {
         lock(&self.pipelines).retain(|known| known.shard.name != shard.name);
     }
@@ -201,12 +201,11 @@ struct Current {
     newest_dead_letters: Newest,
     flood: Vec<NewestLetter>,
     untaken: untaken::Kept,
-    /// The troubles that the log already told of since the pipeline last ran: an outage shows in a few ways
-    /// by turns.
+    /// The problems that were already logged since the pipeline last ran: an outage alternates between a few.
     told: BTreeSet<String>,
 }
 
-/// The last trouble of a pipeline, also when it is over.
+/// The last problem of a pipeline, even when it is over.
 #[derive(Debug, Clone, Serialize)]
 pub struct LastError {
     /// What it was.
@@ -261,7 +260,7 @@ impl PipelineStatus {
         &self.shard
     }
 
-    /// Where its stages note that they move.
+    /// Where its stages note their progress.
     #[must_use]
     pub fn liveness(&self) -> Arc<Liveness> {
         Arc::clone(&self.liveness)
@@ -297,7 +296,7 @@ impl PipelineStatus {
         runs.then(|| self.metrics.motion.held_up()).flatten()
     }
 
-    /// Says how long it may show no beat, as its settings have it.
+    /// Sets how long it may show no beat, by its settings.
     pub fn set_patience(&self, patience: Patience) {
         lock(&self.current).patience = patience;
     }
@@ -316,9 +315,8 @@ impl PipelineStatus {
     }
 
     /// Enters `state`: sets the metric and logs one line.
-    ///
-    /// A trouble that repeats itself (retries during a long outage) is logged once, then at debug level until
-    /// the pipeline has run again.
+    /// A problem that repeats (retries during a long outage) is logged once, then at debug level until the
+    /// pipeline has run again.
     pub fn set_state(&self, state: State) {
         let mut current = lock(&self.current);
         // Inside the lock, so that nobody measures the new state by the old beat.
@@ -368,15 +366,15 @@ impl PipelineStatus {
     fn log(&self, state: &State, repeated: bool) {
         let (pipeline, shard) = (self.name(), self.shard.name.as_str());
         match state {
-            State::Starting if repeated => tracing::debug!(pipeline, shard, "pipeline starts again"),
-            State::Starting => tracing::info!(pipeline, shard, "pipeline starts"),
+            State::Starting if repeated => tracing::debug!(pipeline, shard, "pipeline is starting again"),
+            State::Starting => tracing::info!(pipeline, shard, "pipeline is starting"),
             State::Running => tracing::info!(pipeline, shard, "pipeline is running"),
-            State::Waiting { reason } => tracing::info!(pipeline, shard, reason, "pipeline waits"),
+            State::Waiting { reason } => tracing::info!(pipeline, shard, reason, "pipeline is waiting"),
             State::BackingOff { reason, retry_in } if repeated => {
-                tracing::debug!(pipeline, shard, reason, ?retry_in, "pipeline failed again and backs off");
+                tracing::debug!(pipeline, shard, reason, ?retry_in, "pipeline failed again; backing off");
             }
             State::BackingOff { reason, retry_in } => {
-                tracing::warn!(pipeline, shard, reason, ?retry_in, "pipeline failed and backs off");
+                tracing::warn!(pipeline, shard, reason, ?retry_in, "pipeline failed; backing off");
             }
             State::Paused { reason, remedy } if repeated => {
                 tracing::debug!(pipeline, shard, reason, remedy, "pipeline is still paused");
@@ -390,7 +388,7 @@ impl PipelineStatus {
             State::Halted { reason, remedy } => {
                 tracing::error!(pipeline, shard, reason, remedy, "pipeline is halted");
             }
-            State::Stopping => tracing::info!(pipeline, shard, "pipeline stops"),
+            State::Stopping => tracing::info!(pipeline, shard, "pipeline is stopping"),
             State::Stopped => tracing::info!(pipeline, shard, "pipeline has stopped"),
         }
     }
@@ -441,13 +439,13 @@ pub struct Snapshot {
     /// The stage that it waits for at this moment, for longer than what is always under way.
     #[serde(skip)]
     pub limit: Option<Stage>,
-    /// The last trouble, also when it is over.
+    /// The last problem, even when it is over.
     pub last_error: Option<LastError>,
     /// The newest dead letters since the daemon's start, without a value of any message.
     pub newest_dead_letters: Newest,
     /// A few of the messages of the flood that stopped it, without a value of any; empty once it goes on.
     pub flood: Vec<NewestLetter>,
-    /// What of the messages went nowhere.
+    /// What no column took, and what nothing filled.
     pub untaken: Untaken,
     /// Counts and positions.
     #[serde(flatten)]
@@ -455,14 +453,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it does what it is there for: it runs, and what waits is committed.
+    /// Whether it does its job: it runs, and commits what waits.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == State::Running && self.held_up.is_none()
     }
 }
 
-/// A status is plain data: one that a panicking thread left behind is still whole.
+/// A status is plain data: it is still consistent after a thread panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

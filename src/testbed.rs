@@ -1,14 +1,14 @@
-//! Private NATS, PostgreSQL, PgBouncer and Prometheus servers, and Prometheus's exporters, for tests, benches
-//! and `jetcopy demo`.
+//! Testbeds: NATS, PostgreSQL, PgBouncer and Prometheus servers, and Prometheus's exporters, that jetcopy
+//! starts for tests, benches and `jetcopy demo`.
 //!
-//! Guarantees: a server listens on loopback only, on a port of its own that it keeps over restarts, with its
-//! data in a directory of its own; it has answered before `start` returns; it ends when its value is dropped,
-//! also by a panic, and at the latest with this process, however that dies. A panicking test prints the end
-//! of the server's log. Directories of processes that were killed are swept by the next start.
+//! Guarantees: a server listens on loopback only, on its own port, which it keeps across restarts, with its
+//! data in its own directory; it has answered before `start` returns; it ends when its value is dropped, even
+//! by a panic, and at the latest with this process, however that dies. A panicking test prints the end of the
+//! server's log. Directories of killed processes are removed by the next start.
 //!
-//! It does not guard its servers: whoever can reach loopback may connect without a password.
+//! It does not protect its servers: anyone who can reach loopback may connect without a password.
 //!
-//! Every call that starts or stops a server blocks for up to some seconds; in async code other than tests,
+//! Every call that starts or stops a server blocks for up to a few seconds; in async code other than tests,
 //! call it from `spawn_blocking`.
 
 mod account;
@@ -33,11 +33,11 @@ pub use programs::{faketime, promtool};
 pub use prometheus::{TestExporter, TestPrometheus};
 pub use wire::Wire;
 
-/// Why a private server cannot be had.
+/// Why a testbed server is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server's program is not on this machine.
-    #[error("{program} was not found: run `make setup`, or set {variable} to where it is")]
+    #[error("{program} was not found: run `make setup`, or set {variable} to its path")]
     Missing {
         /// The program that was looked for.
         program: &'static str,
@@ -71,8 +71,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The private PostgreSQL refused a statement.
-    #[error("the private PostgreSQL refused a statement")]
+    /// The testbed's PostgreSQL refused a statement.
+    #[error("the testbed's PostgreSQL refused a statement")]
     Postgres(#[from] tokio_postgres::Error),
 }
 

@@ -68,7 +68,7 @@ pub enum Unreadable {
     #[error("its subject is not UTF-8")]
     Subject,
     /// The line that announces a message with headers is split at any blank.
-    #[error("its subject has a blank in it, and it has headers")]
+    #[error("its subject contains a space, and it has headers")]
     Blank,
     /// Bytes beyond UTF-8.
     #[error("its headers are not UTF-8")]
@@ -77,16 +77,16 @@ pub enum Unreadable {
     #[error("its headers do not begin with {VERSION}")]
     Version,
     /// The first line has more that is no status.
-    #[error("the first line of its headers has a status that is no number of three digits")]
+    #[error("the first line of its headers has a status that is not a three-digit number")]
     Status,
     /// A line without a colon.
     #[error("a line of its headers has no colon")]
     Line,
     /// A name that HTTP would not have either.
-    #[error("the name of a header has other characters than visible ASCII ones")]
+    #[error("a header name has characters other than visible ASCII")]
     Name,
     /// A carriage return within a value: the library panics.
-    #[error("the value of a header holds a carriage return")]
+    #[error("a header value contains a carriage return")]
     Value,
 }
 

@@ -89,7 +89,7 @@ impl<'a> Comparison<'a> {
         tables: &[Table],
         decoder: &Decoder,
     ) -> Result<Vec<Self>, Error> {
-        const ACTION: &str = "make a temporary table, which takes the right TEMPORARY on the database";
+        const ACTION: &str = "create a temporary table, which needs the TEMPORARY privilege on the database";
         let mut all = Vec::new();
         for (index, place) in places.enumerate() {
             let triggers = triggers(ledger, place).await?;
@@ -120,7 +120,7 @@ impl<'a> Comparison<'a> {
         for column in &table.columns {
             let by = place.entries.iter().filter(|&&entry| written(column, entry)).count();
             if keeps_created && column.name == "created_at" {
-                left_out.push(format!("table {}: created_at, which a trigger keeps", place.name));
+                left_out.push(format!("table {}: created_at, which a trigger sets", place.name));
             } else if by == place.entries.len() || by > 0 && column.default == ServerDefault::None {
                 names.push(column);
             } else if by > 0 {
@@ -158,8 +158,8 @@ impl<'a> Comparison<'a> {
             names.clear();
         } else if keyed && (key.is_empty() || nullable) {
             left_out.push(format!(
-                "table {}: its rows, since on_conflict without a key of columns that are NOT NULL does not say which of them \
-                 meet",
+                "table {}: its rows, because on_conflict without a key of NOT NULL columns does not say \
+                 which of them conflict",
                 place.name
             ));
             names.clear();
@@ -228,7 +228,8 @@ impl<'a> Comparison<'a> {
     fn create(&self) -> String {
         let present = if self.keeps { format!(", ''::bytea AS {PRESENT}") } else { String::new() };
         format!(
-            "CREATE TEMPORARY TABLE {} USING heap ON COMMIT DROP AS SELECT 0::bigint AS {SEQUENCE}{present}, t.* FROM {} AS t \
+            "CREATE TEMPORARY TABLE {} USING heap ON COMMIT DROP AS SELECT 0::bigint AS {SEQUENCE}{present}, \
+               t.* FROM {} AS t \
              WITH NO DATA",
             self.made, self.place.qualified
         )
@@ -302,10 +303,10 @@ impl<'a> Comparison<'a> {
             // A time without a zone is one in whatever zone: a day later is safe.
             let before_us = if *instant { before_us } else { before_us.saturating_add(86_400_000_000) };
             filter.push(format!(
-                "{time}::timestamptz >= '1970-01-01 00:00:00Z'::timestamptz + {before_us}::float8 * interval '1 microsecond'"
+                "{time}::timestamptz >= '1970-01-01 00:00:00Z'::timestamptz + {before_us}::float8 * interval \
+                 '1 microsecond'"
             ));
-            self.left_out
-                .push(format!("table {}: rows that it may have dropped by their age", self.place.name));
+            self.left_out.push(format!("table {}: rows that it may have dropped by age", self.place.name));
         }
         filter.extend(self.deleted(ledger).await?);
         Ok(if filter.is_empty() { "true".to_owned() } else { filter.join(" AND ") })
@@ -316,7 +317,8 @@ impl<'a> Comparison<'a> {
         const ACTION: &str = "read jetcopy.deletions";
         let name = escape_literal(&self.place.qualified);
         let sql = format!(
-            "SELECT c.relname, coalesce(has_table_privilege(to_regclass('jetcopy.deletions')::oid, 'SELECT'::text), false) \
+            "SELECT c.relname, coalesce(has_table_privilege(to_regclass('jetcopy.deletions')::oid, \
+               'SELECT'::text), false) \
              FROM pg_class c WHERE c.oid = to_regclass({name})::oid"
         );
         let rows = ledger.query(ACTION, &sql).await?;
@@ -336,8 +338,10 @@ impl<'a> Comparison<'a> {
         let found = ledger.query(ACTION, sql).await?;
         let values: Vec<String> = found.iter().filter_map(|row| row.get(0)).map(escape_literal).collect();
         let Some(first) = values.first() else { return Ok(Vec::new()) };
-        self.left_out
-            .push(format!("table {}: rows that were deleted, as jetcopy.deletions says", self.place.name));
+        self.left_out.push(format!(
+            "table {}: rows that were deleted, according to jetcopy.deletions",
+            self.place.name
+        ));
         Ok(vec![match column {
             "timestamp_utc" => format!("{quoted}::timestamptz >= {first}::timestamptz"),
             _ => format!("{quoted}::text <> ALL (ARRAY[{}]::text[])", values.join(", ")),
@@ -350,8 +354,10 @@ impl<'a> Comparison<'a> {
         let names: Vec<String> = (0..self.compared.len()).map(|at| format!("c{at}")).collect();
         let (expressions, names) = (expressions.join(", "), names.join(", "));
         let sides = format!(
-            "grouped AS (SELECT {names}, min(sequence) AS sequence, sum(made) AS made, sum(there) AS there FROM (\
-               SELECT {expressions}, {SEQUENCE} AS sequence, 1 AS made, 0 AS there FROM {} AS made WHERE {filter} \
+            "grouped AS (SELECT {names}, min(sequence) AS sequence, sum(made) AS made, sum(there) AS there \
+               FROM (\
+               SELECT {expressions}, {SEQUENCE} AS sequence, 1 AS made, 0 AS there FROM {} AS made \
+                 WHERE {filter} \
                UNION ALL SELECT {expressions}, NULL::bigint, 0, 1 FROM {} AS there WHERE {filter}) AS sides \
              GROUP BY {names})",
             self.chosen(),
@@ -366,16 +372,20 @@ impl<'a> Comparison<'a> {
         };
         if self.key.is_empty() {
             return format!(
-                "WITH {sides} SELECT sequence, made, there, {} FROM grouped WHERE made <> there ORDER BY sequence",
+                "WITH {sides} SELECT sequence, made, there, {} FROM grouped WHERE made <> there \
+                   ORDER BY sequence",
                 shown(&names)
             );
         }
         let key: Vec<String> = self.key.iter().map(|at| format!("c{at}")).collect();
         let key = key.join(", ");
         format!(
-            "WITH {sides}, keyed AS (SELECT {key}, min(sequence) AS sequence, max(CASE WHEN made > 0 THEN 1 ELSE 0 END) AS made, \
-               sum(there)::bigint AS there, bool_or(made > 0 AND there > 0) AS alike FROM grouped GROUP BY {key}) \
-             SELECT sequence, made::bigint, there, {} FROM keyed WHERE NOT (made = 1 AND there = 1 AND alike) ORDER BY sequence",
+            "WITH {sides}, keyed AS (SELECT {key}, min(sequence) AS sequence, \
+               max(CASE WHEN made > 0 THEN 1 ELSE 0 END) AS made, \
+               sum(there)::bigint AS there, bool_or(made > 0 AND there > 0) AS alike FROM grouped \
+                 GROUP BY {key}) \
+             SELECT sequence, made::bigint, there, {} FROM keyed \
+               WHERE NOT (made = 1 AND there = 1 AND alike) ORDER BY sequence",
             shown(&key)
         )
     }
@@ -389,7 +399,8 @@ impl<'a> Comparison<'a> {
             _ if self.key.is_empty() => made,
             Choice::Any => made,
             Choice::Last => format!(
-                "(SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {SEQUENCE} DESC, ctid DESC) \
+                "(SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {SEQUENCE} DESC, \
+                   ctid DESC) \
                  AS jetcopy_place FROM {made}) AS ranked WHERE jetcopy_place = 1)"
             ),
             Choice::Newest(newer) if self.expires => self.or_expired(&made, &key, newer),
@@ -412,10 +423,13 @@ impl<'a> Comparison<'a> {
             columns.collect::<Vec<_>>().join(", ")
         };
         format!(
-            "(SELECT * FROM (SELECT *, rank() OVER (PARTITION BY {key} ORDER BY jetcopy_real DESC, {newer} DESC NULLS LAST) \
-               AS jetcopy_place, max(updated_at) FILTER (WHERE jetcopy_real) OVER (PARTITION BY {key}) AS jetcopy_newest \
+            "(SELECT * FROM (SELECT *, rank() OVER (PARTITION BY {key} ORDER BY jetcopy_real DESC, \
+               {newer} DESC NULLS LAST) \
+               AS jetcopy_place, max(updated_at) FILTER (WHERE jetcopy_real) OVER (PARTITION BY {key}) AS \
+                 jetcopy_newest \
              FROM (SELECT {SEQUENCE}, {}, true AS jetcopy_real FROM {made} \
-               UNION ALL SELECT {SEQUENCE}, {}, false FROM {made} WHERE staged AND status = 'active' AND expires_at <= now()) \
+               UNION ALL SELECT {SEQUENCE}, {}, false FROM {made} WHERE staged AND status = 'active' \
+                 AND expires_at <= now()) \
                AS either) AS ranked \
              WHERE jetcopy_real AND jetcopy_place = 1 OR NOT jetcopy_real AND updated_at >= jetcopy_newest)",
             list(false),
@@ -433,9 +447,11 @@ const SERIES: &str =
 async fn triggers(ledger: &Ledger<'_>, place: &Place) -> Result<Vec<String>, Error> {
     let table = escape_literal(&place.qualified);
     let sql = format!(
-        "SELECT DISTINCT n.nspname::text || '.' || p.proname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+        "SELECT DISTINCT n.nspname::text || '.' || p.proname::text FROM pg_trigger t JOIN pg_proc p \
+           ON p.oid = t.tgfoid \
          JOIN pg_namespace n ON n.oid = p.pronamespace \
-         WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype::int4 & 3 = 3 AND t.tgtype::int4 & 20 <> 0 \
+         WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype::int4 & 3 = 3 \
+           AND t.tgtype::int4 & 20 <> 0 \
          AND n.nspname::text NOT LIKE '\\_timescaledb%' \
          AND (t.tgrelid = to_regclass({table})::oid \
            OR t.tgrelid IN (SELECT relid::oid FROM pg_partition_tree(to_regclass({table})))) ORDER BY 1"

@@ -155,7 +155,8 @@ impl<'a> Ledger<'a> {
         let names: Vec<&str> = ledger.places.iter().map(|place| place.qualified.as_str()).collect();
         let literals: Vec<String> = names.iter().map(|name| escape_literal(name)).collect();
         let sql = format!(
-            "SELECT c.relkind IN ('r', 'p') FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY AS t (name, place) \
+            "SELECT c.relkind IN ('r', 'p') FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY AS t \
+               (name, place) \
              JOIN pg_class c ON c.oid = to_regclass(t.name)::oid ORDER BY t.place",
             literals.join(", ")
         );
@@ -201,7 +202,8 @@ impl<'a> Ledger<'a> {
     /// The dead letters of the sequences from `first` to `last`.
     pub(super) async fn letters(&self, first: u64, last: u64) -> Result<BTreeMap<u64, Letters>, Error> {
         let sql = format!(
-            "SELECT sequence, table_name, pg_catalog.unnest(CASE WHEN element IS NULL THEN ARRAY[NULL::bigint] \
+            "SELECT sequence, table_name, pg_catalog.unnest(CASE WHEN element IS NULL \
+               THEN ARRAY[NULL::bigint] \
                ELSE coalesce(elements, ARRAY[element])::bigint[] END) \
              FROM jetcopy.dead_letters WHERE {} AND sequence BETWEEN {first} AND {last}",
             self.own_letters()
@@ -360,7 +362,8 @@ impl<'a> Ledger<'a> {
             "WITH places (sequence, {names}) AS ({places}), \
              found AS (SELECT sequence, {} FROM places GROUP BY sequence), \
              walked AS (SELECT sequence, {names}, \
-               pg_catalog.lag(sequence, 1::int, {from} - 1) OVER walk AS before, pg_catalog.lead(sequence) OVER walk AS after, \
+               pg_catalog.lag(sequence, 1::int, {from} - 1) OVER walk AS before, \
+                 pg_catalog.lead(sequence) OVER walk AS after, \
                count(*) FILTER (WHERE NOT ({no_rows}) AND sequence <= {checkpoint}) OVER walk AS committed, \
                count(*) FILTER (WHERE {no_rows} AND sequence <= {checkpoint}) OVER walk AS dead_letters \
                FROM found WINDOW walk AS (ORDER BY sequence)) \

@@ -215,13 +215,13 @@ impl<'a> Remake<'a> {
             let sequences = format!("{gone} of the sequences");
             report
                 .not_proven
-                .push(format!("rows: the stream does not hold {sequences} any more, and nothing else"));
+                .push(format!("rows: the stream no longer holds {sequences}, and holds no others"));
             return Ok(());
         }
         if gone > 0 {
             report.not_proven.push(format!(
-                "rows of {gone} messages that the stream does not hold any more, or that come before --since: they are not \
-                 made again"
+                "rows of {gone} messages that the stream no longer holds, or that come before --since: they \
+                 are not decoded again"
             ));
         }
         for (comparison, &made) in self.comparisons.iter_mut().zip(&self.made) {
@@ -245,7 +245,8 @@ impl<'a> Remake<'a> {
                 }
             } else if surplus.rows > 0 {
                 report.not_proven.push(format!(
-                    "table {name}: {} rows that the messages the stream holds do not account for: others may have made them",
+                    "table {name}: {} rows that the messages in the stream do not explain: others may have \
+                     written them",
                     surplus.rows
                 ));
             }

@@ -164,16 +164,16 @@ impl fmt::Display for Report {
         match &self.method {
             Method::Nothing => {}
             Method::Sequences { tables } => {
-                writeln!(f, "looked at each sequence, in {} and the dead letters", tables.join(", "))?;
+                writeln!(f, "looked up each sequence in {} and the dead letters", tables.join(", "))?;
                 for (count, what) in [
                     (counts.committed, "committed"),
                     (counts.dead_letters, "dead letters"),
-                    (counts.lost, "lost, with a record in jetcopy.losses"),
-                    (counts.superseded, "superseded before they were read, with a record in jetcopy.losses"),
-                    (counts.not_in_stream, "not in the stream: deleted, or of other subjects"),
-                    (counts.dropped_by_now, "without a row, and dropped by the stream by now: not proven"),
+                    (counts.lost, "lost, recorded in jetcopy.losses"),
+                    (counts.superseded, "superseded before they were read, recorded in jetcopy.losses"),
+                    (counts.not_in_stream, "not in the stream: deleted, or on other subjects"),
+                    (counts.dropped_by_now, "without a row, and no longer in the stream: not proven"),
                     (counts.passed_over, "markers of removals and schedules, which have no row"),
-                    (counts.not_judged, "without a row, where a message need not have one: not proven"),
+                    (counts.not_judged, "without a row, which the mapping allows: not proven"),
                 ] {
                     if count > 0 {
                         writeln!(f, "  {count} {what}")?;
@@ -183,11 +183,11 @@ impl fmt::Display for Report {
             Method::Rows => {
                 writeln!(
                     f,
-                    "made rows of the messages that the stream holds, and compared them with the tables'"
+                    "decoded the messages that the stream holds, and compared their rows with the tables"
                 )?;
                 for (count, what) in [
                     (counts.committed, "messages with rows"),
-                    (counts.without_rows, "messages of which no row is made"),
+                    (counts.without_rows, "messages without rows"),
                     (counts.dead_letters, "dead letters"),
                     (counts.passed_over, "markers of removals and schedules, which have no row"),
                 ] {
@@ -198,7 +198,7 @@ impl fmt::Display for Report {
             }
         }
         for Compared { table, made, by_key } in &self.compared {
-            let by_key = if *by_key { ", of which each key has one" } else { "" };
+            let by_key = if *by_key { ", one per key" } else { "" };
             writeln!(f, "compared {made} rows of {table}{by_key}")?;
         }
         for text in &self.not_proven {
@@ -220,11 +220,12 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { first_sequence, last_sequence } if first_sequence == last_sequence => {
-                write!(f, "sequence {first_sequence} is in the stream, and in no table and no dead letter")
+                write!(f, "sequence {first_sequence} is in the stream, but in no table and no dead letter")
             }
             Self::Missing { first_sequence, last_sequence } => write!(
                 f,
-                "sequences {first_sequence} to {last_sequence} are in the stream, and in no table and no dead letter"
+                "sequences {first_sequence} to {last_sequence} are in the stream, but in no table and no \
+                 dead letter"
             ),
             Self::Incomplete { sequence, table } => {
                 write!(f, "sequence {sequence} has rows, but none in {table}")
@@ -237,29 +238,30 @@ impl fmt::Display for Difference {
             }
             Self::Elements { sequence, table, elements, there, times } => write!(
                 f,
-                "sequence {sequence} has at least {elements} elements, of which {there} are in {table} or the dead letters, \
-                 {times} times together"
+                "sequence {sequence} has at least {elements} elements; {there} of them are in {table} or the \
+                 dead letters, {times} times in total"
             ),
-            Self::Unknown { sequence } => write!(f, "sequence {sequence} lies beyond the checkpoint"),
+            Self::Unknown { sequence } => write!(f, "sequence {sequence} is beyond the checkpoint"),
             Self::Rows { table, made, there, row, .. } if row.is_empty() => {
-                write!(f, "{there} rows of {table} are there, and the messages make {made}")
+                write!(f, "{table} has {there} rows, but the messages make {made}")
             }
             Self::Rows { table, sequence: Some(sequence), made, there, row } => write!(
                 f,
-                "{there} rows of {table} are like the one that sequence {sequence} makes, and there should be {made}: {row}"
+                "{table} has {there} rows like the one of sequence {sequence}, but should have {made}: {row}"
             ),
             Self::Rows { table, sequence: None, there, row, .. } => {
-                write!(f, "{there} rows of {table} are there that no message makes: {row}")
+                write!(f, "{table} has {there} rows that no message makes: {row}")
             }
             Self::Differs { table, sequence, key } => {
                 let sequence =
                     sequence.map_or_else(String::new, |sequence| format!(" (sequence {sequence})"));
-                write!(f, "the row of {table} with key {key} is another than the messages leave{sequence}")
+                write!(f, "the row of {table} with key {key} differs from what the messages make{sequence}")
             }
             Self::Element { sequence, table, element } => {
                 write!(
                     f,
-                    "element {element} of sequence {sequence} is no row of {table}, and in no dead letter"
+                    "element {element} of sequence {sequence} is neither a row of {table} nor in a dead \
+                     letter"
                 )
             }
         }

@@ -17,7 +17,8 @@ const LATE_US: i64 = 3_600_000_000;
 /// What there is to be asked: the partitions that jetcopy keeps, and TimescaleDB's jobs.
 const SOURCES: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
        WHERE attrelid = to_regclass('jetcopy.partitioned_tables')::oid AND attname = 'dropped_before' \
-       AND has_column_privilege(attrelid, attnum, 'SELECT') AND has_column_privilege(attrelid, 'relation', 'SELECT')), \
+       AND has_column_privilege(attrelid, attnum, 'SELECT') \
+         AND has_column_privilege(attrelid, 'relation', 'SELECT')), \
      to_regclass('timescaledb_information.jobs') IS NOT NULL";
 
 /// Messages stored before a time need not have their rows any more.
@@ -52,14 +53,16 @@ pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Place) -> Result
     let mut found: Vec<SimpleQueryRow> = Vec::new();
     if is(0) {
         let sql = format!(
-            "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint FROM jetcopy.partitioned_tables \
+            "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint \
+               FROM jetcopy.partitioned_tables \
              WHERE relation::oid = {table} AND isfinite(dropped_before)"
         );
         found.extend(ledger.query(ACTION, &sql).await?);
     }
     if is(1) {
         let sql = format!(
-            "SELECT (extract(epoch FROM clock_timestamp() - CASE WHEN jsonb_typeof(config -> 'drop_after'::text) = 'string' \
+            "SELECT (extract(epoch FROM clock_timestamp() - CASE WHEN \
+               jsonb_typeof(config -> 'drop_after'::text) = 'string' \
                THEN (config ->> 'drop_after'::text)::interval END) * 1000000::numeric)::bigint \
              FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
              AND to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = {table}"

@@ -97,7 +97,7 @@ impl Daemon {
         loop {
             match self.child.try_wait().map_err(io("wait for", "jetcopy run"))? {
                 Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(self.failed(format!("did not stop in order: {status}"))),
+                Some(status) => return Err(self.failed(format!("did not stop cleanly: {status}"))),
                 None if tokio::time::Instant::now() > deadline => {
                     return Err(self.failed(format!("did not stop within {STOP:?}")));
                 }

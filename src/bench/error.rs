@@ -1,4 +1,6 @@
-//! Why a run has no result: one variant for each thing that its caller may do about it.
+//! Why a run has no result.
+//!
+//! Guarantees: one variant for each thing that its caller may do about it, with the cause attached.
 
 use std::path::PathBuf;
 
@@ -23,7 +25,7 @@ pub enum Error {
     },
     /// The server would not take the message.
     #[error(
-        "a message of {payload} bytes is larger than the {most} that the NATS server takes (max_payload)"
+        "a message of {payload} bytes is larger than the {most} that the NATS server accepts (max_payload)"
     )]
     TooLarge {
         /// Bytes asked for.
@@ -86,14 +88,15 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Someone asked for the end.
-    #[error("interrupted; what the run had made is removed")]
+    #[error("interrupted; what the run created was removed")]
     Interrupted,
     /// A thread of the run has ended, which only a panic explains.
-    #[error("a part of the run ended without a word")]
+    #[error("a part of the run ended unexpectedly")]
     Ended,
     /// The run is over, but its traces are not.
     #[error(
-        "streams, schemas and checkpoints whose names begin with {prefix} could not all be removed: `jetcopy bench --clean` does"
+        "not all streams, schemas and checkpoints whose names begin with {prefix} could be removed: run \
+         `jetcopy bench --clean`"
     )]
     Remains {
         /// The beginning of the names; those of streams are in capitals.

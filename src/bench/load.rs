@@ -1,7 +1,7 @@
-//! The messages of the load: MessagePack of a chosen size with a chosen number of rows in each.
+//! The messages of the load: MessagePack of a chosen size, with a chosen number of rows each.
 //!
-//! Guarantees: a message depends on nothing but the shape and its number, and is at most as large as was
-//! asked for; what fills it up does not compress. Making one costs little more than copying it.
+//! Guarantees: a message depends only on the shape and its number, and is at most as large as requested; its
+//! filling does not compress. Creating one costs little more than copying it.
 
 use bytes::Bytes;
 use rmp::encode as msgpack;
@@ -20,7 +20,8 @@ const STRIDE: usize = 509;
 const PLACES: usize = 16 * 1_024;
 
 /// Columns of the table that takes the messages, as SQL.
-pub const COLUMNS: &str = "seq bigint NOT NULL, time timestamptz NOT NULL, camera_id text NOT NULL, value double precision, data text";
+pub const COLUMNS: &str = "seq bigint NOT NULL, time timestamptz NOT NULL, camera_id text NOT NULL, value \
+                           double precision, data text";
 
 /// What a message looks like.
 #[derive(Debug, Clone)]

@@ -1,9 +1,8 @@
-//! Where a run takes place: streams, a schema with tables, and a daemon's configuration, all with names of
-//! its own.
+//! Where a run takes place: streams, a schema with tables, and a daemon's configuration, all with unique
+//! names.
 //!
-//! Guarantees: a run touches nothing whose name does not hold its id, and [`Names::remove`] takes all of it
-//! away again, whatever of it there is. What a killed run has left, [`clean`] finds by the names' common
-//! beginning.
+//! Guarantees: a run touches nothing whose name does not contain its id, and [`Names::remove`] removes all of
+//! it, however much of it exists. What a killed run left behind, [`clean`] finds by the common prefix.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -114,7 +113,7 @@ impl Names {
         Ok(())
     }
 
-    /// The configuration of the daemon that carries the streams into the tables.
+    /// The configuration of the daemon that writes the streams to the tables.
     #[must_use]
     pub fn config(&self, plan: &Plan, shape: &Shape, servers: &Servers) -> String {
         let mut text = settings(&servers.nats, &servers.postgres);

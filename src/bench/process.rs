@@ -1,7 +1,7 @@
-//! What the kernel says of processes on this machine: CPU time and memory, and which process a server is.
+//! What the kernel knows about processes on this machine: CPU time and memory, and which process a server is.
 //!
-//! Guarantees: what cannot be known here (a server on another machine, in another container, or a process
-//! that may not be looked into) is an error that says so, never a wrong figure.
+//! Guarantees: what cannot be known here (a server on another machine or in another container, or a process
+//! that may not be inspected) is an error that says so, never a wrong figure.
 
 use std::fs;
 use std::io;
@@ -99,18 +99,19 @@ pub fn nats(config: &config::Nats, client: &async_nats::Client) -> Result<Proces
         return Err("NATS is not on this machine".into());
     }
     listener(info.port).map(Processes::One).ok_or_else(|| {
-        "NATS is on this machine, but its process is not to be found: look as its user or as root".into()
+        "NATS is on this machine, but its process was not found: run as its user or as root".into()
     })
 }
 
 /// The PostgreSQL server of `session`; the sessions `except` do not count.
 pub async fn postgres(session: &Session, except: Vec<u32>) -> Result<Processes, String> {
-    let sql = "SELECT pg_backend_pid(), inet_client_port(), inet_client_addr() IS NOT DISTINCT FROM inet_server_addr()";
+    let sql = "SELECT pg_backend_pid(), inet_client_port(), inet_client_addr() IS NOT DISTINCT FROM \
+               inet_server_addr()";
     let row = session
         .client
         .query_typed_one(sql, &[] as &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)])
         .await
-        .map_err(|error| format!("PostgreSQL did not say who it is: {error}"))?;
+        .map_err(|error| format!("PostgreSQL did not report its process: {error}"))?;
     let (pid, port, local): (i32, Option<i32>, bool) = (row.get(0), row.get(1), row.get(2));
     let elsewhere = || "PostgreSQL is not on this machine".to_owned();
     let pid = u32::try_from(pid).ok().filter(|_| local).ok_or_else(elsewhere)?;
@@ -138,7 +139,7 @@ struct Stat {
 impl Stat {
     fn of(pid: u32) -> io::Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let unreadable = || io::Error::other(format!("/proc/{pid}/stat does not read as expected"));
+        let unreadable = || io::Error::other(format!("/proc/{pid}/stat has an unexpected format"));
         // The second field is the program's name in parentheses, which may hold anything; those after it are
         // plain.
         let (_, rest) = text.rsplit_once(") ").ok_or_else(unreadable)?;

@@ -1,4 +1,4 @@
-//! Publishing fast: one subscription takes all acks, and nothing is kept of a message but when it went out.
+//! Publishing fast: one subscription for all acks, and nothing is kept of a message but its time of sending.
 //!
 //! Guarantees: each message is acknowledged by the stream, in order and as the next of its sequence, or
 //! publishing ends with an error; at most `in_flight` wait for their acks. So the message of number n has
@@ -52,7 +52,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nothing came.
-    #[error("no ack for a message to {subject} within {ACK_TIMEOUT:?}: does the stream have its leader?")]
+    #[error("no ack for a message to {subject} within {ACK_TIMEOUT:?}: does the stream have a leader?")]
     NoAck {
         /// The subject.
         subject: Subject,
@@ -67,7 +67,8 @@ pub enum Error {
     },
     /// The stream has given the message another sequence than its number.
     #[error(
-        "a message to {subject} got sequence {found} where {expected} was next: does anybody else publish there?"
+        "a message to {subject} got sequence {found} instead of {expected}: does something else publish \
+         there?"
     )]
     Order {
         /// The subject.

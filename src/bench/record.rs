@@ -1,6 +1,6 @@
-//! What goes on during a run, once a second: messages, and what the processes use.
+//! Samples of a run, once per second: messages, and what the processes use.
 //!
-//! Guarantees: what cannot be read is left out with its reason, said once. A sample costs some milliseconds
+//! Guarantees: what cannot be read is left out, with the reason given once. A sample costs some milliseconds
 //! of reading `/proc`.
 
 use std::sync::Arc;

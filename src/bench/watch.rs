@@ -1,9 +1,9 @@
-//! Looking at the tables from a session of its own: what has become visible, and when.
+//! Watches the tables from a separate session: what has become visible, and when.
 //!
-//! Guarantees: a row counts as visible when a `SELECT` has answered with it, so that a latency is too long by
-//! the time between two looks at most, which is measured, and never too short. A look costs the server one
-//! step into an index a pipeline, and its session is left out of PostgreSQL's CPU time. It runs on a thread
-//! of its own: it looks on time, whatever the publishers do.
+//! Guarantees: a row counts as visible when a `SELECT` has returned it, so a latency is too long by at most
+//! the time between two looks, which is measured, and never too short. A look costs the server one index
+//! lookup per pipeline, and its session is excluded from PostgreSQL's CPU time. It runs on its own thread, so
+//! it looks on time whatever the publishers do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

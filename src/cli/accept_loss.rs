@@ -19,13 +19,13 @@ pub struct Args {
     /// The halted pipeline.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// Go on after this sequence of the stream as it is now, and not where jetcopy would.
+    /// Resume after this sequence of the stream as it is now, instead of where jetcopy would.
     #[arg(long, value_name = "SEQ")]
     pub after: Option<u64>,
-    /// Do it; without it, what would happen is shown.
+    /// Accept the losses. Without it, only show what would happen and exit with 1.
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
-    /// Show what would happen, and end with 0.
+    /// Show what would happen and exit with 0.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -51,14 +51,14 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         tell_losses("open");
         match accept::plan(config, pipeline, &shard, &session, args.after).await? {
             Some(plan) => tell(name, &plan),
-            None => say!("none of them holds pipeline {name} up now"),
+            None => say!("none of them is holding up pipeline {name} now"),
         }
         if args.yes {
             accept::accept(&session, &shard, args.after).await?;
             tell_losses("accepted");
-            say!("the pipeline goes on past them, a running daemon within 10 s");
+            say!("the pipeline resumes after them; a running daemon does so within 10 s");
         } else {
-            say!("nothing was changed; --yes does it");
+            say!("nothing was changed; use --yes to do it");
         }
         session.close().await;
         Ok(args.yes || args.dry_run)
@@ -69,29 +69,29 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 fn tell(pipeline: &str, plan: &Plan) {
     let Plan { checkpoint, stream: (first, last), loss, after, messages, again, .. } = plan;
     say!("{loss}");
-    say!("the stream holds sequences {first} to {last}; the checkpoint stands at {checkpoint}");
-    say!("pipeline {pipeline} would go on after sequence {after}, and read {messages} messages");
+    say!("the stream holds sequences {first} to {last}; the checkpoint is at {checkpoint}");
+    say!("pipeline {pipeline} would resume after sequence {after} and read {messages} messages");
     if let Some(proven) = plan.forked_after {
         say!(
-            "stream and tables went apart somewhere after sequence {proven}: the stream was there, as a mirror, before the last \
-             message that was written, and may have taken messages of its own since"
+            "the stream and the tables diverged somewhere after sequence {proven}: the stream existed, as a \
+             mirror, before the last message was written, and may have stored its own messages since"
         );
     }
     match again {
         Again::Certain(0) => say!("none of them is in the tables"),
-        Again::Certain(count) => say!("{count} of them were written before, and would come again"),
+        Again::Certain(count) => say!("{count} of them were written before, and would be written again"),
         Again::Perhaps(0) => say!("none of them has the sequence of one that was written"),
         Again::Perhaps(count) => say!(
-            "{count} of them have sequences of messages that were written: if they are the same messages, they would come \
-             again; then name the last one that is in the tables: --after {}",
+            "{count} of them have the sequences of written messages: if they are the same messages, they \
+             would be written again. In that case, name the last one that is in the tables: --after {}",
             checkpoint.min(last)
         ),
     }
     super::rewind::tell_doubled(&plan.tables);
     if loss.cause == Cause::Recreated {
         say!(
-            "no message that the stream still holds proves that it is the same as before; if it is, each is at its \
-             sequence with the time at which it was first stored"
+            "no message that the stream still holds proves that it is the same stream as before. If it is, \
+             each message has its old sequence and the time at which it was first stored"
         );
     }
 }

@@ -1,7 +1,6 @@
 //! `jetcopy audit`: proves that a pipeline lost nothing and stored nothing twice.
-//!
-//! Guarantees: it changes nothing, and it fails when it finds a difference. What it cannot prove it says;
-//! that is no failure.
+//! Guarantees: it changes nothing, and fails if it finds a difference. It says what it cannot prove; that is
+//! no failure.
 
 use std::io::{self, Write as _};
 
@@ -13,10 +12,10 @@ use crate::terminal;
 /// Arguments of `jetcopy audit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline.
+    /// The pipeline to audit.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// First sequence to look at.
+    /// First sequence to audit.
     #[arg(long, value_name = "SEQ")]
     pub since: Option<u64>,
     /// Print the report as a JSON object.

@@ -1,8 +1,8 @@
-//! `jetcopy check`: what would go wrong, before it does.
+//! `jetcopy check`: finds problems before they occur.
 //!
-//! Guarantees: it looks at everything that it can reach, also after an error, and changes nothing. A finding
-//! names its place and, unless all is well, a remedy. It cannot see what changes later, nor what only rows
-//! and messages bring.
+//! Guarantees: it looks at everything that it can reach, even after an error, and changes nothing. A finding
+//! names its place and, unless all is well, a remedy. It cannot see what changes later, nor what depends on
+//! actual messages and rows.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -81,7 +81,7 @@ fn secrets(config: &Config, report: &mut Report) {
         if std::fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_FOR_ALL != 0) {
             report.warn(
                 key,
-                format!("{} is readable for every user of this machine", path.display()),
+                format!("{} is readable by every user of this machine", path.display()),
                 format!("chmod o-rwx {}", path.display()),
             );
         }

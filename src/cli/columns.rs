@@ -1,4 +1,6 @@
-//! Rows of text in columns that line up. Each cell is a piece of a line, whatever is in it.
+//! Rows of text in aligned columns.
+//!
+//! Guarantees: each cell stays on its line, whatever it contains.
 
 use crate::terminal;
 

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 /// Arguments of `jetcopy completions`.
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
-    /// The shell.
+    /// The shell to complete for.
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
 }
@@ -18,7 +18,7 @@ pub struct CompletionsArgs {
 /// Arguments of `jetcopy man`.
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
-    /// Write a page for each command into this directory; without it, the main page goes to standard output.
+    /// Write a page per command to this directory; without it, print the main page.
     #[arg(value_name = "DIRECTORY")]
     pub directory: Option<PathBuf>,
 }

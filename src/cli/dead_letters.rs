@@ -1,8 +1,8 @@
-//! `jetcopy dead-letters`: what could not become rows: looked at, tried again, thrown away, taken elsewhere.
+//! `jetcopy dead-letters`: lists, shows, retries, discards and exports messages that could not become rows.
 //!
 //! Guarantees: `list`, `show` and `export` change nothing; `retry` moves a message from the dead letters to
 //! its tables in one transaction or leaves it with the new reason; nothing is discarded without `--yes`. All
-//! work beside a running daemon.
+//! of them work while a daemon runs.
 
 use std::io::{self, Write as _};
 use std::pin::pin;
@@ -34,83 +34,85 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List letters, the newest first.
+    /// List letters, newest first.
     List {
         #[command(flatten)]
         filter: FilterArgs,
-        /// So many at most.
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        /// Maximum number of letters.
+        #[arg(long, value_name = "N", default_value_t = 50,
+            value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
     },
-    /// Show one letter with its payload: as JSON where it is JSON or MessagePack, else in hexadecimal.
+    /// Show one letter and its payload: JSON and MessagePack as JSON, anything else in hexadecimal.
     Show {
-        /// The letter, by the id that `list` shows.
+        /// The letter's id, as `list` shows it.
         #[arg(value_name = "ID")]
         id: i64,
     },
-    /// Decode and write letters again, each in one transaction with its removal.
+    /// Decode and write letters again; each is removed in the transaction that writes its rows.
     ///
-    /// What fails again stays, with the new reason. Mapping and tables are those of the configuration as it
-    /// is now.
+    /// A letter that fails again stays, with the new reason. The mapping and tables are those of the current
+    /// configuration.
     Retry {
         #[command(flatten)]
         which: WhichArgs,
     },
-    /// Throw letters away for good.
+    /// Delete letters for good.
     Discard {
         #[command(flatten)]
         which: WhichArgs,
-        /// Do it; without it, the letters are counted and stay.
+        /// Delete them. Without it, only count them and exit with 1.
         #[arg(long)]
         yes: bool,
     },
     /// Let the next N messages become dead letters beyond the limits of `poison`, once.
     ///
-    /// It ends the pause after a flood; a running daemon goes on within a few seconds. Without a daemon, the
-    /// next one takes it up. What was accepted before and is not used is replaced; 0 takes it back.
+    /// This ends the pause after a flood: a running daemon resumes within a few seconds, otherwise the next
+    /// one does. It replaces what was accepted before and not used up; 0 revokes it.
     Accept {
-        /// So many messages.
+        /// Number of messages.
         #[arg(value_name = "N")]
         letters: u32,
-        /// Of this pipeline.
+        /// The pipeline.
         #[arg(long, value_name = "PIPELINE")]
         pipeline: String,
     },
-    /// Print letters with their payloads, one JSON object a line, the oldest first.
+    /// Print letters with their payloads, one JSON object per line, oldest first.
     Export {
         #[command(flatten)]
         filter: FilterArgs,
-        /// So many at most.
+        /// Maximum number of letters.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
         limit: Option<i64>,
-        /// Give payloads that are JSON or MessagePack as JSON in `payload`; the others stay in
-        /// `payload_base64`.
+        /// Write JSON and MessagePack payloads as JSON in `payload`; the others stay in `payload_base64`.
         #[arg(long)]
         decode: bool,
     },
 }
 
-/// Which letters; all of these must hold.
+/// Which letters: those that match all filters.
 #[derive(Debug, clap::Args)]
 struct FilterArgs {
-    /// Letters of this pipeline.
+    /// Only letters of this pipeline.
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
-    /// Letters of this kind: malformed, missing, type, range, `too_large`, unmatched, unreadable or refused.
+    /// Only letters of this kind: malformed, missing, type, range, `too_large`, unmatched, unreadable or
+    /// refused.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
-    /// Letters about this table, as the letter names it.
+    /// Only letters about this table, as the letter names it.
     #[arg(long, value_name = "TABLE")]
     table: Option<String>,
-    /// Letters that failed since: a time such as 2026-07-01T12:00:00Z, or how long ago, such as 2h.
+    /// Only letters that failed since then: a time such as 2026-07-01T12:00:00Z, or a duration before now
+    /// such as 2h.
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
 }
 
-/// Letters to change: named by id, by filters, or all of them.
+/// Letters to change: by id, by filters, or all of them.
 #[derive(Debug, clap::Args)]
 struct WhichArgs {
-    /// The letters, by the ids that `list` shows.
+    /// Ids of the letters, as `list` shows them.
     #[arg(value_name = "ID", required_unless_present_any = ["pipeline", "kind", "table", "since", "all"])]
     ids: Vec<i64>,
     #[command(flatten)]
@@ -118,7 +120,7 @@ struct WhichArgs {
     /// All letters.
     #[arg(long, conflicts_with_all = ["ids", "pipeline", "kind", "table", "since"])]
     all: bool,
-    /// So many at most, the oldest first.
+    /// Maximum number of letters, oldest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     limit: Option<i64>,
 }
@@ -158,7 +160,7 @@ enum Error {
     Pipeline(#[from] super::UnknownPipeline),
     #[error(transparent)]
     Control(#[from] control::Error),
-    #[error("pipeline {0} has never run: there is no flood of it")]
+    #[error("pipeline {0} has never run, so it has no flood to accept")]
     NeverRan(String),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -227,7 +229,7 @@ async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
             }
             Outcome::Refused { kind, message } => {
                 left += 1;
-                bar.suspend(|| say!("letter {id} is refused again: {kind}: {message}"));
+                bar.suspend(|| say!("letter {id} was refused again: {kind}: {message}"));
             }
             Outcome::NotTried { why } => {
                 left += 1;
@@ -240,10 +242,10 @@ async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
     bar.finish_and_clear();
     say!("{stored} stored in {rows} rows, {left} still dead letters");
     if elements > 0 {
-        say!("{elements} elements of the stored ones are dead letters of their own now");
+        say!("{elements} elements of the stored messages are now dead letters of their own");
     }
     if gone > 0 {
-        say!("{gone} were retried or discarded by somebody else meanwhile");
+        say!("{gone} were retried or discarded by another process in the meantime");
     }
     retrier.into_session().close().await;
     Ok(left == 0)
@@ -256,7 +258,7 @@ async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Er
         say!("{} dead letters discarded", kept::discard(&session.client, filter).await?);
     } else {
         let count = kept::ids(&session.client, filter).await?.len();
-        say!("{count} dead letters would be discarded; nothing was changed, --yes does it");
+        say!("{count} dead letters would be discarded; nothing was changed; use --yes to do it");
     }
     session.close().await;
     Ok(yes)
@@ -272,7 +274,7 @@ async fn accept(config: &Config, letters: u32, name: &str) -> Result<(), Error> 
     let before = before.ok_or_else(|| Error::NeverRan(name.to_owned()))?;
     say!("the next {letters} messages of pipeline {name} may become dead letters beyond its limits");
     if before > 0 {
-        say!("{before} that were accepted before and not used are replaced by that");
+        say!("this replaces {before} that were accepted before and not used");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! `jetcopy demo`: everything in one terminal, on private servers that end with it.
+//! `jetcopy demo`: everything in one terminal, on a testbed that ends with it.
 //!
-//! Guarantees: it touches no server of anybody's; after a first Ctrl-C or the given duration, what was
-//! published is committed before the summary, and the servers and their data are gone when it ends.
+//! Guarantees: it touches no other server; after a first Ctrl-C or the given duration, what was published is
+//! committed before the summary, and the servers and their data are gone when it ends.
 
 mod frames;
 mod latency;
@@ -38,28 +38,29 @@ const CONFIG: &str = include_str!("../../config/demo.toml");
 const DATABASE: &str = "metadata";
 /// Frames that may wait for their acks: some tens of milliseconds at the highest rates.
 const MAX_IN_FLIGHT: usize = 2_000;
-/// How long the last frames may take to be committed: usually one batch's age.
+/// How long the last frames may take to be committed: usually as long as a batch waits.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long the pipeline may take to start before it is shown that it does not.
+/// How long the pipeline may take to start; after that, the output shows why it does not.
 const START: Duration = Duration::from_secs(5);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Runs jetcopy with private servers and synthetic camera frames, and shows what goes through.
+/// Runs jetcopy on a testbed with synthetic camera frames and prints its throughput every second.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Frames a second.
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Frames per second.
+    #[arg(long, value_name = "N", default_value_t = 2_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// How long to run, such as 20s; without it, until Ctrl-C.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// How long to run, such as 20s [default: until Ctrl-C].
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Make the last line, the summary, one JSON object.
+    /// Print the summary, which is the last line, as a JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// What went through in all.
+/// The totals of a run.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Summary {
     /// Frames that the stream has stored.
@@ -74,7 +75,7 @@ pub struct Summary {
     pub latency_p99_ms: Option<f64>,
 }
 
-/// The private servers, with the schema and the stream that the pipeline needs.
+/// The testbed, with the schema and the stream that the pipeline needs.
 struct Servers {
     // Field order is drop order, and neither needs the other by then.
     nats: TestNats,
@@ -86,7 +87,7 @@ struct Servers {
 /// Runs the command.
 pub async fn run(args: &Args) -> Result<Summary, Failure> {
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
-    say("starting a private NATS server and a private PostgreSQL");
+    say("starting a testbed: NATS and PostgreSQL");
     let servers = tokio::select! {
         servers = Servers::start() => servers?,
         () = shutdown.clone().asked() => return Err(Failure::failed("interrupted before anything ran")),
@@ -101,10 +102,10 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     let (metrics, registry) = (Metrics::new(), Registry::default());
     let (stop, stopped) = oneshot::channel::<()>();
     let (stop_http, http_stopped) = oneshot::channel::<()>();
-    // Either sender's drop says stop, too, so that nothing goes on after a failure.
+    // Dropping either sender also means stop, so that nothing keeps running after a failure.
     let serving =
         tokio::spawn(server.serve(metrics.clone(), registry.clone(), async { drop(http_stopped.await) }));
-    // Nobody sends new settings.
+    // The demo never reloads.
     let (_, reloads) = mpsc::channel(1);
     let daemon = supervise::run(servers.config.clone(), metrics.clone(), registry.clone(), reloads, async {
         drop(stopped.await);
@@ -112,7 +113,7 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     let daemon = tokio::spawn(daemon);
 
     let view = View::new(&servers.config, metrics, registry);
-    // Frames that wait for the pipeline's start would say nothing about its latency.
+    // Frames that wait for the pipeline to start would distort its latency.
     within(START, || view.is_running()).await;
     let published = show(args, &servers.client, &view, shutdown).await?;
     within(DRAIN, || view.committed() >= published).await;
@@ -132,7 +133,7 @@ pub async fn run(args: &Args) -> Result<Summary, Failure> {
     Ok(summary)
 }
 
-/// Waits until `condition` holds, for `patience` at most: what comes next shows whether it does.
+/// Waits until `condition` holds, for at most `patience`; what follows shows whether it does.
 async fn within(patience: Duration, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + patience;
     while !condition() && Instant::now() < deadline {
@@ -140,7 +141,8 @@ async fn within(patience: Duration, condition: impl Fn() -> bool) {
     }
 }
 
-/// Publishes until it is time to stop, with a line a second. Returns how many frames the stream has stored.
+/// Publishes until it is time to stop, printing a line per second. Returns how many frames the stream has
+/// stored.
 async fn show(
     args: &Args,
     client: &async_nats::Client,
@@ -189,7 +191,7 @@ async fn show(
     }
 }
 
-/// What the running pipeline tells about itself.
+/// What the running pipeline reports about itself.
 struct View {
     metrics: Metrics,
     registry: Registry,
@@ -296,7 +298,7 @@ fn milliseconds(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "-".into(), |seconds| format!("{:.1} ms", seconds * 1_000.0))
 }
 
-/// A line for people; that nobody reads it any more is no reason to fail.
+/// Prints a line; a closed pipe is no failure.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

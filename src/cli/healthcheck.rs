@@ -1,14 +1,14 @@
-//! `jetcopy healthcheck`: asks the daemon of this machine whether it answers, for containers that hold
-//! nothing else.
+//! `jetcopy healthcheck`: checks that the daemon on this machine answers, for containers that hold nothing
+//! else.
 //!
-//! Guarantees: it ends with success only when `/healthz` answers 200 in time.
+//! Guarantees: it succeeds only if `/healthz` answers 200 in time.
 
 use super::status::fetch::{self, get};
 use crate::config::Http;
 
-/// Nobody answers as the daemon does.
+/// There is no proper answer.
 #[derive(Debug, thiserror::Error)]
-#[error("no daemon answers where http.listen says, {listen}")]
+#[error("no daemon answers at {listen} (http.listen)")]
 pub struct Error {
     listen: std::net::SocketAddr,
     source: fetch::Error,
@@ -16,7 +16,7 @@ pub struct Error {
 
 /// Runs the command.
 pub async fn run(settings: &Http) -> Result<(), Error> {
-    // Its answer is open: nothing of the token is sent.
+    // It answers without a token, so none is sent.
     let open = Http { token_file: None, ..settings.clone() };
     get(&open, "/healthz").await.map(drop).map_err(|source| Error { listen: settings.listen, source })
 }

@@ -1,4 +1,7 @@
-//! `jetcopy maintain`: what the daemon does every `store.maintain_interval`, once and now.
+//! `jetcopy maintain`: does once, now, what the daemon does every `store.maintain_interval`.
+//!
+//! Guarantees: a failed step does not keep the others from running, and makes the command fail. If the daemon
+//! or another command is already doing it, it leaves the work to them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,12 +14,12 @@ use crate::terminal;
 /// Arguments of `jetcopy maintain`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Write one JSON object instead of a table.
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs the command; a step that failed is told with the others, and makes it fail at the end.
+/// Runs the command; a failed step is reported with the others, and makes it fail at the end.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let report = maintain::maintain(&config.postgres, &config.store, true).await.map_err(Failure::failed)?;
     let text = if args.json {
@@ -33,7 +36,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 
 fn text(report: &Report) -> String {
     if report.outcome == Outcome::Busy {
-        return "another run is under way, and does it\n".to_owned();
+        return "another run is already doing it\n".to_owned();
     }
     if report.lines.is_empty() {
         return "nothing to do: the database has no tables of the store\n".to_owned();

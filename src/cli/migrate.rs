@@ -15,16 +15,16 @@ const APPLICATION_NAME: &str = "jetcopy migrate";
 /// Arguments of `jetcopy migrate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// List every migration and how it stands; change nothing.
+    /// List all migrations and their state; change nothing.
     #[arg(long)]
     pub status: bool,
 
-    /// Shorten the retention of the store's tables where the configuration says so, though it drops rows.
+    /// Allow the configuration to shorten the retention of store tables, which drops rows.
     #[arg(long)]
     pub yes: bool,
 }
 
-/// Runs the command; what it did or found goes to standard output, a line each.
+/// Runs the command; prints one line for each thing that it did or found.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     if args.status {
         for entry in migrate::status(&config.postgres).await.map_err(Failure::failed)? {
@@ -37,40 +37,41 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         migrate::migrate_with(postgres, store).await.map_err(Failure::failed)?;
     let names = |groups: &Groups| groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ");
     if applied.is_empty() && !again.is_empty() {
-        say!("gone, and created again: {}", again.join(", "));
+        say!("recreated because they were gone: {}", again.join(", "));
     } else if applied.is_empty() {
-        say!("nothing to migrate: every migration is applied");
+        say!("nothing to migrate: all migrations are applied");
     } else {
         for entry in applied {
             say!("{entry}");
         }
         match timescaledb {
             _ if groups.is_empty() => say!(
-                "no tables of the store: [store] tables names groups of them to create ({})",
+                "no store tables were created: list their groups in [store] tables ({})",
                 Group::ALL.map(Group::name).join(", ")
             ),
             Some(version) => say!("TimescaleDB {version}: new store tables are hypertables"),
-            None => say!("TimescaleDB is not installed: new store tables have a partition a day"),
+            None => say!("TimescaleDB is not installed: new store tables have one partition per day"),
         }
     }
     if !found.is_empty() {
         say!(
-            "tables of the store were there without schema jetcopy, and their groups are chosen: {}; what was kept of them is gone, \
-             such as how long rows live: [store] says it anew",
+            "store tables existed without schema jetcopy; their groups are now selected: {}. Their settings, \
+             such as the retention, were lost: set them in [store]",
             names(&found)
         );
     }
     if !strays.is_empty() {
         let (are, groups) = (strays.join(", "), strays.iter().map(|name| Group::of(name)).collect());
         say!(
-            "of the store, {are} were there, and others of their groups were not: name {} in [store] tables to have them all",
+            "store tables {are} existed, but others of their groups did not: add {} to [store] tables to \
+             create the rest",
             names(&groups)
         );
     }
     if !schemas.is_empty() {
         say!(
-            "tables named like the store's lie in {}, which is not in the search path: where they are, name it in [store] schema, \
-             and their groups in [store] tables",
+            "{} has tables named like the store's and is not in the search path: if they are the store's, \
+             set it as [store] schema, and list their groups in [store] tables",
             schemas.join(", ")
         );
     }
@@ -79,8 +80,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     }
     for (table, differences) in foreign {
         say!(
-            "{table} is not the store's own and stays as it is, so that the store's queries that read it fail: {}; \
-             docs/store-operations.md shows how to fix it (\"A table of the same name\")",
+            "{table} was not created by jetcopy and stays as it is; queries of the store that read it fail: \
+             {}. See docs/store-operations.md (\"A table of the same name\")",
             differences.join(", ")
         );
     }
@@ -95,12 +96,12 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lets the database keep how far partitions are added on demand.
+/// Stores in the database how far from today partitions are added on demand.
 async fn keep_bounds(config: &Config) -> Result<(), Failure> {
     let session = connect::connect(&config.postgres, APPLICATION_NAME).await.map_err(Failure::failed)?;
     let changed = bounds::keep(&session.client, config.store.partitions).await.map_err(Failure::failed)?;
     if let Some((before, now)) = changed {
-        say!("partitions are added on demand within {now}; before, it was {before}");
+        say!("partitions are now added on demand within {now}; it was {before} before");
     }
     session.close().await;
     Ok(())
@@ -110,8 +111,8 @@ fn say(applied: &Applied, groups: &Groups) {
     match applied {
         Applied::Absent => {}
         Applied::Unlicensed => say!(
-            "TimescaleDB runs under the Apache licence (timescaledb.license), which has no compression, no retention \
-             and no continuous aggregates: nothing is applied, and the tables grow"
+            "TimescaleDB runs under the Apache license (timescaledb.license), without compression, retention \
+             and continuous aggregates: nothing is applied, and the tables grow"
         ),
         Applied::Done(lines) => {
             let unchanged = lines.iter().filter(|line| matches!(line.change, Change::Unchanged(_))).count();
@@ -125,7 +126,7 @@ fn say(applied: &Applied, groups: &Groups) {
                 say!("{line}");
             }
             if unchanged > 0 {
-                say!("{unchanged} settings of the store are applied already");
+                say!("{unchanged} store settings are already applied");
             }
         }
     }

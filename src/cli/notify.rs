@@ -1,12 +1,12 @@
-//! What systemd is told: that the daemon is ready, what it is doing, and that it still moves.
+//! Notifications to systemd: that the daemon is ready, what it is doing, and that it is alive.
 //!
 //! Guarantees: `READY=1` is sent once no pipeline is in its first start any more: each runs, or waits for a
 //! reason that the status line names. `STATUS=` follows the pipelines' states within a second. A reload
-//! begins with `RELOADING=1` and ends with `READY=1`, when the new settings are in force or were refused; a
-//! refusal stays in the status line until a later reload does well. `WATCHDOG=1` is sent only while every
-//! pipeline moves or waits for a known reason ([`crate::liveness`]), from a task of the runtime that carries
+//! starts with `RELOADING=1` and ends with `READY=1`, when the new settings are in force or were rejected; a
+//! rejection stays in the status line until a later reload succeeds. `WATCHDOG=1` is sent only while every
+//! pipeline moves or waits for a known reason ([`crate::liveness`]), from a task of the runtime that runs
 //! them: a runtime that hangs sends none either. Without `NOTIFY_SOCKET` nothing is sent and nothing fails; a
-//! message that cannot be sent is logged and not tried again.
+//! message that cannot be sent is logged and not retried.
 //!
 //! The protocol is that of `sd_notify(3)`: one datagram a message to a Unix socket.
 
@@ -25,14 +25,14 @@ use crate::status::{Registry, Snapshot, State};
 /// How often the states are looked at: soon enough for a person who looks at `systemctl status`.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The watchdog is fed so many times in its interval: one message that comes late does no harm.
+/// How many times per interval the watchdog is fed: one late message does no harm.
 const FEEDS: u32 = 3;
 
 /// The longest status line: beyond it nobody reads, and a datagram has its limits.
 const STATUS_CHARS: usize = 400;
 
-/// What the status line says of a configuration that was refused.
-const REFUSED: &str = "the new configuration was not taken over";
+/// What the status line says about a rejected configuration.
+const REFUSED: &str = "the new configuration was rejected";
 
 /// Where systemd listens; clones share the socket.
 #[derive(Debug, Clone)]
@@ -46,16 +46,16 @@ struct Socket {
     status: Mutex<Status>,
 }
 
-/// What is told in the status line.
+/// What the status line is made of.
 #[derive(Debug, Default)]
 struct Status {
     /// The line that was sent last.
     told: String,
-    /// Why the newest configuration was not taken over.
+    /// Why the newest configuration was rejected.
     refused: Option<String>,
 }
 
-/// What the variables of the service manager hold that is no use.
+/// What is wrong with the service manager's variables.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotifyError {
     /// There is no way to the socket.
@@ -111,7 +111,7 @@ impl Notifier {
         self.ready();
     }
 
-    /// The new configuration is not valid, and the former one goes on.
+    /// The new configuration is invalid, and the current one stays.
     pub(crate) fn refused(&self, why: &str) {
         let Some(to) = &self.0 else { return };
         let line = one_line(&format!("{REFUSED}: {why}"));
@@ -121,7 +121,7 @@ impl Notifier {
         status.refused = Some(line);
     }
 
-    /// Sends the status line where it is another than before.
+    /// Sends the status line if it has changed.
     fn tell(&self, status: &mut Status, pipelines: &[Snapshot]) {
         let line = status_line(status.refused.as_deref(), pipelines);
         if line != status.told {
@@ -138,7 +138,7 @@ impl Notifier {
     fn send(&self, message: &str) {
         let Some(to) = &self.0 else { return };
         if let Err(error) = to.from.send_to_addr(message.as_bytes(), &to.address) {
-            tracing::warn!(%error, "cannot tell the service manager");
+            tracing::warn!(%error, "cannot notify the service manager");
         }
     }
 
@@ -164,7 +164,7 @@ impl Notifier {
                 tracing::error!(
                     pipeline,
                     seconds,
-                    "pipeline does not move, for no known reason; the watchdog is no longer fed"
+                    "pipeline is stuck for no known reason; stopped feeding the watchdog"
                 );
             }
             frozen = hangs.is_some();
@@ -206,7 +206,7 @@ fn status_line(refused: Option<&str>, pipelines: &[Snapshot]) -> String {
     one_line(&parts.join("; "))
 }
 
-/// Without what would end the line, and not longer than a status may be.
+/// The text on one line, cut to the length of a status.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ").chars().take(STATUS_CHARS).collect()
 }

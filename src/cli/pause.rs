@@ -1,8 +1,8 @@
-//! `jetcopy pause` and `jetcopy resume`: a pipeline stands still until somebody says otherwise.
+//! `jetcopy pause` and `jetcopy resume`: an operator stops a pipeline and starts it again.
 //!
-//! Guarantees: they need the database alone and outlast restarts. When `pause` has answered, nothing more is
-//! committed; after `resume`, a running daemon goes on within a few seconds. NATS keeps what comes in
-//! meanwhile, for as long as the stream's limits let it.
+//! Guarantees: they need only the database, and a pause survives restarts. Once `pause` has answered, nothing
+//! more is committed; after `resume`, a running daemon continues within a few seconds. NATS keeps what
+//! arrives in the meantime, as long as the stream's limits allow.
 
 use nix::unistd::{Uid, User};
 
@@ -15,7 +15,7 @@ use crate::terminal::say;
 /// Arguments of `jetcopy pause` and `jetcopy resume`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline.
+    /// The pipeline to pause or resume.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
 }
@@ -26,7 +26,7 @@ pub enum Error {
     /// The configuration has no such pipeline.
     #[error(transparent)]
     Unknown(#[from] UnknownPipeline),
-    /// The database said no.
+    /// The database refused.
     #[error(transparent)]
     Control(#[from] control::Error),
 }
@@ -39,10 +39,10 @@ pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
     for shard in &pipeline.shards() {
         match control::pause(&session, shard, &by).await? {
             Some(before) => {
-                say!("pipeline {shard} was paused already, by {} since {} UTC", before.by, before.since);
+                say!("pipeline {shard} was already paused, by {} since {} UTC", before.by, before.since);
             }
             None => say!(
-                "pipeline {shard} is paused: nothing more is committed; `jetcopy resume {name}` lets it go on"
+                "pipeline {shard} is paused and commits nothing more; `jetcopy resume {name}` resumes it"
             ),
         }
     }
@@ -59,12 +59,12 @@ pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
         match control::resume(&session, shard).await? {
             Resumed { flood: Some(reason), .. } => say!(
                 "pipeline {shard} is resumed; a running daemon tries again within a few seconds. A flood of \
-                 dead letters had stopped it, and does again where nothing was mended: {reason}\n\
+                 dead letters had stopped it, and will stop it again unless the cause is fixed: {reason}\n\
                  `jetcopy dead-letters accept N --pipeline {name}` lets the next N messages become \
                  dead letters"
             ),
             Resumed { paused: true, .. } => {
-                say!("pipeline {shard} is resumed; a running daemon goes on within a few seconds");
+                say!("pipeline {shard} is resumed; a running daemon continues within a few seconds");
             }
             Resumed { .. } => say!("pipeline {shard} was not paused"),
         }

@@ -1,7 +1,7 @@
-//! `jetcopy publish`: records from NDJSON or CSV into a stream.
+//! `jetcopy publish`: publishes NDJSON or CSV records to a stream.
 //!
-//! Guarantees: what is counted as published is stored; every message carries a `Nats-Msg-Id`, so that one
-//! whose ack got lost is sent again without being stored twice. A record that cannot be published is named by
+//! Guarantees: what is counted as published is stored; every message has a `Nats-Msg-Id`, so that one whose
+//! ack got lost is sent again without being stored twice. A record that cannot be published is reported with
 //! its line and, unless asked otherwise, ends the run; the records before it are published.
 
 mod record;
@@ -31,51 +31,51 @@ use template::Template;
 /// Records read ahead of the network: enough to hide a slow read, little memory.
 const READ_AHEAD: usize = 1_024;
 
-/// Publishes records from a file or standard input, each as one message, and waits for the stream's acks.
+/// Publishes records from a file or standard input, one message per record, and waits for the stream's acks.
 ///
-/// NDJSON is one JSON object a line. CSV has a header row with the field names; in its fields numbers and
-/// true/false are told from text, and an empty field is null.
+/// NDJSON is one JSON object per line. CSV has a header row with the field names; its numbers and true/false
+/// are recognized, and an empty field is null.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Publishing")]
 pub struct Args {
     /// Subject to publish to; `{field}` is replaced by the record's field, as in `frames.{camera_id}`.
     subject: String,
-    /// File to read; `-` or nothing is standard input.
+    /// File to read [default: standard input, also `-`].
     file: Option<PathBuf>,
-    /// What the input is written in; by default by the file's ending, else NDJSON.
+    /// Format of the input [default: by the file's extension, else NDJSON].
     #[arg(long, value_enum)]
     input: Option<Input>,
-    /// What the messages are written in.
+    /// Format of the messages.
     #[arg(long, value_enum, default_value_t = Payload::Msgpack)]
     format: Payload,
-    /// Messages a second; without it, as fast as the stream acknowledges.
-    #[arg(long, value_parser = rate)]
+    /// Messages per second [default: as fast as the stream acknowledges].
+    #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
-    /// Messages that may wait for their acks at a time.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Maximum number of messages waiting for their acks.
+    #[arg(long, value_name = "N", default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
     max_in_flight: u32,
-    /// A header on every message, as NAME=VALUE; may be given several times.
+    /// Header to add to every message; may be repeated.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Field that becomes the message's id, by which the stream drops what it already has; by default each
-    /// message gets an id of its own.
-    #[arg(long)]
+    /// Field to use as the message id, by which the stream drops duplicates [default: a unique id per
+    /// message].
+    #[arg(long, value_name = "FIELD")]
     msg_id_field: Option<String>,
-    /// Go on after a record that cannot be published; it is reported and counted.
+    /// Continue after a record that cannot be published; it is reported and counted.
     #[arg(long)]
     skip_bad: bool,
 }
 
-/// What the input is written in.
+/// Format of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Input {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
     /// Comma-separated, with a header row.
     Csv,
 }
 
-/// What the messages are written in.
+/// Format of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Payload {
     /// MessagePack maps.
@@ -117,7 +117,8 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
     /// A record cannot be published.
-    #[error("{name}:{line}: {reason} ({published} messages before it are published; --skip-bad goes on)", line = .bad.line, reason = .bad.reason)]
+    #[error("{name}:{line}: {reason} ({published} messages before it were published; use --skip-bad to \
+             continue)", line = .bad.line, reason = .bad.reason)]
     Record {
         /// The input's name.
         name: String,
@@ -136,7 +137,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The stream did not take a message.
-    #[error("{published} messages were acknowledged before publishing failed")]
+    #[error("publishing failed after {published} messages were acknowledged")]
     Publish {
         /// How many.
         published: u64,
@@ -162,7 +163,7 @@ pub async fn run(settings: &config::Nats, args: &Args) -> Result<Summary, Error>
     let max_in_flight = usize::try_from(args.max_in_flight).unwrap_or(usize::MAX);
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     let (outcome, read) = oneshot::channel();
-    // Reading blocks, and from standard input it may do so for ever: a thread that nobody has to wait for.
+    // Reading blocks, from standard input perhaps for ever: it gets a thread that nothing has to wait for.
     std::thread::spawn(move || {
         let stopped = read_all(&thread_args, &template, Records::new(input, reader), &sender);
         // Nobody listens when publishing has failed first, which is then the error to report.
@@ -197,7 +198,8 @@ enum Stopped {
     Read(std::io::Error),
 }
 
-/// Turns records into messages until they or the listeners end. Returns how many bad ones it passed over.
+/// Turns records into messages until there are no more records or receivers. Returns how many bad ones it
+/// skipped.
 fn read_all(
     args: &Args,
     template: &Template,
@@ -229,7 +231,7 @@ impl Summary {
         let mut line =
             format!("published {} messages in {:.1} s", self.published.messages, took.as_secs_f64());
         if self.published.duplicates > 0 {
-            let _ = write!(line, ", {} of them known to the stream", self.published.duplicates);
+            let _ = write!(line, ", {} of them duplicates", self.published.duplicates);
         }
         if skip_bad {
             let _ = write!(line, ", skipped {} bad records", self.skipped);
@@ -282,7 +284,7 @@ impl Ids {
     }
 }
 
-/// Different in every run, which is all that a message id needs.
+/// Different in each run, which is all that a message id needs.
 fn random() -> u128 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let half = || u128::from(RandomState::new().build_hasher().finish());
@@ -315,12 +317,12 @@ fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) ->
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        Ok(_) | Err(_) => Err("a number above 0 is wanted".into()),
+        Ok(_) | Err(_) => Err("must be a number above 0".into()),
     }
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
     let name = name.trim().parse::<HeaderName>().map_err(|error| error.to_string())?;
     let value = value.parse::<HeaderValue>().map_err(|error| error.to_string())?;
     Ok((name, value))

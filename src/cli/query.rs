@@ -1,7 +1,6 @@
 //! `jetcopy query`: the named queries of the store.
-//!
-//! Guarantees: it changes nothing, so a standby will do; wrong words are told with what would be right,
-//! before anything is asked.
+//! Guarantees: it changes nothing, so a standby is enough; wrong arguments are reported, with what would be
+//! right, before anything is asked.
 
 use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -17,20 +16,20 @@ use crate::terminal;
 /// Arguments of `jetcopy query`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The query; without it, all are listed.
+    /// The query to run; without it, all queries are listed.
     #[arg(value_name = "QUERY")]
     pub query: Option<String>,
-    /// What it takes, as NAME=VALUE. Times are 2026-07-01T12:00:00Z or how long ago (2h), lists are
+    /// The query's arguments. A time is 2026-07-01T12:00:00Z or a duration before now (2h); a list is
     /// comma-separated.
     #[arg(value_name = "NAME=VALUE")]
     pub arguments: Vec<String>,
-    /// How the rows are written.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// With --format csv: put ' before texts that a spreadsheet would take for a formula (=, +, -, @, tab).
+    /// With --format csv: put ' before text that a spreadsheet would read as a formula (=, +, -, @, tab).
     #[arg(long)]
     pub guard_formulas: bool,
-    /// Show what the query takes, and ask nothing.
+    /// Show the query's arguments without running it.
     #[arg(long, requires = "query")]
     pub describe: bool,
 }
@@ -38,11 +37,11 @@ pub struct Args {
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Columns that line up, for people.
+    /// Aligned columns.
     Table,
-    /// An array of objects.
+    /// A JSON array of objects.
     Json,
-    /// Comma-separated, below a line of names.
+    /// Comma-separated values with a header row.
     Csv,
 }
 
@@ -72,7 +71,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Columns that line up, and how many rows there are.
+/// Aligned columns, and the number of rows.
 fn table(Texts { columns, right, rows }: &Texts) -> String {
     let count = match rows.len() {
         0 => return "no rows\n".to_owned(),
@@ -95,7 +94,7 @@ fn csv(Texts { columns, rows, .. }: &Texts) -> Result<String, Box<dyn Error + Se
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-/// Prints; a reader such as `head` that has seen enough is no failure.
+/// Prints; a reader that closes the pipe, such as `head`, is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
@@ -114,7 +113,7 @@ fn list() -> String {
             [query.name.to_owned(), query.help.to_owned(), arguments.collect::<Vec<_>>().join(" ")]
         })
         .collect();
-    columns::render(["QUERY", "ANSWERS", "TAKES"], [false; 3], &rows)
+    columns::render(["QUERY", "DESCRIPTION", "ARGUMENTS"], [false; 3], &rows)
 }
 
 fn describe(query: &Query) -> String {
@@ -122,11 +121,11 @@ fn describe(query: &Query) -> String {
         .arguments
         .iter()
         .map(|argument| {
-            let default = argument.default.map_or_else(|| "must be given".to_owned(), str::to_owned);
+            let default = argument.default.map_or_else(|| "required".to_owned(), str::to_owned);
             [argument.name.to_owned(), default, argument.help.to_owned()]
         })
         .collect();
-    let table = columns::render(["ARGUMENT", "DEFAULT", "MEANS"], [false; 3], &rows);
+    let table = columns::render(["ARGUMENT", "DEFAULT", "DESCRIPTION"], [false; 3], &rows);
     format!("{}: {}\n\n{}", query.name, query.help, if rows.is_empty() { "" } else { &table })
 }
 
@@ -159,7 +158,7 @@ mod tests {
     fn a_description_names_defaults_and_what_must_be_given() {
         let text = describe(named::query("frames").unwrap());
         assert!(text.starts_with("frames: frames of a camera, newest first\n\nARGUMENT"), "{text}");
-        assert!(text.contains("camera    must be given  the camera\n"), "{text}");
-        assert!(text.contains("since     1h ago         from this time on\n"), "{text}");
+        assert!(text.contains("camera    required  the camera\n"), "{text}");
+        assert!(text.contains("since     1h ago    from this time on\n"), "{text}");
     }
 }

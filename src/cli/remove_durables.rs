@@ -1,7 +1,6 @@
-//! `jetcopy remove-durables`: removes the durables that pipelines left behind which are not configured any
-//! more.
+//! `jetcopy remove-durables`: removes durable consumers of pipelines that are no longer configured.
 //!
-//! Guarantees: without `--yes` it only shows what there is; what may be another daemon's stays in any case
+//! Guarantees: without `--yes` it only shows them; one that may belong to another daemon is never removed
 //! ([`crate::leftover`]).
 
 use super::Failure;
@@ -12,19 +11,19 @@ use crate::terminal::say;
 /// Arguments of `jetcopy remove-durables`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Of these pipelines only; without any, of all that are left.
+    /// Only durable consumers of these pipelines [default: all that are left over].
     #[arg(value_name = "PIPELINE")]
     pub pipelines: Vec<String>,
-    /// Look on this stream too; without it, on those of the configuration.
+    /// Also look on this stream, not only on those of the configuration.
     #[arg(long, value_name = "STREAM")]
     pub stream: Vec<String>,
-    /// Do it; without it, what would be removed is shown.
+    /// Remove them. Without it, only show what would be removed and exit with 1.
     #[arg(long)]
     pub yes: bool,
 }
 
-/// Runs the command; a line a durable goes to standard output. Without `--yes` it fails where there is
-/// something to remove.
+/// Runs the command; prints one line per durable consumer. Without `--yes` it fails if there is something to
+/// remove.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     let left = leftover::list(config, &args.stream).await.map_err(Failure::failed)?;
@@ -37,23 +36,23 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         }
         removable += 1;
         if !args.yes {
-            say!("left: {}", line(left));
+            say!("leftover: {}", line(left));
         } else if leftover::remove(config, left).await.map_err(Failure::failed)? {
             removed += 1;
             say!("removed: {}", line(left));
         } else {
-            say!("kept: {}: somebody uses it now", line(left));
+            say!("kept: {}: it is in use now", line(left));
         }
     }
     if removable == 0 {
-        say!("no durable is left to remove");
+        say!("there are no durable consumers to remove");
         return Ok(());
     }
     if args.yes {
-        say!("{removed} removed; the positions of their pipelines stay in the database");
+        say!("{removed} removed; their pipelines' checkpoints stay in the database");
         return Ok(());
     }
-    say!("nothing was changed; --yes removes them");
+    say!("nothing was changed; use --yes to remove them");
     Err(Failure::Told)
 }
 
@@ -62,7 +61,7 @@ pub(super) fn line(left: &Leftover) -> String {
     let Leftover { stream, durable, pipeline, messages, kept } = left;
     let kept = kept.as_ref().map_or_else(String::new, |kept| format!("; {kept}"));
     format!(
-        "durable {durable} on stream {stream}, of pipeline {pipeline}, which is not in this configuration; {messages} messages \
-         wait on it{kept}"
+        "durable consumer {durable} on stream {stream}, of pipeline {pipeline}, which is not in this \
+         configuration; {messages} messages wait for it{kept}"
     )
 }

@@ -1,7 +1,7 @@
-//! `jetcopy replay`: a stretch of the stream again, into tables beside the ones it is in.
+//! `jetcopy replay`: copies part of the stream again, into tables beside the pipeline's own.
 //!
-//! Guarantees: with `--dry-run` it changes nothing; without it, it writes to shadow tables only. Ctrl-C ends
-//! it in order; the same command goes on where it was.
+//! Guarantees: with `--dry-run` it changes nothing; without it, it writes only to shadow tables. Ctrl-C stops
+//! it cleanly; the same command continues where it was.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -19,22 +19,22 @@ use crate::terminal::say;
 /// Arguments of `jetcopy replay`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline whose stream, mapping and tables are meant.
+    /// The pipeline whose stream, mapping and tables to use.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// The first message: a sequence, or the first that was stored at this time or later.
+    /// Where to start: a sequence, or a time for the first message stored then or later.
     #[arg(long, value_name = "SEQ|TIME")]
     pub from: Point,
-    /// The last message: a sequence, or the last that was stored before this time [default: the pipeline's
+    /// Where to end: a sequence, or a time for the last message stored before it [default: the pipeline's
     /// checkpoint].
     #[arg(long, value_name = "SEQ|TIME")]
     pub to: Option<Point>,
-    /// The table to fill, as SHADOW or, where the pipeline fills several, TABLE=SHADOW; it is made like the
-    /// table if it is not there [default: the table's name and `_replay`].
+    /// The table to fill: SHADOW or, if the pipeline fills several, TABLE=SHADOW. It is created like the
+    /// original if it does not exist [default: the table's name and `_replay`].
     #[arg(long, value_name = "SHADOW")]
     pub into: Vec<String>,
-    /// Leave the replay's checkpoint when all is there: `jetcopy.take_registry` asks for it, by the name that
-    /// is shown.
+    /// Keep the replay's checkpoint at the end: `jetcopy.take_registry` asks for it, by the name that is
+    /// shown.
     #[arg(long)]
     pub keep_checkpoint: bool,
     /// Show what would be read and written; change nothing.
@@ -42,7 +42,7 @@ pub struct Args {
     pub dry_run: bool,
 }
 
-/// Runs the command; it fails where it was interrupted before all was there.
+/// Runs the command; it fails if it was interrupted before the end.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
@@ -52,12 +52,13 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         Some(Ended::Whole { tables, dead_letters }) => {
             tables.iter().for_each(tell);
             let (replayed, original) = dead_letters;
-            say!("dead letters: {replayed} of the replay, {original} of the pipeline in this stretch");
+            say!("dead letters: {replayed} of the replay, {original} of the pipeline in this range");
             Ok(())
         }
         Some(Ended::Interrupted(committed)) => {
             say!(
-                "interrupted after sequence {committed}; the same command with this stretch goes on from there"
+                "interrupted after sequence {committed}; the same command with this range continues from \
+                 there"
             );
             Err(Failure::Told)
         }
@@ -109,11 +110,11 @@ fn describe(shard: &Shard, plan: &Plan) {
         plan.stream.1
     );
     for shadow in &plan.shadows {
-        let there = if shadow.exists { "which is there" } else { "which is made like it" };
+        let there = if shadow.exists { "which exists" } else { "which is created like it" };
         say!("table {}: into {}, {there}", shadow.table, shadow.shadow);
     }
     if let Some(committed) = plan.resumes_after {
-        say!("goes on after sequence {committed}, where it was interrupted");
+        say!("continues after sequence {committed}, where it was interrupted");
     }
 }
 
@@ -121,13 +122,13 @@ fn tell(compared: &Compared) {
     let Compared { table, shadow, replayed, original } = compared;
     match original {
         Some(original) if original == replayed => {
-            say!("table {shadow}: {replayed} rows, as many as {table} has of these messages");
+            say!("table {shadow}: {replayed} rows, as many as {table} has for these messages");
         }
         Some(original) => {
-            say!("table {shadow}: {replayed} rows; {table} has {original} of these messages");
+            say!("table {shadow}: {replayed} rows; {table} has {original} for these messages");
         }
         None => {
-            say!("table {shadow}: {replayed} rows; not compared, no column of {table} keeps $sequence");
+            say!("table {shadow}: {replayed} rows; not compared, because no column of {table} has $sequence");
         }
     }
 }

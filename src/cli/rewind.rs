@@ -1,7 +1,7 @@
-//! `jetcopy rewind`: a checkpoint goes back, and what follows is carried again.
+//! `jetcopy rewind`: moves a checkpoint back, so that the messages after it are written again.
 //!
-//! Guarantees: without `--yes` it only shows what would happen; with it, it does just that, or nothing where
-//! a daemon writes or anything moved meanwhile. It takes no row away.
+//! Guarantees: without `--yes` it only shows what would happen; with it, it does exactly that, or nothing if
+//! a daemon is writing or anything has moved in the meantime. It deletes no row.
 
 use super::{Failure, UnknownPipeline};
 use crate::config::Config;
@@ -14,14 +14,14 @@ use crate::terminal::say;
 /// Arguments of `jetcopy rewind`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline.
+    /// The pipeline to rewind.
     #[arg(value_name = "PIPELINE")]
     pub pipeline: String,
-    /// The new checkpoint: what follows this sequence, or was stored at this time or later, is carried again.
-    /// A time is written as 2026-07-01T12:00:00Z, or as how long ago: 2h.
+    /// Where to rewind to: a sequence, after which all messages are written again, or a time, from which on
+    /// they are. A time is written as 2026-07-01T12:00:00Z, or as a duration before now: 2h.
     #[arg(long, value_name = "SEQ|TIME")]
     pub to: Point,
-    /// Do it; without it, what would happen is shown.
+    /// Move the checkpoint. Without it, only show what would happen and exit with 1.
     #[arg(long)]
     pub yes: bool,
 }
@@ -36,9 +36,9 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         tell(&pipeline.name, &plan);
         if args.yes {
             rewind::rewind(&session, &shard, &plan).await?;
-            say!("the checkpoint of {} stands at {} now", pipeline.name, plan.to);
+            say!("the checkpoint of {} is now {}", pipeline.name, plan.to);
         } else {
-            say!("nothing was changed; --yes does it");
+            say!("nothing was changed; use --yes to do it");
         }
         session.close().await;
         Ok::<_, Error>(())
@@ -49,7 +49,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 
 fn tell(pipeline: &str, plan: &Plan) {
     say!(
-        "pipeline {pipeline}: checkpoint from {} back to {}; {} messages are carried again",
+        "pipeline {pipeline}: checkpoint from {} back to {}; {} messages are written again",
         plan.from,
         plan.to,
         plan.messages
@@ -57,28 +57,29 @@ fn tell(pipeline: &str, plan: &Plan) {
     tell_doubled(&plan.tables);
     if plan.dead_letters > 0 {
         say!(
-            "{} dead letters would be there twice: retry them first, or\n  \
-             DELETE FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}' AND sequence > {};",
+            "{} dead letters would be duplicated: retry them first, or\n  DELETE FROM jetcopy.dead_letters \
+             WHERE pipeline = '{pipeline}' AND sequence > {};",
             plan.dead_letters,
             plan.to
         );
     }
 }
 
-/// Says which rows would be there twice.
+/// Prints which rows would be duplicated.
 pub(super) fn tell_doubled(tables: &[Doubled]) {
     for table in tables {
         let name = &table.table;
         match (table.keyed, table.rows, &table.delete) {
-            (true, _, _) => say!("table {name}: on_conflict settles rows that are there already"),
+            (true, _, _) => say!("table {name}: on_conflict handles rows that already exist"),
             (false, Some(rows), Some(delete)) => {
                 say!(
-                    "table {name}: {rows} rows would be there twice unless they are removed first:\n  {delete}"
+                    "table {name}: {rows} rows would be duplicated unless they are deleted first:\n  \
+                     {delete}"
                 );
             }
             (false, _, _) => say!(
-                "table {name}: rows would be there twice unless they are removed first; which they are, no column \
-                 tells (none keeps $sequence, or another pipeline fills the table too)"
+                "table {name}: rows would be duplicated unless they are deleted first; no column identifies \
+                 them (none has $sequence, or another pipeline also fills the table)"
             ),
         }
     }

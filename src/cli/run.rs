@@ -1,9 +1,9 @@
-//! `jetcopy run`: carries messages until a signal asks it to stop.
+//! `jetcopy run`: moves messages until a signal asks it to stop.
 //!
 //! Guarantees: it starts without NATS and without the database, and waits for them; the first signal stops it
-//! in order, the second at once; HTTP answers until the last batch is settled. SIGHUP makes it read its
-//! configuration again: a wrong one changes nothing. A service manager that asked for it is told when the
-//! daemon is ready, what it does, and that it moves.
+//! cleanly, the second at once; HTTP answers until the last batch is settled. SIGHUP makes it read its
+//! configuration again: an invalid one changes nothing. A service manager that asked for it is notified when
+//! the daemon is ready, what it is doing, and that it is alive.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::status::Registry;
 use crate::supervise::{self, Ended};
 
-/// How long open HTTP requests may hold up the end: a scrape takes milliseconds.
+/// How long open HTTP requests may delay the exit: a scrape takes milliseconds.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the command.
@@ -38,7 +38,7 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     let (metrics, registry) = (Metrics::new(), Registry::default());
     metrics.tell_dropped_lines(log.dropped());
     let (stop_http, http_stopped) = oneshot::channel::<()>();
-    // The other end is dropped, at the latest, when this function ends: either way it is time to stop.
+    // The other end is dropped when this function ends, at the latest: either way it is time to stop.
     let serve = server.serve(metrics.clone(), registry.clone(), async { drop(http_stopped.await) });
     let mut serving = tokio::spawn(serve);
     let notifying = tokio::spawn(notifier.clone().run(registry.clone()));
@@ -67,8 +67,8 @@ pub async fn run(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-/// Reads the configuration again whenever that is asked for, hands it on where it is valid, and waits until
-/// it is in force. A stop meanwhile ends the wait: then nothing is ready any more.
+/// Reads the configuration again on each request, hands it on if it is valid, and waits until it is in
+/// force. A stop in the meantime ends the wait: then nothing is ready any more.
 async fn reload_on(
     mut reload: Reload,
     settings: &Settings,
@@ -90,10 +90,7 @@ async fn reload_on(
             }
             Err(error) => {
                 let error = error.one_line();
-                tracing::error!(
-                    error,
-                    "the configuration is not valid and was not taken over; the former one goes on"
-                );
+                tracing::error!(error, "invalid configuration rejected; keeping the current one");
                 notifier.refused(&error);
             }
         }
@@ -107,6 +104,6 @@ fn greet(settings: &Settings, config: &Config, server: &http::Server) {
         nats = redact_url(&config.nats.url),
         postgres = redact_url(&config.postgres.url),
         http = %server.address(),
-        "jetcopy starts"
+        "starting jetcopy"
     );
 }

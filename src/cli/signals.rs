@@ -1,8 +1,8 @@
-//! SIGTERM and SIGINT: the first asks the program to end in order, the second ends it at once. SIGHUP asks it
-//! to read its configuration again.
+//! SIGTERM and SIGINT: the first asks the program to shut down cleanly, the second ends it at once. SIGHUP
+//! asks it to read its configuration again.
 //!
-//! Guarantees: the second signal works also when the program hangs, since the signal's own handler ends the
-//! process. Several SIGHUPs in a row may count as one, the last of which is never lost.
+//! Guarantees: the second signal works even if the program hangs, because the signal handler itself ends the
+//! process. Several SIGHUPs in a row may count as one, but the last is never lost.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::sync::watch;
 
-/// What is added to a signal's number to make the exit code of a process that it ended; shells do the same.
+/// Added to a signal's number, this is the exit code of a process that it ended, as in shells.
 const EXIT_CODE_BASE: i32 = 128;
 
-/// Tells when the program is to end; clones tell the same.
+/// Resolves when the program is to end; clones resolve together.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
@@ -24,7 +24,7 @@ impl Shutdown {
         let (sender, receiver) = watch::channel(false);
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // In this order: a signal first ends the process if one came before, and only then counts as one.
+            // In this order: a signal ends the process if one came before, and only then counts itself.
             signal_hook::flag::register_conditional_shutdown(
                 signal,
                 EXIT_CODE_BASE + signal,
@@ -36,10 +36,7 @@ impl Shutdown {
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in &mut signals {
                 let name = signal_hook::low_level::signal_name(signal).unwrap_or("signal");
-                tracing::info!(
-                    signal = name,
-                    "shutdown was asked for; a second signal ends the program at once"
-                );
+                tracing::info!(signal = name, "shutting down; a second signal exits at once");
                 sender.send_replace(true);
             }
         })?;
@@ -48,14 +45,14 @@ impl Shutdown {
 
     /// Resolves once the first signal has come.
     pub async fn asked(mut self) {
-        // The sender lives in a thread that never ends; were it gone, nobody could ask any more.
+        // The sender lives in a thread that never ends.
         if self.0.wait_for(|asked| *asked).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Tells when the configuration is to be read again.
+/// Resolves when the configuration is to be read again.
 #[derive(Debug)]
 pub struct Reload(watch::Receiver<()>);
 

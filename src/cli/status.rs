@@ -1,7 +1,7 @@
-//! `jetcopy status`: what every pipeline does, from the daemon, or from NATS and the database where it is
-//! down.
+//! `jetcopy status`: what each pipeline is doing, from the daemon or, if it is down, from NATS and the
+//! database.
 //!
-//! Guarantees: it says whom it asked, and changes nothing. The daemon's own numbers are shown as they come;
+//! Guarantees: it says whom it asked, and changes nothing. The daemon's own numbers are shown unchanged;
 //! fields that this version does not know are passed on in `--json`.
 
 use std::fmt::Write as _;
@@ -20,18 +20,18 @@ pub mod fetch;
 mod outside;
 mod untaken;
 
-/// Clears a terminal and puts the cursor at its top.
+/// Clears a terminal and moves the cursor to its top.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Arguments of `jetcopy status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print one JSON object: `source` says who was asked, `pipelines` holds the rest.
+    /// Print one JSON object: `source` names who answered, `pipelines` holds the rest.
     #[arg(long)]
     pub json: bool,
-    /// Look again and again, every 2s or as often as given, until Ctrl-C.
-    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
-        value_parser = humantime::parse_duration)]
+    /// Refresh every 2s, or at the given interval, until Ctrl-C.
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "2s", value_parser = humantime::parse_duration)]
     pub watch: Option<Duration>,
 }
 
@@ -112,12 +112,13 @@ fn table(seen: &Value) -> String {
             (text(&left["durable"]), text(&left["stream"]), text(&left["pipeline"]));
         let what = left["kept"].as_str().map_or_else(
             || "`jetcopy remove-durables` removes it".to_owned(),
-            |kept| format!("it stays: {kept}"),
+            |kept| format!("it is kept: {kept}"),
         );
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "left over: durable {durable} on stream {stream}, of pipeline {pipeline}, which is not configured; {what}"
+            "leftover: durable consumer {durable} on stream {stream}, of pipeline {pipeline}, which is not \
+             configured; {what}"
         );
     }
     out
@@ -142,7 +143,7 @@ fn row(pipeline: &Value) -> [String; 11] {
     ]
 }
 
-/// Lines that say why a pipeline is as it is, and what would help.
+/// Lines that say why a pipeline is in its state, and what would help.
 fn trouble(pipeline: &Value) -> String {
     let mut lines = Vec::new();
     if let Some(reason) = pipeline["reason"].as_str() {
@@ -156,7 +157,7 @@ fn trouble(pipeline: &Value) -> String {
         lines.push(format!("remedy: {remedy}"));
     }
     if let Some(losses @ 1..) = pipeline["open_losses"].as_u64() {
-        lines.push(format!("{losses} losses are not accepted: look at jetcopy.losses"));
+        lines.push(format!("{losses} losses are not accepted: see jetcopy.losses"));
     }
     for unknown in pipeline["unknown"].as_array().into_iter().flatten() {
         lines.push(format!("could not ask {}", text(unknown)));
@@ -164,7 +165,7 @@ fn trouble(pipeline: &Value) -> String {
     for letter in pipeline["flood"].as_array().into_iter().flatten() {
         let place = |name: &str| letter[name].as_str().map_or_else(String::new, |name| format!(" {name}"));
         let (sequence, why) = (text(&letter["sequence"]), text(&letter["reason"]));
-        lines.push(format!("of the flood: sequence {sequence}{}{}: {why}", place("table"), place("column")));
+        lines.push(format!("in the flood: sequence {sequence}{}{}: {why}", place("table"), place("column")));
     }
     lines.extend(untaken::lines(&pipeline["untaken"]));
     let name = name(pipeline);

@@ -1,8 +1,8 @@
-//! `jetcopy store`: what the store's tables and roll-ups hold, what becomes of them, and what a person
-//! deletes.
+//! `jetcopy store`: shows what the store's tables and roll-ups hold and what maintains them, and deletes
+//! rows.
 //!
-//! Guarantees: without a command it changes nothing; one that deletes only says what would go, without
-//! `--yes`.
+//! Guarantees: without a subcommand it changes nothing; without `--yes`, a subcommand only shows what it
+//! would delete.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::terminal;
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Write one JSON object instead of tables.
+    /// Print one JSON object instead of tables.
     #[arg(long)]
     pub json: bool,
     /// What to do; without it, the store is shown.
@@ -28,23 +28,23 @@ pub struct Args {
 /// What is done to the store.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Delete rows of the days that ended so long ago, and tell of it in jetcopy.deletions.
+    /// Delete rows of days that ended long enough ago; recorded in jetcopy.deletions.
     DeleteOld {
-        /// The table.
+        /// The table to delete from.
         #[arg(value_enum)]
         table: Deletable,
-        /// How old: 30d deletes what is of days that ended 30 days ago.
+        /// Minimum age: 30d deletes the rows of days that ended at least 30 days ago.
         #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
         older_than: Duration,
-        /// Do it; without it, what would go is shown.
+        /// Delete them. Without it, only show what would be deleted and exit with 1.
         #[arg(long)]
         yes: bool,
     },
-    /// Delete a time series with its document and its points, and tell of it in jetcopy.deletions.
+    /// Delete a time series with its document and points; recorded in jetcopy.deletions.
     DeleteSeries {
-        /// The series.
+        /// The series to delete.
         series: String,
-        /// Do it; without it, what would go is shown.
+        /// Delete them. Without it, only show what would be deleted and exit with 1.
         #[arg(long)]
         yes: bool,
     },
@@ -78,7 +78,7 @@ async fn show(config: &Config, json: bool) -> Result<(), Failure> {
     std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::failed)
 }
 
-/// Without `yes` it fails after it has shown what would go.
+/// Without `yes` it fails after it has shown what would be deleted.
 async fn remove(config: &Config, what: What<'_>, yes: bool) -> Result<(), Failure> {
     let Extent { rows, before } =
         delete::delete(&config.postgres, what, yes).await.map_err(Failure::failed)?;
@@ -88,9 +88,9 @@ async fn remove(config: &Config, what: What<'_>, yes: bool) -> Result<(), Failur
     };
     let before = before.map(|before| format!(" from before {before}")).unwrap_or_default();
     if yes {
-        println!("{rows} {what}{before} are deleted");
+        println!("deleted {rows} {what}{before}");
         return Ok(());
     }
-    println!("{rows} {what}{before} would go; nothing was changed, --yes does it");
+    println!("{rows} {what}{before} would be deleted; nothing was changed; use --yes to do it");
     Err(Failure::Told)
 }

@@ -1,15 +1,13 @@
 //! How a database is reached: connection strings, variables and files, as libpq has them.
 //!
 //! Guarantees:
-//! - What libpq takes is taken, in a URL or as `key=value` pairs, or refused by its name; nothing is passed
-//!   over silently.
-//! - What the string leaves open comes from its service, then from the `PG…` variables, then from libpq's own
-//!   defaults. A password comes from `passfile` or `~/.pgpass` where nothing else names one.
-//! - No error holds a value or an unknown name: either may be a piece of a password that was not escaped.
-//!
-//! Departures: without a host it is the socket in `/var/run/postgresql`, else `localhost`; `verify-ca` and
-//! `verify-full` go by the system's authorities where no file names others; `%` that encodes nothing stands
-//! for itself.
+//! - What libpq accepts is accepted, in a URL or as `key=value` pairs, or rejected by name; nothing is
+//! ignored silently. - What the string does not set comes from its service, then from the `PG…` variables,
+//! then from libpq's defaults. A password comes from `passfile` or `~/.pgpass` if nothing else sets one. - No
+//! error contains a value or an unknown name: either may be part of a password that was not escaped.
+//! Differences: the default host is the socket in `/var/run/postgresql`, else `localhost`; `verify-ca` and
+//! `verify-full` use the system's authorities unless a file is given; a `%` that encodes nothing stands for
+//! itself.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -241,7 +239,7 @@ fn build(settings: &Settings, around: &Surroundings<'_>) -> Result<ConnInfo, Con
             .ok()
             .flatten()
             .map(|user| user.name)
-            .ok_or_else(|| ConnInfoError::new("names no user, and this process's has no name"))?,
+            .ok_or_else(|| ConnInfoError::new("names no user, and the user of this process has no name"))?,
     };
     let dbname = settings.get("dbname").map_or_else(|| user.clone(), str::to_owned);
     let mut hosts = hosts(settings)?;
@@ -320,13 +318,13 @@ fn hosts(settings: &Settings) -> Result<Vec<HostInfo>, ConnInfoError> {
             let address = of(&addresses, index)
                 .map(|address| address.parse())
                 .transpose()
-                .map_err(|_| ConnInfoError::new("hostaddr takes addresses in numbers; host takes names"))?;
+                .map_err(|_| ConnInfoError::new("hostaddr must be a numeric address; use host for names"))?;
             let name = of(&names, index).or_else(|| {
                 let socket = Path::new(SOCKETS).is_dir();
                 address.is_none().then(|| if socket { SOCKETS } else { "localhost" }.to_owned())
             });
             let port = of(&ports, index).map_or(Ok(5432), |port| match port.parse() {
-                Ok(0) | Err(_) => Err(ConnInfoError::new("port takes numbers from 1 to 65535")),
+                Ok(0) | Err(_) => Err(ConnInfoError::new("port must be a number from 1 to 65535")),
                 Ok(port) => Ok(port),
             })?;
             Ok(HostInfo { name, address, port, password: None })
@@ -353,11 +351,11 @@ fn tls(settings: &Settings, around: &Surroundings<'_>) -> Result<TlsParameters, 
         None => by_default("root.crt").map(Root::File),
     };
     if root == Some(Root::System) && *mode.get_or_insert(SslMode::VerifyFull) != SslMode::VerifyFull {
-        return Err(ConnInfoError::new("sslrootcert=system goes with sslmode=verify-full only"));
+        return Err(ConnInfoError::new("sslrootcert=system requires sslmode=verify-full"));
     }
     let direct = settings.one_of("sslnegotiation", &[("postgres", false), ("direct", true)])? == Some(true);
     if direct && mode.unwrap_or(SslMode::Prefer) < SslMode::Require {
-        let text = "sslnegotiation=direct goes with sslmode=require, verify-ca or verify-full";
+        let text = "sslnegotiation=direct requires sslmode=require, verify-ca or verify-full";
         return Err(ConnInfoError::new(text));
     }
     let certificates = settings.one_of("sslcertmode", &[("disable", false), ("allow", true)])? != Some(false);

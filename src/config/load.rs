@@ -1,10 +1,9 @@
 //! Layers the settings: defaults, then the file, then the environment, then flags.
-//!
 //! Guarantees: every problem names its place (file and line, variable or flag) and, for an unknown key, the
-//! nearest key that exists. No problem's text holds a value that may be a secret.
+//! nearest key that exists. No problem's text contains a value that may be a secret.
 //!
-//! Where no layer says `postgres.url`, `DATABASE_URL` does, or else what `PGHOST`, `PGSERVICE` and the like
-//! say.
+//! If no layer sets `postgres.url`, it comes from `DATABASE_URL`, or else from `PGHOST`, `PGSERVICE` and
+//! similar variables.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -43,7 +42,7 @@ const PLACE: [(&str, &str, &str); 5] = [
 /// How alike a known key must be to be suggested (Jaro-Winkler, 0 to 1); below it, suggestions mislead.
 const ALIKE: f64 = 0.75;
 
-/// Why there is no configuration to go by.
+/// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -54,8 +53,8 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// Settings are wrong; all that could be found at once.
-    #[error("the configuration is not valid{}", list(.0))]
+    /// Settings are invalid; all problems that could be found at once.
+    #[error("the configuration is invalid{}", list(.0))]
     Invalid(Vec<Problem>),
 }
 
@@ -119,7 +118,7 @@ impl Config {
         Self::load_with(path, std::env::vars_os(), overrides)
     }
 
-    /// The same with an environment of the caller's.
+    /// The same with the given environment.
     pub(super) fn load_with(
         path: Option<&Path>,
         environment: impl Iterator<Item = (OsString, OsString)>,
@@ -260,7 +259,7 @@ fn from_environment(
             problems.push(Problem {
                 place: Some(name.to_string()),
                 key: String::new(),
-                text: "pipelines are set in a file, not in the environment".into(),
+                text: "pipelines can be set in a file only, not in the environment".into(),
             });
         } else if key.contains(NEST) {
             let Ok(value) = value.parse::<Value>();
@@ -280,7 +279,7 @@ fn from_environment(
     if problems.is_empty() { Ok(layers) } else { Err(ConfigError::Invalid(problems)) }
 }
 
-/// The database as other programs are told of it.
+/// The database by the variables that other programs use.
 fn database_of_others(environment: &[(OsString, OsString)]) -> Option<Layer> {
     let variable = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
@@ -321,7 +320,7 @@ fn outside(metadata: &Metadata) -> Option<&str> {
     Some(metadata.name.as_ref()).filter(from_outside)
 }
 
-/// What figment found, in words for people and without values that may be secret.
+/// A problem that figment found, as text without values that may be secret.
 fn describe(error: &figment::Error, file: Option<&File>) -> Problem {
     let mut path = error.path.clone();
     let text = match &error.kind {
@@ -359,7 +358,7 @@ fn unknown(what: &str, found: &str, known: &[&str]) -> String {
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     match nearest {
         Some((_, nearest)) => format!("unknown {what} `{found}`; did you mean `{nearest}`?"),
-        None => format!("unknown {what} `{found}`; known are {}", known.join(", ")),
+        None => format!("unknown {what} `{found}`; expected one of {}", known.join(", ")),
     }
 }
 

@@ -1,7 +1,6 @@
 //! How a mapping names a value: `a.b[0].c`, `^name`, `$subject[1]`.
-//!
-//! Guarantees: a [`Source`] was read whole; an error says what is wrong with the text, and what is meant to
-//! stand there. It does not know the messages: whether a path ever leads anywhere, only they show.
+//! Guarantees: the whole text was understood, or the error says what is wrong and what is expected. It does
+//! not know the messages: whether a path ever leads to a value, only they show.
 
 /// Where a column's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,12 +67,12 @@ pub(crate) fn source(text: &str) -> Result<Source, String> {
             }
             if let Some(token) = name.strip_prefix("subject[").and_then(|rest| rest.strip_suffix(']')) {
                 return token.parse().map(Source::SubjectToken).map_err(|_| {
-                    format!("`{text}` counts the tokens of the subject from 0: write $subject[0]")
+                    format!("`{text}`: tokens of the subject are counted from 0, as in $subject[0]")
                 });
             }
             Err(format!(
-                "`{text}` is not a source; there is {SOURCES} (a field whose name starts with $ is written \"{text}\" in \
-                 double quotes)"
+                "`{text}` is not a value source; use {SOURCES} (write a field whose name starts with $ in \
+                 double quotes: \"{text}\")"
             ))
         }
     }
@@ -83,8 +82,8 @@ pub(crate) fn source(text: &str) -> Result<Source, String> {
 pub(crate) fn path_of(text: &str) -> Result<Vec<Step>, String> {
     if text.starts_with(['$', '^']) {
         return Err(format!(
-            "`{text}` is no field of the message: name one, such as `detections` (a field whose name starts so is written \
-             \"{text}\" in double quotes)"
+            "`{text}` is not a field of the message: name one, such as `detections` (write a field whose \
+             name starts like this in double quotes: \"{text}\")"
         ));
     }
     let mut steps = Vec::new();
@@ -93,7 +92,7 @@ pub(crate) fn path_of(text: &str) -> Result<Vec<Step>, String> {
     loop {
         if let Some(index) = rest.strip_prefix('[') {
             let (digits, after) = index.split_once(']').ok_or_else(|| wrong("a bracket is not closed"))?;
-            steps.push(Step::Index(digits.parse().map_err(|_| wrong("an index is a number from 0"))?));
+            steps.push(Step::Index(digits.parse().map_err(|_| wrong("an index must be a number from 0"))?));
             rest = after;
         } else if let Some(quoted) = rest.strip_prefix('"') {
             let (key, after) = quoted.split_once('"').ok_or_else(|| wrong("a double quote is not closed"))?;

@@ -1,7 +1,6 @@
 //! Keeps secrets out of logs and reads them from files.
-//!
-//! Guarantees: no password, token or other secret of a connection address survives [`redact_url`]. It hides
-//! too much rather than too little where an address is malformed.
+//! Guarantees: no password, token or other secret of a connection address survives [`redact_url`]. If an
+//! address is malformed, it hides too much rather than too little.
 
 use std::io;
 use std::path::Path;

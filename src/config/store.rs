@@ -1,7 +1,7 @@
-//! `[store]`: how long the rows of the store's tables live, and what becomes of them.
+//! `[store]`: how long the rows of the store's tables are kept, and how they are stored.
 //!
-//! Guarantees: settings hold what the configuration names, and nothing else: the rest is the database's
-//! (`store/life.rs`). A name that is not in the [`catalog`] is an unknown key.
+//! Guarantees: it contains only what the configuration sets; the database keeps the rest (`store/life.rs`). A
+//! name that is not in the [`catalog`] is an unknown key.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -103,10 +103,12 @@ impl Store {
 fn wrong_schema(name: &str) -> Option<&'static str> {
     // PostgreSQL cuts longer names short.
     if name.is_empty() || name.len() > 63 || name.contains('\0') {
-        return Some("must have 1 to 63 bytes");
+        return Some("must be 1 to 63 bytes long");
     }
     let own = name == "jetcopy" || name == "information_schema" || name.starts_with("pg_");
-    own.then_some("is a schema of jetcopy or of the server: the store's tables go into one of their own, or into public")
+    own.then_some(
+        "belongs to jetcopy or the server: use a schema of its own for the store's tables, or public",
+    )
 }
 
 impl Default for Store {
@@ -123,7 +125,7 @@ impl Default for Store {
     }
 }
 
-/// By hand, so that the catalog alone says which names there are.
+/// Manual, so that only the catalog says which names there are.
 impl<'de> Deserialize<'de> for Store {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Settings;

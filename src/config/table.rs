@@ -1,4 +1,6 @@
 //! `[[pipeline.table]]`: which messages fill a table, and with what.
+//!
+//! Guarantees: types and defaults only; [`super::validate`] has the rules between settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -147,8 +149,8 @@ pub enum ColumnSource {
     Detailed(DetailedSource),
 }
 
-/// `{ from = …, unit = …, offset = …, parse = …, round = …, default = … }`, `{ constant = … }` or `{ skip =
-/// true }`
+/// `{ from = …, unit = …, offset = …, parse = …, round = …, default = … }`, `{ constant = … }` or
+/// `{ skip = true }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetailedSource {
@@ -205,7 +207,7 @@ pub enum TimeUnit {
     Ns,
 }
 
-/// By hand and not `untagged`, so that an unknown key in the detailed form is named.
+/// Manual and not `untagged`, so that an unknown key in the detailed form is named.
 impl<'de> Deserialize<'de> for ColumnSource {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -215,7 +217,8 @@ impl<'de> Deserialize<'de> for ColumnSource {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(
-                    "a path such as \"a.b[0]\", or { from, unit, offset, parse, round, default }, { constant } or { skip }",
+                    "a path such as \"a.b[0]\", or { from, unit, offset, parse, round, default }, { constant \
+                     } or { skip }",
                 )
             }
 
@@ -241,7 +244,7 @@ impl<'de> Deserialize<'de> for HeaderIs {
             type Value = HeaderIs;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a text, an array of texts, true (it is there) or false (it is not)")
+                formatter.write_str("a string, an array of strings, true (present) or false (absent)")
             }
 
             fn visit_bool<E: serde::de::Error>(self, there: bool) -> Result<Self::Value, E> {

@@ -133,7 +133,7 @@ fn the_database_of_other_programs_is_taken_where_nothing_else_is_set() {
     let wrong = load_all(LEAST, &[("DATABASE_URL", "postgres://me:hush@a/db?frob=1")], &Overrides::default());
     let said = said(wrong).remove(0);
     assert!(
-        said.starts_with("DATABASE_URL: postgres.url: holds an option") && !said.contains("hush"),
+        said.starts_with("DATABASE_URL: postgres.url: contains an option") && !said.contains("hush"),
         "{said}"
     );
 }
@@ -156,7 +156,10 @@ fn a_setting_with_a_single_underscore_is_pointed_out() {
 #[test]
 fn a_pipeline_in_the_environment_is_refused() {
     let result = load_all(LEAST, &[("JETCOPY_PIPELINE__NAME", "x")], &Overrides::default());
-    assert_eq!(said(result), ["JETCOPY_PIPELINE__NAME: pipelines are set in a file, not in the environment"]);
+    assert_eq!(
+        said(result),
+        ["JETCOPY_PIPELINE__NAME: pipelines can be set in a file only, not in the environment"]
+    );
 }
 
 #[test]
@@ -172,7 +175,8 @@ fn a_rule_that_is_broken_is_named_with_the_place_that_won() {
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
     refuses(
         "max_buffered_byte = 1",
-        "file:5: pipeline[0].max_buffered_byte: unknown key `max_buffered_byte`; did you mean `max_buffered_bytes`?",
+        "file:5: pipeline[0].max_buffered_byte: unknown key `max_buffered_byte`; did you mean \
+         `max_buffered_bytes`?",
     );
     refuses(
         "batch = { max_row = 1 }",
@@ -256,14 +260,13 @@ fn names_are_safe_and_unique() {
     assert_eq!(name(&"a".repeat(41)), ["file:3: pipeline[0].name: longer than 40 characters"]);
     assert_eq!(
         said(load(&LEAST.repeat(2))),
-        ["file:9: pipeline[1].name: `frames` is taken by an earlier pipeline"]
+        ["file:9: pipeline[1].name: `frames` is already used by an earlier pipeline"]
     );
     let second = LEAST.replace("\"frames\"", "\"again\"\ndurable = \"jetcopy-frames\"");
     assert_eq!(
         said(load(&format!("{LEAST}{second}"))),
-        [
-            "file:10: pipeline[1].durable: an earlier pipeline reads the same stream by the same durable consumer"
-        ]
+        ["file:10: pipeline[1].durable: an earlier pipeline reads the same stream with the same durable \
+          consumer"]
     );
 }
 
@@ -278,21 +281,19 @@ fn a_pipeline_needs_a_table() {
 
 #[test]
 fn names_of_streams_consumers_and_subjects_are_ones_that_nats_takes() {
-    let rule = "name is not empty and has no spaces, `.`, `*`, `>` or slashes";
+    let rule = "name must not be empty or contain spaces, `.`, `*`, `>` or slashes";
     assert_eq!(
         said(load(&LEAST.replace("FRAMES", "A.B"))),
-        [format!("file:4: pipeline[0].stream: a stream's {rule}")]
+        [format!("file:4: pipeline[0].stream: a stream {rule}")]
     );
-    refuses("durable = \"a*\"", &format!("file:5: pipeline[0].durable: a consumer's {rule}"));
+    refuses("durable = \"a*\"", &format!("file:5: pipeline[0].durable: a consumer {rule}"));
     for subject in ["", "a..b", "a.>.b", "a b"] {
         refuses(
             &format!("subjects = [\"{subject}\"]"),
-            &format!(
-                "file:5: pipeline[0].subjects: `{subject}` is not a subject; it looks like `frames.*.meta`"
-            ),
+            &format!("file:5: pipeline[0].subjects: `{subject}` is not a subject, such as `frames.*.meta`"),
         );
     }
-    refuses("subjects = [\"a\", \"a\"]", "file:5: pipeline[0].subjects: `a` is there twice");
+    refuses("subjects = [\"a\", \"a\"]", "file:5: pipeline[0].subjects: `a` is listed twice");
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn ways_to_identify_exclude_each_other_and_are_whole() {
     let nats = |lines: &str| said(load(&format!("[nats]\n{lines}\n{LEAST}")));
     assert_eq!(
         nats("nkey_file = \"a\"\ntoken_file = \"b\""),
-        ["file:1: nats: nkey_file and token_file exclude each other; keep one"]
+        ["file:1: nats: nkey_file and token_file are mutually exclusive; keep one"]
     );
     assert_eq!(nats("user = \"a\""), ["file:1: nats: user and password_file go together"]);
     assert_eq!(nats("tls.cert_file = \"a\""), ["file:2: nats.tls: cert_file and key_file go together"]);
@@ -350,16 +351,17 @@ fn addresses_and_filters_are_parsed() {
     assert_eq!(first("nats.url = \"nats://a, \""), "file:1: nats.url: a server address is empty");
     assert_eq!(
         first("nats.url = \"nats://[\""),
-        "file:1: nats.url: not a server address; it looks like nats://host:4222"
+        "file:1: nats.url: not a server address, such as nats://host:4222"
     );
     for scheme in ["ws", "WSS"] {
         let refused = first(&format!("nats.url = \"nats://a, {scheme}://b:443\""));
-        assert!(refused.contains("does not speak NATS over WebSocket"), "{refused}");
+        assert!(refused.contains("does not support NATS over WebSocket"), "{refused}");
     }
     assert!(first("postgres.url = \"postgres://a:b:c\"").starts_with("file:1: postgres.url: "));
     assert_eq!(
         first("postgres.url = \"host=a requirepeer=postgres\""),
-        "file:1: postgres.url: requirepeer is not supported; let the socket lie in a directory that only the server may write"
+        "file:1: postgres.url: requirepeer is not supported; put the socket into a directory that only the \
+         server can write to"
     );
     assert!(first("log.level = \"jetcopy=loud\"").starts_with("file:1: log.level: "));
 }

@@ -32,7 +32,7 @@ const MAX_BATCH_BYTES: u64 = 1 << 30;
 const MIN_BUFFERED_BATCHES: u64 = 12;
 
 impl Config {
-    /// Everything that is wrong with these settings.
+    /// All problems of these settings.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Problems::default();
@@ -50,14 +50,14 @@ impl Config {
             check_pipeline(pipeline, &at, &mut found);
             let before = &self.pipelines[..index];
             if before.iter().any(|other| other.name == pipeline.name) {
-                found.add(at("name"), format!("`{}` is taken by an earlier pipeline", pipeline.name));
+                found.add(at("name"), format!("`{}` is already used by an earlier pipeline", pipeline.name));
             } else if before.iter().flat_map(Pipeline::shards).any(|other| {
                 let same = |own: &Shard| own.stream == other.stream && own.durable == other.durable;
                 pipeline.shards().iter().any(same)
             }) {
                 found.add(
                     at("durable"),
-                    "an earlier pipeline reads the same stream by the same durable consumer",
+                    "an earlier pipeline reads the same stream with the same durable consumer",
                 );
             }
         }
@@ -74,7 +74,8 @@ impl Config {
         if !self.pipelines.is_empty() {
             return Ok(());
         }
-        let text = "there is no [[pipeline]]; give a file with --config, config/jetcopy.toml shows how";
+        let text =
+            "there is no [[pipeline]]; pass a file with --config, see config/jetcopy.toml for an example";
         Err(ConfigError::Invalid(vec![Problem { place: None, key: String::new(), text: text.into() }]))
     }
 }
@@ -94,9 +95,13 @@ fn nats(nats: &Nats, found: &mut Problems) {
             found.add("nats.url", "a server address is empty");
         } else if async_nats::ServerAddr::from_str(server.trim()).is_err() {
             // The parser's own message may quote the address, and with it a password.
-            found.add("nats.url", "not a server address; it looks like nats://host:4222");
+            found.add("nats.url", "not a server address, such as nats://host:4222");
         } else if ["ws://", "wss://"].iter().any(|scheme| is_of_scheme(server.trim(), scheme)) {
-            found.add("nats.url", "jetcopy does not speak NATS over WebSocket; name the server's port for clients, as nats://host:4222");
+            found.add(
+                "nats.url",
+                "jetcopy does not support NATS over WebSocket; use the server's client port, as in \
+                 nats://host:4222",
+            );
         }
     }
     let ways = [
@@ -107,7 +112,7 @@ fn nats(nats: &Nats, found: &mut Problems) {
     ];
     let given: Vec<_> = ways.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
     if given.len() > 1 {
-        found.add("nats", format!("{} exclude each other; keep one", given.join(" and ")));
+        found.add("nats", format!("{} are mutually exclusive; keep one", given.join(" and ")));
     }
     if nats.user.is_some() != nats.password_file.is_some() {
         found.add("nats", "user and password_file go together");
@@ -145,13 +150,13 @@ fn http(http: &Http, found: &mut Problems) {
     if !http.listen.ip().is_loopback() && http.token_file.is_none() {
         found.add(
             "http.listen",
-            "anybody who reaches this address would read /status: name a token_file that requests must carry, or listen on \
-             127.0.0.1",
+            "anyone who can reach this address could read /status: set a token_file that requests must \
+             present, or listen on 127.0.0.1",
         );
     }
     let Some(api) = &http.api else { return };
     if http.token_file.is_none() {
-        found.add("http.api", "is answered to a token only: name a token_file in [http]");
+        found.add("http.api", "is served only with a token: set token_file in [http]");
     }
     postgres_url("http.api.url", &api.url, found);
     let zeros = [
@@ -178,19 +183,22 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
         found.add(at("name"), format!("longer than {MAX_NAME} characters"));
     }
     if !is_nats_name(&pipeline.stream) {
-        found.add(at("stream"), "a stream's name is not empty and has no spaces, `.`, `*`, `>` or slashes");
+        found
+            .add(at("stream"), "a stream name must not be empty or contain spaces, `.`, `*`, `>` or slashes");
     }
     if pipeline.durable.as_deref().is_some_and(|durable| !is_nats_name(durable)) {
-        found
-            .add(at("durable"), "a consumer's name is not empty and has no spaces, `.`, `*`, `>` or slashes");
+        found.add(
+            at("durable"),
+            "a consumer name must not be empty or contain spaces, `.`, `*`, `>` or slashes",
+        );
     }
     let mut subjects = BTreeSet::new();
     for subject in &pipeline.subjects {
         if !is_subject(subject) {
-            found.add(at("subjects"), format!("`{subject}` is not a subject; it looks like `frames.*.meta`"));
+            found.add(at("subjects"), format!("`{subject}` is not a subject, such as `frames.*.meta`"));
         }
         if !subjects.insert(subject) {
-            found.add(at("subjects"), format!("`{subject}` is there twice"));
+            found.add(at("subjects"), format!("`{subject}` is listed twice"));
         }
     }
     batch(pipeline, at, found);
@@ -206,7 +214,7 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     {
         found.add(
             at("on_unmatched"),
-            format!("has no effect: table {} has no `when` and takes every message", table.name),
+            format!("has no effect: table {} has no `when` and accepts every message", table.name),
         );
     }
 }
@@ -236,10 +244,10 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         found.add(at("name"), "a table needs a name");
     }
     if table.direct_compress && table.on_conflict != OnConflict::Error {
-        found.add(at("direct_compress"), "goes with on_conflict = \"error\" only: a unique key turns it off");
+        found.add(at("direct_compress"), "works only with on_conflict = \"error\": a unique key disables it");
     }
     if table.bad_element == BadElement::Element && table.for_each.is_none() {
-        found.add(at("bad_element"), "has no effect without for_each: a message has one row here");
+        found.add(at("bad_element"), "has no effect without for_each: each message is one row here");
     }
     if let Some(when) = &table.when {
         check_when(when, at, found);
@@ -247,7 +255,7 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
     if let Some(Unpivot { fields, map, rest }) = &table.unpivot
         && [!fields.is_empty(), map.is_some(), *rest].iter().filter(|given| **given).count() != 1
     {
-        found.add(at("unpivot"), "takes one of `fields = [\"a\"]`, `map = \"a\"` and `rest = true`");
+        found.add(at("unpivot"), "must be one of `fields = [\"a\"]`, `map = \"a\"` and `rest = true`");
     }
     let unpivoted = table.unpivot.iter().flat_map(|unpivot| &unpivot.fields);
     if unpivoted.clone().collect::<BTreeSet<_>>().len() < unpivoted.count() {
@@ -271,7 +279,7 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
             found.add(at("newer_by"), "has no effect without on_conflict = \"update\"");
         }
         Some(column) if table.key.contains(column) => {
-            found.add(at("newer_by"), "is part of the key, in which the rows it compares are equal");
+            found.add(at("newer_by"), "is part of the key, which is equal in the rows to compare");
         }
         Some(_) | None => {}
     }
@@ -281,7 +289,8 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         }
         Some(Absent::Keep) if table.newer_by.is_some() => found.add(
             at("absent"),
-            "does not go with newer_by: that passes whole rows over, with fields that the newer row may lack; take one of the two",
+            "cannot be combined with newer_by, which skips whole rows and with them fields that the newer \
+             row may lack; use one of the two",
         ),
         Some(Absent::Keep | Absent::Null) | None => {}
     }
@@ -291,16 +300,16 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         match source {
             ColumnSource::Detailed(source) if source.skip => {
                 if *source != (DetailedSource { skip: true, ..DetailedSource::default() }) {
-                    found.add(key, "a column that is skipped takes no other setting");
+                    found.add(key, "a skipped column cannot have other settings");
                 } else if table.key.contains(column) {
-                    found.add(key, "is part of the key, which every row needs: it cannot be skipped");
+                    found.add(key, "is part of the key and cannot be skipped");
                 }
             }
             ColumnSource::Detailed(source) if source.constant.is_some() => {
                 if *source
                     != (DetailedSource { constant: source.constant.clone(), ..DetailedSource::default() })
                 {
-                    found.add(key, "a constant takes no from, unit, offset, parse, round or default");
+                    found.add(key, "a constant cannot have from, unit, offset, parse, round or default");
                 }
             }
             ColumnSource::Detailed(source) => check_rounding(source, &key, found),
@@ -311,13 +320,13 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
 
 fn check_rounding(source: &DetailedSource, key: &str, found: &mut Problems) {
     if source.round.is_some() && source.round_bits.is_some() {
-        found.add(key, "a number is rounded once: take `round` or `round_bits`");
+        found.add(key, "a number is rounded once: use `round` or `round_bits`");
     }
     for (name, digits, most) in
         [("round", source.round, MOST_DECIMALS), ("round_bits", source.round_bits, MOST_BITS)]
     {
         if digits.is_some_and(|digits| digits > most) {
-            found.add(format!("{key}.{name}"), format!("is at most {most}: a float has no more digits"));
+            found.add(format!("{key}.{name}"), format!("must be at most {most}: a float has no more digits"));
         }
     }
 }
@@ -332,21 +341,18 @@ fn check_when(when: &When, at: &dyn Fn(&str) -> String, found: &mut Problems) {
         if name.is_empty()
             || name.contains(|character: char| !character.is_ascii_graphic() || character == ':')
         {
-            found.add(key, "is no name of a header; it looks like `Nats-Marker-Reason`");
+            found.add(key, "is not a header name, such as `Nats-Marker-Reason`");
         } else if *is == HeaderIs::OneOf(Vec::new()) {
-            found.add(key, "takes a text, an array of texts, true (it is there) or false (it is not)");
+            found.add(key, "must be a string, an array of strings, true (present) or false (absent)");
         }
     }
     if let Some(subject) = subject
         && !is_subject(subject)
     {
-        found.add(
-            at("when.subject"),
-            format!("`{subject}` is not a subject; it looks like `series.*.points`"),
-        );
+        found.add(at("when.subject"), format!("`{subject}` is not a subject, such as `series.*.points`"));
     }
     if equals.is_some() && field.is_none() {
-        found.add(at("when.equals"), "says what the `field` must be: name one");
+        found.add(at("when.equals"), "is the value of `field`, which is missing");
     }
 }
 

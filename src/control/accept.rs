@@ -81,7 +81,8 @@ pub enum Error {
     #[error(transparent)]
     Judge(Box<resync::Error>),
     /// The sequence is none that the stream could be read from.
-    #[error("the stream holds sequences {first} to {last}: --after takes {} to {last}", .first.saturating_sub(1))]
+    #[error("the stream holds sequences {first} to {last}: --after must be {} to {last}",
+        .first.saturating_sub(1))]
     Outside {
         /// First that it holds.
         first: u64,
@@ -89,7 +90,7 @@ pub enum Error {
         last: u64,
     },
     /// Nothing holds the pipeline up.
-    #[error("no loss holds pipeline {0} up now: to go back, use `jetcopy rewind`")]
+    #[error("no loss is holding up pipeline {0}: to go back, use `jetcopy rewind`")]
     Intact(String),
 }
 

@@ -74,15 +74,13 @@ pub enum Error {
     #[error("cannot read the target table")]
     Introspect(#[from] IntrospectError),
     /// Nothing was carried yet.
-    #[error("pipeline {0} has no checkpoint yet: it has carried nothing")]
+    #[error("pipeline {0} has no checkpoint yet: it has written nothing")]
     NoCheckpoint(String),
     /// The stream is not the one that was carried.
-    #[error(
-        "the stream was recreated after the checkpoint: its sequences count anew, there is nothing to go back to"
-    )]
+    #[error("the stream was recreated after the checkpoint, so there is nothing to go back to")]
     Recreated,
     /// It would go forward, or nowhere.
-    #[error("the checkpoint stands at {from}: {to} is not before it")]
+    #[error("the checkpoint is at {from}: {to} is not before it")]
     NotBack {
         /// The checkpoint.
         from: u64,
@@ -90,13 +88,14 @@ pub enum Error {
         to: u64,
     },
     /// What would be carried again is not there any more.
-    #[error("the stream begins at sequence {first}: the checkpoint can go back to {} at most", .first.saturating_sub(1))]
+    #[error("the stream starts at sequence {first}: the checkpoint cannot go back further than {}",
+        .first.saturating_sub(1))]
     Dropped {
         /// First sequence that the stream holds.
         first: u64,
     },
     /// A daemon writes.
-    #[error("{owner} writes this pipeline: stop it, or run `jetcopy pause {pipeline}` first")]
+    #[error("{owner} is running this pipeline: stop it, or run `jetcopy pause {pipeline}` first")]
     Live {
         /// The daemon, as in `jetcopy.checkpoints.owner`.
         owner: String,
@@ -104,7 +103,7 @@ pub enum Error {
         pipeline: String,
     },
     /// The checkpoint has moved since the plan was made.
-    #[error("the checkpoint has moved meanwhile; nothing was changed")]
+    #[error("the checkpoint has moved in the meantime; nothing was changed")]
     Moved,
 }
 

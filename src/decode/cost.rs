@@ -120,7 +120,7 @@ impl Cost {
         let most = shown(self.most);
         let message = if self.rows <= self.most && self.work > self.most.saturating_mul(WORK) {
             format!(
-                "to make its rows, more than {WORK} times the {most} would be gone through that the rows of one message \
+                "creating its rows would read more than {WORK} times the {most} that the rows of one message \
                  may take: raise max_buffered_bytes, or map less of the message into each row"
             )
         } else {
@@ -129,7 +129,7 @@ impl Cost {
                 Some(_) | None => format!("more than {most}"),
             };
             format!(
-                "its rows would take {rows}, and those of one message may take {most}, a quarter of \
+                "its rows would take {rows}, but the rows of one message may take {most}, a quarter of \
                  max_buffered_bytes: raise that, or map less of the message into each row"
             )
         };

@@ -198,7 +198,10 @@ impl Plan {
                 (0..).zip(tables).any(|(other, table)| other != index && table.qualified == found.qualified);
             if same && table.on_conflict != OnConflict::Error {
                 let place = Place { table: &table.name, column: "*" };
-                return Err(place.error("another entry fills this table too, and on_conflict goes by the order within one: make them one entry"));
+                return Err(place.error(
+                    "another entry also fills this table, but on_conflict needs the order \
+                                        within one entry: merge them",
+                ));
             }
         }
         let mut message = Wanted::new("");
@@ -342,13 +345,16 @@ impl Table {
         };
         let Making { each, mut taken, .. } = making;
         if unpivot.is_some() && !columns.iter().any(|column| matches!(column.from, From::Value)) {
-            return Err(place.error("unpivot makes a row a field, and no column takes its `$value`: map one"));
+            return Err(place.error(
+                "unpivot makes one row per field, but no column takes its `$value`: map \
+                                    one",
+            ));
         }
         if let Some(newer) = &mapping.newer_by
             && !names.contains(newer)
         {
             return Err(place.error(format!(
-                "newer_by: {newer} is no column that takes a value: {}",
+                "newer_by: {newer} is not a column that takes a value: {}",
                 misfit::unknown_column(newer, table)
             )));
         }
@@ -356,7 +362,7 @@ impl Table {
             && mapping.on_conflict == OnConflict::Update
         {
             return Err(place.error(format!(
-                "key: {key} takes no value of a message, by which the rows of a batch are told apart: {}",
+                "key: {key} takes no value from a message, so the rows of a batch cannot be told apart: {}",
                 misfit::without_value(key, table)
             )));
         }

@@ -243,7 +243,7 @@ impl<'a> Walk<'_, 'a> {
                     };
                     if let Some(child) = child {
                         if self.slots[child].is_some() {
-                            return Err(Malformed::new(&"a key stands twice", reader.position()));
+                            return Err(Malformed::new(&"duplicate key", reader.position()));
                         }
                         if self.nodes[child].has_children() {
                             self.node(reader, child, depth + 1)?;

@@ -108,10 +108,10 @@ fn literals(value: &figment::value::Value) -> Result<Vec<Literal>, String> {
         Setting::Bool(_, value) => Ok(Literal::Bool(*value)),
         Setting::Num(_, number) => {
             let whole = number.to_i128().or_else(|| number.to_u128().and_then(|whole| whole.try_into().ok()));
-            whole.map(Literal::Whole).ok_or_else(|| "equals: fractions are compared with nothing".to_owned())
+            whole.map(Literal::Whole).ok_or_else(|| "equals: fractions cannot be compared".to_owned())
         }
         Setting::Char(..) | Setting::Dict(..) | Setting::Array(..) | Setting::Empty(..) => {
-            Err("equals: takes text, a whole number, true or false, or an array of them".to_owned())
+            Err("equals: must be text, a whole number, true or false, or an array of them".to_owned())
         }
     };
     match value {

@@ -48,7 +48,8 @@ pub(super) fn misfit(table: &Table, place: &str, path: &str, found: Option<Value
     };
     let found = found.map_or_else(|| "nothing".to_owned(), describe);
     let message = format!(
-        "the mapping goes into `{what}`, which is {found} in this message: correct the path, or take it whole into a column too"
+        "the mapping reads inside `{what}`, which is {found} in this message: correct the path, or also map \
+         it as a whole to a column"
     );
     Poison { kind: PoisonKind::Type, message, table: Some(table.name.clone()), column: None }
 }
@@ -60,7 +61,7 @@ pub(super) fn missing(table: &Table, column: usize, value: Option<Value<'_>>) ->
         None => format!("the column is NOT NULL and `{source}` is absent; map it, or give it a default"),
         Some(Value::Null) => format!("the column is NOT NULL and `{source}` is null; give it a default"),
         Some(value) => format!(
-            "the column is NOT NULL and `{source}` is {}, which the setting `non_finite` makes NULL",
+            "the column is NOT NULL and `{source}` is {}, which the setting `non_finite` turns into NULL",
             describe(value)
         ),
     };
@@ -74,7 +75,7 @@ pub(super) fn missing(table: &Table, column: usize, value: Option<Value<'_>>) ->
 
 #[cold]
 pub(super) fn for_each(table: &Table, each: &Each, found: Value<'_>) -> Poison {
-    let what = Fault::ty(&"for_each takes an array of maps");
+    let what = Fault::ty(&"for_each needs an array of maps");
     let mut poison = poison(table, None, what, None);
     poison.message = format!("{}; in `{}` there is {}", what.what, each.path, describe(found));
     poison
@@ -91,7 +92,7 @@ pub(super) fn named(mut poison: Poison, field: Option<Value<'_>>) -> Poison {
 
 #[cold]
 pub(super) fn no_map(table: &Table, path: &str, found: Value<'_>) -> Poison {
-    let what = Fault::ty(&"unpivot takes a map");
+    let what = Fault::ty(&"unpivot needs a map");
     let mut poison = poison(table, None, what, None);
     poison.message = format!("{}; in `{path}` there is {}", what.what, describe(found));
     poison

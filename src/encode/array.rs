@@ -19,7 +19,7 @@ pub(super) fn array(
     value: Value<'_>,
 ) -> Result<(), Fault> {
     let Value::Array(raw) = value else {
-        return Err(Fault::ty(&"an array column takes an array"));
+        return Err(Fault::ty(&"an array column needs an array"));
     };
     copy_frame::sized(out, |out| {
         let start = out.len();
@@ -30,7 +30,7 @@ pub(super) fn array(
         for value in raw.elements() {
             let value = value.map_err(|malformed| Fault::malformed(malformed.what))?;
             if matches!(value, Value::Array(_)) && !matches!(element, Type::Json | Type::Jsonb | Type::Text) {
-                return Err(Fault::ty(&"an array column takes one dimension"));
+                return Err(Fault::ty(&"an array column needs one dimension"));
             }
             nulls |= encoder.field(out, element, times, value)? == Written::Null;
             count += 1;

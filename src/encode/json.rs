@@ -25,9 +25,9 @@ mod named;
 mod texts;
 
 /// Shared wording.
-pub(super) const NON_FINITE: Wording = &"NaN and infinities are refused by the setting `non_finite`";
+pub(super) const NON_FINITE: Wording = &"the setting `non_finite` rejects NaN and infinities";
 pub(crate) const LONE_SURROGATE: Wording =
-    &"half of a surrogate pair (\\ud800 to \\udfff alone), which is no text";
+    &"half a surrogate pair (\\ud800 to \\udfff alone), which is not text";
 const NUL: Wording = &"jsonb cannot hold the character NUL (\\u0000)";
 
 /// A text of so many bytes is looked at before it is written, since a control character of one byte becomes
@@ -142,7 +142,7 @@ impl Writer<'_> {
             ) => self.scalar(out, &value)?,
             Key::Other(_) => {
                 return Err(Fault::ty(
-                    &"a key in JSON is text; this map has a key that is a fraction, an array or a map",
+                    &"JSON keys are text, but this map has a key that is a fraction, an array or a map",
                 ));
             }
         }
@@ -314,7 +314,7 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Fault> {
 
 /// Appends a point in time in RFC 3339.
 pub(super) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) -> Result<(), Fault> {
-    let range = || Fault::range(&"a timestamp in text lies between the years -9999 and 9999");
+    let range = || Fault::range(&"a timestamp in text must be between the years -9999 and 9999");
     let nanos = i32::try_from(nanos).map_err(|_| range())?;
     let timestamp = jiff::Timestamp::new(seconds, nanos).map_err(|_| range())?;
     write!(out, "{timestamp}").map_err(|_| range())

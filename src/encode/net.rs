@@ -13,7 +13,7 @@ const IPV6: u8 = 3;
 
 /// Appends an `inet`, or a `cidr`, whose bits beyond the prefix must be zero.
 pub(super) fn inet(out: &mut Vec<u8>, value: Value<'_>, cidr: bool) -> Result<(), Fault> {
-    let expected = || Fault::ty(&"inet and cidr take text such as 10.0.0.0/8 or 2001:db8::1");
+    let expected = || Fault::ty(&"inet and cidr need text such as 10.0.0.0/8 or 2001:db8::1");
     let Value::Str(text) = value else { return Err(expected()) };
     let (address, prefix) =
         text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));

@@ -37,10 +37,10 @@ const LONGEST_FLOAT: u64 = 345;
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// Shared wording.
-const INTEGER: Wording = &"an integer column takes whole numbers";
+const INTEGER: Wording = &"an integer column needs whole numbers";
 const TOO_LARGE: Wording =
     &"numeric, and with it jsonb, holds 131072 digits before the point and 16383 after it";
-const NUMBER: Wording = &"a column of numbers takes numbers, or text that is one";
+const NUMBER: Wording = &"a numeric column needs a number, or text that is one";
 
 /// Reads a `boolean`.
 pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
@@ -51,7 +51,7 @@ pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
         // `True` is Python's.
         Value::Str(text) if matches!(text.trim_ascii(), "false" | "False" | "FALSE" | "0") => Ok(false),
         Value::Str(text) if matches!(text.trim_ascii(), "true" | "True" | "TRUE" | "1") => Ok(true),
-        _ => Err(Fault::ty(&"boolean takes true, false, 0 or 1")),
+        _ => Err(Fault::ty(&"a boolean column needs true, false, 0 or 1")),
     }
 }
 

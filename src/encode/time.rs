@@ -28,13 +28,13 @@ const MIN_DATE: i32 = -2_451_545;
 const END_DATE: i32 = 2_145_031_949;
 
 /// Shared wording.
-const TIMES: Wording = &"a column of times takes RFC 3339 text, a timestamp or a number with a unit";
+const TIMES: Wording = &"a time column needs RFC 3339 text, a timestamp or a number with a unit";
 const UNIT: Wording =
     &"a number is a time only with a unit: set `unit` of this column to \"s\", \"ms\", \"us\" or \"ns\"";
-const TIMESTAMP_RANGE: Wording = &"a timestamp lies between 4714 BC and 294276 AD";
+const TIMESTAMP_RANGE: Wording = &"a timestamp must be between 4714 BC and 294276 AD";
 
 /// Wording for what was taken for a number already.
-const DIGITS: Wording = &"a column of times takes a number with a unit";
+const DIGITS: Wording = &"a time column needs a number with a unit";
 
 /// How a column reads its values: times, and text in one of JSON.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(super) fn date(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i32, Faul
     let days = micros.div_euclid(DAY_US.into()) - i128::from(EPOCH_US / DAY_US);
     match i32::try_from(days) {
         Ok(days) if (MIN_DATE..END_DATE).contains(&days) => Ok(days),
-        _ => Err(Fault::range(&"a date lies between 4714 BC and 5874897 AD")),
+        _ => Err(Fault::range(&"a date must be between 4714 BC and 5874897 AD")),
     }
 }
 
@@ -111,7 +111,7 @@ const DATE_LENGTH: usize = 10;
 /// Microseconds since midnight.
 pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Fault> {
     let expected: Wording =
-        &"time takes text such as 12:34:56.789, or a number with a unit, counted from midnight";
+        &"time needs text such as 12:34:56.789, or a number with a unit, counted from midnight";
     let micros = match digits_in(value, unit) {
         Value::Str(text) => {
             let time = match text.parse::<Time>() {
@@ -129,13 +129,13 @@ pub(super) fn time(value: Value<'_>, unit: Option<TimeUnit>) -> Result<i64, Faul
     match i64::try_from(micros) {
         // 24:00:00 is a time of day of its own.
         Ok(micros) if (0..=DAY_US).contains(&micros) => Ok(micros),
-        _ => Err(Fault::range(&"a time of day lies between 00:00:00 and 24:00:00")),
+        _ => Err(Fault::range(&"a time of day must be between 00:00:00 and 24:00:00")),
     }
 }
 
 /// An ISO 8601 duration, or a number with a unit.
 pub(super) fn interval(value: Value<'_>, unit: Option<TimeUnit>) -> Result<Interval, Fault> {
-    let expected: Wording = &"interval takes an ISO 8601 duration such as P1DT2H, or a number with a unit";
+    let expected: Wording = &"interval needs an ISO 8601 duration such as P1DT2H, or a number with a unit";
     let range = |_| Fault::range(&"the interval is out of range");
     let value = digits_in(value, unit);
     if let Value::Str(text) = value {
@@ -228,7 +228,7 @@ fn fraction(value: f64, unit: TimeUnit, round: Round) -> Result<i128, Fault> {
         TimeUnit::Ns => value / 1e3,
     };
     if !micros.is_finite() {
-        return Err(Fault::range(&"NaN and infinities are no times"));
+        return Err(Fault::range(&"NaN and infinities are not times"));
     }
     // Whatever saturates here is far out of every type's range.
     let micros = match round {
@@ -275,11 +275,10 @@ fn text_micros(text: &str, offset: Option<Offset>, round: Round) -> Result<i128,
             Ok(civil_micros(civil, offset, round)? + more / 1_000)
         }
         (Ok(_), None) => Err(Fault::ty(
-            &"a timestamptz takes RFC 3339 text with an offset, such as a Z at its end; or set `offset` of this column",
+            &"a timestamptz needs RFC 3339 text with an offset, such as a Z at its end; or set `offset` of \
+              this column",
         )),
-        (Err(_), _) => {
-            Err(Fault::ty(&"a column of times takes RFC 3339 text such as 2024-01-31T12:34:56.789Z"))
-        }
+        (Err(_), _) => Err(Fault::ty(&"a time column needs RFC 3339 text such as 2024-01-31T12:34:56.789Z")),
     }
 }
 
@@ -298,7 +297,7 @@ fn sixty(clock: &str, fraction: i32) -> Result<i128, Fault> {
     let mut digits = clock[..end].bytes().filter(u8::is_ascii_digit);
     match (digits.nth(4), digits.next()) {
         (Some(b'6'), Some(_)) if fraction >= 500 => {
-            Err(Fault::range(&"second 60 is the next minute's 0, and takes no fraction"))
+            Err(Fault::range(&"second 60 is the next minute's 0, and cannot have a fraction"))
         }
         (Some(b'6'), Some(_)) => Ok(i128::from(1_000_000_000 - fraction)),
         _ => Ok(0),

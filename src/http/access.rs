@@ -1,11 +1,10 @@
-//! Who may read: whoever carries the token, where there is one, else whoever is on this machine.
+//! Who may read: everyone with the token or, if none is configured, everyone on this machine.
 //!
-//! Guarantees: with a token, every answer but those about health says nothing to a request without it; how
-//! long a refusal takes does not tell how much of a guess was right. Without one, they say nothing to a
-//! request that is not addressed to this machine as such, so that no web page reads them in the browser of
-//! somebody who sits here: a page that lets its own name point to 127.0.0.1 can connect, but its requests
-//! carry that name. Over plain HTTP the token can be read on the way: a network that is not trusted needs a
-//! proxy with TLS before it.
+//! Guarantees: with a token, a request without it gets no answer but those about health; the time that a
+//! refusal takes does not reveal how much of a guess was right. Without one, only a request that is addressed
+//! to this machine gets an answer, so that no web page reads them through the browser of a user here: a page
+//! whose own name points to 127.0.0.1 can connect, but its requests name it. Over plain HTTP the token can be
+//! read on the network: an untrusted network needs a TLS proxy in front.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -27,10 +26,10 @@ use crate::config::read_secret;
 /// The shortest token: shorter ones can be guessed over a fast network.
 const MIN_TOKEN: usize = 16;
 
-/// What a browser is told, which then asks for a name and a password: the token is the password.
+/// Makes a browser ask for a name and a password: the token is the password.
 const CHALLENGE: &str = "Basic realm=\"jetcopy\", Bearer";
 
-/// What a request is told that came by another name.
+/// The answer to a request under another name.
 const NOT_BY_THIS_NAME: &str =
     "without http.token_file, only requests to localhost or a loopback address are answered\n";
 
@@ -82,11 +81,11 @@ pub(super) async fn check(State(access): State<Access>, request: Request, next: 
     } else if access.0.is_none() {
         (StatusCode::FORBIDDEN, NOT_BY_THIS_NAME).into_response()
     } else {
-        (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, CHALLENGE)], "a token is needed\n").into_response()
+        (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, CHALLENGE)], "token required\n").into_response()
     }
 }
 
-/// By hand, so that the token is not shown.
+/// Manual, so that the token is not shown.
 impl std::fmt::Debug for Access {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_tuple("Access").field(&self.0.is_some()).finish()

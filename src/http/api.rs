@@ -1,10 +1,9 @@
-//! The named queries over HTTP: `GET /api/v1/PATH?NAME=VALUE` answers JSON, and `/api/v1/openapi.json` says
-//! what there is.
-//!
-//! Guarantees: there is none of it unless `[http.api]` is configured, and then behind the token. It reads
-//! only, by a role and sessions of its own, so that it takes none from a pipeline. An answer is bounded in
-//! rows, bytes and time; so many queries run at a time, and who waits too long for a turn is told to come
-//! again. What is wrong is said as `{"error": "…"}`, with what would be right.
+//! The named queries over HTTP: `GET /api/v1/PATH?NAME=VALUE` answers JSON, and `/api/v1/openapi.json` lists
+//! them.
+//! Guarantees: it exists only if `[http.api]` is configured, and then behind the token. It only reads, with
+//! its own role and sessions, so that it takes none from a pipeline. An answer is bounded in rows, bytes and
+//! time; the number of concurrent queries is bounded, and a request that waits too long for a connection is
+//! told to retry. An error is `{"error": "…"}`, with what would be right.
 
 mod openapi;
 
@@ -26,11 +25,11 @@ use crate::store::query::call::Call;
 use crate::store::query::named::QUERIES;
 use crate::store::query::{Bounds, Options, Store, StoreError};
 
-/// How long a query waits for its turn: a dashboard asks for several panels at once, and each takes
+/// How long a query waits for a connection: a dashboard asks for several panels at once, and each takes
 /// milliseconds.
 const TURN: Duration = Duration::from_secs(2);
 
-/// When a client may come again after it got no turn, or the database was away, in seconds.
+/// When a client may retry after it got no connection, or the database was unreachable, in seconds.
 const COME_AGAIN: HeaderValue = HeaderValue::from_static("1");
 
 /// What answers.
@@ -113,7 +112,7 @@ fn fail(query: &str, error: &StoreError) -> Response {
     }
     if code.is_server_error() {
         let cause = crate::chain::chain(error);
-        tracing::warn!(query, cause, "a query of the API was not answered");
+        tracing::warn!(query, cause, "API query failed");
     }
     let mut response = refuse(code, &text);
     if code == StatusCode::SERVICE_UNAVAILABLE {

@@ -1,9 +1,9 @@
-//! Connections, and what a client may take of the daemon by them.
+//! Connections, and limits on what a client can use of the daemon.
 //!
 //! Guarantees: open connections, the size of a request's head, the time it takes to arrive and the life of a
 //! connection are bounded, so that no client can hold up the others, or the pipelines, for long. Connections
-//! are accepted at once; where there is no room for one more, [`places`] says which goes. When the listener
-//! fails to accept, as without file descriptors, it is tried again.
+//! are accepted at once; if there is no room for another, [`places`] decides which one is closed. If the
+//! listener fails to accept, such as without file descriptors, it tries again.
 
 use std::io;
 use std::pin::pin;
@@ -23,7 +23,7 @@ mod places;
 
 use places::{Place, Places};
 
-/// What clients may take.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Open connections.
@@ -92,7 +92,7 @@ pub(super) async fn serve(
                 Ok(accepted) => accepted,
                 Err(error) => {
                     if !is_of_one_client(&error) {
-                        tracing::warn!(%error, "cannot accept HTTP connections; trying again");
+                        tracing::warn!(%error, "cannot accept HTTP connections; retrying");
                         sleep(ACCEPT_PAUSE).await;
                     }
                     continue;

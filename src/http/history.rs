@@ -1,8 +1,7 @@
 //! The last quarter of an hour of every pipeline, in memory.
-//!
-//! Guarantees: memory is bounded by [`KEPT`] samples of some dozens of bytes for each pipeline there is; one
-//! that is gone is forgotten at the next sample. What is kept is read from snapshots, so it agrees with
-//! `/status` and the metrics. It is lost with the process: Prometheus is what remembers.
+//! Guarantees: memory is bounded by [`KEPT`] samples of a few dozen bytes per pipeline; a pipeline that is
+//! gone is forgotten at the next sample. Samples are read from snapshots, so they agree with `/status` and
+//! the metrics. They are lost with the process: use Prometheus for the long term.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,17 +68,17 @@ pub(crate) struct Series {
     pub pipeline: String,
     /// The shard.
     pub shard: String,
-    /// Messages taken from the stream.
+    /// Messages read from the stream.
     pub messages_per_second: Vec<f32>,
     /// Rows committed.
     pub rows_per_second: Vec<f32>,
-    /// Age of the oldest message not committed; here and below, `null` where it was not known.
+    /// Age of the oldest uncommitted message; here and below, `null` if unknown.
     pub behind_seconds: Vec<Option<f32>>,
     /// Messages that the server has yet to deliver.
     pub undelivered_messages: Vec<Option<i64>>,
     /// Messages on their way to the pipeline.
     pub in_flight_messages: Vec<Option<i64>>,
-    /// Messages taken and not committed.
+    /// Messages read and not committed.
     pub uncommitted_messages: Vec<Option<i64>>,
     /// Mean time of a commit; `null` where there was none.
     pub commit_seconds: Vec<Option<f32>>,
@@ -89,7 +88,7 @@ pub(crate) struct Series {
     pub dead_letters_since_start: Vec<u64>,
     /// Whether it was running.
     pub running: Vec<bool>,
-    /// The stage that limited it; `null` where it kept up or did not run.
+    /// The stage that limited it; `null` if it kept up or did not run.
     pub limited_by: Vec<Option<Stage>>,
 }
 

@@ -1,8 +1,7 @@
 //! The status page: one document with its style and its script inside.
-//!
-//! Guarantees: it asks nobody but this daemon for anything, and its Content-Security-Policy lets a browser
-//! run exactly the style and the script that lie in this directory, nothing else. All that it shows comes
-//! from `/status` and `/status/history`; the script puts it in as text, so that a name or a reason is never
+//! Guarantees: it requests nothing from anything but this daemon, and its Content-Security-Policy lets a
+//! browser use exactly the style and the script in this directory, nothing else. All that it shows comes from
+//! `/status` and `/status/history`; the script inserts it as text, so that a name or a reason is never
 //! markup.
 
 use std::sync::LazyLock;
@@ -16,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 const FRAME: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-/// In the order in which one uses the other.
+/// In the order in which they depend on each other.
 const SCRIPT: &str = concat!(
     include_str!("page/format.js"),
     include_str!("page/chart.js"),

@@ -84,7 +84,7 @@ async fn without_the_token_only_the_bare_health_is_told() {
     let frames = server.add("frames", "frames");
     for path in ["/", "/metrics", "/status", "/status/history"] {
         let (code, head, body) = server.get(path).await;
-        assert_eq!((code, body.as_str()), (401, "a token is needed\n"), "{path}");
+        assert_eq!((code, body.as_str()), (401, "token required\n"), "{path}");
         assert!(head.to_lowercase().contains("www-authenticate: basic"), "{head}");
         assert_eq!(server.get_with(path, "Bearer a-token-of-some-length").await.0, 200, "{path}");
         assert_eq!(server.get_with(path, "Bearer another-token-of-such").await.0, 401, "{path}");

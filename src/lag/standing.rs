@@ -23,8 +23,8 @@ const SOONEST: Duration = Duration::from_millis(250);
 const FEW: u64 = 8;
 
 /// Why only the first delivery of each request may come.
-const ONE_ANSWER: &str = "; where JetStream comes from another account, its export of $JS.API.> has to say `response_type: stream`: \
-                          without it a request is answered once";
+const ONE_ANSWER: &str = "; if JetStream is imported from another account, its export of $JS.API.> must have \
+                          `response_type: stream`: without it, a request gets only one answer";
 
 /// What a probe saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,15 +67,15 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Renew => f.write_str("the renewal of the lease"),
-            Self::Begin(tables) => write!(f, "the move of the checkpoint and the lock of {tables}"),
+            Self::Renew => f.write_str("renewing the lease"),
+            Self::Begin(tables) => write!(f, "moving the checkpoint and locking {tables}"),
             Self::Copy(table) => write!(f, "COPY to table {table}"),
             Self::Partitions(table) => write!(f, "new partitions of table {table}"),
-            Self::Search => f.write_str("the search for a row that was refused"),
-            Self::DeadLetters => f.write_str("the storing of dead letters"),
+            Self::Search => f.write_str("finding a row that was refused"),
+            Self::DeadLetters => f.write_str("storing dead letters"),
             Self::Commit => f.write_str("COMMIT"),
             Self::Again => f.write_str("the pause before another attempt"),
-            Self::Ack => f.write_str("acks that do not leave"),
+            Self::Ack => f.write_str("acks that cannot be sent"),
         }
     }
 }
@@ -249,7 +249,7 @@ impl Motion {
         } else if let Some((Stage::Decode, since)) = reading {
             (since.elapsed(), others, Stage::Decode, "decoding".to_owned())
         } else if let (Some((Stage::Nats, reads)), Some((messages, waits))) = (reading, facts.waiting) {
-            let what = format!("waiting for NATS: {messages} messages are in the stream, and none comes");
+            let what = format!("waiting for NATS: {messages} messages are in the stream, but none arrives");
             (reads.max(waits).elapsed(), others, Stage::Nats, what)
         } else {
             return None;
@@ -406,7 +406,7 @@ mod tests {
         motion.queued();
         assert_eq!(motion.held_up(), None);
         motion.lock().queued = Some(ago(4));
-        assert!(motion.held_up().unwrap().what.contains("the renewal of the lease"));
+        assert!(motion.held_up().unwrap().what.contains("renewing the lease"));
     }
 
     #[test]

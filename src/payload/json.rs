@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
                 }
                 5
             }
-            _ => return Err(self.malformed(&"an escape that JSON does not know")),
+            _ => return Err(self.malformed(&"an invalid escape sequence")),
         };
         self.at += length;
         Ok(())
@@ -317,7 +317,7 @@ impl<'a> super::Reader<'a> for Reader<'a> {
             return Ok(None);
         }
         if self.peek() != Some(b'"') {
-            return Err(self.malformed(&"a key that is no string"));
+            return Err(self.malformed(&"a key that is not a string"));
         }
         self.at += 1;
         let (inside, escaped) = self.string()?;

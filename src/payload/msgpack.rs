@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         let kind = self.fixed().map(i8::from_be_bytes)?;
         let bytes = self.take(length as usize)?;
         *value = if kind == TIMESTAMP {
-            timestamp(bytes).ok_or_else(|| self.malformed(&"a timestamp of a wrong form"))?
+            timestamp(bytes).ok_or_else(|| self.malformed(&"an invalid timestamp"))?
         } else {
             Value::Bytes(bytes)
         };
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
                 let length = self.u32()?;
                 self.extension(length, value)
             }
-            _ => Err(self.malformed(&"a marker that MessagePack does not use")),
+            _ => Err(self.malformed(&"a byte that MessagePack does not use as a marker")),
         }
     }
 

@@ -28,7 +28,7 @@ const LOOK_AT_SERVER: &str = "SELECT CASE
 
 /// What the table has or lacks.
 const LOOK_AT_TABLE: &str = "SELECT CASE
-        WHEN h.hypertable_name IS NULL THEN 'it is no hypertable'
+        WHEN h.hypertable_name IS NULL THEN 'it is not a hypertable'
         WHEN NOT h.compression_enabled
             THEN 'compression is not enabled for it (`jetcopy migrate` does that for the store''s own; for others: '
                 || 'ALTER TABLE … SET (timescaledb.compress))'

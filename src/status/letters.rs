@@ -1,7 +1,7 @@
-//! The newest dead letters of a pipeline, for whoever looks at the daemon.
+//! The newest dead letters of a pipeline, for `/status`.
 //!
-//! Guarantees: bounded, and without a value of any message: what the decoder and the server say quotes
-//! values, so the reason here is made from the kind and the SQLSTATE alone. The whole text stands in
+//! Guarantees: bounded, and without a value of any message: the texts of the decoder and the server quote
+//! values, so the reason here is made only from the kind and the SQLSTATE. The full text is in
 //! `jetcopy.dead_letters`.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::dead_letter::DeadLetter;
 
-/// Letters that are kept: enough to see whether they are all alike, few enough for a page.
+/// Number of letters that are kept: enough to see whether they are all alike, few enough for a page.
 const KEPT: usize = 8;
 
 /// The newest dead letters, the newest first.
@@ -65,10 +65,10 @@ impl NewestLetter {
 pub fn reason(kind: &str, sqlstate: Option<&str>) -> String {
     match (kind, sqlstate) {
         ("malformed", _) => "not a valid message in the pipeline's format".into(),
-        ("missing", _) => "a field that the column needs is absent or null".into(),
-        ("type", _) => "the value does not fit the column's type".into(),
-        ("too_large", _) => "its rows would take more memory than those of one message may".into(),
-        ("range", _) => "the value is out of the range of the column's type".into(),
+        ("missing", _) => "a required field is missing or null".into(),
+        ("type", _) => "the value has the wrong type for the column".into(),
+        ("too_large", _) => "its rows would exceed the memory limit of one message".into(),
+        ("range", _) => "the value is out of range for the column's type".into(),
         (_, Some(sqlstate)) => format!("refused by the server: {}", condition(sqlstate)),
         _ => "refused".into(),
     }

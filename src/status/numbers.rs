@@ -1,4 +1,6 @@
 //! The numbers of a pipeline at one moment.
+//!
+//! Guarantees: they are those of the metrics, read at that moment; an unknown number is `None`, never 0.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! How long a pipeline may show no beat, by its settings and its state.
 //!
-//! Guarantees: it is longer than every deadline on the way, and without end where the state is itself the
-//! known reason for which nothing moves.
+//! Guarantees: it is longer than every deadline involved, and unlimited if the state itself is the known
+//! reason why nothing moves.
 
 use std::time::Duration;
 

@@ -69,8 +69,8 @@ fn a_trouble_that_repeats_itself_is_logged_once_until_the_pipeline_runs_again() 
         status.set_state(State::Running);
         status.set_state(backing_off(1));
     });
-    let failed = "WARN pipeline failed and backs off pipeline=\"frames\" shard=\"frames\" \
-                  reason=\"database is away\" retry_in=1s";
+    let failed = "WARN pipeline failed; backing off pipeline=\"frames\" shard=\"frames\" reason=\"database \
+                  is away\" retry_in=1s";
     let runs = "INFO pipeline is running pipeline=\"frames\" shard=\"frames\"";
     assert_eq!(lines, [failed, runs, failed]);
 }

@@ -1,5 +1,4 @@
-//! What of the messages went nowhere: fields that no column takes, tables and columns that nothing ever
-//! fills.
+//! What the mapping misses: fields that no column takes, tables and columns that nothing ever fills.
 //!
 //! Guarantees: bounded in number and length, whatever publishers send; names of fields are shown, never
 //! values. Counts are since the start of the daemon, or since the mapping changed. Messages that are read
@@ -52,7 +51,13 @@ impl PipelineStatus {
         if first {
             let fields: Vec<_> = tally.fields.iter().map(|(name, _)| shown(name)).collect();
             let (pipeline, shard, fields) = (self.name(), &self.shard.name, fields.join(", "));
-            tracing::info!(pipeline, shard, fields, "no column takes these fields; /status counts them");
+            tracing::info!(
+                pipeline,
+                shard,
+                fields,
+                "some fields are not stored in any column; /status \
+                                                     counts them"
+            );
         }
     }
 }
@@ -212,11 +217,11 @@ fn show_table(
         if let Some(field) = table.when.as_ref().and_then(|when| when.field.as_deref()) {
             sought.push((field.to_owned(), format!("`when` of table {name}")));
         }
-        format!("its `when` held for none of {messages} messages")
+        format!("its `when` matched none of {messages} messages")
     } else if kept.found == 0 {
         let path = table.for_each.as_deref().unwrap_or_default();
         sought.push((path.to_owned(), format!("`for_each` of table {name}")));
-        format!("`for_each` found no array `{path}` in any of the {} messages that it took", kept.taken)
+        format!("`for_each` found no array `{path}` in any of its {} messages", kept.taken)
     } else {
         for column in kept.columns.iter().filter(|column| !column.filled) {
             sought.push((column.source.clone(), format!("column {} of table {name}", column.column)));
@@ -314,7 +319,8 @@ mod tests {
     fn what_is_called_alike_is_named_as_what_may_be_meant() {
         let mut kept = Kept::default();
         kept.begin(&tables(
-            "[[table]]\nname = 't'\n[[table]]\nname = 'u'\nfor_each = 'reading'\n[[table]]\nname = 'v'\nwhen.field = 'kinds'",
+            "[[table]]\nname = 't'\n[[table]]\nname = 'u'\nfor_each = 'reading'\n[[table]]\nname = \
+             'v'\nwhen.field = 'kinds'",
         ));
         let columns = [column("camera_id", "camera_id", false), column("fps", "video.fps", true)];
         let names = ["cameraId", "readings", "kind", "video.FPS", "other"];
@@ -332,8 +338,8 @@ mod tests {
         assert_eq!(
             reasons,
             [
-                (1, "`for_each` found no array `reading` in any of the 9 messages that it took"),
-                (2, "its `when` held for none of 9 messages"),
+                (1, "`for_each` found no array `reading` in any of its 9 messages"),
+                (2, "its `when` matched none of 9 messages"),
             ]
         );
         let unfilled =

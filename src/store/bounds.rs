@@ -1,4 +1,4 @@
-//! How far from today partitions are added on demand: `[store]` says it, the database keeps it.
+//! How far from today partitions are added on demand: set in `[store]`, kept in the database.
 //!
 //! Guarantees: only this module and the migrations name `jetcopy.partition_bounds`. What is written there is
 //! in force at once, for every daemon on the database.

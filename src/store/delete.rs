@@ -1,7 +1,7 @@
-//! What people delete from the store by hand: old measurements, and a series with its points.
+//! Manual deletion from the store: old measurements, and a series with its points.
 //!
-//! Guarantees: rows go and `jetcopy.deletions` tells of it in one transaction, by the functions of the
-//! schema, which psql can call too. What would go is counted beforehand, by the same words.
+//! Guarantees: rows are deleted and recorded in `jetcopy.deletions` in one transaction, by functions of the
+//! schema, which psql can call too. What would be deleted is counted beforehand, by the same conditions.
 
 use std::time::Duration;
 
@@ -34,11 +34,12 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The database lacks the table or the function: migrate it.
-    #[error("the database does not have the store that this version of jetcopy knows: run `jetcopy migrate`")]
+    #[error("the database lacks the store of this version of jetcopy: run `jetcopy migrate`")]
     Outdated(#[source] tokio_postgres::Error),
     /// The role lacks a privilege: grant it.
     #[error(
-        "the role may not do this: it needs SELECT and DELETE on the store's tables, and INSERT on jetcopy.deletions"
+        "permission denied: the role needs SELECT and DELETE on the store's tables, and INSERT on \
+         jetcopy.deletions"
     )]
     Forbidden(#[source] tokio_postgres::Error),
     /// The database says why.

@@ -6,8 +6,7 @@
 //! run changes what its configuration names and nothing else. A retention that becomes shorter needs a yes,
 //! and whoever is asked is told how many rows it would drop. Only this module and the migrations name
 //! `jetcopy.store_life`.
-//!
-//! With TimescaleDB, what its jobs say is in force, also where somebody changed them by hand.
+//! With TimescaleDB, its jobs are in force, even if somebody changed them manually.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -66,12 +65,12 @@ pub struct Shortening {
 impl fmt::Display for Shortening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { relation, from, to, rows } = self;
-        write!(f, "store.{relation}.retention: {to}, it is {from}: ")?;
+        write!(f, "store.{relation}.retention: {to}, now {from}: ")?;
         let what = dropped(relation);
         match rows {
             Some(0) => write!(f, "no {what} would be dropped now"),
             Some(rows) => write!(f, "{rows} {what} would be dropped"),
-            None => write!(f, "more {what} would be dropped than could be counted in {COUNT_PATIENCE}"),
+            None => write!(f, "too many {what} would be dropped to count them in {COUNT_PATIENCE}"),
         }
     }
 }
@@ -84,16 +83,17 @@ pub enum Error {
     Connect(#[from] ConnectError),
     /// Somebody has to agree first.
     #[error(
-        "{}\na retention becomes shorter, and nothing of [store] was changed: `jetcopy migrate --yes` does it",
+        "{}\nthis shortens a retention, so nothing of [store] was changed; use `jetcopy migrate --yes` to do \
+         it",
         .0.iter().map(Shortening::to_string).collect::<Vec<_>>().join("\n")
     )]
     Shortens(Vec<Shortening>),
     /// What is named does not go with what the database keeps.
-    #[error("store settings do not fit together, and nothing of [store] was changed: {}",
+    #[error("store settings contradict each other; nothing of [store] was changed: {}",
         .0.iter().map(|(key, text)| format!("{key} {text}")).collect::<Vec<_>>().join("; "))]
     Unfit(Vec<(String, String)>),
     /// The server refused.
-    #[error("the settings of the store (jetcopy.store_life) cannot be read or written, and none was changed")]
+    #[error("cannot read or write the settings of the store (jetcopy.store_life); none was changed")]
     Database(#[from] tokio_postgres::Error),
     /// TimescaleDB could not be asked.
     #[error(transparent)]
@@ -191,8 +191,8 @@ pub(crate) async fn begin(
         .map(|(key, after)| {
             let whose = match (kept.0.contains_key(&key), named.0.contains_key(&key)) {
                 (true, _) => "as before",
-                (false, true) => "as [store] says",
-                (false, false) => "the default",
+                (false, true) => "from [store]",
+                (false, false) => "default",
             };
             let what = dropped(key.0);
             match after {
@@ -243,7 +243,7 @@ async fn apply_on(client: &Client, named: &Lives, yes: bool) -> Result<Vec<Strin
             && !named.0.contains_key(&key)
         {
             lines.push(format!(
-                "{}: it was there before, and its rows stay; [store.{0}] retention has old ones dropped",
+                "{}: it existed before, so its rows are kept; set [store.{0}] retention to drop old ones",
                 key.0
             ));
         }
@@ -267,7 +267,7 @@ async fn apply_on(client: &Client, named: &Lives, yes: bool) -> Result<Vec<Strin
         let was = now.0.get(&key).copied();
         if was != Some(after) && !shortened.iter().any(|s| key == (s.relation, RETENTION)) {
             let was = was.map_or_else(|| "not set".to_owned(), |was| was.to_string());
-            lines.push(format!("store.{}.{}: {after}, it was {was}", key.0, key.1));
+            lines.push(format!("store.{}.{}: {after}, was {was}", key.0, key.1));
         }
     }
     client.batch_execute("COMMIT").await?;
@@ -329,7 +329,7 @@ pub fn differences(named: &Lives, kept: &Lives) -> Vec<(Key, String)> {
     let differ = named.iter().filter_map(|(key, after)| {
         // Of letters nothing is kept until somebody named it.
         let is = kept.0.get(&key).copied().or((key.0 == DEAD_LETTERS).then_some(After::Never))?;
-        (is != after).then(|| (key, format!("{} is {is}, and the configuration names {after}", key.1)))
+        (is != after).then(|| (key, format!("{} is {is}, but the configuration says {after}", key.1)))
     });
     differ.collect()
 }

@@ -1,8 +1,7 @@
-//! What TimescaleDB's jobs do, where there is no TimescaleDB: partitions ahead, roll-ups, retention. And what
-//! nobody does with it either: staged files of the registry and payloads of dead letters expire.
-//!
-//! Guarantees: of all daemons and commands one does it at a time; each step that fails is told and stops no
-//! other; a run that is interrupted is gone on with by the next. Hypertables are left to TimescaleDB, and it
+//! Maintenance of the store. Without TimescaleDB, what its jobs would do: partitions ahead, roll-ups,
+//! retention. With and without it: staged files of the registry and payloads of dead letters expire.
+//! Guarantees: only one daemon or command runs it at a time; a step that fails is reported and stops no
+//! other; an interrupted run is continued by the next. Hypertables are left to TimescaleDB, and the report
 //! says so.
 
 use std::convert::Infallible;
@@ -50,10 +49,12 @@ const HYPERTABLES: &str =
 
 /// Whether this role may mark files of the registry; no row where there is no such table. Somebody else's
 /// table of the name has other columns.
-const MAY_EXPIRE: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')
+const MAY_EXPIRE: &str =
+    "SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')
     FROM pg_class c WHERE c.oid = to_regclass('files')::oid AND 6 = (
         SELECT count(*) FROM pg_attribute a JOIN (VALUES ('project_id', 'text'), ('path', 'text'),
-            ('staged', 'boolean'), ('status', 'text'), ('expires_at', 'timestamptz'), ('updated_at', 'timestamptz')
+            ('staged', 'boolean'), ('status', 'text'), ('expires_at', 'timestamptz'),
+            ('updated_at', 'timestamptz')
         ) AS ours (name, type) ON a.attname::text = ours.name AND a.atttypid = ours.type::regtype::oid
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)";
 
@@ -116,10 +117,10 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The schema is of an earlier version.
-    #[error("the database lacks what this version maintains: run `jetcopy migrate`")]
+    #[error("the database is from an earlier version: run `jetcopy migrate`")]
     NotMigrated,
     /// The server refused a question.
-    #[error("the store cannot be looked at")]
+    #[error("cannot inspect the store")]
     Database(#[from] tokio_postgres::Error),
 }
 
@@ -172,7 +173,7 @@ async fn steps(
     let client = &session.client;
     let lives = life::kept(client).await?;
     for ((relation, _), text) in life::differences(&store.named, &lives) {
-        report.add(relation, Kind::Unchanged, text + ": `jetcopy migrate` changes it");
+        report.add(relation, Kind::Unchanged, text + ": run `jetcopy migrate` to change it");
     }
     let ours = partitions::tables(client).await?;
     for table in &ours {
@@ -225,7 +226,7 @@ async fn steps(
             report.add(
                 lives::DEAD_LETTERS,
                 Kind::Changed,
-                format!("{letters} letters expired: their payloads are gone"),
+                format!("{letters} letters expired: their payloads were removed"),
             );
         }
         Err(error) => failed(client, report, lives::DEAD_LETTERS, "letters not expired", &error).await,
@@ -238,7 +239,8 @@ async fn registry(client: &Client, report: &mut Report) {
     match expire(client).await {
         Ok(None | Some(Expired::Files(0))) => {}
         Ok(Some(Expired::NotAllowed)) => {
-            let text = "staged files do not expire: this role may not change them; let `jetcopy maintain` run as one that may";
+            let text = "staged files do not expire: this role may not change them; run `jetcopy maintain` as \
+                        a role that may";
             report.add(FILES, Kind::Unchanged, text);
         }
         Ok(Some(Expired::Files(files))) => {
@@ -248,7 +250,7 @@ async fn registry(client: &Client, report: &mut Report) {
     }
     let fold = format!("BEGIN; SET LOCAL lock_timeout = '{}'; {FOLD}; COMMIT", partitions::LOCK_TIMEOUT);
     if let Err(error) = client.batch_execute(&fold).await {
-        failed(client, report, FILES, "running counts not put together", &error).await;
+        failed(client, report, FILES, "running counts not folded", &error).await;
     }
 }
 
@@ -342,7 +344,7 @@ pub async fn run(settings: watch::Receiver<Arc<Config>>, metrics: MaintainMetric
         let error = tell(&metrics, outcome, started.elapsed());
         // A database that is away says the same each minute.
         if error != last_error && !error.is_empty() {
-            tracing::warn!(error, "the store could not be maintained; pipelines go on");
+            tracing::warn!(error, "cannot maintain the store; pipelines continue");
         }
         last_error = error;
     }

@@ -44,7 +44,8 @@ const COUNT: &str = "SELECT count(*) FROM jetcopy.partitions($1::oid::regclass)"
 /// PostgreSQL detaches one at a time of a table: schema, name, the name on their way out, since their day may
 /// get a new one meanwhile, and whether they are being detached.
 const EXPIRED: &str = "SELECT n.nspname::text, c.relname::text,
-        left(t.relname::text, 45) || to_char(p.starts AT TIME ZONE 'UTC', '_pYYYYMMDD') || '_dropped', p.detaching
+        left(t.relname::text, 45) || to_char(p.starts AT TIME ZONE 'UTC', '_pYYYYMMDD') || '_dropped',
+            p.detaching
     FROM pg_class t
     CROSS JOIN jetcopy.partitions(t.oid::regclass) p
     JOIN pg_class c ON c.oid = p.partition::oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -59,7 +60,8 @@ const LEFT_OVER: &str = "SELECT n.nspname::text, c.relname::text
         AND left(c.relname::text, -18) = left(t.relname::text, 45)";
 
 const FORGET: &str = "UPDATE jetcopy.partitioned_tables
-    SET dropped_before = greatest(dropped_before, now() - make_interval(secs => $2)) WHERE relation::oid = $1";
+    SET dropped_before = greatest(dropped_before, now() - make_interval(secs => $2))
+        WHERE relation::oid = $1";
 
 /// Why a partition was not dropped.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +70,7 @@ pub enum Error {
     #[error("the server refused")]
     Database(#[from] tokio_postgres::Error),
     /// Somebody reads from its table for long.
-    #[error("partition {partition} or its table was still being read from after {} s; the next run goes on",
+    #[error("partition {partition} or its table was still being read after {} s; the next run continues",
         .after.as_secs())]
     InUse {
         /// The partition.

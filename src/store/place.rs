@@ -80,8 +80,8 @@ END $$"#;
 pub enum Error {
     /// It lies in another schema.
     #[error(
-        "[store] schema names {wanted}, and tables of the store lie in {found}: move each with `ALTER TABLE … SET SCHEMA {wanted}` \
-         and its roll-ups too, or name {found} (nothing was changed)"
+        "[store] schema is {wanted}, but store tables are in {found}: move them and their roll-ups with \
+         `ALTER TABLE … SET SCHEMA {wanted}`, or set it to {found} (nothing was changed)"
     )]
     Elsewhere {
         /// The schema that the configuration names.

@@ -172,7 +172,7 @@ impl Store {
         loop {
             match self.once(async |client| self.transaction(client, sql, parameters, bytes).await).await {
                 Err(error) if error.may_pass() && Instant::now() < deadline => {
-                    tracing::debug!(%error, "a read is tried again");
+                    tracing::debug!(%error, "retrying a read");
                     tokio::time::sleep(backoff.pause()).await;
                 }
                 answer => return answer,

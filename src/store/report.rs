@@ -1,8 +1,7 @@
 //! What `jetcopy store` shows: sizes, rows, compression, chunks or partitions, and jobs, with TimescaleDB and
 //! without.
-//!
-//! Guarantees: it changes nothing and takes no lock that anybody waits for, and it counts no rows: their
-//! number is the server's own estimate, and is called so. A standby will do.
+//! Guarantees: it changes nothing, takes no lock that others wait for, and counts no rows: their number is
+//! the server's estimate, and is labelled so. A standby is enough.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,9 +27,11 @@ const HAS_ROLLUPS: &str = "SELECT to_regclass('jetcopy.rollups') IS NOT NULL";
 
 /// Size with indexes and TOAST, and estimated rows, of a relation and all that inherits from it.
 const PLAIN: &str = "WITH RECURSIVE parts (oid) AS (
-        SELECT to_regclass($1)::oid UNION ALL SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = parts.oid
+        SELECT to_regclass($1)::oid UNION ALL SELECT inhrelid FROM pg_inherits JOIN parts
+            ON inhparent = parts.oid
     )
-    SELECT sum(pg_total_relation_size(c.oid::regclass))::int8, (sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relkind <> 'p'))::int8,
+    SELECT sum(pg_total_relation_size(c.oid::regclass))::int8,
+        (sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relkind <> 'p'))::int8,
         bool_or(c.reltuples < 0::float4 AND c.relkind = 'r' AND pg_relation_size(c.oid::regclass) > 0),
         count(*) - 1, (SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)::oid)
     FROM parts JOIN pg_class c ON c.oid = parts.oid";
@@ -54,15 +55,18 @@ const PORTAL: &str = "cannot drop portal \"\" while it is being set up";
 const DONE: &str = "Done";
 
 /// For people.
-const DONE_MEANS: &str = "\nDone: the job's work is committed, and TimescaleDB counts it as failed all the same, since this \
-                          PostgreSQL\nrefuses to drop a portal \"while it is being set up\" (docs/store-record.md). It runs on time.\n";
+const DONE_MEANS: &str = "\nDone: the job's work is committed, but TimescaleDB counts it as failed, because \
+                          this PostgreSQL refuses\nto drop a portal \"while it is being set up\" \
+                          (docs/store-record.md). It runs on time.\n";
 
 /// Jobs that keep the store: what they do, on what, how often, and how they ended last.
 const JOBS: &str = "SELECT j.proc_name::text,
         coalesce(c.view_name, j.hypertable_name)::text, j.schedule_interval::text,
         CASE WHEN s.last_run_status = 'Failed' AND $2 = (
             SELECT e.err_message FROM timescaledb_information.job_errors e
-            WHERE e.job_id = j.job_id ORDER BY e.finish_time DESC LIMIT 1) THEN $3 ELSE s.last_run_status::text END, to_char(s.last_run_started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+            WHERE e.job_id = j.job_id ORDER BY e.finish_time DESC LIMIT 1) THEN $3
+                ELSE s.last_run_status::text END, to_char(s.last_run_started_at AT TIME ZONE 'UTC',
+                'YYYY-MM-DD HH24:MI:SS'),
         to_char(s.next_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(s.total_failures, 0)
     FROM timescaledb_information.jobs j
     LEFT JOIN timescaledb_information.job_stats s USING (job_id)
@@ -72,8 +76,10 @@ const JOBS: &str = "SELECT j.proc_name::text,
     ORDER BY 2, 1";
 
 /// Up to where TimescaleDB has filled its continuous aggregates; one that holds nothing yet has no such time.
-const FILLED: &str = "SELECT a.view_name::text, to_char(a.filled_to AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM (
-        SELECT c.view_name, _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(h.id)) AS filled_to
+const FILLED: &str = "SELECT a.view_name::text,
+    to_char(a.filled_to AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM (
+        SELECT c.view_name, _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(h.id))
+            AS filled_to
         FROM timescaledb_information.continuous_aggregates c
         JOIN _timescaledb_catalog.hypertable h ON h.schema_name = c.materialization_hypertable_schema
             AND h.table_name = c.materialization_hypertable_name
@@ -167,7 +173,7 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server refused a question.
-    #[error("the store cannot be looked at")]
+    #[error("cannot inspect the store")]
     Database(#[from] tokio_postgres::Error),
 }
 
@@ -280,7 +286,8 @@ async fn of_timescale(client: &Client, name: &str) -> Result<Option<Relation>, t
                 WHERE c.hypertable_schema = $1 AND c.hypertable_name = $2),
             (SELECT count(*) FROM timescaledb_information.chunks c
                 WHERE c.hypertable_schema = $1 AND c.hypertable_name = $2 AND c.is_compressed),
-            (SELECT sum(before_compression_total_bytes)::float8 / nullif(sum(after_compression_total_bytes), 0)::float8
+            (SELECT sum(before_compression_total_bytes)::float8 /
+                nullif(sum(after_compression_total_bytes), 0)::float8
                 FROM {functions}.chunk_compression_stats(h.relation))
         FROM (SELECT pg_catalog.format('%I.%I', $1::text, $2::text)::regclass AS relation) AS h"
     );

@@ -31,13 +31,16 @@ const STATE: &str =
         coalesce(refreshed_at + make_interval(secs => $2) <= now(), true)
     FROM jetcopy.rollups WHERE name = $1 FOR UPDATE";
 
-const TAKE_TOUCHED: &str = "WITH taken AS (DELETE FROM jetcopy.touched_buckets WHERE rollup = $1 RETURNING buckets)
-    SELECT DISTINCT floor(extract(epoch FROM bucket))::int8 FROM taken, pg_catalog.unnest(buckets) AS bucket WHERE isfinite(bucket)";
+const TAKE_TOUCHED: &str = "WITH taken AS (DELETE FROM jetcopy.touched_buckets
+    WHERE rollup = $1 RETURNING buckets)
+    SELECT DISTINCT floor(extract(epoch FROM bucket))::int8 FROM taken, pg_catalog.unnest(buckets) AS bucket
+        WHERE isfinite(bucket)";
 
 const TOUCH: &str =
     "SELECT jetcopy.touch($1, ARRAY(SELECT to_timestamp(n::float8) FROM pg_catalog.unnest($2::int8[]) AS n))";
 
-const SETTLE: &str = "UPDATE jetcopy.rollups SET filled_to = greatest(filled_to, to_timestamp($2)), refreshed_at = now() WHERE name = $1";
+const SETTLE: &str = "UPDATE jetcopy.rollups SET filled_to = greatest(filled_to, to_timestamp($2)), \
+                        refreshed_at = now() WHERE name = $1";
 
 /// What a refresh did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +195,8 @@ fn fill(rollup: &Rollup, span: &Range<i64>) -> String {
         Source::Rollup(finer) => finer.name,
     };
     format!(
-        "INSERT INTO {} ({BUCKET}, {keys}, {}) SELECT date_trunc('{unit}', {time}, 'UTC'), {keys}, {} FROM {source} \
+        "INSERT INTO {} ({BUCKET}, {keys}, {}) SELECT date_trunc('{unit}', {time}, 'UTC'), {keys}, {} \
+           FROM {source} \
          WHERE {} GROUP BY 1, {keys}",
         rollup.name,
         columns.join(", "),

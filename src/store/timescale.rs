@@ -1,12 +1,13 @@
-//! TimescaleDB's side of the life cycle: chunk intervals, compression, and the policies that compress, drop and refresh.
+//! TimescaleDB's side of the life cycle: chunk intervals, compression, and the policies that compress, drop
+//! and refresh.
 //!
-//! Guarantees: either all of it is as the database keeps it (`store/life.rs`) or nothing was changed; running it again changes nothing; what
-//! it cannot or must not touch (a table that is no hypertable or another role's, somebody's own compression settings or
-//! policies) it leaves, and says so.
+//! Guarantees: either all of it is as the database keeps it (`store/life.rs`) or nothing was changed; running
+//! it again changes nothing; what it cannot or must not touch (a table that is no hypertable or another
+//! role's, somebody's own compression settings or policies) it leaves, and says so.
 //!
-//! It asks for no more than the owner of the tables may do, and the names it uses are those of TimescaleDB 2.13 to 2.28:
-//! since 2.18 they are aliases of the columnstore's. When a job runs is TimescaleDB's decision. Roll-ups that the
-//! migrations did not create are not created here.
+//! It asks for no more than the owner of the tables may do, and the names it uses are those of TimescaleDB
+//! 2.13 to 2.28: since 2.18 they are aliases of the columnstore's. When a job runs is TimescaleDB's decision.
+//! Roll-ups that the migrations did not create are not created here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,22 +40,25 @@ const LICENCE: &str = "timescale";
 const LOOK: &str = "SELECT extnamespace::regnamespace::text, current_setting('timescaledb.license', true)
     FROM pg_extension WHERE extname = 'timescaledb'";
 
-/// What a table is, with the columns of `$3` that it lacks. Its chunk interval is that of the dimension `$2`, in
-/// microseconds.
+/// What a table is, with the columns of `$3` that it lacks. Its chunk interval is that of the dimension `$2`,
+/// in microseconds.
 const LOOK_AT_TABLE: &str = "SELECT pg_has_role(c.relowner, 'USAGE'),
         h.hypertable_name IS NOT NULL,
         coalesce(h.compression_enabled, false),
-        (SELECT (extract(epoch FROM d.time_interval) * 1000000::numeric)::bigint FROM timescaledb_information.dimensions d
+        (SELECT (extract(epoch FROM d.time_interval) * 1000000::numeric)::bigint
+            FROM timescaledb_information.dimensions d
             WHERE d.hypertable_schema = n.nspname AND d.hypertable_name = c.relname AND d.column_name = $2),
         (SELECT string_agg(w.name, ', ') FROM pg_catalog.unnest($3::text[]) AS w (name) WHERE NOT EXISTS (
-            SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = w.name AND NOT a.attisdropped)),
+            SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = w.name
+                AND NOT a.attisdropped)),
         (SELECT string_agg(s.attname::text, ', ' ORDER BY s.segmentby_column_index)
             FROM timescaledb_information.compression_settings s
             WHERE s.hypertable_schema = n.nspname AND s.hypertable_name = c.relname
                 AND s.segmentby_column_index IS NOT NULL)
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname AND h.hypertable_name = c.relname
+    LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname
+        AND h.hypertable_name = c.relname
     WHERE c.oid = to_regclass($1)::oid";
 
 /// What a roll-up is.
@@ -112,7 +116,7 @@ impl fmt::Display for Line {
         write!(formatter, "{}: ", self.relation)?;
         match &self.change {
             Change::Set(to) => write!(formatter, "{to}: set"),
-            Change::Altered { from, to } => write!(formatter, "{to}: altered, it was {from}"),
+            Change::Altered { from, to } => write!(formatter, "{to}: altered, was {from}"),
             Change::Removed(was) => write!(formatter, "{was}: removed"),
             Change::Unchanged(is) => write!(formatter, "{is}: unchanged"),
             Change::Left(why) => write!(formatter, "left as it is: {why}"),
@@ -197,8 +201,8 @@ async fn look(client: &Client) -> Result<Offered, Error> {
     Ok(if licence.as_deref() == Some(LICENCE) { Offered::Functions(schema) } else { Offered::Unlicensed })
 }
 
-/// The life of hypertables and continuous aggregates as TimescaleDB's jobs have it. A job that goes by something else than age
-/// says nothing.
+/// The life of hypertables and continuous aggregates as TimescaleDB's jobs have it. A job that goes by
+/// something else than age says nothing.
 pub(super) async fn in_force(client: &Client) -> Result<BTreeMap<lives::Key, After>, Error> {
     let mut found = BTreeMap::new();
     if !matches!(look(client).await?, Offered::Functions(_)) {
@@ -300,10 +304,10 @@ impl Run<'_> {
         };
         let obstacle = match (&found, found.chunk_interval) {
             (Table { hypertable: false, .. }, _) => {
-                "it is no hypertable, so nothing compresses it or drops its rows".to_owned()
+                "it is not a hypertable, so nothing compresses it or drops its rows".to_owned()
             }
             (Table { missing: Some(missing), .. }, _) => {
-                format!("it is not the store's own, having no column {missing}")
+                format!("it was not created by jetcopy: it has no column {missing}")
             }
             (_, None) => format!("its time dimension is not {}", table.time),
             (Table { owned: false, .. }, _) => "it belongs to another role".into(),
@@ -358,14 +362,14 @@ impl Run<'_> {
         } else if table.once_segment_by.is_some_and(|once| once.join(", ") == is) {
             self.regroup(table, by(is), text).await?
         } else {
-            Change::Left(format!("somebody chose to compress it by {}, not by {}", by(is), by(&wanted)))
+            Change::Left(format!("it is configured to compress by {}, not by {}", by(is), by(&wanted)))
         };
         self.say(relation, change);
         Ok(())
     }
 
-    /// Has chunks to come compressed in another way than by an earlier version. Where chunks are compressed already,
-    /// TimescaleDB before 2.14 refuses that.
+    /// Has chunks to come compressed in another way than by an earlier version. Where chunks are compressed
+    /// already, TimescaleDB before 2.14 refuses that.
     async fn regroup(
         &mut self,
         table: &'static StoreTable,
@@ -383,7 +387,7 @@ impl Run<'_> {
             Err(refused) if refused.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
                 self.client.batch_execute("ROLLBACK TO SAVEPOINT regroup").await.map_err(failed)?;
                 Ok(Change::Left(format!(
-                    "it is compressed by {from}, which this version of TimescaleDB cannot change any more"
+                    "it is compressed by {from}, which this version of TimescaleDB cannot change"
                 )))
             }
             Err(source) => Err(failed(source)),
@@ -398,7 +402,7 @@ impl Run<'_> {
         let failed = |source| Error::Server { action: "change what is shown", relation, source };
         self.client.batch_execute(&sql).await.map_err(failed)?;
         let text = |real_time| {
-            if real_time { "the running bucket is shown" } else { "buckets are shown when they are over" }
+            if real_time { "the running bucket is shown" } else { "only completed buckets are shown" }
         };
         self.say(relation, Change::Altered { from: text(!wanted).into(), to: text(wanted).into() });
         Ok(())
@@ -415,7 +419,7 @@ impl Run<'_> {
             .map_err(failed)?;
         let obstacle = match found {
             None => "there is no such roll-up",
-            Some((_, false, _)) => "it is no continuous aggregate",
+            Some((_, false, _)) => "it is not a continuous aggregate",
             Some((false, true, _)) => "it belongs to another role",
             Some((true, true, is)) => {
                 self.real_time(relation, is).await?;

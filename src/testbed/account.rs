@@ -1,12 +1,12 @@
-//! What tests need that a machine may lack, and the account of a test run: what each test ran on, and what
-//! was left out.
+//! What tests need that a machine may lack, and the record of a test run: what each test ran on, and what was
+//! skipped.
 //!
-//! Guarantees: with `JETCOPY_TEST_REPORT` naming a file, each use of a private PostgreSQL and each skip is
-//! one line of it, tab-separated and appended in one write, so that tests and processes side by side do not
-//! mix theirs. A skip of what `JETCOPY_REQUIRE` names (`timescaledb,pgbouncer`) fails its test.
+//! Guarantees: if `JETCOPY_TEST_REPORT` names a file, each use of a testbed's PostgreSQL and each skip is one
+//! line of it, tab-separated and appended in one write, so that concurrent tests and processes do not mix
+//! theirs. A skip of what `JETCOPY_REQUIRE` names (`timescaledb,pgbouncer`) fails its test.
 //!
-//! Not guaranteed: that a line names its test. It does where the server is asked for on the test's own
-//! thread. `scripts/test.sh` turns the file into the summary of `make test`.
+//! Not guaranteed: that a line names its test. It does if the server is requested on the test's own thread.
+//! `scripts/test.sh` turns the file into the summary of `make test`.
 
 use std::fmt;
 use std::fs::OpenOptions;

@@ -1,4 +1,6 @@
 //! Directories that end with their server, and those that killed processes left behind.
+//!
+//! Guarantees: only directories of processes that are gone are removed; what cannot be removed stays.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,6 @@
-//! A private `nats-server` with JetStream on file storage.
+//! A `nats-server` of the testbed, with JetStream on file storage.
+//!
+//! Guarantees: those of [`super`]; a restart keeps port and data.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -54,7 +56,8 @@ impl TestNats {
         let routes: Vec<String> = ports.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
         let start = |(index, port): (usize, &u16)| {
             let config = format!(
-                "server_name: \"n{index}\"\ncluster {{ name: \"private\", listen: \"127.0.0.1:{port}\", routes: [{}] }}",
+                "server_name: \"n{index}\"\ncluster {{ name: \"private\", listen: \"127.0.0.1:{port}\", \
+                 routes: [{}] }}",
                 routes.join(", ")
             );
             Self::start(&NatsOptions { config })

@@ -1,4 +1,6 @@
-//! A private PgBouncer in transaction pooling in front of a private PostgreSQL.
+//! A PgBouncer in transaction mode, in front of a PostgreSQL of the testbed.
+//!
+//! Guarantees: those of [`super`]; fewer server connections than a test has clients, so that they are shared.
 
 use std::fs::File;
 use std::io;

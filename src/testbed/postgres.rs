@@ -1,8 +1,8 @@
-//! A private PostgreSQL, plain or with TimescaleDB.
+//! A PostgreSQL of the testbed, plain or with TimescaleDB.
 //!
-//! `JETCOPY_TIMESCALEDB` is the switch. `no` hides the extension from all that is started here; `yes` loads
-//! it and fails where the server does not offer it. Without it tests are on plain PostgreSQL, while `jetcopy
-//! demo` and the benches take what the server offers.
+//! Guarantees: `JETCOPY_TIMESCALEDB` is the switch. `no` hides the extension from everything that is started
+//! here; `yes` loads it and fails if the server does not offer it. Without it, tests use plain PostgreSQL,
+//! while `jetcopy demo` and the benches use what the server offers.
 //!
 //! `initdb` takes a second or more: it runs once a version, and every start copies what it made.
 
@@ -54,9 +54,9 @@ impl Extension {
             (Self::Offered, "") => return Ok(offered()),
             (Self::Switched | Self::Offered, "yes") if offered() => return Ok(true),
             (Self::Switched | Self::Offered, "yes") => {
-                "the server does not offer TimescaleDB: install it, or say no"
+                "the server does not offer TimescaleDB: install it, or set no"
             }
-            (Self::Switched | Self::Offered, _) => "it is yes or no",
+            (Self::Switched | Self::Offered, _) => "it must be yes or no",
         };
         Err(Error::Switch { value: switch, reason })
     }
@@ -65,8 +65,8 @@ impl Extension {
 /// What a private PostgreSQL is started with.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// Whether commits survive the machine, as they must in a bench; tests only kill the server, and that they survive
-    /// either way.
+    /// Whether commits survive the machine, as they must in a bench; tests only kill the server, and that
+    /// they survive either way.
     pub durable: bool,
     /// Whether TimescaleDB is loaded.
     pub timescaledb: Extension,
@@ -122,8 +122,8 @@ impl TestPostgres {
         Ok(Self { server, program, databases: AtomicUsize::new(0), has_timescaledb })
     }
 
-    /// An asynchronous standby of this server that streams from it by way of `primary_port`: its own, or that of a proxy
-    /// before it.
+    /// An asynchronous standby of this server that streams from it by way of `primary_port`: its own, or that
+    /// of a proxy before it.
     pub fn standby(&self, primary_port: u16) -> Result<Self, Error> {
         let program = Postgres { bin: self.program.bin.clone(), user: server_user() };
         let directory = directory::create()?;
@@ -154,7 +154,8 @@ impl TestPostgres {
         Ok(())
     }
 
-    /// The server that the tests of this process share, each in a database of its own. It ends with its last user.
+    /// The server that the tests of this process share, each in a database of its own. It ends with its last
+    /// user.
     pub fn shared() -> Result<Arc<Self>, Error> {
         static SHARED: Mutex<Weak<TestPostgres>> = Mutex::new(Weak::new());
         let server = super::shared(&SHARED, || Self::start(&PostgresOptions::default()))?;
@@ -354,7 +355,8 @@ mod tests {
         let postgres = std::thread::spawn(|| TestPostgres::start(&PostgresOptions::default()).unwrap());
         let mut postgres = postgres.join().unwrap();
         let pid = postgres.pid().unwrap();
-        // Were it signalled, the state in its pid file would have changed to "stopping" by the time it had restarted.
+        // Were it signalled, the state in its pid file would have changed to "stopping" by the time it had
+        // restarted.
         postgres.stop(Stop::Fast);
         let log = std::fs::read_to_string(postgres.log()).unwrap();
         assert!(log.contains("received fast shutdown request"), "{log}");

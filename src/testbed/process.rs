@@ -1,5 +1,7 @@
-//! A server's process: started so that it cannot outlive this one, stopped in a chosen way, awaited by
-//! condition.
+//! A server's process.
+//!
+//! Guarantees: it cannot outlive this process; it is stopped in the chosen way, by force if that takes too
+//! long, and every wait is for a condition, under a deadline.
 
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
@@ -26,7 +28,8 @@ const POLL: Duration = Duration::from_millis(2);
 const TAIL_LINES: usize = 40;
 /// How many ports are tried before a start is given up.
 const PORT_ATTEMPTS: usize = 8;
-/// Below Linux's ephemeral ports (32768…), so that no outgoing connection takes the port of a stopped server.
+/// Below Linux's ephemeral ports (32768…), so that no outgoing connection takes the port of a stopped
+/// server.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// How a server is stopped.

@@ -1,4 +1,7 @@
 //! Where the servers' programs are.
+//!
+//! Guarantees: an environment variable wins over what `make setup` installed, and that over `PATH`. A program
+//! that is not found is an error that names the variable.
 
 use std::path::{Path, PathBuf};
 

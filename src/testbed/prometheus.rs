@@ -1,4 +1,6 @@
-//! A private Prometheus, and private exporters for it to scrape: Debian's for PostgreSQL and for the machine.
+//! A Prometheus of the testbed, and exporters for it to scrape: Debian's for PostgreSQL and for the machine.
+//!
+//! Guarantees: those of [`super`]; what Prometheus has stored ends with it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,7 +1,6 @@
 //! A publisher of raw bytes: what no client library would send.
-//!
-//! Guarantees: a publish goes out as it is given, also what no protocol allows; [`Wire::settled`] has the
-//! server's word that it has read all of it. It speaks to a server without TLS and without credentials only.
+//! Guarantees: bytes go out as they are given, even if no protocol allows them; after [`Wire::settled`], the
+//! server has read all of them. It supports only a server without TLS and credentials.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};

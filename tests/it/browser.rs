@@ -120,7 +120,7 @@ async fn a_paused_pipeline_comes_first_with_what_mends_it_until_that_is_done() {
     browser.until("both states", &format!("{states} === 'paused,running'")).await;
     let first = browser.evaluate("document.querySelector('.pipeline').innerText").await;
     let first = first.as_str().unwrap();
-    for text in ["others", "paused", "missing", "What mends it:"] {
+    for text in ["others", "paused", "missing", "To fix it:"] {
         assert!(first.contains(text), "{text} is not in:\n{first}");
     }
     assert_eq!(browser.evaluate("document.title").await, json!("(1) jetcopy"));
@@ -222,8 +222,8 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     let away = "no database connection: cannot connect to 10.0.0.7:5432: connection refused";
     pipelines[41].set_state(State::BackingOff { reason: away.into(), retry_in: Duration::from_secs(2) });
     let lost = "the stream no longer holds sequences 39001 to 39500";
-    let remedy = "look at jetcopy.losses; `jetcopy accept-loss` shows what going on after sequence 39500 would mean, and lets \
-                  the pipeline do it with --yes";
+    let remedy = "look at jetcopy.losses; `jetcopy accept-loss` shows what going on after sequence 39500 \
+                  would mean, and lets the pipeline do it with --yes";
     pipelines[17].set_state(State::Halted { reason: lost.into(), remedy: remedy.into() });
     let server = Server::bind(&on_a_free_port(), None).await.unwrap();
     let address = format!("http://{}/", server.address());

@@ -118,7 +118,7 @@ async fn retry_stores_what_can_be_stored_now_beside_the_daemon_and_keeps_the_res
     let again = world.run(&config, &["dead-letters", "retry", "--all"]).await;
     assert_eq!(again.code, 1);
     assert!(again.out.contains("0 stored in 0 rows, 12 still dead letters"), "{again:?}");
-    assert!(again.out.contains("is refused again: refused: new row for relation"), "{again:?}");
+    assert!(again.out.contains("was refused again: refused: new row for relation"), "{again:?}");
     assert_eq!(letters(&world).await, 12);
 
     // 5050 is refused by another constraint from now on.
@@ -145,7 +145,8 @@ async fn retry_stores_what_can_be_stored_now_beside_the_daemon_and_keeps_the_res
     // What columns take from the broker is as it would have been.
     let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
     let time = stream.get_raw_message(10).await.unwrap().time.unix_timestamp_nanos() / 1_000;
-    let row = "SELECT (extract(epoch FROM stored) * 1000000)::bigint FROM events WHERE sequence = 10 AND token = 'a'";
+    let row = "SELECT (extract(epoch FROM stored) * 1000000)::bigint FROM events WHERE sequence = 10 AND \
+               token = 'a'";
     assert_eq!(i128::from(world.count(row).await), time);
     oracle(&world, &daemon, "events", "events", json!({"id": 1}).to_string().into()).await;
     let audit = world.run(&config, &["audit", "events"]).await;
@@ -210,9 +211,9 @@ async fn a_retried_element_becomes_its_row_only() {
         json!({"parts": [{"id": 1}, {"id": 2_000}, {"id": "x"}, {"id": 4}, {"id": 5_000}]}).to_string();
     world.publish("a", [message]).await;
     let config = world.config(
-        "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \"parts\"\n\
-         for_each = \"parts\"\nbad_element = \"element\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n\
-         place = \"$element\"\n",
+        "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \
+         \"parts\"\nfor_each = \"parts\"\nbad_element = \"element\"\n[pipeline.table.columns]\nsequence = \
+         \"$sequence\"\nplace = \"$element\"\n",
     );
     let daemon = Daemon::start(&config);
     world.drained("parts", &daemon).await;
@@ -234,9 +235,9 @@ async fn a_message_whose_elements_may_be_refused_one_by_one_leaves_their_letters
                  CONSTRAINT small CHECK (id < 1000))";
     world.database.batch_execute(table).await.unwrap();
     world.publish("a", [json!({"parts": [{"id": 1}, {"id": 2_000}, {"id": "x"}]}).to_string()]).await;
-    let pipeline = "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\n\
-                    name = \"parts\"\nfor_each = \"parts\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n\
-                    place = \"$element\"\n";
+    let pipeline = "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \
+                    \"json\"\n[[pipeline.table]]\nname = \"parts\"\nfor_each = \
+                    \"parts\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nplace = \"$element\"\n";
     let daemon = Daemon::start(&world.config(pipeline));
     world.drained("parts", &daemon).await;
     assert_eq!(letters(&world).await, 1);
@@ -245,7 +246,7 @@ async fn a_message_whose_elements_may_be_refused_one_by_one_leaves_their_letters
     let config = world.config(&mended);
     let said = world.run(&config, &["dead-letters", "retry", "--all"]).await.well();
     assert!(said.contains("1 stored in 1 rows, 0 still dead letters"), "{said}");
-    assert!(said.contains("2 elements of the stored ones are dead letters of their own now"), "{said}");
+    assert!(said.contains("2 elements of the stored messages are now dead letters of their own"), "{said}");
     assert_eq!(world.count("SELECT sum(element)::bigint FROM jetcopy.dead_letters").await, 3);
     assert_eq!(world.count("SELECT count(*) FROM parts WHERE place = 0 AND id = 1").await, 1);
 }
@@ -253,7 +254,8 @@ async fn a_message_whose_elements_may_be_refused_one_by_one_leaves_their_letters
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_row_never_replaces_a_newer_one() {
     let world = World::new().await;
-    let table = "CREATE TABLE latest (camera text PRIMARY KEY, value integer NOT NULL CHECK (value < 100), last bigint)";
+    let table = "CREATE TABLE latest (camera text PRIMARY KEY, value integer NOT NULL CHECK (value < 100), \
+                 last bigint)";
     world.database.batch_execute(table).await.unwrap();
     let message = |camera: &str, value: i32| json!({"camera": camera, "value": value}).to_string();
     world.publish("a", [message("a", 500), message("a", 1), message("b", 2), message("b", 600)]).await;
@@ -285,8 +287,8 @@ async fn a_row_that_is_there_already_is_ignored_where_the_table_says_so() {
     let message = |id: i32, value: i32| json!({"id": id, "value": value}).to_string();
     world.publish("a", [message(1, 500), message(2, 600), message(1, 1)]).await;
     let config = world.config(
-        "[[pipeline]]\nname = \"once\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \"once\"\n\
-         on_conflict = \"ignore\"\n",
+        "[[pipeline]]\nname = \"once\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \
+         \"once\"\non_conflict = \"ignore\"\n",
     );
     let daemon = Daemon::start(&config);
     world.drained("once", &daemon).await;
@@ -332,8 +334,10 @@ async fn a_payload_is_kept_once_per_message_whichever_of_its_letters_go() {
     // each.
     let large = message(190_000, 9);
     world.publish("a", [message(190_000, 100), large.clone()]).await;
-    let pipeline = "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\nname = \"parts\"\n\
-         for_each = \"parts\"\nbad_element = \"element\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nplace = \"$element\"\n";
+    let pipeline = "[[pipeline]]\nname = \"parts\"\nstream = \"STREAM\"\nformat = \
+                    \"json\"\n[[pipeline.table]]\nname = \"parts\"\nfor_each = \"parts\"\nbad_element = \
+                    \"element\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nplace = \
+                    \"$element\"\n";
     let config = world.config(pipeline);
     let daemon = Daemon::start(&config);
     world.drained("parts", &daemon).await;
@@ -414,8 +418,9 @@ async fn a_retry_stores_no_subject_and_no_header_that_nobody_sent() {
     publish_raw(&world, &messages).await;
     let pipeline = |columns: &str| {
         format!(
-            "[[pipeline]]\nname = \"original\"\nstream = \"STREAM\"\npoison = {{ max_per_batch = 100, max_per_minute = 1_000 }}\n\
-             [[pipeline.table]]\nname = \"original\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n{columns}"
+            "[[pipeline]]\nname = \"original\"\nstream = \"STREAM\"\npoison = {{ max_per_batch = 100, \
+             max_per_minute = 1_000 }}\n[[pipeline.table]]\nname = \
+             \"original\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n{columns}"
         )
     };
     let config = world.config(&pipeline("subject = \"$subject\"\na = \"$header.A\"\n"));

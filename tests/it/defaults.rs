@@ -100,14 +100,14 @@ async fn a_shorter_retention_says_what_it_drops_and_is_only_set_with_yes() {
     for world in worlds().await {
         world.run(&world.config_file("named.toml", KEPT), &["migrate"]).await.well();
         world.old_rows().await;
-        let names = "[store.detection_events]\nretention = \"39d\"\n[store.measurements]\nretention = \"50d\"\n\
-                     [store.frame_metadata]\nretention = \"8d\"\n";
+        let names = "[store.detection_events]\nretention = \"39d\"\n[store.measurements]\nretention = \
+                     \"50d\"\n[store.frame_metadata]\nretention = \"8d\"\n";
         let short = world.config_file("short.toml", names);
         let refused = world.run(&short, &["migrate"]).await;
         assert_eq!(refused.code, 1, "{refused:?}");
         for line in [
-            "store.detection_events.retention: 39d, it is never: 100 rows would be dropped",
-            "store.measurements.retention: 50d, it is 90d: no rows would be dropped now",
+            "store.detection_events.retention: 39d, now never: 100 rows would be dropped",
+            "store.measurements.retention: 50d, now 90d: no rows would be dropped now",
             "`jetcopy migrate --yes`",
         ] {
             assert!(refused.err.contains(line), "{refused:?}");
@@ -115,15 +115,15 @@ async fn a_shorter_retention_says_what_it_drops_and_is_only_set_with_yes() {
         assert!(!refused.err.contains("frame_metadata"), "{refused:?}");
         let checking = world.config_file("checking.toml", &format!("{names}{PIPELINE}"));
         let checked = world.run(&checking, &["check"]).await;
-        assert!(checked.out.contains("retention is never, and the configuration names 39d"), "{checked:?}");
+        assert!(checked.out.contains("retention is never, but the configuration says 39d"), "{checked:?}");
         let maintained = world.run(&short, &["maintain"]).await.well();
-        assert!(maintained.contains("retention is never, and the configuration names 39d"), "{maintained}");
+        assert!(maintained.contains("retention is never, but the configuration says 39d"), "{maintained}");
         world.drops(&short).await;
         assert_eq!(world.rows().await, (100, 50));
 
         let said = world.run(&short, &["migrate", "--yes"]).await.well();
         assert!(said.contains("100 rows would be dropped"), "{said}");
-        assert!(said.contains("store.frame_metadata.retention: 8d, it was 7d"), "{said}");
+        assert!(said.contains("store.frame_metadata.retention: 8d, was 7d"), "{said}");
         world.drops(&short).await;
         assert_eq!(world.rows().await, (0, 50));
         let said = world.run(&short, &["migrate"]).await.well();
@@ -138,10 +138,10 @@ async fn a_first_migration_says_which_rows_it_will_drop_and_follows_the_file_at_
         let named = world.config_file("named.toml", &format!("{CHOSEN}{KEPT}"));
         let said = world.run(&named, &["migrate"]).await.well();
         for line in [
-            "frame_metadata: rows are dropped after 7d (the default)",
-            "detection_events: rows are never dropped (as [store] says)",
-            "measurements: rows are dropped after 90d (as [store] says)",
-            "frame_stats_1m: rows are dropped after 30d (the default)",
+            "frame_metadata: rows are dropped after 7d (default)",
+            "detection_events: rows are never dropped (from [store])",
+            "measurements: rows are dropped after 90d (from [store])",
+            "frame_stats_1m: rows are dropped after 30d (default)",
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }
@@ -166,7 +166,7 @@ async fn rows_of_tables_that_were_there_before_jetcopy_are_dropped_by_no_default
         }
         let bare = world.config_file("bare.toml", CHOSEN);
         let said = world.run(&bare, &["migrate"]).await.well();
-        assert!(said.contains("measurements: it was there before, and its rows stay"), "{said}");
+        assert!(said.contains("measurements: it existed before, so its rows are kept"), "{said}");
         if !timescaledb {
             let partitioned = "SELECT jetcopy.time_table('measurements', 'timestamp_utc', '1 day')";
             world.database.batch_execute(partitioned).await.unwrap();
@@ -178,7 +178,7 @@ async fn rows_of_tables_that_were_there_before_jetcopy_are_dropped_by_no_default
         // Somebody who copies the reference with its 30 days is asked.
         let named = world.config_file("named.toml", "[store.measurements]\nretention = \"30d\"\n");
         let refused = world.run(&named, &["migrate"]).await;
-        assert!(refused.err.contains("30d, it is never: 50 rows would be dropped"), "{refused:?}");
+        assert!(refused.err.contains("30d, now never: 50 rows would be dropped"), "{refused:?}");
     }
 }
 
@@ -201,15 +201,15 @@ async fn a_policy_that_somebody_took_away_or_changed_by_hand_stays_so() {
     // A file that names it shortens what is in force.
     let named = world.config_file("named.toml", "[store.detection_events]\nretention = \"7d\"\n");
     let refused = world.run(&named, &["migrate"]).await;
-    assert!(refused.err.contains("7d, it is never: 100 rows would be dropped"), "{refused:?}");
+    assert!(refused.err.contains("7d, now never: 100 rows would be dropped"), "{refused:?}");
 }
 
 #[tokio::test]
 async fn the_other_settings_of_the_store_stay_without_the_file_too() {
     for world in worlds().await {
-        let settings = "[store]\npartitions_back = \"1500d\"\n[store.frame_metadata]\nchunk_interval = \"6h\"\n\
-            compress_after = \"3d\"\nretention = \"20d\"\n\
-            [store.frame_stats_1m]\nrefresh = { every = \"2m\", window = \"15d\" }\n";
+        let settings = "[store]\npartitions_back = \"1500d\"\n[store.frame_metadata]\nchunk_interval = \
+                        \"6h\"\ncompress_after = \"3d\"\nretention = \
+                        \"20d\"\n[store.frame_stats_1m]\nrefresh = { every = \"2m\", window = \"15d\" }\n";
         let (named, bare) = (world.config_file("named.toml", settings), world.config_file("bare.toml", ""));
         world.run(&named, &["migrate"]).await.well();
         let state = "SELECT count(*) FROM jetcopy.partition_bounds, jetcopy.store_life l
@@ -262,7 +262,7 @@ async fn a_store_table_that_was_dropped_comes_back_with_migrate_and_is_maintaine
         }
         let bare = world.config_file("bare.toml", "");
         let said = world.run(&bare, &["migrate"]).await.well();
-        let made = said.lines().find(|line| line.contains("created again: ")).unwrap();
+        let made = said.lines().find(|line| line.contains("recreated because they were gone: ")).unwrap();
         for name in ["detection_events", "files", "operations_log", "stats"] {
             assert!(made.contains(name), "{said}");
         }
@@ -294,14 +294,13 @@ async fn after_schema_jetcopy_was_dropped_the_store_is_kept_as_before_and_its_lo
         assert_eq!(world.count(STORE).await, known);
         // The tables say which groups there are; how long rows live they do not, and nobody is left to think
         // so.
-        let found =
-            "their groups are chosen: frames, measurements, series, registry; what was kept of them is gone";
+        let found = "their groups are now selected: frames, measurements, series, registry. Their settings, \
+                     such as the retention, were lost";
         assert!(said.contains(found), "{said}");
-        let stays =
-            "detection_events: it was there before, and its rows stay; [store.detection_events] retention";
+        let stays = "detection_events: it existed before, so its rows are kept; set [store.detection_events] retention";
         assert!(said.contains(stays) || world.timescaledb().await, "{said}");
         let said = world.run(&bare, &["migrate"]).await.well();
-        assert!(said.contains("nothing to migrate") && !said.contains("chosen"), "{said}");
+        assert!(said.contains("nothing to migrate") && !said.contains("selected"), "{said}");
         let created = "SELECT count(*) FROM pg_trigger WHERE tgname = 'keep_created_at'";
         assert_eq!(world.count(created).await, 1);
         for change in ["UPDATE operations_log SET operation = 'other'", "DELETE FROM operations_log"] {
@@ -327,9 +326,10 @@ async fn what_of_the_store_is_left_without_schema_jetcopy_is_said_with_what_to_n
     world.database.batch_execute(some).await.unwrap();
     let said = world.run(&bare, &["migrate"]).await.well();
     for text in [
-        "their groups are chosen: frames; what was kept",
-        "of the store, measurements were there, and others of their groups were not: name measurements in [store] tables",
-        "tables named like the store's lie in telemetry, which is not in the search path",
+        "their groups are now selected: frames. Their settings",
+        "store tables measurements existed, but others of their groups did not: add measurements to [store] \
+         tables",
+        "telemetry has tables named like the store's and is not in the search path",
     ] {
         assert!(said.contains(text), "{text} in {said}");
     }
@@ -359,7 +359,7 @@ async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_ans
             world.database.batch_execute(other).await.unwrap();
             let config = world.config(&format!("{CHOSEN}[store.measurements]\nretention = \"never\"\n"));
             let said = world.run(&config, &["migrate"]).await.well();
-            let differs = "measurements is not the store's own and stays as it is";
+            let differs = "measurements was not created by jetcopy and stays as it is";
             let line = said.lines().find(|line| line.starts_with(differs)).unwrap();
             assert!(
                 line.contains("websdr_id is integer, not text, there is no sample_rate_khz (float8)"),

@@ -96,7 +96,7 @@ async fn no_checkpoint_lies_beyond_the_end_of_a_stream_under_load() {
     let (load, daemon) = (Load::start(&world), Daemon::start(&config));
     daemon.says("pipeline is running").await;
     let waiter = Daemon::start(&config);
-    waiter.says("pipeline waits").await;
+    waiter.says("pipeline is waiting").await;
     for daemon in [&daemon, &waiter] {
         let looks = watched(daemon, "three looks", |seen| values(seen, "stream_last_sequence") >= 3);
         for status in looks.await {
@@ -139,7 +139,7 @@ async fn a_stream_that_was_made_anew_shows_its_own_end_and_all_of_it_as_waiting(
         let seen = world.run(&config, &["status", "--json"]).await.objects().remove(0);
         let status = &seen["pipelines"][0];
         assert_eq!((&status["behind_seconds"], &status["headroom_sequences"]), (&Value::Null, &Value::Null));
-        status["reason"].as_str().is_some_and(|reason| reason.contains("made anew, rolled back"))
+        status["reason"].as_str().is_some_and(|reason| reason.contains("recreated, rolled back"))
     })
     .await;
 }

@@ -11,9 +11,9 @@ use crate::support::{Daemon, World, eventually};
 fn pipelines(store: &str) -> String {
     let one = |name: &str| {
         format!(
-            "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nformat = \"json\"\n\
-             subjects = [\"STREAM.{name}\"]\n[[pipeline.table]]\nname = \"{name}\"\nfor_each = \"parts\"\nbad_element = \"element\"\n\
-             [pipeline.table.columns]\nsequence = \"$sequence\"\nplace = \"$element\"\n"
+            "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nformat = \"json\"\nsubjects = \
+             [\"STREAM.{name}\"]\n[[pipeline.table]]\nname = \"{name}\"\nfor_each = \"parts\"\nbad_element = \
+             \"element\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nplace = \"$element\"\n"
         )
     };
     format!("{store}\n{}{}", one("events"), one("others"))
@@ -72,17 +72,19 @@ async fn letters_expire_only_where_a_retention_was_set_and_somebody_said_yes() {
     // The configuration names one; the database goes by what `jetcopy migrate` wrote.
     let said = maintained(&world, &config).await;
     assert!(
-        said.contains("retention is never, and the configuration names 1d: `jetcopy migrate` changes it"),
+        said.contains(
+            "retention is never, but the configuration says 1d: run `jetcopy migrate` to change it"
+        ),
         "{said}"
     );
     assert_eq!(letters(&world, "expired_at IS NULL AND (payload IS NOT NULL OR element = 2)").await, 4);
     let refused = world.run(&config, &["migrate"]).await;
     assert_eq!(refused.code, 1);
-    let said = "store.dead_letters.retention: 1d, it is never: 3 payloads of letters would be dropped";
+    let said = "store.dead_letters.retention: 1d, now never: 3 payloads of letters would be dropped";
     assert!(refused.err.contains(said), "{refused:?}");
     world.run(&config, &["migrate", "--yes"]).await.well();
     let said = maintained(&world, &config).await;
-    assert!(said.contains("3 letters expired: their payloads are gone"), "{said}");
+    assert!(said.contains("3 letters expired: their payloads were removed"), "{said}");
     let bare = "expired_at IS NOT NULL AND payload IS NULL AND headers IS NULL AND raw_headers IS NULL";
     assert_eq!(letters(&world, bare).await, 3);
     assert_eq!(letters(&world, "pipeline = 'others' AND expired_at IS NULL AND payload = '{'").await, 1);
@@ -129,7 +131,7 @@ async fn an_expired_letter_is_still_one_for_audit_lists_metrics_and_rewind_and_s
     // Carried again as the plan says, each is one letter again, with its payload.
     world.run(&config, &["pause", "events"]).await.well();
     let plan = world.run(&config, &["rewind", "events", "--to", "0", "--yes"]).await.well();
-    assert!(plan.contains("3 dead letters would be there twice"), "{plan}");
+    assert!(plan.contains("3 dead letters would be duplicated"), "{plan}");
     for line in plan.lines().map(str::trim).filter(|line| line.starts_with("DELETE FROM")) {
         world.database.batch_execute(line).await.unwrap();
     }

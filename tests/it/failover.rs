@@ -97,7 +97,8 @@ async fn marks_at(url: &str) -> String {
 /// Ends the daemon's sessions, so that it looks for a server anew.
 async fn end_sessions(world: &World) {
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-               WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'";
+               WHERE pid <> pg_backend_pid() AND datname = current_database() \
+                 AND backend_type = 'client backend'";
     assert!(world.count(end).await > 0);
 }
 
@@ -186,7 +187,7 @@ async fn what_a_standby_lacks_is_replayed_behind_a_pooler_without_another_messag
     let published = load.stop().await;
     pair.world.drained("events", &daemon).await;
 
-    // Between two transactions, the session outlives that: only the renewal of the lease can show it.
+    // Between two transactions, the session outlives that: only renewing the lease can show it.
     pair.standby.promote().await.unwrap();
     pair.world.own_url = pair.standby_url();
     pair.world.reconnect().await;

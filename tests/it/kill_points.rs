@@ -62,9 +62,11 @@ async fn a_daemon_that_is_stopped_at_any_point_commits_and_acks_what_it_took_and
         for count in counts {
             let daemon = ends_at(&world, point, count, Signal::SIGTERM).await;
             let log = daemon.log();
-            for line in
-                ["shutdown was asked for", "stopping: committing what has been taken", "pipeline has stopped"]
-            {
+            for line in [
+                "shutting down; a second signal",
+                "stopping: committing what has been taken",
+                "pipeline has stopped",
+            ] {
                 assert_eq!(log.matches(line).count(), 1, "{point}: {line:?} in\n{log}");
             }
             let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
@@ -99,7 +101,7 @@ async fn a_writer_that_freezes_in_a_transaction_loses_the_shard_and_cannot_commi
     world.commits(&other).await;
     println!("writer frozen in a transaction: first commit of the other after {:?}", started.elapsed());
     frozen.signal(Signal::SIGCONT);
-    frozen.says("pipeline waits").await;
+    frozen.says("pipeline is waiting").await;
     // It committed nothing after it froze: what it was about to commit is the other's now, once.
     assert!(frozen.metric("jetcopy_commits_total", "outcome=\"committed\"") < COMMITS);
     world.judge(&other, load).await;

@@ -56,20 +56,23 @@ async fn the_durable_of_a_renamed_pipeline_is_listed_and_removed_and_no_other_is
     world.drained("events", &daemon).await;
     let text = world.run(&config, &["status"]).await.well();
     for part in [
-        "left over: durable jetcopy-before on stream",
+        "leftover: durable consumer jetcopy-before on stream",
         "`jetcopy remove-durables` removes it",
-        "it stays: somebody pulls from it",
-        "it stays: its pipeline is paused",
-        "it stays: its pipeline writes to db.example:5432/other",
+        "it is kept: a client pulls from it",
+        "it is kept: its pipeline is paused",
+        "it is kept: its pipeline writes to db.example:5432/other",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    assert!(!text.contains("jetcopy-like") && !text.contains("durable jetcopy-events"), "{text}");
+    assert!(!text.contains("jetcopy-like") && !text.contains("durable consumer jetcopy-events"), "{text}");
 
     let all = durables(&world).await;
     let shown = world.run(&config, &["remove-durables"]).await;
     assert_eq!(shown.code, 1, "{shown:?}");
-    assert!(shown.out.contains("left: durable jetcopy-before") && shown.out.contains("--yes"), "{shown:?}");
+    assert!(
+        shown.out.contains("leftover: durable consumer jetcopy-before") && shown.out.contains("--yes"),
+        "{shown:?}"
+    );
     assert_eq!(durables(&world).await, all);
     world.run(&config, &["remove-durables", "unknown", "--yes"]).await.well();
     assert_eq!(durables(&world).await, all);

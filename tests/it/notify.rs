@@ -106,7 +106,8 @@ async fn a_reload_ends_when_the_new_settings_are_in_force_or_were_refused() {
 
     // The pipeline is held in a transaction while it drains: until that ends, the former settings are in
     // force.
-    let start = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let start = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = \
+                 current_database()";
     world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
     world.publish("a", (1..=3).map(event)).await;
     eventually("the daemon to wait for the table", || async { world.count(start).await > 0 }).await;
@@ -132,7 +133,7 @@ async fn a_reload_ends_when_the_new_settings_are_in_force_or_were_refused() {
     })
     .await;
     let end = said.iter().find(|message| message.ends_with("\nREADY=1")).unwrap();
-    assert!(end.starts_with("STATUS=the new configuration was not taken over: "), "{end}");
+    assert!(end.starts_with("STATUS=the new configuration was rejected: "), "{end}");
     assert!(end.contains("unknown key `lgo`"), "{end}");
     assert!(said.iter().position(reloading) < said.iter().position(|message| message == end), "{said:?}");
 

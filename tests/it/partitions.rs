@@ -393,7 +393,7 @@ async fn the_daemon_fills_the_roll_ups_takes_late_rows_in_and_drops_old_days() {
     })
     .await;
     let daemon_lives = daemon.log();
-    assert!(!daemon_lives.contains("could not be maintained"), "{daemon_lives}");
+    assert!(!daemon_lives.contains("cannot maintain the store"), "{daemon_lives}");
 }
 
 #[tokio::test]
@@ -403,10 +403,10 @@ async fn a_store_that_cannot_be_maintained_stops_no_pipeline_and_is_told_once() 
     let config = world.config(STORE);
     world.run(&config, &["migrate"]).await.well();
     let daemon = Daemon::start(&config);
-    daemon.says("the store could not be maintained").await;
+    daemon.says("cannot maintain the store").await;
     world.publish("a", [frame(1, 0)]).await;
     world.drained("frames", &daemon).await;
     let runs = "SELECT refreshed_at::text FROM jetcopy.rollups WHERE name = 'frame_stats_1d' AND refreshed_at IS NOT NULL";
     assert!(world.database.query_opt(runs, &[]).await.unwrap().is_some(), "the other steps are done");
-    daemon.says_times("could not be maintained", 1).await;
+    daemon.says_times("cannot maintain the store", 1).await;
 }

@@ -49,7 +49,7 @@ async fn after_pause_has_answered_nothing_is_committed_until_resume_also_by_the_
     daemon.says_times("paused by operator", 1).await;
     assert_eq!(daemon.metric("jetcopy_resyncs_total", "cause=\"paused\""), 1);
     let again = world.run(&config, &["pause", "events"]).await.well();
-    assert!(again.contains("was paused already, by "), "{again}");
+    assert!(again.contains("was already paused, by "), "{again}");
     assert_eq!(world.checkpoint("events").await, checkpoint);
 
     let said = world.run(&config, &["resume", "events"]).await.well();

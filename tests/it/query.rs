@@ -51,7 +51,7 @@ async fn rows_come_as_a_table_as_json_and_as_csv() {
          r1,2026-07-01T00:00:00Z,0,,,,,\n"
     );
     assert!(printed(&[], &config).await.contains("latest_frames"));
-    assert!(printed(&["frames", "--describe"], &config).await.contains("camera    must be given"));
+    assert!(printed(&["frames", "--describe"], &config).await.contains("camera    required"));
 }
 
 #[tokio::test]

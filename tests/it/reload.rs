@@ -123,9 +123,9 @@ async fn a_wrong_configuration_changes_nothing_and_is_said_in_one_line_with_its_
         text.lines().count() + 2
     };
     daemon.signal(Signal::SIGHUP);
-    daemon.says("the configuration is not valid and was not taken over").await;
+    daemon.says("invalid configuration rejected").await;
     let log = daemon.log();
-    let said = log.lines().find(|line| line.contains("was not taken over")).unwrap();
+    let said = log.lines().find(|line| line.contains("invalid configuration rejected")).unwrap();
     assert!(said.contains(&format!("jetcopy.toml:{line}: lgo: unknown key `lgo`")), "{said}");
     assert_eq!(status(&daemon, "events").unwrap()["resyncs"], 1);
     oracle(&world, &daemon, "events", "events", event(1)).await;

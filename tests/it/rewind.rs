@@ -21,20 +21,20 @@ async fn a_paused_pipeline_is_rewound_its_rows_removed_and_each_message_is_there
     let live = world.run(&config, &["rewind", "events", "--to", "40", "--yes"]).await;
     assert_eq!(live.code, 1);
     assert!(
-        live.err.contains("writes this pipeline: stop it, or run `jetcopy pause events` first"),
+        live.err.contains("is running this pipeline: stop it, or run `jetcopy pause events` first"),
         "{live:?}"
     );
 
     world.run(&config, &["pause", "events"]).await.well();
     let shown = world.run(&config, &["rewind", "events", "--to", "40"]).await;
     assert_eq!(shown.code, 1);
-    assert!(shown.out.contains("checkpoint from 100 back to 40; 60 messages are carried again"), "{shown:?}");
+    assert!(shown.out.contains("checkpoint from 100 back to 40; 60 messages are written again"), "{shown:?}");
     let delete = "DELETE FROM public.events WHERE \"sequence\" > 40;";
-    assert!(shown.out.contains("60 rows would be there twice") && shown.out.contains(delete), "{shown:?}");
+    assert!(shown.out.contains("60 rows would be duplicated") && shown.out.contains(delete), "{shown:?}");
     assert_eq!(world.checkpoint("events").await, 100);
 
     let done = world.run(&config, &["rewind", "events", "--to", "40", "--yes"]).await.well();
-    assert!(done.contains("the checkpoint of events stands at 40 now"), "{done}");
+    assert!(done.contains("the checkpoint of events is now 40"), "{done}");
     assert_eq!(world.checkpoint("events").await, 40);
     world.database.batch_execute(delete).await.unwrap();
     world.run(&config, &["resume", "events"]).await.well();
@@ -75,12 +75,12 @@ async fn a_rewind_goes_neither_forward_nor_before_what_the_stream_holds() {
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(daemon.ended().await.0.code(), Some(0));
     let forward = world.run(&config, &["rewind", "events", "--to", "100", "--yes"]).await;
-    assert!(forward.err.contains("the checkpoint stands at 100: 100 is not before it"), "{forward:?}");
+    assert!(forward.err.contains("the checkpoint is at 100: 100 is not before it"), "{forward:?}");
     let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
     stream.purge().sequence(31).await.unwrap();
     let gone = world.run(&config, &["rewind", "events", "--to", "29", "--yes"]).await;
     assert!(
-        gone.err.contains("the stream begins at sequence 31: the checkpoint can go back to 30 at most"),
+        gone.err.contains("the stream starts at sequence 31: the checkpoint cannot go back further than 30"),
         "{gone:?}"
     );
     assert_eq!(world.checkpoint("events").await, 100);

@@ -311,7 +311,7 @@ async fn check_warns_of_schemas_of_the_path_where_others_may_create_and_names_wh
     world.database.batch_execute(TABLES).await.unwrap();
     let config = world.config(PIPELINE);
     let said = world.run(&config, &["check"]).await.out;
-    assert!(!said.contains("may create in schema"), "{said}");
+    assert!(!said.contains("may create objects in schema"), "{said}");
     world
         .database
         .batch_execute(
@@ -322,7 +322,10 @@ async fn check_warns_of_schemas_of_the_path_where_others_may_create_and_names_wh
         .await
         .unwrap();
     let answer = world.run(&config, &["check"]).await;
-    assert!(answer.out.contains("PUBLIC may create in schema public of the search path"), "{answer:?}");
+    assert!(
+        answer.out.contains("PUBLIC may create objects in schema public of the search path"),
+        "{answer:?}"
+    );
     assert!(answer.out.contains("REVOKE CREATE ON SCHEMA public FROM PUBLIC"), "{answer:?}");
     assert!(answer.out.contains("function quote_ident(name) of role carol"), "{answer:?}");
 }

@@ -116,7 +116,7 @@ async fn completions_and_manual_know_every_command() {
             assert!(script.contains(command), "{shell}: {command}");
         }
     }
-    assert!(run(&["man"]).contains("jetcopy \\- Carries messages"), "{}", run(&["man"]));
+    assert!(run(&["man"]).contains("jetcopy \\- Moves messages"), "{}", run(&["man"]));
     let directory = tempfile::tempdir().unwrap();
     run(&["man", directory.path().to_str().unwrap()]);
     for page in ["jetcopy.1", "jetcopy-replay.1", "jetcopy-dead-letters-retry.1"] {

@@ -64,7 +64,7 @@ async fn a_second_signal_ends_the_daemon_at_once_and_the_next_one_goes_on_withou
     // The stop's commit cannot finish while somebody holds the table.
     world.database.batch_execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await.unwrap();
     daemon.signal(Signal::SIGTERM);
-    daemon.says("pipeline stops").await;
+    daemon.says("pipeline is stopping").await;
     assert_eq!(daemon.get("/readyz"), (503, "events: stopping\n".to_owned()));
     daemon.signal(Signal::SIGTERM);
     let (status, took) = daemon.ended().await;

@@ -15,7 +15,7 @@ async fn writer_and_waiter() -> (World, Load, Daemon, Daemon) {
     let writer = Daemon::start(&config);
     writer.says("pipeline is running").await;
     let waiter = Daemon::start(&config);
-    waiter.says("pipeline waits").await;
+    waiter.says("pipeline is waiting").await;
     world.commits(&writer).await;
     (world, load, writer, waiter)
 }
@@ -89,14 +89,14 @@ async fn a_writer_that_froze_loses_the_shard_after_its_lease_and_writes_nothing_
     let second = owner(&world).await;
 
     writer.signal(Signal::SIGCONT);
-    writer.says("pipeline waits").await;
+    writer.says("pipeline is waiting").await;
     waits_for(&writer, &second);
     world.commits(&waiter).await;
     assert_eq!(owner(&world).await, second);
     assert_eq!(waiter.metric("jetcopy_resyncs_total", "cause=\"lost_epoch\""), 0);
     assert_eq!(writer.metric("jetcopy_resyncs_total", "cause=\"held\""), 1);
     waits_for(&writer, &second);
-    writer.says_times("pipeline waits", 1).await;
+    writer.says_times("pipeline is waiting", 1).await;
     world.judge(&waiter, load).await;
 }
 
@@ -106,7 +106,8 @@ async fn two_daemons_that_ask_for_a_free_shard_at_once_are_one_that_runs_and_one
     world.database.batch_execute(TABLE).await.unwrap();
     let config = world.config(EVENTS);
     let free = format!(
-        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) VALUES ('events', 'events', '{}', 0, 0)",
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) VALUES ('events', \
+         'events', '{}', 0, 0)",
         world.stream
     );
     world.database.batch_execute(&free).await.unwrap();
@@ -114,10 +115,11 @@ async fn two_daemons_that_ask_for_a_free_shard_at_once_are_one_that_runs_and_one
     let holder = jetcopy::testbed::connect(&world.own_url).await.unwrap();
     holder.batch_execute("BEGIN; SELECT FROM jetcopy.checkpoints FOR UPDATE").await.unwrap();
     let daemons = [Daemon::start(&config), Daemon::start(&config)];
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND \
+                   wait_event_type = 'Lock'";
     eventually("both to wait for the row", || async { world.count(waiting).await == 2 }).await;
     holder.batch_execute("COMMIT").await.unwrap();
-    for word in ["pipeline is running", "pipeline waits"] {
+    for word in ["pipeline is running", "pipeline is waiting"] {
         eventually(word, || async { daemons.iter().any(|daemon| daemon.log().contains(word)) }).await;
     }
     for daemon in &daemons {

@@ -1,7 +1,6 @@
 //! A line chart as SVG.
-//!
-//! Guarantees: it needs no script, no font and nothing from elsewhere; colours come from the page's style, so
-//! that they follow its scheme. A series with gaps is drawn with gaps.
+//! Guarantees: it needs no script, no font and no other file; colours come from the page's style, so that
+//! they follow its scheme. A series with gaps is drawn with gaps.
 
 use std::fmt::Write as _;
 
@@ -56,7 +55,8 @@ impl Chart {
         let y = |value: f64| TOP + (1.0 - value / top) * (HEIGHT - TOP - BOTTOM);
 
         let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+             aria-label=\"{}\">",
             self.title, self.title
         );
         let _ = write!(svg, "<text class=\"unit\" x=\"0\" y=\"12\">{}</text>", self.unit);

@@ -1,6 +1,6 @@
-//! The figures as a page with plots.
+//! The figures as a page with charts.
 //!
-//! Guarantees: one file without scripts that loads nothing; it reads well on light and dark screens and on
+//! Guarantees: one file without scripts that loads nothing; it is readable on light and dark screens and on
 //! paper.
 
 use super::chart::{Chart, Series};
@@ -8,7 +8,7 @@ use super::table::{latencies, load, number, processes, summary};
 use crate::bench::figures::Outcome;
 use crate::bench::record::{NAMES, Sample};
 
-/// Its colours are told apart by people who see few of them.
+/// Its colours can be told apart by colour-blind people.
 const STYLE: &str = include_str!("report.css");
 /// Shares that the axis of a latency names.
 const SHARES: [(f64, &str); 6] =
@@ -50,17 +50,18 @@ pub(super) fn page(outcome: &Outcome) -> String {
         .iter()
         .fold(String::new(), |text, why| text + "<p class=\"note\">Left out: " + &escaped(why) + ".</p>\n");
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>jetcopy bench</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>jetcopy bench</h1>\n<p>{}</p>\n<p class=\"note\">jetcopy {}, {}</p>\n\
-         {}{}{}{left_out}<div class=\"charts\">\n{}</div>\n</body>\n</html>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>jetcopy \
+         bench</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>jetcopy bench</h1>\n<p>{}</p>\n<p \
+         class=\"note\">jetcopy {}, {}</p>\n{}{}{}{left_out}<div \
+         class=\"charts\">\n{}</div>\n</body>\n</html>\n",
         escaped(&load(outcome)),
         outcome.jetcopy,
         escaped(&outcome.machine),
         table(&["Figure", "Value"], rows(figures)),
         table(&["Latency, ms", "p50", "p90", "p99", "p99.9", "max"], rows(latency.collect())),
         table(
-            &["Process", "CPU, s", "of all cores", "CPU, s a million rows", "peak memory, MiB"],
+            &["Process", "CPU, s", "of all cores", "CPU, s per million rows", "peak memory, MiB"],
             rows(used.collect())
         ),
         charts(outcome).iter().map(Chart::svg).collect::<String>()
@@ -89,7 +90,7 @@ fn charts(outcome: &Outcome) -> Vec<Chart> {
         .collect();
     if !curves.is_empty() {
         charts.push(Chart {
-            title: "Latency by the share of messages that were quicker",
+            title: "Latency by share of messages that were faster",
             unit: "ms",
             along: "share of messages",
             ticks: Some(SHARES.iter().map(|(share, text)| (nines(*share), (*text).to_owned())).collect()),

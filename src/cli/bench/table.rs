@@ -1,4 +1,6 @@
 //! The figures as text.
+//!
+//! Guarantees: all figures that the JSON has; what could not be measured is left out and named.
 
 use crate::bench::figures::{Latency, Outcome, Used};
 use crate::cli::columns;
@@ -34,7 +36,7 @@ pub(super) fn of(outcome: &Outcome) -> String {
             ]
         })
         .collect();
-    let header = ["PROCESS", "CPU, S", "OF ALL CORES", "CPU, S A MILLION ROWS", "PEAK, MIB"];
+    let header = ["PROCESS", "CPU, S", "OF ALL CORES", "CPU, S PER MILLION ROWS", "PEAK, MIB"];
     text += "\n";
     text += &columns::render(header, [false, true, true, true, true], &used);
     for why in &outcome.left_out {
@@ -53,7 +55,7 @@ pub(super) fn load(outcome: &Outcome) -> String {
     };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     format!(
-        "{how}, {} bytes and {} row{} each, {} pipeline{}, {}, {} rows stored beforehand",
+        "{how}, {} bytes and {} row{} each, {} pipeline{}, {}, {} rows at the start",
         outcome.message_bytes,
         outcome.rows_per_message,
         plural(outcome.rows_per_message),
@@ -78,7 +80,7 @@ pub(super) fn summary(outcome: &Outcome) -> Vec<(&'static str, String)> {
         figures.push(("write-ahead log, bytes/row", number(bytes)));
     }
     if let Some(look) = outcome.look_p99_ms {
-        figures.push(("time between two looks, p99, ms", number(look)));
+        figures.push(("time between two samples, p99, ms", number(look)));
     }
     figures.push(("commits timed by", outcome.timed_by.to_owned()));
     figures

@@ -27,11 +27,14 @@ const READS: &str =
 /// What the role may change: tables, and schemas where it may create.
 const WRITES: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_class c
         JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND n.nspname::text <> 'information_schema'
-            AND n.nspname::text !~ '^(pg_|_?timescaledb)' AND (has_table_privilege(c.oid, 'DELETE, TRUNCATE'::text)
+        WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
+            AND n.nspname::text <> 'information_schema'
+            AND n.nspname::text !~ '^(pg_|_?timescaledb)'
+            AND (has_table_privilege(c.oid, 'DELETE, TRUNCATE'::text)
                 OR has_any_column_privilege(c.oid, 'INSERT, UPDATE'::text))
     UNION ALL SELECT pg_catalog.format('schema %I', n.nspname) FROM pg_namespace n
-        WHERE n.nspname::text !~ '^(pg_|_?timescaledb|information_schema)' AND has_schema_privilege(n.oid, 'CREATE'::text)
+        WHERE n.nspname::text !~ '^(pg_|_?timescaledb|information_schema)'
+            AND has_schema_privilege(n.oid, 'CREATE'::text)
     ORDER BY 1";
 
 /// Names that a finding shows.
@@ -67,7 +70,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) {
 async fn judge(client: &Client, host: &str, report: &mut Report) -> Result<(), Error> {
     let row = client.query_typed_one(ROLE, &[]).await?;
     let (role, migrated, usage): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let grant = format!("GRANT jetcopy_reader TO {role}, which config/postgres/roles.sql makes");
+    let grant = format!("GRANT jetcopy_reader TO {role}; config/postgres/roles.sql creates it");
     if !migrated {
         report.error(
             PLACE,
@@ -77,7 +80,11 @@ async fn judge(client: &Client, host: &str, report: &mut Report) -> Result<(), E
         return Ok(());
     }
     if !usage {
-        report.error(PLACE, format!("role {role} may not use schema jetcopy, where the queries are"), grant);
+        report.error(
+            PLACE,
+            format!("role {role} has no USAGE on schema jetcopy, which holds the queries"),
+            grant,
+        );
         return Ok(());
     }
     let Rights { unreadable, readable, writable } = Rights::read(client).await?;
@@ -86,20 +93,20 @@ async fn judge(client: &Client, host: &str, report: &mut Report) -> Result<(), E
     } else if readable == 0 {
         report.error(
             PLACE,
-            format!("role {role} finds no table of the store"),
+            format!("role {role} sees no table of the store"),
             format!("name its groups in [store] tables and run `jetcopy migrate`; then {grant}"),
         );
     }
     if !writable.is_empty() {
         report.warn(
             PLACE,
-            format!("role {role} may change more than nothing: {}", named(&writable)),
-            "name a role in http.api.url that has jetcopy_reader of config/postgres/roles.sql and no more",
+            format!("role {role} should be read-only, but may change {}", named(&writable)),
+            "use a role in http.api.url that is granted only jetcopy_reader from config/postgres/roles.sql",
         );
     } else if unreadable.is_empty() && readable > 0 {
         report.ok(
             PLACE,
-            format!("role {role} at {host} reads {readable} tables of the store and can change nothing"),
+            format!("role {role} at {host} can read {readable} tables of the store and change nothing"),
         );
     }
     Ok(())

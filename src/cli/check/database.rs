@@ -97,12 +97,12 @@ fn unreachable(error: &ConnectError, report: &mut Report) {
             report.error(DATABASE, chain(error), remedy);
         }
         ConnectError::Superseded { .. } | ConnectError::NotWritable { .. } => {
-            report.error(DATABASE, chain(error), "name the primary in postgres.url, or promote a standby");
+            report.error(DATABASE, chain(error), "put the primary in postgres.url, or promote a standby");
         }
         ConnectError::Unreachable { source, .. } => {
             let refuses = |error: &tokio_postgres::Error| error.as_db_error().is_some();
             let remedy = if source.downcast_ref().is_some_and(refuses) {
-                "the address answers: mend what the server says, or the pooler before it, whose log says more"
+                "the server answers but refuses: fix what it reports; if there is a pooler, see its log"
             } else {
                 "start the server, or correct postgres.url"
             };
@@ -155,16 +155,16 @@ impl Facts {
         if self.read_only {
             report.error(
                 DATABASE,
-                format!("{host} takes no writes"),
-                "name the primary in postgres.url and leave target_session_attrs out of it, or set \
+                format!("{host} is read-only"),
+                "put the primary in postgres.url and remove target_session_attrs from it, or set \
                  default_transaction_read_only to off",
             );
         }
         if !["UTF8", "SQL_ASCII"].contains(&self.encoding.as_str()) {
             report.error(
                 DATABASE,
-                format!("its encoding is {}, which cannot hold every text", self.encoding),
-                "create one with ENCODING 'UTF8'",
+                format!("its encoding is {}, which cannot store all text", self.encoding),
+                "use a database with ENCODING 'UTF8'",
             );
         }
     }
@@ -185,10 +185,10 @@ async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
     match Facts::read(&second.client).await {
         Ok(second) if second.backend == facts.backend => report.warn(
             DATABASE,
-            "a pooler in transaction mode lies between: one daemon works, with temporary tables made anew for each merge and a \
-             transaction of a lost connection left open until the pooler notices; two daemons behind one such pooler take the \
-             pipelines from each other, again and again",
-            "connect to the server itself, or to a pool in session mode, or let each of two daemons have a pooler of its own",
+            "the connection goes through a pooler in transaction mode. One daemon works, but creates \
+             temporary tables for each merge, and leaves the transaction of a lost connection open until the \
+             pooler notices. Two daemons behind one such pooler keep taking the pipelines from each other",
+            "connect to the server directly, use session mode, or give each of two daemons its own pooler",
         ),
         Ok(_) => {}
         Err(error) => report.failure(DATABASE, &error),
@@ -196,7 +196,7 @@ async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
     if let Err(error) = second.client.batch_execute("BEGIN").await {
         report.error(
             DATABASE,
-            format!("it takes no transactions: {}", chain(&error)),
+            format!("it does not allow transactions: {}", chain(&error)),
             "set the pooler's pool_mode to transaction or session",
         );
     }
@@ -211,8 +211,8 @@ async fn migrations(config: &Config, report: &mut Report) -> bool {
             report.error(
                 "schema jetcopy",
                 chain(&MigrateError::Unread(error)),
-                "GRANT USAGE ON SCHEMA jetcopy and SELECT ON jetcopy.schema_history TO the role in postgres.url, as \
-                 config/postgres/roles.sql does",
+                "GRANT USAGE ON SCHEMA jetcopy and SELECT ON jetcopy.schema_history TO the role in \
+                 postgres.url, as config/postgres/roles.sql does",
             );
             return false;
         }
@@ -227,7 +227,7 @@ async fn migrations(config: &Config, report: &mut Report) -> bool {
             State::Applied(_) => {}
             State::Pending => pending.push(format!("V{} {}", entry.version, entry.name)),
             State::Changed | State::Unknown => {
-                report.warn("schema jetcopy", entry.to_string(), "run the version of jetcopy that made it");
+                report.warn("schema jetcopy", entry.to_string(), "run the jetcopy version that created it");
             }
             State::Unreleased => {
                 report.error(
@@ -321,9 +321,9 @@ async fn look_at_pipeline(
             report.warn(
                 &place,
                 format!(
-                    "its rules do not apply to rows that jetcopy writes, since COPY goes by none: {rules}"
+                    "its rules do not apply to rows that jetcopy writes, because COPY ignores rules: {rules}"
                 ),
-                "make each a trigger, or drop it",
+                "replace each with a trigger, or drop it",
             );
         }
         match privileges::missing(client, table, found, decoder.columns(index)).await {
@@ -355,14 +355,15 @@ async fn describe(
     let mut kind = "table";
     if facts.timescaledb.is_some() {
         let sql = "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables \
-                   WHERE to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = to_regclass($1)::oid)";
+                   WHERE to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = \
+                     to_regclass($1)::oid)";
         let hypertable = client
             .query_typed_one(sql, &[(&found.qualified, Type::TEXT)])
             .await
             .and_then(|row| row.try_get::<_, bool>(0));
         match hypertable {
             Ok(true) => kind = "hypertable",
-            Ok(false) => kind = "table, no hypertable",
+            Ok(false) => kind = "table, not a hypertable",
             Err(error) => report.failure(place, &error),
         }
     }
@@ -371,7 +372,7 @@ async fn describe(
         text = text + ", rows sorted by " + time;
     }
     for column in &found.unsupported {
-        text = text + ", " + &column.name + " (" + &column.type_name + ") left to the server";
+        text = text + ", " + &column.name + " (" + &column.type_name + ") parsed by the server";
     }
     report.ok(place, text);
 }

@@ -46,19 +46,19 @@ pub(super) async fn judge(
         Err(error) => return report.failure(place, &error),
     };
     let cost = if table.unique_keys.is_empty() {
-        "the rows of such a replay lie uncompressed beside the compressed ones until the job has run again"
+        "replayed rows stay uncompressed until the compression job runs again"
     } else {
-        "each row of such a replay is looked up in compressed rows for its unique key, which is many times slower"
+        "for the unique key, each replayed row is looked up in compressed rows, which is many times slower"
     };
     report.warn(
         place,
         format!(
-            "chunks are compressed after {}, and messages of the stream are up to {} old when they are replayed: {cost}",
+            "chunks are compressed after {}, but replayed messages of the stream are up to {} old: {cost}",
             written(compress_after),
             written(horizon)
         ),
-        "raise compress_after above the stream's age ([store] for the store's own tables), lower the stream's max_age, \
-         or put up with it",
+        "raise compress_after above the stream's age (in [store] for the store's own tables), lower the \
+         stream's max_age, or accept it",
     );
 }
 

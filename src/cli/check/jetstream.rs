@@ -53,14 +53,19 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
     let connection = match Connection::open(&config.nats, CLIENT_NAME).await {
         Ok(connection) => connection,
         Err(error @ ConnectError::File { .. }) => {
-            report.error(NATS, chain(&error), "correct the path, or let jetcopy's user read the file");
+            report.error(
+                NATS,
+                chain(&error),
+                "correct the path, or make the file readable for jetcopy's user",
+            );
             return Found::default();
         }
         Err(error @ ConnectError::Certificate { .. }) => {
             report.error(
                 NATS,
                 chain(&error),
-                "let nats.tls.ca_file hold the authority of the server's certificate, and nats.url a name that is in it",
+                "nats.tls.ca_file must hold the CA of the server's certificate, and nats.url a name in that \
+                 certificate",
             );
             return Found::default();
         }
@@ -84,10 +89,10 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
         report.error(
             NATS,
             format!(
-                "jetcopy needs NATS server {} or later: an older one leaves out what it does not know",
+                "jetcopy needs NATS server {} or later: older ones ignore options that they do not know",
                 subscribe::least_server()
             ),
-            "upgrade the server, and the one that holds the stream, if it is another",
+            "upgrade it, and the server that holds the stream if that is another one",
         );
     }
     let permissions = Permissions::ask(&client, ANSWER_TIMEOUT).await;
@@ -134,14 +139,18 @@ fn no_stream(
             report.error(place, text, "enable JetStream on the server and for the account");
         }
         GetStreamErrorKind::Request if !has_jetstream => {
-            report.error(place, "the server has no JetStream", "enable JetStream on the server and for the account");
+            report.error(
+                place,
+                "the server has no JetStream",
+                "enable JetStream on the server and for the account",
+            );
         }
         GetStreamErrorKind::Request => report.error(
             place,
-            format!("the question about the stream was not answered: {text}"),
+            format!("the request for the stream's information was not answered: {text}"),
             format!(
-                "enable JetStream, and allow the user to publish to $JS.API.STREAM.INFO.{stream} and to subscribe \
-                 to {inbox}.>"
+                "enable JetStream, and allow the user to publish to $JS.API.STREAM.INFO.{stream} and to \
+                 subscribe to {inbox}.>"
             ),
         ),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
@@ -158,9 +167,9 @@ fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, repo
         RetentionPolicy::Limits => {}
         RetentionPolicy::Interest | RetentionPolicy::WorkQueue => report.error(
             place,
-            "its retention removes messages once they are acknowledged, so that they could not be replayed after a \
-             failover of the database",
-            "use a stream with retention limits, filled from this one by a source where need be",
+            "its retention removes acknowledged messages, so they cannot be replayed after a database \
+             failover",
+            "use a stream with limits retention; it can source from this one",
         ),
     }
     subjects(place, pipeline, config, report);
@@ -194,8 +203,8 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
         if !held.iter().any(|held| overlap(held, wanted)) {
             report.error(
                 place,
-                format!("it takes no message for {wanted}; its subjects are {}", held.join(", ")),
-                "correct subjects, or leave them out to read the whole stream",
+                format!("it stores no messages for {wanted}; its subjects are {}", held.join(", ")),
+                "correct subjects, or remove them to read the whole stream",
             );
         }
     }
@@ -204,8 +213,11 @@ fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mu
             if covers(one, other) || covers(other, one) {
                 report.error(
                     place,
-                    format!("the subjects {one} and {other} overlap, and the server refuses one that is within another"),
-                    "leave the narrower one out",
+                    format!(
+                        "the subjects {one} and {other} overlap, and the server refuses a subject that is \
+                         part of another"
+                    ),
+                    "remove the narrower one",
                 );
             }
         }
@@ -238,15 +250,16 @@ fn message_size(
     if largest > pipeline.batch.max_bytes {
         report.warn(
             place,
-            format!("a message may have {largest}, and batch.max_bytes is {}", pipeline.batch.max_bytes),
-            "raise batch.max_bytes, or lower the stream's max_msg_size: such a message is a batch by itself",
+            format!("messages may be up to {largest}, and batch.max_bytes is {}", pipeline.batch.max_bytes),
+            "raise batch.max_bytes, or lower the stream's max_msg_size: a larger message is a batch of its \
+             own",
         );
     }
     if !subscribe::bounds(pipeline, largest) {
         report.warn(
             place,
             format!(
-                "messages of {largest}, which it may hold, can take more memory than max_buffered_bytes ({})",
+                "messages may be up to {largest}, which can take more memory than max_buffered_bytes ({})",
                 pipeline.max_buffered_bytes
             ),
             subscribe::BUFFER_MORE,
@@ -260,24 +273,25 @@ fn limits(place: &str, config: &StreamConfig, report: &mut Report) {
         report.warn(
             place,
             format!(
-                "it drops messages after {}: an outage that lasts longer loses them",
+                "it drops messages after {}: a longer outage loses messages",
                 humantime::format_duration(config.max_age)
             ),
-            "raise the stream's max_age above the longest outage to bridge",
+            "raise the stream's max_age above the longest outage to survive",
         );
     }
     if config.storage == StorageType::Memory {
         report.warn(
             place,
-            "it is kept in memory: a restart of the server loses what was not read",
+            "it is kept in memory: a server restart loses unread messages",
             "use file storage",
         );
     }
     if config.persist_mode == Some(PersistenceMode::Async) {
         report.warn(
             place,
-            "it answers publishers before a message is stored: a crash of the server loses what they take for stored",
-            "leave persist_mode out where every message counts",
+            "it acknowledges publishers before a message is stored: a server crash loses acknowledged \
+             messages",
+            "remove persist_mode if every message counts",
         );
     }
 }
@@ -301,7 +315,10 @@ async fn durable(
         Err(error) => {
             return report.error(
                 place,
-                format!("the question about the durable consumer {name} was not answered: {}", chain(&error)),
+                format!(
+                    "the request for information on the durable consumer {name} was not answered: {}",
+                    chain(&error)
+                ),
                 format!("allow the user to publish to $JS.API.CONSUMER.INFO.{}.{name}", shard.stream),
             );
         }
@@ -317,16 +334,17 @@ async fn durable(
         report.warn(
             place,
             format!(
-                "the durable consumer {name} allows {} unacknowledged messages, fewer than batch.max_rows ({batch})",
+                "the durable consumer {name} allows {} unacknowledged messages, fewer than batch.max_rows \
+                 ({batch})",
                 found.max_ack_pending
             ),
-            "nothing to do, unless something else sets it again: jetcopy creates it anew when it starts",
+            "nothing to do, unless something else sets it again: jetcopy recreates it when it starts",
         );
     } else if !subscribe::matches(found, &wanted) {
         report.warn(
             place,
-            format!("the durable consumer {name} is not configured as jetcopy does it"),
-            "nothing to do, unless another program owns it: jetcopy creates it anew when it starts",
+            format!("the durable consumer {name} has unexpected settings"),
+            "nothing to do, unless another program owns it: jetcopy recreates it when it starts",
         );
     } else {
         report.ok(
@@ -355,7 +373,7 @@ fn headroom(place: &str, info: &Info, acknowledged: u64, report: &mut Report) {
     if left < state.messages / LITTLE_HEADROOM {
         report.warn(
             place,
-            format!("it is at its limits, and {left} more messages drop the first one that was not read"),
+            format!("it is at its limits: after {left} more messages, it drops the first unread one"),
             "raise the stream's max_msgs or max_bytes until jetcopy has caught up",
         );
     }

@@ -17,7 +17,7 @@ use crate::store::{bounds, life};
 const STORE: &str = "store";
 
 /// What to do where the database keeps something else than the configuration names.
-const FOLLOW: &str = "run `jetcopy migrate`: it makes the database follow [store]";
+const FOLLOW: &str = "run `jetcopy migrate`, which applies [store] to the database";
 
 /// How many days ahead somebody else's partitions should be there: a week in which nobody looks.
 const DAYS_AHEAD: i32 = 7;
@@ -39,7 +39,7 @@ pub(super) async fn of_database(client: &Client, config: &Config, report: &mut R
         Ok(Some(kept)) if kept == named.over(kept) => {}
         Ok(Some(kept)) => report.warn(
             STORE,
-            format!("partitions are added within {kept}, and the configuration says {}", named.over(kept)),
+            format!("partitions are added within {kept}, but the configuration says {}", named.over(kept)),
             FOLLOW,
         ),
         Err(error) => report.failure(STORE, &error),
@@ -64,8 +64,11 @@ pub(super) async fn of_table(client: &Client, place: &str, table: &Table, report
         Ok(None) | Err(_) => {}
         Ok(Some(day)) => report.warn(
             place,
-            format!("no partition takes rows of {day}: the pipeline will pause there until there is one"),
-            "create the partitions of the next days, or one by DEFAULT; `jetcopy.time_table()` lets jetcopy add them",
+            format!(
+                "there is no partition for rows of {day}: the pipeline will pause there until there is one"
+            ),
+            "create the partitions of the next days, or a DEFAULT partition; with `jetcopy.time_table()`, \
+             jetcopy adds them",
         ),
     }
 }

@@ -78,7 +78,7 @@ async fn settled(
     let mut before = None;
     for _ in 0..LOOKS {
         let Some(claim) = control::claim(session, shard).await? else {
-            report.ok(place, "none yet: it begins with the first message that the stream holds");
+            report.ok(place, "none yet: it starts at the first message that the stream holds");
             return Ok(());
         };
         let at = claim.last_sequence;
@@ -92,7 +92,7 @@ async fn settled(
         }
         before = Some(at);
     }
-    report.ok(place, "a daemon moves it");
+    report.ok(place, "a daemon is moving it");
     Ok(())
 }
 
@@ -112,12 +112,12 @@ async fn compared(
     let at = claim.last_sequence;
     match verdict {
         Verdict::Lost(loss) => return Ok(Some((facts, loss))),
-        Verdict::Fresh => report.ok(place, "none yet: it begins with the first message that the stream holds"),
-        Verdict::Intact => report.ok(place, format!("{at}, and the stream holds all that comes after it")),
+        Verdict::Fresh => report.ok(place, "none yet: it starts at the first message that the stream holds"),
+        Verdict::Intact => report.ok(place, format!("{at}, and the stream holds everything after it")),
         Verdict::Moved(agreement) => report.ok(
             place,
             format!(
-                "{at}; the stream was restored or moved, and message {} proves that it is the one that was read",
+                "{at}; the stream was restored or moved, and message {} proves that it is the same stream",
                 agreement.proven
             ),
         ),
@@ -146,15 +146,15 @@ async fn lost(
     let accepted = known.first().map(|row| row.get(0) == Some("t"));
     let continues = pipeline.on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
     if accepted == Some(true) || continues {
-        let why = if continues { "on_loss = \"continue\"" } else { "somebody accepted it" };
-        let remedy = format!("nothing to do: `jetcopy run` records it and goes on, since {why}");
+        let why = if continues { "on_loss = \"continue\"" } else { "the loss was accepted" };
+        let remedy = format!("nothing to do: `jetcopy run` records it and continues, because {why}");
         report.warn(place, loss.to_string(), remedy);
         return Ok(());
     }
     let failure = Failure::Resync(resync::Error::Loss(loss));
     let Action::Halt { mut remedy } = recovery(&failure).action else { return Ok(()) };
     if accepted.is_none() {
-        remedy.push_str("; `jetcopy run`, which has not met it yet, records it there and halts");
+        remedy.push_str("; `jetcopy run` has not reached it yet, and will record it there and halt");
     }
     report.error(place, chain(&failure), remedy);
     Ok(())

@@ -84,7 +84,7 @@ pub(super) fn text(letter: &Kept) -> String {
     }
     for (name, raw) in [("raw subject", &letter.raw_subject), ("raw headers", &letter.raw_headers)] {
         match raw.as_deref() {
-            Some([]) => line(name, "cannot be had: it is not UTF-8"),
+            Some([]) => line(name, "not available: not UTF-8"),
             Some(bytes) => line(name, &bytes.escape_ascii().to_string()),
             None => {}
         }
@@ -118,7 +118,7 @@ fn payload(payload: &[u8]) -> String {
         return out + ", decoded:\n" + &pretty + "\n";
     }
     let shown = &payload[..payload.len().min(HEX)];
-    out += if shown.len() < payload.len() { ", the first of them:\n" } else { ":\n" };
+    out += if shown.len() < payload.len() { ", the first ones:\n" } else { ":\n" };
     for (index, bytes) in shown.chunks(HEX_LINE).enumerate() {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let plain =

@@ -99,7 +99,7 @@ async fn a_refused_reload_ends_with_its_reason_which_stays_until_one_does_well()
     assert_eq!(received(&socket), "STATUS=running: frames");
     assert_eq!(received(&socket), "READY=1");
     notifier.refused("jetcopy.toml:3: unknown key\n`lgo`");
-    let why = "the new configuration was not taken over: jetcopy.toml:3: unknown key `lgo`";
+    let why = "the new configuration was rejected: jetcopy.toml:3: unknown key `lgo`";
     assert_eq!(received(&socket), format!("STATUS={why}\nREADY=1"));
     assert_eq!(received(&socket), format!("STATUS={why}; running: frames"));
     notifier.reloaded();

@@ -1,4 +1,7 @@
-//! Records out of NDJSON and CSV, and messages out of records.
+//! Reads records from NDJSON and CSV, and turns them into messages.
+//!
+//! Guarantees: a bad record is reported with its line, and the records after it are read. CSV has no types:
+//! what a field means is inferred from its text.
 
 use std::io::{self, BufRead, BufReader, Read};
 

@@ -1,4 +1,6 @@
 //! Subjects with fields in them: `frames.{camera_id}`.
+//!
+//! Guarantees: the result is a valid subject, or an error; a field's value fills exactly one token.
 
 use super::record::Record;
 
@@ -17,9 +19,9 @@ impl Template {
         let mut pieces = Vec::new();
         let mut rest = subject;
         while let Some((text, after)) = rest.split_once('{') {
-            let (field, after) = after.split_once('}').ok_or("has a { without its }")?;
+            let (field, after) = after.split_once('}').ok_or("has a { without a }")?;
             if field.is_empty() || field.contains('{') {
-                return Err("has a {} that names no field");
+                return Err("has a {} without a field name");
             }
             if !text.is_empty() {
                 pieces.push(Piece::Text(text.to_owned()));
@@ -28,7 +30,7 @@ impl Template {
             rest = after;
         }
         if rest.contains('}') {
-            return Err("has a } without its {");
+            return Err("has a } without a {");
         }
         if !rest.is_empty() {
             pieces.push(Piece::Text(rest.to_owned()));
@@ -41,7 +43,7 @@ impl Template {
             })
             .collect();
         if sample.is_empty() || sample.split('.').any(|token| !is_token(token)) {
-            return Err("is not one to publish to: tokens between dots, without spaces, * and >");
+            return Err("is not a valid subject: it needs tokens separated by dots, without spaces, * and >");
         }
         Ok(Self(pieces))
     }
@@ -56,7 +58,7 @@ impl Template {
                 Piece::Field(field) => {
                     let value = record.text(field)?;
                     if value.contains('.') || !is_token(&value) {
-                        return Err(format!("field {field:?} is {value:?}, which cannot stand in a subject"));
+                        return Err(format!("field {field:?} is {value:?}, which is not valid in a subject"));
                     }
                     subject += &value;
                 }

@@ -1,4 +1,4 @@
-//! What the daemon answers over HTTP.
+//! The daemon's answers over HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -18,14 +18,14 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody is there, or goes away.
+    /// Nothing listens there, or the connection broke.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Somebody is there and says nothing.
+    /// Something listens there but does not answer.
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
-    /// Somebody else is there, or this token is not the daemon's.
-    #[error("it answers with {0}, not as jetcopy does")]
+    /// Something else listens there, or the token is wrong.
+    #[error("unexpected answer: {0}")]
     Answer(String),
 }
 
@@ -42,7 +42,7 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
 /// What `/status` answers.
 pub(super) async fn status(settings: &Http) -> Result<Value, Error> {
     let body = get(settings, "/status").await?;
-    serde_json::from_slice(&body).map_err(|_| Error::Answer("something else than JSON".to_owned()))
+    serde_json::from_slice(&body).map_err(|_| Error::Answer("not JSON".to_owned()))
 }
 
 /// The body of a successful answer to a daemon with these settings, whose token is sent along.
@@ -65,7 +65,7 @@ async fn request(address: SocketAddr, path: &str, headers: &str) -> Result<Vec<u
     match head.lines().next().and_then(|line| line.split(' ').nth(1)) {
         Some("200") => Ok(body),
         Some(code) => Err(Error::Answer(format!("status {code}"))),
-        None => Err(Error::Answer("something else than HTTP".to_owned())),
+        None => Err(Error::Answer("not HTTP".to_owned())),
     }
 }
 

@@ -110,7 +110,8 @@ impl Outside {
             "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
                CASE WHEN lease_until > now() THEN owner END, paused_by, \
                to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
-               (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, flood ->> 'reason'::text, flood ->> 'samples'::text, \
+               (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, flood ->> 'reason'::text, \
+                 flood ->> 'samples'::text, \
                accepted_letters = 0 \
              FROM jetcopy.checkpoints WHERE shard = {name}"
         );
@@ -163,7 +164,8 @@ impl Outside {
         let read = match self.counted {
             Some((checkpoint, created_us)) if counts_in(checkpoint, created_us, &info) => Some(checkpoint),
             Some(_) => {
-                let why = "the stream is another than the checkpoint counts in: made anew, rolled back, restored or moved";
+                let why = "the checkpoint belongs to another stream: this one was recreated, rolled back, \
+                           restored or moved";
                 self.reason.get_or_insert_with(|| why.to_owned());
                 None
             }

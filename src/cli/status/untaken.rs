@@ -1,18 +1,17 @@
-//! What of a pipeline's messages goes nowhere, in words.
+//! The parts of messages that end up in no column, as text.
 
 use serde_json::Value;
 
-/// Fields that are named, the newest first; the daemon lists more.
+/// Number of fields that are listed, newest first; the daemon lists more.
 const NAMED: usize = 8;
 
-/// A line for each table that gets nothing, each column that is never filled and each field that nobody
-/// takes.
+/// A line for each table without rows, each column that is never filled and each field that no column takes.
 pub(super) fn lines(untaken: &Value) -> Vec<String> {
     let each = |list: &str| untaken[list].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     let mut lines = Vec::new();
     for table in each("tables") {
-        lines.push(format!("table {} gets nothing: {}", text(&table["table"]), text(&table["reason"])));
+        lines.push(format!("table {} gets no rows: {}", text(&table["table"]), text(&table["reason"])));
     }
     for column in each("columns") {
         let (table, name, source) = (&column["table"], text(&column["column"]), text(&column["source"]));
@@ -43,15 +42,18 @@ mod tests {
         let mut fields = vec![field("readings".into(), Some("`reading`, `for_each` of table parts"))];
         fields.extend((1..10).map(|number| field(format!("f{number}"), None)));
         let untaken = json!({
-            "tables": [{"table": "parts", "reason": "its `when` held for none of 7 messages"}],
-            "columns": [{"table": "t", "column": "a", "source": "a"}, {"table": "t", "column": "b", "source": "x.b"}],
+            "tables": [{"table": "parts", "reason": "its `when` matched none of 7 messages"}],
+            "columns": [
+                {"table": "t", "column": "a", "source": "a"},
+                {"table": "t", "column": "b", "source": "x.b"},
+            ],
             "fields": fields,
         });
         let lines = lines(&untaken);
         assert_eq!(
             lines[..5],
             [
-                "table parts gets nothing: its `when` held for none of 7 messages",
+                "table parts gets no rows: its `when` matched none of 7 messages",
                 "no message had a value for column a of table t",
                 "no message had a value for column b of table t (from `x.b`)",
                 "no column takes field `readings`, 3 times; is it `reading`, `for_each` of table parts?",

@@ -1,7 +1,6 @@
 //! The files of libpq: `pg_service.conf` and `.pgpass`.
-//!
-//! Guarantees: a service that is named and not found is an error. A password file that others may read, or
-//! that is not there, is passed over, as libpq does it.
+//! Guarantees: a service that is named but not found is an error. A password file that others can read, or
+//! that does not exist, is ignored, as in libpq.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -41,7 +40,7 @@ pub(super) fn service(
         }
     }
     let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
-    Err(ConnInfoError::new(format!("service {name} is in none of {}", files.join(", "))))
+    Err(ConnInfoError::new(format!("service {name} is not in any of {}", files.join(", "))))
 }
 
 fn section(name: &str, text: &str) -> Option<Vec<(String, String)>> {
@@ -71,7 +70,7 @@ pub(super) fn passwords(
     if !metadata.is_file() || metadata.mode() & FOR_OTHERS != 0 {
         tracing::warn!(
             path = %path.display(),
-            "the password file is passed over: others may read it; its mode must be 0600"
+            "ignoring the password file: others can read it; its mode must be 0600"
         );
         return;
     }

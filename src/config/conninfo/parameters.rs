@@ -1,4 +1,7 @@
-//! The parameters of libpq: which variable stands for each, and what becomes of it here.
+//! The parameters of libpq: the variable of each, and what jetcopy does with it.
+//!
+//! Guarantees: every parameter of libpq is here: it is used, has no effect, or is rejected with what to do
+//! instead.
 
 use super::{ConnInfoError, syntax};
 
@@ -42,7 +45,7 @@ const PARAMETERS: [(&str, &str, Use, &str); 51] = [
     ("sslcert", "PGSSLCERT", Taken, ""),
     ("sslkey", "PGSSLKEY", Taken, ""),
     ("sslpassword", "", Taken, ""),
-    ("sslcertmode", "PGSSLCERTMODE", Only(&["disable", "allow"]), "let pg_hba.conf require the certificate"),
+    ("sslcertmode", "PGSSLCERTMODE", Only(&["disable", "allow"]), "make pg_hba.conf require the certificate"),
     ("sslcrl", "PGSSLCRL", Taken, ""),
     ("sslcrldir", "PGSSLCRLDIR", Taken, ""),
     ("sslsni", "PGSSLSNI", Taken, ""),
@@ -57,7 +60,7 @@ const PARAMETERS: [(&str, &str, Use, &str); 51] = [
     ("load_balance_hosts", "PGLOADBALANCEHOSTS", Idle, ""),
     // Nothing is compressed, no keys are written down, and there is no GSSAPI.
     ("sslcompression", "PGSSLCOMPRESSION", Idle, ""),
-    ("sslkeylogfile", "", Only(&[]), "leave it out"),
+    ("sslkeylogfile", "", Only(&[]), "remove it"),
     ("krbsrvname", "PGKRBSRVNAME", Idle, ""),
     ("gsslib", "PGGSSLIB", Idle, ""),
     ("gssdelegation", "PGGSSDELEGATION", Idle, ""),
@@ -70,10 +73,10 @@ const PARAMETERS: [(&str, &str, Use, &str); 51] = [
         "requirepeer",
         "PGREQUIREPEER",
         Only(&[]),
-        "let the socket lie in a directory that only the server may write",
+        "put the socket into a directory that only the server can write to",
     ),
-    ("replication", "", Only(&["false", "off", "no", "0"]), "leave it out: jetcopy replicates nothing"),
-    ("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"]), "leave it out: jetcopy speaks 3.0"),
+    ("replication", "", Only(&["false", "off", "no", "0"]), "remove it: jetcopy does not replicate"),
+    ("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"]), "remove it: jetcopy uses 3.0"),
     ("max_protocol_version", "PGMAXPROTOCOLVERSION", Idle, ""),
     ("scram_client_key", "", Only(&[]), "use password_file"),
     ("scram_server_key", "", Only(&[]), "use password_file"),
@@ -97,7 +100,7 @@ impl Settings {
                 // As JDBC has it.
                 "ssl" if value == "true" => ("sslmode", "require".to_owned()),
                 "ssl" => {
-                    return Err(ConnInfoError::new("ssl takes true; sslmode=disable turns TLS off"));
+                    return Err(ConnInfoError::new("ssl must be true; use sslmode=disable to turn TLS off"));
                 }
                 // As earlier versions of jetcopy had it.
                 "keepalives_retries" => ("keepalives_count", value),
@@ -146,7 +149,7 @@ impl Settings {
     /// A whole number; a negative one counts as 0.
     pub(super) fn whole(&self, name: &'static str) -> Result<Option<u64>, ConnInfoError> {
         let number = self.get(name).map(|value| value.trim().parse::<i64>()).transpose();
-        let number = number.map_err(|_| ConnInfoError::new(format!("{name} takes a whole number")))?;
+        let number = number.map_err(|_| ConnInfoError::new(format!("{name} must be a whole number")))?;
         Ok(number.map(|number| u64::try_from(number).unwrap_or(0)))
     }
 
@@ -161,7 +164,7 @@ impl Settings {
             return Ok(Some(*value));
         }
         let values: Vec<_> = values.iter().map(|(value, _)| *value).collect();
-        Err(ConnInfoError::new(format!("{name} takes one of {}", values.join(", "))))
+        Err(ConnInfoError::new(format!("{name} must be one of {}", values.join(", "))))
     }
 }
 
@@ -174,10 +177,9 @@ fn known(key: &str, value: &str) -> Result<&'static str, ConnInfoError> {
         Some((name, _, Only([]), instead)) => {
             Err(ConnInfoError::new(format!("{name} is not supported; {instead}")))
         }
-        Some((name, _, Only(values), instead)) => Err(ConnInfoError::new(format!(
-            "{name} is not supported but as {}; {instead}",
-            values.join(" or ")
-        ))),
+        Some((name, _, Only(values), instead)) => {
+            Err(ConnInfoError::new(format!("{name} is supported only as {}; {instead}", values.join(" or "))))
+        }
         None if key.starts_with("oauth_") => known("oauth_issuer", value),
         None => {
             let likeness = |name| strsim::jaro_winkler(name, key);
@@ -188,10 +190,12 @@ fn known(key: &str, value: &str) -> Result<&'static str, ConnInfoError> {
                 .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
             // The unknown name itself may be a piece of a password.
             Err(ConnInfoError::new(match nearest {
-                Some(name) => format!("holds an unknown option; did you mean {name}?"),
-                None => "holds an option that libpq does not know, or a character of a password that is not \
-                         percent-encoded"
-                    .to_owned(),
+                Some(name) => format!("contains an unknown option; did you mean {name}?"),
+                None => {
+                    "contains an option that libpq does not know, or a password with a character that is not \
+                     percent-encoded"
+                        .to_owned()
+                }
             }))
         }
     }

@@ -22,7 +22,7 @@ fn decoded(text: &str) -> Result<String, ConnInfoError> {
     let text = percent_decode_str(text).decode_utf8();
     match text {
         Ok(text) if !text.contains('\0') => Ok(text.into_owned()),
-        _ => Err(ConnInfoError::new("holds a percent-encoded byte that is no text")),
+        _ => Err(ConnInfoError::new("contains a percent-encoded byte that is not text")),
     }
 }
 
@@ -48,7 +48,7 @@ fn of_url(rest: &str) -> Result<Pairs, ConnInfoError> {
     let (place, query) = place.split_once('?').unwrap_or((place, ""));
     let (servers, dbname) = place.split_once('/').unwrap_or((place, ""));
     if servers.contains('@') || query.contains('@') && !query.contains('=') {
-        return Err(ConnInfoError::new("holds more than one @: percent-encode user and password"));
+        return Err(ConnInfoError::new("contains more than one @: percent-encode user and password"));
     }
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     for server in servers.split(',') {
@@ -56,7 +56,9 @@ fn of_url(rest: &str) -> Result<Pairs, ConnInfoError> {
             Some((host, port)) if port.is_empty() || port.starts_with(':') => {
                 (host, port.trim_start_matches(':'))
             }
-            Some(_) => return Err(ConnInfoError::new("an address in [ ] is followed by a port or nothing")),
+            Some(_) => {
+                return Err(ConnInfoError::new("an address in [ ] must be followed by a port or nothing"));
+            }
             None => server.split_once(':').unwrap_or((server, "")),
         };
         hosts.push(decoded(host)?);
@@ -85,11 +87,11 @@ fn of_pairs(text: &str) -> Result<Pairs, ConnInfoError> {
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let (key, value) = rest.split_once('=').ok_or_else(|| {
-            ConnInfoError::new("is no connection string; it looks like postgres://user@host:5432/database")
+            ConnInfoError::new("is not a connection string, such as postgres://user@host:5432/database")
         })?;
         let key = key.trim_end();
         if key.is_empty() || key.contains(char::is_whitespace) {
-            return Err(ConnInfoError::new("holds a name without = and a value"));
+            return Err(ConnInfoError::new("contains a name without = and a value"));
         }
         let (value, end) = value_of(value.trim_start())?;
         pairs.push((key.to_owned(), value));

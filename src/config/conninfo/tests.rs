@@ -77,9 +77,10 @@ fn every_parameter_of_libpq_is_taken_or_refused_by_its_name() {
         assert_eq!(format!("{:?}", info.session), effect, "{given}");
     }
     let info = alone(
-        "host=a user=me sslmode=allow sslrootcert=r sslcert=c sslkey=k sslpassword=p sslcrl=x sslsni=0 keepalives_count=7 \
-         keepalives_idle=3 tcp_user_timeout=1500 connect_timeout=2 ssl_max_protocol_version=TLSv1.2 sslcertmode=allow \
-         client_encoding=LATIN1 fallback_application_name=x application_name=y load_balance_hosts=random gssencmode=prefer",
+        "host=a user=me sslmode=allow sslrootcert=r sslcert=c sslkey=k sslpassword=p sslcrl=x sslsni=0 \
+         keepalives_count=7 keepalives_idle=3 tcp_user_timeout=1500 connect_timeout=2 \
+         ssl_max_protocol_version=TLSv1.2 sslcertmode=allow client_encoding=LATIN1 \
+         fallback_application_name=x application_name=y load_balance_hosts=random gssencmode=prefer",
     )
     .unwrap();
     assert_eq!((info.tls.mode, info.tls.root), (Some(SslMode::Allow), Some(Root::File("r".into()))));
@@ -100,16 +101,16 @@ fn every_parameter_of_libpq_is_taken_or_refused_by_its_name() {
     for (given, said) in [
         ("require_auth=scram-sha-256", "require_auth is not supported"),
         ("requirepeer=postgres", "requirepeer is not supported"),
-        ("gssencmode=require", "gssencmode is not supported but as disable or prefer"),
-        ("replication=database", "replication is not supported"),
+        ("gssencmode=require", "gssencmode is supported only as disable or prefer"),
+        ("replication=database", "replication is supported only as"),
         ("oauth_client_id=x", "oauth_issuer is not supported"),
-        ("sslmode=verify", "sslmode takes one of disable, allow, prefer, require, verify-ca, verify-full"),
-        ("sslnegotiation=direct", "sslnegotiation=direct goes with sslmode=require"),
-        ("sslmode=require sslrootcert=system", "sslrootcert=system goes with sslmode=verify-full"),
-        ("target_session_attrs=leader", "target_session_attrs takes one of any, read-write"),
-        ("hostaddr=b", "hostaddr takes addresses"),
-        ("port=0", "port takes numbers"),
-        ("connect_timeout=soon", "connect_timeout takes a whole number"),
+        ("sslmode=verify", "sslmode must be one of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("sslnegotiation=direct", "sslnegotiation=direct requires sslmode=require"),
+        ("sslmode=require sslrootcert=system", "sslrootcert=system requires sslmode=verify-full"),
+        ("target_session_attrs=leader", "target_session_attrs must be one of any, read-write"),
+        ("hostaddr=b", "hostaddr must be a numeric address"),
+        ("port=0", "port must be a number"),
+        ("connect_timeout=soon", "connect_timeout must be a whole number"),
         ("hostaddr=1.1.1.1,2.2.2.2", "host and hostaddr must list"),
         ("port=1,2", "port must list one port"),
         ("sslmod=require", "did you mean sslmode?"),
@@ -155,7 +156,7 @@ fn a_service_a_variable_and_a_password_file_fill_what_the_string_leaves_open() {
     assert_eq!(labels(&within("", &service, home.path()).unwrap()), ["y:5432"]);
 
     let problem = within("service=absent", &[], home.path()).unwrap_err().to_string();
-    assert!(problem.contains("service absent is in none of"), "{problem}");
+    assert!(problem.contains("service absent is not in any of"), "{problem}");
     let problem = within("host=a", &[("PGREQUIREAUTH", "none")], home.path()).unwrap_err().to_string();
     assert!(problem.starts_with("PGREQUIREAUTH: require_auth is not supported"), "{problem}");
     // As libpq, which does not go by a file that others may read.

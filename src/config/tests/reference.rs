@@ -1,7 +1,8 @@
 //! `config/jetcopy.toml`, the reference of all settings, against the code, and `docs/settings.md` against
 //! both.
 //!
-//! The file says what a setting does and shows its default, the code says of what type it is and whether it may be missing.
+//! The file says what a setting does and shows its default, the code says of what type it is and whether it
+//! may be missing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -185,10 +186,9 @@ fn store(sections: &BTreeMap<&str, &Section>) -> String {
     let of = ("store.frame_metadata", "store.frame_stats_1m");
     let age = |after: After| after.age().map_or("never".to_owned(), written);
     let mut out = format!(
-        "\n### `[store.TABLE]`\n\n\
-         | Setting | Type | Effect |\n|---|---|---|\n\
-         | `chunk_interval` | duration | {} |\n| `compress_after` | age | {} |\n| `retention` | age | {} |\n\n\
-         | Defaults of | `chunk_interval` | `compress_after` | `retention` |\n|---|---|---|---|\n",
+        "\n### `[store.TABLE]`\n\n| Setting | Type | Effect |\n|---|---|---|\n| `chunk_interval` | duration \
+         | {} |\n| `compress_after` | age | {} |\n| `retention` | age | {} |\n\n| Defaults of | \
+         `chunk_interval` | `compress_after` | `retention` |\n|---|---|---|---|\n",
         effect(of.0, "chunk_interval"),
         effect(of.0, "compress_after"),
         effect(of.0, "retention"),
@@ -201,10 +201,9 @@ fn store(sections: &BTreeMap<&str, &Section>) -> String {
     }
     write!(
         out,
-        "\n### `[store.ROLL_UP]`\n\n\
-         | Setting | Type | Effect |\n|---|---|---|\n\
-         | `refresh` | table: `{}`, each a duration | {} |\n| `retention` | age | {} |\n\n\
-         | Defaults of | `refresh.every` | `refresh.window` | `refresh.lag` | `retention` |\n|---|---|---|---|---|\n",
+        "\n### `[store.ROLL_UP]`\n\n| Setting | Type | Effect |\n|---|---|---|\n| `refresh` | table: `{}`, \
+         each a duration | {} |\n| `retention` | age | {} |\n\n| Defaults of | `refresh.every` | \
+         `refresh.window` | `refresh.lag` | `retention` |\n|---|---|---|---|---|\n",
         fields::<store::RefreshChange>().join("`, `"),
         effect(of.1, "refresh"),
         effect(of.1, "retention"),

@@ -8,40 +8,41 @@ fn settings_of_a_table_without_effect_are_refused() {
     let at = |key: &str, text: &str| format!("file:7: pipeline[0].table[0].{key}: {text}");
     assert_eq!(
         table("bad_element = \"element\""),
-        at("bad_element", "has no effect without for_each: a message has one row here")
+        at("bad_element", "has no effect without for_each: each message is one row here")
     );
     assert_eq!(table("when = {}"), at("when", "needs a `subject`, `headers` or a `field`"));
     assert_eq!(
         table("when.subject = \"a..b\""),
-        at("when.subject", "`a..b` is not a subject; it looks like `series.*.points`")
+        at("when.subject", "`a..b` is not a subject, such as `series.*.points`")
     );
     assert_eq!(
         table("when = { subject = \"a\", equals = 1 }"),
-        at("when.equals", "says what the `field` must be: name one")
+        at("when.equals", "is the value of `field`, which is missing")
     );
     assert_eq!(
         table("when.headers = { \"a b\" = true }"),
-        at("when.headers.a b", "is no name of a header; it looks like `Nats-Marker-Reason`")
+        at("when.headers.a b", "is not a header name, such as `Nats-Marker-Reason`")
     );
     for headers in ["{ X = [] }", "{ X = 1 }"] {
         let said = table(&format!("when.headers = {headers}"));
-        assert!(said.contains("true (it is there) or false (it is not)"), "{said}");
+        assert!(said.contains("true (present) or false (absent)"), "{said}");
     }
     for unpivot in ["{}", "{ rest = true, map = \"a\" }", "{ rest = false }"] {
         assert_eq!(
             table(&format!("unpivot = {unpivot}")),
-            at("unpivot", "takes one of `fields = [\"a\"]`, `map = \"a\"` and `rest = true`")
+            at("unpivot", "must be one of `fields = [\"a\"]`, `map = \"a\"` and `rest = true`")
         );
     }
     assert_eq!(table("newer_by = \"a\""), at("newer_by", "has no effect without on_conflict = \"update\""));
     let key = "newer_by = \"a\"\non_conflict = \"update\"\nkey = [\"a\"]";
-    assert_eq!(table(key), at("newer_by", "is part of the key, in which the rows it compares are equal"));
+    assert_eq!(table(key), at("newer_by", "is part of the key, which is equal in the rows to compare"));
     assert_eq!(table("absent = \"keep\""), at("absent", "has no effect without on_conflict = \"update\""));
     let newer = "newer_by = \"b\"\non_conflict = \"update\"\nkey = [\"a\"]\nabsent = \"keep\"";
-    assert!(said(load(&format!("{LEAST}{newer}")))[0].contains("absent: does not go with newer_by"));
+    assert!(said(load(&format!("{LEAST}{newer}")))[0].contains("absent: cannot be combined with newer_by"));
     refuses(
         "on_unmatched = \"skip\"",
-        "file:5: pipeline[0].on_unmatched: has no effect: table frame_metadata has no `when` and takes every message",
+        "file:5: pipeline[0].on_unmatched: has no effect: table frame_metadata has no `when` and accepts \
+         every message",
     );
 }
 
@@ -50,22 +51,21 @@ fn contradictory_sources_are_refused() {
     let column = |source: &str| said(load(&format!("{LEAST}columns.a = {source}")));
     assert_eq!(
         column("{ constant = 1, from = \"b\" }"),
-        [
-            "file:7: pipeline[0].table[0].columns.a: a constant takes no from, unit, offset, parse, round or default"
-        ]
+        ["file:7: pipeline[0].table[0].columns.a: a constant cannot have from, unit, offset, parse, round \
+             or default"]
     );
     assert_eq!(
         column("{ round = 2, round_bits = 7 }"),
-        ["file:7: pipeline[0].table[0].columns.a: a number is rounded once: take `round` or `round_bits`"]
+        ["file:7: pipeline[0].table[0].columns.a: a number is rounded once: use `round` or `round_bits`"]
     );
     for (setting, most) in [("round", 15), ("round_bits", 52)] {
         let at = format!("file:7: pipeline[0].table[0].columns.a.{setting}");
-        let said = format!("{at}: is at most {most}: a float has no more digits");
+        let said = format!("{at}: must be at most {most}: a float has no more digits");
         assert_eq!(column(&format!("{{ {setting} = {} }}", most + 1)), [said]);
     }
     assert_eq!(
         column("{ skip = true, default = 1 }"),
-        ["file:7: pipeline[0].table[0].columns.a: a column that is skipped takes no other setting"]
+        ["file:7: pipeline[0].table[0].columns.a: a skipped column cannot have other settings"]
     );
     let key = "on_conflict = \"update\"\nkey = [\"a\"]\ncolumns.a = { skip = true }";
     assert!(said(load(&format!("{LEAST}{key}")))[0].contains("is part of the key"));
@@ -89,7 +89,7 @@ fn a_path_that_leads_nowhere_whatever_the_message_is_refused_where_it_stands() {
     ] {
         let said = wrong(lines).remove(0);
         assert!(said.starts_with(&format!("file:7: pipeline[0].table[0].{key}: `")), "{said}");
-        assert!(said.contains("is no field of the message: name one"), "{said}");
+        assert!(said.contains("is not a field of the message: name one"), "{said}");
     }
     for (lines, key) in [
         ("for_each = \"[0]\"", "for_each"),
@@ -99,7 +99,7 @@ fn a_path_that_leads_nowhere_whatever_the_message_is_refused_where_it_stands() {
     ] {
         let said = wrong(lines).remove(0);
         assert!(said.contains(&format!("table[0].{key}: `")), "{said}");
-        assert!(said.ends_with("begins with an index, and a message is a map: name a field first"), "{said}");
+        assert!(said.ends_with("starts with an index, but a message is a map: name a field first"), "{said}");
     }
     assert!(wrong("for_each = \"a..b\"").remove(0).contains("is not a path"));
     assert!(wrong("columns.a = \"$sequense\"").remove(0).contains("$sequence"));
@@ -115,7 +115,7 @@ fn a_path_into_an_array_that_rows_are_made_of_is_refused() {
         let said = wrong(&format!("for_each = \"frames\"{second}{lines}"));
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].starts_with("file:10: pipeline[0].table[1]."), "{said:?}");
-        assert!(said[0].contains("goes into `frames` as into a map"), "{said:?}");
+        assert!(said[0].contains("treats `frames` as a map"), "{said:?}");
     }
     // An index leads into it, and messages of another kind may hold a map there.
     for (first, lines) in [

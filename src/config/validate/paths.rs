@@ -1,4 +1,7 @@
-//! Paths that can lead nowhere, whatever the messages are.
+//! Finds paths that cannot lead to a value, whatever the messages are.
+//!
+//! Guarantees: a problem names its key and what would be right. A path that it accepts may still lead
+//! nowhere: that depends on the messages.
 
 use super::Problems;
 use crate::config::path::{Source, Step, path_of, source};
@@ -9,7 +12,7 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
     let in_element = table.for_each.is_some();
     if let Some(for_each) = &table.for_each {
         if for_each.trim().is_empty() {
-            found.add(at("for_each"), "names the array to make rows of, or is left out");
+            found.add(at("for_each"), "must name the array to make rows from, or be removed");
         } else {
             a_path(for_each, at("for_each"), false, found);
         }
@@ -54,8 +57,9 @@ pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, foun
                 if into_it && matches!(steps.get(for_each.len()), Some(Step::Key(_))) {
                     let whole = array.for_each.as_deref().unwrap_or_default();
                     let text = format!(
-                        "`{path}` goes into `{whole}` as into a map, and table {} makes rows of it as of an array. Of an array \
-                         inside an array no rows are made: take it whole, into a column of jsonb under for_each = \"{whole}\"",
+                        "`{path}` treats `{whole}` as a map, but table {} makes rows from it as an array. An \
+                         array inside an array cannot become rows: store it whole in a jsonb column, under \
+                         for_each = \"{whole}\"",
                         array.name,
                     );
                     found.add(at(&format!("table[{index}].{key}")), text);
@@ -103,6 +107,6 @@ fn a_path(path: &str, key: String, in_element: bool, found: &mut Problems) {
 /// A message is a map; only an element may be an array.
 fn from_the_top(path: &str, steps: &[Step], key: String, in_element: bool, found: &mut Problems) {
     if !in_element && matches!(steps.first(), Some(Step::Index(_))) {
-        found.add(key, format!("`{path}` begins with an index, and a message is a map: name a field first"));
+        found.add(key, format!("`{path}` starts with an index, but a message is a map: name a field first"));
     }
 }

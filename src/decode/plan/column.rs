@@ -31,12 +31,12 @@ impl Column {
         };
         let unit = detail.and_then(|detail| detail.unit);
         if unit.is_some() && !column.ty.is_time() {
-            return Err(place.error("`unit` is for columns of times; this one is none: remove it"));
+            return Err(place.error("`unit` is for columns of times; this is not one: remove it"));
         }
         let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
             Some(_) if column.ty != Type::Timestamptz => {
                 return Err(
-                    place.error("`offset` is for columns of type timestamptz; this one is none: remove it")
+                    place.error("`offset` is for columns of type timestamptz; this is not one: remove it")
                 );
             }
             Some(text) => Some(offset(text).map_err(|problem| place.error(problem))?),
@@ -44,7 +44,7 @@ impl Column {
         };
         let parse = detail.and_then(|detail| detail.parse);
         if parse.is_some() && !column.ty.is_json() {
-            return Err(place.error("`parse` is for columns of json and jsonb; this one is none: remove it"));
+            return Err(place.error("`parse` is for columns of json and jsonb; this is not one: remove it"));
         }
         let times = Times { unit, offset, parse };
         let ty = rounded(detail, column).map_err(|problem| place.error(problem))?;
@@ -55,9 +55,10 @@ impl Column {
         let constant = detail.and_then(|detail| detail.constant.as_ref());
         let default = detail.and_then(|detail| detail.default.as_ref());
         if constant.is_some() && (from.is_some() || default.is_some()) {
-            return Err(
-                place.error("a `constant` stands alone: remove `from` and `default`, or the constant")
-            );
+            return Err(place.error(
+                "a `constant` cannot be combined with `from` or `default`: remove them, or the \
+                             constant",
+            ));
         }
         let default = match (default, &column.default) {
             (Some(value), _) => Some(literal(value, "default")?),
@@ -78,13 +79,14 @@ impl Column {
                 }
                 Source::Outer(_) => {
                     return Err(place.error(
-                        "`^` reaches out of an element, and this table has no `for_each`: remove it",
+                        "`^` refers to the message around an element, but this table has no `for_each`: \
+                         remove it",
                     ));
                 }
                 Source::Element if making.each.is_some() => From::Place,
                 Source::Element => {
                     return Err(place.error(
-                        "`$element` is the place of an element, and this table has no `for_each`: remove it",
+                        "`$element` is the index of an element, but this table has no `for_each`: remove it",
                     ));
                 }
                 Source::Subject => From::Subject,
@@ -98,7 +100,8 @@ impl Column {
                 Source::Value if making.unpivots => From::Value,
                 Source::Name | Source::Value => {
                     return Err(place.error(
-                        "`$name` and `$value` are of an unpivoted field, and this table has no `unpivot`: add it",
+                        "`$name` and `$value` belong to an unpivoted field, but this table has no `unpivot`: \
+                         add it",
                     ));
                 }
             };
@@ -113,11 +116,13 @@ fn rounded(detail: Option<&DetailedSource>, column: &introspect::Column) -> Resu
     let (to, problem) = match detail.map(|detail| (detail.round, detail.round_bits)) {
         Some((Some(digits), _)) => (
             Rounding::Decimals(digits),
-            "`round` is for columns of real, double precision and numeric, and arrays of them; this one is none: remove it",
+            "`round` is for columns of real, double precision and numeric, and arrays of them; this is not \
+             one: remove it",
         ),
         Some((None, Some(bits))) => (
             Rounding::Bits(bits),
-            "`round_bits` is for columns of real and double precision, and arrays of them; this one is none: remove it",
+            "`round_bits` is for columns of real and double precision, and arrays of them; this is not one: \
+             remove it",
         ),
         Some((None, None)) | None => return Ok(column.ty.clone()),
     };
@@ -134,11 +139,12 @@ fn check(
     let sample = match source {
         Source::Payload if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text | Type::Bytea) => {
             return Err(
-                "$payload goes into jsonb, json, text or bytea: change the column or its source".into()
+                "$payload needs a column of jsonb, json, text or bytea: change the column or its source"
+                    .into(),
             );
         }
         Source::Rest if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text) => {
-            return Err("$rest goes into jsonb, json or text: change the column or its source".into());
+            return Err("$rest needs a column of jsonb, json or text: change the column or its source".into());
         }
         Source::Element | Source::Sequence => Value::Int(1),
         Source::Timestamp => Value::Timestamp { seconds: 0, nanos: 0 },
@@ -188,6 +194,6 @@ fn offset(text: &str) -> Result<Offset, String> {
     let offset = seconds.and_then(|seconds| i32::try_from(seconds).ok()).map(Offset::from_seconds);
     match offset {
         Some(Ok(offset)) => Ok(offset),
-        Some(Err(_)) | None => Err(format!("`{text}` is not an offset; it looks like Z or +02:00")),
+        Some(Err(_)) | None => Err(format!("`{text}` is not an offset such as Z or +02:00")),
     }
 }

@@ -38,8 +38,9 @@ fn unsupported(mapping: &config::Table, table: &introspect::Table) -> Vec<PlanEr
         let (name, type_name) = (&column.name, &column.type_name);
         if !mapping.columns.get(name).is_some_and(ColumnSource::is_skipped) {
             return Some(place.error(format!(
-                "type {type_name} is not supported: give it one that jetcopy writes, such as text or jsonb, or leave the \
-                 column to the server by \"{name}\" = {{ skip = true }} under [pipeline.table.columns]"
+                "type {type_name} is not supported: give it one that jetcopy writes, such as text or jsonb, \
+                 or leave the column to the server by \"{name}\" = {{ skip = true }} under \
+                 [pipeline.table.columns]"
             )));
         }
         let refused = "it is skipped, but it is NOT NULL and has no default: give it one";
@@ -53,7 +54,7 @@ pub(super) fn unknown_column(name: &str, table: &introspect::Table) -> String {
     /// Names less alike than this are no slip of the pen.
     const ALIKE: f64 = 0.8;
     if table.generated.iter().any(|generated| generated == name) {
-        return "the server generates this column, and nobody may fill it: remove it from the mapping".into();
+        return "the server generates this column, so it cannot be filled: remove it from the mapping".into();
     }
     // Names are as the catalog has them: a slip of the pen may be one of capitals or quotes.
     let name = name.trim_matches('"').to_lowercase();
@@ -71,8 +72,8 @@ pub(super) fn unknown_column(name: &str, table: &introspect::Table) -> String {
 pub(super) fn without_value(name: &str, table: &introspect::Table) -> String {
     if table.generated.iter().any(|generated| generated == name) {
         return format!(
-            "the server generates it; name the columns that it is made from, with a unique index on them, or fill it by the \
-             mapping after ALTER TABLE {} ALTER COLUMN \"{name}\" DROP EXPRESSION",
+            "the server generates it; name the columns that it is made from, with a unique index on them, or \
+             fill it by the mapping after ALTER TABLE {} ALTER COLUMN \"{name}\" DROP EXPRESSION",
             table.qualified
         );
     }

@@ -138,7 +138,7 @@ fn the_entries_of_a_map_become_a_row_each() {
         assert_eq!(rows.tables[0].rows.len(), 2);
         let refused: Vec<_> = rows.refused.iter().map(|refused| refused.element).collect();
         assert_eq!(refused, [Some(4)], "{:?}", rows.refused);
-        assert!(rows.refused[0].poison.message.contains("takes a map; in `v` there is an array"));
+        assert!(rows.refused[0].poison.message.contains("needs a map; in `v` there is an array"));
     }
 }
 

@@ -156,7 +156,8 @@ fn rest_holds_an_array_as_a_whole_unless_each_of_its_elements_is_taken() {
         let ints = ["a", "b", "c"].map(|name| column(name, Type::Int8));
         table(ints.into_iter().chain([column("rest", Type::Jsonb)]).collect())
     };
-    let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'box[1]'\nb = 'box[0]'\nc = 'deep[0].x'\nrest = '$rest'\n";
+    let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'box[1]'\nb = 'box[0]'\nc = 'deep[0].x'\nrest = \
+                '$rest'\n";
     for (json, rest) in [
         (r#"{"box":[7,8]}"#, "{}"),
         (r#"{"box":[7]}"#, "{}"),
@@ -177,7 +178,7 @@ fn rest_holds_an_array_as_a_whole_unless_each_of_its_elements_is_taken() {
         for payload in both(json) {
             let mut decoder = try_decoder(toml, &[columns()]).unwrap();
             let poison = rows_of(&mut decoder, &message(&payload)).unwrap_err();
-            assert!(poison.message.contains("the mapping goes into `box`"), "{}", poison.message);
+            assert!(poison.message.contains("the mapping reads inside `box`"), "{}", poison.message);
         }
     }
 }
@@ -185,8 +186,8 @@ fn rest_holds_an_array_as_a_whole_unless_each_of_its_elements_is_taken() {
 #[test]
 fn rest_leaves_out_what_another_table_splits_and_no_more() {
     let columns = || table(vec![column("a", Type::Int8), column("rest", Type::Jsonb)]);
-    let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'in.pair[0]'\nrest = '$rest'\n\
-                [[table]]\nname = 'u'\nfor_each = 'in.parts'\n[table.columns]\na = 'box.left'\nrest = '$rest'\n";
+    let toml = "[[table]]\nname = 't'\n[table.columns]\na = 'in.pair[0]'\nrest = '$rest'\n[[table]]\nname = \
+                'u'\nfor_each = 'in.parts'\n[table.columns]\na = 'box.left'\nrest = '$rest'\n";
     let json = r#"{"in":{"pair":[7,8],"parts":[{"box":{"left":1,"top":2},"id":3}],"of":{"pair":9}}}"#;
     for payload in both(json) {
         let mut decoder = try_decoder(toml, &[columns(), columns()]).unwrap();
@@ -199,7 +200,8 @@ fn rest_leaves_out_what_another_table_splits_and_no_more() {
 #[test]
 fn constants_and_defaults_fill_in() {
     let mut decoder = mapped(
-        "a = { constant = 'north' }\nb = { default = 25.0 }\nc = { constant = { x = [1, 2] } }\nd = { default = [1, 2] }",
+        "a = { constant = 'north' }\nb = { default = 25.0 }\nc = { constant = { x = [1, 2] } }\nd = { \
+         default = [1, 2] }",
         vec![
             column("a", Type::Text),
             column("b", Type::Float8),

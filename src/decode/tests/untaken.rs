@@ -204,9 +204,9 @@ fn every_order_of_keys_counts_the_same() {
 
 #[test]
 fn tables_and_columns_that_get_nothing_are_told() {
-    let toml = "[[table]]\nname = 't'\ncolumns.b = { from = 'in.b', default = 7 }\ncolumns.c = { constant = 1 }\n\
-                columns.d = '$header.X'\n[[table]]\nname = 'u'\nfor_each = 'reading'\n\
-                [[table]]\nname = 'v'\nwhen.field = 'v'\n";
+    let toml = "[[table]]\nname = 't'\ncolumns.b = { from = 'in.b', default = 7 }\ncolumns.c = { constant = \
+                1 }\ncolumns.d = '$header.X'\n[[table]]\nname = 'u'\nfor_each = 'reading'\n[[table]]\nname = \
+                'v'\nwhen.field = 'v'\n";
     let int = |name| (name, Type::Int8);
     let mut decoder = decoder(toml, &[&[A, int("b"), int("c"), ("d", Type::Text)], &[A], &[A]]);
     for json in [r#"{"readings":[{"a":1}]}"#, r#"{"a":null,"v":null}"#] {
@@ -249,7 +249,7 @@ fn a_value_that_a_path_goes_into_and_cannot_is_poison() {
         for (bad, good) in both(bad).iter().zip(both(good)) {
             let poison = rows_of(&mut decoder, &message(bad)).expect_err(toml);
             assert_eq!((poison.kind, poison.table.as_deref()), (PoisonKind::Type, Some("t")), "{poison:?}");
-            assert!(poison.message.contains("the mapping goes into `"), "{}", poison.message);
+            assert!(poison.message.contains("the mapping reads inside `"), "{}", poison.message);
             rows_of(&mut decoder, &message(&good)).expect(toml);
         }
     }

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use crate::store::query::named::{Argument, Kind, QUERIES, Query};
 
 /// What holds for every path.
-const ABOUT: &str = "Named queries over the store of jetcopy: each answers the rows of one SQL function of the same name. \
-    Times are RFC 3339 in UTC; a column without a value is null, as are NaN and infinities. `truncated` says that there \
-    are more rows than the server hands out at a time ([http.api] max_rows): narrow the query, in time first.";
+const ABOUT: &str = "Named queries over jetcopy's store: each returns the rows of the SQL function of the \
+                     same name. Times are RFC 3339 in UTC; a column without a value is null, and so are NaN \
+                     and infinities. `truncated` says that there are more rows than the server returns at a \
+                     time ([http.api] max_rows): narrow the query, by time first.";
 
 /// The name of the schema of a refusal; no query has it.
 const ERROR: &str = "error";
@@ -29,14 +30,18 @@ pub(super) fn document() -> Value {
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "http.token_file"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "http.token_file"},
+            },
             "schemas": schemas,
             "responses": {
-                "refused": refusal("The arguments are wrong, or ask for too much: the text says what would be right."),
+                "refused": refusal("The arguments are invalid, or ask for too much: the text says what would \
+                                    be right."),
                 "unauthorized": {"description": "The token is missing or wrong."},
                 "failed": refusal("The daemon's role or database lacks something: the text says what."),
-                "away": refusal("The database is away, or too many queries run: come again after Retry-After seconds."),
-                "late": refusal("The query took longer than it may: narrow it, in time first."),
+                "away": refusal("The database is unreachable, or too many queries are running: retry after \
+                                 Retry-After seconds."),
+                "late": refusal("The query took too long: narrow it, by time first."),
             },
         },
     })
@@ -51,7 +56,8 @@ fn operation(query: &Query) -> Value {
         "parameters": parameters,
         "responses": {
             "200": {"description": "The rows.", "content": {"application/json": {"schema": answer(query)}}},
-            "400": of("refused"), "401": of("unauthorized"), "500": of("failed"), "503": of("away"), "504": of("late"),
+            "400": of("refused"), "401": of("unauthorized"), "500": of("failed"), "503": of("away"),
+            "504": of("late"),
         },
     })
 }
@@ -60,7 +66,9 @@ fn parameter(argument: &Argument) -> Value {
     let schema = match argument.kind {
         Kind::Text => json!({"type": "string"}),
         Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
-        Kind::Time => json!({"type": "string", "description": "2026-07-01T12:00:00Z, or how long ago: 2h"}),
+        Kind::Time => {
+            json!({"type": "string", "description": "2026-07-01T12:00:00Z, or a duration before now: 2h"})
+        }
         Kind::Span => json!({"type": "string", "description": "30s, 5m, 1h or 1d"}),
         Kind::Integer => json!({"type": "integer", "format": "int64", "minimum": 0}),
         Kind::Number => json!({"type": "number", "format": "double"}),

@@ -1,9 +1,9 @@
-//! Who has a connection, and who gives way where there is no room.
+//! Who has a connection, and whose is closed if there is no room.
 //!
-//! Guarantees: a peer holds no more than its share, and some places are for this machine alone. Where there
-//! is no room, the connection goes that has waited longest for the head of a request; one whose request is
-//! being answered never does. So clients that open connections and say nothing keep nobody out who asks at
-//! once.
+//! Guarantees: a peer holds no more than its share, and some places are reserved for this machine. If there
+//! is no room, the connection that has waited longest for the head of a request is closed; one whose request
+//! is being answered never is. So clients that open connections and send nothing keep nobody out who sends a
+//! request at once.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,4 +1,7 @@
 //! What a pipeline did in the last seconds: rates and means between two readings of its counters.
+//!
+//! Guarantees: a rate covers 10 to 15 seconds, or the time since the pipeline is known if that is shorter. A
+//! pipeline that does not run has no rates and nothing that limits it.
 
 use std::time::Instant;
 
@@ -11,7 +14,7 @@ use crate::status::{Snapshot, State};
 /// 15.
 pub(super) const READINGS: usize = 3;
 
-/// A pipeline less behind keeps up, and nothing limits it.
+/// A pipeline that is less than this behind keeps up, and nothing limits it.
 const KEEPING_UP: f64 = 1.0;
 
 /// The counters of a pipeline at one moment.

@@ -1,4 +1,4 @@
-// Small charts of one series each.
+// Small charts, each of one series.
 
 const WIDTH = 300;
 const HEIGHT = 72;

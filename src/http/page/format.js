@@ -30,13 +30,13 @@ function span(seconds) {
   return next > 0 ? `${first} ${united(next, nextUnit)}` : first;
 }
 
-/** A time that is short as a rule: 0.8 ms, 12 ms, 1.4 s. */
+/** A time that is usually short: 0.8 ms, 12 ms, 1.4 s. */
 function milliseconds(seconds) {
   if (seconds === 0 || seconds >= 1) return span(seconds);
   return united((seconds < 0.01 ? tenths : whole).format(seconds * 1_000), "ms");
 }
 
-/** Bytes a second: 1.2 MB/s. */
+/** Bytes per second: 1.2 MB/s. */
 function throughput(bytes) {
   const [unit, size] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, size]) => bytes >= size) ?? ["B", 1];
   return `${tenths.format(bytes / size)} ${unit}/s`;
@@ -73,7 +73,7 @@ function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Says something else only where it is something else: nothing is drawn or read out anew for nothing. */
+/** Sets the text only if it has changed, so that nothing is redrawn or read out again for nothing. */
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

@@ -1,15 +1,15 @@
 // Asks the daemon and keeps the page up to date.
 
-/** How often the status is asked for: numbers that move, at a cost that nobody notices. */
+/** How often the status is fetched: often enough for live numbers, at a negligible cost. */
 const ASK_EVERY = 2_000;
 
-/** A daemon that does not answer within this is said not to answer. */
+/** How long to wait for an answer. */
 const PATIENCE = 5_000;
 
-/** Up to so many pipelines, all are shown in full at first. */
+/** Up to this many pipelines, all start expanded. */
 const FEW = 2;
 
-/** From so many on, there is something to find. */
+/** From this many pipelines on, the filter is shown. */
 const MANY = 6;
 
 const place = (id) => document.getElementById(id);
@@ -56,7 +56,7 @@ function showOverview(all) {
   const person = all.some(({ state }) => STATES[state]?.rank === 0);
   overview.running.show(
     `${running} of ${all.length}`,
-    troubled === 0 ? "all of them" : `${troubled} ${troubled === 1 ? "does" : "do"} not run`,
+    troubled === 0 ? "all of them" : `${troubled} not running`,
     troubled === 0 ? "" : person ? "bad" : "warn",
   );
   overview.rate.show(
@@ -67,17 +67,17 @@ function showOverview(all) {
   const last = told.reduce((last, one) => (one.behind_seconds > (last?.behind_seconds ?? -1) ? one : last), null);
   const late = last !== null && last.behind_seconds >= 1;
   const untold = all.length - told.length;
-  const others = untold > 0 ? `not known of ${count(untold)}` : "all keep up";
+  const others = untold > 0 ? `unknown for ${count(untold)}` : "all keep up";
   overview.behind.show(last ? milliseconds(last.behind_seconds) : "—", late ? last.pipeline : others, late ? "warn" : "");
   const dropping = all.filter(({ headroom_seconds: seconds }) => seconds !== null);
   const first = dropping.sort((one, other) => one.headroom_seconds - other.headroom_seconds)[0];
   if (first) {
     const seconds = first.headroom_seconds;
     overview.headroom.show(seconds > 0 ? span(seconds) : "now", first.pipeline, seconds < 3_600 ? "bad" : "warn");
-  } else overview.headroom.show("not foreseen", "by no stream");
+  } else overview.headroom.show("not expected", "in any stream");
   const letters = sum(({ dead_letters_in_table: there }) => there ?? 0);
   const since = sum(({ dead_letters_since_start: since }) => since);
-  overview.letters.show(count(letters), `in the table; ${count(since)} since the start`, letters > 0 ? "warn" : "");
+  overview.letters.show(count(letters), `in the table; ${count(since)} since start`, letters > 0 ? "warn" : "");
   const title = troubled === 0 ? "jetcopy" : `(${troubled}) jetcopy`;
   if (document.title !== title) document.title = title;
 }
@@ -103,12 +103,12 @@ function showPipelines(all, now) {
   arrange(all.map((status) => pipelines.get(key(status))));
 }
 
-/** Those that need a person come first; else the order is the configuration's. */
+/** Those that need an operator come first; otherwise, in the order of the configuration. */
 function arrange(inOrder) {
   const sorted = inOrder.toSorted((one, other) => one.rank - other.rank);
   const list = place("pipelines");
   sorted.forEach(({ element }, index) => {
-    // Moving an element drops the focus within it: only what stands elsewhere is moved.
+    // Moving an element drops the focus within it: only what is out of place is moved.
     if (list.children[index] !== element) list.insertBefore(element, list.children[index] ?? null);
   });
   place("filter").hidden = inOrder.length < MANY;
@@ -140,7 +140,7 @@ function remember(since) {
 
 let asking = null;
 
-/** One question at a time: what asks meanwhile gets the answer under way. */
+/** One request at a time: a second caller gets the answer to the first. */
 function refresh() {
   asking ??= update().finally(() => (asking = null));
   return asking;
@@ -159,7 +159,7 @@ async function update() {
     link.dataset.tone = "ok";
     document.body.classList.remove("stale");
   } catch {
-    const since = heardAt === null ? "" : `; what is shown is of ${moment(heardAt)}`;
+    const since = heardAt === null ? "" : `; showing data from ${moment(heardAt)}`;
     say(link, `▲ the daemon does not answer${since}`);
     link.dataset.tone = "bad";
     document.body.classList.toggle("stale", heardAt !== null);
@@ -168,7 +168,7 @@ async function update() {
 
 place("filter").addEventListener("submit", (event) => event.preventDefault());
 place("filter").addEventListener("input", () => arrange([...pipelines.values()]));
-// A page that nobody sees asks for nothing; it is up to date as soon as it is seen again.
+// A hidden page asks for nothing; it is refreshed as soon as it is visible again.
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 
 while (true) {

@@ -1,6 +1,6 @@
-// One pipeline: a row that tells how it is, and beneath it all that is known.
+// One pipeline: a summary row, and the details below it.
 
-/** How a state looks besides its word, and how urgent it is: 0 needs a person. */
+/** How a state looks, and how urgent it is: 0 needs an operator. */
 const STATES = {
   paused: { glyph: "❚❚", tone: "bad", rank: 0 },
   halted: { glyph: "■", tone: "bad", rank: 0 },
@@ -14,16 +14,16 @@ const STATES = {
 
 const STAGES = { nats: "NATS", decode: "decode", database: "database" };
 
-/** What follows from a state, for a person. */
+/** What happens next in a state. */
 const PROMISES = {
-  backing_off: "It tries again by itself.",
-  held_up: "It goes on as soon as what it waits for is there.",
+  backing_off: "It retries automatically.",
+  held_up: "It continues as soon as what it waits for is there.",
   waiting: "It takes over when the other daemon is gone.",
-  paused: "Nothing is lost: it goes on from its checkpoint.",
-  halted: "It goes on when somebody has decided.",
+  paused: "Nothing is lost: it will continue from its checkpoint.",
+  halted: "It needs an operator's decision to continue.",
 };
 
-/** A bar of parts with a list that names them, so that colour is not all that tells them apart. */
+/** A bar of parts with a legend, so that colour is not the only way to tell them apart. */
 class Parts {
   constructor(title, names) {
     this.parts = names.map(([key, name]) => {
@@ -97,17 +97,17 @@ class Pipeline {
       ["database", "waiting for the database"],
     ]);
     this.charts = [
-      new Chart("Messages a second", rate, 10),
+      new Chart("Messages per second", rate, 10),
       new Chart("Behind", milliseconds, 1),
       new Chart("Not committed", brief, 10),
       new Chart("Commit time", milliseconds),
     ];
     this.ends = new Ends();
     this.causes = new Letters("Newest dead letters", (pipeline) => [
-      "All of them are listed by ",
+      "List all of them: ",
       `jetcopy dead-letters list --pipeline ${pipeline}`,
     ]);
-    this.flood = new Letters("Stopped by a flood of dead letters, among them", (pipeline) => [
+    this.flood = new Letters("Stopped by a flood of dead letters, including", (pipeline) => [
       "To let the next N messages become dead letters: ",
       `jetcopy dead-letters accept N --pipeline ${pipeline}`,
     ]);
@@ -150,7 +150,7 @@ class Pipeline {
 
   /** Shows what `/status` says; `now` is the daemon's clock. */
   update(status, now) {
-    // One that failed and starts again by turns is shown alike all the time.
+    // A pipeline that alternates between failing and starting is always shown in the same way.
     const { state, down_since: down, last_error: error } = status;
     const retries = state === "starting" && down !== null && error !== null && new Date(error.at) >= new Date(down);
     this.status = { ...status, retries };
@@ -167,14 +167,14 @@ class Pipeline {
     this.element.dataset.state = status.state;
     say(this.rowRate, runs ? `${rate(status.recent.messages_per_second)} msg/s` : "—");
     const { behind_seconds: behind } = status;
-    say(this.rowBehind, behind === null ? "lag not known" : `${milliseconds(behind)} behind`);
+    say(this.rowBehind, behind === null ? "lag unknown" : `${milliseconds(behind)} behind`);
 
     this.callout.hidden = !reason && !held;
     const since = span((now - new Date(down ?? status.since)) / 1_000);
     const still = held ? `Nothing has committed for ${span(held.seconds)}: ${held.what}` : "";
     tell(this.reason, reason ? `Not running for ${since}: ${reason}` : still);
     this.remedy.hidden = !status.remedy;
-    tell(this.remedy, status.remedy ? `What mends it: ${status.remedy}` : "");
+    tell(this.remedy, status.remedy ? `To fix it: ${status.remedy}` : "");
     say(this.promise, PROMISES[retries ? "backing_off" : held ? "held_up" : state] ?? "");
 
     this.figures(status, runs, since);
@@ -183,7 +183,7 @@ class Pipeline {
     this.flood.update(status.pipeline, status.flood);
     this.untaken.update(status.untaken);
     this.trouble.hidden = !runs || error === null;
-    say(this.trouble, error ? `Last trouble, at ${moment(new Date(error.at))}: ${error.message}` : "");
+    say(this.trouble, error ? `Last error, at ${moment(new Date(error.at))}: ${error.message}` : "");
   }
 
   figures(status, runs, since) {
@@ -191,36 +191,36 @@ class Pipeline {
     const { tiles } = this;
     const known = behind !== null;
     const late = known && behind >= 1;
-    if (!runs) tiles.rate.show("—", "it does not run");
+    if (!runs) tiles.rate.show("—", "not running");
     else {
       tiles.rate.show(
         `${rate(recent.messages_per_second)} msg/s`,
         `${rate(recent.rows_per_second)} rows/s, ${throughput(recent.bytes_per_second)}`,
       );
     }
-    if (!known) tiles.behind.show("—", "not known");
-    else tiles.behind.show(milliseconds(behind), late ? "age of the oldest message not committed" : runs ? "keeps up" : "nothing waits");
+    if (!known) tiles.behind.show("—", "unknown");
+    else tiles.behind.show(milliseconds(behind), late ? "age of the oldest uncommitted message" : runs ? "keeps up" : "nothing waits");
     const catchUp = status.catch_up_seconds;
-    if (!known) tiles.catchUp.show("—", "not known");
+    if (!known) tiles.catchUp.show("—", "unknown");
     else if (!late) tiles.catchUp.show("—", "nothing to catch up with");
     else if (!runs) tiles.catchUp.show("—", `not running for ${since}`, "warn");
     else if (catchUp === null) tiles.catchUp.show("not at this rate", "the lag does not shrink", "warn");
-    else tiles.catchUp.show(span(catchUp), "as in the last half minute");
+    else tiles.catchUp.show(span(catchUp), "at the rate of the last half minute");
     const headroom = status.headroom_seconds;
-    if (headroom === null) tiles.headroom.show("not foreseen", "not at the present pace");
+    if (headroom === null) tiles.headroom.show("not expected", "at the current rate");
     else {
       const soon = headroom < 3_600 ? "bad" : "warn";
-      tiles.headroom.show(headroom > 0 ? span(headroom) : "now", "as in the last half minute", soon);
+      tiles.headroom.show(headroom > 0 ? span(headroom) : "now", "at the rate of the last half minute", soon);
     }
     const stage = recent.limited_by;
-    if (stage) tiles.limit.show(STAGES[stage], `${percent(recent.stages[stage])} of the time goes there`, "warn");
-    else tiles.limit.show(runs && known ? "nothing" : "—", runs ? (known ? "it keeps up" : "not known") : "it does not run");
+    if (stage) tiles.limit.show(STAGES[stage], `${percent(recent.stages[stage])} of the time`, "warn");
+    else tiles.limit.show(runs && known ? "nothing" : "—", runs ? (known ? "keeps up" : "unknown") : "not running");
     const commits = `${rate(recent.commits_per_second)} commits/s`;
     tiles.commit.show(recent.commit_seconds === null ? "—" : milliseconds(recent.commit_seconds), `mean, ${commits}`);
     tiles.batch.show(recent.batch_rows === null ? "—" : `${count(recent.batch_rows)} rows`, "mean, over all tables");
     const { dead_letters_in_table: letters, dead_letters_since_start: fresh } = status;
     const kinds = listed(status.dead_letters_by_kind);
-    const newer = `in the table; ${count(fresh)} since the start${kinds ? `; ever ${kinds}` : ""}`;
+    const newer = `in the table; ${count(fresh)} since start${kinds ? `; ever ${kinds}` : ""}`;
     tiles.letters.show(letters === null ? "—" : count(letters), newer, letters > 0 || fresh > 0 ? "warn" : "");
     tiles.resyncs.show(count(status.resyncs), listed(status.resyncs_by_cause));
     const { stream_first_sequence: first, stream_last_sequence: end, checkpoint_sequence: at } = status;
@@ -232,12 +232,12 @@ class Pipeline {
       uncommitted: status.uncommitted_messages,
     };
     const sum = lag.undelivered + lag.flight + lag.uncommitted;
-    const untold = end === null ? "Not known yet: it has not met the stream." : "Not known: NATS does not say.";
+    const untold = end === null ? "Unknown until the stream is read." : "Unknown: NATS does not answer.";
     const all = sum === 0 ? "Everything is committed." : `${count(sum)} messages in all.`;
     const told = lag.undelivered !== null;
     this.lag.update(lag, (value) => (told ? count(value ?? 0) : "—"), told ? all : untold);
-    const limited = stage ? `It is behind, and most of the time goes there: ${STAGES[stage]}.` : "Nothing limits it.";
-    this.stages.update(recent.stages, percent, runs ? limited : "It does not run.", stage);
+    const limited = stage ? `It is behind and spends most of its time on: ${STAGES[stage]}.` : "Nothing limits it.";
+    this.stages.update(recent.stages, percent, runs ? limited : "Not running.", stage);
   }
 
   /** Takes the samples of the last quarter of an hour. */
@@ -268,7 +268,7 @@ function listed(counts) {
     .join(", ");
 }
 
-/** Where the checkpoint stands between the stream's ends. */
+/** Where the checkpoint is between the stream's ends. */
 class Ends {
   constructor() {
     this.done = el("span", { className: "done" });
@@ -290,8 +290,8 @@ class Ends {
     const gone = at > last;
     this.element.classList.toggle("gone", gone);
     const meaning = gone
-      ? "It lies beyond the stream's end: it counts in a stream that was made anew or rolled back since."
-      : `It can drop ${count(room)} of them before it reaches what is not committed.`;
+      ? "It is beyond the stream's end: the stream was recreated or rolled back."
+      : `It can drop ${count(room)} of them before it drops uncommitted ones.`;
     say(this.text, `${position} ${meaning}`);
   }
 }
@@ -338,13 +338,13 @@ class Letters {
 class Untaken {
   constructor() {
     this.list = el("ul");
-    this.element = el("section", { className: "untaken" }, el("h3", {}, "What goes nowhere"), this.list);
+    this.element = el("section", { className: "untaken" }, el("h3", {}, "Unused fields, columns and tables"), this.list);
     this.shown = "";
   }
 
   update({ tables, columns, fields }) {
     const lines = [
-      ...tables.map(({ table, reason }) => `Table ${table} gets nothing: ${reason}.`),
+      ...tables.map(({ table, reason }) => `Table ${table} gets no rows: ${reason}.`),
       ...columns.map(({ table, column, source }) => {
         const from = source === column ? "" : ` (from ${source})`;
         return `No message had a value for column ${column} of table ${table}${from}.`;

@@ -338,7 +338,7 @@ async fn tables_whose_life_was_never_written_down_keep_their_rows_until_a_retent
         let nine_days = After::Age(Duration::from_hours(24 * 9));
         assert_eq!(frames, if server.has_timescaledb() { nine_days } else { After::Never });
         assert_eq!(detections, After::Never);
-        let said = "detection_events: it was there before, and its rows stay";
+        let said = "detection_events: it existed before, so its rows are kept";
         assert!(lines.iter().any(|line| line.starts_with(said)), "{lines:?}");
         assert_eq!(life::apply(&settings(&url), &Lives::default(), false).await.unwrap(), [] as [String; 0]);
     }

@@ -27,7 +27,7 @@ async fn a_table_that_would_be_stored_uncompressed_is_refused_with_the_reason() 
             }
         }
     };
-    expect("", Some("no hypertable")).await;
+    expect("", Some("not a hypertable")).await;
     expect("SELECT create_hypertable('t', 'time')", Some("compression is not enabled")).await;
     expect("ALTER TABLE t SET (timescaledb.compress, timescaledb.compress_segmentby = 'id')", None).await;
     expect("CREATE UNIQUE INDEX one ON t (id, time)", Some("unique index")).await;

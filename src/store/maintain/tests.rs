@@ -45,7 +45,8 @@ impl World {
     async fn days_back(&self, days: i32) {
         for table in ["frame_metadata", "detection_events", "measurements"] {
             self.sql(&format!(
-                "SELECT jetcopy.add_partitions('{table}', ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(0, {days}) n))"
+                "SELECT jetcopy.add_partitions('{table}', ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n \
+                   FROM generate_series(0, {days}) n))"
             ))
             .await;
         }
@@ -77,13 +78,16 @@ impl World {
                 .unzip();
             let span = |time: &str| {
                 format!(
-                    "{time} >= date_trunc('day', now() - interval '{days} days', 'UTC') AND {time} < date_trunc('{unit}', now() - interval '1 hour', 'UTC')"
+                    "{time} >= date_trunc('day', now() - interval '{days} days', 'UTC') AND {time} < \
+                     date_trunc('{unit}', now() - interval '1 hour', 'UTC')"
                 )
             };
             let sql = format!(
                 "WITH kept AS (SELECT bucket, {keys}, {} FROM {} WHERE {}),
-                 raw AS (SELECT date_trunc('{unit}', {time}, 'UTC'), {keys}, {} FROM {} WHERE {} GROUP BY 1, {keys})
-                 SELECT (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE raw) a), (SELECT count(*) FROM (TABLE raw EXCEPT ALL TABLE kept) b),
+                 raw AS (SELECT date_trunc('{unit}', {time}, 'UTC'), {keys}, {} FROM {} WHERE {} GROUP BY 1,
+                     {keys})
+                 SELECT (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE raw) a),
+                     (SELECT count(*) FROM (TABLE raw EXCEPT ALL TABLE kept) b),
                      (SELECT count(*) FROM kept)",
                 names.join(", "),
                 rollup.name,
@@ -111,14 +115,18 @@ fn settings(lines: &str) -> Store {
 
 /// Rows of all three tables, evenly over `hours` back from now, some values NULL.
 const ROWS: &str = "
-    INSERT INTO frame_metadata (time, camera_id, frame_id, key_frame, size_bytes, processing_ms, brightness, motion)
-    SELECT now() - n * interval '7 minutes', 'cam-' || n % 3, n, CASE n % 5 WHEN 0 THEN true WHEN 1 THEN NULL ELSE false END,
+    INSERT INTO frame_metadata (time, camera_id, frame_id, key_frame, size_bytes, processing_ms, brightness,
+        motion)
+    SELECT now() - n * interval '7 minutes', 'cam-' || n % 3, n, CASE n % 5 WHEN 0 THEN true WHEN 1 THEN NULL
+        ELSE false END,
         1000 + n, CASE WHEN n % 4 > 0 THEN n / 7.0 END, n % 10 / 10.0, NULL FROM generate_series(1, 700) n;
     INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
-    SELECT now() - n * interval '7 minutes', 'cam-' || n % 3, n, CASE WHEN n % 6 > 0 THEN 'label-' || n % 4 END,
+    SELECT now() - n * interval '7 minutes', 'cam-' || n % 3, n, CASE WHEN n % 6 > 0 THEN 'label-' || n % 4
+        END,
         CASE WHEN n % 5 > 0 THEN n % 100 / 100.0 END FROM generate_series(1, 700) n;
     INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz)
-    SELECT now() - n * interval '7 minutes', 't', 'sdr-' || n % 3, 145.5, CASE WHEN n % 4 > 0 THEN n % 30 END, n % 50 - 25
+    SELECT now() - n * interval '7 minutes', 't', 'sdr-' || n % 3, 145.5, CASE WHEN n % 4 > 0 THEN n % 30 END,
+        n % 50 - 25
     FROM generate_series(1, 700) n";
 
 #[tokio::test]
@@ -153,7 +161,12 @@ async fn late_rows_are_taken_in_within_the_window_and_left_out_beyond_it() {
     };
     world.sql(&late(50)).await;
     world.sql(&late(160)).await;
-    world.sql("SELECT jetcopy.touch('frame_stats_1m', ARRAY['-infinity', 'infinity', '2000-01-01', '2999-01-01']::timestamptz[])").await;
+    world
+        .sql(
+            "SELECT jetcopy.touch('frame_stats_1m', ARRAY['-infinity', 'infinity', '2000-01-01', \
+                 '2999-01-01']::timestamptz[])",
+        )
+        .await;
     let report = world.maintain("").await;
     let line = report.lines.iter().find(|line| line.name == "frame_stats_1m").unwrap();
     assert!(line.text.contains("1 spans corrected"), "{line:?}");
@@ -173,14 +186,16 @@ async fn retention_drops_whole_old_days_and_no_roll_up_with_them() {
     world.days_back(5).await;
     world.sql(ROWS).await;
     world.maintain("").await;
-    let sums = "SELECT concat_ws(' ', (SELECT sum(frames) FROM frame_stats_1m), (SELECT sum(frames) FROM frame_stats_1h),
+    let sums = "SELECT concat_ws(' ', (SELECT sum(frames) FROM frame_stats_1m),
+        (SELECT sum(frames) FROM frame_stats_1h),
         (SELECT sum(frames) FROM frame_stats_1d))";
     let before = world.text(sums).await;
     let short = "[frame_metadata]\nretention = \"2d\"\n[frame_stats_1m]\nrefresh = { window = \"36h\" }";
     let report = world.maintain(short).await;
     let line = report.lines.iter().find(|line| line.name == "frame_metadata").unwrap();
     assert_eq!((line.kind, line.text.as_str()), (Kind::Changed, "3 partitions dropped, older than 2d"));
-    let oldest = "SELECT (min(starts) >= date_trunc('day', now() - interval '2 days', 'UTC'))::text || count(*) FROM jetcopy.partitions('frame_metadata')";
+    let oldest = "SELECT (min(starts) >= date_trunc('day', now() - interval '2 days', 'UTC'))::text || \
+                    count(*) FROM jetcopy.partitions('frame_metadata')";
     assert_eq!(world.text(oldest).await, "true6");
     assert_eq!(world.text("SELECT count(*)::text FROM pg_class WHERE relname LIKE '%dropped%'").await, "0");
     assert_eq!(world.text("SELECT (count(*) > 0)::text FROM frame_metadata").await, "true");
@@ -189,8 +204,11 @@ async fn retention_drops_whole_old_days_and_no_roll_up_with_them() {
     // window is wider.
     world.days_back(4).await;
     world
-        .sql("INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES (now() - interval '80 hours', 'late', 1);
-              SELECT jetcopy.touch('frame_stats_1m', ARRAY[now() - interval '80 hours'])")
+        .sql(
+            "INSERT INTO frame_metadata (time, camera_id, frame_id)
+            VALUES (now() - interval '80 hours', 'late', 1);
+              SELECT jetcopy.touch('frame_stats_1m', ARRAY[now() - interval '80 hours'])",
+        )
         .await;
     world
         .maintain("[frame_metadata]\nretention = \"7d\"\n[frame_stats_1m]\nrefresh = { window = \"6d\" }")
@@ -208,7 +226,12 @@ async fn old_buckets_of_a_roll_up_go_and_coarser_ones_stay() {
     world.maintain("").await;
     let frames = "SELECT sum(frames)::text FROM frame_stats_1h";
     let before = world.text(frames).await;
-    world.maintain("[frame_stats_1m]\nretention = \"1d\"\nrefresh = { window = \"1d\" }\n[frame_stats_1h]\nrefresh = { window = \"20h\" }").await;
+    world
+        .maintain(
+            "[frame_stats_1m]\nretention = \"1d\"\nrefresh = { window = \"1d\" \
+                    }\n[frame_stats_1h]\nrefresh = { window = \"20h\" }",
+        )
+        .await;
     let old = "SELECT count(*)::text FROM frame_stats_1m WHERE bucket < now() - interval '1 day'";
     assert_eq!(world.text(old).await, "0");
     assert_eq!(world.text(frames).await, before);
@@ -217,7 +240,8 @@ async fn old_buckets_of_a_roll_up_go_and_coarser_ones_stay() {
 #[tokio::test]
 async fn partitions_ahead_are_added_and_what_was_interrupted_is_finished() {
     let world = World::plain().await;
-    let ahead = "SELECT string_agg(((starts AT TIME ZONE 'UTC')::date - current_date)::text, ' ') FROM jetcopy.partitions('frame_metadata')";
+    let ahead = "SELECT string_agg(((starts AT TIME ZONE 'UTC')::date - current_date)::text, ' ') \
+                   FROM jetcopy.partitions('frame_metadata')";
     world.sql("SET timezone = 'UTC'").await;
     assert_eq!(world.text(ahead).await, "0 1 2 3");
     let last = world
@@ -228,12 +252,18 @@ async fn partitions_ahead_are_added_and_what_was_interrupted_is_finished() {
     // One renamed, one detached: as a run that was killed leaves them.
     let old = |n: i32| {
         format!(
-            "SELECT partition::text FROM jetcopy.partitions('frame_metadata') ORDER BY starts OFFSET {n} LIMIT 1"
+            "SELECT partition::text FROM jetcopy.partitions('frame_metadata') \
+               ORDER BY starts OFFSET {n} LIMIT 1"
         )
     };
     let (one, other) = (world.text(&old(0)).await, world.text(&old(1)).await);
     world.sql(&format!("ALTER TABLE {one} RENAME TO {one}_dropped")).await;
-    world.sql(&format!("ALTER TABLE {other} RENAME TO {other}_dropped; ALTER TABLE frame_metadata DETACH PARTITION {other}_dropped")).await;
+    world
+        .sql(&format!(
+            "ALTER TABLE {other} RENAME TO {other}_dropped; ALTER TABLE frame_metadata DETACH \
+                          PARTITION {other}_dropped"
+        ))
+        .await;
     world.maintain("").await;
     assert_eq!(world.text(ahead).await, "-7 -6 -5 -4 -3 -2 -1 0 1 2 3");
     assert_eq!(world.text("SELECT count(*)::text FROM pg_class WHERE relname LIKE '%dropped%'").await, "0");
@@ -271,7 +301,8 @@ async fn a_reader_of_the_table_holds_a_run_up_for_the_time_promised_and_the_next
         .await;
     reader.batch_execute("COMMIT").await.unwrap();
     assert_eq!(drop(partitions::DETACH_PATIENCE).await.unwrap().len(), 4);
-    let left = "SELECT count(*)::text FROM jetcopy.partitions('frame_metadata') WHERE ends <= now() - interval '2 days'";
+    let left = "SELECT count(*)::text FROM jetcopy.partitions('frame_metadata') \
+                  WHERE ends <= now() - interval '2 days'";
     assert_eq!(world.text(left).await, "0");
     session.close().await;
 }

@@ -41,7 +41,7 @@ pub enum Value {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// There is no such query.
-    #[error("there is no query {name}{}; `jetcopy query` lists those that there are", meant(.nearest.as_deref()))]
+    #[error("there is no query {name}{}; `jetcopy query` lists all queries", meant(.nearest.as_deref()))]
     Query {
         /// What was asked for.
         name: String,
@@ -49,7 +49,7 @@ pub enum CallError {
         nearest: Option<String>,
     },
     /// The query has no such argument.
-    #[error("query {query} has no argument {name}{}; it takes: {known}", meant(.nearest.as_deref()))]
+    #[error("query {query} has no argument {name}{}; its arguments: {known}", meant(.nearest.as_deref()))]
     Argument {
         /// The query.
         query: &'static str,
@@ -89,7 +89,8 @@ pub enum CallError {
         argument: &'static str,
     },
     /// The span ends before it begins, so that no row can lie in it.
-    #[error("query {query}: since ({since}{}) is after until ({until}); {remedy}", if *.by_default { ", the default" } else { "" })]
+    #[error("query {query}: since ({since}{}) is after until ({until}); {remedy}",
+            if *.by_default { ", the default" } else { "" })]
     Span {
         /// The query.
         query: &'static str,
@@ -189,7 +190,7 @@ impl Call {
         if since <= until {
             return Ok(());
         }
-        let remedy = if is_default { "give since, too" } else { "exchange them" };
+        let remedy = if is_default { "give since, too" } else { "swap them" };
         Err(CallError::Span { query: self.query.name, since, by_default: is_default, until, remedy })
     }
 
@@ -246,13 +247,13 @@ impl Value {
             Kind::Time => text
                 .parse()
                 .map(|Moment(time)| Self::Time(time))
-                .map_err(|_| "a time: write it as 2026-07-01T12:00:00Z, or how long ago, such as 2h"),
+                .map_err(|_| "a time such as 2026-07-01T12:00:00Z, or a duration before now such as 2h"),
             // A month and a year have no fixed length, and buckets are of one.
             Kind::Span => humantime::parse_duration(text)
                 .ok()
                 .filter(|span| !span.is_zero() && !names_months(text))
                 .map(Self::from)
-                .ok_or("a span of time such as 30s, 5m, 1h or 1d; months and years have no fixed length"),
+                .ok_or("a duration such as 30s, 5m, 1h or 1d; months and years have no fixed length"),
             Kind::Integer => text
                 .parse()
                 .ok()
@@ -355,9 +356,9 @@ mod tests {
             (
                 "latest_frames",
                 &["camra=1"],
-                "query latest_frames has no argument camra; did you mean camera?; it takes: camera, since",
+                "query latest_frames has no argument camra; did you mean camera?; its arguments: camera, since",
             ),
-            ("registry_totals", &["x=1"], "query registry_totals has no argument x; it takes: none"),
+            ("registry_totals", &["x=1"], "query registry_totals has no argument x; its arguments: none"),
             (
                 "latest_frames",
                 &["cam-1"],
@@ -366,7 +367,7 @@ mod tests {
             (
                 "latest_frames",
                 &["since=soon"],
-                "query latest_frames, argument since: \"soon\" is not a time: write it as",
+                "query latest_frames, argument since: \"soon\" is not a time such as",
             ),
             ("frame_counts", &["width=2h"], "query frame_counts, argument width: \"2h\" is not 1m, 1h or 1d"),
             (
@@ -377,7 +378,7 @@ mod tests {
             (
                 "frequency_drift",
                 &["width=0s"],
-                "query frequency_drift, argument width: \"0s\" is not a span of time",
+                "query frequency_drift, argument width: \"0s\" is not a duration",
             ),
             (
                 "find_files",
@@ -387,13 +388,13 @@ mod tests {
             (
                 "series_downsampled",
                 &["series=a", "width=1month"],
-                "query series_downsampled, argument width: \"1month\" is not a span of time such as 30s, 5m, 1h or 1d; \
-                 months and years have no fixed length",
+                "query series_downsampled, argument width: \"1month\" is not a duration such as 30s, 5m, \
+                 1h or 1d; months and years have no fixed length",
             ),
             (
                 "frames",
                 &["camera=a", "since=2026-07-02", "until=2026-07-01"],
-                "query frames: since (2026-07-02T00:00:00Z) is after until (2026-07-01T00:00:00Z); exchange them",
+                "query frames: since (2026-07-02T00:00:00Z) is after until (2026-07-01T00:00:00Z); swap them",
             ),
             ("frames", &["camera=a", "camera=b"], "query frames: argument camera is given twice"),
             ("frames", &[], "query frames needs camera=…: the camera"),

@@ -1,4 +1,7 @@
 //! Why the store did not answer.
+//!
+//! Guarantees: one variant for each thing that the caller can do about it; only an error after which another
+//! attempt may succeed is retryable.
 
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ pub enum StoreError {
     Connect(#[from] ConnectError),
     /// The connection was lost, or the server is going away: try again. A read has been tried again already;
     /// whether a write was done is open.
-    #[error("the connection to the database was lost")]
+    #[error("lost the connection to the database")]
     Lost(#[source] tokio_postgres::Error),
     /// Every connection of the pool was in use for as long: open the store with more, or ask for less at a
     /// time.
@@ -24,7 +27,7 @@ pub enum StoreError {
     /// The answer did not come in time, and the query was cancelled: ask for a shorter span, or raise the
     /// limit.
     #[error(
-        "the database did not answer within {}; narrow the query, in time first, or raise the limit",
+        "the query timed out after {}; narrow it, by time first, or raise the limit",
         humantime::format_duration(*.0)
     )]
     Timeout(Duration),
@@ -33,17 +36,18 @@ pub enum StoreError {
     TooLarge(usize),
     /// The database lacks what this version reads, or has something else under its name: migrate it.
     #[error(
-        "the database does not have the store that this version of jetcopy reads: name its groups in [store] tables, \
-         run `jetcopy migrate`, and see that the role's search_path reaches its tables, or name their [store] schema"
+        "the database lacks the store of this version of jetcopy: list its groups in [store] tables, run \
+         `jetcopy migrate`, and make sure that the role's search_path includes its tables, or set [store] \
+         schema"
     )]
     Outdated(#[source] tokio_postgres::Error),
     /// The role lacks a privilege: grant it.
     #[error(
-        "the role may not do this: grant it USAGE on schema jetcopy and SELECT on the tables of the store"
+        "permission denied: grant the role USAGE on schema jetcopy and SELECT on the tables of the store"
     )]
     Forbidden(#[source] tokio_postgres::Error),
     /// The server refuses the statement with these values: correct them.
-    #[error("the database refuses the query with these arguments")]
+    #[error("the database rejected the query with these arguments")]
     Refused(#[source] tokio_postgres::Error),
 }
 

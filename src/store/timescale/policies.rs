@@ -1,11 +1,12 @@
 //! Policies: TimescaleDB's jobs for one table or roll-up, brought to what the settings say.
 //!
-//! Guarantees: of a job that is there only what differs is altered; how often it runs, where settings do not name it, and
-//! whether it is paused stay an operator's business.
+//! Guarantees: of a job that is there only what differs is altered; how often it runs, where settings do not
+//! name it, and whether it is paused stay an operator's business.
 //!
-//! Jobs run at fixed times. One that goes by the end of its last run is put off further with each failure, up to five times its
-//! interval; one with fixed times never misses its next. That matters where TimescaleDB up to 2.28.3 runs on a PostgreSQL that
-//! refuses to drop a portal "while it is being set up" (15.20): there every job, done and committed, counts as failed.
+//! Jobs run at fixed times. One that goes by the end of its last run is put off further with each failure, up
+//! to five times its interval; one with fixed times never misses its next. That matters where TimescaleDB up
+//! to 2.28.3 runs on a PostgreSQL that refuses to drop a portal "while it is being set up" (15.20): there
+//! every job, done and committed, counts as failed.
 
 use std::time::Duration;
 
@@ -16,16 +17,17 @@ use super::{Change, Error, Run};
 use crate::catalog::{After, Refresh, written};
 use crate::postgres::interval;
 
-/// The jobs of a procedure for a relation: id, the ages in the keys `$3` and `$4` of its configuration, and how often it
-/// runs, all in microseconds. Jobs of a continuous aggregate are listed under its own name or, before 2.16, under that
-/// of the hypertable behind it.
+/// The jobs of a procedure for a relation: id, the ages in the keys `$3` and `$4` of its configuration, and
+/// how often it runs, all in microseconds. Jobs of a continuous aggregate are listed under its own name or,
+/// before 2.16, under that of the hypertable behind it.
 const JOBS: &str = "SELECT j.job_id,
         (extract(epoch FROM (j.config ->> $3)::interval) * 1000000::numeric)::bigint,
         (extract(epoch FROM (j.config ->> $4)::interval) * 1000000::numeric)::bigint,
         (extract(epoch FROM j.schedule_interval) * 1000000::numeric)::bigint
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_schema = n.nspname AND a.view_name = c.relname
+    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_schema = n.nspname
+        AND a.view_name = c.relname
     JOIN timescaledb_information.jobs j ON (j.hypertable_schema, j.hypertable_name) IN (
         (n.nspname, c.relname), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
     WHERE c.oid = to_regclass($1)::oid AND j.proc_name = $2
@@ -35,7 +37,8 @@ const JOBS: &str = "SELECT j.job_id,
 const DRIFTING: &str = "SELECT j.job_id, j.proc_name::text
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_schema = n.nspname AND a.view_name = c.relname
+    LEFT JOIN timescaledb_information.continuous_aggregates a ON a.view_schema = n.nspname
+        AND a.view_name = c.relname
     JOIN timescaledb_information.jobs j ON (j.hypertable_schema, j.hypertable_name) IN (
         (n.nspname, c.relname), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
     WHERE c.oid = to_regclass($1) AND NOT j.fixed_schedule AND (
@@ -155,7 +158,8 @@ impl Run<'_> {
             (None, After::Never) => Change::Unchanged(format!("never {}", what.trim_end_matches(" after"))),
             (None, After::Age(age)) => {
                 let sql = format!(
-                    "SELECT {}.{add}($1::text::regclass, {key} => $2::text::interval, initial_start => now())::text",
+                    "SELECT {}.{add}($1::text::regclass, {key} => $2::text::interval, initial_start => \
+                     now())::text",
                     self.schema
                 );
                 self.client
@@ -164,9 +168,7 @@ impl Run<'_> {
                     .map_err(|source| Error::Server { action: "add the policy", relation, source })?;
                 Change::Set(text(age))
             }
-            (Some(Job { ages: [None, _], .. }), _) => {
-                Change::Left(format!("somebody's own policy, without {key}"))
-            }
+            (Some(Job { ages: [None, _], .. }), _) => Change::Left(format!("a custom policy, without {key}")),
             (Some(Job { ages: [Some(found), _], .. }), After::Age(age)) if found == age => {
                 Change::Unchanged(text(age))
             }
@@ -197,8 +199,10 @@ impl Run<'_> {
         let change = match jobs.as_slice() {
             [] => {
                 let sql = format!(
-                    "SELECT {}.add_continuous_aggregate_policy($1::text::regclass, start_offset => $2::text::interval, \
-                     end_offset => $3::text::interval, schedule_interval => $4::text::interval, initial_start => now())",
+                    "SELECT {}.add_continuous_aggregate_policy($1::text::regclass, \
+                       start_offset => $2::text::interval, \
+                     end_offset => $3::text::interval, schedule_interval => $4::text::interval, \
+                       initial_start => now())",
                     self.schema
                 );
                 self.client
@@ -228,7 +232,7 @@ impl Run<'_> {
                 };
                 Change::Altered { from, to: shown(wanted) }
             }
-            several => Change::Left(format!("it has {} refresh policies of somebody's own", several.len())),
+            several => Change::Left(format!("it has {} custom refresh policies", several.len())),
         };
         self.say(relation, change);
         Ok(())
@@ -263,7 +267,8 @@ impl Run<'_> {
         let (keys, values): (Vec<&str>, Vec<String>) =
             ages.iter().map(|(key, age)| (*key, interval::of(*age))).unzip();
         let sql = format!(
-            "SELECT (altered).job_id FROM (SELECT {}.alter_job($1, schedule_interval => $2::text::interval, config => (
+            "SELECT (altered).job_id
+                FROM (SELECT {}.alter_job($1, schedule_interval => $2::text::interval, config => (
                 SELECT j.config || pg_catalog.jsonb_object_agg(a.key, a.age::interval::text)
                 FROM timescaledb_information.jobs j, unnest($3, $4) AS a (key, age)
                 WHERE j.job_id = $1 GROUP BY j.config)) AS altered) AS x",

@@ -49,7 +49,8 @@ fn about<'l>(lines: &'l [Line], relation: &str) -> Vec<&'l Change> {
 /// Every job of the store: what it is of, its procedure, its configuration and how often it runs.
 async fn jobs(url: &str) -> BTreeSet<(String, String, String, String)> {
     let client = connect_to(url).await.unwrap();
-    let sql = "SELECT hypertable_name::text, proc_name::text, (config - 'hypertable_id' - 'mat_hypertable_id')::text, \
+    let sql = "SELECT hypertable_name::text, proc_name::text, \
+                 (config - 'hypertable_id' - 'mat_hypertable_id')::text, \
                schedule_interval::text FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL";
     let rows = client.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
@@ -142,7 +143,8 @@ async fn every_job_runs_at_fixed_times_and_so_does_one_of_an_earlier_version_fro
     assert_eq!(client.query_one(drifting, &[]).await.unwrap().get::<_, i64>(0), 0);
     client
         .batch_execute(
-            "SELECT remove_continuous_aggregate_policy('frame_stats_1m'), remove_retention_policy('frame_metadata');
+            "SELECT remove_continuous_aggregate_policy('frame_stats_1m'),
+                remove_retention_policy('frame_metadata');
              SELECT add_continuous_aggregate_policy('frame_stats_1m', '2 days', '1 minute', '1 minute'),
                  add_retention_policy('frame_metadata', interval '7 days')",
         )
@@ -155,7 +157,10 @@ async fn every_job_runs_at_fixed_times_and_so_does_one_of_an_earlier_version_fro
         .filter(|line| matches!(line.change, Change::Altered { .. }))
         .map(ToString::to_string)
         .collect();
-    assert!(altered.iter().any(|line| line.starts_with("frame_stats_1m: policy_refresh_continuous_aggregate runs at fixed")));
+    assert!(altered.iter().any(|line| line.starts_with(
+        "frame_stats_1m: policy_refresh_continuous_aggregate \
+                                                        runs at fixed"
+    )));
     assert!(
         altered.iter().any(|line| line.starts_with("frame_metadata: policy_retention runs at fixed")),
         "{altered:?}"
@@ -250,8 +255,8 @@ async fn what_is_not_the_stores_own_is_left_with_a_reason() {
     let lines = lines(&url, &config::Store::default()).await;
     let left = |text: &str| Change::Left(text.into());
     for (relation, why) in [
-        ("frame_metadata", "it is no hypertable, so nothing compresses it or drops its rows"),
-        ("detection_events", "it is not the store's own, having no column camera_id"),
+        ("frame_metadata", "it is not a hypertable, so nothing compresses it or drops its rows"),
+        ("detection_events", "it was not created by jetcopy: it has no column camera_id"),
         ("frame_stats_1m", "there is no such roll-up"),
         ("detection_stats_1d", "there is no such roll-up"),
     ] {
@@ -276,9 +281,9 @@ async fn settings_and_policies_that_somebody_chose_are_left() {
     assert_eq!(
         about(&lines, "frame_metadata")[1..],
         [
-            &Change::Left("somebody chose to compress it by codec, not by camera_id".into()),
+            &Change::Left("it is configured to compress by codec, not by camera_id".into()),
             &Change::Set("compressed after 1d".into()),
-            &Change::Left("somebody's own policy, without drop_after".into()),
+            &Change::Left("a custom policy, without drop_after".into()),
         ]
     );
 }
@@ -290,7 +295,8 @@ async fn what_an_earlier_version_chose_is_changed_for_chunks_to_come_and_compres
     let client = connect_to(&url).await.unwrap();
     client
         .batch_execute(
-            "ALTER TABLE detection_events SET (timescaledb.compress, timescaledb.compress_segmentby = 'camera_id, label',
+            "ALTER TABLE detection_events SET (timescaledb.compress,
+                timescaledb.compress_segmentby = 'camera_id, label',
                 timescaledb.compress_orderby = 'time DESC');
              INSERT INTO detection_events (time, camera_id, frame_id, label)
                 SELECT now() - n * interval '1 hour', 'a', n, 'car' FROM generate_series(48, 72) n;
@@ -330,7 +336,8 @@ async fn the_owner_of_the_tables_needs_no_more_rights_and_others_tables_are_left
         .batch_execute(&format!(
             "CREATE EXTENSION timescaledb; CREATE ROLE store_owner LOGIN; CREATE ROLE store_reader LOGIN;
              CREATE SCHEMA metadata AUTHORIZATION store_owner; GRANT CREATE ON DATABASE {} TO store_owner;
-             ALTER ROLE store_owner SET search_path = metadata, public; ALTER ROLE store_reader SET search_path = metadata;
+             ALTER ROLE store_owner SET search_path = metadata, public; ALTER ROLE store_reader
+                 SET search_path = metadata;
              GRANT USAGE ON SCHEMA metadata TO store_reader",
             url.rsplit('/').next().unwrap()
         ))

@@ -1,7 +1,7 @@
 //! PostgreSQL's programs: a data directory, its configuration, and a server on it.
 //!
-//! Guarantees: `initdb` runs once a version and user; nobody else's directory is taken for its result. The server runs as
-//! whom PostgreSQL does not refuse.
+//! Guarantees: `initdb` runs once a version and user; nobody else's directory is taken for its result. The
+//! server runs as whom PostgreSQL does not refuse.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -32,7 +32,8 @@ pub(super) fn configure(data: &Path, options: &PostgresOptions, timescaledb: boo
         settings.extend([
             ("shared_preload_libraries", "timescaledb".to_owned()),
             ("timescaledb.telemetry_level", "off".to_owned()),
-            // Each database with the extension holds a worker for its scheduler, and tests make many databases.
+            // Each database with the extension holds a worker for its scheduler, and tests make many
+            // databases.
             ("timescaledb.max_background_workers", "64".to_owned()),
             ("max_worker_processes", "80".to_owned()),
         ]);
@@ -106,7 +107,8 @@ impl Postgres {
     }
 }
 
-/// Whether it is a whole data directory, and not one that another user put in its place: the name can be guessed.
+/// Whether it is a whole data directory, and not one that another user put in its place: the name can be
+/// guessed.
 fn is_template(path: &Path, owner: Uid) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == owner.as_raw())
         && path.join("PG_VERSION").is_file()

@@ -58,8 +58,8 @@ async fn fields_that_no_column_takes_and_tables_that_get_nothing_are_shown_by_st
     let reasons: Vec<_> =
         untaken["tables"].as_array().unwrap().iter().map(|table| &table["reason"]).collect();
     let expected = [
-        "`for_each` found no array `reading` in any of the 50 messages that it took",
-        "its `when` held for none of 50 messages",
+        "`for_each` found no array `reading` in any of its 50 messages",
+        "its `when` matched none of 50 messages",
     ];
     assert_eq!(reasons, expected.map(Value::from).iter().collect::<Vec<_>>());
     assert_eq!(
@@ -73,11 +73,11 @@ async fn fields_that_no_column_takes_and_tables_that_get_nothing_are_shown_by_st
         assert_eq!(daemon.metric("jetcopy_table_messages_total", &label), messages, "{table}");
         assert_eq!(daemon.metric("jetcopy_unfilled_columns", &label), unfilled, "{table}");
     }
-    daemon.says_times("no column takes these fields", 1).await;
+    daemon.says_times("some fields are not stored in any column", 1).await;
 
     let text = world.run(&config, &["status"]).await.well();
     for line in [
-        "events: table alarms gets nothing: its `when` held for none of 50 messages",
+        "events: table alarms gets no rows: its `when` matched none of 50 messages",
         "events: no message had a value for column camera_id of table events",
         "events: no column takes field `readings`, 50 times; is it `reading`, `for_each` of table readings?",
     ] {
@@ -117,7 +117,10 @@ async fn a_path_into_an_array_is_a_dead_letter_and_no_loss() {
     let letter =
         "SELECT kind || ' ' || table_name || ': ' || message FROM jetcopy.dead_letters WHERE sequence = 1";
     let said: String = world.database.query_one(letter, &[]).await.unwrap().get(0);
-    assert!(said.starts_with("type readings: the mapping goes into `frames`, which is an array"), "{said}");
+    assert!(
+        said.starts_with("type readings: the mapping reads inside `frames`, which is an array"),
+        "{said}"
+    );
     assert_eq!(world.count("SELECT sum(value)::bigint FROM readings").await, 2);
     let fresh = r#"{"id":3,"frames":null}"#;
     oracle(&world, &daemon, "events", "events", fresh.into()).await;

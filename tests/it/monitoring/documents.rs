@@ -48,7 +48,7 @@ fn reference() -> String {
     out.push_str("\n## Labels\n\n");
     for (label, meaning) in [
         (names::PIPELINE, "The pipeline's name."),
-        (names::SHARD, "The key of its checkpoint; the pipeline's name where there is one shard."),
+        (names::SHARD, "The key of its checkpoint; the pipeline's name if there is only one shard."),
         (names::STREAM, "The JetStream stream."),
         (names::TABLE, "A target table as configured."),
     ] {

@@ -87,13 +87,13 @@ async fn ten_minutes_of_ordinary_life_raise_no_alert() {
 
     println!("a standby takes over, and the daemon comes back as one");
     let standby = Daemon::start(&config);
-    standby.says("pipeline waits").await;
+    standby.says("pipeline is waiting").await;
     stack.scrape_daemons(&[stack.daemon(), &standby]);
     pass(&stack, "a standby beside the daemon", 70).await;
     ends(stack.daemon.take().unwrap()).await;
     runs(&standby).await;
     let back = Daemon::start(&config);
-    back.says("pipeline waits").await;
+    back.says("pipeline is waiting").await;
     stack.scrape_daemons(&[&standby, &back]);
     stack.daemon = Some(standby);
     burst(&stack, 60).await;

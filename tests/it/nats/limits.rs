@@ -32,8 +32,8 @@ async fn a_server_that_allows_small_requests_and_few_unacknowledged_messages_is_
     // The usual size of a batch, which is above what may be unacknowledged.
     let config = world.config(&EVENTS.replace("max_rows = 200", "max_rows = 20_000"));
     let checked = world.run(&config, &["check"]).await;
-    assert!(checked.out.contains("one pull request bring 250 messages"), "{checked:?}");
-    assert!(checked.out.contains("may have 1000 messages unacknowledged at most"), "{checked:?}");
+    assert!(checked.out.contains("250 messages per pull request"), "{checked:?}");
+    assert!(checked.out.contains("may have at most 1000 unacknowledged messages"), "{checked:?}");
 
     world.publish("a", (1..=30_000).map(event)).await;
     let daemon = Daemon::start(&config);
@@ -283,7 +283,7 @@ async fn an_account_that_lets_one_answer_through_is_named_as_the_cause() {
     world.publish("a", (1..=200).map(event)).await;
     world.nats_url = world.nats_url.replace("nats://", "nats://app:x@");
     let daemon = Daemon::start(&world.config(EVENTS));
-    in_state(&daemon, "backing_off", "has to say `response_type: stream`").await;
+    in_state(&daemon, "backing_off", "must have `response_type: stream`").await;
     nats.reconfigure(&exported(", response_type: stream")).unwrap();
     world.drained("events", &daemon).await;
     assert_eq!(world.count("SELECT count(DISTINCT id) FROM events").await, 200);

@@ -127,14 +127,14 @@ async fn a_stream_restored_from_an_older_snapshot_was_rolled_back_to_its_end() {
         assert_eq!(losses(&world).await, [(301, Some(500), "rolled_back".to_owned())]);
         let shown = world.run(&config, &["accept-loss", "events"]).await;
         assert_eq!(shown.code, 1, "{shown:?}");
-        let goes_on = format!("would go on after sequence 300, and read {published} messages");
+        let goes_on = format!("would resume after sequence 300 and read {published} messages");
         assert!(
             shown.out.contains(&goes_on) && shown.out.contains("none of them is in the tables"),
             "{shown:?}"
         );
         let again = world.run(&config, &["accept-loss", "events", "--after", "280"]).await.out;
         assert!(again.contains("20 of them were written before"), "{again}");
-        assert!(again.contains("table events: 20 rows would be there twice"), "{again}");
+        assert!(again.contains("table events: 20 rows would be duplicated"), "{again}");
         accept_loss(&config);
         world.drained("events", &daemon).await;
         each_id_once(&world, last).await;
@@ -178,7 +178,7 @@ async fn check_says_in_the_same_words_what_run_would_halt_at_and_changes_nothing
         daemon.kill();
         let well = world.run(&config, &["check"]).await.well();
         assert!(
-            well.contains("pipeline events, checkpoint: 300, and the stream holds all that comes after it"),
+            well.contains("pipeline events, checkpoint: 300, and the stream holds everything after it"),
             "{well}"
         );
         match fate {
@@ -223,7 +223,7 @@ async fn check_says_in_the_same_words_what_run_would_halt_at_and_changes_nothing
         daemon.kill();
         accept_loss(&config);
         let accepted = world.run(&config, &["check"]).await.well();
-        assert!(accepted.contains("somebody accepted it"), "{fate:?}: {accepted}");
+        assert!(accepted.contains("the loss was accepted"), "{fate:?}: {accepted}");
     }
 }
 
@@ -255,12 +255,12 @@ async fn accept_loss_says_where_it_goes_on_and_takes_a_sequence() {
     let shown = world.run(&config, &["accept-loss", "events"]).await;
     assert_eq!(shown.code, 1, "{shown:?}");
     for line in [
-        "the stream holds sequences 1 to 150; the checkpoint stands at 100",
-        "would go on after sequence 0, and read 150 messages",
-        "100 of them have sequences of messages that were written",
+        "the stream holds sequences 1 to 150; the checkpoint is at 100",
+        "would resume after sequence 0 and read 150 messages",
+        "100 of them have the sequences of written messages",
         "--after 100",
-        "table events: 100 rows would be there twice",
-        "nothing was changed; --yes does it",
+        "table events: 100 rows would be duplicated",
+        "nothing was changed; use --yes to do it",
     ] {
         assert!(shown.out.contains(line), "{line:?} in {}", shown.out);
     }
@@ -269,7 +269,7 @@ async fn accept_loss_says_where_it_goes_on_and_takes_a_sequence() {
     assert_eq!(world.checkpoint("events").await, 100);
     let accepted = world.run(&config, &["accept-loss", "events", "--after", "40", "--yes"]).await.well();
     assert!(
-        accepted.contains("accepted: stream") && accepted.contains("go on after sequence 40"),
+        accepted.contains("accepted: stream") && accepted.contains("resume after sequence 40"),
         "{accepted}"
     );
     eventually("the last message", async || world.checkpoint("events").await == 150).await;
@@ -293,7 +293,7 @@ async fn a_stream_that_nothing_proves_to_be_the_same_halts_and_goes_on_where_it_
     let daemon = Daemon::start(&config);
     halted(&daemon, "the stream was recreated").await;
     let shown = world.run(&config, &["accept-loss", "events", "--dry-run"]).await.well();
-    assert!(shown.contains("would go on after sequence 300, and read 50 messages"), "{shown}");
+    assert!(shown.contains("would resume after sequence 300 and read 50 messages"), "{shown}");
     assert!(shown.contains("none of them has the sequence of one that was written"), "{shown}");
     accept_loss(&config);
     world.drained("events", &daemon).await;
@@ -331,7 +331,7 @@ async fn an_audit_finds_what_was_read_twice_of_a_restored_stream_or_says_that_it
         } else {
             let said = "table events: 100 of these sequences have several rows";
             assert!(
-                audited.out.contains(said) && audited.out.contains("no column keeps $timestamp"),
+                audited.out.contains(said) && audited.out.contains("without a column for $timestamp"),
                 "{audited:?}"
             );
         }
@@ -429,7 +429,7 @@ async fn a_mirror_that_took_messages_beside_its_origin_loses_none_and_that_is_sa
     let daemon = Daemon::start(&config);
     halted(&daemon, "rolled back to sequence").await;
     let shown = world.run(&config, &["accept-loss", "events", "--after", "300"]).await;
-    assert!(shown.out.contains("went apart somewhere after sequence"), "{shown:?}");
+    assert!(shown.out.contains("diverged somewhere after sequence"), "{shown:?}");
     world.run(&config, &["accept-loss", "events", "--after", "300", "--yes"]).await.well();
     world.drained("events", &daemon).await;
     each_id_once(&world, 501).await;

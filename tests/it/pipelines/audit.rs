@@ -60,7 +60,7 @@ async fn finds_rows_by_key(world: &World, config: &Path, name: &str, table: &str
     run(delete.clone()).await;
     differs(world, config, name, table, "0 rows of").await;
     run(format!("{put}; UPDATE {table} AS t SET {change} FROM spoiled AS s WHERE t.{key} = s.{key}")).await;
-    differs(world, config, name, table, "is another than the messages leave").await;
+    differs(world, config, name, table, "differs from what the messages make").await;
     run(format!("{delete}; {put}; UPDATE spoiled SET {key} = 'nobody'; {put}")).await;
     differs(world, config, name, table, "that no message makes").await;
     run(format!("DELETE FROM {table} WHERE {key} = 'nobody'; DROP TABLE spoiled")).await;
@@ -147,7 +147,7 @@ async fn an_audit_proves_documents_and_points_of_series_however_these_come() {
         ("room.row", vec![json!({"timestamp": at + 200, "a": 1, "b": 2, "c": 3})]),
     ];
     let (world, config, _daemon) = carried("series", messages).await;
-    let unproven = ["table time_series_metadata: created_at, which a trigger keeps"];
+    let unproven = ["table time_series_metadata: created_at, which a trigger sets"];
     let tables = [("time_series_metadata", 3), ("time_series_data_points", 18)];
     proven(&world, &config, "series", &tables, &unproven).await;
     finds_rows(&world, &config, "series", "time_series_data_points").await;
@@ -155,7 +155,8 @@ async fn an_audit_proves_documents_and_points_of_series_however_these_come() {
     // What a person deleted by the command that says so is no difference.
     let store = world.config_file("store.toml", "");
     jetcopy(&["store", "delete-series", "room", "--yes"], &store).await;
-    let deleted = |table: &str| format!("table {table}: rows that were deleted, as jetcopy.deletions says");
+    let deleted =
+        |table: &str| format!("table {table}: rows that were deleted, according to jetcopy.deletions");
     let unproven =
         [unproven[0].to_owned(), deleted("time_series_metadata"), deleted("time_series_data_points")];
     proven(&world, &config, "series", &tables, &unproven.each_ref().map(String::as_str)).await;
@@ -200,7 +201,7 @@ async fn an_audit_proves_projects_files_and_their_log_and_knows_files_that_expir
     // One that was never staged has not expired.
     let expired = "UPDATE files SET status = 'expired' WHERE path = 'kept'";
     world.database.batch_execute(expired).await.unwrap();
-    differs(&world, &config, "registry", "files", "is another than the messages leave").await;
+    differs(&world, &config, "registry", "files", "differs from what the messages make").await;
 }
 
 #[tokio::test]
@@ -216,7 +217,7 @@ async fn rows_that_aged_out_are_left_out_of_the_proof_and_younger_ones_are_not()
     let dropped = "UPDATE jetcopy.partitioned_tables SET dropped_before = now() - interval '2 days'
         WHERE relation = 'measurements'::regclass";
     world.database.batch_execute(dropped).await.unwrap();
-    let unproven = ["table measurements: rows that it may have dropped by their age"];
+    let unproven = ["table measurements: rows that it may have dropped by age"];
     proven(&world, &config, "measurements", &[("measurements", 3), ("websdrs", 0)], &unproven).await;
     world.database.batch_execute("DELETE FROM measurements").await.unwrap();
     differs(&world, &config, "measurements", "measurements", "0 rows of").await;
@@ -235,8 +236,8 @@ async fn what_the_stream_does_not_hold_any_more_is_not_proven_and_what_it_holds_
     assert_eq!(found["differences"], 0, "{found:#}");
     let unproven = found["not_proven"].to_string();
     for text in [
-        "rows of 5 messages that the stream does not hold any more",
-        "table frame_metadata: 5 rows that the messages the stream holds do not account for",
+        "rows of 5 messages that the stream no longer holds",
+        "table frame_metadata: 5 rows that the messages in the stream do not explain",
         "table detection_events: 5 rows",
     ] {
         assert!(unproven.contains(text), "{text} in {unproven}");

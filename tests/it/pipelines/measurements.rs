@@ -143,7 +143,7 @@ async fn old_measurements_are_deleted_by_whole_days_and_it_is_told_who_did_it() 
 
         let done = run(&["measurements", "--older-than", "29d", "--yes"]).await.well();
         assert!(
-            done.starts_with("42 measurements from before ") && done.ends_with("T00:00:00Z are deleted\n"),
+            done.starts_with("deleted 42 measurements from before ") && done.ends_with("T00:00:00Z\n"),
             "{done}"
         );
         let oldest = "SELECT count(*) FROM measurements
@@ -178,7 +178,8 @@ async fn compressed_measurements_go_too_however_many() {
         )
         .await
         .unwrap();
-    let before = "SELECT count(*) FROM measurements WHERE timestamp_utc < date_trunc('day', now() - interval '29 days', 'UTC')";
+    let before = "SELECT count(*) FROM measurements WHERE timestamp_utc < date_trunc('day', now() - interval \
+                  '29 days', 'UTC')";
     let old = world.count(before).await;
     assert!(old > 30_000);
     let gone: i64 = world

@@ -144,7 +144,8 @@ async fn the_last_document_of_a_series_counts() {
     publish(&world, "room.metadata", (1..=5).map(document)).await;
     publish(&world, "hall.metadata", [json!({"name": "Hall"})]).await;
     let _daemon = carry(&world, "series").await;
-    let sql = "SELECT name, description, value_columns, attributes::text FROM time_series_metadata WHERE id = 'room'";
+    let sql = "SELECT name, description, value_columns, attributes::text FROM time_series_metadata WHERE id \
+               = 'room'";
     let row = world.database.query_one(sql, &[]).await.unwrap();
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("Room 5", "by the window"));
     assert_eq!(row.get::<_, Vec<String>>(2), ["temperature", "humidity"]);
@@ -168,7 +169,8 @@ async fn when_a_series_was_first_told_of_outlives_its_newer_documents() {
     assert_eq!(world.count(kept).await, 1);
     publish(&world, "room.metadata", [json!({"name": "third", "created_at": "2020-01-02T03:04:05Z"})]).await;
     world.drained("series", &daemon).await;
-    let said = "SELECT count(*) FROM time_series_metadata WHERE created_at = '2020-01-02 03:04:05Z' AND name = 'third'";
+    let said = "SELECT count(*) FROM time_series_metadata WHERE created_at = '2020-01-02 03:04:05Z' AND name \
+                = 'third'";
     assert_eq!(world.count(said).await, 1);
 }
 
@@ -188,9 +190,9 @@ async fn a_series_is_deleted_with_its_points_and_no_other() {
     let shown = run(&["room"]).await;
     assert_eq!(
         (shown.code, shown.out.as_str()),
-        (1, "2 points of series room would go; nothing was changed, --yes does it\n")
+        (1, "2 points of series room would be deleted; nothing was changed; use --yes to do it\n")
     );
-    assert_eq!(run(&["room", "--yes"]).await.well(), "2 points of series room are deleted\n");
+    assert_eq!(run(&["room", "--yes"]).await.well(), "deleted 2 points of series room\n");
     let left = "SELECT (SELECT count(*) FROM time_series_data_points WHERE series_id = 'hall')
         + (SELECT count(*) FROM time_series_metadata WHERE id = 'hall') * 10
         + (SELECT count(*) FROM time_series_data_points) * 100 + (SELECT count(*) FROM time_series_metadata) * 1000";

@@ -138,7 +138,7 @@ async fn rows_that_leave_the_machine_in_plain_text_are_warned_of_by_the_log_and_
     let near = world.database_url.clone();
     world.database_url = near.replace("127.0.0.1", &own.to_string());
     let daemon = Daemon::start(&world.config(EVENTS));
-    daemon.says("in plain text, for everybody on the way to read").await;
+    daemon.says("in plain text: anyone on the network path can read them").await;
     let check = |world: &World| {
         let config = world.config(EVENTS);
         let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));

@@ -24,9 +24,9 @@ async fn create(world: &World, cases: Vec<Case>) -> Vec<Case> {
 
 fn pipeline(name: &str) -> String {
     format!(
-        "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nsubjects = [\"STREAM.{name}\"]\nformat = \"json\"\n\
-         batch = {{ max_age = \"300ms\" }}\n[[pipeline.table]]\nname = \"{name}\"\n\
-         columns = {{ sequence = \"$sequence\" }}\n"
+        "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nsubjects = [\"STREAM.{name}\"]\nformat = \
+         \"json\"\nbatch = {{ max_age = \"300ms\" }}\n[[pipeline.table]]\nname = \"{name}\"\ncolumns = {{ \
+         sequence = \"$sequence\" }}\n"
     )
 }
 
@@ -80,7 +80,8 @@ async fn a_value_that_an_expression_of_the_table_cannot_read_is_a_dead_letter_at
         ),
         (
             "jsonpaths",
-            "CREATE TABLE jsonpaths (sequence bigint, p text, q jsonpath GENERATED ALWAYS AS (p::jsonpath) STORED)",
+            "CREATE TABLE jsonpaths (sequence bigint, p text, q jsonpath GENERATED ALWAYS AS (p::jsonpath) \
+             STORED)",
             json!("$.a"),
             json!("$$$"),
             "42601",
@@ -102,7 +103,7 @@ async fn a_value_that_an_expression_of_the_table_cannot_read_is_a_dead_letter_at
         ),
     ])
     .await;
-    assert!(!log.contains("backs off") && !log.contains("paused"), "{log}");
+    assert!(!log.contains("backing off") && !log.contains("paused"), "{log}");
 }
 
 /// A table with a trigger that does `what` for each row.

@@ -32,7 +32,7 @@ async fn a_server_that_is_stopped_in_any_way_and_started_again_holds_each_messag
         world.commits(&daemon).await;
         println!("{stop:?} stop and restart: first commit {:?} after the server answers", started.elapsed());
     }
-    let troubles = daemon.log().lines().filter(|line| line.contains("backs off")).count();
+    let troubles = daemon.log().lines().filter(|line| line.contains("backing off")).count();
     assert!(troubles <= 12, "the log floods:\n{}", daemon.log());
     world.judge(&daemon, load).await;
 }

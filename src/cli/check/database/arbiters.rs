@@ -33,8 +33,8 @@ pub(super) async fn judge(
         Ok((_, Some(deferrable))) => report.error(
             place,
             format!(
-                "on_conflict = \"ignore\" without a key does not go with the deferrable constraint {deferrable}: the server \
-                 refuses every such INSERT"
+                "on_conflict = \"ignore\" without a key does not work with the deferrable constraint \
+                 {deferrable}: the server refuses every INSERT"
             ),
             "name the key of another index, or make the constraint NOT DEFERRABLE",
         ),

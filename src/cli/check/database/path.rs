@@ -14,9 +14,9 @@ pub(super) async fn judge(client: &Client, report: &mut Report) {
                 report.error(
                     DATABASE,
                     format!(
-                        "{shadow} could be called in place of the server's own, with the caller's rights"
+                        "{shadow} could be called instead of the server's own, with the caller's privileges"
                     ),
-                    "drop it, or find out what it is for",
+                    "find out what it is for, and drop it",
                 );
             }
         }
@@ -28,8 +28,8 @@ pub(super) async fn judge(client: &Client, report: &mut Report) {
                 report.warn(
                     DATABASE,
                     format!(
-                        "{role} may create in schema {schema} of the search path, and so put functions before the \
-                         server's own"
+                        "{role} may create objects in schema {schema} of the search path, and so shadow the \
+                         server's own functions"
                     ),
                     format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"),
                 );

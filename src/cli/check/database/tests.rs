@@ -98,8 +98,10 @@ async fn a_table_that_others_partition_and_whose_next_days_are_missing_is_a_warn
     world
         .execute(
             "CREATE TABLE months (time timestamptz NOT NULL, id int) PARTITION BY RANGE (time);
-             DO $$ BEGIN EXECUTE format('CREATE TABLE this_month PARTITION OF months FOR VALUES FROM (%L) TO (%L)',
-                 date_trunc('day', now(), 'UTC') - interval '20 days', date_trunc('day', now(), 'UTC') + interval '5 days'); END $$",
+             DO $$ BEGIN EXECUTE
+                 format('CREATE TABLE this_month PARTITION OF months FOR VALUES FROM (%L) TO (%L)',
+                 date_trunc('day', now(), 'UTC') - interval '20 days',
+                     date_trunc('day', now(), 'UTC') + interval '5 days'); END $$",
         )
         .await;
     let table = "[[table]]\nname = \"months\"\n";
@@ -107,7 +109,7 @@ async fn a_table_that_others_partition_and_whose_next_days_are_missing_is_a_warn
     let day = "SELECT ((now() AT TIME ZONE 'UTC')::date + 5)::text";
     let client = connect(&world.url).await.unwrap();
     let day: String = client.query_one(day, &[]).await.unwrap().get(0);
-    assert!(troubles[0].contains(&format!("no partition takes rows of {day}")), "{troubles:?}");
+    assert!(troubles[0].contains(&format!("there is no partition for rows of {day}")), "{troubles:?}");
     world.execute("CREATE TABLE others PARTITION OF months DEFAULT").await;
     assert_eq!(world.troubles(table).await, ["no errors, no warnings"]);
 }
@@ -171,7 +173,8 @@ async fn on_conflict_without_any_unique_index_is_a_warning() {
     let table = "[[table]]\nname = \"t\"\non_conflict = \"ignore\"\n";
     assert_eq!(
         world.troubles(table).await[0],
-        "warn  pipeline frames, table t: on_conflict has no effect: the table has no unique index and no exclusion constraint"
+        "warn  pipeline frames, table t: on_conflict has no effect: the table has no unique index and no \
+         exclusion constraint"
     );
 }
 
@@ -200,10 +203,12 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
     let role = format!("guest_{}", world.url.rsplit('/').next().unwrap());
     world
         .execute(&format!(
-            "CREATE TABLE t (a int UNIQUE); CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
+            "CREATE TABLE t (a int UNIQUE); CREATE ROLE {role} LOGIN; GRANT USAGE \
+               ON SCHEMA jetcopy TO {role}; \
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA jetcopy TO {role}; \
              REVOKE UPDATE ON jetcopy.checkpoints FROM {role}; \
-             DO $$ BEGIN EXECUTE 'REVOKE TEMPORARY ON DATABASE ' || current_database() || ' FROM public'; END $$"
+             DO $$ BEGIN EXECUTE 'REVOKE TEMPORARY ON DATABASE ' || current_database() || ' FROM public'; \
+               END $$"
         ))
         .await;
     let mut config = world.config("[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = [\"a\"]\n");
@@ -217,7 +222,8 @@ async fn missing_privileges_are_errors_that_say_what_to_grant() {
             "error pipeline frames, table t: no INSERT privilege",
             "error pipeline frames, table t: no SELECT privilege",
             "error pipeline frames, table t: no UPDATE privilege",
-            "error pipeline frames, table t: on_conflict needs temporary tables, and the role may not create any",
+            "error pipeline frames, table t: on_conflict needs temporary tables, and the role may not create \
+             any",
         ]
     );
 }
@@ -229,9 +235,12 @@ async fn a_pooler_in_transaction_mode_is_a_warning() {
     let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
     config.postgres.url = pooler.url(&config.postgres.url);
     let troubles = troubles(&config).await;
-    assert!(troubles[0].starts_with("warn  database: a pooler in transaction mode"), "{troubles:?}");
-    assert!(troubles[0].contains("two daemons behind one such pooler"), "{troubles:?}");
-    assert!(troubles[1].contains("a pooler of its own"), "{troubles:?}");
+    assert!(
+        troubles[0].starts_with("warn  database: the connection goes through a pooler in transaction mode"),
+        "{troubles:?}"
+    );
+    assert!(troubles[0].contains("Two daemons behind one such pooler"), "{troubles:?}");
+    assert!(troubles[1].contains("its own pooler"), "{troubles:?}");
     assert_eq!(troubles.last().unwrap(), "no errors, 1 warning");
 }
 
@@ -242,7 +251,7 @@ async fn a_pooler_that_answers_with_an_error_is_not_taken_for_a_server_that_is_a
     let mut config = world.config("[[table]]\nname = \"frame_metadata\"\n");
     config.postgres.url = as_role(&pooler.url(&config.postgres.url), "nobody_that_it_knows");
     let troubles = troubles(&config).await;
-    assert!(troubles[1].contains("the pooler before it, whose log says more"), "{troubles:?}");
+    assert!(troubles[1].contains("if there is a pooler, see its log"), "{troubles:?}");
     assert!(!troubles[1].contains("start the server"), "{troubles:?}");
 }
 
@@ -299,7 +308,8 @@ async fn what_an_update_does_to_absent_fields_and_null_keys_is_said_beforehand()
     let world = World::migrated().await;
     world
         .execute(
-            "CREATE TABLE items (id int UNIQUE, a int, b text NOT NULL DEFAULT 'x', c int NOT NULL, at timestamptz DEFAULT now(),
+            "CREATE TABLE items (id int UNIQUE, a int, b text NOT NULL DEFAULT 'x', c int NOT NULL,
+                at timestamptz DEFAULT now(),
              note text); CREATE TABLE keyed (id int PRIMARY KEY, sequence bigint)",
         )
         .await;
@@ -313,23 +323,30 @@ async fn what_an_update_does_to_absent_fields_and_null_keys_is_said_beforehand()
     let troubles = warned(&items("")).await;
     assert_eq!(troubles.len(), 2, "{troubles:?}");
     assert!(
-        troubles[0].contains("sets NULL, or the default, in the row that is there: a, b, note"),
+        troubles[0].contains("sets these columns of the existing row to NULL or the default: a, b, note"),
         "{troubles:?}"
     );
-    assert!(troubles[1].contains("the key's id may be NULL: such a row equals no other"), "{troubles:?}");
+    assert!(troubles[1].contains("the key's id may be NULL: NULL equals nothing"), "{troubles:?}");
     for said in ["absent = \"keep\"", "absent = \"null\""] {
         assert_eq!(warned(&items(said)).await.len(), 1, "{said}");
     }
-    let keyed = "[[table]]\nname = \"keyed\"\non_conflict = \"update\"\nkey = [\"id\"]\ncolumns.sequence = \"$sequence\"";
+    let keyed = "[[table]]\nname = \"keyed\"\non_conflict = \"update\"\nkey = [\"id\"]\ncolumns.sequence = \
+                 \"$sequence\"";
     assert_eq!(world.troubles(keyed).await, ["no errors, no warnings"]);
 }
 
 #[tokio::test]
 async fn every_column_that_the_mapping_does_not_fit_is_named_at_once() {
     let world = World::migrated().await;
-    world.execute("CREATE TABLE odd (id int, spot point, card macaddr, two int GENERATED ALWAYS AS (id * 2) STORED)").await;
+    world
+        .execute(
+            "CREATE TABLE odd (id int, spot point, card macaddr, two int GENERATED ALWAYS AS (id * 2) \
+                   STORED)",
+        )
+        .await;
     world.execute("CREATE TABLE other (id int, span int4range)").await;
-    let tables = "[[table]]\nname = \"odd\"\ncolumns = { two = \"two\", none = \"none\" }\n[[table]]\nname = \"other\"\n";
+    let tables = "[[table]]\nname = \"odd\"\ncolumns = { two = \"two\", none = \"none\" }\n[[table]]\nname = \
+                  \"other\"\n";
     let troubles = world.troubles(tables).await;
     let told = [
         "table odd, column spot: type point is not supported",

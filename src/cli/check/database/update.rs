@@ -24,7 +24,7 @@ pub(super) fn judge(
     let columns = nullable.join(", ");
     report.warn(
         place,
-        format!("the key's {columns} may be NULL: such a row equals no other, and each message adds one"),
+        format!("the key's {columns} may be NULL: NULL equals nothing, so each such message adds a row"),
         format!(
             "ALTER TABLE {} ALTER COLUMN {} SET NOT NULL, so that such messages become dead letters",
             found.qualified, nullable[0]
@@ -56,18 +56,19 @@ fn absent(
     let columns = columns.join(", ");
     match table.absent {
         Some(Absent::Keep) => {
-            report.ok(place, format!("a message without a field keeps what the row has in {columns}"));
+            report.ok(place, format!("a message that lacks the field leaves {columns} unchanged"));
         }
         Some(Absent::Null) => {
-            report.ok(place, format!("a message without a field sets NULL, or the default, in {columns}"));
+            report.ok(place, format!("a message that lacks the field sets {columns} to NULL or the default"));
         }
         None => report.warn(
             place,
             format!(
-                "a message without a field sets NULL, or the default, in the row that is there: {columns}"
+                "a message that lacks the field sets these columns of the existing row to NULL or the \
+                 default: {columns}"
             ),
-            "absent = \"keep\" keeps what is there, absent = \"null\" says that this is meant, and { skip = true } leaves a \
-             column alone, such as one that is filled by hand",
+            "set absent = \"keep\" to keep the value, absent = \"null\" to confirm this, or { skip = true } \
+             for a column that something else fills",
         ),
     }
 }

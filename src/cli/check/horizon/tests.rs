@@ -46,8 +46,8 @@ async fn compression_before_the_horizon_is_a_warning_that_knows_the_cost() {
     assert_eq!(said(&table, 24).await, "no errors, no warnings\n");
     let text = said(&table, 25).await;
     assert!(text.starts_with("warn  table t: chunks are compressed after 1d"), "{text}");
-    assert!(text.contains("up to 25h old") && text.contains("uncompressed beside"), "{text}");
+    assert!(text.contains("up to 25h old") && text.contains("stay uncompressed until"), "{text}");
     table.unique_keys = vec![vec!["id".into(), "time".into()]];
     let text = said(&table, 25).await;
-    assert!(text.contains("unique key, which is many times slower"), "{text}");
+    assert!(text.contains("compressed rows, which is many times slower"), "{text}");
 }

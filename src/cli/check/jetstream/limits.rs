@@ -22,9 +22,9 @@ pub(super) async fn slow(place: &str, client: &async_nats::Client, report: &mut 
     if let Some(count @ 1..) = slow_consumers(client).await {
         report.warn(
             place,
-            format!("since it started it has ended {count} connections of this account as slow consumers"),
-            "where its log says \"MaxPending\" and names jetcopy, raise max_pending in its configuration: jetcopy asks for \
-             less at a time meanwhile",
+            format!("since it started, it has closed {count} connections of this account as slow consumers"),
+            "if its log says \"MaxPending\" for jetcopy, raise max_pending in its configuration; until then, \
+             jetcopy asks for less at a time",
         );
     }
 }
@@ -50,8 +50,8 @@ pub(super) async fn asked(
     if most > 0 && i64::try_from(info.state.consumer_count).is_ok_and(|count| count >= most) {
         report.error(
             place,
-            format!("it has {most} consumers, which are all that it may have: jetcopy's cannot be created"),
-            "raise the stream's max_consumers, or remove consumers that nobody uses",
+            format!("it has {most} consumers, the maximum: jetcopy's cannot be created"),
+            "raise the stream's max_consumers, or remove unused consumers",
         );
     }
     let wanted = subscribe::consumer_config(pipeline, shard, DeliverPolicy::All);
@@ -72,19 +72,23 @@ pub(super) fn few_unacked(place: &str, pipeline: &Pipeline, allowed: i64, wanted
     report.warn(
         place,
         format!(
-            "its consumers may have {allowed} messages unacknowledged at most, and jetcopy would like {wanted}: a batch holds a \
-             quarter of what is allowed, not batch.max_rows ({})",
+            "its consumers may have at most {allowed} unacknowledged messages, and jetcopy wants {wanted}: a \
+             batch holds a quarter of the allowed number, not batch.max_rows ({})",
             pipeline.batch.max_rows
         ),
-        "raise max_ack_pending in the stream's consumer_limits, the account's or the server's limits, or lower batch.max_rows",
+        "raise max_ack_pending in the stream's consumer_limits or in the account's or server's limits, or \
+         lower batch.max_rows",
     );
 }
 
 fn small_requests(place: &str, allowed: i64, report: &mut Report) {
     report.warn(
         place,
-        format!("the server lets one pull request bring {allowed} messages, and jetcopy would ask for {REQUEST}: it makes more requests"),
-        "nothing to do; raise max_request_batch in the server's JetStream limits where a backlog is to be read faster",
+        format!(
+            "the server allows {allowed} messages per pull request, and jetcopy would ask for {REQUEST}: it \
+             sends more requests"
+        ),
+        "nothing to do; to read a backlog faster, raise max_request_batch in the server's JetStream limits",
     );
 }
 

@@ -23,18 +23,21 @@ pub(super) fn judge(
             report.warn(
                 place,
                 format!("the durable consumer {name} {used} pipeline {pipeline} of database {database}"),
-                "give one of the two pipelines another name, or a `durable` of its own; where this one takes the other's place, \
-                 stop the other: jetcopy takes over what nobody pulls from",
+                "give one of the two pipelines another name, or its own `durable`; if this one replaces the \
+                 other, stop the other: jetcopy takes over a consumer that nobody pulls from",
             );
             true
         }
         Owner::Unmarked if !subscribe::is_described(durable, shard) => {
             report.warn(
                 place,
-                format!("the durable consumer {name} is none of jetcopy's: a pipeline that starts for the first time refuses it"),
                 format!(
-                    "set `durable` to another name, or remove what is there: `nats consumer rm {} {name}`; a pipeline that has \
-                     read the stream before creates it anew",
+                    "the durable consumer {name} was not created by jetcopy: a pipeline that starts for the \
+                     first time refuses it"
+                ),
+                format!(
+                    "set `durable` to another name, or remove this one: `nats consumer rm {} {name}`; a \
+                     pipeline that has read the stream before recreates it",
                     durable.stream_name
                 ),
             );

@@ -72,21 +72,24 @@ async fn a_stream_that_removes_messages_by_itself_is_judged_by_what_the_tables_k
     let table = "[[table]]\nname = \"t\"\n";
     let last = "[[table]]\nname = \"t\"\non_conflict = \"update\"\nkey = [\"k\"]\n";
     for (lines, said) in [
-        (table.to_owned(), "the pipeline halts at what was not read"),
+        (table.to_owned(), "the pipeline halts at unread messages that it removes"),
         (format!("on_loss = \"continue\"\n{table}"), "recorded in jetcopy.losses"),
-        (format!("on_superseded = \"ignore\"\n{table}"), "only counted, and missing in the tables"),
-        (format!("{last}absent = \"keep\"\n"), "the pipeline halts at what was not read"),
-        (format!("subjects = [\"frames.a\"]\n{table}"), "with some of its subjects it cannot be seen"),
+        (format!("on_superseded = \"ignore\"\n{table}"), "just counted, and missing from the tables"),
+        (format!("{last}absent = \"keep\"\n"), "the pipeline halts at unread messages that it removes"),
+        (
+            format!("subjects = [\"frames.a\"]\n{table}"),
+            "with only some of its subjects, removals cannot be told",
+        ),
     ] {
         let said_all = troubles(&settings(&url, &lines)).await.join("\n");
         assert!(said_all.contains(said), "{lines}: {said_all}");
-        for part in ["keeps 1 messages a subject", "allow_msg_ttl", "allow_rollup_hdrs"] {
+        for part in ["keeps 1 messages per subject", "allow_msg_ttl", "allow_rollup_hdrs"] {
             assert!(said_all.contains(part), "{lines}: {said_all}");
         }
     }
     let fine = settings(&url, last);
     let said = text(&fine).await;
-    assert!(said.contains("the tables keep the last value"), "{said}");
+    assert!(said.contains("the tables keep only the last value"), "{said}");
     assert!(said.ends_with("no errors, no warnings\n"), "{said}");
 }
 
@@ -123,7 +126,7 @@ async fn retention_that_removes_what_was_acknowledged_is_an_error() {
     for retention in [RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
         let world = World::with(StreamConfig { retention, ..frames() }).await;
         let troubles = world.troubles().await;
-        assert!(troubles[0].contains("its retention removes messages"), "{troubles:?}");
+        assert!(troubles[0].contains("its retention removes acknowledged messages"), "{troubles:?}");
         assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
     }
 }
@@ -135,7 +138,7 @@ async fn subjects_that_are_not_the_streams_are_errors() {
     let troubles = world.troubles().await;
     assert_eq!(
         troubles[0],
-        "error pipeline frames, stream FRAMES: it takes no message for other.*; its subjects are frames.>"
+        "error pipeline frames, stream FRAMES: it stores no messages for other.*; its subjects are frames.>"
     );
     assert!(troubles[2].contains("the subjects frames.* and frames.a overlap"), "{troubles:?}");
     // The server takes these: neither is within the other.
@@ -150,7 +153,7 @@ async fn messages_larger_than_a_batch_and_than_the_buffer_are_warnings() {
     world.config.pipelines[0].max_buffered_bytes = bytesize::ByteSize::kib(256);
     let troubles = world.troubles().await;
     assert!(
-        troubles[0].contains("a message may have 1.0 MiB, and batch.max_bytes is 64.0 KiB"),
+        troubles[0].contains("messages may be up to 1.0 MiB, and batch.max_bytes is 64.0 KiB"),
         "{troubles:?}"
     );
     assert!(troubles[2].contains("more memory than max_buffered_bytes (256.0 KiB)"), "{troubles:?}");
@@ -170,7 +173,7 @@ async fn limits_that_drop_unread_messages_are_warnings() {
     })
     .await;
     let troubles = world.troubles().await.join("\n");
-    for part in ["drops messages after 10m", "keeps 1 messages a subject", "kept in memory"] {
+    for part in ["drops messages after 10m", "keeps 1 messages per subject", "kept in memory"] {
         assert!(troubles.contains(part), "{troubles}");
     }
 }
@@ -188,9 +191,9 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
         jetstream::stream::ConsumerLimits { max_ack_pending: 100, inactive_threshold: Duration::ZERO };
     let world = World::with(StreamConfig { consumer_limits: Some(limits), ..frames() }).await;
     let troubles = world.troubles().await;
-    assert!(troubles[0].contains("may have 100 messages unacknowledged at most"), "{troubles:?}");
+    assert!(troubles[0].contains("may have at most 100 unacknowledged messages"), "{troubles:?}");
     assert!(troubles[0].starts_with("warn"), "{troubles:?}");
-    let told = troubles.iter().filter(|line| line.contains("unacknowledged at most")).count();
+    let told = troubles.iter().filter(|line| line.contains("may have at most")).count();
     assert_eq!(told, 1, "{troubles:?}");
 
     let world = World::with(frames()).await;
@@ -211,7 +214,7 @@ async fn too_few_unacknowledged_messages_are_pointed_out() {
     durable.max_ack_pending = 40_000;
     stream.create_consumer(durable).await.unwrap();
     let troubles = world.troubles().await;
-    assert!(troubles[0].contains("is not configured as jetcopy does it"), "{troubles:?}");
+    assert!(troubles[0].contains("has unexpected settings"), "{troubles:?}");
 }
 
 #[tokio::test]
@@ -224,7 +227,7 @@ async fn a_full_stream_with_unread_messages_is_a_warning() {
         world.context.publish("frames.a", "{}".into()).await.unwrap().await.unwrap();
     }
     let troubles = world.troubles().await;
-    assert!(troubles[0].contains("0 more messages drop the first one that was not read"), "{troubles:?}");
+    assert!(troubles[0].contains("after 0 more messages, it drops the first unread one"), "{troubles:?}");
 }
 
 #[tokio::test]
@@ -272,7 +275,10 @@ async fn a_user_who_may_not_ask_is_told_what_to_allow() {
     let mut world = World::new(frames(), &options).await;
     world.config.nats.url = world.config.nats.url.replace("nats://", "nats://guest:guest@");
     let troubles = world.troubles().await;
-    assert!(troubles[0].contains("the question about the stream was not answered"), "{troubles:?}");
+    assert!(
+        troubles[0].contains("the request for the stream's information was not answered"),
+        "{troubles:?}"
+    );
     assert!(troubles[1].contains("publish to $JS.API.STREAM.INFO.FRAMES"), "{troubles:?}");
     assert!(troubles[1].ends_with("subscribe to _INBOX_jetcopy.>"), "{troubles:?}");
     world.config.nats.inbox_prefix = "_INBOX".into();
@@ -285,15 +291,15 @@ async fn what_the_server_allows_a_consumer_is_found_before_and_after_it_is_made(
     let config = "jetstream { store_dir: STORE, limits: { max_request_batch: 250, max_ack_pending: 1000 } }";
     let world = World::new(frames(), &NatsOptions { config: config.into() }).await;
     let before = world.troubles().await.join("\n");
-    assert!(before.contains("lets one pull request bring 250 messages"), "{before}");
-    assert!(before.contains("may have 1000 messages unacknowledged at most"), "{before}");
+    assert!(before.contains("allows 250 messages per pull request"), "{before}");
+    assert!(before.contains("may have at most 1000 unacknowledged messages"), "{before}");
     assert!(before.ends_with("no errors, 2 warnings"), "{before}");
     let stream = world.context.get_stream("FRAMES").await.unwrap();
     assert_eq!(stream.cached_info().state.consumer_count, 0, "a check makes none");
     let durable = world.wanted();
     stream.create_consumer(pull::Config { max_ack_pending: 1000, ..durable }).await.unwrap();
     let after = world.troubles().await.join("\n");
-    assert!(after.contains("lets one pull request bring 250 messages"), "{after}");
+    assert!(after.contains("allows 250 messages per pull request"), "{after}");
     assert!(after.contains("allows 1000 unacknowledged messages"), "{after}");
 }
 
@@ -304,7 +310,7 @@ async fn a_stream_without_room_for_another_consumer_is_an_error() {
     let other = pull::Config { durable_name: Some("other".into()), ..pull::Config::default() };
     stream.create_consumer(other).await.unwrap();
     let troubles = world.troubles().await;
-    assert!(troubles[0].contains("it has 1 consumers, which are all that it may have"), "{troubles:?}");
+    assert!(troubles[0].contains("it has 1 consumers, the maximum"), "{troubles:?}");
 }
 
 #[tokio::test]
@@ -326,7 +332,7 @@ async fn subjects_that_a_transform_makes_are_the_streams() {
         assert_eq!(world.troubles().await, ["no errors, no warnings"], "{destination}");
         world.config.pipelines[0].subjects = vec![bad.into()];
         let troubles = world.troubles().await;
-        assert!(troubles[0].contains(&format!("it takes no message for {bad}")), "{troubles:?}");
+        assert!(troubles[0].contains(&format!("it stores no messages for {bad}")), "{troubles:?}");
     }
 }
 
@@ -348,6 +354,6 @@ async fn a_server_without_jetstream_and_one_that_counts_slow_consumers_are_told(
         client.flush().await.unwrap();
     }
     let told = world.troubles().await.join("\n");
-    assert!(told.contains("has ended 1 connections of this account as slow consumers"), "{told}");
+    assert!(told.contains("has closed 1 connections of this account as slow consumers"), "{told}");
     assert!(told.contains("raise max_pending"), "{told}");
 }

@@ -15,8 +15,8 @@ pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, rep
     let bucket =
         config.name.starts_with("KV_") && config.subjects.iter().any(|subject| subject.starts_with("$KV."));
     let it = if bucket { "it is a KV bucket, which" } else { "it" };
-    let removes = format!("{it} removes messages by itself, whether they were read or not ({by})");
-    let own = "a stream of your own with the same subjects and without these settings";
+    let removes = format!("{it} removes messages on its own, whether they were read or not ({by})");
+    let own = "a separate stream with the same subjects and without these settings";
     match pipeline.superseded() {
         OnSuperseded::Ignore => {
             let all = pipeline.tables.iter().all(crate::config::Table::keeps_the_last_only);
@@ -24,36 +24,42 @@ pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, rep
                 report.ok(
                     place,
                     format!(
-                        "{removes}; the tables keep the last value, so what was not read is only counted"
+                        "{removes}; the tables keep only the last value, so removed messages are just counted"
                     ),
                 );
             } else {
                 report.warn(
                     place,
-                    format!("{removes}; what was not read is only counted, and missing in the tables"),
+                    format!(
+                        "{removes}; unread messages that it removes are just counted, and missing from the \
+                         tables"
+                    ),
                     format!("use {own}, or set on_superseded = \"record\""),
                 );
             }
         }
         OnSuperseded::Record => report.warn(
             place,
-            format!("{removes}; what was not read is recorded in jetcopy.losses, and missing in the tables"),
+            format!(
+                "{removes}; unread messages that it removes are recorded in jetcopy.losses, and missing from \
+                 the tables"
+            ),
             format!("use {own}"),
         ),
         OnSuperseded::Halt => report.warn(
             place,
-            format!("{removes}; the pipeline halts at what was not read"),
+            format!("{removes}; the pipeline halts at unread messages that it removes"),
             format!(
-                "use {own}; where the last value is enough, on_conflict = \"update\", else on_superseded"
+                "use {own}; or set on_conflict = \"update\" if the last value is enough, else on_superseded"
             ),
         ),
     }
     if !reads_all(&pipeline.subjects, config) && pipeline.superseded() != OnSuperseded::Ignore {
         report.warn(
             place,
-            "with some of its subjects it cannot be seen what it removes behind its front: the others' messages \
-             leave jumps, too",
-            "leave subjects out, and choose by `when`, if each message counts",
+            "with only some of its subjects, removals cannot be told from messages on the other subjects: \
+             both leave gaps in the sequence",
+            "if every message counts, remove subjects and filter with `when`",
         );
     }
 }
@@ -62,7 +68,7 @@ pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, rep
 fn by(config: &StreamConfig) -> Vec<String> {
     let refuses = config.discard == DiscardPolicy::New && config.discard_new_per_subject;
     let limit = (config.max_messages_per_subject > 0 && !refuses).then(|| {
-        format!("max_msgs_per_subject: it keeps {} messages a subject", config.max_messages_per_subject)
+        format!("max_msgs_per_subject: it keeps {} messages per subject", config.max_messages_per_subject)
     });
     let ttl = config.allow_message_ttl.then(|| "allow_msg_ttl".to_owned());
     let rollup = config.allow_rollup.then(|| "allow_rollup_hdrs".to_owned());

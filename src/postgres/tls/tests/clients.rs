@@ -57,16 +57,21 @@ async fn a_file_that_does_not_serve_is_named_with_the_remedy() {
         (
             "sslcert=one.crt sslkey=locked.key",
             "sslkey",
-            "locked.key is encrypted: give its password as sslpassword",
+            "locked.key is encrypted: set its password as sslpassword",
         ),
         ("sslcert=one.crt sslkey=locked.key", "sslkey", "or decrypt it with `openssl pkey -in"),
-        ("sslcert=one.crt sslkey=locked.key sslpassword=x", "sslkey", "is encrypted with another password"),
+        (
+            "sslcert=one.crt sslkey=locked.key sslpassword=x",
+            "sslkey",
+            "is encrypted with a password other \
+                                                                       than",
+        ),
         ("sslcert=one.crt sslkey=two.key", "sslkey", "two.key is not the key of the certificate in"),
         ("sslcert=one.crt sslkey=absent.key", "sslkey", "absent.key cannot be read"),
         ("sslcert=absent.crt sslkey=one.key", "sslcert", "absent.crt cannot be read"),
-        ("sslcert=text sslkey=one.key", "sslcert", "text holds no certificate in PEM"),
-        ("sslcert=one.crt sslkey=one.crt", "sslkey", "one.crt holds no private key in PEM"),
-        ("sslrootcert=empty", "sslrootcert", "empty holds no certificate in PEM"),
+        ("sslcert=text sslkey=one.key", "sslcert", "text contains no PEM certificate"),
+        ("sslcert=one.crt sslkey=one.crt", "sslkey", "one.crt contains no PEM private key"),
+        ("sslrootcert=empty", "sslrootcert", "empty contains no PEM certificate"),
         ("sslcrl=absent", "sslcrl", "absent holds no list in PEM"),
     ] {
         let full: Vec<_> = given
@@ -89,11 +94,11 @@ async fn a_certificate_that_was_revoked_is_refused_as_psql_refuses_it() {
     server.sign("usual", "rsa:2048", "localhost", Some("subjectAltName=DNS:localhost")).await;
     server
         .run(
-            "touch index.txt; echo 01 >crlnumber; printf \"[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\n\
-             default_md=sha256\ndefault_crl_days=9\n\" >ca.cnf; \
-             openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out before.crl && \
-             openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -revoke usual.crt && \
-             openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out after.crl",
+            "touch index.txt; echo 01 >crlnumber; printf \
+             \"[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\ndefault_crl_days=9\n\" \
+             >ca.cnf; openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out before.crl && \
+             openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -revoke usual.crt && openssl ca -config \
+             ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out after.crl",
         )
         .await;
     server.serve("usual", &[], RULES).await;

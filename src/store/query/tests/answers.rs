@@ -23,7 +23,8 @@ async fn the_latest_frame_of_each_camera_is_found_and_no_other() {
         world
             .execute(
                 "INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES
-                    (now() - interval '3 s', 'a', 1), (now() - interval '2 s', 'b', 2), (now() - interval '1 s', 'a', 3)",
+                    (now() - interval '3 s', 'a', 1), (now() - interval '2 s', 'b', 2),
+                    (now() - interval '1 s', 'a', 3)",
             )
             .await;
         let latest = world.pick(["camera_id", "frame_id"], "latest_frames", &[]).await;
@@ -39,7 +40,8 @@ async fn the_latest_frame_of_each_camera_is_found_and_no_other() {
 fn some_frames(moment: &str) -> String {
     format!(
         "INSERT INTO frame_metadata (time, camera_id, frame_id, brightness)
-            SELECT timestamptz '{moment}' - n * interval '70 s', CASE WHEN n % 500 = 0 THEN 'few' WHEN n = 777 THEN 'once'
+            SELECT timestamptz '{moment}' - n * interval '70 s', CASE WHEN n % 500 = 0 THEN 'few' WHEN n = 777
+                THEN 'once'
                 ELSE 'cam-' || n % 7 END, n, n % 11
             FROM generate_series(1, 2500) n"
     )
@@ -87,7 +89,8 @@ async fn detections_are_found_by_camera_label_and_confidence_and_without_any() {
         world
             .execute(
                 "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence) VALUES
-                    (now() - interval '5 s', 'a', 1, 'car', 0.9), (now() - interval '4 s', 'b', 2, 'dog', 0.4),
+                    (now() - interval '5 s', 'a', 1, 'car', 0.9),
+                    (now() - interval '4 s', 'b', 2, 'dog', 0.4),
                     (now() - interval '3 s', 'a', 3, NULL, 0.5), (now() - interval '2 s', 'b', 4, 'car', 0.2),
                     (now() - interval '2 days', 'b', 5, 'car', 0.9)",
             )
@@ -112,8 +115,10 @@ async fn detections_are_found_by_camera_label_and_confidence_and_without_any() {
 fn some_detections(moment: &str) -> String {
     format!(
         "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
-            SELECT timestamptz '{moment}' - n / 3 * interval '200 s', CASE WHEN n % 401 = 0 THEN 'few' ELSE 'cam-' || n % 7 END, n,
-                CASE WHEN n % 601 = 0 THEN 'rare' WHEN n % 5 > 0 THEN 'label-' || n % 5 END, nullif(n % 11, 0) / 11.0
+            SELECT timestamptz '{moment}' - n / 3 * interval '200 s', CASE WHEN n % 401 = 0 THEN 'few'
+                ELSE 'cam-' || n % 7 END, n,
+                CASE WHEN n % 601 = 0 THEN 'rare' WHEN n % 5 > 0 THEN 'label-' || n % 5 END,
+                    nullif(n % 11, 0) / 11.0
             FROM generate_series(1, 5000) n"
     )
 }
@@ -122,7 +127,8 @@ fn some_detections(moment: &str) -> String {
 fn late_detections(moment: &str) -> String {
     format!(
         "INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
-            SELECT timestamptz '{moment}' - n * interval '999 s', CASE WHEN n % 3 = 0 THEN 'late' ELSE 'cam-' || n % 7 END, n,
+            SELECT timestamptz '{moment}' - n * interval '999 s', CASE WHEN n % 3 = 0 THEN 'late'
+                ELSE 'cam-' || n % 7 END, n,
                 CASE WHEN n % 4 = 0 THEN 'later' ELSE 'label-2' END, 0.75
             FROM generate_series(1, 300) n"
     )
@@ -145,16 +151,21 @@ async fn detections_are_those_of_a_plain_select(world: &World, moment: &str, sta
                 {
                     let sql = format!(
                         "WITH plain AS (
-                            SELECT time, camera_id, frame_id, track_id, label, confidence, bbox_left, bbox_top, bbox_width,
+                            SELECT time, camera_id, frame_id, track_id, label, confidence, bbox_left,
+                                bbox_top, bbox_width,
                                 bbox_height, attributes
                             FROM detection_events
-                            WHERE ({camera} IS NULL OR camera_id = {camera}) AND ({label} IS NULL OR label = {label})
+                            WHERE ({camera} IS NULL OR camera_id = {camera})
+                                AND ({label} IS NULL OR label = {label})
                                 AND ({confidence} IS NULL OR confidence >= {confidence})
-                                AND ({since} IS NULL OR time >= {since}) AND ({until} IS NULL OR time < {until})
+                                AND ({since} IS NULL OR time >= {since})
+                                AND ({until} IS NULL OR time < {until})
                         ), found AS (
-                            SELECT * FROM jetcopy.detections({camera}, {label}, {confidence}, {since}, {until}, {max_rows})
+                            SELECT * FROM jetcopy.detections({camera}, {label}, {confidence}, {since},
+                                {until}, {max_rows})
                         )
-                        SELECT ARRAY(SELECT time FROM found) = ARRAY(SELECT time FROM plain ORDER BY time DESC LIMIT {max_rows})
+                        SELECT ARRAY(SELECT time FROM found) =
+                            ARRAY(SELECT time FROM plain ORDER BY time DESC LIMIT {max_rows})
                             AND NOT EXISTS (TABLE found EXCEPT ALL TABLE plain)"
                     );
                     let same: bool = world.database.query_one(&sql, &[]).await.unwrap().get(0);
@@ -191,9 +202,12 @@ async fn measurements_are_summed_up_by_receiver_and_over_time() {
         room(&world, "2026-07-01").await;
         world
             .execute(
-                "INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz) VALUES
-                    ('2026-07-01 10:00Z', 't1', 'r2', 145.5, 10, 1), ('2026-07-01 10:30Z', 't1', 'r1', 145.5, 20, 2),
-                    ('2026-07-01 11:00Z', 't1', 'r1', 145.5, NULL, 5), ('2026-07-01 11:30Z', 't2', 'r1', 433, 40, 7)",
+                "INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db,
+                    frequency_offset_hz) VALUES
+                    ('2026-07-01 10:00Z', 't1', 'r2', 145.5, 10, 1),
+                    ('2026-07-01 10:30Z', 't1', 'r1', 145.5, 20, 2),
+                    ('2026-07-01 11:00Z', 't1', 'r1', 145.5, NULL, 5),
+                    ('2026-07-01 11:30Z', 't2', 'r1', 433, 40, 7)",
             )
             .await;
         let ask = async |query: &str, words: &[&str]| world.ask(query, &[&DAY[..], words].concat()).await;
@@ -238,7 +252,8 @@ async fn queries_of_measurements_name_the_receiver_where_it_is_known() {
         world
             .execute(
                 "INSERT INTO websdrs (id, name, location, url, active, updated_at) VALUES
-                    ('r1', 'First', 'A hill', 'http://r1', true, now()), ('r3', 'Third', NULL, NULL, false, now());
+                    ('r1', 'First', 'A hill', 'http://r1', true, now()),
+                    ('r3', 'Third', NULL, NULL, false, now());
                  INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz) VALUES
                     ('2026-07-01 10:00Z', 't', 'r1', 7.1), ('2026-07-01 10:01Z', 't', 'r2', 7.1)",
             )

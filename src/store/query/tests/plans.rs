@@ -9,7 +9,8 @@ async fn each_query_of_the_list_is_a_function_with_these_arguments() {
     let world = World::shared().await;
     let sql = "SELECT proargnames[1:pronargs], array(SELECT format_type(t, NULL) FROM unnest(proargtypes) t),
             (pronargs - pronargdefaults)::int8, provolatile = 's' AND proparallel = 's',
-            array(SELECT n || ' ' || format_type(t, NULL) FROM unnest(proargnames[pronargs + 1:], proallargtypes[pronargs + 1:]) c (n, t))
+            array(SELECT n || ' ' || format_type(t, NULL)
+                FROM unnest(proargnames[pronargs + 1:], proallargtypes[pronargs + 1:]) c (n, t))
         FROM pg_proc WHERE pronamespace = 'jetcopy'::regnamespace AND proname = $1";
     for query in &QUERIES {
         let row = world.database.query_one(sql, &[&query.name]).await.unwrap();
@@ -38,24 +39,29 @@ const ROWS: &str = "
     INSERT INTO frame_metadata (time, camera_id, frame_id)
         SELECT now() - n * interval '6 s', 'cam-' || n % 50, n FROM generate_series(1, 100000) n ORDER BY 1;
     INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
-        SELECT now() - n * interval '6 s', 'cam-' || n % 50, n, (ARRAY['person', 'car', 'dog', NULL])[1 + n % 4], n % 100 / 100.0
+        SELECT now() - n * interval '6 s', 'cam-' || n % 50, n,
+            (ARRAY['person', 'car', 'dog', NULL])[1 + n % 4], n % 100 / 100.0
         FROM generate_series(1, 100000) n ORDER BY 1;
     INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz)
-        SELECT now() - n * interval '25 s', 'task-' || n / 500, 'rx-' || n % 20, CASE WHEN n % 1000 = 0 THEN 433.25 ELSE 145.5 END,
+        SELECT now() - n * interval '25 s', 'task-' || n / 500, 'rx-' || n % 20, CASE WHEN n % 1000 = 0
+            THEN 433.25 ELSE 145.5 END,
             n % 17, n % 5
         FROM generate_series(1, 100000) n ORDER BY 1;
-    INSERT INTO websdrs (id, name, updated_at) SELECT 'rx-' || n, 'Receiver ' || n, now() FROM generate_series(0, 18) n;
+    INSERT INTO websdrs (id, name, updated_at) SELECT 'rx-' || n, 'Receiver ' || n, now()
+        FROM generate_series(0, 18) n;
     INSERT INTO time_series_data_points (timestamp, series_id, column_name, value)
         SELECT now() - n / 20 * interval '500 s', 's-' || n % 20, c, n
         FROM generate_series(1, 100000) n, unnest('{temperature,humidity}'::text[]) c ORDER BY 1;
     INSERT INTO projects (id, table_count, status, updated_at)
-        SELECT 'p' || n, 0, CASE WHEN n % 50 = 0 THEN 'locked' ELSE 'active' END, now() FROM generate_series(1, 100000) n;
+        SELECT 'p' || n, 0, CASE WHEN n % 50 = 0 THEN 'locked' ELSE 'active' END, now()
+            FROM generate_series(1, 100000) n;
     INSERT INTO files (project_id, path, name, sha256, staged, expires_at, tags, updated_at)
         SELECT 'p' || n % 5000, 'dir/' || n, 'file' || n, md5(n::text), n % 1000 = 0, now() - interval '1 h',
             to_jsonb(ARRAY['t' || n % 1000]), now()
         FROM generate_series(1, 100000) n;
     INSERT INTO operations_log (timestamp, request_id, project_id, operation, error)
-        SELECT now() - n * interval '25 s', 'req-' || n, 'p' || n % 5000, 'query', CASE WHEN n % 20 = 0 THEN 'boom' END
+        SELECT now() - n * interval '25 s', 'req-' || n, 'p' || n % 5000, 'query', CASE WHEN n % 20 = 0
+            THEN 'boom' END
         FROM generate_series(1, 100000) n ORDER BY 1";
 
 /// Rows that a query of a table of 100,000 may touch: a day of 30, and a bit.

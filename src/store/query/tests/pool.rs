@@ -126,7 +126,12 @@ async fn a_query_that_would_change_something_is_refused() {
 #[tokio::test]
 async fn an_answer_has_no_more_rows_and_bytes_than_its_bounds_and_says_so() {
     let world = World::shared().await;
-    world.execute("INSERT INTO projects (id, name, updated_at) SELECT n, repeat('x', 1000), now() FROM generate_series(1, 50) n").await;
+    world
+        .execute(
+            "INSERT INTO projects (id, name, updated_at) SELECT n, repeat('x', 1000), now() \
+                     FROM generate_series(1, 50) n",
+        )
+        .await;
     let call = Call::parse("find_projects", []).unwrap();
     let ask = async |rows, bytes| world.store.ask(&call, &Bounds { rows, bytes }).await;
     for (rows, found, truncated) in

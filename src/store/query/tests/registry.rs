@@ -19,7 +19,8 @@ async fn files_are_found_by_path_name_tag_and_content_until_they_are_gone() {
     world
         .execute(
             "INSERT INTO files (project_id, path, name, sha256, tags, updated_at)
-                SELECT 'p', path, 'name', 'digest of ' || path, '[\"red\", \"blue\"]', now() FROM unnest('{a,b}'::text[]) path",
+                SELECT 'p', path, 'name', 'digest of ' || path, '[\"red\", \"blue\"]', now()
+                    FROM unnest('{a,b}'::text[]) path",
         )
         .await;
     assert_eq!(paths(&world, &[]).await, ["a", "b"]);
@@ -101,10 +102,14 @@ async fn totals_are_those_of_all_projects_and_of_none_where_there_are_none() {
         world
             .execute(
                 "INSERT INTO projects (id, size_bytes, table_count, status, updated_at) VALUES
-                    ('a', 10, 1, 'active', now()), ('b', 20, 2, 'locked', now()), ('c', 400, 8, 'deleted', now());
-                 INSERT INTO files (project_id, path, size_bytes, status, staged, expires_at, updated_at) VALUES
-                    ('a', '1', 5, 'active', false, NULL, now()), ('b', '1', 6, 'active', true, now() + interval '1 h', now()),
-                    ('b', '2', 7, 'deleted', false, NULL, now()), ('b', '3', 8, 'active', true, now() - interval '1 h', now());
+                    ('a', 10, 1, 'active', now()), ('b', 20, 2, 'locked', now()),
+                    ('c', 400, 8, 'deleted', now());
+                 INSERT INTO files (project_id, path, size_bytes, status, staged, expires_at, updated_at)
+                     VALUES
+                    ('a', '1', 5, 'active', false, NULL, now()),
+                    ('b', '1', 6, 'active', true, now() + interval '1 h', now()),
+                    ('b', '2', 7, 'deleted', false, NULL, now()),
+                    ('b', '3', 8, 'active', true, now() - interval '1 h', now());
                  INSERT INTO operations_log (timestamp, project_id, operation, duration_ms, error) VALUES
                     (now() - interval '3 s', 'a', 'x', 1, NULL), (now() - interval '2 s', 'c', 'x', 3, 'no')",
             )
@@ -127,16 +132,19 @@ async fn a_rebuilt_registry_takes_the_place_of_the_one_in_use_with_its_position(
                     ('registry', 'registry', 'REGISTRY', 15, 3),
                     ('registry-replay-1-12', 'registry-replay-1-12', 'REGISTRY', 9, 1),
                     ('registry-replay-5-12', 'registry-replay-5-12', 'REGISTRY', 12, 1);
-                 INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, message) VALUES
+                 INSERT INTO jetcopy.dead_letters
+                     (pipeline, shard, stream, sequence, subject, payload, kind, message) VALUES
                     ('registry', 'registry', 'REGISTRY', 14, 'a', '', 'malformed', 'to be carried again'),
                     ('registry', 'registry', 'REGISTRY', 7, 'a', '', 'malformed', 'of the registry in use'),
-                    ('registry-replay-1-12', 'registry-replay-1-12', 'REGISTRY', 7, 'a', '', 'malformed', 'of the replay'),
+                    ('registry-replay-1-12', 'registry-replay-1-12', 'REGISTRY', 7, 'a', '', 'malformed',
+                        'of the replay'),
                     ('other', 'other', 'OTHER', 7, 'a', '', 'malformed', 'of another pipeline');
                  INSERT INTO projects (id, updated_at) VALUES ('wrong', now());
                  INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'wrong');
                  SELECT jetcopy.fresh_registry('rebuilt');
                  INSERT INTO rebuilt.projects (id, updated_at) VALUES ('right', now());
-                 INSERT INTO rebuilt.operations_log (timestamp, operation) VALUES (now(), 'right'), (now(), 'too')",
+                 INSERT INTO rebuilt.operations_log (timestamp, operation) VALUES (now(), 'right'),
+                     (now(), 'too')",
             )
             .await;
         let take =
@@ -162,7 +170,8 @@ async fn a_rebuilt_registry_takes_the_place_of_the_one_in_use_with_its_position(
         assert_eq!(row.get::<_, String>(0), "right");
         assert_eq!((row.get::<_, i64>(1), row.get::<_, i64>(2), row.get::<_, i64>(3)), (2, 12, 4));
         world.is_tallied("a rebuilt registry").await;
-        let letters = "SELECT string_agg(concat_ws(' ', pipeline, sequence, message), ', ' ORDER BY pipeline) FROM jetcopy.dead_letters";
+        let letters = "SELECT string_agg(concat_ws(' ', pipeline, sequence, message), ', ' \
+                         ORDER BY pipeline) FROM jetcopy.dead_letters";
         let row = world.database.query_one(letters, &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "other 7 of another pipeline, registry 7 of the replay");
         let kept = "SELECT string_agg(shard, ', ' ORDER BY shard) FROM jetcopy.checkpoints";

@@ -6,14 +6,17 @@ use crate::store::maintain;
 /// Counts that are not those of the rows, of either table.
 const DIFFERENCES: &str = "
     WITH counted AS (
-        SELECT project_id, sum(active) AS a, sum(active_bytes) AS b, sum(kept) AS c, 0 AS d FROM jetcopy.registry_files
+        SELECT project_id, sum(active) AS a, sum(active_bytes) AS b, sum(kept) AS c, 0 AS d
+            FROM jetcopy.registry_files
             GROUP BY 1 HAVING (sum(active), sum(active_bytes), sum(kept)) <> (0, 0, 0)
         UNION ALL
-        SELECT project_id, sum(created), sum(buckets), sum(tables), sum(files) FROM jetcopy.registry_operations
+        SELECT project_id, sum(created), sum(buckets), sum(tables), sum(files)
+            FROM jetcopy.registry_operations
             GROUP BY 1 HAVING (sum(created), sum(buckets), sum(tables), sum(files)) <> (0, 0, 0, 0)
     ), stored AS (
         SELECT project_id, count(*) FILTER (WHERE status = 'active'),
-            coalesce(sum(size_bytes) FILTER (WHERE status = 'active'), 0), count(*) FILTER (WHERE status <> 'deleted'), 0
+            coalesce(sum(size_bytes) FILTER (WHERE status = 'active'), 0), count(*)
+                FILTER (WHERE status <> 'deleted'), 0
         FROM files GROUP BY 1 HAVING count(*) FILTER (WHERE status <> 'deleted') > 0
         UNION ALL
         SELECT * FROM (
@@ -49,12 +52,14 @@ impl World {
 /// Three projects with files and a log of four days.
 const REGISTRY: &str = "
     INSERT INTO projects (id, table_count, bucket_count, status, updated_at)
-        SELECT 'p' || n, n, 0, CASE n WHEN 3 THEN 'deleted' ELSE 'active' END, now() FROM generate_series(1, 3) n;
+        SELECT 'p' || n, n, 0, CASE n WHEN 3 THEN 'deleted' ELSE 'active' END, now()
+            FROM generate_series(1, 3) n;
     INSERT INTO files (project_id, path, size_bytes, status, staged, expires_at, updated_at)
         SELECT 'p' || n % 5, 'f' || n, n, CASE WHEN n % 7 = 0 THEN 'deleted' ELSE 'active' END, n % 11 = 0,
             now() + (n % 3 - 1) * interval '1 h', now() FROM generate_series(1, 100) n;
     INSERT INTO operations_log (timestamp, project_id, operation, error)
-        SELECT now() - n * interval '1 h', CASE WHEN n % 13 > 0 THEN 'p' || n % 4 END, (ARRAY['create_project', 'create_table',
+        SELECT now() - n * interval '1 h', CASE WHEN n % 13 > 0 THEN 'p' || n % 4 END,
+            (ARRAY['create_project', 'create_table',
             'create_table', 'drop_table', 'create_bucket', 'create_file', 'query'])[1 + n % 7],
             CASE WHEN n % 10 = 0 THEN 'no room' END FROM generate_series(1, 96) n";
 
@@ -62,18 +67,22 @@ const REGISTRY: &str = "
 const STEPS: [&str; 11] = [
     "INSERT INTO files (project_id, path, size_bytes, updated_at)
         SELECT 'p' || n % 4, 'f' || n, 1000, now() FROM generate_series(90, 110) n
-        ON CONFLICT (project_id, path) DO UPDATE SET size_bytes = excluded.size_bytes, status = excluded.status",
+        ON CONFLICT (project_id, path) DO UPDATE SET size_bytes = excluded.size_bytes,
+            status = excluded.status",
     "INSERT INTO files (project_id, path, updated_at) VALUES ('p1', 'f1', now()) ON CONFLICT DO NOTHING",
     "UPDATE files SET status = 'deleted' WHERE path LIKE 'f2%'",
     "UPDATE files SET project_id = 'moved', size_bytes = NULL WHERE path LIKE 'f3%'",
     "DELETE FROM files WHERE path LIKE 'f4%'",
     "SELECT jetcopy.expire_staged_files()",
     "BEGIN; INSERT INTO files (project_id, path, updated_at) VALUES ('undone', 'a', now());
-        INSERT INTO operations_log (timestamp, project_id, operation) VALUES (now(), 'undone', 'create_project'); ROLLBACK",
+        INSERT INTO operations_log (timestamp, project_id, operation)
+            VALUES (now(), 'undone', 'create_project'); ROLLBACK",
     // Late rows, and the same ones again, as after a rewind.
     "INSERT INTO operations_log SELECT * FROM operations_log WHERE timestamp < now() - interval '2 days'",
-    "ALTER TABLE operations_log DISABLE TRIGGER append_only; DELETE FROM operations_log WHERE project_id = 'p2';
-        UPDATE operations_log SET error = NULL WHERE error IS NOT NULL; ALTER TABLE operations_log ENABLE TRIGGER append_only",
+    "ALTER TABLE operations_log DISABLE TRIGGER append_only; DELETE FROM operations_log
+        WHERE project_id = 'p2';
+        UPDATE operations_log SET error = NULL
+            WHERE error IS NOT NULL; ALTER TABLE operations_log ENABLE TRIGGER append_only",
     "SELECT jetcopy.recount_registry()",
     "TRUNCATE files, operations_log",
 ];
@@ -106,7 +115,8 @@ async fn sessions_that_count_one_project_do_not_wait_and_their_counts_are_put_to
     let sessions = [connect(&world.url).await.unwrap(), connect(&world.url).await.unwrap()];
     for session in &sessions {
         let write = "SET lock_timeout = '10s'; BEGIN;
-            INSERT INTO operations_log (timestamp, project_id, operation) VALUES (now(), 'p', 'create_table')";
+            INSERT INTO operations_log (timestamp, project_id, operation)
+                VALUES (now(), 'p', 'create_table')";
         session.batch_execute(write).await.unwrap();
     }
     for session in sessions {
@@ -135,7 +145,8 @@ async fn what_retention_drops_of_the_log_stays_counted() {
             .execute(
                 "INSERT INTO projects (id, table_count, bucket_count, updated_at) VALUES ('p', 2, 0, now());
                  INSERT INTO operations_log (timestamp, project_id, operation) VALUES
-                    (now() - interval '5 days', 'p', 'create_project'), (now() - interval '5 days', 'p', 'create_table'),
+                    (now() - interval '5 days', 'p', 'create_project'),
+                    (now() - interval '5 days', 'p', 'create_table'),
                     (now(), 'p', 'create_table')",
             )
             .await;
@@ -183,7 +194,8 @@ async fn a_table_that_comes_back_is_counted_from_nothing_and_another_systems_is_
     assert!(world.count("SELECT count(*) FROM jetcopy.registry_operations").await > 0);
     world
         .execute(
-            "DROP TABLE files; CREATE TABLE files (project_id integer, path text, status integer, size_bytes bigint)",
+            "DROP TABLE files; CREATE TABLE files (project_id integer, path text, status integer, size_bytes \
+             bigint)",
         )
         .await;
     migrate(&settings(&world.url)).await.unwrap();

@@ -27,23 +27,25 @@ async fn the_roll_ups_have_the_columns_of_the_catalog() {
     }
 }
 
-/// Rows of the last ten days, of everything that the store sums up. Values are multiples of a quarter, whose sums are
-/// exact in whatever order they are added.
+/// Rows of the last ten days, of everything that the store sums up. Values are multiples of a quarter, whose
+/// sums are exact in whatever order they are added.
 const FILL: &str = "
-    INSERT INTO frame_metadata (time, camera_id, frame_id, key_frame, size_bytes, processing_ms, brightness, motion)
+    INSERT INTO frame_metadata (time, camera_id, frame_id, key_frame, size_bytes, processing_ms, brightness,
+        motion)
     SELECT now() - n * interval '199 seconds', 'cam-' || n % 7, n, n % 25 = 0, 1000 + n % 997, n % 40 / 4.0,
         CASE WHEN n % 5 > 0 THEN n % 11 / 4.0 END, n % 3 / 4.0
     FROM generate_series(1, 4343) n;
     INSERT INTO detection_events (time, camera_id, frame_id, label, confidence)
-    SELECT now() - n * interval '199 seconds', 'cam-' || n % 7, n, CASE WHEN n % 13 > 0 THEN 'label-' || n % 3 END,
+    SELECT now() - n * interval '199 seconds', 'cam-' || n % 7, n, CASE WHEN n % 13 > 0 THEN 'label-' || n % 3
+        END,
         n % 5 / 4.0
     FROM generate_series(1, 4343) n;
     INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz)
     SELECT now() - n * interval '199 seconds', 'task', 'sdr-' || n % 3, 145, n % 30 / 4.0, n % 7 / 4.0 - 1
     FROM generate_series(1, 4343) n";
 
-/// The buckets of a roll-up that differ from the same sums over the rows of its table, of whole days within the refresh of
-/// every roll-up.
+/// The buckets of a roll-up that differ from the same sums over the rows of its table, of whole days within
+/// the refresh of every roll-up.
 async fn differences(client: &Client, rollup: &Rollup) -> (i64, i64) {
     let table = rollup.table();
     // Over rows, whatever the roll-up is made from.
@@ -51,12 +53,15 @@ async fn differences(client: &Client, rollup: &Rollup) -> (i64, i64) {
         rollup.aggregates.iter().map(|sum| format!("{} AS {}", sum.of_rows, sum.column)).collect();
     let sql = format!(
         "WITH raw AS (SELECT time_bucket('{interval}', {time}) AS bucket, {keys}, {sums} FROM {table}
-                WHERE {time} >= date_trunc('day', now(), 'UTC') - interval '5 days' AND {time} < date_trunc('day', now(), 'UTC')
+                WHERE {time} >= date_trunc('day', now(), 'UTC') - interval '5 days'
+                    AND {time} < date_trunc('day', now(), 'UTC')
                 GROUP BY 1, {keys}),
             rolled AS (SELECT * FROM {name}
-                WHERE bucket >= date_trunc('day', now(), 'UTC') - interval '5 days' AND bucket < date_trunc('day', now(), 'UTC'))
+                WHERE bucket >= date_trunc('day', now(), 'UTC') - interval '5 days'
+                    AND bucket < date_trunc('day', now(), 'UTC'))
          SELECT (SELECT count(*) FROM raw), count(*)
-         FROM ((SELECT * FROM raw EXCEPT SELECT * FROM rolled) UNION ALL (SELECT * FROM rolled EXCEPT SELECT * FROM raw)) x",
+         FROM ((SELECT * FROM raw EXCEPT SELECT * FROM rolled)
+             UNION ALL (SELECT * FROM rolled EXCEPT SELECT * FROM raw)) x",
         interval = rollup.bucket.interval(),
         time = table.time,
         keys = rollup.keys.join(", "),
