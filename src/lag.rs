@@ -98,13 +98,15 @@ impl Lag {
     /// Nobody knows any more what waits: what waited still does, where anything did.
     fn lost_sight(&self, metrics: &PipelineMetrics, stale: bool) {
         if stale {
-            if metrics.backlog.get() == Some(0) {
+            if metrics.position.backlog() == Some(0) {
                 self.waits_since_ns.store(UNKNOWN, Ordering::Relaxed);
             }
             metrics.forget_lag();
         }
         match self.behind() {
-            Some(behind) if metrics.backlog.get() != Some(0) => metrics.behind_seconds.set_seconds(behind),
+            Some(behind) if metrics.position.backlog() != Some(0) => {
+                metrics.behind_seconds.set_seconds(behind)
+            }
             Some(_) => {}
             None => metrics.behind_seconds.forget(),
         }
@@ -376,7 +378,7 @@ async fn waits(
     if !(late || untold) || !progress.asks.load(Ordering::Relaxed) {
         return None;
     }
-    let after = metrics.reads_after().unwrap_or(0);
+    let after = metrics.position.reads_after().unwrap_or(0);
     let Ok(Ok(first)) = tokio::time::timeout(PROBE, oldest(client, stream, pipeline, after)).await else {
         // Where single messages may not be read, no answer comes.
         progress.asks.store(untold, Ordering::Relaxed);
@@ -415,7 +417,7 @@ fn report(
     }
     let backlog = pending + in_flight + uncommitted;
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    let stands = Stands { backlog: Some(backlog), read: metrics.checkpoint_sequence.count(), first };
+    let stands = Stands { backlog: Some(backlog), read: metrics.position.committed(), first };
     position(stream, &stands, &progress.lag, metrics);
 }
 
@@ -447,7 +449,7 @@ fn position(stream: &stream::Info, stands: &Stands, lag: &Lag, metrics: &Pipelin
     }
     let behind = lag.behind();
     metrics.behind_seconds.know_seconds(behind);
-    metrics.backlog.know(backlog);
+    metrics.waits(backlog);
     let (Some(backlog), Some(behind), Some(read)) = (backlog, behind, read) else {
         metrics.catch_up_seconds.forget();
         return;

@@ -6,6 +6,7 @@
 //! what a stage last put there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +35,7 @@ pub use known::Known;
 use labelled::{Collectors, Labelled, Told};
 pub use maintain::MaintainMetrics;
 pub use motion::{HELD_UP, HeldUp, Motion, Step, Writing};
-pub use position::Resumes;
+pub use position::{Position, Resumes};
 pub use recorded::Newest;
 pub use stage::{Stage, StageClock, StageSeconds, Timing};
 pub use tables::{Table, Tables};
@@ -209,15 +210,14 @@ pub struct PipelineMetrics {
     pub buffered: Buffered,
     /// What ages are measured by.
     pub clock: Arc<Clock>,
-    /// Messages that are not committed, wherever they are; no metric of its own.
-    pub backlog: Known,
-    resumes: Arc<Mutex<Option<Resumes>>>,
+    /// Where it stands: what decides reads this.
+    pub position: Position,
     /// Dead letters that lie in the table, whoever put them there.
     pub dead_letters_in_table: Known,
     resyncs: IntCounterVec,
     dead_letters: IntCounterVec,
     /// Those that this process stored; no metric of its own.
-    pub dead_letters_here: IntCounter,
+    dead_letters_here: Arc<AtomicU64>,
     told: Told,
     passed_over: IntCounterVec,
     state: IntGaugeVec,
@@ -325,12 +325,11 @@ impl PipelineMetrics {
             nats_up: labelled.known(names::NATS_UP),
             buffered: Buffered::new(labelled.gauge(names::BUFFERED_BYTES)),
             clock: Arc::default(),
-            backlog: Known::new(Gauge::new("backlog", "not exported").expect("the name is a constant")),
-            resumes: Arc::default(),
+            position: Position::default(),
             dead_letters_in_table: labelled.known(names::DEAD_LETTERS_IN_TABLE),
             resyncs: labelled.counters(names::RESYNCS, names::CAUSE),
             dead_letters: labelled.told_by(&told, names::DEAD_LETTERS, names::KIND),
-            dead_letters_here: IntCounter::new("here", "not exported").expect("the name is a constant"),
+            dead_letters_here: Arc::default(),
             told,
             passed_over: labelled.counters(names::PASSED_OVER, names::KIND),
             state: labelled.gauges(names::PIPELINE_STATE, names::STATE),

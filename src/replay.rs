@@ -308,7 +308,7 @@ pub async fn run(
         let mut timer = tokio::time::interval(LOOK);
         loop {
             timer.tick().await;
-            let committed = handles.checkpoint_sequence.count().unwrap_or(0).max(plan.from - 1);
+            let committed = handles.position.committed().unwrap_or(0).max(plan.from - 1);
             progress(committed);
             // All is there when the stream has no further message in the stretch.
             let next = contents

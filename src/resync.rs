@@ -143,7 +143,7 @@ pub async fn resync(
 ) -> Result<Ready, Error> {
     let step_timeout = settings.postgres.step_timeout;
     let session = connect::connect_newest(&settings.postgres, owner, newest).await;
-    metrics.database_up.set(session.is_ok().into());
+    metrics.meets_database(session.is_ok());
     let session = session?;
     exposure::warn_once(exposure::of_database(&session));
     // The claim may wait for a lock.
@@ -156,8 +156,8 @@ pub async fn resync(
     }
     let claim = claim?;
     // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
-    // The gauge outlives a generation; nothing is known before the first.
-    let known = metrics.checkpoint_sequence.count().unwrap_or(0);
+    // The position outlives a generation; nothing is known before the first.
+    let known = metrics.position.committed().unwrap_or(0);
     if newest.take_changed() || claim.last_timestamp_us.is_some() {
         tell_replay(settings, &session, shard, claim.last_sequence, known, metrics).await?;
     }

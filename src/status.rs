@@ -275,7 +275,7 @@ impl PipelineStatus {
     /// Dead letters that it has stored since the daemon's start.
     #[must_use]
     pub fn dead_letters_since_start(&self) -> u64 {
-        self.metrics.dead_letters_here.get()
+        self.metrics.dead_letters_since_start()
     }
 
     /// Notes how many of its dead letters lie in the table.
@@ -286,7 +286,7 @@ impl PipelineStatus {
     /// Whether the database answered it last.
     #[must_use]
     pub fn meets_database(&self) -> bool {
-        self.metrics.database_up.get() == Some(1)
+        self.metrics.position.meets_database()
     }
 
     /// What holds it up while it runs.

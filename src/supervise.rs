@@ -299,7 +299,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         if !stays {
             status.set_state(State::Starting);
         }
-        let (started, committed) = (Instant::now(), commits(metrics));
+        let (started, committed) = (Instant::now(), metrics.position.commits());
         let trial = on_trial.then_some(HEALTHY);
         let generation = Box::pin(pipeline.generation(placement, trial, stop.clone())).await;
         let ran = status.state() == State::Running;
@@ -316,7 +316,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
         }
         let recovery = recovery(&failure);
         tell_away(metrics, &recovery);
-        let committed = commits(metrics) > committed;
+        let committed = metrics.position.commits() > committed;
         if outages.begins(&recovery, ran, committed || started.elapsed() >= HEALTHY) {
             metrics.outages.inc();
         }
@@ -401,7 +401,7 @@ fn note_end(approach: &Approach, failure: &Failure, committed: bool) -> bool {
 
 fn tell_away(metrics: &PipelineMetrics, recovery: &Recovery) {
     match recovery.away() {
-        Some(Server::Database) => metrics.database_up.set(0),
+        Some(Server::Database) => metrics.meets_database(false),
         Some(Server::Nats) => metrics.nats_up.set(0),
         None => {}
     }
@@ -444,11 +444,6 @@ async fn mended(pipeline: &Pipeline) {
 /// Whether a generation failed after it had started.
 fn started_well(failure: &Failure) -> bool {
     !matches!(failure, Failure::Resync(_) | Failure::Subscribe(_))
-}
-
-/// Transactions that the server has committed.
-fn commits(metrics: &PipelineMetrics) -> u64 {
-    metrics.commits.committed.get() + metrics.commits.poison.get()
 }
 
 /// A name for this process that no other one has: 16 hexadecimal digits.

@@ -33,7 +33,7 @@ use crate::checkpoint::{self, Advance, Along, Committed, Open};
 use crate::copy::{Target, Unstored};
 use crate::dead_letter::DeadLetter;
 use crate::lag::Progress;
-use crate::metrics::{self, PipelineMetrics, gauge_value};
+use crate::metrics::{self, PipelineMetrics};
 use crate::milestones;
 use crate::postgres::connect::Session;
 use crate::shard::Shard;
@@ -192,7 +192,7 @@ impl Writer {
         let open = within(self.step_timeout, BEGIN, begin).await?;
         let committed = within(self.step_timeout, "commit", open.commit()).await?;
         self.checkpoint = committed.last_sequence();
-        self.metrics.checkpoint_sequence.set(gauge_value(self.checkpoint));
+        self.metrics.committed_to(self.checkpoint);
         Ok(())
     }
 
@@ -408,9 +408,7 @@ impl Writer {
         let metrics = &self.metrics;
         let mut memory = self.memory();
         let messages = &batch.messages[poisoned.part.start as usize..poisoned.part.end as usize];
-        let commits =
-            if poisoned.letters.is_empty() { &metrics.commits.committed } else { &metrics.commits.poison };
-        commits.inc();
+        metrics.commit(!poisoned.letters.is_empty());
         let took = started.elapsed();
         self.progress.linger.wrote(took);
         metrics.commit_seconds.observe(took.as_secs_f64());

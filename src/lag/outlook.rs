@@ -113,7 +113,7 @@ async fn look(
     // While another daemon writes, its durable knows better than a checkpoint that was read a second ago.
     let elsewhere = matches!(status.state(), State::Waiting { .. });
     let floor = durable.as_ref().map(|durable| durable.ack_floor.stream_sequence);
-    let read = match (metrics.reads_after(), floor) {
+    let read = match (metrics.position.reads_after(), floor) {
         (Some(after), Some(floor)) if elsewhere => Some(after.max(floor)),
         (Some(after), _) => Some(after),
         // The database was not met yet. What was acknowledged was committed.

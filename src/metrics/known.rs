@@ -52,12 +52,6 @@ impl Known {
         self.seconds().map(|value| value as i64)
     }
 
-    /// The same of a sequence or a count.
-    #[must_use]
-    pub fn count(&self) -> Option<u64> {
-        self.get().and_then(|value| u64::try_from(value).ok())
-    }
-
     /// The same of seconds.
     #[must_use]
     pub fn seconds(&self) -> Option<f64> {

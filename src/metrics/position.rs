@@ -1,12 +1,78 @@
-//! Where a pipeline stands in its stream, and what is left of that when a generation ends or nobody answers.
+//! Where a shard stands in its stream, and what is left of that when a generation ends or nobody answers.
 //!
-//! Guarantees: the checkpoint lies beyond the stream's end only where it counts in another history of the
-//! stream; what nobody can tell any more is forgotten rather than left as it was.
+//! Guarantees: what decides reads the state here, never a gauge; the gauges mirror it. The checkpoint lies
+//! beyond the stream's end only where it counts in another history of the stream; what nobody can tell any
+//! more is forgotten rather than left as it was.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Known, PipelineMetrics, gauge_value};
 use crate::loss::{Cause, Loss};
+
+/// Where a shard stands, over all its generations; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Position(Arc<Mutex<Facts>>);
+
+#[derive(Debug, Default)]
+struct Facts {
+    /// Everything up to this sequence is committed.
+    committed: Option<u64>,
+    /// Transactions that the server has committed.
+    commits: u64,
+    /// Messages that are not committed, wherever they are.
+    backlog: Option<u64>,
+    /// Last sequence of the stream.
+    last: Option<u64>,
+    resumes: Option<Resumes>,
+    meets_database: bool,
+}
+
+impl Position {
+    /// The sequence up to which everything is committed, where it is known.
+    #[must_use]
+    pub fn committed(&self) -> Option<u64> {
+        self.lock().committed
+    }
+
+    /// Transactions that the server has committed since the process began.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.lock().commits
+    }
+
+    /// Messages that are not committed, wherever they are, where that is known.
+    #[must_use]
+    pub fn backlog(&self) -> Option<u64> {
+        self.lock().backlog
+    }
+
+    /// Where reading goes on: behind the checkpoint, or past a loss that nobody has accepted. `None` where it
+    /// is not known.
+    #[must_use]
+    pub fn reads_after(&self) -> Option<u64> {
+        let facts = self.lock();
+        facts.resumes.map(|resumes| resumes.after).or(facts.committed)
+    }
+
+    /// Whether the database answered it last.
+    #[must_use]
+    pub fn meets_database(&self) -> bool {
+        self.lock().meets_database
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        // Plain numbers: what a panicking thread left behind is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Facts {
+    /// Whether the checkpoint counts in another history of the stream than it has now: one that was made
+    /// anew, or rolled back.
+    fn counts_elsewhere(&self) -> bool {
+        self.resumes.is_some_and(|resumes| resumes.elsewhere)
+    }
+}
 
 /// Where reading goes on past a loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,43 +92,48 @@ impl Resumes {
 }
 
 impl PipelineMetrics {
+    /// The server has committed a transaction, with or without dead letters.
+    pub fn commit(&self, letters: bool) {
+        self.position.lock().commits += 1;
+        if letters { &self.commits.poison } else { &self.commits.committed }.inc();
+    }
+
     /// Everything up to `sequence` is committed. The stream is asked for its end every two seconds: what is
     /// committed was there.
     pub fn committed_to(&self, sequence: u64) {
-        let sequence = gauge_value(sequence);
-        self.checkpoint_sequence.set(sequence);
-        if !self.counts_elsewhere() && self.stream_last_sequence.get().is_some_and(|last| last < sequence) {
-            self.stream_last_sequence.set(sequence);
+        let mut facts = self.position.lock();
+        facts.committed = Some(sequence);
+        self.checkpoint_sequence.set(gauge_value(sequence));
+        if !facts.counts_elsewhere() && facts.last.is_some_and(|last| last < sequence) {
+            facts.last = Some(sequence);
+            self.stream_last_sequence.set(gauge_value(sequence));
         }
     }
 
     /// The stream's ends, as it says.
     pub fn stream_holds(&self, first: u64, last: u64) {
-        let checkpoint = self.checkpoint_sequence.count().filter(|_| !self.counts_elsewhere());
+        let mut facts = self.position.lock();
+        let committed = facts.committed.filter(|_| !facts.counts_elsewhere());
+        let last = committed.map_or(last, |committed| last.max(committed));
+        facts.last = Some(last);
         self.stream_first_sequence.set(gauge_value(first));
-        self.stream_last_sequence
-            .set(gauge_value(checkpoint.map_or(last, |checkpoint| last.max(checkpoint))));
+        self.stream_last_sequence.set(gauge_value(last));
     }
 
     /// Where reading goes on once a loss is accepted; `None` where it goes on from the checkpoint.
     pub fn resumes(&self, resumes: Option<Resumes>) {
-        *self.resumes.lock().unwrap_or_else(PoisonError::into_inner) = resumes;
+        self.position.lock().resumes = resumes;
     }
 
-    /// Where reading goes on: behind the checkpoint, or past a loss that nobody has accepted. `None` where it
-    /// is not known.
-    #[must_use]
-    pub fn reads_after(&self) -> Option<u64> {
-        let resumes = *self.resumes.lock().unwrap_or_else(PoisonError::into_inner);
-        resumes.map(|resumes| resumes.after).or_else(|| self.checkpoint_sequence.count())
+    /// How many messages are not committed, where that is known.
+    pub fn waits(&self, backlog: Option<u64>) {
+        self.position.lock().backlog = backlog;
     }
 
-    /// Whether the checkpoint counts in another history of the stream than it has now: one that was made
-    /// anew, or rolled back.
-    #[must_use]
-    pub fn counts_elsewhere(&self) -> bool {
-        let resumes = *self.resumes.lock().unwrap_or_else(PoisonError::into_inner);
-        resumes.is_some_and(|resumes| resumes.elsewhere)
+    /// Whether the database answered just now.
+    pub fn meets_database(&self, answered: bool) {
+        self.position.lock().meets_database = answered;
+        self.database_up.set(answered.into());
     }
 
     /// A generation has ended: what it had in memory is gone, and the server has it yet to deliver.
@@ -70,15 +141,16 @@ impl PipelineMetrics {
         // Nobody counts with this one.
         drop(self.buffered.begin());
         // It committed some since the last probe, or all.
-        let (last, at) = (self.stream_last_sequence.get(), self.checkpoint_sequence.get());
-        if let (Some(backlog), Some(last), Some(at), false) =
-            (self.backlog.get(), last, at, self.counts_elsewhere())
+        let mut facts = self.position.lock();
+        if let (Some(backlog), Some(last), Some(committed), false) =
+            (facts.backlog, facts.last, facts.committed, facts.counts_elsewhere())
         {
-            let backlog = backlog.min((last - at).max(0));
-            self.backlog.set(backlog);
+            let backlog = backlog.min(last.saturating_sub(committed));
+            facts.backlog = Some(backlog);
             // What was on its way will be delivered again.
-            self.pending_messages.set(backlog);
+            self.pending_messages.set(gauge_value(backlog));
         }
+        drop(facts);
         for gauge in [&self.in_flight_messages, &self.uncommitted_messages] {
             if gauge.get().is_some() {
                 gauge.set(0);
@@ -114,9 +186,9 @@ impl PipelineMetrics {
             &self.ack_pending_messages,
             &self.in_flight_messages,
             &self.uncommitted_messages,
-            &self.backlog,
         ] {
             gauge.forget();
         }
+        self.waits(None);
     }
 }

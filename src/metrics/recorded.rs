@@ -6,6 +6,7 @@
 //! database said it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,10 +111,16 @@ impl PipelineMetrics {
         .inc_by(messages);
     }
 
+    /// Dead letters that this process has stored.
+    #[must_use]
+    pub fn dead_letters_since_start(&self) -> u64 {
+        self.dead_letters_here.load(Ordering::Relaxed)
+    }
+
     /// A dead letter of that kind is committed.
     pub fn dead_letter(&self, kind: &str) {
         self.dead_letters.with_label_values(&[kind]).inc();
-        self.dead_letters_here.inc();
+        self.dead_letters_here.fetch_add(1, Ordering::Relaxed);
         self.newest.is_now(Event::DeadLetter);
     }
 }

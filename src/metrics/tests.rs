@@ -74,7 +74,7 @@ fn a_checkpoint_lies_beyond_the_end_only_of_a_stream_that_it_does_not_count_in()
     handles.resumes(Some(Resumes::past(&loss)));
     handles.stream_holds(1, 50);
     let ends = (handles.stream_last_sequence.get(), handles.checkpoint_sequence.get());
-    assert_eq!((ends, handles.reads_after()), ((Some(50), Some(120)), Some(0)));
+    assert_eq!((ends, handles.position.reads_after()), ((Some(50), Some(120)), Some(0)));
 }
 
 #[test]

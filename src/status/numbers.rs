@@ -8,7 +8,7 @@ use prometheus::IntCounter;
 use serde::Serialize;
 
 use super::State;
-use crate::metrics::{PipelineMetrics, StageSeconds};
+use crate::metrics::{PipelineMetrics, StageSeconds, gauge_value};
 
 /// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`]. What is not known
 /// is `None`.
@@ -76,7 +76,7 @@ impl Numbers {
             commits: metrics.commits.committed.get() + metrics.commits.poison.get(),
             commit_seconds: metrics.commit_seconds.get_sample_sum(),
             batch_rows: metrics.batch_rows.get_sample_sum(),
-            dead_letters_since_start: metrics.dead_letters_here.get(),
+            dead_letters_since_start: metrics.dead_letters_since_start(),
             dead_letters_by_kind: metrics.dead_letters_by_kind(),
             dead_letters_in_table: metrics.dead_letters_in_table.get(),
             passed_over_by_kind: metrics.passed_over_by_kind(),
@@ -89,7 +89,11 @@ impl Numbers {
             superseded_messages: recorded(&metrics.superseded_messages),
             pending_messages: pending,
             ack_pending_messages: metrics.ack_pending_messages.get(),
-            undelivered_messages: if delivers { pending } else { metrics.backlog.get() },
+            undelivered_messages: if delivers {
+                pending
+            } else {
+                metrics.position.backlog().map(gauge_value)
+            },
             in_flight_messages: here(metrics.in_flight_messages.get()),
             uncommitted_messages: here(metrics.uncommitted_messages.get()),
             stream_first_sequence: metrics.stream_first_sequence.get(),
