@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 pub use account::{Need, leave_out, skip};
 pub use nats::{NatsOptions, TestNats};
 pub use pgbouncer::TestPgBouncer;
-pub use postgres::{Extension, PostgresOptions, TestPostgres, connect};
+pub use postgres::{Extension, PostgresOptions, TestPostgres, connect, stop_jobs};
 pub use process::{Stop, spawn_tied};
 pub use programs::{faketime, promtool};
 pub use prometheus::{TestExporter, TestPrometheus};

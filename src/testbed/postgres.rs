@@ -27,6 +27,9 @@ const ORPHANS: &str = "pre-existing shared memory block";
 /// How long they may take: they notice within milliseconds, unless a loaded machine does not let them run.
 const ORPHANS_END: Duration = Duration::from_secs(10);
 
+/// How often it is asked whether jobs that were stopped have ended.
+const JOBS_END: Duration = Duration::from_millis(50);
+
 /// Before this version everybody may create in schema `public`, as jetcopy warns of.
 const EVERYBODY_CREATES_BEFORE: i32 = 150_000;
 
@@ -294,6 +297,18 @@ pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
         let _ = connection.await;
     });
     Ok(client)
+}
+
+/// Ends TimescaleDB's scheduler of the client's database, and waits for the jobs that run: from then on they
+/// run when a test says so.
+pub async fn stop_jobs(client: &Client) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await?;
+    let workers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND backend_type NOT IN ('client backend', 'autovacuum worker', 'parallel worker')";
+    while client.query_one(workers, &[]).await?.get::<_, i64>(0) > 0 {
+        tokio::time::sleep(JOBS_END).await;
+    }
+    Ok(())
 }
 
 /// Who the server runs as: PostgreSQL refuses root, so then its packages' own user, or else nobody.

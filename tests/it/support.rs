@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use jetcopy::publish::{Outgoing, publish};
-use jetcopy::testbed::{Need, TestNats, TestPostgres, connect, skip};
+use jetcopy::testbed::{Need, TestNats, TestPostgres, connect, skip, stop_jobs};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -185,10 +185,8 @@ impl World {
     /// Ends TimescaleDB's scheduler of the database and the jobs that run: from then on, they run when a test
     /// says so.
     pub(crate) async fn stop_jobs(&self) {
-        self.database.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await.unwrap();
-        let workers = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND backend_type NOT IN ('client backend', 'autovacuum worker', 'parallel worker')";
-        eventually("the jobs to end", || async { self.count(workers).await == 0 }).await;
+        let stopped = tokio::time::timeout(PATIENCE, stop_jobs(&self.database)).await;
+        stopped.expect("the jobs end").unwrap();
     }
 
     /// Waits until everything in the stream is committed, for as long as it goes on.

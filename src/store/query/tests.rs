@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::migrate::migrate;
-use crate::testbed::{Need, PostgresOptions, TestPostgres, connect, leave_out};
+use crate::testbed::{Need, PostgresOptions, TestPostgres, connect, leave_out, stop_jobs};
 
 /// A migrated database with and without TimescaleDB, as far as the server offers both.
 struct World {
@@ -73,7 +73,7 @@ impl World {
     /// Gives the tables the life cycle that they have by default, whose jobs do not run: one might compress a
     /// chunk that a test is about to compress.
     async fn apply_life_cycle(&self) {
-        self.execute("SELECT _timescaledb_functions.stop_background_workers()").await;
+        stop_jobs(&self.database).await.unwrap();
         crate::store::timescale::apply(&settings(&self.url)).await.unwrap();
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::catalog;
 use crate::migrate::migrate;
-use crate::testbed::{PostgresOptions, TestPostgres, connect as connect_to};
+use crate::testbed::{PostgresOptions, TestPostgres, connect as connect_to, stop_jobs};
 
 mod sums;
 
@@ -61,11 +61,6 @@ async fn run_job(client: &Client, relation: &str, procedure: &str) {
     let sql = "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = $1 AND proc_name = $2";
     let job: i32 = client.query_one(sql, &[&relation, &procedure]).await.unwrap().get(0);
     client.batch_execute(&format!("CALL run_job({job})")).await.unwrap();
-}
-
-/// Ends the scheduler of the database, so that jobs run when a test says so and never twice at a time.
-async fn stop_scheduler(client: &Client) {
-    client.batch_execute("SELECT _timescaledb_functions.stop_background_workers()").await.unwrap();
 }
 
 #[tokio::test]

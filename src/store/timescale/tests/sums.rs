@@ -78,7 +78,7 @@ async fn the_jobs_sum_up_compress_and_drop_and_the_sums_equal_those_over_the_row
     let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
-    stop_scheduler(&client).await;
+    stop_jobs(&client).await.unwrap();
     client.batch_execute(FILL).await.unwrap();
     lines(&url, &config::Store::default()).await;
 
@@ -122,7 +122,7 @@ async fn late_rows_reach_a_compressed_chunk_and_the_roll_ups() {
     let server = TestPostgres::shared().unwrap();
     let Some(url) = database(&server).await else { return };
     let client = connect_to(&url).await.unwrap();
-    stop_scheduler(&client).await;
+    stop_jobs(&client).await.unwrap();
     client.batch_execute(FILL).await.unwrap();
     lines(&url, &config::Store::default()).await;
     run_job(&client, "frame_metadata", "policy_compression").await;
