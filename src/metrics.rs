@@ -231,6 +231,14 @@ struct HeldUpSeconds {
     database: Gauge,
 }
 
+impl HeldUpSeconds {
+    fn new(labelled: &Labelled<'_>) -> Self {
+        let seconds = labelled.float_gauges(names::HELD_UP_SECONDS, names::STAGE);
+        let of = |stage| seconds.with_label_values(&[stage]);
+        Self { nats: of("nats"), decode: of("decode"), database: of("database") }
+    }
+}
+
 /// Batches by the limit that closed them.
 #[derive(Debug, Clone)]
 pub struct BatchesClosed {
@@ -242,6 +250,14 @@ pub struct BatchesClosed {
     pub age: IntCounter,
     /// The daemon stops.
     pub shutdown: IntCounter,
+}
+
+impl BatchesClosed {
+    fn new(labelled: &Labelled<'_>) -> Self {
+        let batches = labelled.counters(names::BATCHES, names::REASON);
+        let by = |reason| batches.with_label_values(&[reason]);
+        Self { rows: by("rows"), bytes: by("bytes"), age: by("age"), shutdown: by("shutdown") }
+    }
 }
 
 /// Transactions by how they ended.
@@ -259,6 +275,20 @@ pub struct Commits {
     pub lost_epoch: IntCounter,
 }
 
+impl Commits {
+    fn new(labelled: &Labelled<'_>) -> Self {
+        let transactions = labelled.counters(names::COMMITS, names::OUTCOME);
+        let that = |outcome| transactions.with_label_values(&[outcome]);
+        Self {
+            committed: that("committed"),
+            poison: that("poison"),
+            failed: that("failed"),
+            in_doubt: that("in_doubt"),
+            lost_epoch: that("lost_epoch"),
+        }
+    }
+}
+
 impl PipelineMetrics {
     fn new(registry: &Registry, shard: &Shard, tables: &[&str]) -> (Self, Collectors) {
         let Shard { pipeline, name, stream, durable: _ } = shard;
@@ -269,39 +299,21 @@ impl PipelineMetrics {
         ];
         let labelled = Labelled::new(registry, &labels);
         let told = Told::default();
-        let batches = labelled.counters(names::BATCHES, names::REASON);
-        let commits = labelled.counters(names::COMMITS, names::OUTCOME);
         let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
         let stages = StageClock::new(|stage| stages.with_label_values(&[stage]));
-        let held_up = labelled.float_gauges(names::HELD_UP_SECONDS, names::STAGE);
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             tables: Tables::new(&labelled, tables),
             untaken_fields: labelled.counter(names::UNTAKEN_FIELDS),
             bytes: labelled.counter(names::BYTES),
-            batches: BatchesClosed {
-                rows: batches.with_label_values(&["rows"]),
-                bytes: batches.with_label_values(&["bytes"]),
-                age: batches.with_label_values(&["age"]),
-                shutdown: batches.with_label_values(&["shutdown"]),
-            },
-            commits: Commits {
-                committed: commits.with_label_values(&["committed"]),
-                poison: commits.with_label_values(&["poison"]),
-                failed: commits.with_label_values(&["failed"]),
-                in_doubt: commits.with_label_values(&["in_doubt"]),
-                lost_epoch: commits.with_label_values(&["lost_epoch"]),
-            },
+            batches: BatchesClosed::new(&labelled),
+            commits: Commits::new(&labelled),
             batch_rows: labelled.histogram(names::BATCH_ROWS, ROWS_BUCKETS),
             commit_seconds: labelled.histogram(names::COMMIT_SECONDS, COMMIT_BUCKETS),
             publish_to_commit_seconds: labelled.histogram(names::PUBLISH_TO_COMMIT_SECONDS, LATENCY_BUCKETS),
             motion: Motion::new(stages.clone()),
             stages,
-            held_up: HeldUpSeconds {
-                nats: held_up.with_label_values(&["nats"]),
-                decode: held_up.with_label_values(&["decode"]),
-                database: held_up.with_label_values(&["database"]),
-            },
+            held_up: HeldUpSeconds::new(&labelled),
             pending_messages: labelled.known(names::PENDING_MESSAGES),
             in_flight_messages: labelled.known(names::IN_FLIGHT_MESSAGES),
             uncommitted_messages: labelled.known(names::UNCOMMITTED_MESSAGES),

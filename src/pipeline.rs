@@ -23,13 +23,16 @@ use tokio::task::{JoinError, JoinSet};
 use crate::ack;
 use crate::approach::{Approach, Begin};
 use crate::batch::{Gap, Held};
+use crate::checkpoint::Claim;
 use crate::config::{self, Config, OnSuperseded};
 use crate::copy::Target;
+use crate::decode::Decoder;
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::{Metrics, Motion, PipelineMetrics};
 use crate::milestones;
 use crate::nats::{Connection, Denial, Lost, Trouble};
+use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::timeline::Newest;
 use crate::read::{self, Reader};
@@ -286,37 +289,9 @@ impl Pipeline {
         let (client, asked_by) = (nats.client.clone(), nats.client.clone());
 
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).begin(shape(&tables), tables.len());
-        let targets = self
-            .pipeline
-            .tables
-            .iter()
-            .zip(&tables)
-            .enumerate()
-            .map(|(index, (settings, table))| Target::new(settings, table, &decoder, index))
-            .collect();
         let held = Arc::new(Held::new(batch_bytes(&self.pipeline), self.metrics.buffered.begin()));
-        let writer = Writer {
-            session,
-            shard: self.shard.clone(),
-            epoch: claim.epoch,
-            checkpoint: claim.last_sequence,
-            accepted: claim.accepted,
-            targets,
-            partitions: self.settings.store.partitions,
-            poison: Arc::clone(&self.poison),
-            memory: Arc::clone(&self.memory),
-            search: write::Search::default(),
-            step_timeout: self.settings.postgres.step_timeout,
-            held: Arc::clone(&held),
-            keep: usize::try_from(self.pipeline.batch.max_bytes.as_u64())
-                .unwrap_or(usize::MAX)
-                .saturating_mul(KEPT),
-            progress: Arc::clone(&progress),
-            records_superseded: self.pipeline.superseded() == OnSuperseded::Record,
-            milestone: milestones::Due::default(),
-            metrics: self.metrics.clone(),
-            status: Arc::clone(&self.status),
-        };
+        let targets = self.targets(&tables, &decoder);
+        let writer = self.writer(session, &claim, targets, Arc::clone(&held), Arc::clone(&progress));
         let limits =
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
@@ -374,6 +349,49 @@ impl Pipeline {
         let ended = ended(nats, self.metrics.motion.clone());
         stages.spawn(async move { Err(Failure::Nats(ended.await)) });
         Ok(stages)
+    }
+
+    /// What rows are written to, in the order of the configuration.
+    fn targets(&self, tables: &[introspect::Table], decoder: &Decoder) -> Vec<Target> {
+        self.pipeline
+            .tables
+            .iter()
+            .zip(tables)
+            .enumerate()
+            .map(|(index, (settings, table))| Target::new(settings, table, decoder, index))
+            .collect()
+    }
+
+    fn writer(
+        &self,
+        session: Session,
+        claim: &Claim,
+        targets: Vec<Target>,
+        held: Arc<Held>,
+        progress: Arc<Progress>,
+    ) -> Writer {
+        Writer {
+            session,
+            shard: self.shard.clone(),
+            epoch: claim.epoch,
+            checkpoint: claim.last_sequence,
+            accepted: claim.accepted,
+            targets,
+            partitions: self.settings.store.partitions,
+            poison: Arc::clone(&self.poison),
+            memory: Arc::clone(&self.memory),
+            search: write::Search::default(),
+            step_timeout: self.settings.postgres.step_timeout,
+            held,
+            keep: usize::try_from(self.pipeline.batch.max_bytes.as_u64())
+                .unwrap_or(usize::MAX)
+                .saturating_mul(KEPT),
+            progress,
+            records_superseded: self.pipeline.superseded() == OnSuperseded::Record,
+            milestone: milestones::Due::default(),
+            metrics: self.metrics.clone(),
+            status: Arc::clone(&self.status),
+        }
     }
 }
 

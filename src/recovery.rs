@@ -195,30 +195,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             | ConnectError::NotWritable { .. }
             | ConnectError::Unreachable { .. } => Recovery::reconnect(Cause::Database),
         },
-        resync::Error::Nats(error) => match error {
-            nats::ConnectError::File { .. } => {
-                Recovery::pause(Cause::Nats, "make the file readable for jetcopy")
-            }
-            nats::ConnectError::Certificate { .. } => Recovery::pause(
-                Cause::Nats,
-                "correct [nats.tls]: ca_file is to hold the authority of the server's certificate, and the addresses in \
-                 nats.url the names in it; cert_file and key_file are jetcopy's own, where the server asks for them",
-            ),
-            nats::ConnectError::Connect { source, .. } => match source.kind() {
-                async_nats::ConnectErrorKind::Authentication
-                | async_nats::ConnectErrorKind::AuthorizationViolation => {
-                    Recovery::pause(Cause::Nats, "correct the credentials in [nats]")
-                }
-                async_nats::ConnectErrorKind::ServerParse => Recovery::pause(Cause::Nats, "correct nats.url"),
-                async_nats::ConnectErrorKind::Tls => {
-                    Recovery::pause(Cause::Nats, "correct [nats.tls] or the server's certificate")
-                }
-                async_nats::ConnectErrorKind::Dns
-                | async_nats::ConnectErrorKind::TimedOut
-                | async_nats::ConnectErrorKind::Io
-                | async_nats::ConnectErrorKind::MaxReconnects => Recovery::reconnect(Cause::Nats),
-            },
-        },
+        resync::Error::Nats(error) => of_nats(error),
         resync::Error::Checkpoint(error) => of_checkpoint(error),
         resync::Error::Timeout { .. } => Recovery::again(Cause::Database),
         resync::Error::Introspect(error) => match error {
@@ -261,6 +238,32 @@ fn of_resync(error: &resync::Error) -> Recovery {
         resync::Error::Retention(_) => Recovery::pause(Cause::Stream, LIMITS),
         resync::Error::Loss(loss) => of_loss(loss),
         resync::Error::Place(error) => of_subscription(error),
+    }
+}
+
+/// No connection to NATS.
+fn of_nats(error: &nats::ConnectError) -> Recovery {
+    match error {
+        nats::ConnectError::File { .. } => Recovery::pause(Cause::Nats, "make the file readable for jetcopy"),
+        nats::ConnectError::Certificate { .. } => Recovery::pause(
+            Cause::Nats,
+            "correct [nats.tls]: ca_file is to hold the authority of the server's certificate, and the addresses in \
+             nats.url the names in it; cert_file and key_file are jetcopy's own, where the server asks for them",
+        ),
+        nats::ConnectError::Connect { source, .. } => match source.kind() {
+            async_nats::ConnectErrorKind::Authentication
+            | async_nats::ConnectErrorKind::AuthorizationViolation => {
+                Recovery::pause(Cause::Nats, "correct the credentials in [nats]")
+            }
+            async_nats::ConnectErrorKind::ServerParse => Recovery::pause(Cause::Nats, "correct nats.url"),
+            async_nats::ConnectErrorKind::Tls => {
+                Recovery::pause(Cause::Nats, "correct [nats.tls] or the server's certificate")
+            }
+            async_nats::ConnectErrorKind::Dns
+            | async_nats::ConnectErrorKind::TimedOut
+            | async_nats::ConnectErrorKind::Io
+            | async_nats::ConnectErrorKind::MaxReconnects => Recovery::reconnect(Cause::Nats),
+        },
     }
 }
 

@@ -20,9 +20,9 @@ const COLUMNS: usize = 110;
 const FUNCTION: usize = 80;
 
 /// Breaches that are left. Lower the number with each that you mend; none is ever raised.
-const WIDE_LINES_OF_CODE: usize = 391;
+const WIDE_LINES_OF_CODE: usize = 390;
 const WIDE_LINES_OF_DOCUMENTS: usize = 0;
-const LONG_FUNCTIONS: usize = 11;
+const LONG_FUNCTIONS: usize = 4;
 const FILES_WITHOUT_OPENING: usize = 1;
 const STATEMENTS_ON_OTHERS_TABLES: usize = 44;
 
@@ -186,7 +186,8 @@ fn a_function_has_no_more_than_80_lines() {
         for (at, line) in lines.iter().enumerate() {
             let head = line.trim_start();
             let indent = &line[..line.len() - head.len()];
-            let is_function = head.split('(').next().unwrap().split(' ').any(|word| word == "fn");
+            let is_function =
+                head.split('(').next().unwrap().split(' ').rev().skip(1).any(|word| word == "fn");
             if !is_function || head.starts_with("//") || head.ends_with(['}', ';']) {
                 continue;
             }

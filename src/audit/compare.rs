@@ -71,6 +71,45 @@ enum Choice {
     Newest(String),
 }
 
+impl Choice {
+    /// By the settings of a table, of which those columns are compared that it `has`.
+    fn of(settings: &config::Table, has: impl Fn(&str) -> bool) -> Self {
+        match &settings.newer_by {
+            _ if settings.on_conflict == OnConflict::Ignore || settings.absent == Some(Absent::Keep) => {
+                Self::Any
+            }
+            Some(newer) if has(newer) => Self::Newest(escape_identifier(newer)),
+            Some(_) => Self::Any,
+            None => Self::Last,
+        }
+    }
+}
+
+/// The columns that all of the place's messages fill alike, and what is left out beside them.
+fn comparable<'t>(
+    place: &Place,
+    table: &'t Table,
+    decoder: &Decoder,
+    keeps_created: bool,
+) -> (Vec<&'t Column>, Vec<String>) {
+    let (mut names, mut left_out) = (Vec::new(), Vec::new());
+    for column in &table.columns {
+        let written = |entry: &&usize| decoder.columns(**entry).contains(&column.name);
+        let by = place.entries.iter().filter(written).count();
+        if keeps_created && column.name == "created_at" {
+            left_out.push(format!("table {}: created_at, which a trigger sets", place.name));
+        } else if by == place.entries.len() || by > 0 && column.default == ServerDefault::None {
+            names.push(column);
+        } else if by > 0 {
+            left_out.push(format!(
+                "table {}: column {}, which the server fills for some of its messages",
+                place.name, column.name
+            ));
+        }
+    }
+    (names, left_out)
+}
+
 /// Rows that are not there as often as they should be.
 pub(super) struct Unlike {
     pub(super) sequence: Option<u64>,
@@ -112,24 +151,10 @@ impl<'a> Comparison<'a> {
         // An entry with a key is the only one of its table.
         let (first, settings) = (place.entries[0], &pipeline.tables[place.entries[0]]);
         let table = &tables[first];
-        let written = |column: &Column, entry: usize| decoder.columns(entry).contains(&column.name);
-        let (mut names, mut left_out) = (Vec::new(), Vec::new());
         let mut triggers = triggers.to_vec();
         let keeps_created = triggers.iter().any(|trigger| trigger == KEEPS_CREATED_AT);
         triggers.retain(|trigger| trigger != KEEPS_CREATED_AT);
-        for column in &table.columns {
-            let by = place.entries.iter().filter(|&&entry| written(column, entry)).count();
-            if keeps_created && column.name == "created_at" {
-                left_out.push(format!("table {}: created_at, which a trigger sets", place.name));
-            } else if by == place.entries.len() || by > 0 && column.default == ServerDefault::None {
-                names.push(column);
-            } else if by > 0 {
-                left_out.push(format!(
-                    "table {}: column {}, which the server fills for some of its messages",
-                    place.name, column.name
-                ));
-            }
-        }
+        let (mut names, mut left_out) = comparable(place, table, decoder, keeps_created);
         let keyed = settings.on_conflict != OnConflict::Error;
         let key_of = |names: &[&Column]| -> Vec<usize> {
             let found = settings.key.iter().map(|key| names.iter().position(|column| column.name == *key));
@@ -165,14 +190,7 @@ impl<'a> Comparison<'a> {
             names.clear();
         }
         let has = |name: &str| names.iter().any(|column| column.name == name);
-        let choice = match &settings.newer_by {
-            _ if settings.on_conflict == OnConflict::Ignore || settings.absent == Some(Absent::Keep) => {
-                Choice::Any
-            }
-            Some(newer) if has(newer) => Choice::Newest(escape_identifier(newer)),
-            Some(_) => Choice::Any,
-            None => Choice::Last,
-        };
+        let choice = Choice::of(settings, has);
         let copies = place.entries.iter().map(|&entry| {
             let columns = decoder.columns(entry).iter().map(|name| escape_identifier(name));
             let present = (pipeline.tables[entry].absent == Some(Absent::Keep)).then(|| PRESENT.to_owned());

@@ -9,7 +9,11 @@
 //! that it is, and whether the error is about the target table at all ([`relation`]) only the catalog knows.
 
 use tokio_postgres::Error;
-use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::error::{DbError, SqlState};
+
+mod rows;
+
+use rows::Rows;
 
 /// The C function in the server that finds the partition of a row. It tells its error from a check's, which
 /// has the same SQLSTATE, and is not translated.
@@ -91,40 +95,19 @@ pub fn decide(error: &Error, step: Step) -> Decision {
 #[expect(clippy::match_same_arms, reason = "the table is read class by class, each with its own reason")]
 fn decide_db(error: &DbError, step: Step) -> Decision {
     let code = error.code().code();
-    let fatal = match error.parsed_severity() {
-        Some(Severity::Fatal | Severity::Panic) => true,
-        Some(
-            Severity::Error
-            | Severity::Warning
-            | Severity::Notice
-            | Severity::Debug
-            | Severity::Info
-            | Severity::Log,
-        ) => false,
-        // Servers before 9.6 and some poolers do not send it; theirs is in English.
-        None => matches!(error.severity(), "FATAL" | "PANIC"),
-    };
-    // Only an error that left the session alive can speak of a row.
-    let judges = step.judges_rows() && !fatal;
-    let suspect_or = |otherwise| if judges { Decision::SuspectRow } else { otherwise };
-    // What the server finds while it reads the fields of a `COPY`.
-    let of_a_field = judges && matches!(step, Step::CopyData { .. }) && copy_context(error).is_some();
-    // Where rows are judged, the session lives and something behind the table fails: a foreign server, a
-    // worker, a routine's own connection.
-    let behind_or = |otherwise| if judges { Decision::BackOff } else { otherwise };
-    // What an expression, a trigger or a constraint asks for is not there: for all rows as a rule, or for
-    // what one says.
-    let pause = if judges { Decision::PauseUnlessRow } else { Decision::Pause };
-
+    let rows = Rows::of(error, step);
     match class(code) {
         // Success and "no data" are no errors; a server that sends one as such is out of step.
         Class::Completion => Decision::Reconnect,
         Class::Connection => match code {
             // Also what a value that is too short raises, where the server reads the field.
-            "08P01" if of_a_field && error.routine().is_some_and(|name| name.starts_with(FIELD_ROUTINES)) => {
+            "08P01"
+                if rows.of_a_field
+                    && error.routine().is_some_and(|name| name.starts_with(FIELD_ROUTINES)) =>
+            {
                 Decision::SuspectRow
             }
-            _ => behind_or(Decision::Reconnect),
+            _ => rows.or_back_off(Decision::Reconnect),
         },
         // A cursor, savepoint, statement or transaction is not where it was thought to be: the session is not
         // ours alone (a pooler) or was left in the middle. 25006 is a primary that became a standby. 42P05 is
@@ -132,52 +115,36 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         Class::SessionState => Decision::Reconnect,
         // Unsupported is what a chunk is, which is frozen: not what the row says.
         Class::Unsupported | Class::Privilege => Decision::Pause,
-        Class::Catalog => pause,
+        Class::Catalog => rows.pause(),
         Class::Configuration => match (code, step) {
             // A trigger changed keys, so that several rows of the statement have the same.
-            ("21000", Step::Merge) if judges && met_directly(error) => Decision::Divide,
-            _ => pause,
+            ("21000", Step::Merge) if rows.judged && met_directly(error) => Decision::Divide,
+            _ => rows.pause(),
         },
         Class::Data => match code {
             // The frame of the COPY, not a value in it: no row is at fault.
             "22P04" => Decision::Pause,
             // A sequence has given its last number: no row with a default of its own would pass.
             "2200H" => Decision::Pause,
-            _ => suspect_or(Decision::Pause),
+            _ => rows.or_suspect(Decision::Pause),
         },
-        Class::Integrity => match (code, step) {
-            ("23505" | "23P01", Step::CopyData { mergeable: true }) => Decision::Merge,
-            ("23514", Step::CopyData { .. } | Step::Merge)
-                if error.routine() == Some(NO_PARTITION_ROUTINE) =>
-            {
-                Decision::AddPartition
-            }
-            _ => suspect_or(Decision::Pause),
-        },
+        Class::Integrity => of_integrity(error, step, rows),
         // A trigger or a routine of the table's owner raised it, for a row as a rule.
-        Class::Routine => suspect_or(Decision::Pause),
+        Class::Routine => rows.or_suspect(Decision::Pause),
         Class::Rollback => match code {
             // Whether the statement completed is unknown.
             "40003" => Decision::Reconnect,
             _ => Decision::Retry,
         },
-        Class::Syntax => match code {
-            // Someone else's prepared statement behind a pooler.
-            "42P05" => Decision::Reconnect,
-            // An array whose elements are of another type than the column's.
-            "42804" if of_a_field => Decision::SuspectRow,
-            // Of the statement, or of a partition: not what the row says.
-            "42501" | "42809" | "42P16" | "42P17" => Decision::Pause,
-            _ => pause,
-        },
+        Class::Syntax => of_syntax(code, rows),
         Class::Resources => match code {
             // A limit for what one statement or transaction takes.
-            "53400" if judges => Decision::Divide,
+            "53400" if rows.judged => Decision::Divide,
             // Disk, memory, connections.
             _ => Decision::BackOff,
         },
         // Nesting and sizes: of the value, where there is a row.
-        Class::Limits => suspect_or(Decision::Pause),
+        Class::Limits => rows.or_suspect(Decision::Pause),
         Class::State => match code {
             // Locked, or in use: it passes.
             "55P03" | "55006" => Decision::Retry,
@@ -188,7 +155,7 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
             // Too many cooks at the server rather than a lost connection.
             "57000" => Decision::BackOff,
             // Another server's, passed on; this session's own end is fatal.
-            _ => behind_or(Decision::Reconnect),
+            _ => rows.or_back_off(Decision::Reconnect),
         },
         Class::System => match code {
             // A file that a person must put there: an extension's library, as a rule.
@@ -198,20 +165,49 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
         Class::Snapshot => Decision::Retry,
         // The other side of a foreign table: as any server that is not there.
         Class::Foreign => Decision::BackOff,
-        Class::Internal => match code {
-            // Damaged data or index: nothing may be written until a person looked at it.
-            "XX001" | "XX002" => Decision::Pause,
-            // So do extensions, of a value that they cannot read.
-            "XX000"
-                if judges && step != Step::Commit && met_directly(error) && !met_by_timescaledb(error) =>
-            {
-                Decision::BackOffUnlessRow
-            }
-            // An extension's or a remote session's trouble, or concurrent changes to the catalog.
-            _ => behind_or(Decision::Reconnect),
-        },
+        Class::Internal => of_internal(error, step, rows),
         // Not PostgreSQL's own: an extension's, or a trigger's `RAISE … USING ERRCODE`.
-        Class::Custom => suspect_or(Decision::Pause),
+        Class::Custom => rows.or_suspect(Decision::Pause),
+    }
+}
+
+/// A constraint refuses something.
+fn of_integrity(error: &DbError, step: Step, rows: Rows) -> Decision {
+    match (error.code().code(), step) {
+        ("23505" | "23P01", Step::CopyData { mergeable: true }) => Decision::Merge,
+        ("23514", Step::CopyData { .. } | Step::Merge) if error.routine() == Some(NO_PARTITION_ROUTINE) => {
+            Decision::AddPartition
+        }
+        _ => rows.or_suspect(Decision::Pause),
+    }
+}
+
+/// A statement, or what one is about, is not as it should be.
+fn of_syntax(code: &str, rows: Rows) -> Decision {
+    match code {
+        // Someone else's prepared statement behind a pooler.
+        "42P05" => Decision::Reconnect,
+        // An array whose elements are of another type than the column's.
+        "42804" if rows.of_a_field => Decision::SuspectRow,
+        // Of the statement, or of a partition: not what the row says.
+        "42501" | "42809" | "42P16" | "42P17" => Decision::Pause,
+        _ => rows.pause(),
+    }
+}
+
+/// The server itself, or an extension of it.
+fn of_internal(error: &DbError, step: Step, rows: Rows) -> Decision {
+    match error.code().code() {
+        // Damaged data or index: nothing may be written until a person looked at it.
+        "XX001" | "XX002" => Decision::Pause,
+        // So do extensions, of a value that they cannot read.
+        "XX000"
+            if rows.judged && step != Step::Commit && met_directly(error) && !met_by_timescaledb(error) =>
+        {
+            Decision::BackOffUnlessRow
+        }
+        // An extension's or a remote session's trouble, or concurrent changes to the catalog.
+        _ => rows.or_back_off(Decision::Reconnect),
     }
 }
 

@@ -125,6 +125,10 @@ enum Settled {
     Again(Error),
 }
 
+/// How many rows were copied, and the statements that tell roll-ups of them; without rows, how the
+/// transaction ended.
+type Copied = Result<(usize, String), Settled>;
+
 impl<'c> Retrier<'c> {
     /// On a session of its own.
     #[must_use]
@@ -213,8 +217,8 @@ impl<'c> Retrier<'c> {
         self.write(id, &shard, &mut attempt).await
     }
 
-    /// Copies the rows, stores the letters of refused elements, and takes the letter away.
-    async fn write(&mut self, id: i64, shard: &Shard, attempt: &mut Attempt) -> Result<Settled, Error> {
+    /// Copies the rows, and finds out which of them is refused.
+    async fn copy(&mut self, id: i64, shard: &Shard, attempt: &mut Attempt) -> Result<Copied, Error> {
         let limit = self.settings.postgres.step_timeout;
         // Unreachable but for the borrow: the pipeline was prepared by the caller.
         let Some(prepared) = self.prepared.get_mut(&shard.pipeline) else {
@@ -245,7 +249,8 @@ impl<'c> Retrier<'c> {
                         own(limit, "leave", session.client.batch_execute("ROLLBACK")).await?;
                         let asked = ask_for(session, &target.qualified, &days);
                         self.partitions = Some(own(limit, "add partitions for", asked).await?);
-                        return Ok(Settled::Again(Error::Copy { table: target.name.clone(), source: error }));
+                        let error = Error::Copy { table: target.name.clone(), source: error };
+                        return Ok(Err(Settled::Again(error)));
                     }
                     // What there is no partition for by now, gets none.
                     Decision::SuspectRow
@@ -259,7 +264,7 @@ impl<'c> Retrier<'c> {
                     }
                     Decision::Retry => {
                         let error = Error::Copy { table: target.name.clone(), source: error };
-                        return self.again(error).await;
+                        return self.again(error).await.map(Err);
                     }
                     Decision::Reconnect | Decision::BackOff | Decision::Divide | Decision::Pause => {
                         return Err(Error::Copy { table: target.name.clone(), source: error });
@@ -283,21 +288,30 @@ impl<'c> Retrier<'c> {
                         add_element(&mut attempt.refused, refused);
                         continue 'copy;
                     }
-                    None => return self.refuse(id, &refused).await,
+                    None => return self.refuse(id, &refused).await.map(Err),
                 }
             }
             break written;
+        };
+        Ok(Ok((rows, touches(targets, &attempt.rows.tables))))
+    }
+
+    /// Copies the rows, stores the letters of refused elements, and takes the letter away.
+    async fn write(&mut self, id: i64, shard: &Shard, attempt: &mut Attempt) -> Result<Settled, Error> {
+        let limit = self.settings.postgres.step_timeout;
+        let (rows, told) = match self.copy(id, shard, attempt).await? {
+            Ok(copied) => copied,
+            Err(settled) => return Ok(settled),
         };
         if rows == 0 && !attempt.letter.elements.is_empty() && !attempt.refused.is_empty() {
             // None of them passes: the letter stays, with the reason of the first.
             let elements = std::mem::take(&mut attempt.letter.elements);
             let first = attempt.refused.swap_remove(0);
             let letter = DeadLetter { element: attempt.letter.element, elements, ..first };
-            own(limit, "begin anew on", session.client.batch_execute(BACK)).await?;
+            own(limit, "begin anew on", self.session.client.batch_execute(BACK)).await?;
             return self.refuse(id, &letter).await;
         }
         let client = &self.session.client;
-        let told = touches(targets, &attempt.rows.tables);
         own(limit, "tell roll-ups of", client.batch_execute(&told)).await?;
         own(limit, "store", store(client, shard, &attempt.refused)).await?;
         own(limit, "take away", kept::remove(client, id)).await?;

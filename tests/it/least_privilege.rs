@@ -1,7 +1,7 @@
 //! The daemon with no more rights than `config/nats/jetcopy.conf` and `config/postgres/roles.sql` give, and
 //! no secret of it anywhere but in its files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use jetcopy::catalog::groups::Group;
@@ -59,6 +59,29 @@ async fn database_with(postgres: &TestPostgres, store: config::Store) -> (tokio_
     (admin, url.replace("postgres@", "jetcopy@"))
 }
 
+/// A configuration in `directory` whose secrets are in files beside it.
+fn with_secrets(directory: &Path, nats_url: &str, postgres_url: &str) -> PathBuf {
+    let secret = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let config = directory.join("jetcopy.toml");
+    let text = format!(
+        "[nats]\nurl = \"{nats_url}\"\nuser = \"jetcopy\"\npassword_file = \"{}\"\n\
+         [postgres]\nurl = \"{postgres_url}\"\npassword_file = \"{}\"\n\
+         [http]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"{}\"\n[log]\nlevel = \"trace,async_nats=trace\"\n\
+         [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\nformat = \"json\"\n\
+         [[pipeline.table]]\nname = \"frame_metadata\"\n[pipeline.table.columns]\n\
+         time = \"$timestamp\"\ncamera_id = \"$subject[1]\"\n",
+        secret("nats", NATS_PASSWORD),
+        secret("postgres", POSTGRES_PASSWORD),
+        secret("http", HTTP_TOKEN),
+    );
+    std::fs::write(&config, text).unwrap();
+    config
+}
+
 /// Whether `jetcopy healthcheck` says that the daemon is well, and `jetcopy status` that it is there.
 fn healthy(config: &Path, daemon: &Daemon) -> bool {
     let listen = daemon.http_address();
@@ -90,25 +113,7 @@ async fn the_daemon_needs_no_more_rights_than_the_shipped_ones_and_shows_no_secr
     };
 
     let directory = tempfile::tempdir().unwrap();
-    let secret = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let config = directory.path().join("jetcopy.toml");
-    let text = format!(
-        "[nats]\nurl = \"{}\"\nuser = \"jetcopy\"\npassword_file = \"{}\"\n\
-         [postgres]\nurl = \"{url}\"\npassword_file = \"{}\"\n\
-         [http]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"{}\"\n[log]\nlevel = \"trace,async_nats=trace\"\n\
-         [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\nformat = \"json\"\n\
-         [[pipeline.table]]\nname = \"frame_metadata\"\n[pipeline.table.columns]\n\
-         time = \"$timestamp\"\ncamera_id = \"$subject[1]\"\n",
-        nats.url(),
-        secret("nats", NATS_PASSWORD),
-        secret("postgres", POSTGRES_PASSWORD),
-        secret("http", HTTP_TOKEN),
-    );
-    std::fs::write(&config, text).unwrap();
+    let config = with_secrets(directory.path(), &nats.url(), &url);
 
     let count = async |sql: &str| -> i64 { admin.query_one(sql, &[]).await.unwrap().get(0) };
     let committed = async |sequence: i64| {

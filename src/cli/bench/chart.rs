@@ -38,56 +38,72 @@ pub(super) struct Chart {
     pub(super) series: Vec<Series>,
 }
 
-impl Chart {
-    /// The drawing; nothing where there is nothing to draw.
-    pub(super) fn svg(&self) -> String {
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let values = || points().filter_map(|(_, value)| *value);
-        if values().count() < 2 {
-            return String::new();
-        }
-        let (from, to) = points()
-            .map(|(at, _)| *at)
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), at| (low.min(at), high.max(at)));
-        let step = round_step(values().fold(0.0, f64::max) / STEPS);
-        let top = (values().fold(0.0, f64::max) / step).ceil().max(1.0) * step;
-        let x = |at: f64| LEFT + (at - from) / (to - from).max(f64::EPSILON) * (WIDTH - LEFT - RIGHT);
-        let y = |value: f64| TOP + (1.0 - value / top) * (HEIGHT - TOP - BOTTOM);
+/// Which values the two axes show.
+struct Axes {
+    /// The horizontal one.
+    from: f64,
+    to: f64,
+    /// The vertical one, from 0 on.
+    top: f64,
+    step: f64,
+}
 
-        let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-             aria-label=\"{}\">",
-            self.title, self.title
-        );
-        let _ = write!(svg, "<text class=\"unit\" x=\"0\" y=\"12\">{}</text>", self.unit);
+impl Axes {
+    fn x(&self, at: f64) -> f64 {
+        LEFT + (at - self.from) / (self.to - self.from).max(f64::EPSILON) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        TOP + (1.0 - value / self.top) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    /// Lines and numbers of the vertical axis.
+    fn draw_grid(&self, svg: &mut String) {
         let mut value = 0.0;
-        while value <= top + step / 2.0 {
+        while value <= self.top + self.step / 2.0 {
             let _ = write!(
                 svg,
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
                  <text class=\"number\" x=\"{}\" y=\"{:.1}\">{}</text>",
                 WIDTH - RIGHT,
                 LEFT - 8.0,
-                y(value) + 4.0,
+                self.y(value) + 4.0,
                 short(value),
-                at = y(value)
+                at = self.y(value)
             );
-            value += step;
+            value += self.step;
         }
-        let ticks = self.ticks.clone().unwrap_or_else(|| {
-            let step = round_step((to - from) / STEPS).max(1.0);
-            let first = (from / step).ceil();
-            let last = (to / step).floor();
-            std::iter::successors(Some(first), |tick| Some(tick + 1.0))
-                .take_while(|tick| *tick <= last)
-                .map(|tick| (tick * step, short(tick * step)))
-                .collect()
-        });
-        for (at, text) in ticks.iter().filter(|(at, _)| (from..=to).contains(at)) {
+    }
+
+    /// Round numbers of the horizontal axis.
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let step = round_step((self.to - self.from) / STEPS).max(1.0);
+        let first = (self.from / step).ceil();
+        let last = (self.to / step).floor();
+        std::iter::successors(Some(first), |tick| Some(tick + 1.0))
+            .take_while(|tick| *tick <= last)
+            .map(|tick| (tick * step, short(tick * step)))
+            .collect()
+    }
+}
+
+impl Chart {
+    /// The drawing; nothing where there is nothing to draw.
+    pub(super) fn svg(&self) -> String {
+        let Some(axes) = self.axes() else { return String::new() };
+        let mut svg = format!(
+            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+             aria-label=\"{}\">",
+            self.title, self.title
+        );
+        let _ = write!(svg, "<text class=\"unit\" x=\"0\" y=\"12\">{}</text>", self.unit);
+        axes.draw_grid(&mut svg);
+        let ticks = self.ticks.clone().unwrap_or_else(|| axes.ticks());
+        for (at, text) in ticks.iter().filter(|(at, _)| (axes.from..=axes.to).contains(at)) {
             let _ = write!(
                 svg,
                 "<text class=\"tick\" x=\"{:.1}\" y=\"{}\">{text}</text>",
-                x(*at),
+                axes.x(*at),
                 HEIGHT - BOTTOM + 18.0
             );
         }
@@ -99,17 +115,29 @@ impl Chart {
             self.along
         );
         for (index, series) in self.series.iter().enumerate() {
-            let mut path = String::new();
-            let mut pen = 'M';
-            for (at, value) in &series.points {
-                if let Some(value) = value {
-                    let _ = write!(path, "{pen}{:.1} {:.1}", x(*at), y(*value));
-                }
-                pen = if value.is_some() { 'L' } else { 'M' };
-            }
-            let _ = write!(svg, "<path class=\"line s{index}\" d=\"{path}\"/>");
+            let _ = write!(svg, "<path class=\"line s{index}\" d=\"{}\"/>", series.path(&axes));
         }
-        // The legend stands at the right, one name beside the other.
+        self.draw_legend(&mut svg);
+        svg + "</svg></figure>\n"
+    }
+
+    /// What the axes show; `None` where fewer than two values are known.
+    fn axes(&self) -> Option<Axes> {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let values = || points().filter_map(|(_, value)| *value);
+        if values().count() < 2 {
+            return None;
+        }
+        let (from, to) = points()
+            .map(|(at, _)| *at)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), at| (low.min(at), high.max(at)));
+        let step = round_step(values().fold(0.0, f64::max) / STEPS);
+        let top = (values().fold(0.0, f64::max) / step).ceil().max(1.0) * step;
+        Some(Axes { from, to, top, step })
+    }
+
+    /// The names at the right, one beside the other.
+    fn draw_legend(&self, svg: &mut String) {
         let mut right = WIDTH - RIGHT;
         for (index, series) in self.series.iter().enumerate().rev() {
             // Characters of the style's size are about this wide.
@@ -126,7 +154,20 @@ impl Chart {
             );
             right -= 36.0;
         }
-        svg + "</svg></figure>\n"
+    }
+}
+
+impl Series {
+    /// The line as the data of a path.
+    fn path(&self, axes: &Axes) -> String {
+        let (mut path, mut pen) = (String::new(), 'M');
+        for (at, value) in &self.points {
+            if let Some(value) = value {
+                let _ = write!(path, "{pen}{:.1} {:.1}", axes.x(*at), axes.y(*value));
+            }
+            pen = if value.is_some() { 'L' } else { 'M' };
+        }
+        path
     }
 }
 
