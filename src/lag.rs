@@ -105,7 +105,7 @@ impl Lag {
         }
         match self.behind() {
             Some(behind) if metrics.position.backlog() != Some(0) => {
-                metrics.behind_seconds.set_seconds(behind)
+                metrics.behind_seconds.set_seconds(behind);
             }
             Some(_) => {}
             None => metrics.behind_seconds.forget(),

@@ -250,6 +250,7 @@ impl PipelineStatus {
 
     /// The pipeline's name.
     #[must_use]
+    #[expect(clippy::misnamed_getters, reason = "a shard has a name of its own")]
     pub fn name(&self) -> &str {
         &self.shard.pipeline
     }

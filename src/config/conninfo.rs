@@ -2,9 +2,11 @@
 //!
 //! Guarantees:
 //! - What libpq accepts is accepted, in a URL or as `key=value` pairs, or rejected by name; nothing is
-//! ignored silently. - What the string does not set comes from its service, then from the `PG…` variables,
-//! then from libpq's defaults. A password comes from `passfile` or `~/.pgpass` if nothing else sets one. - No
-//! error contains a value or an unknown name: either may be part of a password that was not escaped.
+//!   ignored silently.
+//! - What the string does not set comes from its service, then from the `PG…` variables, then from libpq's
+//!   defaults. A password comes from `passfile` or `~/.pgpass` if nothing else sets one.
+//! - No error contains a value or an unknown name: either may be part of a password that was not escaped.
+//!
 //! Differences: the default host is the socket in `/var/run/postgresql`, else `localhost`; `verify-ca` and
 //! `verify-full` use the system's authorities unless a file is given; a `%` that encodes nothing stands for
 //! itself.
