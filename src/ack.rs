@@ -42,11 +42,11 @@ pub async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metr
             Ok(Ok(())) => tracing::trace!(last_sequence, "acknowledged"),
             Ok(Err(error)) => {
                 metrics.ack_failures.inc();
-                tracing::debug!(last_sequence, %error, "cannot acknowledge; the checkpoint holds");
+                tracing::debug!(last_sequence, %error, "cannot send the ack; the checkpoint is not affected");
             }
             Err(_) => {
                 metrics.ack_failures.inc();
-                tracing::debug!(last_sequence, "the ack was not sent in time; the checkpoint holds");
+                tracing::debug!(last_sequence, "timed out sending the ack; the checkpoint is not affected");
             }
         }
     }

@@ -12,7 +12,7 @@
 //! times ([`retention`]).
 //!
 //! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, and dead
-//! letters that were deleted by hand (they look missing).
+//! letters that were deleted manually (they look missing).
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
@@ -72,7 +72,7 @@ pub enum Error {
         source: GetStreamError,
     },
     /// The stream refused a question.
-    #[error("cannot ask the stream what it holds")]
+    #[error("cannot read what the stream holds")]
     Contents(#[source] async_nats::Error),
     /// Mapping and table do not go together.
     #[error("the mapping does not fit the table")]
@@ -90,7 +90,7 @@ pub enum Error {
         /// What the server said.
         source: tokio_postgres::Error,
     },
-    /// Nothing was carried yet.
+    /// Nothing was written yet.
     #[error("pipeline {0} has no checkpoint yet: it has written nothing")]
     NoCheckpoint(String),
 }

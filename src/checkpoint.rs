@@ -112,7 +112,7 @@ pub enum Error {
     #[error("the checkpoint was moved by another writer")]
     LostEpoch,
     /// COMMIT was answered, but the wait for a synchronous standby had been cancelled.
-    #[error("the wait for a synchronous standby was cancelled, the commit may not survive a failover")]
+    #[error("the wait for a synchronous standby was cancelled; the commit may not survive a failover")]
     SyncWaitCancelled,
     /// The server refused a statement or the connection broke.
     #[error("cannot {action} the checkpoint")]
@@ -163,11 +163,13 @@ pub async fn claim(session: &Session, shard: &Shard, owner: &str) -> Result<Clai
 
     let take = format!(
         "{}SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
-         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, lease_until = now() + interval '{} ms', \
+         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, \
+         lease_until = now() + interval '{} ms', \
            updated_at = now() \
          WHERE shard = {name} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
-           (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence, accepted_letters; \
+           (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence, \
+           accepted_letters; \
          COMMIT",
         begin_sql(session),
         escape_literal(owner),
@@ -216,7 +218,7 @@ pub async fn relocate(
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
     let open = Open::begin(session, shard, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
-    // The time of a message that this daemon did not carry is not known.
+    // The time of a message that this daemon did not write is not known.
     let sql = format!(
         "{}UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL, \
            known_sequence = {known_sequence} WHERE shard = {}",
@@ -273,9 +275,9 @@ async fn note(
     }
 }
 
-/// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours, or its checkpoint is no longer
-/// `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing else would show
-/// that the new primary lacks commits.
+/// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours, or its checkpoint is
+/// no longer `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing
+/// else would show that the new primary lacks commits.
 pub async fn renew(session: &Session, shard: &Shard, epoch: i64, last_sequence: u64) -> Result<(), Error> {
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' \
@@ -292,7 +294,8 @@ pub async fn renew(session: &Session, shard: &Shard, epoch: i64, last_sequence: 
 /// Gives the shard up, so that another daemon need not wait for the lease to end.
 pub async fn release(session: &Session, shard: &Shard, epoch: i64) -> Result<(), Error> {
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET owner = NULL, lease_until = NULL WHERE shard = {} AND epoch = {epoch}",
+        "UPDATE jetcopy.checkpoints SET owner = NULL, lease_until = NULL WHERE shard = {} \
+         AND epoch = {epoch}",
         escape_literal(&shard.name),
     );
     affected(session, &sql, "release").await.map(drop)
@@ -337,7 +340,8 @@ impl<'s> Open<'s> {
             "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
                lease_until = now() + interval '{} ms', updated_at = now(), \
                accepted_letters = accepted_letters - {accepted}, flood = NULL \
-             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} AND accepted_letters >= {accepted} \
+             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} \
+             AND accepted_letters >= {accepted} \
              RETURNING true AS {MOVED}; {}",
             begin_sql(session),
             along.before,
@@ -405,8 +409,8 @@ pub fn begin_sql(session: &Session) -> String {
         ""
     };
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{}ms'; SET LOCAL statement_timeout = 0; \
-         SET LOCAL idle_in_transaction_session_timeout = 0; {newer}",
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{}ms'; SET LOCAL statement_timeout \
+         = 0; SET LOCAL idle_in_transaction_session_timeout = 0; {newer}",
         LOCK_TIMEOUT.as_millis()
     )
 }

@@ -1,12 +1,12 @@
 //! Poison messages, stored in the transaction that moves the checkpoint past them.
 //!
-//! Guarantees: nothing in a message (subject, headers, payload) or in the reason it was refused can make the server
-//! refuse the dead letter. Where text holds what PostgreSQL's text cannot, NUL, the replacement character U+FFFD stands
-//! in its place, and the bytes are kept beside ([`Raw`]); the payload is stored byte for byte, in the first letter of its
-//! message alone.
+//! Guarantees: nothing in a message (subject, headers, payload) or in the reason it was refused can make the
+//! server refuse the dead letter. Where text holds what PostgreSQL's text cannot, NUL, the replacement
+//! character U+FFFD stands in its place, and the bytes are kept beside ([`Raw`]); the payload is stored byte
+//! for byte, in the first letter of its message alone.
 //!
-//! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It holds no copy of a giant's
-//! payload.
+//! It neither counts nor caps: that a flood of poison pauses the pipeline is its caller's doing. It holds no
+//! copy of a giant's payload.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -25,13 +25,14 @@ pub(crate) use raw::Original;
 pub use raw::Raw;
 pub use store::store;
 
-/// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes long; the
-/// payload holds them anyway.
+/// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes
+/// long; the payload holds them anyway.
 const MAX_MESSAGE: usize = 4096;
 
 /// A letter that was retried in vain stays, with what was found this time.
 const RESTATE: &str = "UPDATE jetcopy.dead_letters
-    SET kind = $2, sqlstate = $3, message = $4, table_name = $5, column_name = $6, failed_at = now() WHERE id = $1";
+    SET kind = $2, sqlstate = $3, message = $4, table_name = $5, column_name = $6, failed_at = now()
+        WHERE id = $1";
 
 /// A message, or an element of it, that can never become rows, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,19 +59,19 @@ pub struct DeadLetter {
     pub table: Option<String>,
     /// Column whose value could not be made, where one was at hand.
     pub column: Option<String>,
-    /// Place in its array, from 0, of the one element of `table` that this is about; all others became rows or dead
-    /// letters of their own. Of several, the first.
+    /// Place in its array, from 0, of the one element of `table` that this is about; all others became rows
+    /// or dead letters of their own. Of several, the first.
     pub element: Option<u32>,
     /// All of them, where it is about several.
     pub elements: Vec<u32>,
 }
 
-/// Elements of a message and a table that have a letter each. Where more are refused, one letter is about all of them: what
-/// is wrong with so many is one thing, and they would fill the table.
+/// Elements of a message and a table that have a letter each. Where more are refused, one letter is about all
+/// of them: what is wrong with so many is one thing, and they would fill the table.
 const FEW: usize = 10;
 
-/// Adds the letter of an element to those of its batch: as it is, or where its message has several of its table already, to
-/// the one that is about all of these.
+/// Adds the letter of an element to those of its batch: as it is, or where its message has several of its
+/// table already, to the one that is about all of these.
 pub fn add_element(letters: &mut Vec<DeadLetter>, letter: DeadLetter) {
     let Some(place) = letter.element else {
         letters.push(letter);
@@ -99,7 +100,8 @@ pub fn add_element(letters: &mut Vec<DeadLetter>, letter: DeadLetter) {
     letters.retain(|other| !same(other) || !other.elements.is_empty());
 }
 
-/// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`. The letters of one message share them.
+/// Headers as a JSON object that `jsonb` takes: `{"name": ["value", …]}`. The letters of one message share
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers(Arc<str>);
 
@@ -108,8 +110,8 @@ impl Headers {
     pub fn new<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Option<Self> {
         let mut all: Vec<(Cow<'_, str>, &str)> =
             headers.map(|(name, value)| (storable(name), value)).collect();
-        // By name alone, so that values stay in their order. Two names can become one by the replacement of NUL; no value is
-        // lost by it.
+        // By name alone, so that values stay in their order. Two names can become one by the replacement of
+        // NUL; no value is lost by it.
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         if all.is_empty() {
             return None;

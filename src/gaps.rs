@@ -70,7 +70,9 @@ pub enum Error {
         sequence: u64,
     },
     /// The durable delivers headers only.
-    #[error("message {sequence} came without its payload: the durable was changed to headers_only")]
+    #[error(
+        "message {sequence} arrived without its payload; the durable consumer was changed to headers_only"
+    )]
     Stripped {
         /// Stream sequence of the first such message.
         sequence: u64,
@@ -79,7 +81,7 @@ pub enum Error {
     #[error("jetcopy's user may not {0}")]
     Denied(Denial),
     /// A message that came without a payload could not be read.
-    #[error("cannot read a message that came without a payload")]
+    #[error("cannot read a message that arrived without its payload")]
     Message(#[from] stored::Error),
     /// Somebody changed the durable.
     #[error("the durable consumer was changed")]
@@ -88,10 +90,10 @@ pub enum Error {
     #[error(transparent)]
     Durable(#[from] subscribe::Error),
     /// No answer, or none that can be read.
-    #[error("cannot ask the stream what it holds")]
+    #[error("cannot read what the stream holds")]
     Unanswered(#[from] RequestError),
     /// The server refuses the question.
-    #[error("the server does not say what the stream holds")]
+    #[error("the server does not report what the stream holds")]
     Refused(#[source] jetstream::Error),
 }
 

@@ -1,4 +1,4 @@
-//! How far a pipeline is behind, and whether it stands still without knowing.
+//! How far a pipeline is behind, and whether it is stuck without knowing.
 //!
 //! Guarantees: a consumer that says it delivered messages which never came, that passed over the stream's
 //! last messages, that lost its pull requests with work left, that was changed by somebody else or is gone,

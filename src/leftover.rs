@@ -211,7 +211,7 @@ async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), E
         for message in session.client.simple_query(&sql).await? {
             let SimpleQueryMessage::Row(row) = message else { continue };
             if let Some(owner) = row.get(0) {
-                left.kept = Some(format!("{owner} holds its pipeline"));
+                left.kept = Some(format!("{owner} is running its pipeline"));
             } else if row.get(1) == Some("t") {
                 left.kept = Some("its pipeline is paused, so it may be resumed".to_owned());
             }

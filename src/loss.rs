@@ -135,19 +135,20 @@ impl fmt::Display for Loss {
             ),
             Cause::Superseded => write!(
                 f,
-                "the stream removed sequences {} to {} before they were read, by max_msgs_per_subject, a time to live or a \
-                 roll-up",
+                "the stream removed sequences {} to {} before they were read (max_msgs_per_subject, a time \
+                 to live or a roll-up)",
                 self.first_sequence,
                 self.last_sequence.unwrap_or(self.resume_after),
             ),
             Cause::Recreated => write!(
                 f,
-                "the stream was recreated: what followed sequence {} of the former one and was not committed is lost",
+                "the stream was recreated; messages after sequence {} of the old one that were not committed \
+                 are lost",
                 self.first_sequence.saturating_sub(1)
             ),
             Cause::RolledBack => write!(
                 f,
-                "the stream was rolled back to sequence {} while the database holds up to {}",
+                "the stream was rolled back to sequence {}, but the database holds messages up to {}",
                 self.resume_after,
                 self.last_sequence.unwrap_or(self.first_sequence)
             ),
@@ -315,7 +316,8 @@ fn record(shard: &Shard, loss: &Loss, stream_created_ns: i64) -> String {
     format!(
         "WITH known AS (\
            SELECT id, last_sequence, accepted_at, resume_after FROM jetcopy.losses \
-           WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' AND stream_created = {created}), \
+           WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' \
+           AND stream_created = {created}), \
          grown AS (\
            UPDATE jetcopy.losses SET last_sequence = {last} WHERE id IN (SELECT id FROM known)), \
          added AS (\
@@ -324,11 +326,13 @@ fn record(shard: &Shard, loss: &Loss, stream_created_ns: i64) -> String {
            SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, '{cause}' \
            WHERE NOT EXISTS (SELECT FROM known)), \
          news AS (\
-           SELECT 1 - count(*) AS times, greatest({length} - coalesce(max(last_sequence) + 1 - {first}, 0), 0) AS messages \
+           SELECT 1 - count(*) AS times, greatest({length} - coalesce(max(last_sequence) + 1 - {first}, 0), \
+           0) AS messages \
            FROM known), \
          told AS (\
            INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
-           SELECT {shard}, '{event}', '{cause}', times, messages, now() FROM news WHERE times + messages > 0 {ADD_UP}) \
+           SELECT {shard}, '{event}', '{cause}', times, messages, now() FROM news \
+           WHERE times + messages > 0 {ADD_UP}) \
          SELECT last_sequence, accepted_at IS NOT NULL, resume_after FROM known"
     )
 }
@@ -350,7 +354,8 @@ pub(crate) fn record_superseded(shard: &Shard, (first, last, messages): (u64, u6
            SELECT pipeline, shard, stream, stream_created, {first}, {last}, {messages}, 'superseded' \
            FROM jetcopy.checkpoints WHERE shard = {shard} AND NOT EXISTS (SELECT FROM grown) RETURNING id) \
          INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
-         SELECT {shard}, '{event}', 'superseded', 1, 0, now() FROM added {ADD_UP} RETURNING true AS {NEW_LOSS}",
+         SELECT {shard}, '{event}', 'superseded', 1, 0, now() FROM added {ADD_UP} \
+         RETURNING true AS {NEW_LOSS}",
         event = Event::Loss.as_str(),
     )
 }

@@ -57,9 +57,11 @@ pub fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
     let (second, third) = (DENSE * DENSE, DENSE * DENSE * DENSE);
     format!(
         "INSERT INTO jetcopy.milestones (shard, number, sequence, stored_at) \
-         SELECT {shard}, coalesce(max(number), 0) + 1, {sequence}, {time} FROM jetcopy.milestones WHERE shard = {shard}; \
+         SELECT {shard}, coalesce(max(number), 0) + 1, {sequence}, {time} FROM jetcopy.milestones \
+         WHERE shard = {shard}; \
          DELETE FROM jetcopy.milestones USING (SELECT max(number) AS newest FROM jetcopy.milestones \
-           WHERE shard = {shard}) last WHERE shard = {shard} AND number % {DENSE}::bigint <> 1 AND number <= newest - {DENSE} \
+           WHERE shard = {shard}) last WHERE shard = {shard} AND number % {DENSE}::bigint <> 1 \
+           AND number <= newest - {DENSE} \
            OR shard = {shard} AND number % {second}::bigint <> 1 AND number <= newest - {second} \
            OR shard = {shard} AND number % {third}::bigint <> 1 AND number <= newest - {third}; "
     )
@@ -70,7 +72,8 @@ pub fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
 pub fn of_checkpoint(shard: &str) -> String {
     format!(
         "INSERT INTO jetcopy.milestones (shard, number, sequence, stored_at) \
-         SELECT shard, 1 + (SELECT coalesce(max(number), 0) FROM jetcopy.milestones known WHERE known.shard = at.shard), \
+         SELECT shard, 1 + (SELECT coalesce(max(number), 0) FROM jetcopy.milestones known \
+         WHERE known.shard = at.shard), \
            last_sequence, last_timestamp \
          FROM jetcopy.checkpoints at WHERE shard = {} AND last_sequence > 0 AND last_timestamp IS NOT NULL \
          ON CONFLICT DO NOTHING;",
@@ -91,7 +94,8 @@ pub fn forget_after(shard: &str, sequence: u64) -> String {
 /// The milestones of a shard.
 pub async fn read(client: &Client, shard: &str) -> Result<Vec<Milestone>, tokio_postgres::Error> {
     let sql = format!(
-        "SELECT sequence, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint FROM jetcopy.milestones WHERE shard = {}",
+        "SELECT sequence, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint FROM jetcopy.milestones \
+         WHERE shard = {}",
         escape_literal(shard)
     );
     let rows = client.simple_query(&sql).await?;

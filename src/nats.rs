@@ -253,7 +253,7 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.trouble {
             Trouble::Disconnected => "the connection to NATS was lost",
-            Trouble::SlowConsumer => "the client dropped messages from NATS that nobody read in time",
+            Trouble::SlowConsumer => "the NATS client dropped messages because they were not read in time",
             Trouble::LameDuck => "the NATS server is about to shut down",
             Trouble::Closed => "the NATS client gave up",
         })?;
@@ -304,10 +304,9 @@ impl ConnectError {
     /// Whether the server does not let the user in.
     #[must_use]
     pub fn refuses_user(&self) -> bool {
-        matches!(self, Self::Connect { source, .. } if matches!(
-            source.kind(),
-            async_nats::ConnectErrorKind::Authentication | async_nats::ConnectErrorKind::AuthorizationViolation
-        ))
+        use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
+        matches!(self, Self::Connect { source, .. }
+            if matches!(source.kind(), Authentication | AuthorizationViolation))
     }
 
     /// The client says "input or output" of whatever TLS finds; that is told apart here, since no second
@@ -333,8 +332,9 @@ impl ConnectError {
 
 /// Looks at the client's files first: what the client library says of them does not tell the one at fault.
 fn client_certificate(cert: &Path, key: &Path) -> Result<(), ConnectError> {
-    const REMEDY: &str = "its certificate is of version 1, which NATS is not told: make it anew with an extension, such as \
-                          `openssl x509 -req -extfile <(echo extendedKeyUsage=clientAuth)`";
+    const REMEDY: &str = "its certificate is X.509 version 1, which the NATS client cannot use; reissue it \
+                          with an extension, e.g. `openssl x509 -req -extfile <(echo \
+                          extendedKeyUsage=clientAuth)`";
     let files = Files {
         cert: Some(("tls.cert_file", cert)),
         key: Some(("tls.key_file", key)),

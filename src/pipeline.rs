@@ -255,10 +255,17 @@ impl Pipeline {
                 tracing::info!(
                     pipeline,
                     table,
-                    "the table was exchanged, or changed beside its columns, and was read anew"
+                    "the table was replaced, or something other than its columns changed; reloaded its \
+                     definition"
                 );
             } else if gone.is_empty() {
-                tracing::info!(pipeline, table, added, changed, "the table has changed and was read anew");
+                tracing::info!(
+                    pipeline,
+                    table,
+                    added,
+                    changed,
+                    "the table has changed; reloaded its definition"
+                );
             } else {
                 let gone = gone.join(", ");
                 tracing::warn!(
@@ -267,7 +274,8 @@ impl Pipeline {
                     gone,
                     added,
                     changed,
-                    "the table has lost columns and was read anew: what they took is taken by no column of it now"
+                    "the table has lost columns; reloaded its definition, and their values are no longer \
+                     stored"
                 );
             }
         }

@@ -35,8 +35,8 @@ pub use words::{flood_remedy, reason};
 const ENABLE: &str = "enable JetStream on the NATS server and for the account of jetcopy's user";
 
 /// What helps where a stream drops what was acknowledged.
-const LIMITS: &str =
-    "give the stream limits retention: what the others drop after an ack cannot be replayed after a failover";
+const LIMITS: &str = "give the stream limits retention: other policies drop messages after an ack, and those \
+                      cannot be replayed after a failover";
 
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,14 +206,11 @@ fn of_resync(error: &resync::Error) -> Recovery {
         },
         resync::Error::DirectCompress(error) => match error {
             DirectCompressError::Query { source, .. } => of_database(source, Step::Own),
-            DirectCompressError::Refused { .. } => Recovery::pause(
-                Cause::Table,
-                "mend the table or the configuration; jetcopy looks again by itself",
-            ),
+            DirectCompressError::Refused { .. } => {
+                Recovery::pause(Cause::Table, "fix the table or the configuration; jetcopy retries by itself")
+            }
         },
-        resync::Error::Plan(_) => {
-            Recovery::pause(Cause::Mapping, "mend the mapping in the configuration, or the table")
-        }
+        resync::Error::Plan(_) => Recovery::pause(Cause::Mapping, "fix the mapping or the table"),
         resync::Error::Stream { source, .. } => match source.kind() {
             GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
                 Recovery::pause(Cause::Stream, "correct the stream's name in the configuration")
@@ -228,7 +225,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             stored::Error::Request { .. } | stored::Error::Answer { .. } => Recovery::again(Cause::Jetstream),
             stored::Error::Refused { .. } => Recovery::pause(
                 Cause::Stream,
-                "allow jetcopy's user to read single messages ($JS.API.STREAM.MSG.GET), or correct the stream's name",
+                "let jetcopy's user read messages ($JS.API.STREAM.MSG.GET), or correct the stream's name",
             ),
         },
         resync::Error::OldServer { .. } => Recovery::pause(
@@ -244,11 +241,11 @@ fn of_resync(error: &resync::Error) -> Recovery {
 /// No connection to NATS.
 fn of_nats(error: &nats::ConnectError) -> Recovery {
     match error {
-        nats::ConnectError::File { .. } => Recovery::pause(Cause::Nats, "make the file readable for jetcopy"),
+        nats::ConnectError::File { .. } => Recovery::pause(Cause::Nats, "make the file readable by jetcopy"),
         nats::ConnectError::Certificate { .. } => Recovery::pause(
             Cause::Nats,
-            "correct [nats.tls]: ca_file is to hold the authority of the server's certificate, and the addresses in \
-             nats.url the names in it; cert_file and key_file are jetcopy's own, where the server asks for them",
+            "correct [nats.tls]: ca_file must contain the CA of the server's certificate, nats.url must use \
+             its names, and cert_file and key_file are jetcopy's own, if the server asks for them",
         ),
         nats::ConnectError::Connect { source, .. } => match source.kind() {
             async_nats::ConnectErrorKind::Authentication
@@ -270,12 +267,12 @@ fn of_nats(error: &nats::ConnectError) -> Recovery {
 /// Messages are lost: somebody has to decide.
 fn of_loss(loss: &Loss) -> Recovery {
     let mut remedy = format!(
-        "look at jetcopy.losses; `jetcopy accept-loss` shows what going on after sequence {} would mean, and lets the \
-         pipeline do it with --yes",
+        "see jetcopy.losses; `jetcopy accept-loss` shows what continuing after sequence {} would mean; with \
+         --yes the pipeline does so",
         loss.resume_after
     );
     if loss.cause == loss::Cause::Superseded {
-        remedy.push_str("; to go on past all such, set on_superseded = \"record\"");
+        remedy.push_str("; to continue past all such losses, set on_superseded = \"record\"");
     }
     Recovery { cause: Cause::Loss, action: Action::Halt { remedy } }
 }
@@ -292,18 +289,18 @@ fn of_jetstream(error: &jetstream::Error) -> Recovery {
         }
         ErrorCode::MAXIMUM_CONSUMERS_LIMIT => Recovery::pause(
             Cause::Consumer,
-            "raise max_consumers of the stream or of the account, or remove consumers that nobody uses",
+            "raise max_consumers of the stream or of the account, or remove unused consumers",
         ),
         // 5xx: it is being elected, recovered or short of something; 4xx stays until somebody mends it.
         _ if error.code() >= 500 => Recovery::again(Cause::Jetstream),
-        _ => Recovery::pause(Cause::Jetstream, "mend what the server says; jetcopy looks again by itself"),
+        _ => Recovery::pause(Cause::Jetstream, "fix what the server reports; jetcopy retries by itself"),
     }
 }
 
 fn denied(denial: &Denial) -> Recovery {
     Recovery::pause(
         Cause::Permission,
-        format!("allow jetcopy's user in NATS to {denial}; config/nats has all that it needs"),
+        format!("allow jetcopy's user in NATS to {denial}; config/nats lists all that it needs"),
     )
 }
 
@@ -324,21 +321,25 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
         subscribe::Error::Paused { stream, durable, .. } => Recovery {
             cause: Cause::PausedInNats,
             action: Action::Hold {
-                remedy: format!("run `nats consumer resume {stream} {durable}`, or wait for the pause's end"),
+                remedy: format!(
+                    "run `nats consumer resume {stream} {durable}`, or wait until the pause ends"
+                ),
             },
         },
         subscribe::Error::Elsewhere { .. } => Recovery::pause(Cause::Consumer, subscribe::ONE_EACH),
         subscribe::Error::NotOurs { stream, durable } => Recovery::pause(
             Cause::Consumer,
             format!(
-                "set `durable` to another name, or remove what is there: `nats consumer rm {stream} {durable}`"
+                "set `durable` to another name, or remove the existing one: `nats consumer rm {stream} \
+                 {durable}`"
             ),
         ),
         subscribe::Error::Refused { source, .. } => of_jetstream(source),
         subscribe::Error::Unlike { .. } => Recovery::pause(
             Cause::ConsumerChanged,
             format!(
-                "upgrade the NATS server that holds the stream to {} or later: an older one leaves out what it does not know",
+                "upgrade the NATS server that holds the stream to {} or later: an older one ignores what it \
+                 does not know",
                 subscribe::least_server()
             ),
         ),
@@ -373,7 +374,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
         checkpoint::Error::Database { source, .. } => of_database(source, Step::Own),
         checkpoint::Error::Unreadable { .. } => Recovery::pause(
             Cause::Checkpoint,
-            "run `jetcopy migrate` of this version, or mend the row by hand",
+            "run `jetcopy migrate` of this version, or fix the row manually",
         ),
     }
 }
@@ -412,8 +413,9 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::AllRefused { sequence, lasting: true, source, .. } => Recovery::pause(
             Cause::Table,
             format!(
-                "mend the table, or the trigger or constraint that refuses all rows ({}); if only messages from sequence \
-                 {sequence} on are refused and are not wanted, delete them from the stream; jetcopy looks again by itself",
+                "fix the table, trigger or constraint that refuses all rows ({}); if only those from \
+                 sequence {sequence} on are refused and not needed, delete them from the stream; jetcopy \
+                 retries by itself",
                 sqlstate::said(source)
             ),
         ),
@@ -424,8 +426,8 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::Elsewhere { sequence: Some(sequence), source, .. } => Recovery::pause(
             Cause::Table,
             format!(
-                "mend what the server names ({}); all other messages pass, so if the one at sequence {sequence} is not \
-                 wanted, delete it from the stream; jetcopy looks again by itself",
+                "fix what the server names ({}); all other messages pass, so if the one at sequence \
+                 {sequence} is not needed, delete it from the stream; jetcopy retries by itself",
                 sqlstate::said(&source.source)
             ),
         ),
@@ -436,8 +438,8 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::TooSlow { sequence, .. } => Recovery::pause(
             Cause::Table,
             format!(
-                "raise postgres.step_timeout, or find out what makes the database take so long over the message at \
-                 sequence {sequence}: a lock or a trigger as a rule; jetcopy looks again by itself"
+                "raise postgres.step_timeout, or find out why the database takes so long for the message at \
+                 sequence {sequence}, usually a lock or a trigger; jetcopy retries by itself"
             ),
         ),
         write::Error::DeadLetters(error)
@@ -445,7 +447,7 @@ fn of_write(error: &write::Error) -> Recovery {
         | write::Error::Partitions { source: error, .. } => of_database(error, Step::Own),
         write::Error::NoPartition { .. } => Recovery::pause(
             Cause::Table,
-            "create the partition, or a default one, or drop what is in its place; jetcopy looks again by itself",
+            "create the partition, or a default one, or drop what is in its place; jetcopy retries by itself",
         ),
         write::Error::Bounds { .. } => {
             Recovery::pause(Cause::Table, "run `jetcopy migrate`, which applies [store] to the database")

@@ -210,7 +210,7 @@ pub async fn plan(
             return Err(Error::Live(shadow));
         }
         let any = format!("SELECT FROM {shadow} LIMIT 1");
-        if there.is_some() && !rows(session, "look into the shadow table", &any).await?.is_empty() {
+        if there.is_some() && !rows(session, "read the shadow table", &any).await?.is_empty() {
             filled = Some(shadow.clone());
         }
         shadows.push(Shadow {
@@ -440,7 +440,7 @@ async fn finish(
     rows(session, "close the replay's checkpoint", &close).await?;
     // A cursor that nobody pulls from does no harm, and goes with the stream.
     if let Err(error) = stream.delete_consumer(durable).await {
-        tracing::warn!(durable, %error, "the replay's durable consumer is left");
+        tracing::warn!(durable, %error, "cannot delete the replay's durable consumer");
     }
     Ok(Ended::Whole { tables, dead_letters })
 }

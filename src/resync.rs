@@ -77,7 +77,7 @@ pub enum Error {
     #[error("cannot claim the shard")]
     Checkpoint(#[from] checkpoint::Error),
     /// The database did not answer in time.
-    #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
+    #[error("the database timed out after {} s {action}", .after.as_secs())]
     Timeout {
         /// What was to be done.
         action: &'static str,
@@ -112,7 +112,9 @@ pub enum Error {
     #[error("cannot compare the stream's messages with what was committed")]
     Compare(#[source] stored::Error),
     /// The connection is lost again and again, and what comes next cannot be looked at.
-    #[error("the connection to NATS is lost at each attempt, and the next message cannot be read by itself")]
+    #[error(
+        "the connection to NATS is lost at each attempt, and the next message cannot be read individually"
+    )]
     Single(#[from] stored::Error),
     /// The stream drops what has been acknowledged, so it cannot be replayed.
     #[error(transparent)]
@@ -148,7 +150,7 @@ pub async fn resync(
     exposure::warn_once(exposure::of_database(&session));
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, shard, owner);
-    let claim = within(step_timeout + LOCK_TIMEOUT, "claim the shard", claim).await;
+    let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await;
     if let Err(Error::Checkpoint(error)) = &claim
         && let Some(checkpoint) = error.checkpoint()
     {
@@ -166,23 +168,23 @@ pub async fn resync(
         let tallies = tally::read(&session.client, &shard.name).await;
         tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })
     };
-    metrics.recorded(&within(step_timeout, "read the tallies", recorded).await?);
+    metrics.recorded(&within(step_timeout, "reading the tallies", recorded).await?);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     let used = settings.tables();
     for table in &pipeline.tables {
         let found = introspect::introspect_beside(&session.client, &table.name, &used);
-        let found = within(step_timeout, "read the target table", found).await?;
+        let found = within(step_timeout, "reading the target table", found).await?;
         found.fits(table)?;
         tables.push(found);
         if table.direct_compress {
             let allowed = direct_compress::require(&session.client, &table.name);
-            within(step_timeout, "ask about direct compress", allowed).await?;
+            within(step_timeout, "asking about direct compress", allowed).await?;
         }
     }
     let decoder = Decoder::new(pipeline, &tables)?;
     for (index, (table, found)) in pipeline.tables.iter().zip(&tables).enumerate() {
         let allowed = privileges::require(&session.client, table, found, decoder.columns(index));
-        within(step_timeout, "ask for the rights to a table", allowed).await?;
+        within(step_timeout, "asking for the privileges on a table", allowed).await?;
     }
 
     let nats = nats::Connection::open(&settings.nats, owner).await;
@@ -275,7 +277,7 @@ impl Source<'_> {
                 %largest,
                 max_buffered_bytes = %self.pipeline.max_buffered_bytes,
                 remedy = subscribe::BUFFER_MORE,
-                "the stream takes messages that can take more memory than max_buffered_bytes and 64 MiB"
+                "the stream accepts messages that may need more memory than max_buffered_bytes and 64 MiB"
             );
         }
     }
@@ -288,11 +290,11 @@ impl Source<'_> {
             let read = milestones::read(&session.client, &shard.name).await;
             read.map_err(|source| checkpoint::Error::Database { action: "read the milestones of", source })
         };
-        let milestones = within(step_timeout, "read the milestones", read).await?;
+        let milestones = within(step_timeout, "reading the milestones", read).await?;
         let (facts, verdict) = judge(nats, pipeline, stream, &claim, &milestones, &metrics.clock).await?;
         let claim = if claim.known_sequence == checkpoint::UNKNOWN && claim.stream_created_ns.is_some() {
             let know = checkpoint::know(session, shard, &claim, facts.last_sequence);
-            within(step_timeout, "note the stream's gaps", know).await?
+            within(step_timeout, "recording the stream's gaps", know).await?
         } else {
             claim
         };
@@ -310,24 +312,24 @@ impl Source<'_> {
                     proven,
                     checkpoint = claim.last_sequence,
                     created = %stream.cached_info().created,
-                    "the stream was restored or moved, and holds what was committed: going on"
+                    "the stream was restored or moved, and holds what was committed; continuing"
                 );
                 let adopt = checkpoint::adopt(session, shard, &claim, facts.created_ns);
-                within(step_timeout, "move the checkpoint", adopt).await
+                within(step_timeout, "moving the checkpoint", adopt).await
             }
             Verdict::Fresh => {
                 let (start, known) = (facts.start(), facts.last_sequence);
                 let start =
                     checkpoint::relocate(session, shard, &claim, start, facts.created_ns, known, Some(0));
-                within(step_timeout, "move the checkpoint", start).await
+                within(step_timeout, "moving the checkpoint", start).await
             }
             Verdict::Lost(loss) => {
                 let on_loss = pipeline.on_loss;
                 let settled = loss::settle(session, shard, &loss, facts.created_ns, on_loss);
-                let settled = within(step_timeout, "record a loss", settled).await?;
+                let settled = within(step_timeout, "recording a loss", settled).await?;
                 metrics.lost(loss.cause, settled.is_new, settled.messages);
                 let Some(after) = settled.after else { return Err(Error::Loss(loss)) };
-                tracing::error!(pipeline = shard.pipeline, %loss, after, "going on past a loss");
+                tracing::error!(pipeline = shard.pipeline, %loss, after, "continuing past a loss");
                 let known = match loss.cause {
                     Cause::Dropped | Cause::Superseded => claim.known_sequence,
                     Cause::Recreated | Cause::RolledBack => facts.last_sequence,
@@ -335,7 +337,7 @@ impl Source<'_> {
                 let forget = loss.forgets_after(after);
                 let past =
                     checkpoint::relocate(session, shard, &claim, after, facts.created_ns, known, forget);
-                within(step_timeout, "move the checkpoint", past).await
+                within(step_timeout, "moving the checkpoint", past).await
             }
         }
     }
@@ -431,7 +433,7 @@ async fn tell_replay(
         let counted = session.client.batch_execute(&sql).await;
         counted.map_err(|source| checkpoint::Error::Database { action: "count a replay behind", source })
     };
-    within(settings.postgres.step_timeout, "count a replay", told).await?;
+    within(settings.postgres.step_timeout, "counting a replay", told).await?;
     metrics.replayed_messages.inc_by(replayed);
     metrics.newest.is_now(Event::Replay);
     tracing::warn!(
@@ -440,7 +442,7 @@ async fn tell_replay(
         committed = known,
         checkpoint,
         replayed,
-        "the database went back behind what was committed; replaying from its checkpoint"
+        "the database lacks transactions that it had committed; replaying from its checkpoint"
     );
     Ok(())
 }

@@ -99,7 +99,7 @@ pub enum Error {
     #[error(transparent)]
     Pull(#[from] pull::Error),
     /// A message came that JetStream did not deliver.
-    #[error("a message without JetStream's reply subject came in")]
+    #[error("received a message without a JetStream reply subject")]
     Foreign,
     /// An operator paused the durable in NATS.
     #[error("durable consumer {durable} is paused in NATS until {until}")]
@@ -123,7 +123,8 @@ pub enum Error {
     },
     /// A durable that is none of jetcopy's stands where the pipeline's is to be made for the first time.
     #[error(
-        "durable consumer {durable} of stream {stream} is none of jetcopy's, and the pipeline starts for the first time"
+        "durable consumer {durable} of stream {stream} was not created by jetcopy, and this is the \
+         pipeline's first start"
     )]
     NotOurs {
         /// Stream's name.
@@ -140,7 +141,8 @@ pub enum Error {
         source: jetstream::Error,
     },
     /// The server made another durable than it was asked for.
-    #[error("the server made durable consumer {durable} other than asked for: {}", .fields.join(", "))]
+    #[error("the server created durable consumer {durable} with settings other than requested: \
+             {}", .fields.join(", "))]
     Unlike {
         /// Consumer's name.
         durable: String,
@@ -181,8 +183,9 @@ pub fn refuse_other_retention(stream: &stream::Config) -> Result<(), Retention> 
 }
 
 /// What helps where two daemons use one durable.
-pub const ONE_EACH: &str = "two daemons use one durable: give one of the two pipelines another name, or a `durable` of its own; \
-                            once nobody pulls from it, jetcopy takes it over by itself";
+pub const ONE_EACH: &str = "two daemons use one durable consumer: give one of the two pipelines another \
+                            name, or its own `durable`; once nobody pulls from it, jetcopy takes it over by \
+                            itself";
 
 /// The order in which deliveries must come.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@
 //! stream.
 //!
 //! Not guaranteed: that a newer message of the same subject is there. Nobody can ask for the subject of a
-//! message that is gone, so one that was deleted or purged by hand from such a stream counts as superseded,
+//! message that is gone, so one that was deleted or purged manually from such a stream counts as superseded,
 //! too; so does one that fell to a limit that is far from reached again. Of a mirror of a part, only what its
 //! limits may have dropped is a loss: what else vanished from its front cannot be told from what it never
 //! held. With `subjects` that leave some of the stream's out, what vanished behind its front is not told: the

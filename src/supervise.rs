@@ -118,7 +118,7 @@ pub async fn run(
         }
         supervisor.tell_applied();
     }
-    tracing::info!("stopping: committing what has been taken");
+    tracing::info!("stopping; committing what was read");
     for slot in supervisor.slots.values_mut() {
         slot.next = None;
         slot.stop.send_replace(true);
@@ -127,7 +127,7 @@ pub async fn run(
         supervisor.settle(ended);
     }
     if supervisor.ended == Ended::Undrained {
-        tracing::warn!("not all that was taken could be committed; the rest is replayed at the next start");
+        tracing::warn!("not all that was read could be committed; the rest is replayed at the next start");
     }
     supervisor.ended
 }
@@ -184,7 +184,7 @@ impl Supervisor {
         let before = Arc::clone(&self.settings);
         let sections = [("http", config.http != before.http), ("log", config.log != before.log)];
         for (section, _) in sections.iter().filter(|(_, differs)| *differs) {
-            tracing::warn!(section, "this section has changed, which takes effect at the next start");
+            tracing::warn!(section, "this section has changed; restart jetcopy to apply it");
         }
         let servers = config.nats != before.nats || config.postgres != before.postgres;
         let wanted = wanted(&config);
@@ -208,7 +208,7 @@ impl Supervisor {
             }
         }
         let unchanged = self.slots.len() - added - restarted - removed;
-        tracing::info!(added, restarted, removed, unchanged, "the configuration was reloaded");
+        tracing::info!(added, restarted, removed, unchanged, "configuration reloaded");
     }
 
     /// Tells who waits for the end of a reload, once no pipeline drains any more.
@@ -226,7 +226,8 @@ impl Supervisor {
         let (name, ended) = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                tracing::error!(%error, "the task of a pipeline ended, which is a defect in jetcopy: start it again");
+                tracing::error!(%error, "a pipeline's task ended unexpectedly, which is a bug in jetcopy; \
+                                         restart jetcopy");
                 self.ended = Ended::Undrained;
                 return;
             }
@@ -285,8 +286,7 @@ async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> End
     let (metrics, status) = (&pipeline.metrics, &pipeline.status);
     let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
     let mut placement = Placement::Reset;
-    // What starts and fails before it commits has not been running: else its state and its log would go to
-    // and fro.
+    // What starts and fails before it commits has not been running: else its state and its log would flap.
     let mut on_trial = false;
     // Why one waits for a shard or for an operator, and asks again and again: it still waits.
     let mut waits_for = None;

@@ -74,7 +74,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const MERGE_BATCHES: u32 = 16;
 
 /// The step that takes as long for few messages as for many.
-const BEGIN: &str = "begin";
+const BEGIN: &str = "starting a transaction";
 
 /// How often a single message may run out of time, each time over a new connection, before that is told to a
 /// person: once may be the connection's fault.
@@ -174,12 +174,12 @@ impl Writer {
                 _ = renewal.tick() => {
                     self.at(metrics::Step::Renew);
                     let renew = checkpoint::renew(&self.session, &self.shard, self.epoch, self.checkpoint);
-                    within(self.step_timeout, "renew the lease", renew).await?;
+                    within(self.step_timeout, "renewing the lease", renew).await?;
                 }
             }
         }
         let release = checkpoint::release(&self.session, &self.shard, self.epoch);
-        within(self.step_timeout, "release the shard", release).await?;
+        within(self.step_timeout, "releasing the shard", release).await?;
         self.session.close().await;
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Writer {
         let along = Along::default();
         let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
         let open = within(self.step_timeout, BEGIN, begin).await?;
-        let committed = within(self.step_timeout, "commit", open.commit()).await?;
+        let committed = within(self.step_timeout, "during commit", open.commit()).await?;
         self.checkpoint = committed.last_sequence();
         self.metrics.committed_to(self.checkpoint);
         Ok(())
@@ -273,7 +273,7 @@ impl Writer {
                         messages,
                         %error,
                         cause = error.source(),
-                        "a transaction ran out of time; going on with fewer messages at once"
+                        "a transaction timed out; continuing with fewer messages at a time"
                     );
                     self.memory().fit.shrink();
                     return Ok(None);
@@ -357,7 +357,7 @@ impl Writer {
                 messages,
                 %error,
                 cause = error.source(),
-                "a transaction is more than the server takes at once; going on with half the messages"
+                "a transaction exceeds what the server accepts at once; continuing with half the messages"
             );
         }
         fit.halve(messages);

@@ -275,7 +275,7 @@ impl<'a> Comparison<'a> {
                 Some(&index) => {
                     Error::Refused { table: self.place.name.clone(), sequence: sequence_of(index), source }
                 }
-                None => Error::Database { action: "put rows into a temporary table", source },
+                None => Error::Database { action: "fill a temporary table", source },
             }
         };
         let which = self.place.entries.iter().position(|&known| known == entry).unwrap_or(0);

@@ -68,7 +68,7 @@ impl<'a> Contents<'a> {
             }
             beyond = again;
         }
-        Err("messages arrive too fast to be counted: stop the publishers for a moment".into())
+        Err("messages arrive too fast to be counted; pause the publishers for a moment".into())
     }
 
     /// How many messages there are from `sequence` on: what a consumer that starts there would get.

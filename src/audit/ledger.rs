@@ -226,7 +226,8 @@ impl<'a> Ledger<'a> {
         // A recreated stream counts from 1 again; one that was rolled back, from its end on.
         let sql = format!(
             "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
-               (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 ELSE losses.last_sequence END), 0) \
+               (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 \
+               ELSE losses.last_sequence END), 0) \
                 FROM jetcopy.losses WHERE shard = {0} AND cause IN ('recreated', 'rolled_back')), \
                (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint \
              FROM jetcopy.checkpoints WHERE shard = {0}",
@@ -277,7 +278,7 @@ impl<'a> Ledger<'a> {
              GROUP BY {column}{time} HAVING count(*) > 1 ORDER BY 1",
             place.qualified
         );
-        let rows = self.query("look for rows that are there twice", &sql).await?;
+        let rows = self.query("look for duplicate rows", &sql).await?;
         Ok(rows.iter().map(|row| (number(row, 0), number(row, 1))).collect())
     }
 
@@ -306,10 +307,13 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "WITH places (sequence, element) AS (\
                SELECT {column}::bigint, {element}::bigint FROM {} \
-               UNION ALL SELECT sequence, pg_catalog.unnest(coalesce(elements, ARRAY[element])) FROM jetcopy.dead_letters \
+               UNION ALL SELECT sequence, pg_catalog.unnest(coalesce(elements, ARRAY[element])) \
+               FROM jetcopy.dead_letters \
                  WHERE {} AND table_name = {} AND element IS NOT NULL), \
-             found AS (SELECT sequence, max(element) + 1 AS elements, pg_catalog.count(DISTINCT element) AS found, \
-               count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} GROUP BY sequence) \
+             found AS (SELECT sequence, max(element) + 1 AS elements, \
+             pg_catalog.count(DISTINCT element) AS found, \
+               count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} \
+               GROUP BY sequence) \
              SELECT sequence, elements, found, times FROM found \
              WHERE elements <> found OR elements <> times ORDER BY sequence",
             place.qualified,
@@ -397,7 +401,7 @@ pub(super) async fn next<T>(
 }
 
 fn walking(source: tokio_postgres::Error) -> Error {
-    Error::Database { action: "go through the sequences in the tables", source }
+    Error::Database { action: "scan the sequences in the tables", source }
 }
 
 fn elements(row: &Row) -> Result<Uneven, tokio_postgres::Error> {

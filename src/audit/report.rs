@@ -105,7 +105,7 @@ pub enum Difference {
     /// makes one, and `row` how the server writes it, or its key, or nothing where only the number of all
     /// rows is compared.
     Rows { table: String, sequence: Option<u64>, made: u64, there: u64, row: String },
-    /// A row of a key that is another than the messages leave; `sequence` makes that one, and `key` is how
+    /// A row of a key that differs from what the messages make; `sequence` makes that one, and `key` is how
     /// the server writes it.
     Differs { table: String, sequence: Option<u64>, key: String },
     /// An element that is refused, and in no dead letter.
@@ -234,7 +234,7 @@ impl fmt::Display for Difference {
                 write!(f, "sequence {sequence} is {times} times in {table}")
             }
             Self::RowAndDeadLetter { sequence } => {
-                write!(f, "sequence {sequence} has a row and is a dead letter")
+                write!(f, "sequence {sequence} has both a row and a dead letter")
             }
             Self::Elements { sequence, table, elements, there, times } => write!(
                 f,

@@ -17,7 +17,8 @@ pub(super) async fn look(session: &Session, shard: &Shard, owner: &str) -> Resul
     let look = format!(
         "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
            SELECT FROM pg_stat_activity WHERE application_name = owner), \
-           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), last_sequence \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), \
+           last_sequence \
          FROM jetcopy.checkpoints WHERE shard = {name}"
     );
     let rows = session.client.simple_query(&look).await.map_err(database("read"))?;

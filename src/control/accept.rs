@@ -1,4 +1,4 @@
-//! `jetcopy accept-loss`: what going on past a loss would mean, and the word that lets the pipeline do it.
+//! `jetcopy accept-loss`: what continuing past a loss would mean, and the word that lets the pipeline do it.
 //!
 //! Guarantees: the plan is made of the stream and the checkpoint as the daemon would compare them. Accepting
 //! changes `jetcopy.losses` and nothing else; the daemon goes on by itself.
@@ -103,8 +103,8 @@ impl From<super::Error> for Error {
 /// The losses that nobody has accepted, in order.
 pub async fn open(session: &Session, shard: &Shard) -> Result<Vec<Open>, Error> {
     let sql = format!(
-        "SELECT stream, first_sequence, coalesce(last_sequence::text, 'an unknown sequence'), cause, detected_at \
-         FROM jetcopy.losses WHERE shard = {} AND accepted_at IS NULL ORDER BY id",
+        "SELECT stream, first_sequence, coalesce(last_sequence::text, 'an unknown sequence'), cause, \
+         detected_at FROM jetcopy.losses WHERE shard = {} AND accepted_at IS NULL ORDER BY id",
         escape_literal(&shard.name)
     );
     let found = rows(session, "read jetcopy.losses", &sql).await?;
@@ -176,7 +176,8 @@ pub async fn plan(
 /// one is given.
 pub async fn accept(session: &Session, shard: &Shard, after: Option<u64>) -> Result<(), Error> {
     let sql = format!(
-        "UPDATE jetcopy.losses SET accepted_at = now(), resume_after = CASE WHEN id = newest THEN {}::bigint END \
+        "UPDATE jetcopy.losses SET accepted_at = now(), resume_after = CASE WHEN id = newest \
+         THEN {}::bigint END \
          FROM (SELECT max(id) AS newest FROM jetcopy.losses WHERE shard = {name}) held \
          WHERE shard = {name} AND accepted_at IS NULL",
         after.map_or_else(|| "NULL".to_owned(), |after| after.to_string()),

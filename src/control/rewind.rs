@@ -1,7 +1,7 @@
-//! `jetcopy rewind`: moves a checkpoint back, so that what follows is carried again.
+//! `jetcopy rewind`: moves a checkpoint back, so that what follows is written again.
 //!
 //! Guarantees: it never moves a checkpoint forward, to where the stream holds nothing any more, or under a
-//! daemon that writes; the plan is what is done, or nothing is. It takes no row away: those that are carried
+//! daemon that writes; the plan is what is done, or nothing is. It takes no row away: those that are written
 //! again are then there twice, unless a key refuses them, and the plan says which.
 
 use async_nats::jetstream;
@@ -31,7 +31,7 @@ pub struct Plan {
     pub from: u64,
     /// The checkpoint as it would be.
     pub to: u64,
-    /// Messages that would be carried again.
+    /// Messages that would be written again.
     pub messages: u64,
     /// The tables that they filled.
     pub tables: Vec<Doubled>,
@@ -73,10 +73,10 @@ pub enum Error {
     /// A target table cannot be read.
     #[error("cannot read the target table")]
     Introspect(#[from] IntrospectError),
-    /// Nothing was carried yet.
+    /// Nothing was written yet.
     #[error("pipeline {0} has no checkpoint yet: it has written nothing")]
     NoCheckpoint(String),
-    /// The stream is not the one that was carried.
+    /// The stream is not the one that was read.
     #[error("the stream was recreated after the checkpoint, so there is nothing to go back to")]
     Recreated,
     /// It would go forward, or nowhere.
@@ -87,7 +87,7 @@ pub enum Error {
         /// Where to.
         to: u64,
     },
-    /// What would be carried again is not there any more.
+    /// What would be written again is not there any more.
     #[error("the stream starts at sequence {first}: the checkpoint cannot go back further than {}",
         .first.saturating_sub(1))]
     Dropped {
@@ -123,7 +123,7 @@ pub(crate) async fn before(stream: &Opened, shard: &Shard, point: Timestamp) -> 
 }
 
 /// Looks at what going back to `point` would mean: a sequence is the new checkpoint; with a time, what was
-/// stored then or later is carried again.
+/// stored then or later is written again.
 pub async fn plan(
     config: &Config,
     pipeline: &Pipeline,
@@ -178,7 +178,7 @@ pub async fn plan(
     Ok(Plan { from, to, messages, tables, dead_letters })
 }
 
-/// The rows that would be there twice if what follows sequence `after` were carried again; up to `last`,
+/// The rows that would be there twice if what follows sequence `after` were written again; up to `last`,
 /// where only that would be.
 pub(crate) async fn doubled(
     config: &Config,

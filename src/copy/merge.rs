@@ -109,7 +109,8 @@ impl Merge {
         let dropped = if keeps { format!(", pg_temp.{KEYS}") } else { String::new() };
         Self {
             create: format!(
-                "CREATE TEMPORARY TABLE {ROWS} USING heap ON COMMIT DROP AS SELECT {columns_sql}{made} FROM {name} WITH NO DATA"
+                "CREATE TEMPORARY TABLE {ROWS} USING heap ON COMMIT DROP AS SELECT {columns_sql}{made} \
+                 FROM {name} WITH NO DATA"
             ),
             copy: format!("COPY pg_temp.{ROWS} ({columns_sql}{present}) FROM STDIN (FORMAT binary)"),
             keys,
@@ -158,7 +159,8 @@ impl Making<'_> {
         let (columns, key) = (self.columns.join(", "), self.key.join(", "));
         let target = if key.is_empty() { String::new() } else { format!(" ({key})") };
         format!(
-            "INSERT INTO {} ({columns}) SELECT {columns} FROM pg_temp.{ROWS} ORDER BY ctid ON CONFLICT{target} DO NOTHING",
+            "INSERT INTO {} ({columns}) SELECT {columns} FROM pg_temp.{ROWS} ORDER BY ctid \
+             ON CONFLICT{target} DO NOTHING",
             self.table
         )
     }
@@ -175,7 +177,8 @@ impl Making<'_> {
         let set: Vec<String> =
             self.updated().map(|(_, column)| format!("{column} = EXCLUDED.{column}")).collect();
         format!(
-            "INSERT INTO {} AS stored ({columns}) SELECT DISTINCT ON ({groups}) {columns} FROM pg_temp.{ROWS} \
+            "INSERT INTO {} AS stored ({columns}) SELECT DISTINCT ON ({groups}) {columns} \
+             FROM pg_temp.{ROWS} \
              ORDER BY {groups}{newest}, ctid DESC ON CONFLICT ({key}) DO UPDATE SET {}{guard}",
             self.table,
             set.join(", ")
@@ -194,7 +197,8 @@ impl Making<'_> {
         }
         Keys {
             create: format!(
-                "CREATE TEMPORARY TABLE {KEYS} USING heap ON COMMIT DROP AS SELECT {key}, max(ctid) AS jetcopy_last{last} \
+                "CREATE TEMPORARY TABLE {KEYS} USING heap ON COMMIT DROP AS \
+                 SELECT {key}, max(ctid) AS jetcopy_last{last} \
                  FROM pg_temp.{ROWS} GROUP BY {}",
                 self.groups()
             ),

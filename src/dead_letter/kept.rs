@@ -1,7 +1,7 @@
 //! Dead letters as they lie in the table: chosen, read, thrown away.
 //!
-//! Guarantees: letters stream from one snapshot in the order of their ids, newest first where that is asked for; however
-//! many there are, memory holds a few. A filter that names nothing matches all.
+//! Guarantees: letters stream from one snapshot in the order of their ids, newest first where that is asked
+//! for; however many there are, memory holds a few. A filter that names nothing matches all.
 
 use futures_util::{Stream, TryStreamExt};
 use tokio_postgres::types::{ToSql, Type};
@@ -20,7 +20,7 @@ pub struct Filter {
     pub table: Option<String>,
     /// That failed at this time or later: microseconds since the Unix epoch.
     pub since_us: Option<i64>,
-    /// So many at most.
+    /// Maximum number of letters.
     pub limit: Option<i64>,
 }
 
@@ -57,10 +57,11 @@ pub struct Kept {
     pub expired_at: Option<String>,
 }
 
-const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pipeline, shard, \
-    stream, sequence, subject, headers::text, jetcopy.payload_of(dead_letters), kind, sqlstate, message, table_name, column_name, \
-    element, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint, elements, \
-    to_char(expired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), raw_subject, raw_headers";
+const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+    pipeline, shard, stream, sequence, subject, headers::text, jetcopy.payload_of(dead_letters), kind, \
+    sqlstate, message, table_name, column_name, element, (extract(epoch FROM stored_at) * \
+    1000000::numeric)::bigint, elements, to_char(expired_at AT TIME ZONE 'UTC', \
+    'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), raw_subject, raw_headers";
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \
     AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR table_name = $4) \
@@ -120,7 +121,8 @@ pub async fn ids(client: &Client, filter: &Filter) -> Result<Vec<i64>, Error> {
 /// Throws away the letters that `filter` means; how many.
 pub async fn discard(client: &Client, filter: &Filter) -> Result<u64, Error> {
     let sql = format!(
-        "DELETE FROM jetcopy.dead_letters WHERE id IN (SELECT id FROM jetcopy.dead_letters {WHERE} ORDER BY id LIMIT $6)"
+        "DELETE FROM jetcopy.dead_letters WHERE id IN (SELECT id FROM jetcopy.dead_letters {WHERE} \
+         ORDER BY id LIMIT $6)"
     );
     client.execute_typed(&sql, &filter.parameters()).await
 }

@@ -1,8 +1,8 @@
 //! What of a message's subject and headers no text of PostgreSQL's holds.
 //!
-//! Guarantees: a letter whose subject or headers are not as they were published says so, and has their bytes where there
-//! are any. What is read back is what the daemon saw; what cannot be had truly is known by name, so that a retry never
-//! stores a value that nobody sent.
+//! Guarantees: a letter whose subject or headers are not as they were published says so, and has their bytes
+//! where there are any. What is read back is what the daemon saw; what cannot be had truly is known by name,
+//! so that a retry never stores a value that nobody sent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -106,14 +106,14 @@ impl Original {
         let lacks = |name: &str| self.lacks.iter().any(|lacking| lacking.eq_ignore_ascii_case(name));
         let subject = |place: String| {
             format!(
-                "{place} takes the subject, which is not UTF-8, and JetStream does not give such bytes out; publish the \
-                 message again with another subject, then discard the letter"
+                "{place} needs the subject, which is not UTF-8, and JetStream does not return such bytes; \
+                 publish the message again with another subject, then discard the letter"
             )
         };
         let header = |place: String, name: &str| {
             format!(
-                "{place} takes the header {name}, whose value cannot be read out of the broken header block; publish the \
-                 message again with headers that can be read, then discard the letter"
+                "{place} needs the header {name}, whose value cannot be read from the broken header block; \
+                 publish the message again with headers that can be read, then discard the letter"
             )
         };
         if pipeline.format == Format::Auto && lacks("Content-Type") {

@@ -15,7 +15,8 @@ use crate::encode::copy_frame::{self, HEADER, TRAILER};
 use crate::shard::Shard;
 
 const COPY: &str = "COPY jetcopy.dead_letters
-        (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name, column_name,
+        (pipeline, shard, stream, sequence, subject, headers, payload, kind, sqlstate, message, table_name,
+            column_name,
          element, stored_at, elements, raw_subject, raw_headers)
     FROM STDIN (FORMAT binary)";
 

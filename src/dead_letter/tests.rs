@@ -59,7 +59,8 @@ async fn a_dead_letter_is_read_back_as_it_was() {
     client.batch_execute("COMMIT").await.unwrap();
     let rows = client
         .query(
-            "SELECT pipeline, shard, stream, sequence, subject, headers::text, payload, kind, sqlstate, message,
+            "SELECT pipeline, shard, stream, sequence, subject, headers::text, payload, kind, sqlstate,
+                    message,
                     table_name, column_name, element FROM jetcopy.dead_letters ORDER BY sequence",
             &[],
         )
@@ -99,7 +100,8 @@ async fn nothing_in_a_message_can_make_its_dead_letter_poison() {
     client.batch_execute("COMMIT").await.unwrap();
     let row = client
         .query_one(
-            "SELECT subject, octet_length(replace(message, chr(65533), ' ')), headers->'Quote\"\\'->>0, column_name
+            "SELECT subject, octet_length(replace(message, chr(65533), ' ')), headers->'Quote\"\\'->>0,
+             column_name
              FROM jetcopy.dead_letters",
             &[],
         )

@@ -25,7 +25,7 @@ use crate::shard::Shard;
 use crate::status::{PipelineStatus, State};
 
 /// How often it is looked whether a generation probes, and probed where none does; and once as soon as one
-/// has ended. Slower than a generation's own probes: a pipeline that stands still for hours is not worth
+/// has ended. Slower than a generation's own probes: a pipeline that is stuck for hours is not worth
 /// more.
 const LOOK: Duration = Duration::from_secs(4);
 

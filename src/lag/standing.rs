@@ -1,4 +1,4 @@
-//! Whether a durable that seems to have nothing to do stands still.
+//! Whether a durable that seems to have nothing to do is stuck.
 //!
 //! Guarantees: trouble is only what two probes in a row saw alike, since a message may be on its way at any
 //! moment. A reader without room says nothing: what it was sent waits in the client, and the client asks for

@@ -176,7 +176,7 @@ pub(super) const EXTENSION: &str = "DO $$ BEGIN
         BEGIN
             CREATE EXTENSION timescaledb;
         EXCEPTION WHEN insufficient_privilege THEN
-            RAISE NOTICE 'TimescaleDB is offered, but this role may not create it: %', SQLERRM;
+            RAISE NOTICE 'TimescaleDB is available, but this role may not create it: %', SQLERRM;
         END;
     END IF;
 END $$";

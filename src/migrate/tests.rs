@@ -1,3 +1,6 @@
+//! `jetcopy migrate` on real servers: it applies each migration once, as a whole or not at all. That upgrades
+//! keep rows and end at the same schema is tested in `versions`.
+
 use super::*;
 use crate::catalog;
 use crate::testbed::{PostgresOptions, TestPostgres, connect};
@@ -14,7 +17,8 @@ fn settings(url: &str) -> config::Postgres {
 async fn relations(url: &str) -> Vec<(String, u32)> {
     let client = connect(url).await.unwrap();
     let sql = "SELECT c.oid::regclass::text, c.relfilenode FROM pg_class c \
-               WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('jetcopy', 'public')) ORDER BY 1";
+               WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('jetcopy', 'public')) \
+               ORDER BY 1";
     client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
@@ -66,7 +70,7 @@ async fn the_store_tables_are_hypertables_where_timescaledb_is_offered() {
     migrate(&settings(&url)).await.unwrap();
     let client = connect(&url).await.unwrap();
     let sql = "SELECT hypertable_name::text, column_name::text FROM timescaledb_information.dimensions \
-         WHERE hypertable_schema = 'public' ORDER BY 1";
+               WHERE hypertable_schema = 'public' ORDER BY 1";
     let rows = client.query(sql, &[]).await.unwrap();
     let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let mut expected = catalog::TABLES.map(|table| (table.name.to_owned(), table.time.to_owned()));
@@ -204,7 +208,8 @@ async fn checkpoint_updates_stay_heap_only_on_one_page() {
     let client = connect(&url).await.unwrap();
     client
         .batch_execute(
-            "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream) SELECT 's' || n, 'p', 't' FROM generate_series(1, 4) n",
+            "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream) SELECT 's' || n, 'p', 't' \
+             FROM generate_series(1, 4) n",
         )
         .await
         .unwrap();

@@ -101,7 +101,8 @@ async fn an_nkey_logs_in() {
 fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: &serde_json::Value) -> String {
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({
-        "jti": "test", "iat": 1, "name": "test", "iss": issuer.public_key(), "sub": subject.public_key(), "nats": nats,
+        "jti": "test", "iat": 1, "name": "test", "iss": issuer.public_key(), "sub": subject.public_key(),
+        "nats": nats,
     });
     let signed = part(json!({"typ": "JWT", "alg": "ed25519-nkey"})) + "." + &part(claims);
     let signature = URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).unwrap());
@@ -113,7 +114,8 @@ async fn a_credentials_file_logs_in() {
     let (operator, account, system) =
         (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account());
     let limits = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+        "conn": -1, "leaf": -1,
     });
     let of_account = json!({"type": "account", "version": 2, "limits": limits});
     let (server, files) = server(&format!(
@@ -127,7 +129,9 @@ async fn a_credentials_file_logs_in() {
     ));
     let credentials = |name: &str, account: &KeyPair| {
         let user = KeyPair::new_user();
-        let claims = json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
+        let claims = json!({
+            "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1,
+        });
         let text = format!(
             "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
              -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
@@ -232,7 +236,7 @@ async fn a_file_of_the_client_that_does_not_serve_is_named_with_the_remedy() {
     openssl("pkey -in me.key -aes256 -passout pass:hush -out locked.key");
     openssl("req -x509 -newkey rsa:2048 -nodes -subj /CN=me -keyout other.key -out other.crt");
     for (cert, key, setting, said) in [
-        ("me.crt", "me.key", "tls.cert_file", "its certificate is of version 1"),
+        ("me.crt", "me.key", "tls.cert_file", "its certificate is X.509 version 1"),
         (
             "other.crt",
             "locked.key",

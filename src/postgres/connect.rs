@@ -85,7 +85,7 @@ async fn connect_first(
                     return Ok(session);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, cause = error.source(), "this host does not serve");
+                    tracing::debug!(%error, cause = error.source(), "cannot use this host");
                     if failure.as_ref().is_none_or(|known| known.rank() <= error.rank()) {
                         failure = Some(error);
                     }
@@ -110,7 +110,7 @@ async fn connect_host(
             let found =
                 tokio::time::timeout(route.timeout, tokio::net::lookup_host((name.as_str(), host.port)))
                     .await
-                    .map_err(|_| unreachable(timed_out("the name was not resolved", route.timeout)))?
+                    .map_err(|_| unreachable(timed_out("no answer from DNS", route.timeout)))?
                     .map_err(|error| unreachable(error.into()))?;
             found.map(|address| Some(address.ip())).collect()
         }
@@ -147,7 +147,7 @@ async fn connect_address(
         (Err(error), Some(second)) if otherwise => (error, second),
         (outcome, _) => return outcome,
     };
-    tracing::debug!(%error, cause = error.source(), "another way, as sslmode allows it");
+    tracing::debug!(%error, cause = error.source(), "trying the alternative that sslmode allows");
     match attempt(second).await.outcome {
         Ok(session) => Ok(session),
         // What was said over TLS tells more than what was said without it.
@@ -226,14 +226,18 @@ async fn serves(session: Session, wanted: SessionAttrs, timeout: Duration) -> Re
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(classify(&host, error, None)),
         Err(_) => {
-            let source = timed_out("it was not told whether it takes writes", timeout);
+            let source = timed_out("it did not say whether it accepts writes", timeout);
             return Err(ConnectError::Unreachable { host, source });
         }
     };
     let other = |what| Err(ConnectError::Unreachable { host: host.clone(), source: Cause::from(what) });
     match wanted {
-        SessionAttrs::Standby if !standby => other("it is no standby, which target_session_attrs asks for"),
-        SessionAttrs::ReadOnly if !read_only => other("it takes writes, and target_session_attrs=read-only"),
+        SessionAttrs::Standby if !standby => {
+            other("it is not a standby, which target_session_attrs requires")
+        }
+        SessionAttrs::ReadOnly if !read_only => {
+            other("it accepts writes, but target_session_attrs=read-only")
+        }
         SessionAttrs::ReadWrite if read_only => {
             let reason = if standby { None } else { read_only::reason(&session, timeout).await };
             Err(reason.unwrap_or(ConnectError::NotWritable { host, because: "" }))
@@ -255,9 +259,10 @@ async fn admit(session: Session, newest: &Newest, timeout: Duration) -> Result<S
         Ok(Ok(true)) => Ok(session),
         Ok(Ok(false)) => Err(ConnectError::Superseded { host }),
         Ok(Err(error)) => Err(ConnectError::Unreachable { host, source: error.into() }),
-        Err(_) => {
-            Err(ConnectError::Unreachable { host, source: timed_out("its timeline was not told", timeout) })
-        }
+        Err(_) => Err(ConnectError::Unreachable {
+            host,
+            source: timed_out("it did not report its timeline", timeout),
+        }),
     }
 }
 
@@ -279,7 +284,7 @@ fn classify(host: &str, error: tokio_postgres::Error, complaint: Option<String>)
     }
     let broken_tls = || {
         let remedy = complaint.unwrap_or_else(|| {
-            "check sslmode in the URL, [postgres.tls], and the host's certificate and its own demands"
+            "check sslmode in the URL, [postgres.tls], the host's certificate, and what the host requires"
                 .to_owned()
         });
         |host, source| ConnectError::Tls { host, remedy, source }

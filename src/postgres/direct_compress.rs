@@ -30,25 +30,26 @@ const LOOK_AT_SERVER: &str = "SELECT CASE
 const LOOK_AT_TABLE: &str = "SELECT CASE
         WHEN h.hypertable_name IS NULL THEN 'it is not a hypertable'
         WHEN NOT h.compression_enabled
-            THEN 'compression is not enabled for it (`jetcopy migrate` does that for the store''s own; for others: '
+            THEN
+                'compression is not enabled for it (`jetcopy migrate` enables it for the store''s own; else: '
                 || 'ALTER TABLE … SET (timescaledb.compress))'
         WHEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion))
-            THEN 'it has a unique index or an exclusion constraint, which compressed rows cannot be checked against'
+            THEN
+                'it has a unique index or exclusion constraint, against which compressed rows cannot be checked'
         WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname::text NOT LIKE 'ts\\_%')
-            THEN 'it has triggers or foreign keys, which compressed rows would pass by'
+            THEN 'it has triggers or foreign keys, which compressed rows would bypass'
     END
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname AND h.hypertable_name = c.relname
+    LEFT JOIN timescaledb_information.hypertables h ON h.hypertable_schema = n.nspname
+        AND h.hypertable_name = c.relname
     WHERE c.oid = to_regclass($1)::oid";
 
 /// Why rows cannot be compressed on their way in.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectCompressError {
     /// Server or table do not allow it.
-    #[error(
-        "table {table}: direct_compress cannot be used: {reason}; mend that, or leave direct_compress out"
-    )]
+    #[error("table {table}: direct_compress cannot be used: {reason}; fix that, or remove direct_compress")]
     Refused {
         /// Name as configured.
         table: String,
@@ -56,7 +57,7 @@ pub enum DirectCompressError {
         reason: String,
     },
     /// The server did not answer the question.
-    #[error("table {table}: the server could not be asked about direct compress")]
+    #[error("table {table}: cannot query the server about direct compress")]
     Query {
         /// Name as configured.
         table: String,

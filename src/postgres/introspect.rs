@@ -132,7 +132,7 @@ pub enum IntrospectError {
         remedy: String,
     },
     /// The server did not answer the question.
-    #[error("the catalog could not be asked about table {name}")]
+    #[error("cannot query the catalog about table {name}")]
     Query {
         /// Name as configured.
         name: String,
@@ -180,7 +180,8 @@ const COLUMNS: &str = "WITH RECURSIVE
     )
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), p.not_null, p.filled, p.arrays, p.element,
         CASE WHEN t.typtype = 'e' THEN 'enum'
-             WHEN t.typnamespace = 'pg_catalog'::regnamespace::oid OR t.typname = 'citext' THEN t.typname::text
+             WHEN t.typnamespace = 'pg_catalog'::regnamespace::oid OR t.typname = 'citext'
+                 THEN t.typname::text
              ELSE '' END,
         CASE WHEN NOT EXISTS (
                  SELECT FROM regexp_matches(d.adbin::text, '[{]([A-Z]+)', 'g') AS node (names)
@@ -189,12 +190,14 @@ const COLUMNS: &str = "WITH RECURSIVE
                  SELECT FROM regexp_matches(d.adbin::text, ':funcid ([0-9]+)', 'g') AS called (oids)
                  JOIN pg_proc f ON f.oid = oids[1]::oid
                  WHERE f.provolatile <> 'i')
-             THEN 'CAST((' || pg_get_expr(d.adbin, d.adrelid) || ') AS ' || format_type(a.atttypid, a.atttypmod) || ')' END
+             THEN 'CAST((' || pg_get_expr(d.adbin, d.adrelid) || ') AS ' || format_type(a.atttypid,
+                 a.atttypmod) || ')' END
     FROM parts p
     JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = p.attnum
     LEFT JOIN pg_attrdef d ON d.adrelid = $1 AND d.adnum = p.attnum
     JOIN pg_type t ON t.oid = p.oid
-    WHERE t.typtype <> 'd' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
+    WHERE t.typtype <> 'd' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem
+        AND e.typarray = t.oid)
     ORDER BY p.attnum";
 
 const UNIQUE_KEYS: &str = "SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.place),

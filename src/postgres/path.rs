@@ -32,7 +32,8 @@ const PATH: &str = "SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_catalo
 fn shadows_sql() -> String {
     format!(
         "WITH trusted AS ({TRUSTED}), path AS ({PATH})
-    SELECT pg_catalog.format('function %s of role %I', p.oid::pg_catalog.regprocedure, pg_catalog.pg_get_userbyid(p.proowner))
+    SELECT pg_catalog.format('function %s of role %I', p.oid::pg_catalog.regprocedure,
+        pg_catalog.pg_get_userbyid(p.proowner))
     FROM pg_catalog.pg_proc p
     WHERE EXISTS (SELECT FROM path WHERE path.oid OPERATOR(pg_catalog.=) p.pronamespace
             AND path.nspowner OPERATOR(pg_catalog.<>) p.proowner)
@@ -41,16 +42,19 @@ fn shadows_sql() -> String {
             AND own.oid OPERATOR(pg_catalog.<>) p.oid AND (
                 own.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid
                 OR EXISTS (SELECT FROM pg_catalog.pg_depend e
-                    WHERE e.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+                    WHERE e.classid OPERATOR(pg_catalog.=)
+                        'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
                         AND e.objid OPERATOR(pg_catalog.=) own.oid AND e.deptype OPERATOR(pg_catalog.=) 'e')))
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
             WHERE e.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
                 AND e.objid OPERATOR(pg_catalog.=) p.oid AND e.deptype OPERATOR(pg_catalog.=) 'e')
         AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) AS a (type)
             JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.type
-            WHERE t.typnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid)
+            WHERE t.typnamespace OPERATOR(pg_catalog.<>)
+                'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid)
     UNION ALL
-    SELECT pg_catalog.format('operator %s of role %I', o.oid::pg_catalog.regoperator, pg_catalog.pg_get_userbyid(o.oprowner))
+    SELECT pg_catalog.format('operator %s of role %I', o.oid::pg_catalog.regoperator,
+        pg_catalog.pg_get_userbyid(o.oprowner))
     FROM pg_catalog.pg_operator o
     WHERE EXISTS (SELECT FROM path WHERE path.oid OPERATOR(pg_catalog.=) o.oprnamespace
             AND path.nspowner OPERATOR(pg_catalog.<>) o.oprowner)
@@ -59,7 +63,8 @@ fn shadows_sql() -> String {
             AND own.oprnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid)
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t
             WHERE (t.oid OPERATOR(pg_catalog.=) o.oprleft OR t.oid OPERATOR(pg_catalog.=) o.oprright)
-                AND t.typnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid)
+                AND t.typnamespace OPERATOR(pg_catalog.<>)
+                    'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid)
     ORDER BY 1 LIMIT 20"
     )
 }
@@ -68,10 +73,12 @@ fn shadows_sql() -> String {
 fn open_sql() -> String {
     format!(
         "WITH trusted AS ({TRUSTED}), path AS ({PATH})
-    SELECT pg_catalog.quote_ident(path.nspname::pg_catalog.text), CASE a.grantee::pg_catalog.int8 WHEN 0 THEN 'PUBLIC'
+    SELECT pg_catalog.quote_ident(path.nspname::pg_catalog.text), CASE a.grantee::pg_catalog.int8 WHEN 0
+        THEN 'PUBLIC'
         ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)::pg_catalog.text) END
     FROM path, pg_catalog.aclexplode(path.nspacl) AS a
-    WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND a.grantee OPERATOR(pg_catalog.<>) ALL (SELECT oid FROM trusted)
+    WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+        AND a.grantee OPERATOR(pg_catalog.<>) ALL (SELECT oid FROM trusted)
         AND a.grantee OPERATOR(pg_catalog.<>) path.nspowner
     ORDER BY 1, 2"
     )

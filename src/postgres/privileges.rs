@@ -34,7 +34,8 @@ pub async fn missing(
         )
     };
     let sql = format!(
-        "SELECT {}, {}, {}, has_database_privilege(current_database()::text, 'TEMP') FROM (SELECT to_regclass($1)::oid) AS x (t)",
+        "SELECT {}, {}, {}, has_database_privilege(current_database()::text, 'TEMP') \
+         FROM (SELECT to_regclass($1)::oid) AS x (t)",
         held("INSERT", "$2"),
         held("SELECT", "$2"),
         held("UPDATE", "$3"),

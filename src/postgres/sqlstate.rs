@@ -378,8 +378,8 @@ pub fn partition_key(error: &Error) -> Option<&str> {
 #[must_use]
 pub fn remedy_for_rows(error: &Error) -> String {
     format!(
-        "a trigger, a generated column, a default or a constraint of the table fails for rows: mend it, or give it what it \
-         asks for ({})",
+        "a trigger, generated column, default or constraint of the table fails: fix it, or provide what it \
+         needs ({})",
         said(error)
     )
 }
@@ -392,10 +392,11 @@ pub fn remedy_for_limit(error: &Error) -> String {
         error.as_db_error().and_then(DbError::hint).map_or_else(String::new, |hint| format!(" {hint}"));
     let text = match error.code().map(SqlState::code) {
         Some("21000") => {
-            "a trigger of the table gives several rows of the message the same key, and a statement may update a row \
-             once: let the mapping make the key that the trigger makes, or take on_conflict = \"update\" from the table"
+            "a trigger of the table gives several rows of the message the same key, but a statement may \
+             update a row only once: let the mapping make the key that the trigger makes, or remove \
+             on_conflict = \"update\" from the table"
         }
-        _ => "raise the limit for jetcopy's role, by ALTER ROLE … SET … TO …; jetcopy looks again by itself",
+        _ => "raise the limit for jetcopy's role, with ALTER ROLE … SET … TO …; jetcopy retries by itself",
     };
     format!("{text} ({}{hint})", said(error))
 }
@@ -408,24 +409,27 @@ pub fn remedy(error: &Error) -> String {
     };
     let text = match code.code() {
         "42P01" => {
-            "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name in the configuration"
+            "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name in the \
+             configuration"
         }
         "42883" => "run `jetcopy migrate`: the database lacks a function of this version",
-        "42703" => "add the column to the table, or take it out of the mapping",
+        "42703" => "add the column to the table, or remove it from the mapping",
         "42501" => {
-            "give the role the right that it lacks: `jetcopy check` names it with its GRANT, config/postgres/roles.sql has all"
+            "grant the role the missing privilege: `jetcopy check` names it and its GRANT; \
+             config/postgres/roles.sql has them all"
         }
         "3F000" => "create the schema; `jetcopy migrate` creates schema jetcopy",
         "3D000" => "create the database, or correct its name in [postgres] url",
         "28P01" => "correct the password (password_file) of the role in [postgres] url",
         "28000" => "create the role, allow it to log in, and add a line for it to pg_hba.conf",
-        "0A000" => "the target must take COPY, and rows: a view, a foreign table or a frozen chunk may not",
+        "0A000" => "the target must accept COPY and rows: a view, a foreign table or a frozen chunk may not",
         "2200H" => {
-            "a sequence has given its last number: give it more, as by ALTER SEQUENCE … AS bigint MAXVALUE …"
+            "a sequence is exhausted: raise its maximum, for example with ALTER SEQUENCE … AS bigint \
+             MAXVALUE …"
         }
-        "22P04" => "restart the pipeline; if it stays, the encoding is at fault: report it",
-        "55000" => "the target does not take rows in its present state; see the server's message",
-        "58P01" => "install what the server misses, an extension's library as a rule",
+        "22P04" => "restart the pipeline; if the error persists, report it as a bug in jetcopy's encoding",
+        "55000" => "the target accepts no rows in its present state; see the server's message",
+        "58P01" => "install what the server lacks, usually an extension's library",
         "XX001" | "XX002" => "the server reports damaged data: have it checked before anything is written",
         code => match class(code) {
             Class::Privilege => "grant the role what the server's message names",
@@ -433,7 +437,7 @@ pub fn remedy(error: &Error) -> String {
                 "a trigger or an extension refuses the write; see the server's message"
             }
             Class::Data | Class::Integrity => {
-                "jetcopy's own tables were changed by hand; compare them with `jetcopy migrate --status`"
+                "jetcopy's own tables were changed manually; compare them with `jetcopy migrate --status`"
             }
             Class::Limits => "the statement is beyond a limit of the server; name fewer columns",
             Class::Syntax | Class::Unsupported | Class::Catalog | Class::Configuration | Class::State => {

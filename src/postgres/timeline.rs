@@ -45,7 +45,7 @@ impl Newest {
         let answer = match client.simple_query(ASK).await {
             Ok(answer) => answer,
             Err(error) if error.as_db_error().is_some() && !client.is_closed() => {
-                tracing::debug!(%error, "the server does not tell its timeline");
+                tracing::debug!(%error, "the server does not report its timeline");
                 return Ok(true);
             }
             Err(error) => return Err(error),

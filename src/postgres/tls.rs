@@ -114,7 +114,7 @@ fn builder(
     settings: &config::Tls,
     root: Option<(&'static str, Root)>,
 ) -> Result<SslConnectorBuilder, TlsError> {
-    let library = |error: ErrorStack| TlsError::new("tls", None, "OpenSSL does not take the settings", error);
+    let library = |error: ErrorStack| TlsError::new("tls", None, "OpenSSL rejects the settings", error);
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(library)?;
     let mut store = X509StoreBuilder::new().map_err(library)?;
     match root {
@@ -134,14 +134,14 @@ fn builder(
         let lookup = store.add_lookup(X509Lookup::file()).map_err(library)?;
         lookup
             .load_crl_file(path, SslFiletype::PEM)
-            .map_err(|error| TlsError::new("sslcrl", Some(path), "holds no list in PEM", error))?;
+            .map_err(|error| TlsError::new("sslcrl", Some(path), "holds no revocation list in PEM", error))?;
     }
     if let Some(path) = &said.revoked_in {
         let lookup = store.add_lookup(X509Lookup::hash_dir()).map_err(library)?;
         let directory = path.to_string_lossy();
         lookup
             .add_dir(&directory, SslFiletype::PEM)
-            .map_err(|error| TlsError::new("sslcrldir", Some(path), "does not serve", error))?;
+            .map_err(|error| TlsError::new("sslcrldir", Some(path), "cannot be used", error))?;
     }
     if said.revoked.is_some() || said.revoked_in.is_some() {
         store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL).map_err(library)?;
@@ -187,7 +187,7 @@ fn system_roots(setting: &'static str) -> Result<Vec<X509>, TlsError> {
     // Systems ship certificates that a strict parser refuses; the others serve.
     let roots: Vec<_> = loaded.certs.iter().filter_map(|der| X509::from_der(der).ok()).collect();
     if roots.is_empty() {
-        const NONE: &str = "the system has no certificate authorities: name a ca_file";
+        const NONE: &str = "the system has no CA certificates: set a ca_file";
         return Err(match loaded.errors.pop() {
             Some(error) => TlsError::new(setting, None, NONE, error),
             None => TlsError::bare(setting, None, NONE),

@@ -10,8 +10,9 @@ use crate::pipeline::Failure;
 #[must_use]
 pub fn flood_remedy(pipeline: &str) -> String {
     format!(
-        "look at `SELECT * FROM jetcopy.flood_samples`; mend the table (it goes on by itself once columns, \
-         constraints or triggers changed), or the mapping or the poison limits (then reload), or something else \
+        "see `SELECT * FROM jetcopy.flood_samples`; fix the table (the pipeline continues by itself once \
+         columns, constraints or triggers change), or the mapping or the poison limits (then reload), \
+         or something else \
          (then `jetcopy resume {pipeline}`); or let the next N messages become dead letters: \
          `jetcopy dead-letters accept N --pipeline {pipeline}`"
     )

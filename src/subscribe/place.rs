@@ -264,7 +264,7 @@ pub async fn place(
             && matches(&found.config, &wanted)
             && is_marked(found, &wanted);
         if !usable {
-            tracing::warn!(durable, "the durable is not configured as jetcopy does it, creating it anew");
+            tracing::warn!(durable, "durable consumer has unexpected settings; recreating it");
         } else if let Some(waiting) = reset(stream, durable, start, known).await? {
             // A waiting pull request is another client's: it would take the first messages.
             if waiting == 0 {
@@ -274,7 +274,7 @@ pub async fn place(
                 };
                 return Err(Error::Consumer { action: "read", durable: durable.clone(), source });
             }
-            tracing::info!(durable, "another client pulls from the durable, creating it anew");
+            tracing::info!(durable, "another client pulls from the durable consumer; recreating it");
         }
     }
     if find(stream, shard).await?.is_some() {
@@ -326,7 +326,8 @@ async fn reset(stream: &Stream, durable: &str, start: u64, known: &Known) -> Res
             known.facts().reset_unanswered = Some(Instant::now());
             tracing::warn!(
                 durable,
-                "nobody answers the request to reset the durable, creating it anew: its server may be older than 2.14"
+                "no answer to the request to reset the durable consumer; recreating it (its server may be \
+                 older than 2.14)"
             );
             return Ok(None);
         }
@@ -381,7 +382,7 @@ async fn create(stream: &Stream, mut config: Config, known: &Known) -> Result<Pu
         tracing::info!(
             durable,
             max_ack_pending = config.max_ack_pending,
-            "the server allows no more unacknowledged"
+            "the server limits unacknowledged messages"
         );
     }
 }

@@ -74,7 +74,7 @@ pub enum Error {
     #[error("the durable consumer was deleted")]
     ConsumerDeleted,
     /// Nobody answers requests on the durable: it is gone, or its leader is.
-    #[error("nobody answers pull requests")]
+    #[error("pull requests get no answer")]
     NoResponders,
     /// The server refuses such requests, so that asking again would be refused without end.
     #[error("the server refuses the pull request: {0}")]

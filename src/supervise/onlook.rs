@@ -1,4 +1,4 @@
-//! What the daemon sees of its database from beside its pipelines: why one stands still, and how many dead
+//! What the daemon sees of its database from beside its pipelines: why one is stuck, and how many dead
 //! letters lie there.
 //!
 //! Guarantees: whatever it meets, no pipeline notices. It asks over a session of its own, which it has only
@@ -93,12 +93,12 @@ async fn count(settings: &Config, pipelines: &[Arc<PipelineStatus>]) -> Option<(
     Some(())
 }
 
-/// Logs that a pipeline stands still, or no longer does.
+/// Logs that a pipeline is stuck, or no longer is.
 fn tell(status: &PipelineStatus, held: &mut BTreeSet<String>) {
     let (pipeline, shard) = (status.name(), &status.shard().name);
     match status.held_up() {
         Some(by) if held.insert(shard.clone()) => {
-            tracing::warn!(pipeline, shard, what = by.what, "nothing has committed for seconds");
+            tracing::warn!(pipeline, shard, what = by.what, "nothing has been committed for several seconds");
         }
         None if held.remove(shard) => tracing::info!(pipeline, shard, "no longer held up"),
         Some(_) | None => {}
@@ -131,7 +131,7 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
     let sql = format!(
         "SELECT seen.application_name, seen.wait_event_type, seen.wait_event, copying.tuples_processed, \
            (SELECT string_agg(pg_catalog.format('%s (pid %s, role %s)', \
-                coalesce(nullif(other.application_name, ''), 'a session'), other.pid, other.usename), ', ') \
+         coalesce(nullif(other.application_name, ''), 'a session'), other.pid, other.usename), ', ') \
             FROM pg_stat_activity AS other WHERE other.pid = ANY (pg_blocking_pids(seen.pid))) \
          FROM pg_stat_activity AS seen LEFT JOIN pg_stat_progress_copy AS copying USING (pid) \
          WHERE seen.application_name IN ({}) AND seen.state = 'active'",
@@ -144,14 +144,14 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
             _ => None,
         });
         let Some(row) = seen else {
-            status.motion().said(*batch, Some("no session of it is at work in the server".into()), None);
+            status.motion().said(*batch, Some("none of its sessions is active in the server".into()), None);
             continue;
         };
         let what = match (row.get(4), row.get(1), row.get(2)) {
             (Some(holders), _, _) => format!("it waits for a lock that {holders} holds"),
             (None, Some("Lock"), _) => "it waits for a lock".to_owned(),
             (None, Some(kind), Some(event)) => format!("the server waits there for {kind} {event}"),
-            (None, _, _) => "the server is at work on it".to_owned(),
+            (None, _, _) => "the server is working on it".to_owned(),
         };
         let copied = row.get(3).and_then(|count| count.parse().ok());
         status.motion().said(*batch, Some(what), copied);

@@ -119,7 +119,7 @@ impl Writer {
         };
         self.progress.step();
         if let Err(changed) = self.unchanged(open.answers()) {
-            within(self.step_timeout, "roll back", open.rollback()).await?;
+            within(self.step_timeout, "during rollback", open.rollback()).await?;
             return Err(changed);
         }
         let copied = match self.copy_all(batch, &poisoned.excluded, part).await? {
@@ -136,7 +136,7 @@ impl Writer {
             let stored = dead_letter::store(&self.session.client, &self.shard, &poisoned.letters);
             timeout(after, stored)
                 .await
-                .map_err(|_| Error::Timeout { action: "store dead letters", after })?
+                .map_err(|_| Error::Timeout { action: "storing dead letters", after })?
                 .map_err(Error::DeadLetters)?;
             self.progress.step();
         }
@@ -144,7 +144,7 @@ impl Writer {
             self.record_superseded(superseded).await?;
         }
         self.at(metrics::Step::Commit);
-        match within(self.step_timeout, "commit", open.commit()).await {
+        match within(self.step_timeout, "during commit", open.commit()).await {
             Ok(committed) => {
                 self.metrics
                     .duplicates_skipped
@@ -177,7 +177,7 @@ impl Writer {
             let answers = self.session.client.simple_query(&sql).await;
             answers.map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })
         };
-        let answers = within(self.step_timeout, "record a loss", recorded).await?;
+        let answers = within(self.step_timeout, "recording a loss", recorded).await?;
         if checkpoint::answer(&answers, loss::NEW_LOSS).is_some() {
             self.metrics.losses.inc();
             self.metrics.newest.is_now(Event::Loss);
@@ -187,8 +187,8 @@ impl Writer {
                 first,
                 last,
                 messages,
-                "the stream removed messages by itself before they were read; what follows within the hour is added to the row \
-                 in jetcopy.losses"
+                "the stream removed messages by itself before they were read; more within the hour is added \
+                 to the same row of jetcopy.losses"
             );
         }
         Ok(())
@@ -248,14 +248,14 @@ impl Writer {
             let relation = self.other_relation(None, &error).await?;
             return self.rolled_back(None, error, relation).await.map(Err);
         }
-        within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+        within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
         Ok(Ok(copied))
     }
 
     async fn statement(&self, sql: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
         timeout(self.step_timeout, self.session.client.batch_execute(sql))
             .await
-            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })
+            .map_err(|_| Error::Timeout { action: "looking for the refused row", after: self.step_timeout })
     }
 
     /// Copies the rows of every table into the open transaction, without what is `excluded` and of the
@@ -292,7 +292,7 @@ impl Writer {
         let selection = Selection { table, excluded, within: part.clone() };
         let outcome = timeout(after, self.targets[table].write(&self.session, rows, &selection)).await;
         self.progress.step();
-        outcome.map_err(|_| Error::Timeout { action: "copy", after })
+        outcome.map_err(|_| Error::Timeout { action: "during COPY", after })
     }
 
     /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in
@@ -306,7 +306,7 @@ impl Writer {
         if !again {
             return Err(error);
         }
-        within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+        within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
         Ok(Stop::Again(error))
     }
 
@@ -317,7 +317,7 @@ impl Writer {
             return Err(self.not_written(table, error));
         }
         let rollback = checkpoint::rollback(&self.session);
-        if within(self.step_timeout, "roll back", rollback).await.is_err() {
+        if within(self.step_timeout, "during rollback", rollback).await.is_err() {
             return Err(self.not_written(table, error));
         }
         let relation = self.other_relation(table, &error).await?;
@@ -332,7 +332,7 @@ impl Writer {
         relation: Option<String>,
     ) -> Result<Stop, Error> {
         let rollback = checkpoint::rollback(&self.session);
-        if within(self.step_timeout, "roll back", rollback).await.is_err() {
+        if within(self.step_timeout, "during rollback", rollback).await.is_err() {
             return Err(self.not_written(table, error));
         }
         Ok(self.meaning(table, error, relation))
@@ -394,7 +394,7 @@ impl Writer {
         );
         let answer = timeout(self.step_timeout, self.session.client.simple_query(&sql))
             .await
-            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })?
+            .map_err(|_| Error::Timeout { action: "looking for the refused row", after: self.step_timeout })?
             .map_err(Error::Trial)?;
         let is_written = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row.get(0) == Some("t")),

@@ -25,7 +25,7 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// A table is not what the batch was encoded for.
-    #[error("table {table} has changed: it is read anew")]
+    #[error("table {table} has changed; reloading its definition")]
     Changed {
         /// Table as configured.
         table: String,
@@ -64,8 +64,8 @@ pub enum Error {
     },
     /// Rows need partitions that the configuration wants and the database refuses.
     #[error(
-        "rows of {day} have no partition in table {table}: the configuration has them added within {set}, and the \
-         database within {kept}"
+        "rows of {day} have no partition in table {table}: the configuration adds them within {set}, but the \
+         database only within {kept}"
     )]
     Bounds {
         /// Table as configured.
@@ -78,7 +78,7 @@ pub enum Error {
         set: Bounds,
     },
     /// The server did not answer in time.
-    #[error("the database did not answer within {} s while jetcopy was to {action}", .after.as_secs())]
+    #[error("the database timed out after {} s {action}", .after.as_secs())]
     Timeout {
         /// What was to be done.
         action: &'static str,
@@ -98,7 +98,7 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// Rows are refused, and taken when they are tried.
-    #[error("rows{} are refused, and taken when they are tried alone", of_table(.table.as_deref()))]
+    #[error("rows{} are refused, but accepted when tried alone", of_table(.table.as_deref()))]
     Unsettled {
         /// Table as configured, unless it was at COMMIT.
         table: Option<String>,
@@ -107,7 +107,7 @@ pub enum Error {
     },
     /// A row is refused alone, and others pass, with an error that is a row's fault by way of exception.
     #[error(
-        "the message at sequence {sequence} alone is refused{}: it becomes a dead letter where that lasts",
+        "the message at sequence {sequence} alone is refused{}; it becomes a dead letter if that persists",
         .table.as_deref().map_or_else(String::new, |table| format!(" by table {table}"))
     )]
     Doubted {
@@ -131,7 +131,7 @@ pub enum Error {
         source: CopyError,
     },
     /// A transaction ran out of time; the next ones take fewer messages.
-    #[error("{messages} messages did not fit into one transaction, the next ones take fewer")]
+    #[error("{messages} messages did not fit into one transaction; the next ones take fewer")]
     Slow {
         /// How many there were.
         messages: u32,
@@ -147,7 +147,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// So is the one of a single message for a limit of the server.
-    #[error("the message at sequence {sequence} alone is more than the server takes in one statement")]
+    #[error("the message at sequence {sequence} alone is more than the server accepts in one statement")]
     TooMuch {
         /// Its sequence.
         sequence: u64,
@@ -174,12 +174,12 @@ fn all_refused(table: Option<&str>, sequence: u64) -> String {
 fn elsewhere(table: Option<&str>, relation: Option<&str>, sequence: Option<u64>) -> String {
     let mut text = format!("cannot write rows{}", of_table(table));
     if let Some(relation) = relation {
-        text.push_str(", for the server names another relation, ");
+        text.push_str(": the server names another relation, ");
         text.push_str(relation);
     }
     if let Some(sequence) = sequence {
         // Writing to a string cannot fail.
-        let _ = write!(text, ", as soon as those of sequence {sequence} are among them");
+        let _ = write!(text, ", whenever those of sequence {sequence} are among them");
     }
     text
 }

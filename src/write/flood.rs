@@ -120,8 +120,8 @@ impl Writer {
         });
         let tables: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
         let sql = format!(
-            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb || pg_catalog.jsonb_build_object('rules', {}) \
-             WHERE shard = {} AND epoch = {}; COMMIT",
+            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb || pg_catalog.jsonb_build_object('rules', \
+             {}) WHERE shard = {} AND epoch = {}; COMMIT",
             begin_sql(&self.session),
             escape_literal(&flood.to_string()),
             rules_sql(&tables),
@@ -148,7 +148,8 @@ pub(crate) fn rules_sql(tables: &[&str]) -> String {
     let tables: Vec<String> = tables.iter().map(table).collect();
     format!(
         "(SELECT string_agg(pg_catalog.concat_ws(' ', t.oid::oid, jetcopy.shape(t.oid), \
-           (SELECT pg_catalog.concat_ws(' ', 'rules', count(*), sum(r.xmin::text::bigint)) FROM pg_constraint r \
+           (SELECT pg_catalog.concat_ws(' ', 'rules', count(*), sum(r.xmin::text::bigint)) \
+           FROM pg_constraint r \
             WHERE r.conrelid = t.oid::oid \
               OR r.contypid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = t.oid::oid)), \
            (SELECT pg_catalog.concat_ws(' ', 'triggers', count(*), sum(g.xmin::text::bigint), \

@@ -69,9 +69,9 @@ impl Answer {
     fn reason(&self, table: &str, day: i64) -> String {
         let (day, bounds) = (name_of(day), self.bounds);
         if self.ours {
-            format!("no partition of {table} takes {day}, and jetcopy adds them only within {bounds}")
+            format!("no partition of {table} covers {day}, and jetcopy adds partitions only within {bounds}")
         } else {
-            format!("no partition of {table} takes {day}, and only days within {bounds} are waited for")
+            format!("no partition of {table} covers {day}, and jetcopy waits only for days within {bounds}")
         }
     }
 
@@ -134,7 +134,9 @@ impl Writer {
         let (mut ours, mut beyond) = (true, BTreeMap::new());
         for some in days.chunks(DAYS_AT_ONCE).chain(days.is_empty().then_some(&[][..])) {
             let asked = timeout(self.step_timeout, ask_for(&self.session, &target.qualified, some)).await;
-            match asked.map_err(|_| Error::Timeout { action: "add partitions", after: self.step_timeout })? {
+            match asked
+                .map_err(|_| Error::Timeout { action: "adding partitions", after: self.step_timeout })?
+            {
                 Ok(answer) => {
                     self.follows_settings(target, &answer)?;
                     ours &= answer.ours;
@@ -146,7 +148,7 @@ impl Writer {
                     if !again {
                         return Err(error);
                     }
-                    within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+                    within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
                     return Ok(Added::Busy(error));
                 }
             }
@@ -157,7 +159,7 @@ impl Writer {
             days = days.len().max(1) - beyond.len(),
             left_out = beyond.len(),
             added = ours,
-            "rows had no partition: looked to it that their days have one"
+            "rows had no partition; made sure that their days have one"
         );
         if !beyond.is_empty() {
             self.leave_out(batch, poisoned, table, &beyond)?;
@@ -242,7 +244,8 @@ pub(crate) async fn ask_for(session: &Session, table: &str, days: &[i64]) -> Res
         format!("ARRAY(SELECT date '2000-01-01' + n FROM pg_catalog.unnest('{{{list}}}'::int[]) AS n)")
     };
     let sql = format!(
-        "{}SELECT pg_catalog.array_to_string(ARRAY(SELECT day - date '2000-01-01' FROM pg_catalog.unnest(coalesce(left_out, \
+        "{}SELECT pg_catalog.array_to_string(ARRAY(SELECT day - date '2000-01-01' \
+         FROM pg_catalog.unnest(coalesce(left_out, \
              jetcopy.days_without_partition(relation, days))) AS day), ','), left_out IS NOT NULL, \
              (now() AT TIME ZONE 'UTC')::date - date '2000-01-01', {} \
          FROM {}, (SELECT {}::regclass AS relation, {days} AS days) AS asked, \

@@ -262,13 +262,14 @@ impl OneByOne {
         if let Some(first) = &self.first {
             let (found, place, why) = (self.found, first.element.unwrap_or_default(), &first.message);
             let message = format!(
-                "more than {found} of its elements cannot be stored, too many to be looked for one by one; element {place}: {why}"
+                "more than {found} of its elements cannot be stored, too many to test one by one; element \
+                 {place}: {why}"
             );
             return DeadLetter { message, element: None, ..first.clone() };
         }
         let place = place.map_or_else(String::new, |place| format!("element {place}: "));
         let message = format!(
-            "too much of its batch cannot be stored for its elements to be looked at one by one; {place}{}",
+            "too much of its batch cannot be stored to test its elements one by one; {place}{}",
             letter.message
         );
         DeadLetter { message, ..letter }

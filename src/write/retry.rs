@@ -95,7 +95,7 @@ pub enum Error {
     #[error("table {0} is being changed; try again when that is done")]
     Changed(String),
     /// The server did not answer in time.
-    #[error("the database did not answer within {} s", .0.as_secs())]
+    #[error("the database timed out after {} s", .0.as_secs())]
     Timeout(Duration),
 }
 
@@ -397,8 +397,8 @@ impl Prepared {
                 Some(column) => target.keep_newer(column),
                 None if settings.on_conflict == OnConflict::Update => {
                     refusal = Some(format!(
-                        "table {} has on_conflict = \"update\" and neither newer_by nor a column that keeps $sequence, so \
-                         that a row which comes late could replace a newer one",
+                        "table {} has on_conflict = \"update\" and neither newer_by nor a column that keeps \
+                         $sequence, so a late row could replace a newer one",
                         settings.name
                     ));
                 }
@@ -415,7 +415,7 @@ fn gone(kept: &Kept) -> String {
     let Kept { stream, sequence, expired_at, .. } = kept;
     let when = expired_at.as_deref().unwrap_or("an unknown time");
     format!(
-        "its payload was removed at {when}, by [store.dead_letters] retention; where stream {stream} still \
+        "its payload was removed at {when}, by [store.dead_letters] retention; if stream {stream} still \
          holds sequence {sequence}, publish that message again, and then discard the letter"
     )
 }

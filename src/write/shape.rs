@@ -76,9 +76,10 @@ impl Writer {
     pub(super) async fn begin_trial(&self, rows: &[TableRows]) -> Result<Result<(), Stop>, Error> {
         self.at(metrics::Step::Search);
         let sql = begin_sql(&self.session) + &lock_and_ask(&self.targets, rows);
-        let answers = timeout(self.step_timeout, self.session.client.simple_query(&sql))
-            .await
-            .map_err(|_| Error::Timeout { action: "look for the refused row", after: self.step_timeout })?;
+        let answers =
+            timeout(self.step_timeout, self.session.client.simple_query(&sql)).await.map_err(|_| {
+                Error::Timeout { action: "looking for the refused row", after: self.step_timeout }
+            })?;
         let answers = match answers {
             Ok(answers) => answers,
             Err(source) => {
@@ -88,7 +89,7 @@ impl Writer {
         };
         let unchanged = self.unchanged(&answers);
         if unchanged.is_err() {
-            within(self.step_timeout, "roll back", checkpoint::rollback(&self.session)).await?;
+            within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
         }
         unchanged.map(Ok)
     }
@@ -97,7 +98,7 @@ impl Writer {
     pub(super) async fn look_at_tables(&self) -> Result<(), Error> {
         let answers = timeout(self.step_timeout, self.session.client.simple_query(&ask(&self.targets)))
             .await
-            .map_err(|_| Error::Timeout { action: "look at the tables", after: self.step_timeout })?
+            .map_err(|_| Error::Timeout { action: "looking at the tables", after: self.step_timeout })?
             .map_err(Error::Trial)?;
         self.unchanged(&answers)
     }

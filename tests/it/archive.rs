@@ -81,7 +81,7 @@ async fn rows_that_the_configuration_wants_and_the_database_refuses_pause_until_
     world.publish("a", [message(1, 1_200), message(2, 0), message(3, 3_000)]).await;
     let config = world.config(&back(1_500));
     let daemon = Daemon::start(&config);
-    let remedy = paused(&daemon, "the configuration has them added within 1500 days back and 7 ahead").await;
+    let remedy = paused(&daemon, "the configuration adds them within 1500 days back and 7 ahead").await;
     assert!(remedy.contains("run `jetcopy migrate`"), "{remedy}");
     let checked = world.run(&config, &["check"]).await;
     assert!(checked.out.contains("partitions are added within 1000 days back and 7 ahead"), "{checked:?}");

@@ -234,7 +234,7 @@ async fn messages_whose_keys_a_trigger_makes_the_same_are_written_apart_and_the_
     let messages = [(1, 10), (2, 20), (11, 30), (3, 40), (21, 50), (13, 60)];
     world.publish("a", messages.map(|(id, value)| json!({"id": id, "value": value}).to_string())).await;
     let daemon = Daemon::start(&world.config(&pipeline("update")));
-    daemon.says("going on with half the messages").await;
+    daemon.says("continuing with half the messages").await;
     world.drained("items", &daemon).await;
     let rows = world.database.query("SELECT id, value FROM items ORDER BY id", &[]).await.unwrap();
     let rows: Vec<(i32, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -269,7 +269,7 @@ async fn a_key_that_no_message_fills_is_refused_with_the_true_reason_and_ignore_
     let keyed = |on_conflict| world.config(&pipeline(on_conflict).replace("\"id\"", "\"last\""));
     let config = keyed("update");
     let daemon = Daemon::start(&config);
-    let reason = "last takes no value of a message";
+    let reason = "last takes no value from a message";
     let status = in_state(&daemon, "paused", reason).await;
     assert!(status["reason"].as_str().unwrap().contains("the server generates it"), "{status}");
     let checked = world.run(&config, &["check"]).await;

@@ -445,7 +445,7 @@ async fn a_retry_stores_no_subject_and_no_header_that_nobody_sent() {
     let said = world.run(&config, &["dead-letters", "retry", "--all"]).await;
     assert_eq!(said.code, 1, "{said:?}");
     let all = said.out.clone() + &said.err;
-    for (says, times) in [("takes the subject, which is not UTF-8", 1), ("takes the header A", 3), ("NUL", 2)]
+    for (says, times) in [("needs the subject, which is not UTF-8", 1), ("needs the header A", 3), ("NUL", 2)]
     {
         assert_eq!(all.matches(says).count(), times, "{says}: {said:?}");
     }

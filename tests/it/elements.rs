@@ -312,7 +312,7 @@ async fn a_large_message_is_refused_as_a_whole(parts_table: &str, size: usize, r
     let said: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
     let (found, rest) = said.strip_prefix("more than ").unwrap().split_once(' ').unwrap();
     assert!((2..400).contains(&found.parse::<u32>().unwrap()), "{said}");
-    let whole = "of its elements cannot be stored, too many to be looked for one by one; element 1: ";
+    let whole = "of its elements cannot be stored, too many to test one by one; element 1: ";
     assert!(rest.starts_with(whole) && rest.contains(reason), "{said}");
 }
 

@@ -64,7 +64,7 @@ async fn a_daemon_that_is_stopped_at_any_point_commits_and_acks_what_it_took_and
             let log = daemon.log();
             for line in [
                 "shutting down; a second signal",
-                "stopping: committing what has been taken",
+                "stopping; committing what was read",
                 "pipeline has stopped",
             ] {
                 assert_eq!(log.matches(line).count(), 1, "{point}: {line:?} in\n{log}");

@@ -147,7 +147,7 @@ async fn a_table_that_takes_no_compressed_rows_pauses_its_pipeline_until_it_does
     let unique = "CREATE UNIQUE INDEX once ON frame_metadata (camera_id, time, frame_id)";
     world.database.batch_execute(unique).await.unwrap();
     let daemon = Daemon::start(&world.config(&pipeline("direct_compress = true")));
-    daemon.says("it has a unique index or an exclusion constraint").await;
+    daemon.says("it has a unique index or exclusion constraint").await;
     world.publish("load", (0..100).map(|id| frame(id, 0))).await;
     world.database.batch_execute("DROP INDEX once").await.unwrap();
     oracle(&world, &daemon, "frames", "frame_metadata", frame(1, 0)).await;

@@ -75,7 +75,7 @@ async fn rows_of_days_without_a_partition_get_one_and_those_beyond_all_bounds_ar
         let message: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
         assert_eq!(
             message,
-            "no partition of days takes 1970-01-01, and jetcopy adds them only within 1000 days back and 7 ahead \
+            "no partition of days covers 1970-01-01, and jetcopy adds partitions only within 1000 days back and 7 ahead \
              (store.partitions_back, store.partitions_ahead)"
         );
     }

@@ -48,7 +48,7 @@ fn series(daemon: &Daemon, name: &str) -> usize {
 async fn reload(daemon: &Daemon, times: usize) {
     daemon.signal(Signal::SIGHUP);
     eventually("the configuration to be reloaded", || async {
-        daemon.log().matches("the configuration was reloaded").count() == times
+        daemon.log().matches("configuration reloaded").count() == times
     })
     .await;
 }

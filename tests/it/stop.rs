@@ -85,7 +85,7 @@ async fn a_stop_that_cannot_commit_in_time_exits_with_3_and_the_next_daemon_goes
     let (status, took) = daemon.ended().await;
     assert_eq!(status.code(), Some(3));
     assert!(took < Duration::from_secs(25), "{took:?}");
-    assert!(daemon.log().contains("not all that was taken could be committed"), "{}", daemon.log());
+    assert!(daemon.log().contains("not all that was read could be committed"), "{}", daemon.log());
     world.database.batch_execute("ROLLBACK").await.unwrap();
 
     let again = Daemon::start(&world.config(&PIPELINE.replace("10m", "10ms")));

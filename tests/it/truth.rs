@@ -263,7 +263,7 @@ async fn after_a_reload_all_counts_are_since_the_start_of_the_daemon() {
 async fn reloaded(world: &World, config: &Path, daemon: &Daemon, text: &str) {
     assert_eq!(world.config(text), config);
     daemon.signal(Signal::SIGHUP);
-    daemon.says("the configuration was reloaded").await;
+    daemon.says("configuration reloaded").await;
     eventually("the tables to be others", || async { daemon.get("/metrics").1.contains("table=\"never\"") })
         .await;
     is(daemon, "running").await;

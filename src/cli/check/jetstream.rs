@@ -56,7 +56,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
             report.error(
                 NATS,
                 chain(&error),
-                "correct the path, or make the file readable for jetcopy's user",
+                "correct the path, or make the file readable by jetcopy's user",
             );
             return Found::default();
         }

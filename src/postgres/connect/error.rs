@@ -46,15 +46,16 @@ pub enum ConnectError {
     },
     /// A server takes writes in a history that a failover has ended: end it, or take it out of the URL.
     #[error(
-        "[postgres] {host} takes writes on an older timeline than jetcopy has written on: a primary of before a failover \
-         must not run, or not be in the URL; were it right after all, restart jetcopy"
+        "[postgres] {host} accepts writes on an older timeline than jetcopy has written on: it is a primary \
+         from before a failover; stop it or remove it from the URL; if it is the right one after all, \
+         restart jetcopy"
     )]
     Superseded {
         /// Host and port.
         host: String,
     },
     /// Servers answer, none takes writes; a failover is under way: try again.
-    #[error("[postgres] {host} takes no writes{because}, and no other host in the URL does")]
+    #[error("[postgres] {host} accepts no writes{because}, nor does any other host in the URL")]
     NotWritable {
         /// Host and port of the last one that answered so.
         host: String,
@@ -63,7 +64,7 @@ pub enum ConnectError {
     },
     /// A primary answers, and the role or the database may not write by a setting of its own: take the
     /// setting back.
-    #[error("[postgres] {host} takes no writes: default_transaction_read_only is on for {whom}")]
+    #[error("[postgres] {host} accepts no writes: default_transaction_read_only is on for {whom}")]
     ReadOnly {
         /// Host and port.
         host: String,

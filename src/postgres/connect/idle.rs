@@ -35,7 +35,7 @@ pub(super) async fn patient(session: Session, host: &HostInfo, route: &Route) ->
             patient
         }
         Err(error) => {
-            tracing::debug!(%error, "idle_session_timeout stays as it is");
+            tracing::debug!(%error, "cannot switch idle_session_timeout off");
             session
         }
     }

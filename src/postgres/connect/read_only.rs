@@ -31,7 +31,7 @@ pub(super) async fn reason(session: &Session, timeout: Duration) -> Option<Conne
         ),
         "global" => ("every role".to_owned(), "ALTER ROLE ALL".to_owned()),
         "client" => {
-            let remedy = "take default_transaction_read_only out of the options in postgres.url".to_owned();
+            let remedy = "remove default_transaction_read_only from the options in postgres.url".to_owned();
             return Some(ConnectError::ReadOnly { host, whom: "jetcopy itself".to_owned(), remedy });
         }
         _ => {

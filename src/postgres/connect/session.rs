@@ -160,7 +160,7 @@ impl Session {
         let Self { client, mut driver, .. } = self;
         drop(client);
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut driver.0).await.is_err() {
-            tracing::debug!("the database connection did not close in time and is dropped");
+            tracing::debug!("the database connection did not close in time and was dropped");
         }
     }
 }

@@ -66,7 +66,7 @@ impl Route {
             (Purpose::Write, Some(Any)) | (Purpose::Look, None | Some(Any | ReadWrite | Primary)) => &[Any],
             (Purpose::Write, Some(ReadOnly | Standby)) => {
                 return Err(invalid_url(
-                    "target_session_attrs asks for a server that takes no writes, and jetcopy writes: leave it out",
+                    "target_session_attrs asks for a read-only server, but jetcopy writes: remove it",
                 ));
             }
             (Purpose::Look, Some(ReadOnly)) => &[ReadOnly],

@@ -267,7 +267,8 @@ async fn tls_is_verified_where_required_and_binds_the_password_to_the_certificat
     let elsewhere = |mode: &str| {
         let port = server.port();
         format!(
-            "host=elsewhere hostaddr=127.0.0.1 port={port} user=guarded password={SECRET} dbname=postgres {mode}"
+            "host=elsewhere hostaddr=127.0.0.1 port={port} user=guarded password={SECRET} dbname=postgres \
+             {mode}"
         )
     };
     for mode in ["", "sslmode=verify-full"] {

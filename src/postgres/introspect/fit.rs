@@ -30,7 +30,8 @@ const GENERATED: &str = "SELECT attname::text FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum";
 
 /// Sessions to come know a restore by the database's setting; one that is under way by its own.
-const RESTORING: &str = "SELECT coalesce(lower(current_setting('timescaledb.restoring', true)) IN ('on', 'true', 'yes', '1'), false)
+const RESTORING: &str = "SELECT coalesce(lower(current_setting('timescaledb.restoring', true)) IN ('on',
+    'true', 'yes', '1'), false)
     OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                WHERE d.datname = current_database() AND 'timescaledb.restoring=on' ILIKE ANY (s.setconfig))";
 
@@ -40,18 +41,18 @@ pub(super) fn takes_no_rows(kind: &str, insertable: bool) -> Option<(&'static st
         "r" | "p" => None,
         "f" if insertable => None,
         "f" => Some((
-            "it is a foreign table that takes no rows",
-            "name a table whose server and foreign-data wrapper take them",
+            "it is a foreign table that accepts no rows",
+            "use a table whose server and foreign-data wrapper accept rows",
         )),
         "v" => Some((
-            "it is a view, and what becomes of a row there is up to its rules and triggers",
-            "name the table behind it",
+            "it is a view; its rules and triggers decide what becomes of a row",
+            "use the table behind it",
         )),
         "m" => Some(("it is a materialized view, which only REFRESH fills", "name a table")),
         "S" => Some(("it is a sequence", "name a table")),
-        "i" | "I" => Some(("it is an index", "name its table")),
+        "i" | "I" => Some(("it is an index", "use its table")),
         "c" => Some(("it is a composite type", "name a table")),
-        _ => Some(("it is no table", "name a table")),
+        _ => Some(("it is not a table", "name a table")),
     }
 }
 
@@ -63,8 +64,11 @@ pub(super) async fn not_restoring(client: &Client, name: &str) -> Result<(), Int
         Ok(false) => Ok(()),
         Ok(true) => Err(IntrospectError::Unusable {
             table: name.to_owned(),
-            problem: "timescaledb.restoring is on, and rows would go past the chunks, where no query sees them".to_owned(),
-            remedy: "end the restore of the database by SELECT timescaledb_post_restore(), or take the setting from the role"
+            problem: "timescaledb.restoring is on: rows would bypass the chunks, and no query would see \
+                      them"
+                .to_owned(),
+            remedy: "finish the restore with SELECT timescaledb_post_restore(), \
+                     or remove the setting from the role"
                 .to_owned(),
         }),
         Err(source) => Err(IntrospectError::Query { name: name.to_owned(), source }),
@@ -126,9 +130,9 @@ impl Table {
     fn rule_in_the_way(&self) -> Option<(&Rule, &'static str)> {
         let found = self.rules.iter().find(|rule| !rule.on_insert || !rule.disabled)?;
         let reason = if found.on_insert {
-            "may leave rows out or put others in their place, without a word"
+            "may silently drop or replace rows"
         } else {
-            "makes the server refuse INSERT … ON CONFLICT, also while it is disabled"
+            "makes the server refuse INSERT … ON CONFLICT, even while it is disabled"
         };
         Some((found, reason))
     }
@@ -146,18 +150,22 @@ impl Table {
             };
             return unusable(
                 format!(
-                    "{what}, whose server commits before this one: rows come twice where the transaction fails after that"
+                    "{what}, whose server commits before this one: rows are duplicated if the transaction \
+                     fails after that"
                 ),
-                "name a table of this server, or, where at least once will do, set foreign = \"at-least-once\"".to_owned(),
+                "use a table of this server, or, if at-least-once is enough, set foreign = \"at-least-once\""
+                    .to_owned(),
             );
         }
         if let (Some(unlogged), Unlogged::Refuse) = (&self.unlogged, settings.unlogged) {
             return unusable(
                 format!(
-                    "{unlogged} is unlogged: a crash of the server empties it, and its messages are not read again"
+                    "{unlogged} is unlogged: a crash of the server empties it, and its messages are not read \
+                     again"
                 ),
                 format!(
-                    "ALTER TABLE {unlogged} SET LOGGED, or, where at most once will do, set unlogged = \"at-most-once\""
+                    "ALTER TABLE {unlogged} SET LOGGED, or, if at-most-once is enough, set unlogged = \
+                     \"at-most-once\""
                 ),
             );
         }
@@ -165,9 +173,10 @@ impl Table {
             (&self.row_security, settings.on_conflict)
         {
             return unusable(
-                format!("row-level security applies to role {role}, and COPY is refused then"),
+                format!("row-level security applies to role {role}, so the server refuses COPY"),
                 format!(
-                    "ALTER ROLE {role} BYPASSRLS, or let the table's owner write without FORCE ROW LEVEL SECURITY"
+                    "ALTER ROLE {role} BYPASSRLS, or let the table's owner write without FORCE ROW LEVEL \
+                     SECURITY"
                 ),
             );
         }
@@ -183,7 +192,7 @@ impl Table {
             };
             return unusable(
                 format!("with on_conflict rows are written by INSERT, and rule {name} on {event} {reason}"),
-                format!("DROP RULE {name} ON {table}{disable}; what it does belongs into a trigger"),
+                format!("DROP RULE {name} ON {table}{disable}; what it does belongs in a trigger"),
             );
         }
         if settings.on_conflict != OnConflict::Error
@@ -192,7 +201,7 @@ impl Table {
         {
             let columns = settings.key.join(", ");
             return unusable(
-                format!("no unique index on ({columns}) that on_conflict can go by"),
+                format!("no unique index on ({columns}) that on_conflict can use"),
                 format!("CREATE UNIQUE INDEX ON {} ({columns}), or correct key", self.qualified),
             );
         }

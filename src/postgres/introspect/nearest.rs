@@ -47,7 +47,8 @@ pub(super) async fn remedy(client: &Client, name: &str, used: &[&str]) -> Result
     }
     Ok(match best {
         Some((_, meant)) if meant.contains('"') => format!(
-            "did you mean {meant}? A name with capitals or signs stands in double quotes, as in SQL: name = '{meant}'"
+            "did you mean {meant}? A name with capitals or special characters needs double quotes, as in \
+             SQL: name = '{meant}'"
         ),
         Some((_, meant)) => format!("did you mean {meant}?"),
         None => "create the table (`jetcopy migrate` creates jetcopy's own), or correct its name".to_owned(),

@@ -84,7 +84,8 @@ async fn dropped_and_generated_columns_are_left_out_and_defaults_are_seen() {
         "CREATE DOMAIN stamped AS timestamptz NOT NULL DEFAULT now();
          CREATE TABLE t (gone int, id bigint GENERATED ALWAYS AS IDENTITY, a int NOT NULL, b int DEFAULT 1,
                          north text NOT NULL DEFAULT 'north', big bigint DEFAULT 7, doc jsonb DEFAULT '{}',
-                         tags text[] DEFAULT ARRAY['a'], none int DEFAULT NULL, seen timestamptz DEFAULT now(),
+                         tags text[] DEFAULT ARRAY['a'], none int DEFAULT NULL,
+                             seen timestamptz DEFAULT now(),
                          key uuid DEFAULT gen_random_uuid(),
                          twice int GENERATED ALWAYS AS (a * 2) STORED, at stamped, free text);
          ALTER TABLE t DROP COLUMN gone",
@@ -121,7 +122,8 @@ async fn dropped_and_generated_columns_are_left_out_and_defaults_are_seen() {
 #[tokio::test]
 async fn names_resolve_as_the_server_would_resolve_them() {
     let (_server, client) = with(
-        r#"CREATE SCHEMA "Odd.Schema"; CREATE TABLE "Odd.Schema"."select" ("a""b" int); CREATE TABLE plain (a int)"#,
+        r#"CREATE SCHEMA "Odd.Schema"; CREATE TABLE "Odd.Schema"."select" ("a""b" int);
+           CREATE TABLE plain (a int)"#,
     )
     .await;
     let odd = introspect(&client, r#""Odd.Schema"."select""#).await.unwrap();
@@ -140,7 +142,8 @@ async fn names_resolve_as_the_server_would_resolve_them() {
 async fn columns_of_types_that_jetcopy_does_not_write_are_named_with_whether_they_must_be_filled() {
     let (_server, client) = with(
         "CREATE TYPE pair AS (a int, b int); CREATE EXTENSION hstore; CREATE EXTENSION ltree;
-         CREATE TABLE t (a int, area polygon, doc xml NOT NULL DEFAULT '<a/>', at point NOT NULL, mac macaddr, span int4range,
+         CREATE TABLE t (a int, area polygon, doc xml NOT NULL DEFAULT '<a/>', at point NOT NULL,
+             mac macaddr, span int4range,
                          two pair, tags hstore, path ltree)",
     )
     .await;
@@ -169,8 +172,10 @@ async fn columns_of_types_that_jetcopy_does_not_write_are_named_with_whether_the
 #[tokio::test]
 async fn what_is_no_table_is_named_with_what_to_do() {
     let (_server, client) = with(
-        "CREATE TABLE \"FrameMetadata\" (a int); CREATE SCHEMA telemetry; CREATE TABLE telemetry.readings (a int);
-         CREATE VIEW seen AS SELECT 1 AS a; CREATE MATERIALIZED VIEW stored AS SELECT 1 AS a; CREATE SEQUENCE counter;
+        "CREATE TABLE \"FrameMetadata\" (a int); CREATE SCHEMA telemetry; CREATE TABLE telemetry.readings (a
+         int);
+         CREATE VIEW seen AS SELECT 1 AS a; CREATE MATERIALIZED VIEW stored AS
+             SELECT 1 AS a; CREATE SEQUENCE counter;
          CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE VIEW written AS SELECT a FROM \"FrameMetadata\";
          CREATE TRIGGER instead INSTEAD OF INSERT ON written FOR EACH ROW EXECUTE FUNCTION pass()",

@@ -50,12 +50,15 @@ fn code(error: &Error) -> &str {
 
 #[tokio::test]
 async fn a_value_that_only_the_server_refuses_is_poison_on_its_line() {
-    let (_server, client) = with("CREATE TYPE mood AS ENUM ('fine');
+    let (_server, client) = with(
+        "CREATE TYPE mood AS ENUM ('fine');
          CREATE TABLE texts (v text); CREATE TABLE jsonbs (v jsonb); CREATE TABLE jsons (v json);
          CREATE TABLE moods (v mood); CREATE TABLE numbers (v int); CREATE TABLE lists (v int[]);
-         CREATE TABLE times (v timestamptz); CREATE TABLE shorts (v varchar(3)); CREATE TABLE prices (v numeric(3,1));
+         CREATE TABLE times (v timestamptz); CREATE TABLE shorts (v varchar(3)); CREATE TABLE prices (v
+             numeric(3,1));
          CREATE TABLE checks (v int CHECK (v > 0));
-         CREATE TABLE required (v int NOT NULL)")
+         CREATE TABLE required (v int NOT NULL)",
+    )
     .await;
     let one = 1_i32.to_be_bytes();
     let list_of_text =
@@ -258,7 +261,8 @@ async fn what_a_trigger_raises_is_a_rows_fault_only_where_its_class_can_be() {
 #[tokio::test]
 async fn an_error_names_the_relation_that_it_is_about() {
     let (_server, client) = with(
-        "CREATE TABLE t (v int CHECK (v < 9)); CREATE SCHEMA other; CREATE TABLE other.trail (v int CHECK (v < 5));
+        "CREATE TABLE t (v int CHECK (v < 9)); CREATE SCHEMA other; CREATE TABLE other.trail (v int CHECK (v
+         < 5));
          CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              INSERT INTO other.trail VALUES (NEW.v);
              RETURN NEW;
@@ -327,7 +331,7 @@ async fn what_a_person_must_mend_pauses_and_says_what_to_do() {
     let cases = [
         ("COPY absent FROM STDIN (FORMAT binary)", "42P01", "jetcopy migrate"),
         ("COPY t (absent) FROM STDIN (FORMAT binary)", "42703", "mapping"),
-        ("SET ROLE nobody_may; COPY t FROM STDIN (FORMAT binary)", "42501", "with its GRANT"),
+        ("SET ROLE nobody_may; COPY t FROM STDIN (FORMAT binary)", "42501", "and its GRANT"),
         ("COPY nowhere.t FROM STDIN (FORMAT binary)", "3F000", "schema"),
     ];
     for (sql, expected, remedy_has) in cases {

@@ -26,42 +26,44 @@ pub(super) fn text(context: &X509StoreContextRef, host: &str) -> String {
     let subject = name_of(certificate.subject_name());
     match error.as_raw() {
         NOT_YET_VALID | HAS_EXPIRED => format!(
-            "the certificate of {subject} is valid from {} to {}: make it anew, or correct this machine's clock",
+            "the certificate of {subject} is valid from {} to {}: reissue it, or correct this machine's \
+             clock",
             certificate.not_before(),
             certificate.not_after()
         ),
         SELF_SIGNED => format!(
-            "the certificate of {subject} signs itself: let ca_file hold that certificate, or take sslmode=require, which \
-             checks none"
+            "the certificate of {subject} is self-signed: put it into ca_file, or use sslmode=require, which \
+             checks no certificate"
         ),
-        SELF_SIGNED_IN_CHAIN => format!("the authority {subject} is not in ca_file: add its certificate"),
+        SELF_SIGNED_IN_CHAIN => format!("the CA {subject} is not in ca_file: add its certificate"),
         NO_ISSUER | NO_ISSUER_OF_LEAF => format!(
-            "the authority {} of the certificate of {subject} is not in ca_file: add its certificate",
+            "the CA {} of the certificate of {subject} is not in ca_file: add its certificate",
             name_of(certificate.issuer_name())
         ),
         INVALID_AUTHORITY => format!(
-            "{subject} signs others without being an authority: make its certificate anew with \
+            "{subject} signs certificates without being a CA: reissue its certificate with \
              basicConstraints=critical,CA:TRUE, and sign the server's with it"
         ),
         INVALID_PURPOSE => format!(
-            "the certificate of {subject} is not for servers: make it anew with extendedKeyUsage=serverAuth, or without \
-             extendedKeyUsage"
+            "the certificate of {subject} is not for servers: reissue it with extendedKeyUsage=serverAuth, \
+             or without extendedKeyUsage"
         ),
         NOT_FOR_NAME | NOT_FOR_ADDRESS => {
             let kind = if error.as_raw() == NOT_FOR_NAME { "DNS" } else { "IP" };
             format!(
-                "the certificate is for {}, not for {host}: connect by such a name (hostaddr can give its address), or make \
-                 it anew with subjectAltName={kind}:{host}",
+                "the certificate is for {}, not for {host}: connect by one of those names (hostaddr can give \
+                 its address), or reissue it with subjectAltName={kind}:{host}",
                 names(certificate)
             )
         }
         KEY_TOO_SMALL | AUTHORITY_KEY_TOO_SMALL => {
             format!(
-                "the key of {subject} is too small: make key and certificate anew, RSA with 2048 bits or more"
+                "the key of {subject} is too small: create a new key and certificate, RSA with 2048 bits or \
+                 more"
             )
         }
         DIGEST_TOO_WEAK => {
-            format!("the certificate of {subject} is signed by a weak digest: make it anew with SHA-256")
+            format!("the certificate of {subject} is signed with a weak digest: reissue it with SHA-256")
         }
         _ => format!("the certificate of {subject} is refused: {error}"),
     }

@@ -38,7 +38,8 @@ impl TlsServer {
         let this = Self { server, control, psql, home: tempfile::tempdir().unwrap() };
         for name in ["ca", "other"] {
             this.run(&format!(
-                "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=authority-{name} -keyout {name}.key -out {name}.crt"
+                "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=authority-{name} -keyout \
+                 {name}.key -out {name}.crt"
             ))
             .await;
         }
@@ -65,7 +66,8 @@ impl TlsServer {
             extensions.map_or_else(String::new, |text| format!("-extfile /dev/stdin <<END\n{text}\nEND\n"));
         self.run(&format!(
             "openssl req -new -newkey {key} -nodes -subj /CN={subject} -keyout {name}.key -out {name}.csr && \
-             openssl x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 9 -out {name}.crt {extensions}"
+             openssl x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 9 -out \
+             {name}.crt {extensions}"
         ))
         .await;
     }
@@ -164,12 +166,15 @@ async fn every_kind_of_certificate_is_taken_in_the_modes_in_which_psql_takes_it(
     server.sign("clients", "rsa:2048", "localhost", Some("extendedKeyUsage=clientAuth")).await;
     // PostgreSQL's manual, and Citus.
     server
-        .run("openssl req -new -x509 -days 365 -nodes -text -out manual.crt -keyout manual.key -subj /CN=localhost")
+        .run(
+            "openssl req -new -x509 -days 365 -nodes -text -out manual.crt -keyout manual.key -subj \
+              /CN=localhost",
+        )
         .await;
     server
         .run(
-            "openssl req -new -nodes -newkey rsa:2048 -subj /CN=localhost -keyout citus.key -out citus.csr && \
-             openssl x509 -req -in citus.csr -signkey citus.key -days 9 -out citus.crt",
+            "openssl req -new -nodes -newkey rsa:2048 -subj /CN=localhost -keyout citus.key -out citus.csr \
+             && openssl x509 -req -in citus.csr -signkey citus.key -days 9 -out citus.crt",
         )
         .await;
     let version = "openssl x509 -in citus.crt -noout -text | grep -q 'Version: 1 ' && \
@@ -303,26 +308,21 @@ async fn a_refused_certificate_says_what_to_make_anew() {
         .await;
     for (kind, root, host, said) in [
         ("usual", "ca", "localhost", "the certificate is for db.example.org, 10.0.0.1, not for localhost"),
-        ("usual", "ca", "localhost", "make it anew with subjectAltName=DNS:localhost"),
-        ("usual", "ca", "127.0.0.1", "make it anew with subjectAltName=IP:127.0.0.1"),
+        ("usual", "ca", "localhost", "reissue it with subjectAltName=DNS:localhost"),
+        ("usual", "ca", "127.0.0.1", "reissue it with subjectAltName=IP:127.0.0.1"),
         (
             "usual",
             "other",
             "localhost",
             "the authority `authority-ca` of the certificate of `localhost` is not in ca_file",
         ),
-        ("clients", "ca", "localhost", "make it anew with extendedKeyUsage=serverAuth"),
-        (
-            "own",
-            "ca",
-            "localhost",
-            "the certificate of `own` signs itself: let ca_file hold that certificate",
-        ),
+        ("clients", "ca", "localhost", "reissue it with extendedKeyUsage=serverAuth"),
+        ("own", "ca", "localhost", "the certificate of `own` is self-signed: put it into ca_file"),
         (
             "old",
             "old",
             "localhost",
-            "is valid from Jan  1 00:00:00 2001 GMT to Jan  1 00:00:00 2002 GMT: make it anew",
+            "is valid from Jan  1 00:00:00 2001 GMT to Jan  1 00:00:00 2002 GMT: reissue it",
         ),
     ] {
         server.serve(kind, &[], RULES).await;

@@ -90,7 +90,7 @@ pub(super) fn decode(
     }
     if ways > 1 || ways == 0 && refused.is_empty() {
         let message = if ways == 0 {
-            format!("the message makes no row of element {element} in this table any more")
+            format!("the message no longer makes a row of element {element} in this table")
         } else {
             format!(
                 "several mappings of this table make rows of element {element}: which one failed is not known"

@@ -95,7 +95,7 @@ async fn a_mended_mapping_begins_its_counts_anew_and_then_nothing_is_untaken() {
         mended.replace("sequence = \"$sequence\"", "sequence = \"$sequence\"\ncamera_id = \"cameraId\"");
     std::fs::write(&config, mended).unwrap();
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.says("the configuration was reloaded").await;
+    daemon.says("configuration reloaded").await;
     eventually("the new mapping", || async { daemon.status()["untaken"]["messages"] == 0 }).await;
     world.publish("a", (6..=10).map(message)).await;
     world.drained("events", &daemon).await;

@@ -53,7 +53,7 @@ async fn a_server_that_allows_small_requests_and_few_unacknowledged_messages_is_
     stream.delete_consumer("jetcopy-events").await.unwrap();
     eventually("the durable to be made again", async || resyncs(&daemon, "consumer_deleted") == 1).await;
     oracle(&world, &daemon, "events", "events", event(1_000_000)).await;
-    daemon.says_times("the server allows no more unacknowledged", 1).await;
+    daemon.says_times("the server limits unacknowledged messages", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +260,7 @@ async fn a_server_that_does_not_know_how_to_reset_a_consumer_is_asked_to_create_
                 if hears { "answers" } else { "hears" }
             );
         }
-        daemon.says_times("nobody answers the request to reset", 1).await;
+        daemon.says_times("no answer to the request to reset", 1).await;
         world.judge(&daemon, load).await;
         drop(unheard);
     }

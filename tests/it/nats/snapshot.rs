@@ -163,11 +163,11 @@ async fn check_says_in_the_same_words_what_run_would_halt_at_and_changes_nothing
         (Fate::Purged, "the stream dropped sequences 301 to 320 before they were committed"),
         (
             Fate::RestoredShorter,
-            "the stream was rolled back to sequence 200 while the database holds up to 300",
+            "the stream was rolled back to sequence 200, but the database holds messages up to 300",
         ),
         (
             Fate::RestoredAndGrown,
-            "the stream was rolled back to sequence 200 while the database holds up to 300",
+            "the stream was rolled back to sequence 200, but the database holds messages up to 300",
         ),
         (Fate::Recreated, "the stream was recreated"),
     ] {

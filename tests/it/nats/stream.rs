@@ -59,7 +59,7 @@ async fn a_purge_of_what_is_unread_is_recorded_and_passed_over_with_on_loss_cont
     assert_eq!(daemon.metric("jetcopy_losses_total", ""), 1);
     let length = recorded[0].1.unwrap() - recorded[0].0 + 1;
     assert_eq!(daemon.metric("jetcopy_lost_messages_total", ""), length);
-    daemon.says("going on past a loss").await;
+    daemon.says("continuing past a loss").await;
 }
 
 /// Purges a stream whose messages are partly committed, partly delivered and partly unread.

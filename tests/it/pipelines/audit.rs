@@ -130,7 +130,8 @@ async fn an_audit_proves_measurements_one_by_one_and_in_arrays_and_receivers() {
     finds_rows_by_key(&world, &config, "measurements", "websdrs", "id", "name = 'old'").await;
     // The letter of the element belongs to the proof.
     world.database.batch_execute("DELETE FROM jetcopy.dead_letters").await.unwrap();
-    differs(&world, &config, "measurements", "measurements", "element 1 of sequence 21 is no row of").await;
+    differs(&world, &config, "measurements", "measurements", "element 1 of sequence 21 is neither a row of")
+        .await;
 }
 
 #[tokio::test]

@@ -166,7 +166,9 @@ async fn a_batch_that_decompresses_more_than_the_server_allows_is_halved_until_i
     let Some(_offers) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::new().await;
     let daemon = compressed(&world, 2_500).await;
-    daemon.says("more than the server takes at once; going on with half the messages").await;
+    daemon
+        .says("a transaction exceeds what the server accepts at once; continuing with half the messages")
+        .await;
     world.drained("events", &daemon).await;
     assert_eq!(world.count("SELECT count(*) FROM events WHERE sequence > 0 AND a = 7").await, 8);
     assert_eq!(world.count("SELECT count(*) FROM events").await, 20_000);
@@ -178,7 +180,7 @@ async fn a_message_that_alone_decompresses_more_than_the_server_allows_pauses_wi
     let Some(_offers) = TestPostgres::shared_timescaledb().unwrap() else { return };
     let world = World::new().await;
     let daemon = compressed(&world, 500).await;
-    let status = in_state(&daemon, "paused", "sequence 1 alone is more than the server takes").await;
+    let status = in_state(&daemon, "paused", "sequence 1 alone is more than the server accepts").await;
     let remedy = status["remedy"].as_str().unwrap();
     assert!(remedy.contains("max_tuples_decompressed_per_dml_transaction"), "{status}");
     let database = world.own_url.rsplit('/').next().unwrap();

@@ -104,6 +104,6 @@ async fn a_foreign_table_that_takes_no_rows_is_refused_with_the_reason() {
     world.database.batch_execute(file).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
     daemon.says("http=").await;
-    let status = in_state(&daemon, "paused", "a foreign table that takes no rows").await;
+    let status = in_state(&daemon, "paused", "a foreign table that accepts no rows").await;
     assert!(status["remedy"].as_str().unwrap().contains("name a table"), "{status}");
 }

@@ -95,7 +95,7 @@ async fn a_server_made_read_only_is_waited_for_until_it_takes_writes() {
     let set = |value: &str| format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
     world.database.batch_execute(&set("on")).await.unwrap();
     world.database.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    in_state(&daemon, "backing_off", "takes no writes").await;
+    in_state(&daemon, "backing_off", "accepts no writes").await;
     attempts(&daemon, 3).await;
     world.database.batch_execute(&set("off")).await.unwrap();
     world.database.batch_execute("SELECT pg_reload_conf()").await.unwrap();

@@ -72,7 +72,7 @@ async fn commits_that_a_crash_takes_back_are_read_again() {
     world.reconnect().await;
     world.commits(&daemon).await;
     assert!(daemon.metric("jetcopy_replayed_messages_total", "") > replayed);
-    daemon.says("the database went back behind what was committed").await;
+    daemon.says("the database lacks transactions that it had committed").await;
     world.judge(&daemon, load).await;
 }
 

@@ -41,7 +41,7 @@ async fn a_table_exchanged_under_load_gets_each_row_once() {
     }
     world.commits(&daemon).await;
     let log = daemon.log();
-    assert!(log.contains("the table was exchanged") && !log.contains("=\"\""), "{log}");
+    assert!(log.contains("the table was replaced") && !log.contains("=\"\""), "{log}");
     world.judge(&daemon, load).await;
 }
 

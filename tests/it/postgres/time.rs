@@ -68,7 +68,7 @@ async fn statements_that_somebody_cancels_are_repeated_with_fewer_messages() {
         }
     });
     let daemon = Daemon::start(&world.config(EVENTS));
-    daemon.says("going on with fewer messages at once").await;
+    daemon.says("continuing with fewer messages at a time").await;
     oracle(&world, &daemon, "events", "events", event(201)).await;
     watching.abort();
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);

@@ -132,7 +132,8 @@ async fn a_database_of_a_version_that_was_never_released_is_one_error() {
     let world = World::migrated().await;
     world.execute("UPDATE jetcopy.schema_history SET name = 'frame_metadata' WHERE version = 2").await;
     let troubles = world.troubles("").await;
-    let said = "error schema jetcopy: V1 jetcopy: applied by a development version of jetcopy that was never released";
+    let said = "error schema jetcopy: V1 jetcopy: applied by a development version of jetcopy that was never \
+                released";
     assert_eq!(troubles.iter().filter(|line| line.starts_with("error schema jetcopy: ")).count(), 1);
     assert_eq!(troubles[0], said);
     assert!(troubles[1].contains("docs/operations.md"), "{troubles:?}");
@@ -159,7 +160,7 @@ async fn a_key_without_a_unique_index_is_an_error() {
     assert_eq!(
         world.troubles(&table("[\"a\"]")).await,
         [
-            "error pipeline frames, table t: no unique index on (a) that on_conflict can go by",
+            "error pipeline frames, table t: no unique index on (a) that on_conflict can use",
             "      -> CREATE UNIQUE INDEX ON public.t (a), or correct key",
             "1 error, no warnings"
         ]
@@ -299,7 +300,7 @@ async fn a_database_that_takes_no_writes_is_an_error() {
     let name = world.url.rsplit('/').next().unwrap();
     world.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     let troubles = world.troubles("").await;
-    assert!(troubles[0].contains("takes no writes"), "{troubles:?}");
+    assert!(troubles[0].contains("accepts no writes"), "{troubles:?}");
     assert_eq!(troubles.last().unwrap(), "1 error, no warnings");
 }
 

@@ -64,7 +64,7 @@ async fn a_file_that_does_not_serve_is_named_with_the_remedy() {
             "sslcert=one.crt sslkey=locked.key sslpassword=x",
             "sslkey",
             "is encrypted with a password other \
-                                                                       than",
+             than",
         ),
         ("sslcert=one.crt sslkey=two.key", "sslkey", "two.key is not the key of the certificate in"),
         ("sslcert=one.crt sslkey=absent.key", "sslkey", "absent.key cannot be read"),
@@ -72,7 +72,7 @@ async fn a_file_that_does_not_serve_is_named_with_the_remedy() {
         ("sslcert=text sslkey=one.key", "sslcert", "text contains no PEM certificate"),
         ("sslcert=one.crt sslkey=one.crt", "sslkey", "one.crt contains no PEM private key"),
         ("sslrootcert=empty", "sslrootcert", "empty contains no PEM certificate"),
-        ("sslcrl=absent", "sslcrl", "absent holds no list in PEM"),
+        ("sslcrl=absent", "sslcrl", "absent holds no revocation list in PEM"),
     ] {
         let full: Vec<_> = given
             .split(' ')
