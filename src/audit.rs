@@ -336,7 +336,7 @@ impl Gaps<'_> {
             });
             self.judge_unrecorded(report, from, range.start, &mut 0).await?;
             match loss.map(|index| (index, self.losses[index].superseded)) {
-                // Of such a range some were carried, and some may be missing: the stream is asked.
+                // Of such a range some were written, and some may be missing: the stream is asked.
                 Some((index, Some(mut superseded))) => {
                     self.judge_unrecorded(report, range.start, range.end, &mut superseded).await?;
                     self.losses[index].superseded = Some(superseded);

@@ -28,7 +28,7 @@ use merge::Merge;
 
 mod merge;
 
-/// Bytes a `CopyData` message carries. 64 KiB took 0.03 to 0.05 s of CPU for 200 k rows, 1 KiB 0.3 to 0.5 s;
+/// Bytes in a `CopyData` message. 64 KiB took 0.03 to 0.05 s of CPU for 200 k rows, 1 KiB 0.3 to 0.5 s;
 /// more gains nothing.
 const CHUNK: usize = 64 * 1024;
 
@@ -39,7 +39,7 @@ pub struct Target {
     pub name: String,
     /// Its schema and name, quoted for SQL.
     pub qualified: String,
-    /// The column that rows are sorted by, where they carry it.
+    /// The column that rows are sorted by, where they have it.
     pub time_column: Option<String>,
     /// The roll-ups that are told which of their buckets rows fall into.
     pub rollups: Vec<RolledUp>,

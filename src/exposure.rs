@@ -1,8 +1,8 @@
 //! What others on the network could read, or answer in a server's place.
 //!
-//! Guarantees: a connection that leaves this machine in plain text is told by the log, once for each server,
-//! and by `jetcopy check`, which also tells of one that believes whoever answers. Which machine is this one
-//! goes by the address: a loopback one, or a socket of the file system.
+//! Guarantees: a connection that leaves this machine in plain text is reported by the log, once for each
+//! server, and by `jetcopy check`, which also reports one that does not verify who answers. Which machine is
+//! this one goes by the address: a loopback one, or a socket of the file system.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -241,7 +241,7 @@ pub enum Error {
     Unacknowledged {
         /// Messages that the server takes for unacknowledged.
         unacknowledged: usize,
-        /// What would mend it, where the durable was made anew already.
+        /// What would fix it, where the durable was already recreated.
         remedy: Option<String>,
     },
     /// The stream does not say what it holds.

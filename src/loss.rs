@@ -99,7 +99,7 @@ pub enum Cause {
     /// The stream removed messages by itself that newer ones supersede, or whose time had come, before they
     /// were read.
     Superseded,
-    /// The stream is another one under the same name, and counts anew.
+    /// The stream is another one under the same name, and counts from the start.
     Recreated,
     /// The stream lost its end, with messages that are committed: it was restored or lost writes. It may have
     /// grown since, and given their sequences to new messages.

@@ -4,7 +4,7 @@
 //! consumer, a closed connection) says so through [`Connection::broken`], and keeps saying so. What the
 //! server refused the user is known as soon as the server says it ([`Connection::denied`]): a request without
 //! permission is never answered. It does not reconnect on behalf of a pipeline: the client's own reconnect is
-//! left to it, but a pipeline starts anew with a fresh connection.
+//! left to it, but a pipeline starts over with a fresh connection.
 
 use std::fmt;
 use std::io;
@@ -310,7 +310,7 @@ impl ConnectError {
     }
 
     /// The client says "input or output" of whatever TLS finds; that is told apart here, since no second
-    /// attempt mends it.
+    /// attempt fixes it.
     fn new(url: String, source: async_nats::ConnectError) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
         while let Some(error) = cause {

@@ -55,7 +55,7 @@ const EMPTIED: usize = 2;
 
 /// How long what has arrived over a connection that is lost may take to be taken and sent to the writer, and
 /// each step of the writer after that: two pull requests are decoded in a fraction of it, and a writer that
-/// is stuck does not keep the loss from being told for longer.
+/// is stuck does not keep the loss from being reported for longer.
 const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 
 /// How long after something has failed the client may take to say that its connection has ended: it is a task
@@ -96,7 +96,7 @@ pub struct Pipeline {
     pub metrics: PipelineMetrics,
     /// Where it says how it is.
     pub status: Arc<PipelineStatus>,
-    /// The last sequence that it carries; what follows ends it.
+    /// The last sequence that it writes; what follows ends it.
     pub until: u64,
     /// The tables as the last generation read them; at first, none.
     pub tables: Mutex<Vec<introspect::Table>>,

@@ -1,7 +1,7 @@
 //! The one place where the failure of a generation becomes a decision.
 //!
-//! Guarantees: every failure has a decision, without a wildcard arm; what a person must mend is never retried
-//! in a tight loop, and what the next attempt may mend never waits for a person.
+//! Guarantees: every failure has a decision, without a wildcard arm; what a person must fix is never retried
+//! in a tight loop, and what the next attempt may fix never waits for a person.
 
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
@@ -54,7 +54,7 @@ pub enum Action {
     Again,
     /// The same after a short one: nobody answered, and somebody may at any moment.
     Reconnect,
-    /// The same, and create the durable anew instead of moving it.
+    /// The same, and recreate the durable instead of moving it.
     Recreate,
     /// Nothing has failed: start the next generation at once, but after one that has committed nothing as
     /// [`Self::Again`].
@@ -66,20 +66,20 @@ pub enum Action {
         /// What would resume it.
         remedy: String,
     },
-    /// A person must mend something outside; look again from time to time.
+    /// A person must fix something outside; look again from time to time.
     Pause {
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
     /// A person must decide; look from time to time whether they have.
     Halt {
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
-    /// A person must mend what a flood of dead letters is about, or accept them: look often whether they did.
+    /// A person must fix what a flood of dead letters is about, or accept them: look often whether they did.
     /// Another generation would meet the same before.
     PauseForFlood {
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
 }
@@ -291,7 +291,7 @@ fn of_jetstream(error: &jetstream::Error) -> Recovery {
             Cause::Consumer,
             "raise max_consumers of the stream or of the account, or remove unused consumers",
         ),
-        // 5xx: it is being elected, recovered or short of something; 4xx stays until somebody mends it.
+        // 5xx: it is being elected, recovered or short of something; 4xx stays until somebody fixes it.
         _ if error.code() >= 500 => Recovery::again(Cause::Jetstream),
         _ => Recovery::pause(Cause::Jetstream, "fix what the server reports; jetcopy retries by itself"),
     }
@@ -306,7 +306,7 @@ fn denied(denial: &Denial) -> Recovery {
 
 fn of_subscription(error: &subscribe::Error) -> Recovery {
     match error {
-        // Another client may be pulling from the durable: creating it anew ends its requests.
+        // Another client may be pulling from the durable: recreating it ends its requests.
         subscribe::Error::Breach(_) | subscribe::Error::Foreign => {
             Recovery { cause: Cause::Contiguity, action: Action::Recreate }
         }
@@ -349,7 +349,7 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
 
 fn of_gaps(error: &gaps::Error) -> Recovery {
     match error {
-        // Whoever made the durable pass over messages may do so again: creating it anew ends their requests.
+        // Whoever made the durable pass over messages may do so again: recreating it ends their requests.
         gaps::Error::Skipped { .. } => Recovery { cause: Cause::Skipped, action: Action::Recreate },
         gaps::Error::Stripped { .. } | gaps::Error::Changed => {
             Recovery { cause: Cause::ConsumerChanged, action: Action::Recreate }
@@ -398,7 +398,7 @@ fn of_write(error: &write::Error) -> Recovery {
             Recovery::again(Cause::Table)
         }
         write::Error::Begin { source, .. } => of_database(source, Step::Own),
-        // The table is not what it was when the generation began: the next one looks at it anew, and says so
+        // The table is not what it was when the generation began: the next one looks at it again, and says so
         // if it is gone or the mapping no longer fits.
         write::Error::Copy { source, .. }
             if source.step == Step::CopyStart

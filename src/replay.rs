@@ -164,7 +164,7 @@ pub enum Error {
     Stuck {
         /// What is wrong.
         reason: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
 }

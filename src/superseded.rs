@@ -9,9 +9,9 @@
 //! message that is gone, so one that was deleted or purged manually from such a stream counts as superseded,
 //! too; so does one that fell to a limit that is far from reached again. Of a mirror of a part, only what its
 //! limits may have dropped is a loss: what else vanished from its front cannot be told from what it never
-//! held. With `subjects` that leave some of the stream's out, what vanished behind its front is not told: the
-//! others' messages leave the same jumps. The server does not tell either: it counts what is to be delivered
-//! (`num_pending`), and that stays the same where a message supersedes another.
+//! held. With `subjects` that leave some of the stream's out, what vanished behind its front is not reported:
+//! the others' messages leave the same jumps. The server does not tell either: it counts what is to be
+//! delivered (`num_pending`), and that stays the same where a message supersedes another.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Source};
 

@@ -35,7 +35,7 @@ mod onlook;
 /// How long a stop may take. It is below the 30 s that Kubernetes and the 90 s that systemd leave by default.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// How often something that a person must mend is looked at again: soon after it was mended, and far from a
+/// How often something that a person must fix is looked at again: soon after it was fixed, and far from a
 /// crash loop.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -215,7 +215,7 @@ impl Supervisor {
     fn tell_applied(&mut self) {
         if !self.slots.values().any(|slot| *slot.stop.borrow()) {
             for applied in self.applied.drain(..) {
-                // Whoever no longer waits need not be told.
+                // Whoever no longer waits need not know.
                 let _ = applied.send(());
             }
         }
@@ -410,7 +410,7 @@ fn tell_away(metrics: &PipelineMetrics, recovery: &Recovery) {
 /// Tells outages from the attempts that each of them takes.
 #[derive(Debug, Default)]
 struct Outages {
-    /// What stopped it is told already.
+    /// What stopped it is reported already.
     told: bool,
     /// Somebody took the shard: an operator who pauses it, or another daemon, does that without a failure.
     taken: bool,

@@ -76,8 +76,8 @@ const MERGE_BATCHES: u32 = 16;
 /// The step that takes as long for few messages as for many.
 const BEGIN: &str = "starting a transaction";
 
-/// How often a single message may run out of time, each time over a new connection, before that is told to a
-/// person: once may be the connection's fault.
+/// How often a single message may run out of time, each time over a new connection, before that is reported
+/// to a person: once may be the connection's fault.
 const ALONE: u32 = 2;
 
 /// Writes the batches of one generation.
@@ -147,7 +147,7 @@ impl Writer {
         renewal.reset();
         loop {
             tokio::select! {
-                // A lost connection is told at once, also while nothing is to be written.
+                // A lost connection is reported at once, also while nothing is to be written.
                 biased;
                 () = &mut closed => return Err(Error::Closed),
                 batch = batches.recv() => {

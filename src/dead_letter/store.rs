@@ -23,7 +23,7 @@ const COPY: &str = "COPY jetcopy.dead_letters
 /// Columns of these.
 const COLUMNS: i16 = 17;
 
-/// Bytes that a `CopyData` message carries, as for rows.
+/// Bytes in a `CopyData` message, as for rows.
 const CHUNK: usize = 64 * 1024;
 
 /// The type of `elements`' elements, `integer`.

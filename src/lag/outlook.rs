@@ -29,7 +29,7 @@ use crate::status::{PipelineStatus, State};
 /// more.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// How long an answer may take before the next look asks anew.
+/// How long an answer may take before the next look asks again.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// What NATS said longer ago says nothing of now: three looks.
@@ -162,7 +162,7 @@ pub(crate) fn backlog(
         Some(durable) if durable.ack_floor.stream_sequence <= read => {
             Some(durable.num_pending + durable.num_ack_pending as u64)
         }
-        // The durable stands elsewhere: it was made anew, or the checkpoint went back.
+        // The durable stands elsewhere: it was recreated, or the checkpoint went back.
         _ if pipeline.subjects.is_empty() => Some(state.messages.min(last.saturating_sub(read))),
         _ => None,
     }

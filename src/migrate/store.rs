@@ -1,5 +1,5 @@
 //! The store's tables beside the migrations: what was dropped comes back, what jetcopy no longer knows is
-//! known again, and what is another system's is told.
+//! known again, and what is another system's is reported.
 //!
 //! Guarantees: a table that is there is never changed, but for the triggers that keep the operations log
 //! append-only, the registry's tallies, and `created_at` of time series; where nothing is missing, nothing is
@@ -108,7 +108,7 @@ const UNKNOWN_TABLE: &str = "SELECT c.oid, a.attname FROM pg_class c
             WHERE i.inhparent = c.oid
                 AND part.relname::text !~ ('^' || left(c.relname::text, 45) || '_p\\d{8}$'))";
 
-/// A roll-up that is not known, or whose source has come anew.
+/// A roll-up that is not known, or whose source was recreated.
 const UNKNOWN_ROLLUP: &str = "SELECT $1, to_regclass($2), $3::text::interval
     WHERE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1)::oid AND relkind = 'r')
         AND EXISTS (

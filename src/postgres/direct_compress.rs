@@ -5,7 +5,7 @@
 //! would notice.
 //!
 //! It takes no lock: a unique index that is created later turns direct compress off without harm to the rows,
-//! and is told at the next start.
+//! and is reported at the next start.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;

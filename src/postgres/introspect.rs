@@ -118,7 +118,7 @@ pub enum IntrospectError {
     Missing {
         /// Name as configured.
         name: String,
-        /// What would mend it, with the name that was meant as far as that can be guessed.
+        /// What would fix it, with the name that was meant as far as that can be guessed.
         remedy: String,
     },
     /// It takes no rows as it is, or not in the way that is configured.
@@ -128,7 +128,7 @@ pub enum IntrospectError {
         table: String,
         /// What is in the way.
         problem: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
     /// The server did not answer the question.
@@ -156,7 +156,7 @@ const RESOLVE: &str =
 
 /// Each column's type is followed down: out of a domain to its base, out of an array to its elements. What is
 /// neither is the leaf that decides, with the number of arrays passed and the type of the last array's
-/// elements, which is the one that the binary form carries. Only domains around the column itself, not around
+/// elements, which is the one in the binary form. Only domains around the column itself, not around
 /// elements, speak for the column.
 ///
 /// Last comes the default's expression where it is always the same value: its tree has nothing but constants

@@ -1,7 +1,7 @@
 //! Whether the role may do with a target table what its settings ask for.
 //!
 //! Guarantees: the start of a pipeline and `jetcopy check` judge by the same question, in the same words; a
-//! table that the role may not write as configured is told before a row of it is due. It cannot see what
+//! table that the role may not write as configured is reported before a row of it is due. It cannot see what
 //! triggers and defaults need.
 
 use tokio_postgres::types::{ToSql, Type};

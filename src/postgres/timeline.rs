@@ -5,7 +5,7 @@
 //! history that is given up.
 //!
 //! Guarantees: once a process has met a timeline of a cluster, it admits no older one of that cluster again.
-//! It does not know what it has not met: a process that starts anew takes the first history that it meets,
+//! It does not know what it has not met: a process that starts over takes the first history that it meets,
 //! and on servers that do not tell their timeline every session is admitted.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

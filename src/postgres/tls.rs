@@ -6,7 +6,7 @@
 //!   with authorities, they take what `verify-ca` takes.
 //! - `verify-ca` takes a certificate that one of the authorities has signed, `verify-full` one that is for
 //!   the host's name too.
-//! - Where a certificate is refused, [`Connector::complaint`] says what to make anew; where a file does not
+//! - Where a certificate is refused, [`Connector::complaint`] says what to reissue; where a file does not
 //!   serve, the error says which.
 
 use std::fmt;
@@ -102,7 +102,7 @@ impl Connector {
         self.verify != Verify::Nothing
     }
 
-    /// What is wrong with the server's certificate, and what to make anew.
+    /// What is wrong with the server's certificate, and what to reissue.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()

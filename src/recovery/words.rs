@@ -18,7 +18,7 @@ pub fn flood_remedy(pipeline: &str) -> String {
     )
 }
 
-/// Why a generation failed, in one line. What would mend it is said beside, not twice.
+/// Why a generation failed, in one line. What would fix it is said beside, not twice.
 #[must_use]
 pub fn reason(failure: &Failure, recovery: &Recovery) -> String {
     let text = chain(failure);

@@ -8,7 +8,7 @@
 //!
 //! The client library's own pull loop does the same for every kind of user. At full speed a tenth of the
 //! daemon's CPU went into the copy of the JetStream context that it hands out with each message, and into a
-//! timer that it makes anew for each wait; here a message is just taken from the subscription.
+//! timer that it recreates for each wait; here a message is just taken from the subscription.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! Whose fault it is that rows are refused: a message's, or something else's.
 //!
-//! Guarantees: nothing is believed at the first word. A message, or an element of it, is blamed only where
+//! Guarantees: nothing is believed at once. A message, or an element of it, is blamed only where
 //!
 //! - its rows fail alone, or together with those before it, which pass without it; and
 //! - rows of another message for the same tables pass alone. If none does, something else is wrong, and
@@ -36,7 +36,8 @@ const SEARCH: Duration = Duration::from_secs(5);
 /// by itself: longer than a deployment or a swap of tables takes. Then the error's class decides.
 pub(super) const DOUBT: Duration = Duration::from_secs(20);
 
-/// After how long an error that is never a message's fault is looked at more closely, and told to a person.
+/// After how long an error that is never a message's fault is looked at more closely, and reported to a
+/// person.
 const LASTING: Duration = Duration::from_secs(30);
 
 /// Why a search ends before it has found anything.

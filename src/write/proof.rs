@@ -53,7 +53,7 @@ impl Writer {
             let again = self.refused_alone(batch, poisoned, unit, Counts::Suspects).await?;
             holds = again.is_some_and(|(_, again)| again.source.code() == error.source.code());
             if holds {
-                // Asked anew.
+                // Asked again.
                 poisoned.good = None;
                 holds = self.others(batch, poisoned, unit, table).await? == Others::Pass;
             }

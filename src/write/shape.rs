@@ -3,7 +3,7 @@
 //! Guarantees: rows are written only under a lock that no `ALTER TABLE` is compatible with, taken before the
 //! shape was compared and before the `COPY` was parsed, and a batch is judged (rows and dead letters alike)
 //! only by the tables that it was encoded for. Where a shape differs, the transaction is rolled back and the
-//! generation ends: what was encoded is dropped, and the next one reads tables and stream anew from the
+//! generation ends: what was encoded is dropped, and the next one reads tables and stream again from the
 //! checkpoint.
 //!
 //! What it cannot see: a foreign table that becomes a partition between the lock and the `COPY`, since
@@ -94,7 +94,8 @@ impl Writer {
         unchanged.map(Ok)
     }
 
-    /// An error if a table has changed: asked before so much poison is believed that the pipeline would stop.
+    /// An error if a table has changed: asked before that much poison is believed that the pipeline would
+    /// stop.
     pub(super) async fn look_at_tables(&self) -> Result<(), Error> {
         let answers = timeout(self.step_timeout, self.session.client.simple_query(&ask(&self.targets)))
             .await

@@ -15,7 +15,7 @@ pub enum ConnectError {
     Config {
         /// Setting at fault.
         setting: &'static str,
-        /// What is wrong with it and what would mend it.
+        /// What is wrong with it and what would fix it.
         problem: String,
         /// What the system said, where it said anything that holds no secret.
         #[source]
@@ -26,7 +26,7 @@ pub enum ConnectError {
     Tls {
         /// Host and port.
         host: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
         /// What the TLS library said.
         #[source]
@@ -38,7 +38,7 @@ pub enum ConnectError {
     Refused {
         /// Host and port.
         host: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
         /// What the server said.
         #[source]
@@ -70,7 +70,7 @@ pub enum ConnectError {
         host: String,
         /// The role, the database or both.
         whom: String,
-        /// What would mend it.
+        /// What would fix it.
         remedy: String,
     },
     /// No server answers, or none is ready yet: try again.
@@ -86,7 +86,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// How much the error says where several hosts gave different ones: the highest is reported. What another
-    /// attempt may mend goes before what a person must mend, so that one misconfigured standby does not stop
+    /// attempt may fix goes before what a person must fix, so that one misconfigured standby does not stop
     /// a failover.
     pub(super) fn rank(&self) -> u8 {
         match self {

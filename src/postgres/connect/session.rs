@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    /// The server's major version, 0 where it is not told.
+    /// The server's major version, 0 where it is unknown.
     #[must_use]
     pub fn server_version(&self) -> u32 {
         self.server_version

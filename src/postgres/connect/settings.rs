@@ -61,7 +61,7 @@ impl Route {
     pub(super) fn wanted(&self, purpose: Purpose) -> Result<&'static [SessionAttrs], ConnectError> {
         use SessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
         Ok(match (purpose, self.info.session) {
-            // A primary that takes no writes is of no use, and the reason is told.
+            // A primary that takes no writes is of no use, and the reason is reported.
             (Purpose::Write, None | Some(ReadWrite | Primary | PreferStandby)) => &[ReadWrite],
             (Purpose::Write, Some(Any)) | (Purpose::Look, None | Some(Any | ReadWrite | Primary)) => &[Any],
             (Purpose::Write, Some(ReadOnly | Standby)) => {

@@ -1,6 +1,6 @@
 //! Whether rows can go to what a name stands for, and in the way that is configured.
 //!
-//! Guarantees: what is refused here is refused before a row is written, with the reason and what would mend
+//! Guarantees: what is refused here is refused before a row is written, with the reason and what would fix
 //! it.
 
 use tokio_postgres::types::Type as WireType;
@@ -35,7 +35,7 @@ const RESTORING: &str = "SELECT coalesce(lower(current_setting('timescaledb.rest
     OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                WHERE d.datname = current_database() AND 'timescaledb.restoring=on' ILIKE ANY (s.setconfig))";
 
-/// Why a relation of this kind is no table, with what would mend it.
+/// Why a relation of this kind is not a table, with what would fix it.
 pub(super) fn takes_no_rows(kind: &str, insertable: bool) -> Option<(&'static str, &'static str)> {
     match kind {
         "r" | "p" => None,
@@ -125,7 +125,7 @@ impl Table {
     }
 
     /// The rule that keeps rows from being written by `INSERT … ON CONFLICT`, with the reason. One on INSERT
-    /// may leave rows out, or put others in their place, and nobody is told; one on UPDATE the server
+    /// may leave rows out, or put others in their place, and nobody notices; one on UPDATE the server
     /// refuses, also where it is switched off.
     fn rule_in_the_way(&self) -> Option<(&Rule, &'static str)> {
         let found = self.rules.iter().find(|rule| !rule.on_insert || !rule.disabled)?;

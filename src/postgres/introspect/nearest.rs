@@ -18,7 +18,7 @@ const TABLES: &str =
     ORDER BY pg_table_is_visible(c.oid) DESC, n.nspname, c.relname
     LIMIT 10000";
 
-/// What would mend that there is no table `name`.
+/// What would fix that there is no table `name`.
 pub(super) async fn remedy(client: &Client, name: &str, used: &[&str]) -> Result<String, Error> {
     let (schema, table) = parts(name);
     let used: Vec<_> = used.iter().map(|name| parts(name)).collect();

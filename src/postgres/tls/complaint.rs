@@ -1,4 +1,4 @@
-//! What is wrong with a server's certificate, for people: what to change, and what to make anew.
+//! What is wrong with a server's certificate, for people: what to change, and what to reissue.
 
 use openssl::nid::Nid;
 use openssl::x509::{X509NameRef, X509Ref, X509StoreContextRef};
