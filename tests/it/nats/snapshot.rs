@@ -265,7 +265,7 @@ async fn accept_loss_says_where_it_goes_on_and_takes_a_sequence() {
         assert!(shown.out.contains(line), "{line:?} in {}", shown.out);
     }
     let outside = world.run(&config, &["accept-loss", "events", "--after", "151", "--yes"]).await;
-    assert!(outside.code == 1 && outside.err.contains("--after takes 0 to 150"), "{outside:?}");
+    assert!(outside.code == 1 && outside.err.contains("--after must be 0 to 150"), "{outside:?}");
     assert_eq!(world.checkpoint("events").await, 100);
     let accepted = world.run(&config, &["accept-loss", "events", "--after", "40", "--yes"]).await.well();
     assert!(

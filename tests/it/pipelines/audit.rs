@@ -42,10 +42,10 @@ async fn finds_rows(world: &World, config: &Path, name: &str, table: &str) {
     let run = async |sql: String| world.database.batch_execute(&sql).await.unwrap();
     run(format!("CREATE TABLE spoiled AS SELECT * FROM {table} LIMIT 1")).await;
     run(format!("DELETE FROM {table} AS t USING spoiled AS s WHERE t IS NOT DISTINCT FROM s")).await;
-    differs(world, config, name, table, "0 rows of").await;
+    differs(world, config, name, table, "has 0 rows like").await;
     let put = format!("INSERT INTO {table} SELECT * FROM spoiled");
     run(format!("{put}; {put}")).await;
-    differs(world, config, name, table, "2 rows of").await;
+    differs(world, config, name, table, "has 2 rows like").await;
     run(format!("DELETE FROM {table} AS t USING spoiled AS s WHERE t IS NOT DISTINCT FROM s; {put}")).await;
     run("DROP TABLE spoiled".to_owned()).await;
 }
@@ -58,7 +58,7 @@ async fn finds_rows_by_key(world: &World, config: &Path, name: &str, table: &str
     run(format!("CREATE TABLE spoiled AS SELECT * FROM {table} LIMIT 1")).await;
     let delete = format!("DELETE FROM {table} AS t USING spoiled AS s WHERE t.{key} = s.{key}");
     run(delete.clone()).await;
-    differs(world, config, name, table, "0 rows of").await;
+    differs(world, config, name, table, "has 0 rows like").await;
     run(format!("{put}; UPDATE {table} AS t SET {change} FROM spoiled AS s WHERE t.{key} = s.{key}")).await;
     differs(world, config, name, table, "differs from what the messages make").await;
     run(format!("{delete}; {put}; UPDATE spoiled SET {key} = 'nobody'; {put}")).await;
@@ -221,7 +221,7 @@ async fn rows_that_aged_out_are_left_out_of_the_proof_and_younger_ones_are_not()
     let unproven = ["table measurements: rows that it may have dropped by age"];
     proven(&world, &config, "measurements", &[("measurements", 3), ("websdrs", 0)], &unproven).await;
     world.database.batch_execute("DELETE FROM measurements").await.unwrap();
-    differs(&world, &config, "measurements", "measurements", "0 rows of").await;
+    differs(&world, &config, "measurements", "measurements", "has 0 rows like").await;
 }
 
 #[tokio::test]

@@ -156,7 +156,10 @@ async fn old_measurements_are_deleted_by_whole_days_and_it_is_told_who_did_it() 
             AND deleted_by = session_user AND before = date_trunc('day', now() - interval '29 days', 'UTC')";
         assert_eq!(world.count(told).await, 1);
         assert!(
-            run(&["measurements", "--older-than", "29d", "--yes"]).await.well().starts_with("0 measurements")
+            run(&["measurements", "--older-than", "29d", "--yes"])
+                .await
+                .well()
+                .starts_with("deleted 0 measurements")
         );
     }
 }
