@@ -17,10 +17,10 @@
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
 
-use crate::checkpoint::Claim;
 use crate::config::{self, Config, OnConflict, OnUnmatched};
 use crate::decode::{Decoder, PlanError};
 use crate::identity;
+use crate::loss::Recorded;
 use crate::nats;
 use crate::postgres::connect::{self, ConnectError};
 use crate::postgres::introspect::{self, IntrospectError};
@@ -36,7 +36,7 @@ mod retention;
 
 use compare::Comparison;
 use contents::Contents;
-use ledger::{Ledger, Loss, Place, Rule};
+use ledger::{Filled, Ledger, Rule};
 use remake::Remake;
 pub use report::{Compared, Counts, Difference, Method, Report};
 
@@ -109,11 +109,11 @@ pub async fn audit(
         .await
         .map_err(|source| Error::Stream { stream: shard.stream.clone(), source })?;
     let stream = Opened { client: connection.client.clone(), stream };
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<Filled> = Vec::new();
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for (entry, table) in pipeline.tables.iter().enumerate() {
         let found = introspect::introspect(&session.client, &table.name).await?;
-        let place = Place::new(entry, table, found.qualified.clone());
+        let place = Filled::new(entry, table, found.qualified.clone());
         if !places.iter_mut().any(|known| known.merge(&place)) {
             places.push(place);
         }
@@ -152,19 +152,11 @@ impl Audit<'_> {
             Ok(Comparison::all(self.ledger, open, pipeline, tables, &decoder).await?)
         };
         self.ledger.change_nothing().await?;
-        let Some(position) = self.ledger.position().await? else {
+        let Some(claim) = self.ledger.claim().await? else {
             return Err(Error::NoCheckpoint(pipeline.name.clone()));
         };
-        let mut report = Report::new(self.shard, position.checkpoint);
-        let milestones = self.ledger.milestones(&self.shard.name).await?;
-        let claim = Claim {
-            epoch: 0,
-            known_sequence: 0,
-            accepted: 0,
-            last_sequence: position.checkpoint,
-            stream_created_ns: position.stream_created_us.map(|us| us.saturating_mul(1_000)),
-            last_timestamp_us: position.last_timestamp_us,
-        };
+        let mut report = Report::new(self.shard, claim.last_sequence);
+        let milestones = self.ledger.milestones().await?;
         let same = identity::is_same(self.stream, &claim, &milestones).await;
         if !same.map_err(|error| Error::Contents(error.into()))? {
             report.not_proven.push(
@@ -173,9 +165,10 @@ impl Audit<'_> {
             return Ok(report);
         }
         let from = since.unwrap_or(1);
-        report.from = from.max(position.ambiguous_to + 1);
-        if position.ambiguous_to >= from {
-            self.counted_twice(&mut report, from, position.ambiguous_to).await?;
+        let ambiguous_to = self.ledger.ambiguous_to().await?;
+        report.from = from.max(ambiguous_to + 1);
+        if ambiguous_to >= from {
+            self.counted_twice(&mut report, from, ambiguous_to).await?;
         }
         for place in &self.ledger.places {
             if let Some(other) = self.shares(&place.name) {
@@ -280,7 +273,7 @@ impl Audit<'_> {
     }
 
     /// Whether sequences say all that there is to be said of a table.
-    fn proven_by_sequence(&self, place: &Place) -> bool {
+    fn proven_by_sequence(&self, place: &Filled) -> bool {
         place.column.is_some() && (place.rule == Rule::Once || self.divided())
     }
 
@@ -319,7 +312,7 @@ impl Audit<'_> {
 /// What becomes of sequences that no table and no dead letter has.
 struct Gaps<'a> {
     contents: Contents<'a>,
-    losses: Vec<Loss>,
+    losses: Vec<Recorded>,
     complete: bool,
     /// Whether the pipeline passes over markers: no table asks for any by a header.
     passes_over: bool,

@@ -22,6 +22,7 @@ use crate::kill_point;
 use crate::postgres::connect::Session;
 use crate::postgres::direct_compress;
 use crate::postgres::introspect::{RolledUp, Table};
+use crate::postgres::simple::ask;
 use crate::postgres::sqlstate::Step;
 
 use merge::Merge;
@@ -189,23 +190,16 @@ impl Target {
         let order = selection.order(rows, true);
         let data = Step::CopyData { mergeable: false };
         let copied = send(session, &self.merge.copy, rows, order.as_deref(), data).await?;
-        let merged = session.client.simple_query(&self.merge.insert(copied)).await.map_err(merge_step)?;
+        let merged = ask(&session.client, &self.merge.insert(copied)).await.map_err(merge_step)?;
         session.client.batch_execute(&self.merge.drop).await.map_err(merge_step)?;
         // The insert is the last statement of those.
-        Ok(copied.saturating_sub(merged.iter().rev().find_map(command_complete).unwrap_or(0)))
+        Ok(copied.saturating_sub(merged.affected()))
     }
 }
 
 /// Names for SQL, between commas.
 fn list(names: &[String]) -> String {
     names.iter().map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ")
-}
-
-fn command_complete(message: &tokio_postgres::SimpleQueryMessage) -> Option<u64> {
-    match message {
-        tokio_postgres::SimpleQueryMessage::CommandComplete(count) => Some(*count),
-        _ => None,
-    }
 }
 
 /// Returns how many rows the server counted.

@@ -18,6 +18,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 pub mod kept;
+pub(crate) mod of_shard;
 mod raw;
 mod store;
 

@@ -15,11 +15,10 @@ use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self};
 use futures_util::TryStreamExt as _;
-use postgres_protocol::escape::escape_literal;
 use serde::Serialize;
 use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
 
+use crate::checkpoint::{self, Keeper};
 use crate::config::{Config, ConnInfo, HostInfo};
 use crate::nats;
 use crate::postgres::connect;
@@ -202,19 +201,11 @@ fn leftover(config: &Config, durable: &Info) -> Option<Leftover> {
 async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), Error> {
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
     for left in left.iter_mut().filter(|left| left.kept.is_none()) {
-        let sql = format!(
-            "SELECT CASE WHEN lease_until > now() THEN owner END, paused_at IS NOT NULL \
-               FROM jetcopy.checkpoints \
-             WHERE pipeline = {}",
-            escape_literal(&left.pipeline)
-        );
-        for message in session.client.simple_query(&sql).await? {
-            let SimpleQueryMessage::Row(row) = message else { continue };
-            if let Some(owner) = row.get(0) {
-                left.kept = Some(format!("{owner} is running its pipeline"));
-            } else if row.get(1) == Some("t") {
-                left.kept = Some("its pipeline is paused, so it may be resumed".to_owned());
-            }
+        for keeper in checkpoint::keepers(&session.client, &left.pipeline).await? {
+            left.kept = Some(match keeper {
+                Keeper::Daemon(owner) => format!("{owner} is running its pipeline"),
+                Keeper::Operator => "its pipeline is paused, so it may be resumed".to_owned(),
+            });
         }
     }
     session.close().await;

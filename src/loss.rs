@@ -7,15 +7,14 @@
 
 use std::fmt;
 
-use postgres_protocol::escape::escape_literal;
-use tokio_postgres::SimpleQueryMessage;
+use crate::checkpoint::Claim;
 
-use crate::checkpoint::{self, Claim};
-use crate::config::OnLoss;
-use crate::postgres::connect::Session;
-use crate::postgres::interval;
-use crate::shard::Shard;
-use crate::tally::{ADD_UP, Event};
+mod record;
+
+pub use record::{Open, Settled, settle};
+pub(crate) use record::{
+    Recorded, accept, ambiguous_to, count_open_sql, is_accepted, note_superseded, open, recorded,
+};
 
 /// What the stream says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,108 +259,6 @@ impl StreamFacts {
         self.first_sequence.saturating_sub(1)
     }
 }
-
-/// What became of a loss when it was recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
-    /// Whether it was not recorded before.
-    pub is_new: bool,
-    /// Messages of it that were not recorded before.
-    pub messages: u64,
-    /// After which sequence to go on past it: because `on_loss` does, or because somebody accepted it and may
-    /// have said where; `None` where nobody has.
-    pub after: Option<u64>,
-}
-
-/// Records `loss`, and says whether to go on past it.
-///
-/// A loss that grows while the pipeline is halted stays one row.
-pub async fn settle(
-    session: &Session,
-    shard: &Shard,
-    loss: &Loss,
-    stream_created_ns: i64,
-    on_loss: OnLoss,
-) -> Result<Settled, checkpoint::Error> {
-    let rows = session
-        .client
-        .simple_query(&record(shard, loss, stream_created_ns))
-        .await
-        .map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })?;
-    let known = rows.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            let number = |column| row.get(column).and_then(|text: &str| text.parse::<u64>().ok());
-            Some((number(0), row.get(1) == Some("t"), number(2)))
-        }
-        _ => None,
-    });
-    let counted = known.and_then(|(last, ..)| last).map_or(0, |last| loss.length_to(last));
-    // Where superseded messages do not halt the pipeline, they are no loss that comes here.
-    let passes = on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
-    let after = match known {
-        Some((_, true, chosen)) => Some(chosen.unwrap_or(loss.resume_after)),
-        _ => passes.then_some(loss.resume_after),
-    };
-    Ok(Settled { is_new: known.is_none(), messages: loss.length().saturating_sub(counted), after })
-}
-
-/// SQL that records a loss, or how far a known one reaches now; returns what was known of it.
-fn record(shard: &Shard, loss: &Loss, stream_created_ns: i64) -> String {
-    let last = loss.last_sequence.map_or_else(|| "NULL::bigint".to_owned(), |last| last.to_string());
-    let (pipeline, stream) = (escape_literal(&shard.pipeline), escape_literal(&shard.stream));
-    let shard = escape_literal(&shard.name);
-    let created = interval::timestamp(stream_created_ns);
-    let (first, cause, event) = (loss.first_sequence, loss.cause.as_str(), Event::Loss.as_str());
-    let length = loss.length();
-    format!(
-        "WITH known AS (\
-           SELECT id, last_sequence, accepted_at, resume_after FROM jetcopy.losses \
-           WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' \
-           AND stream_created = {created}), \
-         grown AS (\
-           UPDATE jetcopy.losses SET last_sequence = {last} WHERE id IN (SELECT id FROM known)), \
-         added AS (\
-           INSERT INTO jetcopy.losses \
-             (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause) \
-           SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, '{cause}' \
-           WHERE NOT EXISTS (SELECT FROM known)), \
-         news AS (\
-           SELECT 1 - count(*) AS times, greatest({length} - coalesce(max(last_sequence) + 1 - {first}, 0), \
-           0) AS messages \
-           FROM known), \
-         told AS (\
-           INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
-           SELECT {shard}, '{event}', '{cause}', times, messages, now() FROM news \
-           WHERE times + messages > 0 {ADD_UP}) \
-         SELECT last_sequence, accepted_at IS NOT NULL, resume_after FROM known"
-    )
-}
-
-/// SQL that records that `messages` between two sequences were superseded unread: in the row of the last
-/// hour, if there is one, since a pipeline that lags behind such a stream meets them in each batch. Whether
-/// the row is new, [`NEW_LOSS`] says.
-pub(crate) fn record_superseded(shard: &Shard, (first, last, messages): (u64, u64, u64)) -> String {
-    let shard = escape_literal(&shard.name);
-    format!(
-        "WITH grown AS (\
-           UPDATE jetcopy.losses SET last_sequence = {last}, messages = messages + {messages} WHERE id = (\
-             SELECT max(l.id) FROM jetcopy.losses l JOIN jetcopy.checkpoints c USING (shard, stream_created) \
-             WHERE shard = {shard} AND cause = 'superseded' AND messages IS NOT NULL \
-               AND l.last_sequence < {first} AND detected_at > now() - interval '1 hour') RETURNING id), \
-         added AS (\
-           INSERT INTO jetcopy.losses \
-             (pipeline, shard, stream, stream_created, first_sequence, last_sequence, messages, cause) \
-           SELECT pipeline, shard, stream, stream_created, {first}, {last}, {messages}, 'superseded' \
-           FROM jetcopy.checkpoints WHERE shard = {shard} AND NOT EXISTS (SELECT FROM grown) RETURNING id) \
-         INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
-         SELECT {shard}, '{event}', 'superseded', 1, 0, now() FROM added {ADD_UP} \
-         RETURNING true AS {NEW_LOSS}",
-        event = Event::Loss.as_str(),
-    )
-}
-
-/// The column that says that a row is new.
-pub(crate) const NEW_LOSS: &str = "jetcopy_new_loss";
 
 #[cfg(test)]
 mod tests {

@@ -150,7 +150,7 @@ impl fmt::Display for Entry {
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct Migrated {
     /// The migrations that this run applied; empty where nothing was pending.
     pub applied: Vec<Entry>,
     /// The groups of the store's tables that are chosen.
@@ -223,14 +223,17 @@ pub enum MigrateError {
 }
 
 /// Applies what is pending, with every group of the store's tables; the store has its defaults.
-pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
+pub async fn migrate(config: &config::Postgres) -> Result<Migrated, MigrateError> {
     let named = config::Store { groups: Some(Group::ALL.into()), ..config::Store::default() };
     migrate_with(config, &named).await
 }
 
 /// Applies what is pending; the store has what is named of it, and the defaults beside that. A new database
 /// has no tables of the store but those of the groups that are named.
-pub async fn migrate_with(config: &config::Postgres, named: &config::Store) -> Result<Report, MigrateError> {
+pub async fn migrate_with(
+    config: &config::Postgres,
+    named: &config::Store,
+) -> Result<Migrated, MigrateError> {
     run(config, named, MIGRATIONS).await
 }
 
@@ -239,7 +242,7 @@ async fn run(
     config: &config::Postgres,
     named: &config::Store,
     migrations: &[Migration],
-) -> Result<Report, MigrateError> {
+) -> Result<Migrated, MigrateError> {
     let session = connect::connect(config, APPLICATION_NAME).await?;
     // Such as that a table stays as it is, and why.
     session.show_warnings();
@@ -270,7 +273,7 @@ async fn apply(
     client: &Client,
     named: &config::Store,
     migrations: &[Migration],
-) -> Result<Report, MigrateError> {
+) -> Result<Migrated, MigrateError> {
     client.batch_execute(BEGIN).await.map_err(MigrateError::History)?;
     store::pin_path(client).await.map_err(MigrateError::History)?;
     alone(client).await?;
@@ -329,7 +332,7 @@ async fn apply(
     alone(client).await?;
     client.batch_execute("COMMIT").await.map_err(MigrateError::History)?;
     let store::Left { groups: found, strays, schemas } = left;
-    Ok(Report { applied, groups, found, strays, schemas, schema, again, foreign, timescaledb, lives })
+    Ok(Migrated { applied, groups, found, strays, schemas, schema, again, foreign, timescaledb, lives })
 }
 
 /// Refuses a path where others have put something before the server's own. The migrations make tables where

@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres_protocol::escape::escape_literal;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::postgres::interval::timestamp;
+use crate::postgres::simple::{self, ask};
 
 /// How often one is written while there is something to commit: two small statements in a round trip that is
 /// there anyway, so seldom that a drain does not feel it.
@@ -67,17 +68,16 @@ pub fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
     )
 }
 
-/// SQL that makes a milestone of where the checkpoint of a shard stands. It ends with a semicolon.
+/// SQL that adds the milestones that a query brings: `shard`, `sequence`, `stored_at`. It ends with a
+/// semicolon.
 #[must_use]
-pub fn of_checkpoint(shard: &str) -> String {
+pub(crate) fn add_of(query: &str) -> String {
     format!(
         "INSERT INTO jetcopy.milestones (shard, number, sequence, stored_at) \
-         SELECT shard, 1 + (SELECT coalesce(max(number), 0) FROM jetcopy.milestones known \
-         WHERE known.shard = at.shard), \
-           last_sequence, last_timestamp \
-         FROM jetcopy.checkpoints at WHERE shard = {} AND last_sequence > 0 AND last_timestamp IS NOT NULL \
-         ON CONFLICT DO NOTHING;",
-        escape_literal(shard)
+         SELECT shard, \
+           1 + (SELECT coalesce(max(number), 0) FROM jetcopy.milestones known WHERE known.shard = at.shard), \
+           sequence, stored_at \
+         FROM ({query}) at ON CONFLICT DO NOTHING;"
     )
 }
 
@@ -98,14 +98,9 @@ pub async fn read(client: &Client, shard: &str) -> Result<Vec<Milestone>, tokio_
          WHERE shard = {}",
         escape_literal(shard)
     );
-    let rows = client.simple_query(&sql).await?;
-    let milestone = |message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some(Milestone { sequence: row.get(0)?.parse().ok()?, stored_us: row.get(1)?.parse().ok()? })
-        }
-        _ => None,
-    };
-    Ok(rows.into_iter().filter_map(milestone).collect())
+    let milestone =
+        |row| Some(Milestone { sequence: simple::number(row, 0)?, stored_us: simple::number(row, 1)? });
+    Ok(ask(client, &sql).await?.rows().filter_map(milestone).collect())
 }
 
 #[cfg(test)]

@@ -15,15 +15,16 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio::sync::watch;
 
 use crate::audit::contents::Contents;
+use crate::checkpoint;
 use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
-use crate::control::{self, rows};
+use crate::control::{self, ask, failed};
+use crate::dead_letter::of_shard;
 use crate::metrics::Metrics;
 use crate::moment::Point;
 use crate::nats;
 use crate::pipeline::Pipeline;
 use crate::postgres::connect::Session;
-use crate::postgres::interval::timestamp;
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::shard::Shard;
 use crate::status::{PipelineStatus, Registry, State};
@@ -194,8 +195,8 @@ pub async fn plan(
     if from > to {
         return Err(Error::Empty { from, to, first, last });
     }
-    let failed = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
-    let messages = Contents::new(stream, &pipeline.subjects).count(from, to).await.map_err(failed)?;
+    let unread = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
+    let messages = Contents::new(stream, &pipeline.subjects).count(from, to).await.map_err(unread)?;
     let name = format!("{}-replay-{from}-{to}", pipeline.name);
     let mut live = Vec::new();
     for table in config.pipelines.iter().flat_map(|pipeline| &pipeline.tables) {
@@ -210,7 +211,7 @@ pub async fn plan(
             return Err(Error::Live(shadow));
         }
         let any = format!("SELECT FROM {shadow} LIMIT 1");
-        if there.is_some() && !rows(session, "read the shadow table", &any).await?.is_empty() {
+        if there.is_some() && ask(session, "read the shadow table", &any).await?.rows().next().is_some() {
             filled = Some(shadow.clone());
         }
         shadows.push(Shadow {
@@ -273,15 +274,13 @@ async fn qualified(session: &Session, name: &str) -> Result<Option<String>, Erro
          WHERE c.oid = to_regclass({})::oid",
         escape_literal(name)
     );
-    let found = rows(session, "look for the shadow table", &sql).await?;
-    Ok(found.first().and_then(|row| row.get(0)).map(str::to_owned))
+    let found = ask(session, "look for the shadow table", &sql).await?;
+    Ok(found.text(0).map(str::to_owned))
 }
 
 async fn checkpoint_of(session: &Session, shard: &str) -> Result<Option<u64>, Error> {
-    let sql =
-        format!("SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard));
-    let found = rows(session, "read the checkpoint", &sql).await?;
-    Ok(found.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()))
+    let found = checkpoint::last_sequence(&session.client, shard).await;
+    Ok(found.map_err(failed("read the checkpoint"))?)
 }
 
 /// Replays until all is there or `stop` resolves; `progress` is told the sequence that is committed.
@@ -328,12 +327,12 @@ pub async fn run(
         ended = end => ended,
         () = stop => Ok(()),
         // It has come past the last sequence by itself.
-        _ = &mut running => return finish(session, stream, pipeline, plan, &shard.durable).await,
+        _ = &mut running => return finish(session, stream, pipeline, plan, &shard).await,
     };
     halt.send_replace(true);
     running.await;
     ended?;
-    finish(session, stream, pipeline, plan, &shard.durable).await
+    finish(session, stream, pipeline, plan, &shard).await
 }
 
 /// Makes the shadows where they are not there yet, and the checkpoint, unless an interrupted replay goes on.
@@ -341,25 +340,15 @@ pub async fn run(
 async fn prepare(session: &Session, plan: &Plan) -> Result<(), Error> {
     for Shadow { shadow, qualified, .. } in &plan.shadows {
         let sql = format!("CREATE TABLE IF NOT EXISTS {shadow} (LIKE {qualified} INCLUDING ALL)");
-        rows(session, "create the shadow table", &sql).await?;
+        ask(session, "create the shadow table", &sql).await?;
     }
     if plan.resumes_after.is_some() {
         return Ok(());
     }
-    let name = escape_literal(&plan.name);
-    let sql = format!(
-        "WITH started AS (\
-           INSERT INTO jetcopy.checkpoints AS known (shard, pipeline, stream, stream_created, last_sequence) \
-           VALUES ({name}, {name}, {}, {}, {}) \
-           ON CONFLICT (shard) DO UPDATE SET stream_created = EXCLUDED.stream_created, \
-             last_sequence = EXCLUDED.last_sequence, last_timestamp = NULL, epoch = known.epoch + 1 \
-           RETURNING shard) \
-         DELETE FROM jetcopy.dead_letters WHERE pipeline IN (SELECT shard FROM started)",
-        escape_literal(&plan.shard.stream),
-        timestamp(plan.created_ns),
-        plan.from - 1,
-    );
-    rows(session, "create the replay's checkpoint", &sql).await?;
+    let shard = Shard::new(&plan.name, &plan.name, &plan.shard.stream);
+    let begin = checkpoint::begin_stretch_sql(&shard, plan.created_ns, plan.from - 1);
+    let sql = format!("{begin}; {}", of_shard::discard_sql(&shard));
+    ask(session, "create the replay's checkpoint", &sql).await?;
     Ok(())
 }
 
@@ -398,11 +387,11 @@ async fn finish(
     stream: &Opened,
     pipeline: &config::Pipeline,
     plan: &Plan,
-    durable: &str,
+    shard: &Shard,
 ) -> Result<Ended, Error> {
     let committed = checkpoint_of(session, &plan.name).await?.unwrap_or(plan.from - 1);
-    let failed = |source| rewind::Error::Stream { stream: plan.shard.stream.clone(), source };
-    let next = Contents::new(stream, &pipeline.subjects).next(committed + 1).await.map_err(failed)?;
+    let unread = |source| rewind::Error::Stream { stream: plan.shard.stream.clone(), source };
+    let next = Contents::new(stream, &pipeline.subjects).next(committed + 1).await.map_err(unread)?;
     if next.is_some_and(|next| next <= plan.to) {
         return Ok(Ended::Interrupted(committed));
     }
@@ -418,34 +407,22 @@ async fn finish(
         };
         tables.push(Compared { table: table.clone(), shadow: shadow.clone(), replayed, original });
     }
-    let letters = async |pipeline: &str, shard: &str| {
-        let which = format!(
-            "WHERE pipeline = {} AND shard = {} AND sequence BETWEEN {} AND {}",
-            escape_literal(pipeline),
-            escape_literal(shard),
-            plan.from,
-            plan.to
-        );
-        count(session, "jetcopy.dead_letters", &which).await
+    let letters = async |shard: &Shard| {
+        let count = of_shard::count(&session.client, shard, plan.from, Some(plan.to)).await;
+        count.map_err(failed("count the rows"))
     };
-    let dead_letters =
-        (letters(&plan.name, &plan.name).await?, letters(&plan.shard.pipeline, &plan.shard.name).await?);
-    let shard = escape_literal(&plan.name);
-    let close = if plan.keep_checkpoint {
-        // The stretch can end in messages that are deleted, or not the pipeline's.
-        format!("UPDATE jetcopy.checkpoints SET last_sequence = {} WHERE shard = {shard}", plan.to)
-    } else {
-        format!("DELETE FROM jetcopy.checkpoints WHERE shard = {shard}")
-    };
-    rows(session, "close the replay's checkpoint", &close).await?;
+    let dead_letters = (letters(shard).await?, letters(&plan.shard).await?);
+    let keep_at = plan.keep_checkpoint.then_some(plan.to);
+    let ended = checkpoint::end_stretch(&session.client, &shard.name, keep_at).await;
+    ended.map_err(failed("close the replay's checkpoint"))?;
     // A cursor that nobody pulls from does no harm, and goes with the stream.
-    if let Err(error) = stream.delete_consumer(durable).await {
-        tracing::warn!(durable, %error, "cannot delete the replay's durable consumer");
+    if let Err(error) = stream.delete_consumer(&shard.durable).await {
+        tracing::warn!(durable = shard.durable, %error, "cannot delete the replay's durable consumer");
     }
     Ok(Ended::Whole { tables, dead_letters })
 }
 
 async fn count(session: &Session, table: &str, which: &str) -> Result<u64, Error> {
-    let found = rows(session, "count the rows", &format!("SELECT count(*) FROM {table} {which}")).await?;
-    Ok(found.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()).unwrap_or(0))
+    let found = ask(session, "count the rows", &format!("SELECT count(*) FROM {table} {which}")).await?;
+    Ok(found.number(0).unwrap_or(0))
 }

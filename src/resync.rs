@@ -12,7 +12,6 @@ use async_nats::jetstream::context::{
     Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
 };
 use async_nats::jetstream::stream::Stream;
-use tokio::time::timeout;
 
 use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT};
@@ -30,6 +29,7 @@ use crate::postgres::connect::{self, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::privileges;
+use crate::postgres::simple::{Timeout, within};
 use crate::postgres::timeline::Newest;
 use crate::shard::Shard;
 use crate::stored::{self, Seen};
@@ -77,13 +77,8 @@ pub enum Error {
     #[error("cannot claim the shard")]
     Checkpoint(#[from] checkpoint::Error),
     /// The database did not answer in time.
-    #[error("the database timed out after {} s {action}", .after.as_secs())]
-    Timeout {
-        /// What was to be done.
-        action: &'static str,
-        /// How long was waited.
-        after: Duration,
-    },
+    #[error(transparent)]
+    Timeout(#[from] Timeout),
     /// A target table cannot be used.
     #[error("cannot use the target table")]
     Introspect(#[from] IntrospectError),
@@ -150,8 +145,8 @@ pub async fn resync(
     exposure::warn_once(exposure::of_database(&session));
     // The claim may wait for a lock.
     let claim = checkpoint::claim(&session, shard, owner);
-    let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await;
-    if let Err(Error::Checkpoint(error)) = &claim
+    let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await?;
+    if let Err(error) = &claim
         && let Some(checkpoint) = error.checkpoint()
     {
         metrics.committed_to(checkpoint);
@@ -168,23 +163,23 @@ pub async fn resync(
         let tallies = tally::read(&session.client, &shard.name).await;
         tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })
     };
-    metrics.recorded(&within(step_timeout, "reading the tallies", recorded).await?);
+    metrics.recorded(&within(step_timeout, "reading the tallies", recorded).await??);
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     let used = settings.tables();
     for table in &pipeline.tables {
         let found = introspect::introspect_beside(&session.client, &table.name, &used);
-        let found = within(step_timeout, "reading the target table", found).await?;
+        let found = within(step_timeout, "reading the target table", found).await??;
         found.fits(table)?;
         tables.push(found);
         if table.direct_compress {
             let allowed = direct_compress::require(&session.client, &table.name);
-            within(step_timeout, "asking about direct compress", allowed).await?;
+            within(step_timeout, "asking about direct compress", allowed).await??;
         }
     }
     let decoder = Decoder::new(pipeline, &tables)?;
     for (index, (table, found)) in pipeline.tables.iter().zip(&tables).enumerate() {
         let allowed = privileges::require(&session.client, table, found, decoder.columns(index));
-        within(step_timeout, "asking for the privileges on a table", allowed).await?;
+        within(step_timeout, "asking for the privileges on a table", allowed).await??;
     }
 
     let nats = nats::Connection::open(&settings.nats, owner).await;
@@ -290,11 +285,11 @@ impl Source<'_> {
             let read = milestones::read(&session.client, &shard.name).await;
             read.map_err(|source| checkpoint::Error::Database { action: "read the milestones of", source })
         };
-        let milestones = within(step_timeout, "reading the milestones", read).await?;
+        let milestones = within(step_timeout, "reading the milestones", read).await??;
         let (facts, verdict) = judge(nats, pipeline, stream, &claim, &milestones, &metrics.clock).await?;
         let claim = if claim.known_sequence == checkpoint::UNKNOWN && claim.stream_created_ns.is_some() {
             let know = checkpoint::know(session, shard, &claim, facts.last_sequence);
-            within(step_timeout, "recording the stream's gaps", know).await?
+            within(step_timeout, "recording the stream's gaps", know).await??
         } else {
             claim
         };
@@ -315,18 +310,18 @@ impl Source<'_> {
                     "the stream was restored or moved, and holds what was committed; continuing"
                 );
                 let adopt = checkpoint::adopt(session, shard, &claim, facts.created_ns);
-                within(step_timeout, "moving the checkpoint", adopt).await
+                Ok(within(step_timeout, "moving the checkpoint", adopt).await??)
             }
             Verdict::Fresh => {
                 let (start, known) = (facts.start(), facts.last_sequence);
                 let start =
                     checkpoint::relocate(session, shard, &claim, start, facts.created_ns, known, Some(0));
-                within(step_timeout, "moving the checkpoint", start).await
+                Ok(within(step_timeout, "moving the checkpoint", start).await??)
             }
             Verdict::Lost(loss) => {
                 let on_loss = pipeline.on_loss;
                 let settled = loss::settle(session, shard, &loss, facts.created_ns, on_loss);
-                let settled = within(step_timeout, "recording a loss", settled).await?;
+                let settled = within(step_timeout, "recording a loss", settled).await??;
                 metrics.lost(loss.cause, settled.is_new, settled.messages);
                 let Some(after) = settled.after else { return Err(Error::Loss(loss)) };
                 tracing::error!(pipeline = shard.pipeline, %loss, after, "continuing past a loss");
@@ -337,7 +332,7 @@ impl Source<'_> {
                 let forget = loss.forgets_after(after);
                 let past =
                     checkpoint::relocate(session, shard, &claim, after, facts.created_ns, known, forget);
-                within(step_timeout, "moving the checkpoint", past).await
+                Ok(within(step_timeout, "moving the checkpoint", past).await??)
             }
         }
     }
@@ -433,7 +428,7 @@ async fn tell_replay(
         let counted = session.client.batch_execute(&sql).await;
         counted.map_err(|source| checkpoint::Error::Database { action: "count a replay behind", source })
     };
-    within(settings.postgres.step_timeout, "counting a replay", told).await?;
+    within(settings.postgres.step_timeout, "counting a replay", told).await??;
     metrics.replayed_messages.inc_by(replayed);
     metrics.newest.is_now(Event::Replay);
     tracing::warn!(
@@ -445,15 +440,6 @@ async fn tell_replay(
         "the database lacks transactions that it had committed; replaying from its checkpoint"
     );
     Ok(())
-}
-
-/// Runs one step on the database under its deadline.
-async fn within<T, E: Into<Error>>(
-    limit: Duration,
-    action: &'static str,
-    step: impl Future<Output = Result<T, E>>,
-) -> Result<T, Error> {
-    timeout(limit, step).await.map_err(|_| Error::Timeout { action, after: limit })?.map_err(Into::into)
 }
 
 async fn open(nats: &nats::Connection, context: &Context, shard: &Shard) -> Result<Stream, Error> {

@@ -21,6 +21,7 @@ use crate::lag::Outlook;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::nats::Lost;
 use crate::pipeline::{Failure, Pipeline};
+use crate::postgres::simple::within;
 use crate::recovery::{Action, Cause, Recovery, Server, lost_connection, reason, recovery};
 use crate::resync;
 use crate::retry::Backoff;
@@ -434,8 +435,8 @@ async fn mended(pipeline: &Pipeline) {
     let tables: Vec<&str> = pipeline.pipeline.tables.iter().map(|table| table.name.as_str()).collect();
     loop {
         tokio::time::sleep(ASK_TO_GO_ON).await;
-        let look = control::ends_flood(postgres, &pipeline.shard.name, &tables);
-        if let Ok(Ok(true)) = tokio::time::timeout(postgres.step_timeout, look).await {
+        let look = control::ends_flood(postgres, &pipeline.shard, &tables);
+        if let Ok(Ok(true)) = within(postgres.step_timeout, "looking for what may end a flood", look).await {
             return;
         }
     }

@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 
 use postgres_protocol::escape::escape_literal;
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, SimpleQueryRow};
+
+use crate::postgres::simple::ask;
 
 /// Something that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,20 +56,21 @@ pub struct Tally {
     pub age: f64,
 }
 
-/// What takes the place of an `INSERT` of a tally that is there already.
-pub(crate) const ADD_UP: &str = "ON CONFLICT (shard, event, kind) DO UPDATE SET times = told.times + excluded.times, \
-     messages = told.messages + excluded.messages, newest_at = excluded.newest_at";
+/// SQL that counts what `rows` brings, a query or `VALUES` of the table's columns.
+#[must_use]
+pub(crate) fn add_rows(rows: &str) -> String {
+    format!(
+        "INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) {rows} \
+         ON CONFLICT (shard, event, kind) DO UPDATE SET times = told.times + excluded.times, \
+           messages = told.messages + excluded.messages, newest_at = excluded.newest_at"
+    )
+}
 
 /// SQL that counts, for the transaction in which it happens. It ends with a semicolon.
 #[must_use]
 pub fn add(shard: &str, event: Event, kind: &str, times: u64, messages: u64) -> String {
-    format!(
-        "INSERT INTO jetcopy.tallies AS told (shard, event, kind, times, messages, newest_at) \
-         VALUES ({}, '{}', {}, {times}, {messages}, now()) {ADD_UP}; ",
-        escape_literal(shard),
-        event.as_str(),
-        escape_literal(kind),
-    )
+    let (shard, event, kind) = (escape_literal(shard), event.as_str(), escape_literal(kind));
+    add_rows(&format!("VALUES ({shard}, '{event}', {kind}, {times}, {messages}, now())")) + "; "
 }
 
 /// The same for dead letters of these kinds.
@@ -85,11 +88,7 @@ pub async fn read(client: &Client, shard: &str) -> Result<Vec<Tally>, tokio_post
          FROM jetcopy.tallies WHERE shard = {}",
         escape_literal(shard)
     );
-    let rows = client.simple_query(&sql).await?;
-    Ok(rows
-        .iter()
-        .filter_map(|message| if let SimpleQueryMessage::Row(row) = message { tally(row) } else { None })
-        .collect())
+    Ok(ask(client, &sql).await?.rows().filter_map(tally).collect())
 }
 
 /// `None` of an event that only a later version knows.

@@ -17,14 +17,13 @@
 //! Any error that is not about one row ends the generation; resync settles what became of the transaction.
 
 use std::error::Error as _;
-use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 
 use crate::ack::Ack;
 use crate::batch::{Batch, Held, Moved, Row};
@@ -36,6 +35,7 @@ use crate::lag::Progress;
 use crate::metrics::{self, PipelineMetrics};
 use crate::milestones;
 use crate::postgres::connect::Session;
+use crate::postgres::simple::within;
 use crate::shard::Shard;
 use crate::status::PipelineStatus;
 
@@ -174,12 +174,12 @@ impl Writer {
                 _ = renewal.tick() => {
                     self.at(metrics::Step::Renew);
                     let renew = checkpoint::renew(&self.session, &self.shard, self.epoch, self.checkpoint);
-                    within(self.step_timeout, "renewing the lease", renew).await?;
+                    within(self.step_timeout, "renewing the lease", renew).await??;
                 }
             }
         }
         let release = checkpoint::release(&self.session, &self.shard, self.epoch);
-        within(self.step_timeout, "releasing the shard", release).await?;
+        within(self.step_timeout, "releasing the shard", release).await??;
         self.session.close().await;
         Ok(())
     }
@@ -189,8 +189,8 @@ impl Writer {
         let to = Advance { last_sequence: moved.to, last_timestamp_ns: moved.timestamp_ns };
         let along = Along::default();
         let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
-        let open = within(self.step_timeout, BEGIN, begin).await?;
-        let committed = within(self.step_timeout, "during commit", open.commit()).await?;
+        let open = within(self.step_timeout, BEGIN, begin).await??;
+        let committed = within(self.step_timeout, "during commit", open.commit()).await??;
         self.checkpoint = committed.last_sequence();
         self.metrics.committed_to(self.checkpoint);
         Ok(())
@@ -458,17 +458,5 @@ impl Writer {
         if let Some(last) = messages.last() {
             self.progress.committed(messages.len() as u64, last.timestamp_ns);
         }
-    }
-}
-
-/// Runs one step under its deadline.
-async fn within<T>(
-    limit: Duration,
-    action: &'static str,
-    step: impl Future<Output = Result<T, checkpoint::Error>>,
-) -> Result<T, Error> {
-    match timeout(limit, step).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => Err(Error::Timeout { action, after: limit }),
     }
 }

@@ -20,11 +20,11 @@ const COLUMNS: usize = 110;
 const FUNCTION: usize = 80;
 
 /// Breaches that are left. Lower the number with each that you mend; none is ever raised.
-const WIDE_LINES_OF_CODE: usize = 264;
+const WIDE_LINES_OF_CODE: usize = 263;
 const WIDE_LINES_OF_DOCUMENTS: usize = 0;
 const LONG_FUNCTIONS: usize = 4;
 const FILES_WITHOUT_OPENING: usize = 0;
-const STATEMENTS_ON_OTHERS_TABLES: usize = 44;
+const STATEMENTS_ON_OTHERS_TABLES: usize = 0;
 
 /// Which module owns which of jetcopy's tables: it and the migrations alone name them in a statement.
 const OWNERS: [(&str, &[&str]); 7] = [

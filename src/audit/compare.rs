@@ -13,7 +13,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Row;
 
 use super::Error;
-use super::ledger::{Ledger, Place, Rule};
+use super::ledger::{Filled, Ledger, Rule};
 use super::retention;
 use crate::batch::TableRows;
 use crate::config::{self, Absent, OnConflict};
@@ -22,6 +22,7 @@ use crate::encode::copy_frame::{HEADER, TRAILER};
 use crate::encode::types::Type;
 use crate::postgres::introspect::{Column, ServerDefault, Table};
 use crate::postgres::sqlstate::copy_line;
+use crate::store::delete::{DELETED_BEFORE, DELETED_SERIES};
 
 /// The column of the temporary table that has the sequence of the message.
 const SEQUENCE: &str = "jetcopy_sequence";
@@ -38,7 +39,7 @@ const KEEPS_CREATED_AT: &str = "jetcopy.keep_created_at";
 
 /// One table, and the temporary one that takes what the messages make.
 pub(super) struct Comparison<'a> {
-    pub(super) place: &'a Place,
+    pub(super) place: &'a Filled,
     /// The temporary table.
     made: String,
     /// For each entry of the place: the columns that its rows have, as a list in SQL.
@@ -87,7 +88,7 @@ impl Choice {
 
 /// The columns that all of the place's messages fill alike, and what is left out beside them.
 fn comparable<'t>(
-    place: &Place,
+    place: &Filled,
     table: &'t Table,
     decoder: &Decoder,
     keeps_created: bool,
@@ -123,7 +124,7 @@ impl<'a> Comparison<'a> {
     /// Makes the temporary tables.
     pub(super) async fn all(
         ledger: &Ledger<'_>,
-        places: impl Iterator<Item = &'a Place>,
+        places: impl Iterator<Item = &'a Filled>,
         pipeline: &config::Pipeline,
         tables: &[Table],
         decoder: &Decoder,
@@ -142,7 +143,7 @@ impl<'a> Comparison<'a> {
 
     fn new(
         index: usize,
-        place: &'a Place,
+        place: &'a Filled,
         pipeline: &config::Pipeline,
         tables: &[Table],
         decoder: &Decoder,
@@ -224,8 +225,7 @@ impl<'a> Comparison<'a> {
              AND (SELECT relname = 'files'::name FROM pg_class WHERE oid = to_regclass({})::oid)",
             escape_literal(&self.place.qualified)
         );
-        let rows = ledger.query("ask what expires", &sql).await?;
-        self.expires &= rows.first().and_then(|row| row.get(0)) == Some("t");
+        self.expires &= ledger.query("ask what expires", &sql).await?.text(0) == Some("t");
         Ok(self)
     }
 
@@ -339,14 +339,14 @@ impl<'a> Comparison<'a> {
                'SELECT'::text), false) \
              FROM pg_class c WHERE c.oid = to_regclass({name})::oid"
         );
-        let rows = ledger.query(ACTION, &sql).await?;
-        let Some(row) = rows.first().filter(|row| row.get(1) == Some("t")) else { return Ok(Vec::new()) };
-        let (sql, column) = match row.get(0) {
-            Some("measurements") => {
-                ("SELECT max(before) FROM jetcopy.deletions WHERE what = 'measurements'", "timestamp_utc")
-            }
-            Some("time_series_data_points") => (SERIES, "series_id"),
-            Some("time_series_metadata") => (SERIES, "id"),
+        let table = ledger.query(ACTION, &sql).await?;
+        if table.text(1) != Some("t") {
+            return Ok(Vec::new());
+        }
+        let (sql, column) = match table.text(0) {
+            Some("measurements") => (DELETED_BEFORE, "timestamp_utc"),
+            Some("time_series_data_points") => (DELETED_SERIES, "series_id"),
+            Some("time_series_metadata") => (DELETED_SERIES, "id"),
             Some(_) | None => return Ok(Vec::new()),
         };
         let quoted = escape_identifier(column);
@@ -354,7 +354,7 @@ impl<'a> Comparison<'a> {
             return Ok(Vec::new());
         }
         let found = ledger.query(ACTION, sql).await?;
-        let values: Vec<String> = found.iter().filter_map(|row| row.get(0)).map(escape_literal).collect();
+        let values: Vec<String> = found.rows().filter_map(|row| row.get(0)).map(escape_literal).collect();
         let Some(first) = values.first() else { return Ok(Vec::new()) };
         self.left_out.push(format!(
             "table {}: rows that were deleted, according to jetcopy.deletions",
@@ -456,13 +456,9 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Series that people have deleted.
-const SERIES: &str =
-    "SELECT DISTINCT pg_catalog.substr(what, 8) FROM jetcopy.deletions WHERE what LIKE 'series %' ORDER BY 1";
-
 /// Triggers of a table, or of its partitions, that may change a row or leave it out: their functions.
 /// TimescaleDB's own do not.
-async fn triggers(ledger: &Ledger<'_>, place: &Place) -> Result<Vec<String>, Error> {
+async fn triggers(ledger: &Ledger<'_>, place: &Filled) -> Result<Vec<String>, Error> {
     let table = escape_literal(&place.qualified);
     let sql = format!(
         "SELECT DISTINCT n.nspname::text || '.' || p.proname::text FROM pg_trigger t JOIN pg_proc p \
@@ -474,8 +470,8 @@ async fn triggers(ledger: &Ledger<'_>, place: &Place) -> Result<Vec<String>, Err
          AND (t.tgrelid = to_regclass({table})::oid \
            OR t.tgrelid IN (SELECT relid::oid FROM pg_partition_tree(to_regclass({table})))) ORDER BY 1"
     );
-    let rows = ledger.query("look for triggers", &sql).await?;
-    Ok(rows.iter().filter_map(|row| row.get(0)).map(str::to_owned).collect())
+    let found = ledger.query("look for triggers", &sql).await?;
+    Ok(found.rows().filter_map(|row| row.get(0)).map(str::to_owned).collect())
 }
 
 /// A column as it is compared: types without an order of their own as text.

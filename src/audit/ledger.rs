@@ -5,11 +5,15 @@ use std::pin::Pin;
 
 use futures_util::{Stream, TryStreamExt};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Row, SimpleQueryRow};
 
 use super::Error;
+use crate::checkpoint::{self, Claim};
 use crate::config::{OnConflict, SEQUENCE, Table};
+use crate::dead_letter::of_shard::letters_sql;
+use crate::loss::{self, Recorded};
 use crate::milestones::{self, Milestone};
+use crate::postgres::simple::{self, Answers, ask};
 use crate::shard::Shard;
 
 /// The source of a column that keeps an element's place in its array.
@@ -20,7 +24,7 @@ const TIMESTAMP: &str = "$timestamp";
 
 /// A table that a pipeline fills.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Filled {
     /// Its name, as configured.
     pub(super) name: String,
     /// The entries of the configuration that fill it.
@@ -46,25 +50,6 @@ pub(super) enum Rule {
     AtMostOnce,
     /// One for each element of an array, or for each field, or by several entries.
     Any,
-}
-
-/// A range of sequences that is recorded as lost, or of which some are.
-#[derive(Debug)]
-pub(super) struct Loss {
-    pub(super) first: u64,
-    pub(super) last: u64,
-    /// How many of it the stream had removed by itself before they were read; `None` where all was dropped.
-    pub(super) superseded: Option<u64>,
-}
-
-/// Where a shard stands.
-#[derive(Debug)]
-pub(super) struct Position {
-    pub(super) checkpoint: u64,
-    pub(super) stream_created_us: Option<i64>,
-    pub(super) last_timestamp_us: Option<i64>,
-    /// Sequences up to here belong to two streams of the same name; 0 for none.
-    pub(super) ambiguous_to: u64,
 }
 
 /// A sequence that is not right after the one before, or not in its place once, or the last one.
@@ -109,14 +94,11 @@ pub(super) struct Letters {
 /// The snapshot.
 pub(super) struct Ledger<'a> {
     client: &'a Client,
-    /// The pipeline's name, quoted.
-    pipeline: String,
-    /// The shard's, too.
-    shard: String,
-    pub(super) places: Vec<Place>,
+    shard: &'a Shard,
+    pub(super) places: Vec<Filled>,
 }
 
-impl Place {
+impl Filled {
     /// The table that the `entry`th of a pipeline fills.
     pub(super) fn new(entry: usize, table: &Table, qualified: String) -> Self {
         let keeps = |source| table.column_of(source).map(escape_identifier);
@@ -148,9 +130,12 @@ impl Place {
 impl<'a> Ledger<'a> {
     /// Begins the transaction of the snapshot. It holds the tables from before the snapshot on: TRUNCATE, by
     /// which TimescaleDB compresses, and DROP, by which rows age, do not heed snapshots.
-    pub(super) async fn open(client: &'a Client, shard: &Shard, places: Vec<Place>) -> Result<Self, Error> {
-        let (pipeline, name) = (escape_literal(&shard.pipeline), escape_literal(&shard.name));
-        let ledger = Self { client, pipeline, shard: name, places };
+    pub(super) async fn open(
+        client: &'a Client,
+        shard: &'a Shard,
+        places: Vec<Filled>,
+    ) -> Result<Self, Error> {
+        let ledger = Self { client, shard, places };
         let action = "take a snapshot of the database";
         let names: Vec<&str> = ledger.places.iter().map(|place| place.qualified.as_str()).collect();
         let literals: Vec<String> = names.iter().map(|name| escape_literal(name)).collect();
@@ -160,11 +145,11 @@ impl<'a> Ledger<'a> {
              JOIN pg_class c ON c.oid = to_regclass(t.name)::oid ORDER BY t.place",
             literals.join(", ")
         );
-        let rows = ledger.query(action, &sql).await?;
+        let kinds = ledger.query(action, &sql).await?;
         let held: Vec<&str> = names
             .iter()
-            .zip(&rows)
-            .filter(|(_, row)| row.get(0) == Some("t"))
+            .zip(kinds.rows())
+            .filter(|(_, row)| simple::is_true(row, 0))
             .map(|(&name, _)| name)
             .collect();
         let lock = if held.is_empty() {
@@ -182,8 +167,8 @@ impl<'a> Ledger<'a> {
     }
 
     pub(super) async fn on_standby(&self) -> Result<bool, Error> {
-        let rows = self.query("ask for the server's role", "SELECT pg_is_in_recovery()").await?;
-        Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
+        let found = self.query("ask for the server's role", "SELECT pg_is_in_recovery()").await?;
+        Ok(found.text(0) == Some("t"))
     }
 
     pub(super) async fn execute(&self, action: &'static str, sql: &str) -> Result<(), Error> {
@@ -194,24 +179,19 @@ impl<'a> Ledger<'a> {
         self.client
     }
 
-    /// Which dead letters are the shard's.
-    fn own_letters(&self) -> String {
-        format!("pipeline = {} AND shard = {}", self.pipeline, self.shard)
-    }
-
     /// The dead letters of the sequences from `first` to `last`.
     pub(super) async fn letters(&self, first: u64, last: u64) -> Result<BTreeMap<u64, Letters>, Error> {
         let sql = format!(
             "SELECT sequence, table_name, pg_catalog.unnest(CASE WHEN element IS NULL \
                THEN ARRAY[NULL::bigint] \
                ELSE coalesce(elements, ARRAY[element])::bigint[] END) \
-             FROM jetcopy.dead_letters WHERE {} AND sequence BETWEEN {first} AND {last}",
-            self.own_letters()
+             FROM {} WHERE sequence BETWEEN {first} AND {last}",
+            letters_sql(self.shard)
         );
         let mut letters: BTreeMap<u64, Letters> = BTreeMap::new();
-        for row in self.query("read the dead letters", &sql).await? {
-            let found = letters.entry(number(&row, 0)).or_default();
-            match row.get(2).and_then(|element| element.parse().ok()) {
+        for row in self.query("read the dead letters", &sql).await?.rows() {
+            let found = letters.entry(number(row, 0)).or_default();
+            match simple::number(row, 2) {
                 Some(element) => {
                     let table = row.get(1).unwrap_or_default().to_owned();
                     *found.elements.entry((table, element)).or_default() += 1;
@@ -222,52 +202,31 @@ impl<'a> Ledger<'a> {
         Ok(letters)
     }
 
-    pub(super) async fn position(&self) -> Result<Option<Position>, Error> {
-        // A recreated stream counts from 1 again; one that was rolled back, from its end on.
-        let sql = format!(
-            "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
-               (SELECT coalesce(max(CASE cause WHEN 'recreated' THEN first_sequence - 1 \
-               ELSE losses.last_sequence END), 0) \
-                FROM jetcopy.losses WHERE shard = {0} AND cause IN ('recreated', 'rolled_back')), \
-               (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint \
-             FROM jetcopy.checkpoints WHERE shard = {0}",
-            self.shard
-        );
-        let rows = self.query("read the checkpoint", &sql).await?;
-        Ok(rows.first().map(|row| Position {
-            checkpoint: number(row, 0),
-            stream_created_us: row.get(1).and_then(|us| us.parse().ok()),
-            ambiguous_to: number(row, 2),
-            last_timestamp_us: row.get(3).and_then(|us| us.parse().ok()),
-        }))
+    /// Where the shard stands.
+    pub(super) async fn claim(&self) -> Result<Option<Claim>, Error> {
+        checkpoint::read(self.client, self.shard).await.map_err(failed("read the checkpoint"))
+    }
+
+    /// Up to where sequences belong to two streams of the same name; 0 for none.
+    pub(super) async fn ambiguous_to(&self) -> Result<u64, Error> {
+        loss::ambiguous_to(self.client, self.shard).await.map_err(failed("read jetcopy.losses"))
     }
 
     /// Losses that reach to `from` or beyond, in order.
-    pub(super) async fn losses(&self, from: u64) -> Result<Vec<Loss>, Error> {
-        let sql = format!(
-            "SELECT first_sequence, last_sequence, CASE cause WHEN 'superseded' \
-               THEN coalesce(messages, last_sequence - first_sequence + 1) END FROM jetcopy.losses \
-             WHERE shard = {} AND cause IN ('dropped', 'superseded') AND last_sequence >= {from} \
-             ORDER BY first_sequence",
-            self.shard
-        );
-        let rows = self.query("read jetcopy.losses", &sql).await?;
-        let superseded = |row: &SimpleQueryRow| row.get(2).and_then(|messages| messages.parse().ok());
-        let loss = |row| Loss { first: number(row, 0), last: number(row, 1), superseded: superseded(row) };
-        Ok(rows.iter().map(loss).collect())
+    pub(super) async fn losses(&self, from: u64) -> Result<Vec<Recorded>, Error> {
+        loss::recorded(self.client, self.shard, from).await.map_err(failed("read jetcopy.losses"))
     }
 
-    /// The milestones of a shard.
-    pub(super) async fn milestones(&self, shard: &str) -> Result<Vec<Milestone>, Error> {
-        let read = milestones::read(self.client, shard).await;
-        read.map_err(|source| Error::Database { action: "read jetcopy.milestones", source })
+    /// The shard's milestones.
+    pub(super) async fn milestones(&self) -> Result<Vec<Milestone>, Error> {
+        milestones::read(self.client, &self.shard.name).await.map_err(failed("read jetcopy.milestones"))
     }
 
     /// Sequences from `from` to `last` that several rows of `place` have, and how many; of the same time,
     /// where `place` keeps one.
     pub(super) async fn several(
         &self,
-        place: &Place,
+        place: &Filled,
         from: u64,
         last: u64,
     ) -> Result<Vec<(u64, u64)>, Error> {
@@ -278,8 +237,8 @@ impl<'a> Ledger<'a> {
              GROUP BY {column}{time} HAVING count(*) > 1 ORDER BY 1",
             place.qualified
         );
-        let rows = self.query("look for duplicate rows", &sql).await?;
-        Ok(rows.iter().map(|row| (number(row, 0), number(row, 1))).collect())
+        let found = self.query("look for duplicate rows", &sql).await?;
+        Ok(found.rows().map(|row| (number(row, 0), number(row, 1))).collect())
     }
 
     /// Walks over all sequences from `from` on and stops at the remarkable ones.
@@ -298,7 +257,7 @@ impl<'a> Ledger<'a> {
     /// the dead letters.
     pub(super) async fn elements(
         &self,
-        place: &Place,
+        place: &Filled,
         element: &str,
         from: u64,
         checkpoint: u64,
@@ -307,17 +266,15 @@ impl<'a> Ledger<'a> {
         let sql = format!(
             "WITH places (sequence, element) AS (\
                SELECT {column}::bigint, {element}::bigint FROM {} \
-               UNION ALL SELECT sequence, pg_catalog.unnest(coalesce(elements, ARRAY[element])) \
-               FROM jetcopy.dead_letters \
-                 WHERE {} AND table_name = {} AND element IS NOT NULL), \
+               UNION ALL SELECT sequence, pg_catalog.unnest(coalesce(elements, ARRAY[element])) FROM {} \
+                 WHERE table_name = {} AND element IS NOT NULL), \
              found AS (SELECT sequence, max(element) + 1 AS elements, \
-             pg_catalog.count(DISTINCT element) AS found, \
-               count(*) AS times FROM places WHERE sequence BETWEEN {from} AND {checkpoint} \
-               GROUP BY sequence) \
+               pg_catalog.count(DISTINCT element) AS found, count(*) AS times FROM places \
+               WHERE sequence BETWEEN {from} AND {checkpoint} GROUP BY sequence) \
              SELECT sequence, elements, found, times FROM found \
              WHERE elements <> found OR elements <> times ORDER BY sequence",
             place.qualified,
-            self.own_letters(),
+            letters_sql(self.shard),
             escape_literal(&place.name),
         );
         let none: [(bool, tokio_postgres::types::Type); 0] = [];
@@ -326,7 +283,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn walk_sql(&self, from: u64, checkpoint: u64) -> String {
-        let kept: Vec<&Place> = self.places.iter().filter(|place| place.column.is_some()).collect();
+        let kept: Vec<&Filled> = self.places.iter().filter(|place| place.column.is_some()).collect();
         let one = |at: usize| {
             let flags: Vec<&str> =
                 (1..=kept.len()).map(|index| if index == at { "1" } else { "0" }).collect();
@@ -334,9 +291,9 @@ impl<'a> Ledger<'a> {
         };
         let dead = format!(
             "SELECT sequence, (element IS NULL)::int, (element IS NOT NULL)::int, {} \
-             FROM jetcopy.dead_letters WHERE {} AND sequence >= {from}",
+             FROM {} WHERE sequence >= {from}",
             one(0),
-            self.own_letters()
+            letters_sql(self.shard)
         );
         let tables = (1..).zip(&kept).map(|(index, place)| {
             let column = place.column.as_deref().unwrap_or_default();
@@ -380,16 +337,8 @@ impl<'a> Ledger<'a> {
         )
     }
 
-    pub(super) async fn query(&self, action: &'static str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
-        let messages =
-            self.client.simple_query(sql).await.map_err(|source| Error::Database { action, source })?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            })
-            .collect())
+    pub(super) async fn query(&self, action: &'static str, sql: &str) -> Result<Answers, Error> {
+        ask(self.client, sql).await.map_err(failed(action))
     }
 }
 
@@ -400,8 +349,12 @@ pub(super) async fn next<T>(
     walk.try_next().await.map_err(walking)
 }
 
+fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
+    move |source| Error::Database { action, source }
+}
+
 fn walking(source: tokio_postgres::Error) -> Error {
-    Error::Database { action: "scan the sequences in the tables", source }
+    failed("scan the sequences in the tables")(source)
 }
 
 fn elements(row: &Row) -> Result<Uneven, tokio_postgres::Error> {
@@ -426,5 +379,5 @@ fn finding(row: &Row) -> Result<Finding, tokio_postgres::Error> {
 
 /// A column that holds a number which is not negative; NULL counts as 0.
 fn number(row: &SimpleQueryRow, column: usize) -> u64 {
-    row.get(column).and_then(|text| text.parse().ok()).unwrap_or(0)
+    simple::number(row, column).unwrap_or(0)
 }

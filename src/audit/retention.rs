@@ -4,10 +4,11 @@
 //! where the role may not see that, or an earlier version made the schema, it says nothing.
 
 use postgres_protocol::escape::escape_literal;
-use tokio_postgres::SimpleQueryRow;
 
 use super::Error;
-use super::ledger::{Ledger, Place};
+use super::ledger::{Filled, Ledger};
+use crate::postgres::simple::{self, Answers};
+use crate::store::partitions;
 
 /// How much later than its row's time a message may be stored, in microseconds: an hour, so that what clocks,
 /// queues and slow senders do at the edge makes no difference. Rows that come later than that are dropped
@@ -45,19 +46,15 @@ pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Erro
 
 /// Rows of a table with times before this may have been dropped, by what is in force now; in microseconds
 /// since the Unix epoch.
-pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Place) -> Result<Option<i64>, Error> {
+pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Filled) -> Result<Option<i64>, Error> {
     const ACTION: &str = "read the retention of the tables";
     let sources = ledger.query(ACTION, SOURCES).await?;
-    let is = |column| sources.first().and_then(|row| row.get(column)) == Some("t");
+    let is = |column| sources.text(column) == Some("t");
     let table = format!("to_regclass({})::oid", escape_literal(&place.qualified));
-    let mut found: Vec<SimpleQueryRow> = Vec::new();
+    let mut latest: Option<i64> = None;
     if is(0) {
-        let sql = format!(
-            "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint \
-               FROM jetcopy.partitioned_tables \
-             WHERE relation::oid = {table} AND isfinite(dropped_before)"
-        );
-        found.extend(ledger.query(ACTION, &sql).await?);
+        let sql = partitions::dropped_before_sql(&table);
+        latest = latest.max(last(&ledger.query(ACTION, &sql).await?));
     }
     if is(1) {
         let sql = format!(
@@ -67,7 +64,12 @@ pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Place) -> Result
              FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
              AND to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = {table}"
         );
-        found.extend(ledger.query(ACTION, &sql).await?);
+        latest = latest.max(last(&ledger.query(ACTION, &sql).await?));
     }
-    Ok(found.iter().filter_map(|row| row.get(0).and_then(|us| us.parse::<i64>().ok())).max())
+    Ok(latest)
+}
+
+/// The greatest number in the first column.
+fn last(answers: &Answers) -> Option<i64> {
+    answers.rows().filter_map(|row| simple::number(row, 0)).max()
 }

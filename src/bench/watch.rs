@@ -11,12 +11,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use postgres_protocol::escape::escape_literal;
 use tokio::sync::oneshot;
 
 use super::figures::{histogram, record};
 use super::place::{CLIENT_NAME, Names};
 use super::{Error, Plan, micros};
+use crate::checkpoint;
 use crate::config;
 use crate::postgres::connect::{self, Session};
 
@@ -54,8 +54,7 @@ fn question(names: &Names, plan: &Plan) -> String {
             // The rows stored beforehand are below 0.
             format!("greatest((SELECT max(seq) FROM {}), 0)", names.table(pipeline))
         } else {
-            let shard = escape_literal(&names.pipeline(pipeline));
-            format!("coalesce((SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = {shard}), 0)")
+            format!("coalesce(({}), 0)", checkpoint::last_sequence_sql(&names.pipeline(pipeline)))
         }
     };
     let all: Vec<String> = (0..plan.pipelines).map(of_one).collect();

@@ -9,7 +9,7 @@ use super::{Failure, UnknownPipeline};
 use crate::config::Config;
 use crate::control;
 use crate::control::accept::{self, Again, CLIENT_NAME, Error, Plan};
-use crate::loss::Cause;
+use crate::loss::{Cause, Open};
 use crate::postgres::connect;
 use crate::terminal::say;
 
@@ -44,7 +44,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
             return Ok::<_, Error>(true);
         }
         let tell_losses = |verb| {
-            for accept::Open { stream, first, last, cause, detected } in &open {
+            for Open { stream, first, last, cause, detected } in &open {
                 say!("{verb}: stream {stream}, sequences {first} to {last}, {cause}, detected {detected}");
             }
         };

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::Failure;
 use crate::config::Config;
 use crate::terminal;
-use report::Report;
+use report::Findings;
 
 mod api;
 mod database;
@@ -37,7 +37,7 @@ pub struct Args {
 /// Runs the command; findings go to standard output. Errors among them make it fail.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
-    let mut report = Report::default();
+    let mut report = Findings::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
     secrets(config, &mut report);
     let jetstream::Found { connection, horizons } = jetstream::look(config, &mut report).await;
@@ -64,7 +64,7 @@ fn names(config: &Config) -> String {
 }
 
 /// Files with secrets that everybody on the machine may read. That they can be read at all, connecting shows.
-fn secrets(config: &Config, report: &mut Report) {
+fn secrets(config: &Config, report: &mut Findings) {
     let (nats, postgres, http) = (&config.nats, &config.postgres, &config.http);
     for (key, path) in [
         ("nats.credentials_file", &nats.credentials_file),
@@ -103,7 +103,7 @@ mod tests {
         config.postgres.password_file = Some(path.clone());
         for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let mut report = Report::default();
+            let mut report = Findings::default();
             secrets(&config, &mut report);
             assert_eq!(report.troubles(), warnings, "{mode:o}");
         }

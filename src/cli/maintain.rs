@@ -8,7 +8,7 @@ use std::io::Write as _;
 
 use super::Failure;
 use crate::config::Config;
-use crate::store::maintain::{self, Kind, Line, Outcome, Report};
+use crate::store::maintain::{self, Kind, Line, Maintained, Outcome};
 use crate::terminal;
 
 /// Arguments of `jetcopy maintain`.
@@ -34,7 +34,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Maintained) -> String {
     if report.outcome == Outcome::Busy {
         return "another run is already doing it\n".to_owned();
     }

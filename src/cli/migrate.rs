@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::catalog::groups::{Group, Groups};
 use crate::config::Config;
-use crate::migrate::{self, Report};
+use crate::migrate::{self, Migrated};
 use crate::postgres::connect;
 use crate::store::timescale::{self, Applied, Change, Line};
 use crate::store::{bounds, life};
@@ -33,7 +33,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let (postgres, store) = (&config.postgres, &config.store);
-    let Report { applied, groups, found, strays, schemas, schema, again, foreign, timescaledb, lives } =
+    let Migrated { applied, groups, found, strays, schemas, schema, again, foreign, timescaledb, lives } =
         migrate::migrate_with(postgres, store).await.map_err(Failure::failed)?;
     let names = |groups: &Groups| groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ");
     if applied.is_empty() && !again.is_empty() {

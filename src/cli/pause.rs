@@ -7,8 +7,9 @@
 use nix::unistd::{Uid, User};
 
 use super::UnknownPipeline;
+use crate::checkpoint::Resumed;
 use crate::config::Config;
-use crate::control::{self, Resumed};
+use crate::control;
 use crate::postgres::connect;
 use crate::terminal::say;
 

@@ -7,8 +7,10 @@ use super::{Failure, UnknownPipeline};
 use crate::config::Config;
 use crate::control;
 use crate::control::rewind::{self, CLIENT_NAME, Doubled, Error, Plan};
+use crate::dead_letter::of_shard;
 use crate::moment::Point;
 use crate::postgres::connect;
+use crate::shard::Shard;
 use crate::terminal::say;
 
 /// Arguments of `jetcopy rewind`.
@@ -33,7 +35,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
         let [shard] = pipeline.shards();
         let plan = rewind::plan(config, pipeline, &shard, &session, args.to).await?;
-        tell(&pipeline.name, &plan);
+        tell(&shard, &plan);
         if args.yes {
             rewind::rewind(&session, &shard, &plan).await?;
             say!("the checkpoint of {} is now {}", pipeline.name, plan.to);
@@ -47,9 +49,9 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     if args.yes { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn tell(pipeline: &str, plan: &Plan) {
+fn tell(shard: &Shard, plan: &Plan) {
     say!(
-        "pipeline {pipeline}: checkpoint from {} back to {}; {} messages are written again",
+        "pipeline {shard}: checkpoint from {} back to {}; {} messages are written again",
         plan.from,
         plan.to,
         plan.messages
@@ -57,10 +59,9 @@ fn tell(pipeline: &str, plan: &Plan) {
     tell_doubled(&plan.tables);
     if plan.dead_letters > 0 {
         say!(
-            "{} dead letters would be duplicated: retry them first, or\n  DELETE FROM jetcopy.dead_letters \
-             WHERE pipeline = '{pipeline}' AND sequence > {};",
+            "{} dead letters would be duplicated: retry them first, or\n  {}",
             plan.dead_letters,
-            plan.to
+            of_shard::discard_after(shard, plan.to)
         );
     }
 }

@@ -5,14 +5,12 @@
 //!
 //! Not guaranteed: that the stream stays as it is until the daemon looks again.
 
-use postgres_protocol::escape::escape_literal;
-
 use super::rewind::{Doubled, doubled, stream};
-use super::{claim, rewind, rows, text};
+use super::{claim, failed, rewind};
 use crate::audit::contents::Contents;
 use crate::clock;
 use crate::config::{Config, Pipeline};
-use crate::loss::{Cause, Loss, Verdict};
+use crate::loss::{self, Cause, Loss, Open, Verdict};
 use crate::milestones;
 use crate::nats;
 use crate::postgres::connect::Session;
@@ -21,21 +19,6 @@ use crate::shard::Shard;
 
 /// How the servers know the sessions.
 pub(crate) const CLIENT_NAME: &str = "jetcopy accept-loss";
-
-/// A loss that nobody has accepted.
-#[derive(Debug, Clone)]
-pub struct Open {
-    /// Its stream.
-    pub stream: String,
-    /// First sequence.
-    pub first: String,
-    /// Last one, or that it is unknown.
-    pub last: String,
-    /// As in `jetcopy.losses`.
-    pub cause: String,
-    /// When.
-    pub detected: String,
-}
 
 /// What going on would mean.
 #[derive(Debug, Clone)]
@@ -102,20 +85,8 @@ impl From<super::Error> for Error {
 
 /// The losses that nobody has accepted, in order.
 pub async fn open(session: &Session, shard: &Shard) -> Result<Vec<Open>, Error> {
-    let sql = format!(
-        "SELECT stream, first_sequence, coalesce(last_sequence::text, 'an unknown sequence'), cause, \
-         detected_at FROM jetcopy.losses WHERE shard = {} AND accepted_at IS NULL ORDER BY id",
-        escape_literal(&shard.name)
-    );
-    let found = rows(session, "read jetcopy.losses", &sql).await?;
-    let open = |row| Open {
-        stream: text(row, 0),
-        first: text(row, 1),
-        last: text(row, 2),
-        cause: text(row, 3),
-        detected: text(row, 4),
-    };
-    Ok(found.iter().map(open).collect())
+    let open = loss::open(&session.client, shard).await;
+    Ok(open.map_err(failed("read jetcopy.losses"))?)
 }
 
 /// Looks at what it would mean to go on, after `after` where that is given; `None` where nothing holds the
@@ -152,12 +123,12 @@ pub async fn plan(
         (Cause::Dropped | Cause::Superseded, _) => (true, claim.last_sequence),
     };
     let end = end.min(last);
-    let failed = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
+    let unread = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
     let contents = Contents::new(&stream, &pipeline.subjects);
-    let messages = contents.count(after + 1, last).await.map_err(failed)?;
+    let messages = contents.count(after + 1, last).await.map_err(unread)?;
     let (mut again, mut tables) = (0, Vec::new());
     if end > after {
-        again = contents.count(after + 1, end).await.map_err(failed)?;
+        again = contents.count(after + 1, end).await.map_err(unread)?;
         tables = doubled(config, pipeline, session, after, Some(end)).await?;
     }
     Ok(Some(Plan {
@@ -175,14 +146,6 @@ pub async fn plan(
 /// Accepts every loss; the last one, at which the pipeline is held up, with the sequence to go on after where
 /// one is given.
 pub async fn accept(session: &Session, shard: &Shard, after: Option<u64>) -> Result<(), Error> {
-    let sql = format!(
-        "UPDATE jetcopy.losses SET accepted_at = now(), resume_after = CASE WHEN id = newest \
-         THEN {}::bigint END \
-         FROM (SELECT max(id) AS newest FROM jetcopy.losses WHERE shard = {name}) held \
-         WHERE shard = {name} AND accepted_at IS NULL",
-        after.map_or_else(|| "NULL".to_owned(), |after| after.to_string()),
-        name = escape_literal(&shard.name),
-    );
-    rows(session, "accept the losses", &sql).await?;
-    Ok(())
+    let accepted = loss::accept(&session.client, shard, after).await;
+    Ok(accepted.map_err(failed("accept the losses"))?)
 }

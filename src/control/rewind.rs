@@ -6,12 +6,13 @@
 
 use async_nats::jetstream;
 use jiff::Timestamp;
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::escape::escape_identifier;
 
-use super::{Error as Control, claim, rows};
+use super::{Error as Control, ask, claim, failed};
 use crate::audit::contents::Contents;
-use crate::checkpoint::LOCK_TIMEOUT;
+use crate::checkpoint;
 use crate::config::{Config, OnConflict, Pipeline, SEQUENCE};
+use crate::dead_letter::of_shard;
 use crate::identity;
 use crate::milestones;
 use crate::moment::Point;
@@ -131,13 +132,9 @@ pub async fn plan(
     session: &Session,
     point: Point,
 ) -> Result<Plan, Error> {
-    let name = escape_literal(&shard.name);
-    let sql = format!(
-        "SELECT CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE shard = {name}"
-    );
-    let found = rows(session, "read the checkpoint's owner", &sql).await?;
-    if let Some(owner) = found.first().and_then(|row| row.get(0)) {
-        return Err(Error::Live { owner: owner.to_owned(), pipeline: pipeline.name.clone() });
+    let owner = checkpoint::live_owner(&session.client, shard).await;
+    if let Some(owner) = owner.map_err(failed("read the checkpoint's owner"))? {
+        return Err(Error::Live { owner, pipeline: pipeline.name.clone() });
     }
     let claim = claim(session, shard).await?;
     let Some(claim) = claim.filter(|claim| claim.stream_created_ns.is_some()) else {
@@ -148,8 +145,7 @@ pub async fn plan(
     let stream = stream(connection.client.clone(), shard).await?;
     let info = stream.cached_info();
     let milestones = milestones::read(&session.client, &shard.name).await;
-    let milestones =
-        milestones.map_err(|source| Control::Database { action: "read jetcopy.milestones", source })?;
+    let milestones = milestones.map_err(failed("read jetcopy.milestones"))?;
     let same = identity::is_same(&stream, &claim, &milestones).await;
     if !same.map_err(|error| Error::Stream { stream: shard.stream.clone(), source: error.into() })? {
         return Err(Error::Recreated);
@@ -165,16 +161,12 @@ pub async fn plan(
     if first > to + 1 {
         return Err(Error::Dropped { first });
     }
-    let failed = |source| Error::Stream { stream: shard.stream.clone(), source };
-    let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, from).await.map_err(failed)?;
+    let unread = |source| Error::Stream { stream: shard.stream.clone(), source };
+    let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, from).await.map_err(unread)?;
 
     let tables = doubled(config, pipeline, session, to, None).await?;
-    let sql = format!(
-        "SELECT count(*) FROM jetcopy.dead_letters \
-         WHERE pipeline = {} AND shard = {name} AND sequence > {to}",
-        escape_literal(&shard.pipeline)
-    );
-    let dead_letters = number(&rows(session, "count the dead letters", &sql).await?);
+    let dead_letters = of_shard::count(&session.client, shard, to + 1, None).await;
+    let dead_letters = dead_letters.map_err(failed("count the dead letters"))?;
     Ok(Plan { from, to, messages, tables, dead_letters })
 }
 
@@ -201,10 +193,10 @@ pub(crate) async fn doubled(
             Some(last) => format!("FROM {qualified} WHERE {column} > {after} AND {column} <= {last}"),
             None => format!("FROM {qualified} WHERE {column} > {after}"),
         };
-        let found = rows(session, "count the rows", &format!("SELECT count(*) {which}")).await?;
+        let found = ask(session, "count the rows", &format!("SELECT count(*) {which}")).await?;
         tables.push(Doubled {
             table: table.name.clone(),
-            rows: Some(number(&found)),
+            rows: Some(found.number(0).unwrap_or(0)),
             delete: (!keyed).then(|| format!("DELETE {which};")),
             keyed,
         });
@@ -214,29 +206,6 @@ pub(crate) async fn doubled(
 
 /// Does what `plan` says, unless anything has moved since.
 pub async fn rewind(session: &Session, shard: &Shard, plan: &Plan) -> Result<(), Error> {
-    // The time of the message at the new checkpoint is not known to be that of what was committed then.
-    let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; {} \
-         UPDATE jetcopy.checkpoints SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
-           THEN greatest(known_sequence, last_sequence) END, last_sequence = {}, \
-           last_timestamp = NULL, epoch = epoch + 1, \
-           owner = NULL, lease_until = NULL, updated_at = now() \
-         WHERE shard = {} AND last_sequence = {} AND NOT coalesce(lease_until > now(), false) \
-         RETURNING shard; \
-         COMMIT",
-        LOCK_TIMEOUT.as_millis(),
-        // By what was committed the stream is known, also when the checkpoint stands before it.
-        milestones::of_checkpoint(&shard.name),
-        plan.to,
-        escape_literal(&shard.name),
-        plan.from,
-    );
-    if rows(session, "move the checkpoint back", &sql).await?.is_empty() {
-        return Err(Error::Moved);
-    }
-    Ok(())
-}
-
-fn number(rows: &[tokio_postgres::SimpleQueryRow]) -> u64 {
-    rows.first().and_then(|row| row.get(0)).and_then(|text| text.parse().ok()).unwrap_or(0)
+    let moved = checkpoint::move_back(&session.client, shard, plan.from, plan.to).await;
+    if moved.map_err(failed("move the checkpoint back"))? { Ok(()) } else { Err(Error::Moved) }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: open connections, the size of a request's head, the time it takes to arrive and the life of a
 //! connection are bounded, so that no client can hold up the others, or the pipelines, for long. Connections
-//! are accepted at once; if there is no room for another, [`places`] decides which one is closed. If the
+//! are accepted at once; if there is no room for another, [`slots`] decides which one is closed. If the
 //! listener fails to accept, such as without file descriptors, it tries again.
 
 use std::io;
@@ -19,9 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-mod places;
+mod slots;
 
-use places::{Place, Places};
+use slots::{Slot, Slots};
 
 /// Limits for clients.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ pub(super) async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let places = Places::default();
+    let slots = Slots::default();
     let (stop, stopped) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
@@ -99,8 +99,8 @@ pub(super) async fn serve(
                 }
             },
         };
-        let Some(place) = places.take(address.ip(), &limits) else { continue };
-        tokio::spawn(converse(stream, router.clone(), limits, Arc::new(place), stopped.clone()));
+        let Some(slot) = slots.take(address.ip(), &limits) else { continue };
+        tokio::spawn(converse(stream, router.clone(), limits, Arc::new(slot), stopped.clone()));
     }
     stop.send_replace(true);
     // Each connection has a receiver until it has ended, which it does in time by itself.
@@ -119,7 +119,7 @@ async fn converse(
     stream: TcpStream,
     router: Router,
     limits: Limits,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut builder = http1::Builder::new();
@@ -129,11 +129,11 @@ async fn converse(
     builder.max_buf_size(2 * limits.head_bytes);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
-        let (answer, place) = (router.call(request), Arc::clone(&place));
-        place.is_answering(true);
+        let (answer, slot) = (router.call(request), Arc::clone(&slot));
+        slot.is_answering(true);
         async move {
             let answer = answer.await;
-            place.is_answering(false);
+            slot.is_answering(false);
             answer
         }
     });
@@ -141,14 +141,14 @@ async fn converse(
     tokio::select! {
         // What a client did wrong is answered where it can be; nobody else needs to know.
         _ = connection.as_mut() => return,
-        () = place.given_up() => return,
+        () = slot.given_up() => return,
         _ = stopped.wait_for(|&stopped| stopped) => {}
         () = sleep(limits.life) => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = timeout(limits.last_answer, connection) => {}
-        () = place.given_up() => {}
+        () = slot.given_up() => {}
     }
 }
 

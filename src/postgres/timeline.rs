@@ -10,7 +10,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, SimpleQueryRow};
+
+use super::simple::ask;
 
 /// The cluster's identity and its timeline, as the write-ahead log has it now: what `pg_control_checkpoint`
 /// tells lags behind a promotion by a second and more. Any role may ask. A standby has no place where it
@@ -42,7 +44,7 @@ impl Newest {
     /// Whether the server may be written to: its history is not older than one that was met before. Remembers
     /// it.
     pub async fn admit(&self, client: &Client) -> Result<bool, Error> {
-        let answer = match client.simple_query(ASK).await {
+        let answer = match ask(client, ASK).await {
             Ok(answer) => answer,
             Err(error) if error.as_db_error().is_some() && !client.is_closed() => {
                 tracing::debug!(%error, "the server does not report its timeline");
@@ -50,7 +52,7 @@ impl Newest {
             }
             Err(error) => return Err(error),
         };
-        let found = answer.iter().find_map(history);
+        let found = answer.first().and_then(history);
         Ok(found.is_none_or(|found| self.is_admitted(found)))
     }
 
@@ -82,8 +84,7 @@ impl Newest {
     }
 }
 
-fn history(message: &SimpleQueryMessage) -> Option<History> {
-    let SimpleQueryMessage::Row(row) = message else { return None };
+fn history(row: &SimpleQueryRow) -> Option<History> {
     let timeline = u32::from_str_radix(row.get(1)?, 16).ok()?;
     Some(History { system: row.get(0)?.to_owned(), timeline })
 }

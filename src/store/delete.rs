@@ -27,6 +27,14 @@ const SERIES: &str = "SELECT count(*) FROM time_series_data_points WHERE series_
 
 const DELETE_SERIES: &str = "SELECT jetcopy.delete_series($1)";
 
+/// Before when measurements were deleted.
+pub(crate) const DELETED_BEFORE: &str =
+    "SELECT max(before) FROM jetcopy.deletions WHERE what = 'measurements'";
+
+/// The series that were deleted.
+pub(crate) const DELETED_SERIES: &str = "SELECT DISTINCT pg_catalog.substr(what, 8) FROM jetcopy.deletions \
+     WHERE what LIKE 'series %' ORDER BY 1";
+
 /// Why nothing was deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -68,7 +68,7 @@ const EXPIRE_LETTERS: &str = "SELECT jetcopy.expire_dead_letters()";
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Report {
+pub struct Maintained {
     /// Whether it ran, and if not, why not.
     pub outcome: Outcome,
     /// What it did or found, step by step.
@@ -124,7 +124,7 @@ pub enum Error {
     Database(#[from] tokio_postgres::Error),
 }
 
-impl Report {
+impl Maintained {
     fn add(&mut self, name: &str, kind: Kind, text: impl Into<String>) {
         if kind == Kind::Failed {
             self.outcome = Outcome::Failed;
@@ -139,7 +139,7 @@ pub async fn maintain(
     postgres: &config::Postgres,
     store: &config::Store,
     all: bool,
-) -> Result<Report, Error> {
+) -> Result<Maintained, Error> {
     let guard = connect::connect(postgres, APPLICATION_NAME).await?;
     let worker = connect::connect(postgres, APPLICATION_NAME).await?;
     let report = async {
@@ -147,7 +147,7 @@ pub async fn maintain(
         if !migrated {
             return Err(Error::NotMigrated);
         }
-        let mut report = Report { outcome: Outcome::Done, lines: Vec::new() };
+        let mut report = Maintained { outcome: Outcome::Done, lines: Vec::new() };
         guard.client.batch_execute("BEGIN").await?;
         let alone: bool = guard.client.query_typed_one(LOCK, &[]).await?.try_get(0)?;
         if alone {
@@ -168,7 +168,7 @@ async fn steps(
     session: &Session,
     store: &config::Store,
     all: bool,
-    report: &mut Report,
+    report: &mut Maintained,
 ) -> Result<(), Error> {
     let client = &session.client;
     let lives = life::kept(client).await?;
@@ -235,7 +235,7 @@ async fn steps(
 }
 
 /// Has the registry's staged files expire, and its running counts in few rows.
-async fn registry(client: &Client, report: &mut Report) {
+async fn registry(client: &Client, report: &mut Maintained) {
     match expire(client).await {
         Ok(None | Some(Expired::Files(0))) => {}
         Ok(Some(Expired::NotAllowed)) => {
@@ -306,7 +306,7 @@ pub(super) async fn hypertables(client: &Client) -> Result<Vec<u32>, tokio_postg
     client.query_typed(HYPERTABLES, &[]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
-async fn retention(session: &Session, table: &Partitioned, age: Option<Duration>, report: &mut Report) {
+async fn retention(session: &Session, table: &Partitioned, age: Option<Duration>, report: &mut Maintained) {
     let Some(age) = age else { return };
     match partitions::drop_expired(session, table, age, partitions::DETACH_PATIENCE).await {
         Ok(dropped) if dropped.is_empty() => {}
@@ -321,7 +321,7 @@ async fn retention(session: &Session, table: &Partitioned, age: Option<Duration>
 /// Notes that a step failed, and leaves the transaction that it may have been in.
 async fn failed(
     client: &Client,
-    report: &mut Report,
+    report: &mut Maintained,
     name: &str,
     what: &str,
     error: &(impl std::error::Error + Send + Sync + 'static),
@@ -351,9 +351,9 @@ pub async fn run(settings: watch::Receiver<Arc<Config>>, metrics: MaintainMetric
 }
 
 /// Counts and logs a run; what went wrong.
-fn tell(metrics: &MaintainMetrics, outcome: Result<Report, Error>, took: Duration) -> String {
+fn tell(metrics: &MaintainMetrics, outcome: Result<Maintained, Error>, took: Duration) -> String {
     match outcome {
-        Ok(Report { outcome: Outcome::Busy, .. }) => {
+        Ok(Maintained { outcome: Outcome::Busy, .. }) => {
             metrics.busy.inc();
             String::new()
         }

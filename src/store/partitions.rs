@@ -35,6 +35,22 @@ const CANCELLED: Duration = Duration::from_secs(10);
 const TABLES: &str = "SELECT relation::text, relation::oid FROM jetcopy.partitioned_tables
     JOIN pg_class ON pg_class.oid = relation::oid ORDER BY 1";
 
+/// The first day from today on, up to `$2` days ahead, of which no partition of table `$1` takes rows, where
+/// jetcopy does not add it; none where that is not foreseen.
+pub(crate) const FIRST_WITHOUT: &str =
+    "SELECT min(day)::text FROM pg_catalog.unnest(jetcopy.days_without_partition(to_regclass($1),
+        ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2) AS n))) AS day
+    WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation::oid = to_regclass($1)::oid)";
+
+/// SQL for the time before which rows of a table, an expression for its identifier, were dropped, in
+/// microseconds since the Unix epoch.
+pub(crate) fn dropped_before_sql(table: &str) -> String {
+    format!(
+        "SELECT (extract(epoch FROM dropped_before) * 1000000::numeric)::bigint \
+         FROM jetcopy.partitioned_tables WHERE relation::oid = {table} AND isfinite(dropped_before)"
+    )
+}
+
 const ADD: &str = "SELECT jetcopy.add_partitions($1::oid::regclass,
     ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2::int) AS n))";
 

@@ -91,7 +91,7 @@ const KEPT: &str = "SELECT name, to_char(refreshed_at AT TIME ZONE 'UTC', 'YYYY-
 
 /// What the store looks like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct Overview {
     /// Version of the TimescaleDB extension, where it is installed.
     pub timescaledb: Option<String>,
     /// Tables and roll-ups that are there.
@@ -178,7 +178,7 @@ pub enum Error {
 }
 
 /// Looks at the store.
-pub async fn look(postgres: &config::Postgres) -> Result<Report, Error> {
+pub async fn look(postgres: &config::Postgres) -> Result<Overview, Error> {
     let session = connect::connect_any(postgres, APPLICATION_NAME).await?;
     let report = async {
         // One moment, and one that a standby has too.
@@ -192,7 +192,7 @@ pub async fn look(postgres: &config::Postgres) -> Result<Report, Error> {
     Ok(report?)
 }
 
-async fn look_on(client: &Client) -> Result<Report, tokio_postgres::Error> {
+async fn look_on(client: &Client) -> Result<Overview, tokio_postgres::Error> {
     let row = client.query_typed_opt(VERSION, &[]).await?;
     let timescaledb: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
     let names: Vec<&str> =
@@ -248,7 +248,7 @@ async fn look_on(client: &Client) -> Result<Report, tokio_postgres::Error> {
             });
         }
     }
-    Ok(Report { timescaledb, relations, jobs })
+    Ok(Overview { timescaledb, relations, jobs })
 }
 
 async fn of_plain(client: &Client, name: &str) -> Result<Option<Relation>, tokio_postgres::Error> {
@@ -303,7 +303,7 @@ async fn of_timescale(client: &Client, name: &str) -> Result<Option<Relation>, t
     }))
 }
 
-impl Report {
+impl Overview {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use postgres_protocol::escape::escape_literal;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
-use tokio_postgres::SimpleQueryMessage;
 
 use crate::config::Config;
 use crate::postgres::connect::{self, Session};
+use crate::postgres::simple::{self, ask};
 use crate::status::{PipelineStatus, Registry};
 
 /// How often it is looked: `COPY` must be seen twice before a pipeline counts as held up.
@@ -81,12 +81,10 @@ pub(crate) async fn run(
 async fn count(settings: &Config, pipelines: &[Arc<PipelineStatus>]) -> Option<()> {
     let session = connect::connect(&settings.postgres, NAME).await.ok()?;
     let sql = "SELECT pipeline, letters FROM jetcopy.dead_letter_counts()";
-    let rows = session.client.simple_query(sql).await.ok()?;
+    let answers = ask(&session.client, sql).await.ok()?;
     for status in pipelines {
-        let letters = rows.iter().find_map(|row| match row {
-            SimpleQueryMessage::Row(row) if row.get(0) == Some(status.name()) => row.get(1)?.parse().ok(),
-            _ => None,
-        });
+        let own = answers.rows().find(|row| row.get(0) == Some(status.name()));
+        let letters = own.and_then(|row| simple::number(row, 1));
         status.set_dead_letters_in_table(letters.unwrap_or(0));
     }
     session.close().await;
@@ -137,13 +135,9 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
          WHERE seen.application_name IN ({}) AND seen.state = 'active'",
         owners.join(", ")
     );
-    let rows = session.client.simple_query(&sql).await.ok()?;
+    let answers = ask(&session.client, &sql).await.ok()?;
     for Slow { status, owner, batch } in slow {
-        let seen = rows.iter().find_map(|row| match row {
-            SimpleQueryMessage::Row(row) if row.get(0) == Some(owner) => Some(row),
-            _ => None,
-        });
-        let Some(row) = seen else {
+        let Some(row) = answers.rows().find(|row| row.get(0) == Some(owner.as_str())) else {
             status.motion().said(*batch, Some("none of its sessions is active in the server".into()), None);
             continue;
         };
@@ -153,7 +147,7 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
             (None, Some(kind), Some(event)) => format!("the server waits there for {kind} {event}"),
             (None, _, _) => "the server is working on it".to_owned(),
         };
-        let copied = row.get(3).and_then(|count| count.parse().ok());
+        let copied = simple::number(row, 3);
         status.motion().said(*batch, Some(what), copied);
     }
     Some(session)

@@ -9,8 +9,6 @@
 use std::ops::Range;
 
 use postgres_protocol::escape::escape_literal;
-use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::refused::Poisoned;
@@ -23,6 +21,7 @@ use crate::liveness::copy_deadline;
 use crate::loss;
 use crate::metrics;
 use crate::milestones;
+use crate::postgres::simple::{self, ask};
 use crate::postgres::sqlstate::{Decision, Step, decide, is_direct, relation};
 use crate::tally::{self, Event};
 
@@ -108,7 +107,8 @@ impl Writer {
             along.after.push_str(&milestones::add(&self.shard.name, last.sequence, last.timestamp_ns));
         }
         let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
-        let open = match within(self.step_timeout, BEGIN, begin).await {
+        let begun = within(self.step_timeout, BEGIN, begin).await;
+        let open = match begun.map_err(Error::from).and_then(|begun| Ok(begun?)) {
             Ok(open) => open,
             Err(error) => {
                 if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
@@ -119,7 +119,7 @@ impl Writer {
         };
         self.progress.step();
         if let Err(changed) = self.unchanged(open.answers()) {
-            within(self.step_timeout, "during rollback", open.rollback()).await?;
+            within(self.step_timeout, "during rollback", open.rollback()).await??;
             return Err(changed);
         }
         let copied = match self.copy_all(batch, &poisoned.excluded, part).await? {
@@ -134,17 +134,15 @@ impl Writer {
             let bytes = poisoned.letters.iter().map(|letter| letter.payload.len()).sum();
             let after = copy_deadline(self.step_timeout, bytes);
             let stored = dead_letter::store(&self.session.client, &self.shard, &poisoned.letters);
-            timeout(after, stored)
-                .await
-                .map_err(|_| Error::Timeout { action: "storing dead letters", after })?
-                .map_err(Error::DeadLetters)?;
+            within(after, "storing dead letters", stored).await?.map_err(Error::DeadLetters)?;
             self.progress.step();
         }
         if let Some(superseded) = superseded.filter(|_| self.records_superseded) {
             self.record_superseded(superseded).await?;
         }
         self.at(metrics::Step::Commit);
-        match within(self.step_timeout, "during commit", open.commit()).await {
+        let committed = within(self.step_timeout, "during commit", open.commit()).await;
+        match committed.map_err(Error::from).and_then(|committed| Ok(committed?)) {
             Ok(committed) => {
                 self.metrics
                     .duplicates_skipped
@@ -172,13 +170,8 @@ impl Writer {
 
     /// Records the first and the last sequence of what was superseded unread, and how many it was.
     async fn record_superseded(&self, superseded: (u64, u64, u64)) -> Result<(), Error> {
-        let sql = loss::record_superseded(&self.shard, superseded);
-        let recorded = async {
-            let answers = self.session.client.simple_query(&sql).await;
-            answers.map_err(|source| checkpoint::Error::Database { action: "record a loss of", source })
-        };
-        let answers = within(self.step_timeout, "recording a loss", recorded).await?;
-        if checkpoint::answer(&answers, loss::NEW_LOSS).is_some() {
+        let noted = loss::note_superseded(&self.session, &self.shard, superseded);
+        if within(self.step_timeout, "recording a loss", noted).await?? {
             self.metrics.losses.inc();
             self.metrics.newest.is_now(Event::Loss);
             let (first, last, messages) = superseded;
@@ -248,14 +241,13 @@ impl Writer {
             let relation = self.other_relation(None, &error).await?;
             return self.rolled_back(None, error, relation).await.map(Err);
         }
-        within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
+        within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await??;
         Ok(Ok(copied))
     }
 
     async fn statement(&self, sql: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
-        timeout(self.step_timeout, self.session.client.batch_execute(sql))
-            .await
-            .map_err(|_| Error::Timeout { action: "looking for the refused row", after: self.step_timeout })
+        let statement = self.session.client.batch_execute(sql);
+        Ok(within(self.step_timeout, "looking for the refused row", statement).await?)
     }
 
     /// Copies the rows of every table into the open transaction, without what is `excluded` and of the
@@ -290,9 +282,10 @@ impl Writer {
         self.search.copies(rows.of_messages(part).len());
         let after = copy_deadline(self.step_timeout, rows.data.len());
         let selection = Selection { table, excluded, within: part.clone() };
-        let outcome = timeout(after, self.targets[table].write(&self.session, rows, &selection)).await;
+        let write = self.targets[table].write(&self.session, rows, &selection);
+        let outcome = within(after, "during COPY", write).await;
         self.progress.step();
-        outcome.map_err(|_| Error::Timeout { action: "during COPY", after })
+        Ok(outcome?)
     }
 
     /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in
@@ -306,7 +299,7 @@ impl Writer {
         if !again {
             return Err(error);
         }
-        within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
+        within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await??;
         Ok(Stop::Again(error))
     }
 
@@ -317,7 +310,7 @@ impl Writer {
             return Err(self.not_written(table, error));
         }
         let rollback = checkpoint::rollback(&self.session);
-        if within(self.step_timeout, "during rollback", rollback).await.is_err() {
+        if !matches!(within(self.step_timeout, "during rollback", rollback).await, Ok(Ok(()))) {
             return Err(self.not_written(table, error));
         }
         let relation = self.other_relation(table, &error).await?;
@@ -332,7 +325,7 @@ impl Writer {
         relation: Option<String>,
     ) -> Result<Stop, Error> {
         let rollback = checkpoint::rollback(&self.session);
-        if within(self.step_timeout, "during rollback", rollback).await.is_err() {
+        if !matches!(within(self.step_timeout, "during rollback", rollback).await, Ok(Ok(()))) {
             return Err(self.not_written(table, error));
         }
         Ok(self.meaning(table, error, relation))
@@ -392,14 +385,9 @@ impl Writer {
             escape_literal(name),
             written.join(", "),
         );
-        let answer = timeout(self.step_timeout, self.session.client.simple_query(&sql))
-            .await
-            .map_err(|_| Error::Timeout { action: "looking for the refused row", after: self.step_timeout })?
-            .map_err(Error::Trial)?;
-        let is_written = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row.get(0) == Some("t")),
-            _ => None,
-        });
+        let asked = within(self.step_timeout, "looking for the refused row", ask(&self.session.client, &sql));
+        let answers = asked.await?.map_err(Error::Trial)?;
+        let is_written = answers.first().map(|row| simple::is_true(row, 0));
         let is_written = is_written.unwrap_or_else(|| error.step == Step::Commit || is_direct(&error.source));
         Ok((!is_written).then(|| format!("{schema}.{name}")))
     }

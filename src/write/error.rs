@@ -1,13 +1,13 @@
 //! Why no more batches can be written: a variant for each thing that follows.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::BEGIN;
 use super::flood::Stopped;
 use crate::catalog::bounds::Bounds;
 use crate::checkpoint;
 use crate::copy::CopyError;
+use crate::postgres::simple::Timeout;
 use crate::postgres::sqlstate;
 
 /// Why no more batches can be written.
@@ -78,13 +78,8 @@ pub enum Error {
         set: Bounds,
     },
     /// The server did not answer in time.
-    #[error("the database timed out after {} s {action}", .after.as_secs())]
-    Timeout {
-        /// What was to be done.
-        action: &'static str,
-        /// How long was waited: `postgres.step_timeout`.
-        after: Duration,
-    },
+    #[error(transparent)]
+    Timeout(#[from] Timeout),
     /// Rows are refused, and none passes that is tried: something else than a message is wrong.
     #[error("{}", all_refused(.table.as_deref(), *.sequence))]
     AllRefused {
@@ -187,7 +182,7 @@ fn elsewhere(table: Option<&str>, relation: Option<&str>, sequence: Option<u64>)
 /// Whether it was a matter of time that rows were not written, so that fewer might be.
 pub(super) fn out_of_time(error: &Error) -> bool {
     match error {
-        Error::Timeout { action, .. } => *action != BEGIN,
+        Error::Timeout(timeout) => timeout.action != BEGIN,
         Error::Checkpoint(checkpoint::Error::Database { source, .. })
         | Error::Copy { source: CopyError { source, .. }, .. }
         | Error::DeadLetters(source)

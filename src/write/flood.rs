@@ -13,14 +13,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use postgres_protocol::escape::escape_literal;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::refused::Poisoned;
 use super::window::Flood;
 use super::{Error, Writer};
 use crate::batch::Batch;
-use crate::checkpoint::begin_sql;
+use crate::checkpoint;
 use crate::dead_letter::{DeadLetter, storable};
+use crate::postgres::simple::within;
 use crate::status::reason;
 
 /// Messages of a flood that are shown: enough to see what is wrong with them, few enough to read.
@@ -119,17 +119,10 @@ impl Writer {
             "samples": samples,
         });
         let tables: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
-        let sql = format!(
-            "{}UPDATE jetcopy.checkpoints SET flood = {}::jsonb || pg_catalog.jsonb_build_object('rules', \
-             {}) WHERE shard = {} AND epoch = {}; COMMIT",
-            begin_sql(&self.session),
-            escape_literal(&flood.to_string()),
-            rules_sql(&tables),
-            escape_literal(&self.shard.name),
-            self.epoch,
-        );
-        let kept = timeout(self.step_timeout, self.session.client.simple_query(&sql)).await;
-        if !matches!(kept, Ok(Ok(_))) {
+        let (flood, rules) = (flood.to_string(), rules_sql(&tables));
+        let kept = checkpoint::keep_flood(&self.session, &self.shard, self.epoch, &flood, &rules);
+        let kept = within(self.step_timeout, "keeping the flood", kept).await;
+        if !matches!(kept, Ok(Ok(()))) {
             let error = kept.ok().and_then(Result::err).map(|error| error.to_string());
             tracing::warn!(
                 pipeline = self.shard.pipeline,

@@ -16,8 +16,7 @@ use std::time::Duration;
 use jiff::Span;
 use jiff::civil::date;
 use postgres_protocol::escape::escape_literal;
-use tokio::time::timeout;
-use tokio_postgres::{Error as DatabaseError, SimpleQueryMessage};
+use tokio_postgres::Error as DatabaseError;
 
 use super::refused::Poisoned;
 use super::{Error, Writer, within};
@@ -30,6 +29,7 @@ use crate::metrics;
 use crate::poison::PoisonKind;
 use crate::postgres::connect::Session;
 use crate::postgres::interval;
+use crate::postgres::simple::ask;
 use crate::postgres::sqlstate::{self, Decision, Step, decide};
 use crate::store::bounds;
 
@@ -133,10 +133,8 @@ impl Writer {
         let days = days(target, rows.filter(|row| !poisoned.excluded.holds(table, row)));
         let (mut ours, mut beyond) = (true, BTreeMap::new());
         for some in days.chunks(DAYS_AT_ONCE).chain(days.is_empty().then_some(&[][..])) {
-            let asked = timeout(self.step_timeout, ask_for(&self.session, &target.qualified, some)).await;
-            match asked
-                .map_err(|_| Error::Timeout { action: "adding partitions", after: self.step_timeout })?
-            {
+            let asked = ask_for(&self.session, &target.qualified, some);
+            match within(self.step_timeout, "adding partitions", asked).await? {
                 Ok(answer) => {
                     self.follows_settings(target, &answer)?;
                     ours &= answer.ours;
@@ -148,7 +146,8 @@ impl Writer {
                     if !again {
                         return Err(error);
                     }
-                    within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
+                    within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session))
+                        .await??;
                     return Ok(Added::Busy(error));
                 }
             }
@@ -256,15 +255,10 @@ pub(crate) async fn ask_for(session: &Session, table: &str, days: &[i64]) -> Res
         bounds::TABLE,
         escape_literal(table),
     );
-    let messages = session.client.simple_query(&sql).await?;
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) if !row.is_empty() => Some(row),
-        _ => None,
-    });
+    let answers = ask(&session.client, &sql).await?;
     // The table of the bounds has one row, and its columns are never null.
-    let number =
-        |index| row.and_then(|row| row.try_get(index).ok()??.parse::<i64>().ok()).unwrap_or_default();
-    let text = |index| row.and_then(|row| row.try_get(index).ok()?).unwrap_or_default();
+    let number = |index| answers.number::<i64>(index).unwrap_or_default();
+    let text = |index| answers.text(index).unwrap_or_default();
     let days = |index| u32::try_from(number(index)).unwrap_or_default();
     Ok(Answer {
         without: text(0).split(',').filter_map(|day| day.parse().ok()).collect(),

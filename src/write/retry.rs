@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use rows::{Attempt, decode};
 
 use super::partitions::{Answer, ask_for, beyond_bounds, days, touches};
@@ -28,6 +26,7 @@ use crate::dead_letter::{DeadLetter, Original, add_element, refused_letter, rest
 use crate::decode::{Decoder, PlanError};
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::postgres::simple::{Timeout, ask, within};
 use crate::postgres::sqlstate::{Decision, Step, decide};
 use crate::shard::Shard;
 
@@ -95,8 +94,8 @@ pub enum Error {
     #[error("table {0} is being changed; try again when that is done")]
     Changed(String),
     /// The server did not answer in time.
-    #[error("the database timed out after {} s", .0.as_secs())]
-    Timeout(Duration),
+    #[error("the database timed out after {} s", .0.after.as_secs())]
+    Timeout(#[from] Timeout),
 }
 
 /// Retries letters of any configured pipeline on one session.
@@ -198,7 +197,7 @@ impl<'c> Retrier<'c> {
         let rows = decoded.as_ref().map_or(&[][..], |attempt| &attempt.rows.tables);
         let look = lock_and_ask(&prepared.targets, rows);
         let limit = settings.postgres.step_timeout;
-        match own(limit, "lock the tables of", self.session.client.simple_query(&look)).await {
+        match own(limit, "lock the tables of", ask(&self.session.client, &look)).await {
             Err(error) if is_retry(&error, Step::Own) => return self.again(error).await,
             answers => {
                 if let Some(table) = changed(&prepared.targets, &answers?) {
@@ -233,8 +232,8 @@ impl<'c> Retrier<'c> {
                     continue;
                 }
                 let selection = Selection { table, excluded: &attempt.excluded, within: 0..u32::MAX };
-                let copied = timeout(limit, target.write(session, rows, &selection)).await;
-                let Err(error) = copied.map_err(|_| Error::Timeout(limit))? else {
+                let copied = within(limit, "during COPY", target.write(session, rows, &selection)).await?;
+                let Err(error) = copied else {
                     written += rows.rows.iter().filter(|row| !attempt.excluded.holds(table, row)).count();
                     continue;
                 };
@@ -370,7 +369,7 @@ async fn own<T>(
     action: &'static str,
     step: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, Error> {
-    let done = timeout(limit, step).await.map_err(|_| Error::Timeout(limit))?;
+    let done = within(limit, action, step).await?;
     done.map_err(|source| Error::Database { action, source })
 }
 

@@ -12,15 +12,14 @@
 use std::fmt::Write as _;
 
 use postgres_protocol::escape::escape_literal;
-use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
 
 use super::attempt::Stop;
-use super::{Error, Writer, within};
+use super::{Error, Writer};
 use crate::batch::TableRows;
-use crate::checkpoint::{self, answer, begin_sql};
+use crate::checkpoint::{self, begin_sql};
 use crate::copy::Target;
 use crate::metrics;
+use crate::postgres::simple::{self, Answers, within};
 
 /// The column that the shapes come in.
 const SHAPES: &str = "jetcopy_shapes";
@@ -49,8 +48,8 @@ fn ask(targets: &[Target]) -> String {
 }
 
 /// The first table that is not what it was when it was read, by what the server answered.
-pub(crate) fn changed<'t>(targets: &'t [Target], answers: &[SimpleQueryMessage]) -> Option<&'t Target> {
-    let mut shapes = answer(answers, SHAPES).unwrap_or_default().trim_matches(['{', '}']).split(',');
+pub(crate) fn changed<'t>(targets: &'t [Target], answers: &Answers) -> Option<&'t Target> {
+    let mut shapes = answers.named(SHAPES).unwrap_or_default().trim_matches(['{', '}']).split(',');
     // One that is gone is NULL, which is no number either.
     targets.iter().find(|target| {
         let shape = shapes.next().and_then(|shape| shape.parse().ok());
@@ -65,7 +64,7 @@ impl Writer {
     }
 
     /// An error if what the server answered says that a table has changed.
-    pub(super) fn unchanged(&self, answers: &[SimpleQueryMessage]) -> Result<(), Error> {
+    pub(super) fn unchanged(&self, answers: &Answers) -> Result<(), Error> {
         match changed(&self.targets, answers) {
             Some(target) => Err(Error::Changed { table: target.name.clone() }),
             None => Ok(()),
@@ -76,11 +75,8 @@ impl Writer {
     pub(super) async fn begin_trial(&self, rows: &[TableRows]) -> Result<Result<(), Stop>, Error> {
         self.at(metrics::Step::Search);
         let sql = begin_sql(&self.session) + &lock_and_ask(&self.targets, rows);
-        let answers =
-            timeout(self.step_timeout, self.session.client.simple_query(&sql)).await.map_err(|_| {
-                Error::Timeout { action: "looking for the refused row", after: self.step_timeout }
-            })?;
-        let answers = match answers {
+        let asked = simple::ask(&self.session.client, &sql);
+        let answers = match within(self.step_timeout, "looking for the refused row", asked).await? {
             Ok(answers) => answers,
             Err(source) => {
                 let error = checkpoint::Error::Database { action: "try rows that may not move", source };
@@ -89,7 +85,7 @@ impl Writer {
         };
         let unchanged = self.unchanged(&answers);
         if unchanged.is_err() {
-            within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await?;
+            within(self.step_timeout, "during rollback", checkpoint::rollback(&self.session)).await??;
         }
         unchanged.map(Ok)
     }
@@ -97,10 +93,9 @@ impl Writer {
     /// An error if a table has changed: asked before that much poison is believed that the pipeline would
     /// stop.
     pub(super) async fn look_at_tables(&self) -> Result<(), Error> {
-        let answers = timeout(self.step_timeout, self.session.client.simple_query(&ask(&self.targets)))
-            .await
-            .map_err(|_| Error::Timeout { action: "looking at the tables", after: self.step_timeout })?
-            .map_err(Error::Trial)?;
-        self.unchanged(&answers)
+        let sql = ask(&self.targets);
+        let asked =
+            within(self.step_timeout, "looking at the tables", simple::ask(&self.session.client, &sql));
+        self.unchanged(&asked.await?.map_err(Error::Trial)?)
     }
 }

@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::CLIENT_NAME;
-use super::report::Report;
+use super::report::Findings;
 use crate::catalog::{ROLLUPS, TABLES};
 use crate::chain::chain;
 use crate::config::Config;
@@ -48,7 +48,7 @@ struct Rights {
 }
 
 /// Looks, where there is an API.
-pub(super) async fn look(config: &Config, report: &mut Report) {
+pub(super) async fn look(config: &Config, report: &mut Findings) {
     let Some(api) = &config.http.api else { return };
     let settings = api.postgres(config.postgres.tls.as_ref());
     let session = match connect::connect_any(&settings, CLIENT_NAME).await {
@@ -67,7 +67,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) {
     session.close().await;
 }
 
-async fn judge(client: &Client, host: &str, report: &mut Report) -> Result<(), Error> {
+async fn judge(client: &Client, host: &str, report: &mut Findings) -> Result<(), Error> {
     let row = client.query_typed_one(ROLE, &[]).await?;
     let (role, migrated, usage): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let grant = format!("GRANT jetcopy_reader TO {role}; config/postgres/roles.sql creates it");

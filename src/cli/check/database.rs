@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::CLIENT_NAME;
-use super::report::Report;
+use super::report::Findings;
 use super::{horizon, partitions};
 use crate::chain::chain;
 use crate::config::{Config, Pipeline};
@@ -51,7 +51,7 @@ const DATABASE: &str = "database";
 pub(super) async fn look(
     config: &Config,
     horizons: &BTreeMap<String, Duration>,
-    report: &mut Report,
+    report: &mut Findings,
 ) -> Option<Session> {
     let session = match connect::connect(&config.postgres, CLIENT_NAME).await {
         Ok(session) => session,
@@ -90,7 +90,7 @@ pub(super) async fn look(
     None
 }
 
-fn unreachable(error: &ConnectError, report: &mut Report) {
+fn unreachable(error: &ConnectError, report: &mut Findings) {
     match error {
         ConnectError::Config { .. } | ConnectError::Refused { .. } => report.failure(DATABASE, error),
         ConnectError::Tls { remedy, .. } | ConnectError::ReadOnly { remedy, .. } => {
@@ -138,7 +138,7 @@ impl Facts {
         })
     }
 
-    fn judge(&self, host: &str, report: &mut Report) {
+    fn judge(&self, host: &str, report: &mut Findings) {
         let timescaledb = match &self.timescaledb {
             Some(version) => format!("TimescaleDB {version}"),
             None => "without TimescaleDB".into(),
@@ -171,7 +171,7 @@ impl Facts {
 }
 
 /// A second session on the same backend as the first, which is still open, gives a pooler away.
-async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
+async fn pooler(config: &Config, facts: &Facts, report: &mut Findings) {
     let second = match connect::connect(&config.postgres, CLIENT_NAME).await {
         Ok(second) => second,
         Err(error) => {
@@ -204,7 +204,7 @@ async fn pooler(config: &Config, facts: &Facts, report: &mut Report) {
 }
 
 /// Whether all migrations are applied.
-async fn migrations(config: &Config, report: &mut Report) -> bool {
+async fn migrations(config: &Config, report: &mut Findings) -> bool {
     let entries = match migrate::status(&config.postgres).await {
         Ok(entries) => entries,
         Err(MigrateError::Unread(error)) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
@@ -251,7 +251,7 @@ async fn migrations(config: &Config, report: &mut Report) -> bool {
     false
 }
 
-async fn own_tables(client: &Client, report: &mut Report) {
+async fn own_tables(client: &Client, report: &mut Findings) {
     for (table, privilege) in OWN_PRIVILEGES {
         let sql = "SELECT coalesce(has_table_privilege(to_regclass($1)::oid, $2), false)";
         let allowed = client
@@ -278,7 +278,7 @@ async fn look_at_pipeline(
     pipeline: &Pipeline,
     horizon: Duration,
     facts: &Facts,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let mut found = Vec::new();
     let used = config.tables();
@@ -350,7 +350,7 @@ async fn describe(
     place: &str,
     found: &introspect::Table,
     facts: &Facts,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let mut kind = "table";
     if facts.timescaledb.is_some() {
@@ -378,7 +378,7 @@ async fn describe(
 }
 
 /// A table that rows cannot be written to.
-fn unusable(place: &str, error: &IntrospectError, report: &mut Report) {
+fn unusable(place: &str, error: &IntrospectError, report: &mut Findings) {
     match error {
         IntrospectError::Missing { remedy, .. } => report.error(place, "it does not exist", remedy),
         IntrospectError::Unusable { problem, remedy, .. } => report.error(place, problem, remedy),

@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::Info;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
-use super::report::Report;
+use super::report::Findings;
 use crate::catalog::written;
 use crate::postgres::introspect::Table;
 
@@ -38,7 +38,7 @@ pub(super) async fn judge(
     place: &str,
     table: &Table,
     horizon: Duration,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let compress_after = match compress_after(client, &table.qualified).await {
         Ok(Some(age)) if age < horizon => age,

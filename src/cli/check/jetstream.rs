@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, ErrorCode, consumer};
 
 use super::CLIENT_NAME;
 use super::horizon;
-use super::report::Report;
+use super::report::Findings;
 use crate::chain::chain;
 use crate::config::{Config, Pipeline};
 use crate::exposure::{self, Exposure};
@@ -48,7 +48,7 @@ pub(super) struct Found {
 }
 
 /// Looks at the server and at every stream that a pipeline names.
-pub(super) async fn look(config: &Config, report: &mut Report) -> Found {
+pub(super) async fn look(config: &Config, report: &mut Findings) -> Found {
     let mut horizons = BTreeMap::new();
     let connection = match Connection::open(&config.nats, CLIENT_NAME).await {
         Ok(connection) => connection,
@@ -124,7 +124,7 @@ fn no_stream(
     shard: &Shard,
     error: &jetstream::context::GetStreamError,
     has_jetstream: bool,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let (stream, inbox, text) = (&shard.stream, &config.nats.inbox_prefix, chain(error));
     match error.kind() {
@@ -160,7 +160,7 @@ fn no_stream(
 }
 
 /// What the stream's own settings and state say.
-fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, report: &mut Report) {
+fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, report: &mut Findings) {
     let config = &info.config;
     let before = report.troubles();
     match config.retention {
@@ -190,7 +190,7 @@ fn judge(place: &str, pipeline: &Pipeline, info: &Info, max_payload: usize, repo
     }
 }
 
-fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Report) {
+fn subjects(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Findings) {
     // A mirror and a sourced stream hold subjects that their own configuration does not name.
     if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
         return;
@@ -244,7 +244,7 @@ fn message_size(
     pipeline: &Pipeline,
     config: &StreamConfig,
     max_payload: usize,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let largest = subscribe::largest(config, max_payload);
     if largest > pipeline.batch.max_bytes {
@@ -268,7 +268,7 @@ fn message_size(
 }
 
 /// Limits by which the stream drops messages that were not read.
-fn limits(place: &str, config: &StreamConfig, report: &mut Report) {
+fn limits(place: &str, config: &StreamConfig, report: &mut Findings) {
     if !config.max_age.is_zero() && config.max_age < SHORT_AGE {
         report.warn(
             place,
@@ -303,7 +303,7 @@ async fn durable(
     pipeline: &Pipeline,
     shard: &Shard,
     stream: &jetstream::stream::Stream,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let name = &shard.durable;
     let info = match stream.consumer_info(name).await {
@@ -359,7 +359,7 @@ async fn durable(
 }
 
 /// Warns when a stream at its limits is about to drop what was not read.
-fn headroom(place: &str, info: &Info, acknowledged: u64, report: &mut Report) {
+fn headroom(place: &str, info: &Info, acknowledged: u64, report: &mut Findings) {
     let (config, state) = (&info.config, &info.state);
     let at_limit =
         |limit: i64, value: u64| u64::try_from(limit).is_ok_and(|limit| limit > 0 && value >= limit);

@@ -8,9 +8,10 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::report::Report;
+use super::report::Findings;
 use crate::config::Config;
 use crate::postgres::introspect::Table;
+use crate::store::partitions::FIRST_WITHOUT;
 use crate::store::{bounds, life};
 
 /// Place of what concerns all tables.
@@ -22,16 +23,9 @@ const FOLLOW: &str = "run `jetcopy migrate`, which applies [store] to the databa
 /// How many days ahead somebody else's partitions should be there: a week in which nobody looks.
 const DAYS_AHEAD: i32 = 7;
 
-/// The first of the next days that no partition of a table of somebody else's takes; none where that is not
-/// foreseen.
-const MISSING: &str =
-    "SELECT min(day)::text FROM pg_catalog.unnest(jetcopy.days_without_partition(to_regclass($1),
-        ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, $2) AS n))) AS day
-    WHERE NOT EXISTS (SELECT FROM jetcopy.partitioned_tables WHERE relation::oid = to_regclass($1)::oid)";
-
 /// Compares what the configuration says about partitions on demand, and about the life of rows, with what the
 /// database does.
-pub(super) async fn of_database(client: &Client, config: &Config, report: &mut Report) {
+pub(super) async fn of_database(client: &Client, config: &Config, report: &mut Findings) {
     let named = config.store.partitions;
     match bounds::kept(client).await {
         // Of an earlier version: its migrations say so.
@@ -55,10 +49,10 @@ pub(super) async fn of_database(client: &Client, config: &Config, report: &mut R
 }
 
 /// Looks whether the next days have partitions.
-pub(super) async fn of_table(client: &Client, place: &str, table: &Table, report: &mut Report) {
+pub(super) async fn of_table(client: &Client, place: &str, table: &Table, report: &mut Findings) {
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&table.qualified, Type::TEXT), (&DAYS_AHEAD, Type::INT4)];
-    let found = client.query_typed_one(MISSING, &parameters).await;
+    let found = client.query_typed_one(FIRST_WITHOUT, &parameters).await;
     match found.and_then(|row| row.try_get::<_, Option<String>>(0)) {
         // Without the migration or a privilege, other lines say so.
         Ok(None) | Err(_) => {}

@@ -5,20 +5,18 @@
 //! checkpoint, move on.
 
 use async_nats::jetstream;
-use postgres_protocol::escape::escape_literal;
 
-use super::report::Report;
+use super::report::Findings;
 use crate::chain::chain;
 use crate::checkpoint::Claim;
 use crate::clock;
 use crate::config::{OnLoss, Pipeline};
 use crate::control;
-use crate::loss::{Cause, Loss, StreamFacts, Verdict};
+use crate::loss::{self, Cause, Loss, StreamFacts, Verdict};
 use crate::milestones;
 use crate::nats::Connection;
 use crate::pipeline::Failure;
 use crate::postgres::connect::Session;
-use crate::postgres::interval;
 use crate::recovery::{Action, recovery};
 use crate::resync::{self, judge};
 use crate::shard::Shard;
@@ -45,7 +43,7 @@ enum Error {
 }
 
 /// Compares the checkpoint of each shard of a pipeline with its stream.
-pub(super) async fn look(session: &Session, nats: &Connection, pipeline: &Pipeline, report: &mut Report) {
+pub(super) async fn look(session: &Session, nats: &Connection, pipeline: &Pipeline, report: &mut Findings) {
     for shard in &pipeline.shards() {
         let place = format!("pipeline {shard}, checkpoint");
         match settled(session, nats, pipeline, shard, &place, report).await {
@@ -57,7 +55,7 @@ pub(super) async fn look(session: &Session, nats: &Connection, pipeline: &Pipeli
 }
 
 /// Stream and checkpoint cannot be compared, as a start could not.
-fn unknown(place: &str, error: resync::Error, report: &mut Report) {
+fn unknown(place: &str, error: resync::Error, report: &mut Findings) {
     let failure = Failure::Resync(error);
     match recovery(&failure).action {
         Action::Pause { remedy } | Action::Hold { remedy } | Action::Halt { remedy } => {
@@ -73,7 +71,7 @@ async fn settled(
     pipeline: &Pipeline,
     shard: &Shard,
     place: &str,
-    report: &mut Report,
+    report: &mut Findings,
 ) -> Result<(), Error> {
     let mut before = None;
     for _ in 0..LOOKS {
@@ -103,7 +101,7 @@ async fn compared(
     pipeline: &Pipeline,
     (shard, claim): (&Shard, &Claim),
     place: &str,
-    report: &mut Report,
+    report: &mut Findings,
 ) -> Result<Option<(StreamFacts, Loss)>, Error> {
     let milestones = milestones::read(&session.client, &shard.name).await.map_err(Error::Milestones)?;
     let stream = jetstream::new(nats.client.clone()).get_stream(&shard.stream).await?;
@@ -132,18 +130,10 @@ async fn lost(
     shard: &Shard,
     (facts, loss): (&StreamFacts, Loss),
     place: &str,
-    report: &mut Report,
+    report: &mut Findings,
 ) -> Result<(), Error> {
-    let sql = format!(
-        "SELECT accepted_at IS NOT NULL FROM jetcopy.losses \
-         WHERE shard = {} AND first_sequence = {} AND cause = '{}' AND stream_created = {}",
-        escape_literal(&shard.name),
-        loss.first_sequence,
-        loss.cause.as_str(),
-        interval::timestamp(facts.created_ns),
-    );
-    let known = control::rows(session, "read jetcopy.losses", &sql).await?;
-    let accepted = known.first().map(|row| row.get(0) == Some("t"));
+    let accepted = loss::is_accepted(&session.client, shard, &loss, facts.created_ns).await;
+    let accepted = accepted.map_err(control::failed("read jetcopy.losses"))?;
     let continues = pipeline.on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
     if accepted == Some(true) || continues {
         let why = if continues { "on_loss = \"continue\"" } else { "the loss was accepted" };

@@ -51,9 +51,9 @@ pub(super) struct Finding {
 
 /// All findings, in the order in which they were made.
 #[derive(Debug, Default)]
-pub(super) struct Report(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
-impl Report {
+impl Findings {
     pub(super) fn ok(&mut self, place: impl Into<String>, text: impl Into<String>) {
         self.add(Level::Ok, place, text, None);
     }
@@ -137,8 +137,8 @@ fn counted(count: usize, what: &str) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
-        let mut report = Report::default();
+    fn report() -> Findings {
+        let mut report = Findings::default();
         report.ok("config", "valid");
         report.warn("postgres", "a pooler", "connect directly");
         report.error("table a", "missing", "create it");

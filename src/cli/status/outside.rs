@@ -6,16 +6,18 @@
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream;
-use postgres_protocol::escape::escape_literal;
 use serde::Serialize;
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::chain::chain;
+use crate::checkpoint::{self, Paused};
 use crate::clock::{self, Clock};
 use crate::config::{Config, Pipeline};
+use crate::dead_letter::of_shard;
 use crate::lag;
+use crate::loss;
 use crate::nats;
 use crate::postgres::connect::{self, Session};
+use crate::postgres::simple::ask;
 use crate::recovery::flood_remedy;
 use crate::shard::Shard;
 use crate::status::reason;
@@ -105,42 +107,27 @@ pub(crate) async fn look(config: &Config) -> Vec<Outside> {
 
 impl Outside {
     async fn ask_database(&mut self, session: &Session, shard: &Shard) -> Result<(), tokio_postgres::Error> {
-        let name = escape_literal(&shard.name);
-        let sql = format!(
-            "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-               CASE WHEN lease_until > now() THEN owner END, paused_by, \
-               to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
-               (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, flood ->> 'reason'::text, \
-                 flood ->> 'samples'::text, \
-               accepted_letters = 0 \
-             FROM jetcopy.checkpoints WHERE shard = {name}"
-        );
         self.counted = Some((0, None));
-        if let Some(row) = row(session, &sql).await? {
-            self.checkpoint_sequence = number(&row, 0);
-            self.counted = number(&row, 0).map(|at| (at, row.get(5).and_then(|text| text.parse().ok())));
-            self.committed_at = row.get(1).map(str::to_owned);
-            if let (by, Some(since)) = (row.get(3).unwrap_or_default(), row.get(4)) {
+        if let Some(seen) = checkpoint::look(&session.client, shard).await? {
+            self.checkpoint_sequence = seen.last_sequence;
+            self.counted = seen.last_sequence.map(|at| (at, seen.stream_created_us));
+            self.committed_at = seen.committed_at;
+            if let Some(Paused { by, since }) = seen.paused {
                 self.state = "paused";
                 self.reason = Some(format!("paused by operator {by} since {since} UTC"));
                 self.remedy = Some(format!("run `jetcopy resume {}`", shard.pipeline));
-            } else if let (Some(reason), Some("t")) = (row.get(6), row.get(8)) {
-                self.reason = Some(format!("stopped by a flood of dead letters: {reason}"));
+            } else if let Some(flood) = seen.flood {
+                self.reason = Some(format!("stopped by a flood of dead letters: {}", flood.reason));
                 self.remedy = Some(flood_remedy(&shard.pipeline));
-                self.flood = shown(row.get(7).unwrap_or_default());
-            } else if let Some(owner) = row.get(2) {
+                self.flood = shown(&flood.samples);
+            } else if let Some(owner) = seen.owner {
                 self.state = "elsewhere";
                 self.reason = Some(format!("{owner} holds its lease"));
             }
         }
-        let sql = format!(
-            "SELECT (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = {} AND shard = {name}), \
-               (SELECT count(*) FROM jetcopy.losses WHERE shard = {name} AND accepted_at IS NULL)",
-            escape_literal(&shard.pipeline)
-        );
-        if let Some(row) = row(session, &sql).await? {
-            (self.dead_letters_in_table, self.open_losses) = (number(&row, 0), number(&row, 1));
-        }
+        let (letters, losses) = (of_shard::count_sql(shard, 0, None), loss::count_open_sql(shard));
+        let counts = ask(&session.client, &format!("SELECT ({letters}), ({losses})")).await?;
+        (self.dead_letters_in_table, self.open_losses) = (counts.number(0), counts.number(1));
         Ok(())
     }
 
@@ -208,16 +195,4 @@ fn counts_in(checkpoint: u64, created_us: Option<i64>, stream: &stream::Info) ->
     let created = stream.created.unix_timestamp_nanos().div_euclid(1_000);
     created_us.is_none_or(|counted| i128::from(counted) == created)
         && checkpoint <= stream.state.last_sequence
-}
-
-async fn row(session: &Session, sql: &str) -> Result<Option<SimpleQueryRow>, tokio_postgres::Error> {
-    let messages = session.client.simple_query(sql).await?;
-    Ok(messages.into_iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    }))
-}
-
-fn number(row: &SimpleQueryRow, column: usize) -> Option<u64> {
-    row.get(column).and_then(|text| text.parse().ok())
 }

@@ -6,10 +6,9 @@
 //! reach whoever gets that backend next. A pooler that does not take the option ends no session of ours for
 //! the server's reasons, so it is left as it is.
 
-use tokio_postgres::SimpleQueryMessage;
-
 use super::settings::Route;
 use super::{HostInfo, Session, connect_host};
+use crate::postgres::simple::{ask, within};
 
 /// The setting came with PostgreSQL 14; on older servers it is NULL.
 const ASK: &str = "SELECT current_setting('idle_session_timeout', true)";
@@ -18,14 +17,10 @@ const OPTION: &str = "-c idle_session_timeout=0";
 
 /// The session, or another one in its place that may idle without end.
 pub(super) async fn patient(session: Session, host: &HostInfo, route: &Route) -> Session {
-    let answer = tokio::time::timeout(route.timeout, session.client.simple_query(ASK)).await;
+    let answer = within(route.timeout, "asking for its limits", ask(&session.client, ASK)).await;
     // A session that does not answer shows it at its first use.
     let Ok(Ok(answer)) = answer else { return session };
-    let limited = answer.iter().any(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).is_some_and(|value| value != "0"),
-        _ => false,
-    });
-    if !limited {
+    if answer.text(0).is_none_or(|limit| limit == "0") {
         return session;
     }
     let given = route.info.options.as_deref().map_or_else(String::new, |given| format!("{given} "));

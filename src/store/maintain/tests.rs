@@ -25,7 +25,7 @@ impl World {
         Self::on(TestPostgres::shared_plain().unwrap()).await
     }
 
-    async fn maintain(&self, store: &str) -> Report {
+    async fn maintain(&self, store: &str) -> Maintained {
         let store = settings(store);
         life::apply(&self.settings, &store.named, true).await.unwrap();
         let report = maintain(&self.settings, &store, true).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_reader_of_the_table_holds_a_run_up_for_the_time_promised_and_the_next
 async fn of_two_runs_at_once_one_is_busy_and_says_so() {
     let world = World::plain().await;
     world.sql(&format!("BEGIN; {LOCK}")).await;
-    assert_eq!(world.maintain("").await, Report { outcome: Outcome::Busy, lines: Vec::new() });
+    assert_eq!(world.maintain("").await, Maintained { outcome: Outcome::Busy, lines: Vec::new() });
     world.sql("COMMIT").await;
     assert_eq!(world.maintain("").await.outcome, Outcome::Done);
 }

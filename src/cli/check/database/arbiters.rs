@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::introspect;
-use crate::cli::check::report::Report;
+use crate::cli::check::report::Findings;
 use crate::config::{OnConflict, Table};
 
 /// Unique indexes, those of expressions and of a part of the rows too, and exclusion constraints; and one of
@@ -20,7 +20,7 @@ pub(super) async fn judge(
     place: &str,
     table: &Table,
     found: &introspect::Table,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     if table.on_conflict != OnConflict::Ignore || !table.key.is_empty() {
         return;

@@ -2,12 +2,12 @@
 
 use tokio_postgres::Client;
 
-use super::{DATABASE, Report};
+use super::{DATABASE, Findings};
 use crate::postgres::path;
 
 /// An error for each function that stands before the server's own, a warning for each schema where one could
 /// be made.
-pub(super) async fn judge(client: &Client, report: &mut Report) {
+pub(super) async fn judge(client: &Client, report: &mut Findings) {
     match path::shadows(client).await {
         Ok(found) => {
             for shadow in found {

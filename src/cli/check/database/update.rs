@@ -1,6 +1,6 @@
 //! What `on_conflict` does to rows that are there, as far as table and mapping tell.
 
-use crate::cli::check::report::Report;
+use crate::cli::check::report::Findings;
 use crate::config::{Absent, OnConflict, Table};
 use crate::decode::Decoder;
 use crate::postgres::introspect;
@@ -11,7 +11,7 @@ pub(super) fn judge(
     table: &Table,
     found: &introspect::Table,
     (decoder, index): (&Decoder, usize),
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     if table.on_conflict == OnConflict::Update {
         absent(place, table, found, (decoder, index), report);
@@ -39,7 +39,7 @@ fn absent(
     table: &Table,
     found: &introspect::Table,
     (decoder, index): (&Decoder, usize),
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let may_be_null = |name: &str| {
         let column = found.columns.iter().find(|column| column.name == *name);

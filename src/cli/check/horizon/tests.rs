@@ -39,7 +39,7 @@ async fn compression_before_the_horizon_is_a_warning_that_knows_the_cost() {
         .unwrap();
     let mut table = Table { qualified: "public.t".into(), ..Table::default() };
     let said = async |table: &Table, hours: u64| {
-        let mut report = Report::default();
+        let mut report = Findings::default();
         judge(&client, "table t", table, Duration::from_hours(hours), &mut report).await;
         report.text(false)
     };

@@ -4,7 +4,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, Info, pull};
 use async_nats::jetstream::stream::{ConsumerUpdateErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 
-use super::super::report::Report;
+use super::super::report::Findings;
 use crate::approach::slow_consumers;
 use crate::config::Pipeline;
 use crate::shard::Shard;
@@ -18,7 +18,7 @@ const TOO_LARGE_REQUESTS: ErrorCode = ErrorCode(10_125);
 const REQUEST: i64 = 5_000;
 
 /// Whether the server has ended connections because too much waited to be sent on them.
-pub(super) async fn slow(place: &str, client: &async_nats::Client, report: &mut Report) {
+pub(super) async fn slow(place: &str, client: &async_nats::Client, report: &mut Findings) {
     if let Some(count @ 1..) = slow_consumers(client).await {
         report.warn(
             place,
@@ -30,7 +30,7 @@ pub(super) async fn slow(place: &str, client: &async_nats::Client, report: &mut 
 }
 
 /// What a durable that is there is allowed.
-pub(super) fn found(place: &str, info: &Info, report: &mut Report) {
+pub(super) fn found(place: &str, info: &Info, report: &mut Findings) {
     if (1..REQUEST).contains(&info.config.max_batch) {
         small_requests(place, info.config.max_batch, report);
     }
@@ -43,7 +43,7 @@ pub(super) async fn asked(
     pipeline: &Pipeline,
     shard: &Shard,
     stream: &Stream,
-    report: &mut Report,
+    report: &mut Findings,
 ) {
     let info = stream.cached_info();
     let most = i64::from(info.config.max_consumers);
@@ -68,7 +68,13 @@ pub(super) async fn asked(
 }
 
 /// Tells of fewer unacknowledged messages than jetcopy asks for.
-pub(super) fn few_unacked(place: &str, pipeline: &Pipeline, allowed: i64, wanted: i64, report: &mut Report) {
+pub(super) fn few_unacked(
+    place: &str,
+    pipeline: &Pipeline,
+    allowed: i64,
+    wanted: i64,
+    report: &mut Findings,
+) {
     report.warn(
         place,
         format!(
@@ -81,7 +87,7 @@ pub(super) fn few_unacked(place: &str, pipeline: &Pipeline, allowed: i64, wanted
     );
 }
 
-fn small_requests(place: &str, allowed: i64, report: &mut Report) {
+fn small_requests(place: &str, allowed: i64, report: &mut Findings) {
     report.warn(
         place,
         format!(

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::consumer::Info;
 
-use super::super::report::Report;
+use super::super::report::Findings;
 use crate::config::Config;
 use crate::leftover::{Mark, Owner};
 use crate::shard::Shard;
@@ -14,7 +14,7 @@ pub(super) fn judge(
     config: &Config,
     shard: &Shard,
     durable: &Info,
-    report: &mut Report,
+    report: &mut Findings,
 ) -> bool {
     let name = &durable.name;
     match Mark::new(config, &shard.pipeline, None).owner(durable) {

@@ -50,7 +50,7 @@ fn settings(url: &str, lines: &str) -> Config {
 }
 
 async fn text(config: &Config) -> String {
-    let mut report = Report::default();
+    let mut report = Findings::default();
     look(config, &mut report).await;
     report.text(false)
 }

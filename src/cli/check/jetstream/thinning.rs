@@ -2,12 +2,12 @@
 
 use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
 
-use super::super::report::Report;
+use super::super::report::Findings;
 use crate::config::{OnSuperseded, Pipeline};
 use crate::superseded::{reads_all, thins};
 
 /// Tells what becomes of messages that the stream removes by itself before they are read.
-pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Report) {
+pub(super) fn judge(place: &str, pipeline: &Pipeline, config: &StreamConfig, report: &mut Findings) {
     if !thins(config) {
         return;
     }

@@ -1,6 +1,6 @@
 //! Who has a connection, and whose is closed if there is no room.
 //!
-//! Guarantees: a peer holds no more than its share, and some places are reserved for this machine. If there
+//! Guarantees: a peer holds no more than its share, and some slots are reserved for this machine. If there
 //! is no room, the connection that has waited longest for the head of a request is closed; one whose request
 //! is being answered never is. So clients that open connections and send nothing keep nobody out who sends a
 //! request at once.
@@ -43,7 +43,7 @@ struct Held {
     gives_way: Arc<Notify>,
 }
 
-/// The places that are taken, by the order in which they were.
+/// The slots that are taken, by the order in which they were.
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
@@ -69,19 +69,19 @@ impl Table {
     }
 }
 
-/// All places.
+/// All slots.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Places(Arc<Mutex<Table>>);
+pub(super) struct Slots(Arc<Mutex<Table>>);
 
-impl Places {
+impl Slots {
     fn table(&self) -> MutexGuard<'_, Table> {
         // Nothing that holds it can panic halfway through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address; `None` where there is no room, and all who could make some
+    /// A slot for a connection from this address; `None` where there is no room, and all who could make some
     /// are being answered.
-    pub(super) fn take(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
+    pub(super) fn take(&self, address: IpAddr, limits: &Limits) -> Option<Slot> {
         let peer = Peer::of(address);
         let mut table = self.table();
         let outside = |peer: Peer| !peer.is_here();
@@ -101,36 +101,36 @@ impl Places {
         table.next += 1;
         let held = Held { peer, waits_since: Some(Instant::now()), gives_way: Arc::clone(&gives_way) };
         table.held.insert(id, held);
-        Some(Place { id, gives_way, places: self.clone() })
+        Some(Slot { id, gives_way, slots: self.clone() })
     }
 }
 
-/// The place of one connection, until it is dropped.
+/// The slot of one connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     id: u64,
     gives_way: Arc<Notify>,
-    places: Places,
+    slots: Slots,
 }
 
-impl Place {
+impl Slot {
     /// The head of a request is there, and is being answered; or the answer is made, and the next head is
     /// waited for.
     pub(super) fn is_answering(&self, answering: bool) {
-        if let Some(held) = self.places.table().held.get_mut(&self.id) {
+        if let Some(held) = self.slots.table().held.get_mut(&self.id) {
             held.waits_since = (!answering).then(Instant::now);
         }
     }
 
-    /// Resolves when another connection needs the place.
+    /// Resolves when another connection needs the slot.
     pub(super) async fn given_up(&self) {
         self.gives_way.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.table().held.remove(&self.id);
+        self.slots.table().held.remove(&self.id);
     }
 }
 
@@ -140,39 +140,38 @@ mod tests {
 
     const LIMITS: Limits = Limits { connections: 6, of_peer: 3, kept_for_loopback: 2, ..Limits::DEFAULT };
 
-    fn take(places: &Places, address: &str) -> Option<Place> {
-        places.take(address.parse().unwrap(), &LIMITS)
+    fn take(slots: &Slots, address: &str) -> Option<Slot> {
+        slots.take(address.parse().unwrap(), &LIMITS)
     }
 
-    fn is_there(places: &Places, place: &Place) -> bool {
-        places.table().held.contains_key(&place.id)
+    fn is_there(slots: &Slots, slot: &Slot) -> bool {
+        slots.table().held.contains_key(&slot.id)
     }
 
     #[test]
     fn a_peer_beyond_its_share_loses_the_head_that_it_has_not_sent_for_longest_and_others_lose_none() {
-        let places = Places::default();
-        let other = take(&places, "192.0.2.9").unwrap();
-        let [first, second, third] = [1, 2, 3].map(|_| take(&places, "192.0.2.1").unwrap());
+        let slots = Slots::default();
+        let other = take(&slots, "192.0.2.9").unwrap();
+        let [first, second, third] = [1, 2, 3].map(|_| take(&slots, "192.0.2.1").unwrap());
         first.is_answering(true);
-        let _fourth = take(&places, "::ffff:192.0.2.1").unwrap();
-        assert!(!is_there(&places, &second), "the oldest that waits for a head");
-        assert!([&other, &first, &third].iter().all(|place| is_there(&places, place)));
+        let _fourth = take(&slots, "::ffff:192.0.2.1").unwrap();
+        assert!(!is_there(&slots, &second), "the oldest that waits for a head");
+        assert!([&other, &first, &third].iter().all(|slot| is_there(&slots, slot)));
     }
 
     #[test]
-    fn some_places_are_for_this_machine_whoever_else_is_there() {
-        let places = Places::default();
-        let outside: Vec<_> =
-            (1..=4).map(|n| take(&places, &format!("2001:db8:0:{n}::1")).unwrap()).collect();
-        for place in &outside {
-            place.is_answering(true);
+    fn some_slots_are_for_this_machine_whoever_else_is_there() {
+        let slots = Slots::default();
+        let outside: Vec<_> = (1..=4).map(|n| take(&slots, &format!("2001:db8:0:{n}::1")).unwrap()).collect();
+        for slot in &outside {
+            slot.is_answering(true);
         }
-        assert!(take(&places, "2001:db8:0:5::1").is_none(), "nobody gives way");
-        let (here, six) = (take(&places, "127.0.0.1"), take(&places, "::1"));
+        assert!(take(&slots, "2001:db8:0:5::1").is_none(), "nobody gives way");
+        let (here, six) = (take(&slots, "127.0.0.1"), take(&slots, "::1"));
         assert!(here.is_some() && six.is_some());
         outside[2].is_answering(false);
-        assert!(take(&places, "127.0.0.2").is_some(), "one from outside gives way to this machine");
-        assert!(!is_there(&places, &outside[2]));
+        assert!(take(&slots, "127.0.0.2").is_some(), "one from outside gives way to this machine");
+        assert!(!is_there(&slots, &outside[2]));
     }
 
     #[test]

@@ -1,0 +1,135 @@
+//! Checkpoints, read by whoever does not own them.
+//!
+//! Guarantees: nothing is claimed, locked or changed by it.
+
+use postgres_protocol::escape::escape_literal;
+use tokio_postgres::{Client, Error};
+
+use super::{Claim, Paused, UNKNOWN};
+use crate::postgres::simple::{self, ask};
+use crate::shard::Shard;
+
+/// Where a shard stands; `None` where it has no checkpoint yet. Epoch and accepted letters are left out: they
+/// are a claim's.
+pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>, Error> {
+    let sql = format!(
+        "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
+           (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence \
+         FROM jetcopy.checkpoints WHERE shard = {}",
+        escape_literal(&shard.name)
+    );
+    let found = ask(client, &sql).await?;
+    Ok(found.first().map(|row| Claim {
+        epoch: 0,
+        last_sequence: simple::number(row, 0).unwrap_or(0),
+        stream_created_ns: simple::number(row, 1).map(|us: i64| us.saturating_mul(1_000)),
+        last_timestamp_us: simple::number(row, 2),
+        known_sequence: simple::number(row, 3).map_or(UNKNOWN, i64::unsigned_abs),
+        accepted: 0,
+    }))
+}
+
+/// The last sequence that is committed in the shard of this name.
+pub(crate) async fn last_sequence(client: &Client, shard: &str) -> Result<Option<u64>, Error> {
+    Ok(ask(client, &last_sequence_sql(shard)).await?.number(0))
+}
+
+/// SQL for the same.
+#[must_use]
+pub(crate) fn last_sequence_sql(shard: &str) -> String {
+    format!("SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard))
+}
+
+/// The daemon that holds a shard: its lease lasts.
+pub(crate) async fn live_owner(client: &Client, shard: &Shard) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE shard = {}",
+        escape_literal(&shard.name)
+    );
+    Ok(ask(client, &sql).await?.text(0).map(str::to_owned))
+}
+
+/// SQL for the checkpoint's row in a `FROM`: its columns `pipeline`, `shard`, `stream` and `stream_created`.
+#[must_use]
+pub(crate) fn row_sql(shard: &str) -> String {
+    format!(
+        "(SELECT pipeline, shard, stream, stream_created FROM jetcopy.checkpoints WHERE shard = {})",
+        escape_literal(shard)
+    )
+}
+
+/// A checkpoint, as operators look at it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The last sequence that is committed.
+    pub(crate) last_sequence: Option<u64>,
+    /// When the checkpoint moved last, in RFC 3339.
+    pub(crate) committed_at: Option<String>,
+    /// The daemon whose lease lasts.
+    pub(crate) owner: Option<String>,
+    /// Who paused it.
+    pub(crate) paused: Option<Paused>,
+    /// When the stream was created that it counts in, in microseconds since the Unix epoch.
+    pub(crate) stream_created_us: Option<i64>,
+    /// The flood that stops it.
+    pub(crate) flood: Option<Flood>,
+}
+
+/// A flood of dead letters that stops a shard.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    /// Why it is one.
+    pub(crate) reason: String,
+    /// A few of its messages, a JSON array.
+    pub(crate) samples: String,
+}
+
+/// Looks at a checkpoint; `None` where there is none yet.
+pub(crate) async fn look(client: &Client, shard: &Shard) -> Result<Option<Seen>, Error> {
+    let sql = format!(
+        "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+           CASE WHEN lease_until > now() THEN owner END, paused_by, \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
+           (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
+           flood ->> 'reason'::text, flood ->> 'samples'::text, accepted_letters = 0 \
+         FROM jetcopy.checkpoints WHERE shard = {}",
+        escape_literal(&shard.name)
+    );
+    let found = ask(client, &sql).await?;
+    Ok(found.first().map(|row| {
+        let text = |column| simple::text(row, column).map(str::to_owned);
+        let flood = |reason| Flood { reason, samples: text(7).unwrap_or_default() };
+        Seen {
+            last_sequence: simple::number(row, 0),
+            committed_at: text(1),
+            owner: text(2),
+            paused: text(4).map(|since| Paused { by: text(3).unwrap_or_default(), since }),
+            stream_created_us: simple::number(row, 5),
+            flood: text(6).filter(|_| simple::is_true(row, 8)).map(flood),
+        }
+    }))
+}
+
+/// Why a pipeline's position is still somebody's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// This daemon's lease lasts.
+    Daemon(String),
+    /// An operator has paused it.
+    Operator,
+}
+
+/// Who keeps a shard of `pipeline`, whatever is configured.
+pub(crate) async fn keepers(client: &Client, pipeline: &str) -> Result<Vec<Keeper>, Error> {
+    let sql = format!(
+        "SELECT CASE WHEN lease_until > now() THEN owner END, paused_at IS NOT NULL \
+         FROM jetcopy.checkpoints WHERE pipeline = {}",
+        escape_literal(pipeline)
+    );
+    let found = ask(client, &sql).await?;
+    let keeper = |row| match simple::text(row, 0) {
+        Some(owner) => Some(Keeper::Daemon(owner.to_owned())),
+        None => simple::is_true(row, 1).then_some(Keeper::Operator),
+    };
+    Ok(found.rows().filter_map(keeper).collect())
+}

@@ -1,0 +1,156 @@
+//! The transaction that moves a checkpoint together with what it is about.
+//!
+//! Guarantees: nothing in it is committed unless the compare-and-set has moved the checkpoint and every step
+//! after it was Ok.
+
+use postgres_protocol::escape::escape_literal;
+
+use super::{Error, LEASE, LOCK_TIMEOUT, ask};
+use crate::kill_point;
+use crate::postgres::connect::Session;
+use crate::postgres::interval::timestamp;
+use crate::postgres::simple::Answers;
+use crate::shard::Shard;
+
+/// The column that says that the checkpoint was moved.
+const MOVED: &str = "jetcopy_moved";
+
+/// The first server with `transaction_timeout`, which bounds a transaction as a whole.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
+
+/// What a transaction moves the checkpoint to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// Stream sequence of the batch's last message.
+    pub last_sequence: u64,
+    /// When the stream stored it, in nanoseconds since the Unix epoch.
+    pub last_timestamp_ns: i64,
+}
+
+/// A position that the server has committed. Only [`Open::commit`] makes one.
+#[derive(Debug)]
+pub struct Committed {
+    last_sequence: u64,
+}
+
+impl Committed {
+    /// The checkpoint that was committed.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+}
+
+/// What goes along with the statements that open a transaction, in their round trip. Each statement ends with
+/// a semicolon.
+#[derive(Debug, Default)]
+pub struct Along {
+    /// Before the checkpoint is moved.
+    pub before: String,
+    /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock
+    /// with another.
+    pub after: String,
+    /// Accepted dead letters that this transaction uses up; with fewer left, it moves nothing.
+    pub accepted: u64,
+}
+
+/// A transaction in which the checkpoint has been moved and nothing is committed yet.
+#[derive(Debug)]
+#[must_use = "a transaction that is neither committed nor rolled back blocks the shard"]
+pub struct Open<'s> {
+    session: &'s Session,
+    last_sequence: u64,
+    answers: Answers,
+}
+
+impl<'s> Open<'s> {
+    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round
+    /// trip, which takes the statements `along` too. Each statement sees what was committed before it,
+    /// whatever the role's defaults are: what follows a lock sees what the lock waited for.
+    pub async fn begin(
+        session: &'s Session,
+        shard: &Shard,
+        epoch: i64,
+        from: u64,
+        to: &Advance,
+        along: &Along,
+    ) -> Result<Self, Error> {
+        let accepted = along.accepted;
+        let sql = format!(
+            "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
+               lease_until = now() + interval '{} ms', updated_at = now(), \
+               accepted_letters = accepted_letters - {accepted}, flood = NULL \
+             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} \
+               AND accepted_letters >= {accepted} \
+             RETURNING true AS {MOVED}; {}",
+            begin_sql(session),
+            along.before,
+            to.last_sequence,
+            timestamp(to.last_timestamp_ns),
+            LEASE.as_millis(),
+            escape_literal(&shard.name),
+            along.after,
+        );
+        let answers = ask(session, "advance", &sql).await?;
+        if answers.named(MOVED).is_none() {
+            rollback(session).await?;
+            return Err(Error::LostEpoch);
+        }
+        Ok(Self { session, last_sequence: to.last_sequence, answers })
+    }
+
+    /// What the statements `along` have answered, among others.
+    #[must_use]
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// The session that the transaction is open on.
+    #[must_use]
+    pub fn session(&self) -> &'s Session {
+        self.session
+    }
+
+    /// Commits. Call it only when every step was Ok: the server answers COMMIT of an aborted transaction
+    /// without an error.
+    pub async fn commit(self) -> Result<Committed, Error> {
+        // A warning left over from before this COMMIT must not be taken for its own.
+        let _ = self.session.take_sync_wait_cancelled();
+        kill_point::reach(kill_point::BEFORE_COMMIT);
+        ask(self.session, "commit", "COMMIT").await?;
+        kill_point::reach(kill_point::AFTER_COMMIT);
+        if self.session.take_sync_wait_cancelled() {
+            return Err(Error::SyncWaitCancelled);
+        }
+        Ok(Committed { last_sequence: self.last_sequence })
+    }
+
+    /// Undoes everything.
+    pub async fn rollback(self) -> Result<(), Error> {
+        rollback(self.session).await
+    }
+}
+
+/// SQL that opens a transaction of the daemon's own: the first statements of a simple query.
+///
+/// Of the role's own defaults only whether it may write is heeded. Its limits of time are for people and
+/// their queries: below what a batch takes, they would end each attempt at it. What bounds the daemon's
+/// statements are its own deadlines. `LOCAL`, so that nothing of it stays behind with a pooler.
+#[must_use]
+pub fn begin_sql(session: &Session) -> String {
+    let newer = if session.server_version() >= TRANSACTION_TIMEOUT_SINCE {
+        "SET LOCAL transaction_timeout = 0; "
+    } else {
+        ""
+    };
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{}ms'; \
+         SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; {newer}",
+        LOCK_TIMEOUT.as_millis()
+    )
+}
+
+/// Ends the transaction that is open on `session`.
+pub async fn rollback(session: &Session) -> Result<(), Error> {
+    ask(session, "roll back", "ROLLBACK").await.map(drop)
+}
