@@ -121,7 +121,7 @@ async fn an_expired_letter_is_still_one_for_audit_lists_metrics_and_rewind_and_s
     assert_eq!((exported.len(), with("expired_at"), with("payload_base64") + with("payload")), (4, 3, 1));
     let retried = world.run(&config, &["dead-letters", "retry", "--pipeline", "events"]).await;
     assert_eq!(retried.code, 1);
-    let why = format!("where stream {} still holds sequence 3, publish that message again", world.stream);
+    let why = format!("if stream {} still holds sequence 3, publish that message again", world.stream);
     assert!(
         retried.out.contains("[store.dead_letters] retention") && retried.out.contains(&why),
         "{retried:?}"
