@@ -454,7 +454,8 @@ static MEASUREMENT_STATS: [Aggregate; 11] = [
     float(
         "frequency_offset_hz_mean",
         "sum(frequency_offset_hz) OPERATOR(pg_catalog./) nullif(pg_catalog.count(frequency_offset_hz), 0)",
-        "sum(frequency_offset_hz_sum) OPERATOR(pg_catalog./) nullif(sum(frequency_offset_hz_count)::bigint, 0)",
+        "sum(frequency_offset_hz_sum) OPERATOR(pg_catalog./) nullif(sum(frequency_offset_hz_count)::bigint, \
+         0)",
     ),
     float("frequency_offset_hz_min", "min(frequency_offset_hz)", "min(frequency_offset_hz_min)"),
     float("frequency_offset_hz_max", "max(frequency_offset_hz)", "max(frequency_offset_hz_max)"),

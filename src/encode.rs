@@ -400,7 +400,8 @@ fn print(printed: &mut u64, more: u64) -> Result<(), Fault> {
     *printed += more;
     if *printed > MOST_PRINTED {
         return Err(Fault::range(
-            &"the numbers of the row would print to more than 256 MiB, which can be stored, but neither read nor dumped",
+            &"the numbers of the row would print to more than 256 MiB, which can be stored, but neither read \
+              nor dumped",
         ));
     }
     Ok(())

@@ -20,7 +20,7 @@ const COLUMNS: usize = 110;
 const FUNCTION: usize = 80;
 
 /// Breaches that are left. Lower the number with each that you mend; none is ever raised.
-const WIDE_LINES_OF_CODE: usize = 263;
+const WIDE_LINES_OF_CODE: usize = 258;
 const WIDE_LINES_OF_DOCUMENTS: usize = 0;
 const LONG_FUNCTIONS: usize = 4;
 const FILES_WITHOUT_OPENING: usize = 0;

@@ -122,8 +122,8 @@ impl Lives {
             (Some(kept), _) if window > kept => (
                 WINDOW,
                 format!(
-                    "is {}, and {} keeps its rows for {}: the refresh would empty buckets whose rows were dropped; at \
-                     most {}",
+                    "is {}, and {} keeps its rows for {}: the refresh would empty buckets whose rows were \
+                     dropped; at most {}",
                     written(window),
                     rollup.source,
                     written(kept),

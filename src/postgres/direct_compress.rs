@@ -35,7 +35,7 @@ const LOOK_AT_TABLE: &str = "SELECT CASE
                 || 'ALTER TABLE … SET (timescaledb.compress))'
         WHEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion))
             THEN
-                'it has a unique index or exclusion constraint, against which compressed rows cannot be checked'
+                'it has a unique index or exclusion constraint, which cannot be checked for compressed rows'
         WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname::text NOT LIKE 'ts\\_%')
             THEN 'it has triggers or foreign keys, which compressed rows would bypass'
     END

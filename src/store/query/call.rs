@@ -356,7 +356,8 @@ mod tests {
             (
                 "latest_frames",
                 &["camra=1"],
-                "query latest_frames has no argument camra; did you mean camera?; its arguments: camera, since",
+                "query latest_frames has no argument camra; did you mean camera?; its arguments: camera, \
+                 since",
             ),
             ("registry_totals", &["x=1"], "query registry_totals has no argument x; its arguments: none"),
             (
