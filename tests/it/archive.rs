@@ -91,7 +91,7 @@ async fn rows_that_the_configuration_wants_and_the_database_refuses_pause_until_
     let sql = "SELECT string_agg(sequence || ' ' || message, ', ') FROM jetcopy.dead_letters";
     let dead: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
     assert!(
-        dead.starts_with("3 no partition of readings takes ")
+        dead.starts_with("3 no partition of readings covers ")
             && dead.ends_with(
                 "within 1500 days back and 7 ahead (store.partitions_back, store.partitions_ahead)"
             ),

@@ -314,7 +314,7 @@ async fn a_refused_certificate_says_what_to_make_anew() {
             "usual",
             "other",
             "localhost",
-            "the authority `authority-ca` of the certificate of `localhost` is not in ca_file",
+            "the CA `authority-ca` of the certificate of `localhost` is not in ca_file",
         ),
         ("clients", "ca", "localhost", "reissue it with extendedKeyUsage=serverAuth"),
         ("own", "ca", "localhost", "the certificate of `own` is self-signed: put it into ca_file"),
