@@ -5,6 +5,7 @@
 //! metrics' own handles, so the two cannot differ. It decides nothing: `supervise` does.
 
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -338,7 +339,7 @@ impl PipelineStatus {
         }
         self.metrics.set_state(state.label(), &State::LABELS);
         self.log(&state, repeated);
-        if current.state.label() != state.label() {
+        if discriminant(&current.state) != discriminant(&state) {
             current.since = now;
         }
         current.down_since = match state {
