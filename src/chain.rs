@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// An error and all that caused it, in one line.
 #[must_use]
-pub fn chain(error: &dyn StdError) -> String {
+pub(crate) fn chain(error: &dyn StdError) -> String {
     // A server's details come on lines of their own.
     let line = |error: &dyn StdError| error.to_string().trim_end().replace('\n', "; ");
     let mut text = line(error);

@@ -15,13 +15,13 @@ use crate::postgres::connect::{Session, Transport};
 
 /// What is open to others, and how to close it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposure {
+pub(crate) struct Exposure {
     /// Whether it can be read by merely listening.
-    pub plain: bool,
+    pub(crate) plain: bool,
     /// What is open.
-    pub text: String,
+    pub(crate) text: String,
     /// What would close it.
-    pub remedy: &'static str,
+    pub(crate) remedy: &'static str,
 }
 
 /// What to do about PostgreSQL.
@@ -34,7 +34,7 @@ const NATS_REMEDY: &str =
 
 /// Of a session with the database.
 #[must_use]
-pub fn of_database(session: &Session) -> Option<Exposure> {
+pub(crate) fn of_database(session: &Session) -> Option<Exposure> {
     let host = session.host();
     let (plain, text) = match session.transport() {
         Transport::Local | Transport::Verified => return None,
@@ -54,7 +54,7 @@ pub fn of_database(session: &Session) -> Option<Exposure> {
 
 /// Of a connection to NATS, by what its server says.
 #[must_use]
-pub fn of_nats(server: &ServerInfo, settings: &config::Nats) -> Option<Exposure> {
+pub(crate) fn of_nats(server: &ServerInfo, settings: &config::Nats) -> Option<Exposure> {
     let encrypted = |url: &str| url.trim().starts_with("tls://") || url.trim().starts_with("wss://");
     let asked = settings.tls.is_some() || settings.handshake_first || settings.url.split(',').all(encrypted);
     // As the server sees this client.
@@ -73,7 +73,7 @@ pub fn of_nats(server: &ServerInfo, settings: &config::Nats) -> Option<Exposure>
 }
 
 /// Logs what is in plain text, where that was not done before.
-pub fn warn_once(exposure: Option<Exposure>) {
+pub(crate) fn warn_once(exposure: Option<Exposure>) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let Some(Exposure { plain: true, text, remedy }) = exposure else { return };
     if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {

@@ -27,7 +27,7 @@ use crate::stored::{self, Opened, Seen};
 
 /// Compares a stream with what was committed of the one that the checkpoint counts in; `None` where nothing
 /// proves that it is the same.
-pub async fn recognise(
+pub(crate) async fn recognise(
     stream: &Opened,
     claim: &Claim,
     milestones: &[Milestone],

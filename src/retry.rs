@@ -20,18 +20,18 @@ const LONGEST_UNANSWERED: Duration = Duration::from_millis(400);
 
 /// Jittered pauses that grow from [`FIRST`] to a longest one and never end.
 #[derive(Debug)]
-pub struct Backoff(ExponentialBackoff);
+pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
     /// For attempts that fail at some cost. Starts with the first pause.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::up_to(LONGEST)
     }
 
     /// For servers that do not answer.
     #[must_use]
-    pub fn unanswered() -> Self {
+    pub(crate) fn unanswered() -> Self {
         Self::up_to(LONGEST_UNANSWERED)
     }
 
@@ -48,13 +48,13 @@ impl Backoff {
     }
 
     /// The next pause.
-    pub fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         // Without a maximal elapsed time it always has one.
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
     /// Starts with the first pause again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.0.reset();
     }
 }

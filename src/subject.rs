@@ -2,7 +2,7 @@
 
 /// Whether `outer` takes every subject that `inner` takes.
 #[must_use]
-pub fn covers(outer: &str, inner: &str) -> bool {
+pub(crate) fn covers(outer: &str, inner: &str) -> bool {
     let (mut outer, mut inner) = (outer.split('.'), inner.split('.'));
     loop {
         match (outer.next(), inner.next()) {
@@ -16,7 +16,7 @@ pub fn covers(outer: &str, inner: &str) -> bool {
 
 /// Whether some subject is taken by both.
 #[must_use]
-pub fn overlap(a: &str, b: &str) -> bool {
+pub(crate) fn overlap(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('.'), b.split('.'));
     loop {
         match (a.next(), b.next()) {

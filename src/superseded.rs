@@ -29,7 +29,7 @@ const NEARLY: u64 = 4;
 
 /// Whether the stream drops messages behind its front by itself.
 #[must_use]
-pub fn thins(config: &Config) -> bool {
+pub(crate) fn thins(config: &Config) -> bool {
     let refuses = config.discard == DiscardPolicy::New && config.discard_new_per_subject;
     config.max_messages_per_subject > 0 && !refuses || config.allow_rollup || config.allow_message_ttl
 }
@@ -38,14 +38,14 @@ pub fn thins(config: &Config) -> bool {
 /// and any mirror begins where its origin does, so that before one `has_begun` to read it, its front tells
 /// nothing.
 #[must_use]
-pub fn skips(config: &Config, has_begun: bool) -> bool {
+pub(crate) fn skips(config: &Config, has_begun: bool) -> bool {
     let of_part = |mirror: &Source| mirror.filter_subject.is_some() || !mirror.subject_transforms.is_empty();
     config.mirror.as_ref().is_some_and(|mirror| !has_begun || of_part(mirror))
 }
 
 /// Whether `subjects` take all that the stream takes, so that a jump is no message of others.
 #[must_use]
-pub fn reads_all(subjects: &[String], config: &Config) -> bool {
+pub(crate) fn reads_all(subjects: &[String], config: &Config) -> bool {
     let own = config.mirror.is_none()
         && config.sources.as_ref().is_none_or(Vec::is_empty)
         && config.subject_transform.is_none()
@@ -58,7 +58,7 @@ pub fn reads_all(subjects: &[String], config: &Config) -> bool {
 /// since the Unix epoch; `None` where that is not known), by the server's own clock. Where that was set to
 /// another time, it may have dropped what is old enough by either.
 #[must_use]
-pub fn dropped_by_limits(stream: &Info, since_us: Option<i64>, clock: &Reading) -> bool {
+pub(crate) fn dropped_by_limits(stream: &Info, since_us: Option<i64>, clock: &Reading) -> bool {
     let (config, state) = (&stream.config, &stream.state);
     let created_us = i64::try_from(stream.created.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
     let since_us = since_us.unwrap_or(created_us).max(created_us);
@@ -76,7 +76,7 @@ pub fn dropped_by_limits(stream: &Info, since_us: Option<i64>, clock: &Reading) 
 
 /// The part of `gap` that is after `known`, up to which it is no news.
 #[must_use]
-pub fn news(gap: Gap, known: u64) -> Option<Gap> {
+pub(crate) fn news(gap: Gap, known: u64) -> Option<Gap> {
     (gap.to > known).then(|| Gap { from: gap.from.max(known + 1), ..gap })
 }
 

@@ -30,19 +30,19 @@ fn replaced(text: &str, acts: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// A text of several lines.
 #[must_use]
-pub fn lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |character| acts(character) && !matches!(character, '\n' | '\t'))
 }
 
 /// A text within a line.
 #[must_use]
-pub fn within(text: &str) -> Cow<'_, str> {
+pub(crate) fn within(text: &str) -> Cow<'_, str> {
     replaced(text, acts)
 }
 
 /// A JSON text that means the same.
 #[must_use]
-pub fn json(text: &str) -> Cow<'_, str> {
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
     // Outside of its strings, JSON has none of them but line ends and tabs; within, those are escaped
     // already.
     let acts = |character: char| acts(character) && !matches!(character, '\n' | '\r' | '\t');
@@ -68,13 +68,13 @@ macro_rules! say {
 pub(crate) use say;
 
 /// Prints a line of a command's answer. A reader that has seen enough is no failure.
-pub fn print(line: fmt::Arguments<'_>) {
+pub(crate) fn print(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout().lock(), "{}", lines(&line.to_string()));
 }
 
 /// Takes what was formatted for a log. Values have no ESC in them by then, and its colours are its own.
 #[derive(Debug)]
-pub struct Log<W>(pub W);
+pub(crate) struct Log<W>(pub W);
 
 impl<W: Write> Write for Log<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
