@@ -107,8 +107,8 @@ impl Writer {
             along.after.push_str(&milestones::add(&self.shard.name, last.sequence, last.timestamp_ns));
         }
         let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
-        let begun = within(self.step_timeout, BEGIN, begin).await;
-        let open = match begun.map_err(Error::from).and_then(|begun| Ok(begun?)) {
+        let begin = within(self.step_timeout, BEGIN, begin).await;
+        let open = match begin.map_err(Error::from).and_then(|open| Ok(open?)) {
             Ok(open) => open,
             Err(error) => {
                 if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
