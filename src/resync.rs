@@ -272,7 +272,7 @@ impl Source<'_> {
                 %largest,
                 max_buffered_bytes = %self.pipeline.max_buffered_bytes,
                 remedy = subscribe::BUFFER_MORE,
-                "the stream accepts messages that may need more memory than max_buffered_bytes and 64 MiB"
+                "the stream accepts messages that can take more memory than max_buffered_bytes and 64 MiB"
             );
         }
     }

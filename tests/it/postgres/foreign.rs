@@ -105,5 +105,5 @@ async fn a_foreign_table_that_takes_no_rows_is_refused_with_the_reason() {
     let daemon = Daemon::start(&world.config(EVENTS));
     daemon.says("http=").await;
     let status = in_state(&daemon, "paused", "a foreign table that accepts no rows").await;
-    assert!(status["remedy"].as_str().unwrap().contains("name a table"), "{status}");
+    assert!(status["remedy"].as_str().unwrap().contains("use a table"), "{status}");
 }
