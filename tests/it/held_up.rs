@@ -58,7 +58,7 @@ async fn a_lock_makes_a_pipeline_unready_within_seconds_and_says_which_step_wait
             assert_eq!((*code, held), (503, Some("database")), "after {after:?}: {text}");
             for part in [
                 "running, but nothing has committed for",
-                "the lock of events for",
+                "locking events for",
                 "a forgotten session (pid",
             ] {
                 assert!(text.contains(part), "{part} is not in {text}");
