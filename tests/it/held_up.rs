@@ -56,11 +56,9 @@ async fn a_lock_makes_a_pipeline_unready_within_seconds_and_says_which_step_wait
         }
         if *after > Duration::from_secs(5) {
             assert_eq!((*code, held), (503, Some("database")), "after {after:?}: {text}");
-            for part in [
-                "running, but nothing has committed for",
-                "locking events for",
-                "a forgotten session (pid",
-            ] {
+            for part in
+                ["running, but nothing has committed for", "locking events for", "a forgotten session (pid"]
+            {
                 assert!(text.contains(part), "{part} is not in {text}");
             }
             assert!(status["state"] == "running", "{status:#}");
