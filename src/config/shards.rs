@@ -1,8 +1,8 @@
 //! What the configured pipelines read.
 //!
 //! Guarantees: this is the only place that makes the names of shards, streams and durable consumers out of
-//! settings. Today a pipeline has one shard, and an array of length one says so: who can do with one only
-//! takes it apart (`let [shard] = …`), and stops to compile when there are more.
+//! settings. Today a pipeline has one shard, and the array of length one says so: code that can handle only
+//! one takes it apart (`let [shard] = …`) and stops compiling once there are more.
 
 use super::{Config, Pipeline};
 use crate::shard::Shard;

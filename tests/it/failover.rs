@@ -102,6 +102,18 @@ async fn end_sessions(world: &World) {
     assert!(world.count(end).await > 0);
 }
 
+/// A daemon that commits under load through a pooler in front of the primary; `None` where no pooler is
+/// installed.
+async fn behind_a_pooler() -> Option<(Pair, TestPgBouncer, Daemon, Load)> {
+    let mut pair = Pair::start().await;
+    let bouncer = TestPgBouncer::start_or_skip(&pair.primary).unwrap()?;
+    pair.world.database_url = bouncer.url(&pair.world.own_url);
+    let daemon = Daemon::start(&pair.world.config(EVENTS));
+    let load = Load::start(&pair.world);
+    pair.world.commits(&daemon).await;
+    Some((pair, bouncer, daemon, load))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_asynchronous_standby_lacks_is_replayed_and_the_old_primary_left_alone() {
     let mut pair = Pair::start().await;
@@ -143,12 +155,7 @@ async fn what_an_asynchronous_standby_lacks_is_replayed_and_the_old_primary_left
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_behind_a_pooler_that_is_turned_to_the_new_primary_and_to_the_old_one() {
-    let mut pair = Pair::start().await;
-    let Some(mut bouncer) = TestPgBouncer::start_or_skip(&pair.primary).unwrap() else { return };
-    pair.world.database_url = bouncer.url(&pair.world.own_url);
-    let daemon = Daemon::start(&pair.world.config(EVENTS));
-    let load = Load::start(&pair.world);
-    pair.world.commits(&daemon).await;
+    let Some((mut pair, mut bouncer, daemon, load)) = behind_a_pooler().await else { return };
     let (standby, primary) = pair.cut_off(&daemon).await;
     let promoted = pair.fail_over().await;
     bouncer.point_to(&pair.standby).unwrap();
@@ -177,12 +184,7 @@ async fn the_same_behind_a_pooler_that_is_turned_to_the_new_primary_and_to_the_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_standby_lacks_is_replayed_behind_a_pooler_without_another_message() {
-    let mut pair = Pair::start().await;
-    let Some(mut bouncer) = TestPgBouncer::start_or_skip(&pair.primary).unwrap() else { return };
-    pair.world.database_url = bouncer.url(&pair.world.own_url);
-    let daemon = Daemon::start(&pair.world.config(EVENTS));
-    let load = Load::start(&pair.world);
-    pair.world.commits(&daemon).await;
+    let Some((mut pair, mut bouncer, daemon, load)) = behind_a_pooler().await else { return };
     let (standby, _) = pair.cut_off(&daemon).await;
     let published = load.stop().await;
     pair.world.drained("events", &daemon).await;
