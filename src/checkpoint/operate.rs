@@ -20,6 +20,11 @@ pub struct Paused {
     pub since: String,
 }
 
+/// One transaction of these statements, which waits for the row's lock for [`LOCK_TIMEOUT`] at most.
+fn waiting(statements: &str) -> String {
+    format!("BEGIN; SET LOCAL lock_timeout = '{}ms'; {statements}; COMMIT", LOCK_TIMEOUT.as_millis())
+}
+
 /// Pauses `shard` in the name of `by`; returns by whom it was paused already.
 ///
 /// It waits for the transaction that is under way, if there is one. A shard that never ran is paused before
@@ -27,9 +32,8 @@ pub struct Paused {
 pub(crate) async fn pause(client: &Client, shard: &Shard, by: &str) -> Result<Option<Paused>, Error> {
     let (name, pipeline) = (escape_literal(&shard.name), escape_literal(&shard.pipeline));
     let (stream, by) = (escape_literal(&shard.stream), escape_literal(by));
-    let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
-         SELECT paused_by, to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
+    let statements = format!(
+        "SELECT paused_by, to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
          FROM jetcopy.checkpoints WHERE shard = {name} AND paused_at IS NOT NULL; \
          INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, paused_at, paused_by) \
          SELECT {name}, {pipeline}, {stream}, now(), {by} \
@@ -37,11 +41,9 @@ pub(crate) async fn pause(client: &Client, shard: &Shard, by: &str) -> Result<Op
          ON CONFLICT (shard) DO NOTHING; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = NULL, lease_until = NULL, \
            paused_at = now(), paused_by = {by} \
-         WHERE shard = {name} AND paused_at IS NULL; \
-         COMMIT",
-        LOCK_TIMEOUT.as_millis(),
+         WHERE shard = {name} AND paused_at IS NULL"
     );
-    let before = ask(client, &sql).await?;
+    let before = ask(client, &waiting(&statements)).await?;
     let text = |row, column| simple::text(row, column).unwrap_or_default().to_owned();
     Ok(before.first().map(|row| Paused { by: text(row, 0), since: text(row, 1) }))
 }
@@ -76,13 +78,11 @@ pub(crate) async fn resume(client: &Client, shard: &Shard) -> Result<Resumed, Er
 /// `None` where it has no checkpoint yet. A transaction that is under way is waited for.
 pub(crate) async fn accept(client: &Client, shard: &Shard, letters: u32) -> Result<Option<u64>, Error> {
     let name = escape_literal(&shard.name);
-    let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
-         SELECT accepted_letters FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
-         UPDATE jetcopy.checkpoints SET accepted_letters = {letters} WHERE shard = {name}; COMMIT",
-        LOCK_TIMEOUT.as_millis(),
+    let statements = format!(
+        "SELECT accepted_letters FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
+         UPDATE jetcopy.checkpoints SET accepted_letters = {letters} WHERE shard = {name}"
     );
-    let before = ask(client, &sql).await?;
+    let before = ask(client, &waiting(&statements)).await?;
     Ok(before.first().map(|row| simple::number(row, 0).unwrap_or(0)))
 }
 
@@ -96,17 +96,15 @@ pub(crate) async fn move_back(client: &Client, shard: &Shard, from: u64, to: u64
          WHERE shard = {name} AND last_sequence > 0 AND last_timestamp IS NOT NULL"
     );
     // The time of the message at the new checkpoint is not known to be that of what was committed then.
-    let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; {} \
+    let statements = format!(
+        "{} \
          UPDATE jetcopy.checkpoints SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
            THEN greatest(known_sequence, last_sequence) END, last_sequence = {to}, \
            last_timestamp = NULL, epoch = epoch + 1, \
            owner = NULL, lease_until = NULL, updated_at = now() \
          WHERE shard = {name} AND last_sequence = {from} AND NOT coalesce(lease_until > now(), false) \
-         RETURNING shard; \
-         COMMIT",
-        LOCK_TIMEOUT.as_millis(),
+         RETURNING shard",
         milestones::add_of(&committed),
     );
-    Ok(ask(client, &sql).await?.first().is_some())
+    Ok(ask(client, &waiting(&statements)).await?.first().is_some())
 }
