@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use async_nats::Subject;
-use bytes::Bytes;
 use clap::Parser;
-use jetcopy::batch::{Batch, Incoming};
-use jetcopy::decode::{self, Decoder};
+use jetcopy::batch::Batch;
+use jetcopy::decode::Decoder;
+use jetcopy::message::Message;
 
 /// Messages that are in a batch.
 const MESSAGES: u64 = 1_000;
@@ -122,13 +122,13 @@ fn run(case: &str, batches: u32) {
         "json" => serde_json::to_vec(frame).unwrap(),
         _ => rmp_serde::to_vec(frame).unwrap(),
     };
-    let payloads: Vec<Bytes> = frames.iter().map(|frame| payload(frame).into()).collect();
+    let mut messages: Vec<Message> = frames.iter().map(payload).map(frames::message).collect();
     let (pipeline, tables) = frames::pipeline(nested);
     let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
     let mut batch = Batch::new(tables.len());
     for _ in 0..batches {
         batch.clear(ROOM);
-        measured(&mut decoder, &mut batch, &payloads);
+        measured(&mut decoder, &mut batch, &mut messages);
         assert_eq!(batch.messages.len() as u64, MESSAGES);
         assert!(batch.rows.refused.is_empty());
     }
@@ -139,14 +139,14 @@ const ROOM: usize = 1 << 30;
 
 /// What the reading stage does with each delivery.
 #[inline(never)]
-fn measured(decoder: &mut Decoder, batch: &mut Batch, payloads: &[Bytes]) {
-    for (sequence, payload) in (1..=MESSAGES).zip(payloads.iter().cycle()) {
-        let payload = black_box(payload);
-        let message = decode::Message { sequence, ..frames::message(payload) };
-        let decode::Message { timestamp_ns, subject, .. } = message;
-        let incoming = Incoming { sequence, timestamp_ns, subject, payload, headers: None };
+fn measured(decoder: &mut Decoder, batch: &mut Batch, messages: &mut [Message]) {
+    let count = messages.len();
+    for (sequence, at) in (1..=MESSAGES).zip((0..count).cycle()) {
+        messages[at].sequence = sequence;
+        let message = black_box(&messages[at]);
         let room = ROOM.saturating_sub(batch.bytes());
-        batch.push(&incoming, |_, index, rows| decoder.decode_into(&message, index, rows, room));
+        decoder.decode_into(message, batch.next_index(), &mut batch.rows, room).unwrap();
+        batch.keep(message);
         batch.reply = Some(Subject::from_static("$JS.ACK."));
     }
 }

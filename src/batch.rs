@@ -9,6 +9,7 @@ use async_nats::Subject;
 use bytes::Bytes;
 
 use crate::config;
+use crate::message::Message;
 use crate::poison::Poison;
 
 mod gap;
@@ -21,7 +22,7 @@ mod selection;
 pub use gap::{Gap, Moved};
 pub use held::Held;
 use originals::Originals;
-pub use originals::{Incoming, Message, footprint};
+pub use originals::{Entry, footprint};
 pub use refused::{Refusals, Refused};
 pub use selection::{Excluded, Selection};
 
@@ -36,7 +37,7 @@ pub struct Batch {
     /// Encoded rows, table by table.
     pub rows: Rows,
     /// The messages, in stream order.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Entry>,
     /// Where an ack of the whole batch goes: the reply subject of its last message, where that was delivered.
     pub reply: Option<Subject>,
     originals: Originals,
@@ -64,21 +65,6 @@ pub enum Closed {
     Age,
     /// The pipeline stops.
     Shutdown,
-}
-
-/// Why there are no rows of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Undecoded {
-    /// There never will be.
-    Poison(Poison),
-    /// There is no room for them now.
-    NoRoom,
-}
-
-impl From<Poison> for Undecoded {
-    fn from(poison: Poison) -> Self {
-        Self::Poison(poison)
-    }
 }
 
 /// The rows of one batch, table by table in the order of the configuration.
@@ -183,23 +169,22 @@ impl Batch {
         self.reply = None;
     }
 
-    /// Adds one message: `decode` appends its rows, given its index, or says why it has none and leaves none.
-    /// Whether it was added; it is not where there is no room.
-    pub fn push(
-        &mut self,
-        delivered: &Incoming<'_>,
-        decode: impl FnOnce(&Incoming<'_>, u32, &mut Rows) -> Result<(), Undecoded>,
-    ) -> bool {
-        let index = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        match decode(delivered, index, &mut self.rows) {
-            Ok(()) => {}
-            Err(Undecoded::Poison(poison)) => {
-                self.rows.refused.push(Refused { message: index, element: None, poison });
-            }
-            Err(Undecoded::NoRoom) => return false,
-        }
-        self.messages.push(self.originals.push(delivered));
-        true
+    /// Index of the message that is kept next: that of its rows, which are appended first.
+    #[inline]
+    #[must_use]
+    pub fn next_index(&self) -> u32 {
+        u32::try_from(self.messages.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes why the message that is kept next has no rows.
+    pub fn refuse(&mut self, poison: Poison) {
+        self.rows.refused.push(Refused { message: self.next_index(), element: None, poison });
+    }
+
+    /// Keeps a message whose rows were appended, or which was [refused](Self::refuse).
+    #[inline]
+    pub fn keep(&mut self, message: &Message) {
+        self.messages.push(self.originals.push(message));
     }
 
     /// Whether no message has been added.
@@ -218,7 +203,7 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.originals.held()
-            + self.messages.len() * size_of::<Message>()
+            + self.messages.len() * size_of::<Entry>()
             + self.rows.tables.iter().map(TableRows::bytes).sum::<usize>()
             + self.rows.refused.bytes()
     }
@@ -243,19 +228,19 @@ impl Batch {
 
     /// Subject of a message of this batch.
     #[must_use]
-    pub fn subject(&self, message: &Message) -> &str {
+    pub fn subject(&self, message: &Entry) -> &str {
         self.originals.subject(message)
     }
 
     /// Payload of a message of this batch.
     #[must_use]
-    pub fn payload(&self, message: &Message) -> &[u8] {
+    pub fn payload(&self, message: &Entry) -> &[u8] {
         self.originals.payload(message)
     }
 
     /// The same to be kept beyond the batch; that of a giant is not copied.
     #[must_use]
-    pub fn shared_payload(&self, message: &Message) -> Bytes {
+    pub fn shared_payload(&self, message: &Entry) -> Bytes {
         self.originals.shared(message)
     }
 
@@ -354,18 +339,18 @@ mod tests {
     use super::*;
     use crate::poison::PoisonKind;
 
-    fn incoming(sequence: u64, payload: &Bytes) -> Incoming<'_> {
-        Incoming { sequence, timestamp_ns: 0, subject: "frames.a", payload, headers: None }
+    fn message(sequence: u64, payload: &'static [u8]) -> Message {
+        let (subject, payload) = ("frames.a".into(), Bytes::from_static(payload));
+        Message { sequence, timestamp_ns: 0, subject, payload, headers: None }
     }
 
     fn push_row(batch: &mut Batch, sequence: u64, time: i64) {
-        batch.push(&incoming(sequence, &Bytes::from_static(b"payload")), |_, message, rows| {
-            let table = &mut rows.tables[0];
-            let start = u32::try_from(table.data.len()).unwrap();
-            table.data.extend_from_slice(b"tuple");
-            table.rows.push(Row { start, message, element: 0, time });
-            Ok(())
-        });
+        let message = batch.next_index();
+        let table = &mut batch.rows.tables[0];
+        let start = u32::try_from(table.data.len()).unwrap();
+        table.data.extend_from_slice(b"tuple");
+        table.rows.push(Row { start, message, element: 0, time });
+        batch.keep(&self::message(sequence, b"payload"));
         batch.reply = Some(format!("ack {sequence}").into());
     }
 
@@ -379,7 +364,8 @@ mod tests {
         push_row(&mut batch, 7, 0);
         let poison =
             Poison { kind: PoisonKind::Malformed, message: "cut short".into(), table: None, column: None };
-        assert!(batch.push(&incoming(8, &Bytes::from_static(b"bad")), |_, _, _| Err(poison.into())));
+        batch.refuse(poison);
+        batch.keep(&message(8, b"bad"));
         assert_eq!(batch.row_count(), 1);
         assert_eq!(batch.rows.tables[0].data, b"tuple");
         assert_eq!(batch.rows.refused.len(), 1);
@@ -410,7 +396,7 @@ mod tests {
     #[test]
     fn messages_without_rows_fill_a_batch_too() {
         let mut batch = Batch::new(1);
-        batch.push(&incoming(1, &Bytes::new()), |_, _, _| Ok(()));
+        batch.keep(&message(1, b""));
         assert_eq!(batch.reached(&limits(1, 1_000)), Some(Closed::Rows));
     }
 

@@ -25,11 +25,10 @@ mod walk;
 mod when;
 mod wrong;
 
-use async_nats::HeaderMap;
-
-use crate::batch::{Mark, Rows, Undecoded};
+use crate::batch::{Mark, Rows};
 use crate::config;
 use crate::encode::Encoder;
+use crate::message::Message;
 use crate::payload::{Malformed, Reader, Value, json, msgpack};
 use crate::poison::{Poison, PoisonKind};
 use crate::postgres::introspect;
@@ -42,19 +41,19 @@ pub use show::as_json;
 use takers::Tables;
 pub use tally::{ColumnTally, TableTally, Tally};
 
-/// A message as the decoder sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
-    /// Full subject.
-    pub subject: &'a str,
-    /// Headers, where there are any.
-    pub headers: Option<&'a HeaderMap>,
-    /// Payload as published.
-    pub payload: &'a [u8],
-    /// Sequence in the stream, from 1.
-    pub sequence: u64,
-    /// When the stream stored it: nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
+/// Why there are no rows of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecoded {
+    /// There never will be.
+    Poison(Poison),
+    /// There is no room for them now.
+    NoRoom,
+}
+
+impl From<Poison> for Undecoded {
+    fn from(poison: Poison) -> Self {
+        Self::Poison(poison)
+    }
 }
 
 /// Turns messages into rows, by a plan made once per generation.
@@ -140,7 +139,7 @@ impl Decoder {
 
     /// Appends the rows of `message`, the `index`th of its batch, and its elements that were refused; on an
     /// error nothing stays appended.
-    pub fn decode(&mut self, message: &Message<'_>, index: u32, rows: &mut Rows) -> Result<(), Poison> {
+    pub fn decode(&mut self, message: &Message, index: u32, rows: &mut Rows) -> Result<(), Poison> {
         match self.decode_into(message, index, rows, usize::MAX) {
             Ok(()) => Ok(()),
             Err(Undecoded::Poison(poison)) => Err(poison),
@@ -151,7 +150,7 @@ impl Decoder {
     /// The same where the rows may take `room` bytes now.
     pub fn decode_into(
         &mut self,
-        message: &Message<'_>,
+        message: &Message,
         index: u32,
         rows: &mut Rows,
         room: usize,
@@ -169,14 +168,14 @@ impl Decoder {
             Form::Msgpack if message.payload.is_empty() => Err(empty(msgpack::Reader::NAME).into()),
             Form::Json if message.payload.is_empty() => Err(empty(json::Reader::NAME).into()),
             Form::Msgpack => {
-                self.decode_as(message, msgpack::Reader::new(message.payload), index, rows, room)
+                self.decode_as(message, msgpack::Reader::new(&message.payload), index, rows, room)
             }
-            Form::Json => match str::from_utf8(message.payload) {
+            Form::Json => match str::from_utf8(&message.payload) {
                 Ok(text) => {
                     let text = text.strip_prefix(MARK).unwrap_or(text);
                     self.decode_as(message, json::Reader::new(text), index, rows, room)
                 }
-                Err(_) if is_utf16(message.payload) => {
+                Err(_) if is_utf16(&message.payload) => {
                     Err(malformed("JSON", Malformed::new(&"it is in UTF-16, and JSON is in UTF-8", 0)).into())
                 }
                 Err(error) => {
@@ -193,17 +192,17 @@ impl Decoder {
     /// Whether some table takes `message` by a condition on its headers: then nobody may pass over it for
     /// what they say, such as that something was deleted.
     #[must_use]
-    pub fn asks_for(&self, message: &Message<'_>) -> bool {
+    pub fn asks_for(&self, message: &Message) -> bool {
         self.plan.asks_for(message)
     }
 
     /// How the payload is written: as configured, else by its `Content-Type`, else by its first byte.
-    fn format(&self, message: &Message<'_>) -> Form {
+    fn format(&self, message: &Message) -> Form {
         match self.format {
             config::Format::Msgpack => Form::Msgpack,
             config::Format::Json => Form::Json,
             config::Format::Auto => {
-                let declared = message.headers.and_then(|headers| header(headers, "Content-Type"));
+                let declared = message.headers.as_ref().and_then(|headers| header(headers, "Content-Type"));
                 match declared {
                     Some(declared) if declared.contains("json") => Form::Json,
                     Some(declared) if declared.contains("msgpack") => Form::Msgpack,
@@ -211,7 +210,7 @@ impl Decoder {
                         // In MessagePack these are small integers, and a message is a map.
                         Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => Form::Json,
                         Some(0xef..) if message.payload.starts_with(MARK.as_bytes()) => Form::Json,
-                        Some(0xfe..) if is_utf16(message.payload) => Form::Json,
+                        Some(0xfe..) if is_utf16(&message.payload) => Form::Json,
                         _ => Form::Msgpack,
                     },
                 }
@@ -221,7 +220,7 @@ impl Decoder {
 
     fn decode_as<'a, R: Reader<'a>>(
         &mut self,
-        message: &Message<'a>,
+        message: &'a Message,
         mut reader: R,
         index: u32,
         rows: &mut Rows,

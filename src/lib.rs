@@ -37,6 +37,7 @@
 //! - [`leftover`]: durables of pipelines that are no longer configured.
 //! - [`stored`]: messages read one by one, as the bytes that they are.
 //! - [`unreadable`]: messages that the client library cannot read, and the way past them.
+//! - [`message`]: one message, however it was read.
 //! - [`marker`]: messages that only say that something was removed, or will be published.
 //! - [`mod@subject`]: which subjects a pattern matches.
 //! - [`read`]: the first stage: deliveries into batches.
@@ -121,6 +122,7 @@ pub mod liveness;
 pub mod logging;
 pub mod loss;
 pub mod marker;
+pub mod message;
 pub mod metrics;
 pub mod migrate;
 pub mod milestones;

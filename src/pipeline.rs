@@ -302,7 +302,7 @@ impl Pipeline {
         let writer = self.writer(session, &claim, targets, Arc::clone(&held), Arc::clone(&progress));
         let limits =
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
-        let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
+        let read = singles.last().map_or(claim.last_sequence, |single| single.message.sequence);
         let questions = self.approach.questions(&self.settings.nats, &self.shard, &self.owner);
         let (questions, asked) = questions.await?;
         let contents = Contents::new(&questions, &self.pipeline, &self.shard);

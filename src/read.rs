@@ -15,13 +15,14 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::batch::{Batch, Closed, Gap, Held, Incoming, Undecoded, footprint};
+use crate::batch::{Batch, Closed, Gap, Held, footprint};
 use crate::config;
-use crate::decode::{self, Decoder};
+use crate::decode::{Decoder, Undecoded};
 use crate::gaps::{self, Gaps, seems_stripped};
 use crate::kill_point;
 use crate::lag::Progress;
 use crate::marker::Marker;
+use crate::message::Message;
 use crate::metrics::{PipelineMetrics, Stage};
 use crate::nats::Connection;
 use crate::status::PipelineStatus;
@@ -111,7 +112,8 @@ impl Reader {
         loop {
             let room = due.is_none_or(|closed| closed == Closed::Age);
             self.progress.room(room && self.waiting.is_none());
-            self.held.fills(batch.bytes() + self.waiting.as_ref().map_or(0, Delivery::bytes));
+            self.held
+                .fills(batch.bytes() + self.waiting.as_ref().map_or(0, |delivery| delivery.message.bytes()));
             // What is due waits for the writer, also where there is room for more of it.
             let waits = due.is_some() || self.waiting.is_some();
             timing.enter(if waits { Stage::Database } else { Stage::Nats });
@@ -227,7 +229,7 @@ impl Reader {
         emptied: &mut mpsc::Receiver<Batch>,
     ) -> Result<ControlFlow<Ended, bool>, Error> {
         for single in std::mem::take(&mut self.singles) {
-            if single.sequence > self.until {
+            if single.message.sequence > self.until {
                 break;
             }
             if self.push_single(batch, &single) {
@@ -250,7 +252,7 @@ impl Reader {
     fn take(&mut self, mut delivery: Delivery, batch: &mut Batch) -> Result<bool, subscribe::Error> {
         let mut taken = 1;
         loop {
-            if delivery.sequence > self.until {
+            if delivery.message.sequence > self.until {
                 return Ok(false);
             }
             let added = self.push(batch, delivery);
@@ -325,17 +327,10 @@ impl Reader {
     /// Adds a delivery to the batch, or lets it wait where there is no room for its rows; whether it was
     /// added.
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
-        self.progress.delivered(delivery.consumer_sequence, delivery.timestamp_ns);
-        let takes = footprint(delivery.subject.len(), delivery.payload.len());
+        self.progress.delivered(delivery.consumer_sequence, delivery.message.timestamp_ns);
+        let takes = footprint(&delivery.message);
         let room = self.held.room(batch.bytes(), takes);
-        let incoming = Incoming {
-            sequence: delivery.sequence,
-            timestamp_ns: delivery.timestamp_ns,
-            subject: &delivery.subject,
-            payload: &delivery.payload,
-            headers: delivery.headers.as_ref(),
-        };
-        let added = room > 0 && self.add(batch, &incoming, room, None);
+        let added = room > 0 && self.add(batch, &delivery.message, room, None);
         if added {
             self.alone |= self.held.is_most(takes);
             batch.reply = Some(delivery.reply);
@@ -348,16 +343,10 @@ impl Reader {
 
     /// Adds a message that was read by itself; whether there was room for it.
     fn push_single(&mut self, batch: &mut Batch, single: &Single) -> bool {
-        self.progress.fetched(single.timestamp_ns);
-        let incoming = Incoming {
-            sequence: single.sequence,
-            timestamp_ns: single.timestamp_ns,
-            subject: &single.subject,
-            payload: &single.payload,
-            headers: single.headers.as_ref(),
-        };
-        let room = self.held.room(batch.bytes(), footprint(single.subject.len(), single.payload.len()));
-        let added = room > 0 && self.add(batch, &incoming, room, single.unreadable);
+        let Single { message, unreadable } = single;
+        self.progress.fetched(message.timestamp_ns);
+        let room = self.held.room(batch.bytes(), footprint(message));
+        let added = room > 0 && self.add(batch, message, room, *unreadable);
         if added {
             batch.reply = None;
         }
@@ -369,45 +358,42 @@ impl Reader {
     fn add(
         &mut self,
         batch: &mut Batch,
-        incoming: &Incoming<'_>,
+        message: &Message,
         room: usize,
         unreadable: Option<Unreadable>,
     ) -> bool {
-        let jumps = incoming.sequence != self.last_sequence + 1;
-        if jumps {
-            batch.note_gap(self.last_sequence + 1, incoming.sequence - 1);
+        let decoded = match unreadable {
+            Some(reason) => Err(Undecoded::Poison(reason.into())),
+            None => self.decode(batch, message, room),
+        };
+        match decoded {
+            Ok(()) => {}
+            Err(Undecoded::Poison(poison)) => batch.refuse(poison),
+            Err(Undecoded::NoRoom) => return false,
         }
-        let (decoder, metrics) = (&mut self.decoder, &self.metrics);
-        let added = batch.push(incoming, |incoming, index, rows| {
-            if let Some(reason) = unreadable {
-                return Err(Undecoded::Poison(reason.into()));
-            }
-            let message = decode::Message {
-                subject: incoming.subject,
-                headers: incoming.headers,
-                payload: incoming.payload,
-                sequence: incoming.sequence,
-                timestamp_ns: incoming.timestamp_ns,
-            };
-            if let Some(headers) = incoming.headers
-                && let Some(marker) = Marker::of(headers, incoming.payload)
-                && !decoder.asks_for(&message)
-            {
-                metrics.passed_over(marker).inc();
-                return Ok(());
-            }
-            decoder.decode_into(&message, index, rows, room)
-        });
-        if added {
-            if incoming.payload.is_empty() && seems_stripped(incoming.headers) {
-                batch.note_stripped(incoming.sequence);
-            }
-            self.last_sequence = incoming.sequence;
-            self.progress.reached(incoming.sequence);
-        } else if jumps {
-            batch.take_gap_back();
+        if message.sequence != self.last_sequence + 1 {
+            batch.note_gap(self.last_sequence + 1, message.sequence - 1);
         }
-        added
+        batch.keep(message);
+        if message.payload.is_empty() && seems_stripped(message.headers.as_ref()) {
+            batch.note_stripped(message.sequence);
+        }
+        self.last_sequence = message.sequence;
+        self.progress.reached(message.sequence);
+        true
+    }
+
+    /// Appends the rows of the message that is kept next; none of a marker that no table asks for.
+    #[inline]
+    fn decode(&mut self, batch: &mut Batch, message: &Message, room: usize) -> Result<(), Undecoded> {
+        if let Some(headers) = &message.headers
+            && let Some(marker) = Marker::of(headers, &message.payload)
+            && !self.decoder.asks_for(message)
+        {
+            self.metrics.passed_over(marker).inc();
+            return Ok(());
+        }
+        self.decoder.decode_into(message, batch.next_index(), &mut batch.rows, room)
     }
 
     fn count(&mut self, batch: &Batch, closed: Closed) {

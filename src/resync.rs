@@ -243,7 +243,7 @@ impl Source<'_> {
         let singles = singles(nats, pipeline, shard, &claim, approach.look()).await?;
         let at_fault = singles.iter().any(|single| single.unreadable.is_some());
         approach.connected(&nats.client, &shard.pipeline, at_fault).await;
-        let read = singles.last().map_or(claim.last_sequence, |single| single.sequence);
+        let read = singles.last().map_or(claim.last_sequence, |single| single.message.sequence);
         let config = subscribe::consumer_config(pipeline, shard, DeliverPolicy::All);
         let config = pull::Config { metadata: mark.metadata(), ..config };
         let placed = subscribe::place(&nats.client, &stream, shard, config, read, placement, &approach.known);

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{self, RetentionPolicy};
-use async_nats::{HeaderMap, Subject, jetstream};
-use bytes::Bytes;
+use async_nats::{Subject, jetstream};
 use bytesize::ByteSize;
 
 use crate::config;
+use crate::message::Message;
 use crate::nats::Connection;
 use pull::Pull;
 
@@ -39,33 +39,17 @@ const PULL_BYTES_MARGIN: usize = 64 * 1024;
 /// thirty times their bytes.
 const USUAL_PAYLOAD: usize = 1 << 20;
 
-/// One message, in order.
+/// One message, in order, and what the server said about its delivery.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Stream sequence.
-    pub sequence: u64,
+    /// The message.
+    pub message: Message,
     /// Sequence among the deliveries of this generation, from 1.
     pub consumer_sequence: u64,
-    /// When the stream stored it: nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
     /// Messages of the stream that the server had not delivered yet.
     pub pending: u64,
-    /// Full subject.
-    pub subject: Subject,
-    /// Payload as published.
-    pub payload: Bytes,
-    /// Headers, where it has any.
-    pub headers: Option<HeaderMap>,
     /// Where an ack of it, and of all before it, goes.
     pub reply: Subject,
-}
-
-impl Delivery {
-    /// Bytes of its subject and its payload.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.subject.len() + self.payload.len()
-    }
 }
 
 /// Deliveries that cannot be what the server sent.
@@ -254,7 +238,7 @@ impl Subscription {
     #[inline]
     fn take(&mut self, message: async_nats::Message) -> Result<Delivery, Error> {
         let delivery = Delivery::new(message, &mut self.acks)?;
-        self.order.check(delivery.consumer_sequence, delivery.sequence)?;
+        self.order.check(delivery.consumer_sequence, delivery.message.sequence)?;
         self.pull.pending = delivery.pending;
         Ok(delivery)
     }
@@ -268,7 +252,8 @@ impl Delivery {
         let numbers = acks.numbers(&reply).ok_or(Error::Foreign)?;
         let [sequence, consumer_sequence, timestamp_ns, pending] = numbers;
         let timestamp_ns = i64::try_from(timestamp_ns).map_err(|_| Error::Foreign)?;
-        Ok(Self { sequence, consumer_sequence, timestamp_ns, pending, subject, payload, headers, reply })
+        let message = Message { sequence, timestamp_ns, subject, payload, headers };
+        Ok(Self { message, consumer_sequence, pending, reply })
     }
 }
 

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 
 use crate::config;
+use crate::message::Message;
 use crate::poison::{Poison, PoisonKind};
 use crate::shard::Shard;
 use crate::stored::{self, Seen, Stored};
@@ -47,16 +47,8 @@ const REPLACEMENT: char = '\u{FFFD}';
 /// A message that was read by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Single {
-    /// Sequence in the stream.
-    pub sequence: u64,
-    /// When the stream stored it: nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
-    /// Full subject.
-    pub subject: String,
-    /// Payload as published.
-    pub payload: Bytes,
-    /// Headers, where it has any; of an unreadable message those that can be read, and [`RAW_HEADERS`].
-    pub headers: Option<HeaderMap>,
+    /// The message; an unreadable one has those headers that can be read, and [`RAW_HEADERS`].
+    pub message: Message,
     /// Why the client library cannot read it.
     pub unreadable: Option<Unreadable>,
 }
@@ -192,7 +184,7 @@ pub async fn stretch(
         let Some(stored): Option<Stored> = found_next else { break };
         next = stored.sequence + 1;
         let single = judge(client, stream, stored).await?;
-        bytes += single.payload.len() + single.headers.as_ref().map_or(0, memory_of);
+        bytes += single.message.payload.len() + single.message.headers.as_ref().map_or(0, memory_of);
         readable = if single.unreadable.is_some() { 0 } else { readable + 1 };
         if found.is_empty() && readable > 0 && !anyway {
             return Ok(found);
@@ -226,7 +218,8 @@ pub async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Sing
         }
     };
     let Stored { sequence, timestamp_ns, subject, payload, .. } = stored;
-    Ok(Single { sequence, timestamp_ns, subject, payload: payload.into(), headers, unreadable })
+    let (subject, payload) = (subject.into(), payload.into());
+    Ok(Single { message: Message { sequence, timestamp_ns, subject, payload, headers }, unreadable })
 }
 
 /// Whether the subject itself has the character by which the API replaces what is not UTF-8: then, and only

@@ -19,7 +19,7 @@ fn decoding_allocates_nothing_in_steady_state() {
     for (frames, detections) in shapes {
         let msgpack = frames.iter().map(|frame| rmp_serde::to_vec(frame).unwrap());
         let json = frames.iter().map(|frame| serde_json::to_vec(frame).unwrap());
-        let payloads: Vec<Vec<u8>> = msgpack.chain(json).collect();
+        let messages: Vec<_> = msgpack.chain(json).map(frames::message).collect();
         let (pipeline, tables) = frames::pipeline(detections);
         let mut decoder = Decoder::new(&pipeline, &tables).unwrap();
         let mut rows = Rows::new(tables.len());
@@ -28,8 +28,8 @@ fn decoding_allocates_nothing_in_steady_state() {
                 table.data.clear();
                 table.rows.clear();
             }
-            for (index, payload) in (0..).zip(&payloads) {
-                decoder.decode(&frames::message(payload), index, &mut rows).unwrap();
+            for (index, message) in (0..).zip(&messages) {
+                decoder.decode(message, index, &mut rows).unwrap();
             }
         };
         // Often enough for the places of remembered values to have had the longest.

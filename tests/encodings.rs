@@ -18,8 +18,9 @@ mod tree;
 use futures_util::SinkExt as _;
 use jetcopy::batch::Rows;
 use jetcopy::config::Pipeline;
-use jetcopy::decode::{Decoder, Message};
+use jetcopy::decode::Decoder;
 use jetcopy::encode::copy_frame;
+use jetcopy::message::Message;
 use jetcopy::postgres::introspect::introspect;
 use jetcopy::testbed::{TestPostgres, connect};
 use samples::Sample;
@@ -48,8 +49,9 @@ async fn copy(
     sink.as_mut().finish().await.map(drop)
 }
 
-fn message(payload: &[u8]) -> Message<'_> {
-    Message { subject: "s", headers: None, payload, sequence: 1, timestamp_ns: 0 }
+fn message(payload: &[u8]) -> Message {
+    let (subject, payload) = ("s".into(), payload.to_vec().into());
+    Message { sequence: 1, timestamp_ns: 0, subject, payload, headers: None }
 }
 
 /// A message with the value alone, the value's text, and arrays of both: the value, null, the value.

@@ -3,8 +3,8 @@
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use jetcopy::config::Pipeline;
-use jetcopy::decode::Message;
 use jetcopy::encode::types::Type;
+use jetcopy::message::Message;
 use jetcopy::postgres::introspect::{Column, ServerDefault, Table};
 use serde_json::{Value, json};
 
@@ -106,12 +106,12 @@ pub(crate) fn pipeline(detections: bool) -> (Pipeline, Vec<Table>) {
 }
 
 /// A message as it comes from the stream.
-pub(crate) fn message(payload: &[u8]) -> Message<'_> {
+pub(crate) fn message(payload: Vec<u8>) -> Message {
     Message {
-        subject: "frames.cam-07",
-        headers: None,
-        payload,
         sequence: 1,
         timestamp_ns: 1_735_689_600_000_000_000,
+        subject: "frames.cam-07".into(),
+        payload: payload.into(),
+        headers: None,
     }
 }

@@ -5,8 +5,9 @@
 mod mapping;
 
 use jetcopy::batch::{Rows, TableRows};
-use jetcopy::decode::{Decoder, Message};
+use jetcopy::decode::Decoder;
 use jetcopy::encode::types::Type;
+use jetcopy::message::Message;
 use jetcopy::postgres::introspect::{self, ServerDefault};
 
 use mapping::{Choices, Column, Mapping};
@@ -27,7 +28,8 @@ pub fn judge(format: &str, input: &[u8]) {
     let mapping = Mapping::new(&mut Choices(choices), format);
     let tables: Vec<introspect::Table> = mapping.tables.iter().map(|columns| introspected(columns)).collect();
     let Ok(mut decoder) = Decoder::new(&mapping.pipeline(), &tables) else { return };
-    let message = Message { subject: "s.t", headers: None, payload, sequence: 7, timestamp_ns: 1 };
+    let (subject, payload) = ("s.t".into(), payload.to_vec().into());
+    let message = Message { sequence: 7, timestamp_ns: 1, subject, payload, headers: None };
 
     let mut once = Rows::new(tables.len());
     let outcome = decoder.decode(&message, 0, &mut once);
@@ -38,9 +40,9 @@ pub fn judge(format: &str, input: &[u8]) {
     for (index, table) in once.tables.iter().enumerate() {
         let columns = decoder.columns(index).len();
         tuples(table, columns);
-        let most = (payload.len() * GROWTH + ROW) * columns * table.rows.len();
-        assert!(table.data.len() <= most, "{} bytes of {}", table.data.len(), payload.len());
-        assert!(table.rows.len() <= payload.len());
+        let most = (message.payload.len() * GROWTH + ROW) * columns * table.rows.len();
+        assert!(table.data.len() <= most, "{} bytes of {}", table.data.len(), message.payload.len());
+        assert!(table.rows.len() <= message.payload.len());
     }
 
     let mut again = Rows::new(tables.len());

@@ -17,7 +17,7 @@ use super::ledger::{self, Letters};
 use super::report::{Compared, KEPT};
 use super::{Audit, Difference, Error, Method, Report};
 use crate::batch::{Rows, TableRows};
-use crate::decode::{Decoder, Message};
+use crate::decode::Decoder;
 use crate::marker::Marker;
 use crate::stored::{self, Stored};
 use crate::unreadable::{self, Single};
@@ -69,13 +69,14 @@ impl<'a> Remake<'a> {
             let last = report.checkpoint.min(next + at_once - 1);
             let (singles, then) = self.window(next, last).await?;
             next = then;
-            let bytes: usize = singles.iter().map(|single| single.payload.len()).sum();
+            let bytes: usize = singles.iter().map(|single| single.message.payload.len()).sum();
             at_once = if bytes > LARGE { 1 } else { AT_ONCE.min(at_once * 2) };
             let Some((first, last)) = singles.first().zip(singles.last()) else { continue };
-            let letters = self.audit.ledger.letters(first.sequence, last.sequence).await?;
+            let (first, last) = (first.message.sequence, last.message.sequence);
+            let letters = self.audit.ledger.letters(first, last).await?;
             for single in &singles {
                 let none = Letters::default();
-                self.make(report, single, letters.get(&single.sequence).unwrap_or(&none), complete);
+                self.make(report, single, letters.get(&single.message.sequence).unwrap_or(&none), complete);
             }
             let held: usize = self.rows.tables.iter().map(TableRows::bytes).sum();
             if held > BATCH.0 || self.sequences.len() > BATCH.1 {
@@ -104,7 +105,7 @@ impl<'a> Remake<'a> {
             let Some(found) = found.map_err(contents)? else { continue };
             if found.sequence > last {
                 beyond = beyond.min(found.sequence);
-            } else if singles.last().is_none_or(|known| known.sequence < found.sequence) {
+            } else if singles.last().is_none_or(|known| known.message.sequence < found.sequence) {
                 let name = &opened.cached_info().config.name;
                 singles.push(unreadable::judge(&opened.client, name, found).await.map_err(contents)?);
             }
@@ -115,7 +116,8 @@ impl<'a> Remake<'a> {
 
     /// Makes the rows of one message.
     fn make(&mut self, report: &mut Report, single: &Single, letters: &Letters, complete: bool) {
-        let sequence = single.sequence;
+        let Single { message, unreadable } = single;
+        let sequence = message.sequence;
         self.read += 1;
         let of_elements: u64 = letters.elements.values().sum();
         let twice = letters.elements.values().any(|&times| times > 1);
@@ -127,23 +129,16 @@ impl<'a> Remake<'a> {
             report.counts.dead_letters += 1;
             return;
         }
-        let message = Message {
-            subject: &single.subject,
-            headers: single.headers.as_ref(),
-            payload: &single.payload,
-            sequence,
-            timestamp_ns: single.timestamp_ns,
-        };
-        let is_marker =
-            single.headers.as_ref().is_some_and(|headers| Marker::of(headers, &single.payload).is_some());
-        if single.unreadable.is_none() && is_marker && !self.decoder.asks_for(&message) {
+        let headers = message.headers.as_ref();
+        let is_marker = headers.is_some_and(|headers| Marker::of(headers, &message.payload).is_some());
+        if unreadable.is_none() && is_marker && !self.decoder.asks_for(message) {
             report.counts.passed_over += 1;
             return;
         }
         let index = u32::try_from(self.sequences.len()).unwrap_or(u32::MAX);
         let before: usize = self.rows.tables.iter().map(|table| table.rows.len()).sum();
         let refused = self.rows.refused.len();
-        if single.unreadable.is_some() || self.decoder.decode(&message, index, &mut self.rows).is_err() {
+        if unreadable.is_some() || self.decoder.decode(message, index, &mut self.rows).is_err() {
             if !complete {
                 report.add(Difference::Missing { first_sequence: sequence, last_sequence: sequence });
             }

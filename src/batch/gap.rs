@@ -27,14 +27,9 @@ pub struct Moved {
 }
 
 impl Batch {
-    /// Notes that `from` to `to` did not come right before the message that is added next.
+    /// Notes that `from` to `to` did not come right before the message that is kept next.
     pub fn note_gap(&mut self, from: u64, to: u64) {
         self.gaps.push(Gap { from, to, messages: self.messages.len() });
-    }
-
-    /// Takes back the gap that was noted last: the message after it was not added.
-    pub fn take_gap_back(&mut self) {
-        self.gaps.pop();
     }
 
     /// The gaps that were not checked yet, in the order of the stream.
@@ -43,7 +38,7 @@ impl Batch {
         &self.gaps[self.checked..]
     }
 
-    /// Notes that the message at `sequence`, which was added last, seems to have lost its payload on the way.
+    /// Notes that the message at `sequence`, which was kept last, seems to have lost its payload on the way.
     pub fn note_stripped(&mut self, sequence: u64) {
         let messages = self.messages.len().saturating_sub(1);
         self.stripped.push(Gap { from: sequence, to: sequence, messages });

@@ -4,10 +4,10 @@
 //! buffer that it arrived in, and what else came in that. A giant fills its buffer nearly alone, and a copy
 //! would be in memory beside it: it is kept as it came.
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 
 use super::headers;
+use crate::message::Message;
 
 /// A payload of so many bytes is kept as it came: what is in its buffer beside it is smaller than a copy.
 const GIANT: usize = 1 << 20;
@@ -16,9 +16,10 @@ const GIANT: usize = 1 << 20;
 /// fills the rest.
 const PINNED: usize = 2;
 
-/// One message of a batch.
+/// What a batch knows of one of its messages: where its parts lie among the [`Originals`], which need no
+/// allocation a message.
 #[derive(Debug)]
-pub struct Message {
+pub struct Entry {
     /// Sequence in the stream.
     pub sequence: u64,
     /// When the stream stored it: nanoseconds since the Unix epoch.
@@ -27,21 +28,6 @@ pub struct Message {
     payload_start: usize,
     payload_end: usize,
     headers_end: usize,
-}
-
-/// A message on its way into a batch.
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    /// Sequence in the stream.
-    pub sequence: u64,
-    /// When the stream stored it: nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
-    /// Full subject.
-    pub subject: &'a str,
-    /// Payload as published.
-    pub payload: &'a Bytes,
-    /// Headers, where it has any.
-    pub headers: Option<&'a HeaderMap>,
 }
 
 /// Subjects, payloads and headers of messages.
@@ -55,28 +41,29 @@ pub(super) struct Originals {
     giants: Vec<(u64, Bytes)>,
 }
 
-/// About what a message of `payload` bytes takes in a batch.
+/// About what a message takes in a batch.
 #[must_use]
-pub fn footprint(subject: usize, payload: usize) -> usize {
-    subject + if payload < GIANT { payload } else { payload.saturating_mul(PINNED) }
+pub fn footprint(message: &Message) -> usize {
+    let payload = message.payload.len();
+    message.subject.len() + if payload < GIANT { payload } else { payload.saturating_mul(PINNED) }
 }
 
 impl Originals {
     /// Adds a message.
     #[inline]
-    pub(super) fn push(&mut self, message: &Incoming<'_>) -> Message {
+    pub(super) fn push(&mut self, message: &Message) -> Entry {
         let subject_start = self.copied.len();
         self.copied.extend_from_slice(message.subject.as_bytes());
         let payload_start = self.copied.len();
         if message.payload.len() < GIANT {
-            self.copied.extend_from_slice(message.payload);
+            self.copied.extend_from_slice(&message.payload);
         } else {
             self.giants.push((message.sequence, message.payload.clone()));
         }
-        if let Some(headers) = message.headers {
+        if let Some(headers) = &message.headers {
             headers::append(&mut self.headers, headers);
         }
-        Message {
+        Entry {
             sequence: message.sequence,
             timestamp_ns: message.timestamp_ns,
             subject_start,
@@ -86,8 +73,8 @@ impl Originals {
         }
     }
 
-    /// Drops all messages after `last`.
-    pub(super) fn truncate(&mut self, last: Option<&Message>) {
+    /// Drops all that came after `last`.
+    pub(super) fn truncate(&mut self, last: Option<&Entry>) {
         self.copied.truncate(last.map_or(0, |message| message.payload_end));
         self.headers.truncate(last.map_or(0, |message| message.headers_end));
         self.giants.retain(|(sequence, _)| last.is_some_and(|last| *sequence <= last.sequence));
@@ -117,30 +104,30 @@ impl Originals {
         self.giants.iter().map(|(_, payload)| payload.len()).sum()
     }
 
-    pub(super) fn subject(&self, message: &Message) -> &str {
+    pub(super) fn subject(&self, entry: &Entry) -> &str {
         // A subject enters as `&str`, so this never falls back.
-        str::from_utf8(&self.copied[message.subject_start..message.payload_start]).unwrap_or_default()
+        str::from_utf8(&self.copied[entry.subject_start..entry.payload_start]).unwrap_or_default()
     }
 
-    pub(super) fn payload(&self, message: &Message) -> &[u8] {
-        match self.giant(message) {
+    pub(super) fn payload(&self, entry: &Entry) -> &[u8] {
+        match self.giant(entry) {
             Some(payload) => payload,
-            None => &self.copied[message.payload_start..message.payload_end],
+            None => &self.copied[entry.payload_start..entry.payload_end],
         }
     }
 
     /// The payload to keep; that of a giant is not copied.
-    pub(super) fn shared(&self, message: &Message) -> Bytes {
-        self.giant(message).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.payload(message)))
+    pub(super) fn shared(&self, entry: &Entry) -> Bytes {
+        self.giant(entry).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.payload(entry)))
     }
 
-    fn giant(&self, message: &Message) -> Option<&Bytes> {
-        self.giants.iter().find(|(sequence, _)| *sequence == message.sequence).map(|(_, payload)| payload)
+    fn giant(&self, entry: &Entry) -> Option<&Bytes> {
+        self.giants.iter().find(|(sequence, _)| *sequence == entry.sequence).map(|(_, payload)| payload)
     }
 
-    /// Headers of `message`, before which `before` stands.
-    pub(super) fn headers(&self, before: Option<&Message>, message: &Message) -> &[u8] {
-        &self.headers[before.map_or(0, |before| before.headers_end)..message.headers_end]
+    /// Headers of `entry`, before which `before` stands.
+    pub(super) fn headers(&self, before: Option<&Entry>, entry: &Entry) -> &[u8] {
+        &self.headers[before.map_or(0, |before| before.headers_end)..entry.headers_end]
     }
 }
 
@@ -153,11 +140,11 @@ mod tests {
         let mut originals = Originals::default();
         let payloads =
             [Bytes::from(vec![1; GIANT - 1]), Bytes::from(vec![2; GIANT]), Bytes::from_static(b"3")];
-        let messages: Vec<Message> = (1..)
+        let messages: Vec<Entry> = (1..)
             .zip(&payloads)
             .map(|(sequence, payload)| {
-                let subject = "frames.a";
-                originals.push(&Incoming { sequence, timestamp_ns: 0, subject, payload, headers: None })
+                let (subject, payload) = ("frames.a".into(), payload.clone());
+                originals.push(&Message { sequence, timestamp_ns: 0, subject, payload, headers: None })
             })
             .collect();
         for (message, payload) in messages.iter().zip(&payloads) {

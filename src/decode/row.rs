@@ -13,7 +13,8 @@ use super::rest::{Taken, is_taken, rest_of};
 use super::takers::Tables;
 use super::walk::{ROOT, Slots};
 use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large};
-use super::{Buffers, MOST_ELEMENTS, Message, header, reuse};
+use super::{Buffers, MOST_ELEMENTS, header, reuse};
+use crate::message::Message;
 use crate::payload::{Key, Next, Raw, Reader, Value};
 use crate::payload::{json, msgpack};
 use crate::poison::{Poison, PoisonKind};
@@ -21,7 +22,7 @@ use crate::poison::{Poison, PoisonKind};
 /// Writes the rows of one message.
 pub(super) struct Rows<'d, 'a> {
     pub(super) buffers: &'d mut Buffers,
-    pub(super) message: &'d Message<'a>,
+    pub(super) message: &'a Message,
     /// The message as a whole.
     pub(super) raw: Raw<'a>,
     pub(super) slots: &'d [Option<Value<'a>>],
@@ -270,7 +271,7 @@ impl<'a> Rows<'_, 'a> {
             From::Element(slot) => element.get(*slot).map_or(0, |value| bytes_of(*value)),
             From::Subject | From::SubjectToken(_) => message.subject.len(),
             // Each is looked at.
-            From::Header(_) => message.headers.map_or(0, HeaderMap::len) * size_of::<HeaderName>(),
+            From::Header(_) => message.headers.as_ref().map_or(0, HeaderMap::len) * size_of::<HeaderName>(),
             From::Payload => message.payload.len(),
             From::Rest if table.unpivot.is_some() => message.payload.len(),
             From::Rest | From::Place | From::Sequence | From::Timestamp | From::Name | From::Value => 0,
@@ -398,7 +399,7 @@ impl<'a> Rows<'_, 'a> {
             | From::Name
             | From::Value
             | From::Constant(_) => None,
-            From::Subject => Some(Value::Str(message.subject)),
+            From::Subject => Some(Value::Str(&message.subject)),
             From::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
             From::Sequence => {
                 Some(i64::try_from(message.sequence).map_or(Value::Uint(message.sequence), Value::Int))
@@ -410,8 +411,10 @@ impl<'a> Rows<'_, 'a> {
                 );
                 Some(Value::Timestamp { seconds, nanos: u32::try_from(nanos).unwrap_or(0) })
             }
-            From::Header(name) => message.headers.and_then(|headers| header(headers, name)).map(Value::Str),
-            From::Payload if *ty == Type::Bytea => Some(Value::Bytes(message.payload)),
+            From::Header(name) => {
+                message.headers.as_ref().and_then(|headers| header(headers, name)).map(Value::Str)
+            }
+            From::Payload if *ty == Type::Bytea => Some(Value::Bytes(&message.payload)),
             From::Payload => Some(Value::Map(self.raw)),
         }
     }

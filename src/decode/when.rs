@@ -9,8 +9,9 @@ use async_nats::HeaderMap;
 use crate::config::path;
 use crate::config::{self, HeaderIs};
 
+use super::header_values;
 use super::walk::Wanted;
-use super::{Message, header_values};
+use crate::message::Message;
 use crate::payload::Value;
 use crate::payload::json;
 
@@ -51,9 +52,9 @@ impl When {
     }
 
     /// Whether it may hold, by all but the payload.
-    pub(super) fn may_hold(&self, message: &Message<'_>) -> bool {
-        self.subject.as_deref().is_none_or(|pattern| matches(pattern, message.subject))
-            && self.headers.iter().all(|(name, is)| is_so(message.headers, name, is))
+    pub(super) fn may_hold(&self, message: &Message) -> bool {
+        self.subject.as_deref().is_none_or(|pattern| matches(pattern, &message.subject))
+            && self.headers.iter().all(|(name, is)| is_so(message.headers.as_ref(), name, is))
     }
 
     /// Whether it goes by headers.

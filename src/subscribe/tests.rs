@@ -144,7 +144,7 @@ async fn read(
     let mut sequences = Vec::new();
     for _ in 0..count {
         let delivery = tokio::time::timeout(Duration::from_secs(10), subscription.next());
-        sequences.push(delivery.await.expect("a delivery is due").unwrap().sequence);
+        sequences.push(delivery.await.expect("a delivery is due").unwrap().message.sequence);
     }
     sequences
 }
@@ -174,7 +174,7 @@ async fn a_durable_at_the_end_of_the_stream_delivers_what_comes_next() {
         Subscription::start(&world.connection().await, &consumer, 5, Arc::default(), ROOMY).await.unwrap();
     assert!(subscription.next_ready().is_none());
     add(&world.client, "END", 1, 10).await;
-    assert_eq!(subscription.next().await.unwrap().sequence, 6);
+    assert_eq!(subscription.next().await.unwrap().message.sequence, 6);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn a_pull_request_of_another_client_takes_nothing_away() {
     assert!(subscription.next_ready().is_none());
     add(&world.client, "ZOMBIE", 20, 10).await;
     for sequence in 1..=20 {
-        assert_eq!(subscription.next().await.unwrap().sequence, sequence);
+        assert_eq!(subscription.next().await.unwrap().message.sequence, sequence);
     }
 }
 

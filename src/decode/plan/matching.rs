@@ -1,9 +1,9 @@
 //! Which tables take a message, and what of it nobody takes.
 
-use crate::decode::Message;
 use crate::decode::takers::Tables;
 use crate::decode::when::When;
 use crate::decode::wrong::misfit;
+use crate::message::Message;
 use crate::payload::Value;
 use crate::poison::Poison;
 
@@ -12,12 +12,12 @@ use super::{Plan, Table};
 impl Plan {
     /// Finds which tables may take `message`, by its subject and its headers; whether any may.
     #[inline]
-    pub(in crate::decode) fn admit(&mut self, message: &Message<'_>) -> bool {
+    pub(in crate::decode) fn admit(&mut self, message: &Message) -> bool {
         !self.conditional || self.admit_some(message)
     }
 
     #[inline(never)]
-    fn admit_some(&mut self, message: &Message<'_>) -> bool {
+    fn admit_some(&mut self, message: &Message) -> bool {
         let mut any = false;
         for table in &mut self.tables {
             table.takes = table.when.as_ref().is_none_or(|when| when.may_hold(message));
@@ -105,7 +105,7 @@ impl Plan {
     }
 
     /// Whether some table takes `message` by a condition on its headers.
-    pub(in crate::decode) fn asks_for(&self, message: &Message<'_>) -> bool {
+    pub(in crate::decode) fn asks_for(&self, message: &Message) -> bool {
         let whens = self.tables.iter().filter_map(|table| table.when.as_ref());
         whens.filter(|when| when.has_headers()).any(|when| when.may_hold(message))
     }

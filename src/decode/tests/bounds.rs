@@ -5,8 +5,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::support::*;
-use crate::batch::{Rows, Undecoded};
+use crate::batch::Rows;
 use crate::decode::Decoder;
+use crate::decode::Undecoded;
 use crate::encode::types::Type;
 use crate::poison::PoisonKind;
 

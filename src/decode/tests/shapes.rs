@@ -51,7 +51,7 @@ fn a_table_takes_the_messages_for_which_its_when_holds() {
     }
     assert_eq!(counts(&mut decoder, br#"{"in":{"kind":"\u0078"}}"#), [1, 0]);
     let mut other = message(br#"{"b":1}"#);
-    other.subject = "frames.cam-07.sd";
+    other.subject = "frames.cam-07.sd".into();
     assert_eq!(rows_of(&mut decoder, &other).unwrap(), [Vec::<Fields>::new(), vec![]]);
 }
 
@@ -224,7 +224,7 @@ fn what_no_table_takes_by_its_subject_is_not_decoded() {
         let poison = rows_of(&mut two(whens.0, whens.1, ""), &message(payload)).unwrap_err();
         assert_eq!(poison.kind, PoisonKind::Unmatched);
         let mut taken = message(payload);
-        taken.subject = "frames.cam-07.meta";
+        taken.subject = "frames.cam-07.meta".into();
         assert_eq!(rows_of(&mut decoder, &taken).unwrap_err().kind, PoisonKind::Malformed);
     }
 }

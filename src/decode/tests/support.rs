@@ -1,12 +1,14 @@
 //! A decoder for a table given in a few words, and its rows taken apart again.
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use serde_json::Value as Json;
 
 use crate::batch::Rows;
 use crate::config;
-use crate::decode::{Decoder, Message, PlanError};
+use crate::decode::{Decoder, PlanError};
 use crate::encode::types::Type;
+use crate::message::Message;
 use crate::poison::Poison;
 use crate::postgres::introspect::{Column, ServerDefault, Table};
 
@@ -50,18 +52,18 @@ pub(super) fn mapped(mapping: &str, columns: Vec<Column>) -> Decoder {
     try_decoder(&toml, &[table(columns)]).unwrap()
 }
 
-pub(super) fn message(payload: &[u8]) -> Message<'_> {
+pub(super) fn message(payload: &[u8]) -> Message {
     Message {
-        subject: "frames.cam-07.hd",
-        headers: None,
-        payload,
         sequence: 42,
         timestamp_ns: 946_684_800_123_456_789,
+        subject: "frames.cam-07.hd".into(),
+        payload: Bytes::copy_from_slice(payload),
+        headers: None,
     }
 }
 
-pub(super) fn with_headers<'a>(payload: &'a [u8], headers: &'a HeaderMap) -> Message<'a> {
-    Message { headers: Some(headers), ..message(payload) }
+pub(super) fn with_headers(payload: &[u8], headers: &HeaderMap) -> Message {
+    Message { headers: Some(headers.clone()), ..message(payload) }
 }
 
 /// JSON text as MessagePack.
@@ -70,7 +72,7 @@ pub(super) fn msgpack(json: &str) -> Vec<u8> {
 }
 
 /// Rows of every table.
-pub(super) fn rows_of(decoder: &mut Decoder, message: &Message<'_>) -> Result<Vec<Vec<Fields>>, Poison> {
+pub(super) fn rows_of(decoder: &mut Decoder, message: &Message) -> Result<Vec<Vec<Fields>>, Poison> {
     let mut rows = Rows::new(decoder.plan.tables.len());
     decoder.decode(message, 7, &mut rows)?;
     Ok(rows

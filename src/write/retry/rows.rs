@@ -12,7 +12,7 @@ use crate::batch::{Excluded, Row, Rows, TableRows};
 use crate::config;
 use crate::dead_letter::kept::Kept;
 use crate::dead_letter::{DeadLetter, Headers, Original, Raw, add_element};
-use crate::decode::Message;
+use crate::message::Message;
 use crate::poison::Poison;
 
 /// One letter on its way.
@@ -52,11 +52,11 @@ pub(super) fn decode(
         elements: kept.elements.iter().flatten().filter_map(|&element| u32::try_from(element).ok()).collect(),
     };
     let message = Message {
-        subject: &letter.subject,
-        headers: headers.as_ref(),
-        payload: &letter.payload,
         sequence: letter.sequence,
         timestamp_ns: letter.stored_at_ns,
+        subject: letter.subject.as_str().into(),
+        payload: letter.payload.clone(),
+        headers,
     };
     let mut rows = Rows::new(pipeline.tables.len());
     if let Err(poison) = prepared.decoder.decode(&message, 0, &mut rows) {
