@@ -28,6 +28,8 @@ pub use table::{
     Unlogged, Unpivot, When,
 };
 
+pub use crate::payload::Format;
+
 /// The source of a column that keeps the message's sequence.
 pub const SEQUENCE: &str = "$sequence";
 
@@ -202,20 +204,6 @@ pub struct Pipeline {
     /// Tables that one message fills.
     #[serde(default, rename = "table")]
     pub tables: Vec<Table>,
-}
-
-/// How payloads are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// By the message's `Content-Type` header (`application/msgpack`, `application/json`), else by its first
-    /// byte.
-    #[default]
-    Auto,
-    /// MessagePack.
-    Msgpack,
-    /// JSON.
-    Json,
 }
 
 /// `batch = { … }`: the first limit reached closes the batch.

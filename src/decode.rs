@@ -29,7 +29,7 @@ use crate::batch::{Mark, Rows};
 use crate::config;
 use crate::encode::Encoder;
 use crate::message::Message;
-use crate::payload::{Malformed, Reader, Value, json, msgpack};
+use crate::payload::{Malformed, Raw, Reader, Value, json, with_reader};
 use crate::poison::{Poison, PoisonKind};
 use crate::postgres::introspect;
 
@@ -161,27 +161,15 @@ impl Decoder {
             return Ok(());
         }
         rows.mark(&mut self.mark);
-        let decoded = match self.format(message) {
-            _ if message.payload.is_empty() && self.plan.goes_by_headers() => {
-                self.decode_as(message, json::Reader::new(NO_FIELDS), index, rows, room)
-            }
-            Form::Msgpack if message.payload.is_empty() => Err(empty(msgpack::Reader::NAME).into()),
-            Form::Json if message.payload.is_empty() => Err(empty(json::Reader::NAME).into()),
-            Form::Msgpack => {
-                self.decode_as(message, msgpack::Reader::new(&message.payload), index, rows, room)
-            }
-            Form::Json => match str::from_utf8(&message.payload) {
-                Ok(text) => {
-                    let text = text.strip_prefix(MARK).unwrap_or(text);
-                    self.decode_as(message, json::Reader::new(text), index, rows, room)
-                }
-                Err(_) if is_utf16(&message.payload) => {
-                    Err(malformed("JSON", Malformed::new(&"it is in UTF-16, and JSON is in UTF-8", 0)).into())
-                }
-                Err(error) => {
-                    Err(malformed("JSON", Malformed::new(&"not UTF-8", error.valid_up_to())).into())
-                }
-            },
+        let raw = if message.payload.is_empty() && self.plan.goes_by_headers() {
+            Ok(NO_FIELDS)
+        } else {
+            let declared = || message.headers.as_ref().and_then(|headers| header(headers, "Content-Type"));
+            self.format.raw(&message.payload, declared)
+        };
+        let decoded = match raw {
+            Ok(raw) => with_reader!(raw, |reader| self.decode_as(message, reader, index, rows, room)),
+            Err(unread) => Err(malformed(unread.format, unread.fault).into()),
         };
         if decoded.is_err() {
             rows.rollback(&self.mark);
@@ -194,28 +182,6 @@ impl Decoder {
     #[must_use]
     pub fn asks_for(&self, message: &Message) -> bool {
         self.plan.asks_for(message)
-    }
-
-    /// How the payload is written: as configured, else by its `Content-Type`, else by its first byte.
-    fn format(&self, message: &Message) -> Form {
-        match self.format {
-            config::Format::Msgpack => Form::Msgpack,
-            config::Format::Json => Form::Json,
-            config::Format::Auto => {
-                let declared = message.headers.as_ref().and_then(|headers| header(headers, "Content-Type"));
-                match declared {
-                    Some(declared) if declared.contains("json") => Form::Json,
-                    Some(declared) if declared.contains("msgpack") => Form::Msgpack,
-                    _ => match message.payload.first() {
-                        // In MessagePack these are small integers, and a message is a map.
-                        Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => Form::Json,
-                        Some(0xef..) if message.payload.starts_with(MARK.as_bytes()) => Form::Json,
-                        Some(0xfe..) if is_utf16(&message.payload) => Form::Json,
-                        _ => Form::Msgpack,
-                    },
-                }
-            }
-        }
     }
 
     fn decode_as<'a, R: Reader<'a>>(
@@ -274,23 +240,8 @@ impl Decoder {
     }
 }
 
-/// The two ways to write a payload.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    Msgpack,
-    Json,
-}
-
-/// What some writers put before a text in UTF-8: a byte order mark.
-const MARK: &str = "\u{feff}";
-
-/// Whether a text begins with the byte order mark of UTF-16.
-fn is_utf16(payload: &[u8]) -> bool {
-    payload.starts_with(b"\xff\xfe") || payload.starts_with(b"\xfe\xff")
-}
-
 /// A message without a payload, where one is not needed.
-const NO_FIELDS: &str = "{}";
+const NO_FIELDS: Raw<'static> = Raw::Json(json::Raw::new("{}"));
 
 /// Empties `slots` for values of another lifetime. Collecting an emptied vector keeps its allocation, which
 /// the allocation test watches.
@@ -322,11 +273,6 @@ fn unmatched(then: config::OnUnmatched) -> Result<(), Poison> {
         table: None,
         column: None,
     })
-}
-
-#[cold]
-fn empty(format: &str) -> Poison {
-    malformed(format, Malformed::new(&"the payload is empty", 0))
 }
 
 #[cold]

@@ -1,11 +1,144 @@
 //! One value of a message, whatever format it came in.
 //!
 //! Guarantees: a [`Value`] borrows from the message and owns nothing, so that reading one costs no
-//! allocation. The encoders see values only, never a format. It does not guarantee that its text is text:
-//! [`Value::NotText`] is what a reader makes of bytes that are no UTF-8.
+//! allocation. Formats meet in this file only, in the list below: who decodes or encodes sees values and
+//! [`Reader`]s, never a format. It does not guarantee that its text is text: [`Value::NotText`] is what a
+//! reader makes of bytes that are no UTF-8.
+
+use serde::Deserialize;
 
 pub(crate) mod json;
 pub(crate) mod msgpack;
+
+/// Makes whatever is there once for each format of a list: of each, its setting and its module, which has
+/// `Raw`, `Reader`, `MEDIA_TYPE`, `begins`, `raw` and `spelled`.
+macro_rules! formats {
+    ($d:tt $($(#[$doc:meta])* $format:ident = $module:ident,)+) => {
+        /// How payloads are written.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum Format {
+            /// By the message's `Content-Type` header, else by its first byte.
+            #[default]
+            Auto,
+            $($(#[$doc])* $format,)+
+        }
+
+        /// Bytes in one of the formats: a payload, or an array or a map as it lies in one, whose form a reader
+        /// has checked.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub enum Raw<'a> {
+            $($(#[$doc])* $format($module::Raw<'a>),)+
+        }
+
+        /// A key that is looked for, as it stands in messages.
+        #[derive(Debug, Clone)]
+        pub struct Spelled {
+            /// Its text.
+            pub key: Box<[u8]>,
+            $($(#[$doc])* $module: Box<[u8]>,)+
+        }
+
+        impl Format {
+            /// Every format, in the order in which a payload is tried.
+            pub(crate) const ALL: &[Self] = &[$(Self::$format,)+];
+
+            /// The format of a payload that is `declared` by a `Content-Type`, where it has one.
+            #[inline]
+            fn of<'h>(payload: &[u8], declared: impl FnOnce() -> Option<&'h str>) -> Self {
+                if let Some(declared) = declared() {
+                    $(if declared.contains($module::MEDIA_TYPE) {
+                        return Self::$format;
+                    })+
+                }
+                $(if $module::begins(payload) {
+                    return Self::$format;
+                })+
+                Self::Auto
+            }
+
+            /// `payload` as something to read: as configured, else as it is `declared` by a
+            /// `Content-Type`, else by how it begins.
+            #[inline]
+            pub(crate) fn raw<'a, 'h>(
+                self,
+                payload: &'a [u8],
+                declared: impl FnOnce() -> Option<&'h str>,
+            ) -> Result<Raw<'a>, Unread> {
+                let format = if self == Self::Auto { Self::of(payload, declared) } else { self };
+                match format {
+                    $(Self::$format if payload.is_empty() => Err(Unread::empty($module::Reader::NAME)),
+                    Self::$format => match $module::raw(payload) {
+                        Ok(raw) => Ok(Raw::$format(raw)),
+                        Err(fault) => Err(Unread { format: $module::Reader::NAME, fault }),
+                    },)+
+                    Self::Auto => Err(Unread::unknown()),
+                }
+            }
+        }
+
+        impl<'a> Raw<'a> {
+            /// The bytes.
+            #[inline]
+            pub(crate) fn bytes(self) -> &'a [u8] {
+                match self {
+                    $(Self::$format(raw) => raw.bytes(),)+
+                }
+            }
+        }
+
+        impl Spelled {
+            /// The ways to write `key`; one that is empty is never met.
+            #[must_use]
+            pub fn new(key: &str) -> Self {
+                Self { key: key.as_bytes().into(), $($module: $module::spelled(key),)+ }
+            }
+        }
+
+        /// Does `$body` with a reader of `$raw`, whichever format that is in.
+        macro_rules! with_reader {
+            ($d raw:expr, |$d reader:ident| $d body:expr) => {
+                match $d raw {
+                    $($crate::payload::Raw::$format(raw) => {
+                        let $d reader = $crate::payload::$module::Reader::of(raw);
+                        $d body
+                    })+
+                }
+            };
+        }
+    };
+}
+
+// In the order in which a payload that says nothing of its format is tried. MessagePack is last: any byte
+// begins something in it.
+formats! { $
+    /// JSON.
+    Json = json,
+    /// MessagePack.
+    Msgpack = msgpack,
+}
+pub(crate) use with_reader;
+
+/// A payload that cannot be begun with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// The format's name.
+    pub(crate) format: &'static str,
+    /// What is wrong.
+    pub(crate) fault: Malformed,
+}
+
+impl Unread {
+    #[cold]
+    fn empty(format: &'static str) -> Self {
+        Self { format, fault: Malformed::new(&"the payload is empty", 0) }
+    }
+
+    #[cold]
+    fn unknown() -> Self {
+        Self { format: "any format", fault: Malformed::new(&"it begins like none", 0) }
+    }
+}
 
 /// A value as the message carries it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,23 +178,6 @@ pub enum Value<'a> {
     Map(Raw<'a>),
 }
 
-/// An array or a map as it lies in the message; a reader has checked its form.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Raw<'a> {
-    /// MessagePack, from marker to last byte
-    Msgpack(&'a [u8]),
-    /// JSON
-    Json {
-        /// From bracket to bracket
-        text: &'a str,
-        /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold, or that prints
-        /// much longer
-        wide: bool,
-        /// Whether NaN or an infinity may be in it, which no other reader of JSON takes
-        non_finite: bool,
-    },
-}
-
 /// A key of a map.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Key<'a> {
@@ -71,33 +187,6 @@ pub enum Key<'a> {
     Escaped(&'a str),
     /// What MessagePack allows beyond text; no path names it.
     Other(Value<'a>),
-}
-
-/// A key that is looked for, as it stands in messages.
-#[derive(Debug, Clone)]
-pub struct Spelled {
-    /// Its text.
-    pub key: Box<[u8]>,
-    /// With its marker.
-    msgpack: Box<[u8]>,
-    /// Between a comma and a colon, without white space; empty where JSON would escape some of it.
-    json: Box<[u8]>,
-}
-
-impl Spelled {
-    /// The ways to write `key`.
-    #[must_use]
-    pub fn new(key: &str) -> Self {
-        Self {
-            key: key.as_bytes().into(),
-            msgpack: msgpack::spelled(key),
-            json: if json::plain_prefix(key.as_bytes()) == key.len() {
-                format!(",\"{key}\":").into_bytes().into()
-            } else {
-                [].into()
-            },
-        }
-    }
 }
 
 /// Whether `bytes` begins with `start`. Keys are short, and a call of the C library's comparison costs more
@@ -121,7 +210,7 @@ fn begins_with(bytes: &[u8], start: &[u8]) -> bool {
 
 /// An array or a map that a reader has entered.
 #[derive(Debug, Clone, Copy)]
-pub struct Open {
+pub struct Entered {
     /// Entries still to come, where the format tells (MessagePack).
     pub remaining: u32,
     /// Whether none was read yet, where a separator must come between them (JSON).
@@ -134,9 +223,9 @@ pub enum Next {
     /// A value without parts, now read.
     Scalar,
     /// An array, now entered.
-    Array(Open),
+    Array(Entered),
     /// A map, now entered.
-    Map(Open),
+    Map(Entered),
 }
 
 /// Why bytes are not a message.
@@ -173,21 +262,24 @@ pub(crate) const TRAILING: Wording = &"trailing bytes after the message";
 ///
 /// A value is written where the caller wants it instead of being returned: a value that is moved right after
 /// it was put together in pieces waits for those writes, which took a sixth of the decoder's time.
-pub trait Reader<'a>: Sized {
+pub trait Reader<'a>: Clone {
     /// The format's name, for error messages.
     const NAME: &'static str;
+
+    /// The format.
+    const FORMAT: Format;
 
     /// Reads what comes next into `value`, or enters it where it is an array or a map.
     fn open(&mut self, value: &mut Value<'a>) -> Result<Next, Malformed>;
 
     /// Reads to the next key, or past the map's end.
-    fn key(&mut self, map: &mut Open) -> Result<Option<Key<'a>>, Malformed>;
+    fn key(&mut self, map: &mut Entered) -> Result<Option<Key<'a>>, Malformed>;
 
     /// Passes over the next key if it is that one, spelled as usual; else stays where it is.
-    fn pass_key(&mut self, map: &mut Open, key: &Spelled) -> bool;
+    fn pass_key(&mut self, map: &mut Entered, key: &Spelled) -> bool;
 
     /// Reads to the next element, or past the array's end.
-    fn element(&mut self, array: &mut Open) -> Result<bool, Malformed>;
+    fn element(&mut self, array: &mut Entered) -> Result<bool, Malformed>;
 
     /// Reads what comes next into `value`, `depth` levels inside the message, passing over the parts of an
     /// array or a map.
@@ -211,65 +303,22 @@ pub trait Reader<'a>: Sized {
 }
 
 impl<'a> Raw<'a> {
-    /// The elements of an array; nothing of a map.
-    #[must_use]
-    pub fn elements(self) -> Elements<'a> {
-        match self {
-            Self::Msgpack(bytes) => Elements::Msgpack(Each::new(msgpack::Reader::new(bytes))),
-            Self::Json { text, .. } => Elements::Json(Each::new(json::Reader::new(text))),
-        }
+    /// Gives each element of an array to `take`, until that fails; none of a map.
+    pub(crate) fn each_element<E: From<Malformed>>(
+        self,
+        mut take: impl FnMut(Value<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        with_reader!(self, |reader| each_element(reader, &mut take))
     }
 }
 
-/// The elements of an array.
-#[derive(Debug)]
-pub enum Elements<'a> {
-    /// of a MessagePack array
-    Msgpack(Each<msgpack::Reader<'a>>),
-    /// of a JSON array
-    Json(Each<json::Reader<'a>>),
-}
-
-/// A reader inside an array.
-#[derive(Debug)]
-pub struct Each<R> {
-    reader: R,
-    array: Option<Open>,
-}
-
-impl<'a, R: Reader<'a>> Each<R> {
-    fn new(mut reader: R) -> Self {
-        let array = match reader.open(&mut Value::Null) {
-            Ok(Next::Array(array)) => Some(array),
-            Ok(Next::Map(_) | Next::Scalar) | Err(_) => None,
-        };
-        Self { reader, array }
+fn each_element<'a, E: From<Malformed>>(
+    mut reader: impl Reader<'a>,
+    take: &mut impl FnMut(Value<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    let Next::Array(mut array) = reader.open(&mut Value::Null)? else { return Ok(()) };
+    while reader.element(&mut array)? {
+        take(reader.value(1)?)?;
     }
-
-    fn next(&mut self) -> Option<Result<Value<'a>, Malformed>> {
-        let array = self.array.as_mut()?;
-        let step = match self.reader.element(array) {
-            Ok(true) => self.reader.value(1),
-            Ok(false) => {
-                self.array = None;
-                return None;
-            }
-            Err(malformed) => Err(malformed),
-        };
-        if step.is_err() {
-            self.array = None;
-        }
-        Some(step)
-    }
-}
-
-impl<'a> Iterator for Elements<'a> {
-    type Item = Result<Value<'a>, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Msgpack(each) => each.next(),
-            Self::Json(each) => each.next(),
-        }
-    }
+    Ok(())
 }

@@ -9,8 +9,7 @@ use crate::encode::json::LONE_SURROGATE;
 use crate::encode::{Fault, json as json_text};
 
 use super::takers::Tables;
-use crate::payload::{Key, Next, Raw, Reader, Value};
-use crate::payload::{json, msgpack};
+use crate::payload::{Key, Malformed, Next, Raw, Reader, Value, json, with_reader};
 
 /// A key of whose value something is left out.
 #[derive(Debug, Clone)]
@@ -58,7 +57,12 @@ impl Taken {
     fn takes_each(&self, array: Raw<'_>, matched: Tables) -> bool {
         let whole =
             |at| self.elements.iter().any(|element| element.index == at && element.whole.meets(matched));
-        (0..).zip(array.elements()).all(|(at, _)| whole(at))
+        let mut count = 0;
+        let counted = array.each_element(|_| {
+            count += 1;
+            Ok::<_, Malformed>(())
+        });
+        counted.is_ok() && (0..count).all(whole)
     }
 
     fn leave_out_element(&mut self, index: u32, tables: Tables, all: bool) {
@@ -98,10 +102,7 @@ pub(super) fn rest_of(
     scratch: &mut String,
     writer: &mut json_text::Writer<'_>,
 ) -> Result<bool, Fault> {
-    match raw {
-        Raw::Msgpack(bytes) => object(out, msgpack::Reader::new(bytes), taken, scratch, writer),
-        Raw::Json { text, .. } => object(out, json::Reader::new(text), taken, scratch, writer),
-    }
+    with_reader!(raw, |reader| object(out, reader, taken, scratch, writer))
 }
 
 fn object<'a, R: Reader<'a>>(

@@ -15,8 +15,7 @@ use super::walk::{ROOT, Slots};
 use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large};
 use super::{Buffers, MOST_ELEMENTS, header, reuse};
 use crate::message::Message;
-use crate::payload::{Key, Next, Raw, Reader, Value};
-use crate::payload::{json, msgpack};
+use crate::payload::{Key, Next, Raw, Reader, Value, with_reader};
 use crate::poison::{Poison, PoisonKind};
 
 /// Writes the rows of one message.
@@ -78,13 +77,9 @@ impl<'a> Rows<'_, 'a> {
         let mut slots = reuse(std::mem::take(&mut self.buffers.element));
         let done = match self.slots[each.slot] {
             None | Some(Value::Null) => Ok(()),
-            Some(Value::Array(Raw::Msgpack(bytes))) => {
+            Some(Value::Array(raw)) => {
                 each.found += 1;
-                self.elements(table, rows, &mut each, &mut slots, msgpack::Reader::new(bytes))
-            }
-            Some(Value::Array(Raw::Json { text, .. })) => {
-                each.found += 1;
-                self.elements(table, rows, &mut each, &mut slots, json::Reader::new(text))
+                with_reader!(raw, |reader| self.elements(table, rows, &mut each, &mut slots, reader))
             }
             Some(other) => Err(for_each(table, &each, other)),
         };
@@ -93,7 +88,7 @@ impl<'a> Rows<'_, 'a> {
         done
     }
 
-    fn elements<R: Reader<'a> + Clone>(
+    fn elements<R: Reader<'a>>(
         &mut self,
         table: &Table,
         rows: &mut TableRows,
@@ -208,14 +203,8 @@ impl<'a> Rows<'_, 'a> {
             },
             Unpivot::Rest => (origin.raw, table.taken.as_slice()),
         };
-        match map {
-            Raw::Msgpack(bytes) => {
-                self.entries(table, rows, origin, (msgpack::Reader::new(bytes), bytes.len()), taken)
-            }
-            Raw::Json { text, .. } => {
-                self.entries(table, rows, origin, (json::Reader::new(text), text.len()), taken)
-            }
-        }
+        let length = map.bytes().len();
+        with_reader!(map, |reader| self.entries(table, rows, origin, (reader, length), taken))
     }
 
     /// Appends a row for each entry of a map whose key is not `taken`.
@@ -440,16 +429,8 @@ fn bytes_of(value: Option<Value<'_>>) -> usize {
     match value {
         Some(Value::Str(text) | Value::Escaped(text) | Value::Decimal(text)) => text.len(),
         Some(Value::NotText(bytes) | Value::Bytes(bytes)) => bytes.len(),
-        Some(Value::Array(raw) | Value::Map(raw)) => length(raw),
+        Some(Value::Array(raw) | Value::Map(raw)) => raw.bytes().len(),
         Some(_) | None => 0,
-    }
-}
-
-/// Bytes that an array or a map takes in the message.
-fn length(raw: Raw<'_>) -> usize {
-    match raw {
-        Raw::Msgpack(bytes) => bytes.len(),
-        Raw::Json { text, .. } => text.len(),
     }
 }
 

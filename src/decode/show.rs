@@ -4,21 +4,17 @@ use crate::config::NonFinite;
 use crate::encode::Encoder;
 use crate::encode::json::Nul;
 
-use super::MARK;
-use crate::payload::{Malformed, Reader, Value};
-use crate::payload::{json, msgpack};
+use crate::payload::{Format, Malformed, Reader, Value, with_reader};
 
-/// The payload as JSON text, where it is an array or a map in JSON or MessagePack. What JSON has no word for
+/// The payload as JSON text, where it is an array or a map in one of the formats. What JSON has no word for
 /// (bytes, NaN) becomes a string.
 #[must_use]
 pub fn as_json(payload: &[u8]) -> Option<String> {
-    let json = str::from_utf8(payload).ok().and_then(|text| {
-        let text = text.strip_prefix(MARK).unwrap_or(text);
-        whole(json::Reader::new(text)).ok().filter(|value| has_parts(*value))
-    });
-    // Any byte is a number in MessagePack, so only what has parts counts.
-    let packed = || whole(msgpack::Reader::new(payload)).ok().filter(|value| has_parts(*value));
-    let value = json.or_else(packed)?;
+    let value = Format::ALL.iter().find_map(|format| {
+        let raw = format.raw(payload, || None).ok()?;
+        // Any byte is a number in MessagePack, so only what has parts counts.
+        with_reader!(raw, |reader| whole(reader)).ok().filter(|value| has_parts(*value))
+    })?;
     let mut out = Vec::new();
     Encoder::new(NonFinite::Keep).json_writer(Nul::Keep).write(&mut out, value).ok()?;
     String::from_utf8(out).ok()

@@ -27,8 +27,7 @@ pub(super) fn array(
         let mut nulls = false;
         // Dimensions, whether there are nulls, type; then length and lower bound of the one dimension.
         out.extend_from_slice(&[0; 20]);
-        for value in raw.elements() {
-            let value = value.map_err(|malformed| Fault::malformed(malformed.what))?;
+        raw.each_element(|value| {
             if matches!(value, Value::Array(_)) && !matches!(element, Type::Json | Type::Jsonb | Type::Text) {
                 return Err(Fault::ty(&"an array column needs one dimension"));
             }
@@ -37,7 +36,8 @@ pub(super) fn array(
             if out.len() > encoder.bound {
                 return Err(Fault::too_large());
             }
-        }
+            Ok(())
+        })?;
         if count == 0 {
             out.truncate(start + 12);
         } else {

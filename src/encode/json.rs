@@ -12,8 +12,7 @@ use memchr::memchr;
 use super::{BASE64, Fault, number};
 use crate::config::NonFinite;
 use crate::payload::json::{self, LoneSurrogate, plain_prefix, unescape_one};
-use crate::payload::msgpack;
-use crate::payload::{Key, Malformed, Next, Open, Raw, Reader, Value, Wording};
+use crate::payload::{Entered, Key, Malformed, Next, Raw, Reader, Value, Wording, with_reader};
 pub(crate) use keys::Keys;
 pub(crate) use members::Members;
 use texts::Found;
@@ -67,8 +66,8 @@ impl Writer<'_> {
     /// Appends `value`.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {
         match value {
-            Value::Array(Raw::Json { text, wide, non_finite })
-            | Value::Map(Raw::Json { text, wide, non_finite }) => {
+            Value::Array(Raw::Json(raw)) | Value::Map(Raw::Json(raw)) => {
+                let json::Raw { text, wide, non_finite } = raw;
                 if wide && self.nul == Nul::Refuse {
                     fit_numeric(&mut json::Reader::new(text), self.printed)?;
                 }
@@ -80,7 +79,9 @@ impl Writer<'_> {
                 self.fits(out, text.len())?;
                 copy(out, text, self.nul)
             }
-            Value::Array(Raw::Msgpack(bytes)) | Value::Map(Raw::Msgpack(bytes)) => self.repeated(out, bytes),
+            Value::Array(raw) | Value::Map(raw) => {
+                with_reader!(raw, |reader| self.repeated(out, raw.bytes(), reader))
+            }
             scalar => self.scalar(out, &scalar),
         }
     }
@@ -92,8 +93,14 @@ impl Writer<'_> {
     }
 
     /// Appends an array or a map, which may have been written before.
-    fn repeated(&mut self, out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Fault> {
-        let set = match self.texts.find(bytes, self.nul) {
+    fn repeated<'r, R: Reader<'r>>(
+        &mut self,
+        out: &mut Vec<u8>,
+        bytes: &[u8],
+        mut reader: R,
+    ) -> Result<(), Fault> {
+        let kind = (R::FORMAT, self.nul);
+        let set = match self.texts.find(bytes, kind) {
             Found::Text(text) => {
                 out.extend_from_slice(text);
                 return Ok(());
@@ -102,12 +109,12 @@ impl Writer<'_> {
             Found::Nothing => None,
         };
         let (start, printed) = (out.len(), *self.printed);
-        self.next(out, &mut msgpack::Reader::new(bytes))?;
+        self.next(out, &mut reader)?;
         // One that prints long is looked at each time.
         if let Some(set) = set
             && *self.printed == printed
         {
-            self.texts.keep(set, bytes, self.nul, &out[start..]);
+            self.texts.keep(set, bytes, kind, &out[start..]);
         }
         Ok(())
     }
@@ -156,7 +163,7 @@ impl Writer<'_> {
 
     /// Appends what comes next. It recurses as deep as the value nests, which its first reading has limited.
     #[inline]
-    fn next(&mut self, out: &mut Vec<u8>, reader: &mut msgpack::Reader<'_>) -> Result<(), Fault> {
+    fn next<'r>(&mut self, out: &mut Vec<u8>, reader: &mut impl Reader<'r>) -> Result<(), Fault> {
         let mut value = Value::Null;
         match reader.open(&mut value)? {
             Next::Scalar => self.scalar(out, &value),
@@ -165,11 +172,11 @@ impl Writer<'_> {
         }
     }
 
-    fn array(
+    fn array<'r>(
         &mut self,
         out: &mut Vec<u8>,
-        reader: &mut msgpack::Reader<'_>,
-        mut array: Open,
+        reader: &mut impl Reader<'r>,
+        mut array: Entered,
     ) -> Result<(), Fault> {
         out.push(b'[');
         let mut separator = false;
@@ -186,11 +193,11 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn object(
+    fn object<'r>(
         &mut self,
         out: &mut Vec<u8>,
-        reader: &mut msgpack::Reader<'_>,
-        mut map: Open,
+        reader: &mut impl Reader<'r>,
+        mut map: Entered,
     ) -> Result<(), Fault> {
         out.push(b'{');
         let mut members = Members::default();

@@ -6,7 +6,69 @@
 //! beyond their form: whether `\ud800` is text is asked when a column takes it ([`unescape`]), since the
 //! `json` type takes it.
 
-use super::{Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
+use super::{Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
+
+/// What a `Content-Type` of JSON has in it.
+pub(super) const MEDIA_TYPE: &str = "json";
+
+/// What some writers put before a text in UTF-8: a byte order mark.
+const MARK: &str = "\u{feff}";
+
+/// JSON text: a payload, or from bracket to bracket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Raw<'a> {
+    pub(crate) text: &'a str,
+    /// Whether a number may be in it that `numeric`, and with it `jsonb`, does not hold, or that prints much
+    /// longer
+    pub(crate) wide: bool,
+    /// Whether NaN or an infinity may be in it, which no other reader of JSON takes
+    pub(crate) non_finite: bool,
+}
+
+impl<'a> Raw<'a> {
+    /// Text that nobody has read.
+    pub(crate) const fn new(text: &'a str) -> Self {
+        Self { text, wide: false, non_finite: false }
+    }
+
+    pub(super) fn bytes(self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// Whether a payload begins as JSON does. In MessagePack these are small integers, and a message is a map.
+#[inline]
+pub(super) fn begins(payload: &[u8]) -> bool {
+    match payload.first() {
+        Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => true,
+        Some(0xef..) => payload.starts_with(MARK.as_bytes()) || is_utf16(payload),
+        _ => false,
+    }
+}
+
+/// Whether a text begins with the byte order mark of UTF-16.
+fn is_utf16(payload: &[u8]) -> bool {
+    payload.starts_with(b"\xff\xfe") || payload.starts_with(b"\xfe\xff")
+}
+
+/// The text of a payload.
+#[inline]
+pub(super) fn raw(payload: &[u8]) -> Result<Raw<'_>, Malformed> {
+    match str::from_utf8(payload) {
+        Ok(text) => Ok(Raw::new(text.strip_prefix(MARK).unwrap_or(text))),
+        Err(_) if is_utf16(payload) => Err(Malformed::new(&"it is in UTF-16, and JSON is in UTF-8", 0)),
+        Err(error) => Err(Malformed::new(&"not UTF-8", error.valid_up_to())),
+    }
+}
+
+/// `key` between a comma and a colon, without white space; empty where JSON would escape some of it.
+pub(super) fn spelled(key: &str) -> Box<[u8]> {
+    if plain_prefix(key.as_bytes()) == key.len() {
+        format!(",\"{key}\":").into_bytes().into()
+    } else {
+        [].into()
+    }
+}
 
 /// A place in a JSON message.
 #[derive(Debug, Clone)]
@@ -40,6 +102,12 @@ impl<'a> Reader<'a> {
     #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0, wide: false, non_finite: false }
+    }
+
+    /// Starts at the front of `raw`.
+    #[inline]
+    pub(crate) fn of(raw: Raw<'a>) -> Self {
+        Self::new(raw.text)
     }
 
     #[cold]
@@ -229,7 +297,7 @@ impl<'a> Reader<'a> {
         // One bit a level, the innermost lowest: whether it is a map.
         let mut levels = u128::from(map);
         let mut level = depth;
-        let mut open = Open { remaining: 0, first: true };
+        let mut open = Entered { remaining: 0, first: true };
         if depth >= MAX_DEPTH {
             return Err(self.malformed(super::TOO_DEEP));
         }
@@ -268,7 +336,7 @@ impl<'a> Reader<'a> {
 
     /// Whether a bracket closes here, or else the separator that must stand before the next entry is passed.
     #[inline]
-    fn ends(&mut self, open: &mut Open, bracket: u8) -> Result<bool, Malformed> {
+    fn ends(&mut self, open: &mut Entered, bracket: u8) -> Result<bool, Malformed> {
         self.space();
         let byte = self.peek();
         if byte == Some(bracket) {
@@ -289,11 +357,12 @@ impl<'a> Reader<'a> {
 
 impl<'a> super::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "JSON";
+    const FORMAT: Format = Format::Json;
 
     #[inline]
     fn open(&mut self, value: &mut Value<'a>) -> Result<Next, Malformed> {
         self.space();
-        let open = Open { remaining: 0, first: true };
+        let open = Entered { remaining: 0, first: true };
         match self.peek() {
             Some(b'{') => {
                 self.at += 1;
@@ -312,7 +381,7 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn key(&mut self, map: &mut Open) -> Result<Option<Key<'a>>, Malformed> {
+    fn key(&mut self, map: &mut Entered) -> Result<Option<Key<'a>>, Malformed> {
         if self.ends(map, b'}')? {
             return Ok(None);
         }
@@ -330,7 +399,7 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn pass_key(&mut self, map: &mut Open, key: &Spelled) -> bool {
+    fn pass_key(&mut self, map: &mut Entered, key: &Spelled) -> bool {
         let start = usize::from(map.first);
         let (Some(rest), Some(key)) = (self.text.as_bytes().get(self.at..), key.json.get(start..)) else {
             return false;
@@ -344,7 +413,7 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn element(&mut self, array: &mut Open) -> Result<bool, Malformed> {
+    fn element(&mut self, array: &mut Entered) -> Result<bool, Malformed> {
         Ok(!self.ends(array, b']')?)
     }
 
@@ -384,9 +453,9 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn raw(&self, start: usize) -> Raw<'a> {
+    fn raw(&self, start: usize) -> super::Raw<'a> {
         let Self { wide, non_finite, .. } = *self;
-        Raw::Json { text: self.since(start).trim_ascii_start(), wide, non_finite }
+        super::Raw::Json(Raw { text: self.since(start).trim_ascii_start(), wide, non_finite })
     }
 }
 

@@ -6,10 +6,43 @@
 
 use rmp::Marker;
 
-use super::{Key, MAX_DEPTH, Malformed, Next, Open, Raw, Spelled, Value, Wording, begins_with};
+use super::{Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
 
 /// The extension type of a timestamp, from the specification.
 const TIMESTAMP: i8 = -1;
+
+/// What a `Content-Type` of MessagePack has in it.
+pub(super) const MEDIA_TYPE: &str = "msgpack";
+
+/// MessagePack: a payload, or from marker to last byte.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Raw<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Raw<'a> {
+    pub(super) fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// Whether a payload begins as MessagePack does: anything may.
+pub(super) fn begins(_: &[u8]) -> bool {
+    true
+}
+
+/// The bytes of a payload.
+#[expect(clippy::unnecessary_wraps, reason = "another format may refuse some")]
+#[inline]
+pub(super) fn raw(payload: &[u8]) -> Result<Raw<'_>, Malformed> {
+    Ok(Raw(payload))
+}
+
+/// `key` as the shortest marker writes it.
+pub(super) fn spelled(key: &str) -> Box<[u8]> {
+    let mut bytes = Vec::new();
+    // Writing to a vector cannot fail.
+    let _ = rmp::encode::write_str(&mut bytes, key);
+    bytes.into()
+}
 
 /// A place in a MessagePack message.
 #[derive(Debug, Clone)]
@@ -27,10 +60,10 @@ enum Head {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the front of `bytes`.
-    #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+    /// Starts at the front of `raw`.
+    #[inline]
+    pub(crate) fn of(raw: Raw<'a>) -> Self {
+        Self { bytes: raw.0, at: 0 }
     }
 
     #[cold]
@@ -285,18 +318,19 @@ const PASSED: [u8; 256] = {
 
 impl<'a> super::Reader<'a> for Reader<'a> {
     const NAME: &'static str = "MessagePack";
+    const FORMAT: Format = Format::Msgpack;
 
     #[inline]
     fn open(&mut self, value: &mut Value<'a>) -> Result<Next, Malformed> {
         Ok(match self.head(value)? {
             Head::Scalar => Next::Scalar,
-            Head::Array(remaining) => Next::Array(Open { remaining, first: true }),
-            Head::Map(remaining) => Next::Map(Open { remaining, first: true }),
+            Head::Array(remaining) => Next::Array(Entered { remaining, first: true }),
+            Head::Map(remaining) => Next::Map(Entered { remaining, first: true }),
         })
     }
 
     #[inline]
-    fn key(&mut self, map: &mut Open) -> Result<Option<Key<'a>>, Malformed> {
+    fn key(&mut self, map: &mut Entered) -> Result<Option<Key<'a>>, Malformed> {
         if map.remaining == 0 {
             return Ok(None);
         }
@@ -321,7 +355,7 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn pass_key(&mut self, map: &mut Open, key: &Spelled) -> bool {
+    fn pass_key(&mut self, map: &mut Entered, key: &Spelled) -> bool {
         let passes = map.remaining > 0
             && self.bytes.get(self.at..).is_some_and(|rest| begins_with(rest, &key.msgpack));
         if passes {
@@ -332,7 +366,7 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn element(&mut self, array: &mut Open) -> Result<bool, Malformed> {
+    fn element(&mut self, array: &mut Entered) -> Result<bool, Malformed> {
         let more = array.remaining > 0;
         array.remaining = array.remaining.saturating_sub(1);
         Ok(more)
@@ -368,17 +402,9 @@ impl<'a> super::Reader<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn raw(&self, start: usize) -> Raw<'a> {
-        Raw::Msgpack(&self.bytes[start..self.at])
+    fn raw(&self, start: usize) -> super::Raw<'a> {
+        super::Raw::Msgpack(Raw(&self.bytes[start..self.at]))
     }
-}
-
-/// `text` as the shortest marker writes it.
-pub(crate) fn spelled(text: &str) -> Box<[u8]> {
-    let mut bytes = Vec::new();
-    // Writing to a vector cannot fail.
-    let _ = rmp::encode::write_str(&mut bytes, text);
-    bytes.into()
 }
 
 /// The three forms of a timestamp: 32, 64 and 96 bits.
@@ -406,11 +432,12 @@ mod tests {
     fn a_value_is_passed_over_as_far_as_it_is_read() {
         for marker in 0..=u8::MAX {
             let bytes: Vec<u8> = std::iter::once(marker).chain([1; 300]).collect();
-            let (mut read, mut passed) = (Reader::new(&bytes), Reader::new(&bytes));
+            let reader = |bytes| Reader::of(Raw(bytes));
+            let (mut read, mut passed) = (reader(&bytes), reader(&bytes));
             let (head, past) = (read.head(&mut Value::Null), passed.pass());
             assert_eq!(head.is_ok(), past.is_ok(), "{marker:#x}");
             assert_eq!(head.is_ok().then_some(read.at), past.is_ok().then_some(passed.at), "{marker:#x}");
-            let mut short = Reader::new(&bytes[..usize::from(PASSED[usize::from(marker)]).saturating_sub(1)]);
+            let mut short = reader(&bytes[..usize::from(PASSED[usize::from(marker)]).saturating_sub(1)]);
             assert!(PASSED[usize::from(marker)] == 0 || short.pass().is_err(), "{marker:#x}");
         }
     }

@@ -12,6 +12,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 
 use super::Nul;
+use crate::payload::Format;
 
 /// Sets of two places; each value has a set, where it takes the place of the older one.
 const SETS: u32 = 256;
@@ -52,6 +53,8 @@ struct Known {
     value: Vec<u8>,
     /// As JSON.
     text: Vec<u8>,
+    /// The format that it came in: the same bytes are something else in another.
+    format: Format,
     /// Written for a `jsonb`: in its order, and without NUL.
     binary: bool,
 }
@@ -80,7 +83,7 @@ impl Default for Texts {
 impl Texts {
     /// The text of a value that came as `value`.
     #[inline]
-    pub(super) fn find(&mut self, value: &[u8], nul: Nul) -> Found<'_> {
+    pub(super) fn find(&mut self, value: &[u8], (format, nul): (Format, Nul)) -> Found<'_> {
         if self.rest > 0 {
             self.rest -= 1;
             return Found::Nothing;
@@ -91,9 +94,8 @@ impl Texts {
         #[expect(clippy::cast_possible_truncation, reason = "it is less than SETS")]
         let set = (self.hasher.hash_one(value) % u64::from(SETS)) as usize;
         let binary = nul == Nul::Refuse;
-        if let Some(place) =
-            self.sets[set].iter().position(|known| known.binary == binary && known.value == value)
-        {
+        let same = |known: &Known| known.binary == binary && known.format == format && known.value == value;
+        if let Some(place) = self.sets[set].iter().position(same) {
             self.patience = (self.patience + WORTH).min(PATIENCE);
             return Found::Text(&self.sets[set][place].text);
         }
@@ -106,7 +108,7 @@ impl Texts {
     }
 
     /// Keeps a value that was written as `text`.
-    pub(super) fn keep(&mut self, set: usize, value: &[u8], nul: Nul, text: &[u8]) {
+    pub(super) fn keep(&mut self, set: usize, value: &[u8], (format, nul): (Format, Nul), text: &[u8]) {
         if text.len() > LONGEST_TEXT {
             return;
         }
@@ -116,6 +118,7 @@ impl Texts {
         later.value.extend_from_slice(value);
         later.text.clear();
         later.text.extend_from_slice(text);
+        later.format = format;
         later.binary = nul == Nul::Refuse;
     }
 }
@@ -127,14 +130,14 @@ mod tests {
     use crate::encode::Encoder;
     use crate::encode::time::Times;
     use crate::encode::types::Type;
-    use crate::payload::{Raw, Value};
+    use crate::payload::{Raw, Value, msgpack};
 
     /// Looks for a value and keeps `text` where it is not found; what was found.
     fn meet(texts: &mut Texts, value: &[u8], nul: Nul, text: &str) -> Option<String> {
-        match texts.find(value, nul) {
+        match texts.find(value, (Format::Msgpack, nul)) {
             Found::Text(found) => Some(String::from_utf8(found.to_vec()).unwrap()),
             Found::Set(set) => {
-                texts.keep(set, value, nul, text.as_bytes());
+                texts.keep(set, value, (Format::Msgpack, nul), text.as_bytes());
                 None
             }
             Found::Nothing => None,
@@ -153,6 +156,8 @@ mod tests {
         assert_eq!(meet(&mut texts, &value(1), Nul::Keep, "{2}"), None, "json keeps order and NUL");
         assert_eq!(meet(&mut texts, &value(1), Nul::Keep, "?"), Some("{2}".into()));
         assert_eq!(meet(&mut texts, &value(2), Nul::Keep, "{3}"), None);
+        let other = texts.find(&value(1), (Format::Json, Nul::Keep));
+        assert!(matches!(other, Found::Set(_)), "the same bytes in another format");
     }
 
     #[test]
@@ -160,7 +165,8 @@ mod tests {
         let field = |encoder: &mut Encoder, ty: &Type, map: &serde_json::Value| {
             let bytes = rmp_serde::to_vec(map).unwrap();
             let mut out = Vec::new();
-            let written = encoder.field(&mut out, ty, Times::default(), Value::Map(Raw::Msgpack(&bytes)));
+            let value = Value::Map(Raw::Msgpack(msgpack::Raw(&bytes)));
+            let written = encoder.field(&mut out, ty, Times::default(), value);
             written.map(|_| out)
         };
         let mut encoder = Encoder::new(NonFinite::Keep);
@@ -191,7 +197,8 @@ mod tests {
     #[test]
     fn values_that_do_not_repeat_are_seldom_looked_for_and_repeated_ones_are_found_again_later() {
         let mut texts = Texts::default();
-        let looked = (0..100_000).filter(|&n| !matches!(texts.find(&value(n), Nul::Keep), Found::Nothing));
+        let kind = (Format::Msgpack, Nul::Keep);
+        let looked = (0..100_000).filter(|&n| !matches!(texts.find(&value(n), kind), Found::Nothing));
         let looked = u32::try_from(looked.count()).unwrap();
         assert!((5_000..15_000).contains(&looked), "{looked}");
         let found = (0..100_000).filter(|n| meet(&mut texts, &value(n % 50), Nul::Keep, "{}").is_some());
