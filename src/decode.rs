@@ -5,11 +5,11 @@
 //! refused by itself. Whatever the bytes are, decoding neither panics nor recurses without bound, and once
 //! its buffers have grown it allocates nothing.
 //!
-//! A message is one map, in MessagePack or JSON. It is read once from front to back ([`walk`]), which leaves
-//! the wanted values in slots; then each table's row is encoded from the slots, column by column ([`row`]). A
-//! key that a column takes may stand only once in its map; `$rest` and whole copies keep repeated keys as
-//! they are. A field that is null is as good as absent: it takes the column's default, else NULL. A message
-//! that no table takes by its subject and its headers is not read at all.
+//! A message is one map, in one of the formats ([`crate::payload`]). It is read once from front to back
+//! ([`walk`]), which leaves the wanted values in slots; then each table's row is encoded from the slots,
+//! column by column ([`row`]). A key that a column takes may stand only once in its map; `$rest` and whole
+//! copies keep repeated keys as they are. A field that is null is as good as absent: it takes the column's
+//! default, else NULL. A message that no table takes by its subject and its headers is not read at all.
 
 mod cost;
 mod header;
@@ -36,7 +36,7 @@ use crate::postgres::introspect;
 use cost::{Cost, Over};
 use header::{header, header_values};
 use plan::Plan;
-use row::{Refusals, Rows as RowWriter};
+use row::{RefusedElements, RowWriter};
 pub use show::as_json;
 use takers::Tables;
 pub use tally::{ColumnTally, TableTally, Tally};
@@ -214,7 +214,7 @@ impl Decoder {
                 {
                     return Err(unfit.into());
                 }
-                let refused = Refusals { list: &mut rows.refused, room: MOST_ELEMENTS };
+                let refused = RefusedElements { list: &mut rows.refused, room: MOST_ELEMENTS };
                 let cost = Cost::begin(message.payload.len(), self.most, room);
                 let large = message.payload.len() > LARGE;
                 buffers.encoder.bound(usize::MAX);

@@ -238,15 +238,7 @@ impl Encoder {
             }
             Type::Date => copy_frame::int4(out, time::date(value, times.unit)?),
             Type::Time => copy_frame::int8(out, time::time(value, times.unit)?),
-            Type::Interval => {
-                let interval = time::interval(value, times.unit)?;
-                copy_frame::sized(out, |out| -> Result<(), TooLong> {
-                    out.extend_from_slice(&interval.micros.to_be_bytes());
-                    out.extend_from_slice(&interval.days.to_be_bytes());
-                    out.extend_from_slice(&interval.months.to_be_bytes());
-                    Ok(())
-                })?;
-            }
+            Type::Interval => interval(out, time::interval(value, times.unit)?)?,
             Type::Json => return self.json(out, value, false, times.parse),
             Type::Jsonb => return self.json(out, value, true, times.parse),
             Type::Inet { cidr } => net::inet(out, value, *cidr)?,
@@ -431,6 +423,15 @@ fn bytes_of(value: Value<'_>) -> usize {
 fn null(out: &mut Vec<u8>) -> Written {
     copy_frame::null(out);
     Written::Null
+}
+
+fn interval(out: &mut Vec<u8>, interval: time::Interval) -> Result<(), TooLong> {
+    copy_frame::sized(out, |out| {
+        out.extend_from_slice(&interval.micros.to_be_bytes());
+        out.extend_from_slice(&interval.days.to_be_bytes());
+        out.extend_from_slice(&interval.months.to_be_bytes());
+        Ok(())
+    })
 }
 
 fn bytea(out: &mut Vec<u8>, value: Value<'_>) -> Result<(), Fault> {

@@ -24,8 +24,8 @@ macro_rules! formats {
             $($(#[$doc])* $format,)+
         }
 
-        /// Bytes in one of the formats: a payload, or an array or a map as it lies in one, whose form a reader
-        /// has checked.
+        /// Bytes in one of the formats: a payload, or an array or a map as it lies in one, whose form a
+        /// reader has checked.
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub enum Raw<'a> {
             $($(#[$doc])* $format($module::Raw<'a>),)+
@@ -33,9 +33,9 @@ macro_rules! formats {
 
         /// A key that is looked for, as it stands in messages.
         #[derive(Debug, Clone)]
-        pub struct Spelled {
+        pub(crate) struct Spelled {
             /// Its text.
-            pub key: Box<[u8]>,
+            pub(crate) key: Box<[u8]>,
             $($(#[$doc])* $module: Box<[u8]>,)+
         }
 
@@ -89,8 +89,7 @@ macro_rules! formats {
 
         impl Spelled {
             /// The ways to write `key`; one that is empty is never met.
-            #[must_use]
-            pub fn new(key: &str) -> Self {
+            pub(crate) fn new(key: &str) -> Self {
                 Self { key: key.as_bytes().into(), $($module: $module::spelled(key),)+ }
             }
         }
@@ -180,7 +179,7 @@ pub enum Value<'a> {
 
 /// A key of a map.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Key<'a> {
+pub(crate) enum Key<'a> {
     /// Text without escapes; MessagePack's is not checked for UTF-8.
     Plain(&'a [u8]),
     /// Text as JSON writes it, with escapes
@@ -210,16 +209,16 @@ fn begins_with(bytes: &[u8], start: &[u8]) -> bool {
 
 /// An array or a map that a reader has entered.
 #[derive(Debug, Clone, Copy)]
-pub struct Entered {
+pub(crate) struct Entered {
     /// Entries still to come, where the format tells (MessagePack).
-    pub remaining: u32,
+    pub(crate) remaining: u32,
     /// Whether none was read yet, where a separator must come between them (JSON).
-    pub first: bool,
+    pub(crate) first: bool,
 }
 
 /// What came next in a message.
 #[derive(Debug, Clone, Copy)]
-pub enum Next {
+pub(crate) enum Next {
     /// A value without parts, now read.
     Scalar,
     /// An array, now entered.
@@ -262,7 +261,7 @@ pub(crate) const TRAILING: Wording = &"trailing bytes after the message";
 ///
 /// A value is written where the caller wants it instead of being returned: a value that is moved right after
 /// it was put together in pieces waits for those writes, which took a sixth of the decoder's time.
-pub trait Reader<'a>: Clone {
+pub(crate) trait Reader<'a>: Clone {
     /// The format's name, for error messages.
     const NAME: &'static str;
 

@@ -20,7 +20,7 @@ pub struct Poison {
 /// Kinds of poison that the client sees by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoisonKind {
-    /// Not valid MessagePack or JSON, or cut short, or nested too deep.
+    /// Not valid in its format, or cut short, or nested too deep.
     Malformed,
     /// A required field is absent or null.
     Missing,

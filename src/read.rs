@@ -10,12 +10,12 @@
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::batch::{Batch, Closed, Gap, Held, footprint};
+use crate::batch::{Batch, Closed, Gap, Held, Moved, footprint};
 use crate::config;
 use crate::decode::{Decoder, Undecoded};
 use crate::gaps::{self, Gaps, seems_stripped};
@@ -109,7 +109,7 @@ impl Reader {
         let (mut cut, mut dropped) = (None, None);
         let mut moves = self.progress.moves();
         let timing = self.metrics.stages.start();
-        loop {
+        while dropped.is_none() {
             let room = due.is_none_or(|closed| closed == Closed::Age);
             self.progress.room(room && self.waiting.is_none());
             self.held
@@ -129,13 +129,13 @@ impl Reader {
                         self.finish(permit, batch);
                         return Ok(Ended::Dropped(gap));
                     }
+                    let closed = due.take().unwrap_or(Closed::Age);
                     if batch.is_empty() {
                         // Nothing but a move.
-                        due = None;
                         permit.send(std::mem::replace(&mut batch, Batch::new(self.tables)));
-                        continue;
+                    } else {
+                        self.send(permit, &mut batch, &mut emptied, closed);
                     }
-                    self.send(permit, &mut batch, &mut emptied, due.take().unwrap_or(Closed::Age));
                 }
                 () = &mut age, if due.is_none() && !batch.is_empty() => {
                     due = Some(Closed::Age);
@@ -143,36 +143,21 @@ impl Reader {
                 }
                 Ok(()) = moves.changed(), if due.is_none() && batch.is_empty() && self.waiting.is_none() => {
                     let latest = *moves.borrow_and_update();
-                    // What came meanwhile makes it old.
-                    if let Some(moved) = latest.filter(|moved| moved.after == self.last_sequence)
-                        && moved.to <= self.until
-                    {
-                        self.last_sequence = moved.to;
-                        self.progress.reached(moved.to);
-                        batch.moved = Some(moved);
-                        due = Some(Closed::Age);
-                    }
+                    batch.moved = latest.filter(|moved| self.follows(moved));
+                    due = batch.moved.map(|_| Closed::Age);
                 }
                 delivery = self.next(), if room => {
                     timing.enter(Stage::Decode);
-                    let taken = match delivery {
-                        Ok(delivery) => {
-                            if batch.is_empty() {
-                                // What is there already fills it.
-                                let backlog = delivery.pending >= self.limits.max_rows as u64;
-                                let limit = self.limits.max_age;
-                                let limit = limit.unwrap_or_else(|| self.progress.linger.age(backlog));
-                                age.as_mut().reset((Instant::now() + limit).into());
-                            }
-                            self.take(delivery, &mut batch)
+                    let taken = delivery.and_then(|delivery| {
+                        if batch.is_empty() {
+                            age.as_mut().reset((Instant::now() + self.age(&delivery)).into());
                         }
-                        Err(error) => Err(error),
-                    };
+                        self.take(delivery, &mut batch)
+                    });
                     match taken {
                         Ok(true) => {
                             let before = due;
-                            let full = self.waiting.is_some() && !batch.is_empty();
-                            due = full.then_some(Closed::Bytes).or(batch.reached(&self.limits)).or(due);
+                            due = self.reached(&batch).or(due);
                             // While it waits for the writer, the front may pass what was removed on purpose.
                             if before.is_none() && due.is_some() {
                                 dropped = self.dropped(&mut batch).await?;
@@ -186,10 +171,18 @@ impl Reader {
                     }
                 }
             }
-            if dropped.is_some() {
-                break;
-            }
         }
+        self.end(&batches, batch, cut, dropped).await
+    }
+
+    /// Sends the last batch, at whose end reading was `cut` off, or before a gap of `dropped` messages.
+    async fn end(
+        mut self,
+        batches: &mpsc::Sender<Batch>,
+        mut batch: Batch,
+        cut: Option<subscribe::Error>,
+        dropped: Option<Gap>,
+    ) -> Result<Ended, Error> {
         // A writer that is gone has said why; what was not written is replayed.
         let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
         if let Some(error) = cut {
@@ -203,6 +196,30 @@ impl Reader {
         };
         self.finish(permit, batch);
         Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
+    }
+
+    /// Which limit the batch has reached, if any.
+    fn reached(&self, batch: &Batch) -> Option<Closed> {
+        let full = self.waiting.is_some() && !batch.is_empty();
+        full.then_some(Closed::Bytes).or(batch.reached(&self.limits))
+    }
+
+    /// How long a batch that begins with `delivery` may wait for more.
+    fn age(&self, delivery: &Delivery) -> Duration {
+        // What is there already fills it.
+        let backlog = delivery.pending >= self.limits.max_rows as u64;
+        self.limits.max_age.unwrap_or_else(|| self.progress.linger.age(backlog))
+    }
+
+    /// Takes a stretch in which nothing is the pipeline's; whether there is one right after what was taken.
+    fn follows(&mut self, moved: &Moved) -> bool {
+        // What came meanwhile makes it old.
+        let follows = moved.after == self.last_sequence && moved.to <= self.until;
+        if follows {
+            self.last_sequence = moved.to;
+            self.progress.reached(moved.to);
+        }
+        follows
     }
 
     /// Asks about the gaps of the last batch, if there is anybody to ask: what follows one that is in doubt

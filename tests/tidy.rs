@@ -22,7 +22,7 @@ const FUNCTION: usize = 80;
 /// Breaches that are left. Lower the number with each that you mend; none is ever raised.
 const WIDE_LINES_OF_CODE: usize = 258;
 const WIDE_LINES_OF_DOCUMENTS: usize = 0;
-const LONG_FUNCTIONS: usize = 4;
+const LONG_FUNCTIONS: usize = 2;
 const FILES_WITHOUT_OPENING: usize = 0;
 const STATEMENTS_ON_OTHERS_TABLES: usize = 0;
 

@@ -72,7 +72,7 @@ pub(super) struct Table {
     /// Whether it takes the message at hand, as far as that is known.
     pub(super) takes: bool,
     /// One row an element of this array.
-    pub(super) each: Option<Each>,
+    pub(super) each: Option<ForEach>,
     /// One row a field.
     pub(super) unpivot: Option<Unpivot>,
     /// What `$rest` leaves out, and by its keys at the top an unpivoted rest; empty where there is neither.
@@ -81,7 +81,7 @@ pub(super) struct Table {
 
 /// `for_each`
 #[derive(Debug)]
-pub(super) struct Each {
+pub(super) struct ForEach {
     /// The array's slot in the message.
     pub(super) slot: usize,
     /// What is wanted of an element.
@@ -100,9 +100,9 @@ pub(super) struct Each {
 #[derive(Debug)]
 pub(super) enum Unpivot {
     /// These fields: the name, and where the value lies.
-    Fields(Vec<(String, From)>),
+    Fields(Vec<(String, ValueSource)>),
     /// All entries of the map that lies there, by its path.
-    Map(From, String),
+    Map(ValueSource, String),
     /// All fields whose keys are not taken.
     Rest,
 }
@@ -110,7 +110,7 @@ pub(super) enum Unpivot {
 /// How one column's value is made.
 #[derive(Debug)]
 pub(super) struct Column {
-    pub(super) from: From,
+    pub(super) from: ValueSource,
     pub(super) ty: Type,
     pub(super) times: Times,
     pub(super) not_null: bool,
@@ -122,7 +122,7 @@ pub(super) struct Column {
 
 /// Where a value lies.
 #[derive(Debug)]
-pub(super) enum From {
+pub(super) enum ValueSource {
     /// A slot of the message.
     Message(usize),
     /// A slot of the element.
@@ -130,7 +130,7 @@ pub(super) enum From {
     Subject,
     SubjectToken(usize),
     /// The element's place in its array.
-    Place,
+    ElementIndex,
     Sequence,
     Timestamp,
     Header(String),
@@ -147,7 +147,7 @@ pub(super) enum From {
 /// What the columns of a table are made from, as far as it is known.
 struct Making<'m> {
     message: &'m mut Wanted,
-    each: Option<Each>,
+    each: Option<ForEach>,
     unpivots: bool,
     /// Keys that columns take.
     taken: Vec<Taken>,
@@ -155,13 +155,13 @@ struct Making<'m> {
     bit: Tables,
 }
 
-impl From {
+impl ValueSource {
     /// Whether a message may have nothing there.
     pub(super) fn may_lack(&self) -> bool {
         match self {
             Self::Message(_) | Self::Element(_) | Self::SubjectToken(_) | Self::Header(_) => true,
             Self::Subject
-            | Self::Place
+            | Self::ElementIndex
             | Self::Sequence
             | Self::Timestamp
             | Self::Payload
@@ -173,13 +173,13 @@ impl From {
     }
 }
 
-/// Names the table and the column that a problem belongs to.
-struct Place<'p> {
+/// The table and the column that a mapping fills, `*` for the table as a whole: where a problem is.
+struct Target<'p> {
     table: &'p str,
     column: &'p str,
 }
 
-impl Place<'_> {
+impl Target<'_> {
     fn error(&self, problem: impl Into<String>) -> PlanError {
         PlanError { table: self.table.to_owned(), column: self.column.to_owned(), problem: problem.into() }
     }
@@ -197,8 +197,8 @@ impl Plan {
             let same =
                 (0..).zip(tables).any(|(other, table)| other != index && table.qualified == found.qualified);
             if same && table.on_conflict != OnConflict::Error {
-                let place = Place { table: &table.name, column: "*" };
-                return Err(place.error(
+                let target = Target { table: &table.name, column: "*" };
+                return Err(target.error(
                     "another entry also fills this table, but on_conflict needs the order \
                                         within one entry: merge them",
                 ));
@@ -207,10 +207,10 @@ impl Plan {
         let mut message = Wanted::new("");
         let mut split = Vec::new();
         for (index, table) in pipeline.tables.iter().enumerate() {
-            let place = Place { table: &table.name, column: "*" };
+            let target = Target { table: &table.name, column: "*" };
             if let Some(for_each) = &table.for_each {
-                let path =
-                    path::path_of(for_each).map_err(|problem| place.error(format!("for_each: {problem}")))?;
+                let path = path::path_of(for_each)
+                    .map_err(|problem| target.error(format!("for_each: {problem}")))?;
                 leave_out(&mut split, &path, Tables::of(index));
             }
         }
@@ -247,7 +247,7 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
         if table.each.is_none() && table.takes_rest() {
             message.take_rest(table.bit, &table.taken, table.has_rest());
         }
-        if table.columns.iter().any(|column| matches!(column.from, From::Payload)) {
+        if table.columns.iter().any(|column| matches!(column.from, ValueSource::Payload)) {
             message.cover(table.bit);
         }
     }
@@ -287,7 +287,7 @@ impl Table {
 
     /// Whether a column does.
     fn has_rest(&self) -> bool {
-        self.columns.iter().any(|column| matches!(column.from, From::Rest))
+        self.columns.iter().any(|column| matches!(column.from, ValueSource::Rest))
     }
 
     fn new(
@@ -299,19 +299,19 @@ impl Table {
         bit: Tables,
     ) -> Result<Self, PlanError> {
         misfit::of_table(mapping, table).into_iter().next().map_or(Ok(()), Err)?;
-        let place = Place { table: &mapping.name, column: "*" };
+        let target = Target { table: &mapping.name, column: "*" };
         let path_of = |what: &str, path: &str| {
-            path::path_of(path).map_err(|problem| place.error(format!("{what}: {problem}")))
+            path::path_of(path).map_err(|problem| target.error(format!("{what}: {problem}")))
         };
         let when = match &mapping.when {
             None => None,
             Some(when) => {
-                Some(When::new(when, message).map_err(|problem| place.error(format!("when: {problem}")))?)
+                Some(When::new(when, message).map_err(|problem| target.error(format!("when: {problem}")))?)
             }
         };
         let each = match &mapping.for_each {
             None => None,
-            Some(path) => Some(Each {
+            Some(path) => Some(ForEach {
                 slot: message.split(&path_of("for_each", path)?, bit),
                 element: Wanted::new(&format!("{path}[].")),
                 path: path.clone(),
@@ -324,54 +324,10 @@ impl Table {
         let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
         let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit };
         let (names, columns) = columns(mapping, table, &mut making, encoder)?;
-        let unpivot = match &mapping.unpivot {
-            None => None,
-            Some(config::Unpivot { map: Some(map), .. }) => {
-                Some(Unpivot::Map(making.slot(&path_of("unpivot", map)?), map.clone()))
-            }
-            Some(config::Unpivot { rest: true, .. }) => {
-                // What tells a message of this kind from others is no value of it.
-                if making.each.is_none() {
-                    let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
-                    let field = field.map(|field| path_of("when", field)).transpose()?;
-                    leave_out(&mut making.taken, &field.unwrap_or_default(), Tables::ALL);
-                }
-                Some(Unpivot::Rest)
-            }
-            Some(config::Unpivot { fields, .. }) => {
-                let field = |name: &String| Ok((name.clone(), making.slot(&path_of("unpivot", name)?)));
-                Some(Unpivot::Fields(fields.iter().map(field).collect::<Result<_, _>>()?))
-            }
-        };
+        let unpivot = unpivot(mapping, &mut making, &path_of)?;
         let Making { each, mut taken, .. } = making;
-        if unpivot.is_some() && !columns.iter().any(|column| matches!(column.from, From::Value)) {
-            return Err(place.error(
-                "unpivot makes one row per field, but no column takes its `$value`: map \
-                                    one",
-            ));
-        }
-        if let Some(newer) = &mapping.newer_by
-            && !names.contains(newer)
-        {
-            return Err(place.error(format!(
-                "newer_by: {newer} is not a column that takes a value: {}",
-                misfit::unknown_column(newer, table)
-            )));
-        }
-        if let Some(key) = mapping.key.iter().find(|key| !names.contains(key))
-            && mapping.on_conflict == OnConflict::Update
-        {
-            return Err(place.error(format!(
-                "key: {key} takes no value from a message, so the rows of a batch cannot be told apart: {}",
-                misfit::without_value(key, table)
-            )));
-        }
-        if columns.is_empty() {
-            return Err(
-                place.error("no column takes a value: map at least one under [pipeline.table.columns]")
-            );
-        }
-        if !columns.iter().any(|column| matches!(column.from, From::Rest))
+        refuse_incomplete(mapping, table, &names, &columns)?;
+        if !columns.iter().any(|column| matches!(column.from, ValueSource::Rest))
             && !matches!(unpivot, Some(Unpivot::Rest))
         {
             taken.clear();
@@ -385,7 +341,7 @@ impl Table {
             taken_messages: 0,
             told_unfilled: None,
             width: i16::try_from(columns.len() + usize::from(says_present))
-                .map_err(|_| place.error("more columns than a tuple holds"))?,
+                .map_err(|_| target.error("more columns than a tuple holds"))?,
             time: table.time_column.as_ref().and_then(|time| names.iter().position(|name| name == time)),
             names,
             columns,
@@ -400,13 +356,77 @@ impl Table {
 
 impl Making<'_> {
     /// Where the field at `path` lies, in the element or in the message; it is taken.
-    fn slot(&mut self, path: &[Step]) -> From {
+    fn slot(&mut self, path: &[Step]) -> ValueSource {
         leave_out(&mut self.taken, path, Tables::ALL);
         match &mut self.each {
-            Some(each) => From::Element(each.element.whole(path, self.bit)),
-            None => From::Message(self.message.whole(path, self.bit)),
+            Some(each) => ValueSource::Element(each.element.whole(path, self.bit)),
+            None => ValueSource::Message(self.message.whole(path, self.bit)),
         }
     }
+}
+
+/// How fields become rows of their own, where `unpivot` says so.
+fn unpivot(
+    mapping: &config::Table,
+    making: &mut Making<'_>,
+    path_of: &dyn Fn(&str, &str) -> Result<Vec<Step>, PlanError>,
+) -> Result<Option<Unpivot>, PlanError> {
+    let unpivot = match &mapping.unpivot {
+        None => return Ok(None),
+        Some(config::Unpivot { map: Some(map), .. }) => {
+            Unpivot::Map(making.slot(&path_of("unpivot", map)?), map.clone())
+        }
+        Some(config::Unpivot { rest: true, .. }) => {
+            // What tells a message of this kind from others is no value of it.
+            if making.each.is_none() {
+                let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
+                let field = field.map(|field| path_of("when", field)).transpose()?;
+                leave_out(&mut making.taken, &field.unwrap_or_default(), Tables::ALL);
+            }
+            Unpivot::Rest
+        }
+        Some(config::Unpivot { fields, .. }) => {
+            let field = |name: &String| Ok((name.clone(), making.slot(&path_of("unpivot", name)?)));
+            Unpivot::Fields(fields.iter().map(field).collect::<Result<_, _>>()?)
+        }
+    };
+    Ok(Some(unpivot))
+}
+
+/// Refuses a mapping that lacks a column which it needs.
+fn refuse_incomplete(
+    mapping: &config::Table,
+    table: &introspect::Table,
+    names: &[String],
+    columns: &[Column],
+) -> Result<(), PlanError> {
+    let target = Target { table: &mapping.name, column: "*" };
+    if mapping.unpivot.is_some() && !columns.iter().any(|column| matches!(column.from, ValueSource::Value)) {
+        return Err(target.error(
+            "unpivot makes one row per field, but no column takes its `$value`: map \
+                                one",
+        ));
+    }
+    if let Some(newer) = &mapping.newer_by
+        && !names.contains(newer)
+    {
+        return Err(target.error(format!(
+            "newer_by: {newer} is not a column that takes a value: {}",
+            misfit::unknown_column(newer, table)
+        )));
+    }
+    if let Some(key) = mapping.key.iter().find(|key| !names.contains(key))
+        && mapping.on_conflict == OnConflict::Update
+    {
+        return Err(target.error(format!(
+            "key: {key} takes no value from a message, so the rows of a batch cannot be told apart: {}",
+            misfit::without_value(key, table)
+        )));
+    }
+    if columns.is_empty() {
+        return Err(target.error("no column takes a value: map at least one under [pipeline.table.columns]"));
+    }
+    Ok(())
 }
 
 /// The columns that a row fills, with their names.
@@ -423,16 +443,16 @@ fn columns(
         if mapped.is_none() && column.default == ServerDefault::Computed {
             continue;
         }
-        let place = Place { table: &mapping.name, column: &column.name };
+        let target = Target { table: &mapping.name, column: &column.name };
         if mapped.is_some_and(ColumnSource::is_skipped) {
             if column.not_null && column.default == ServerDefault::None {
-                return Err(place.error(
+                return Err(target.error(
                     "it is skipped, but it is NOT NULL and has no default: give it one, or a source",
                 ));
             }
             continue;
         }
-        columns.push(Column::new(&place, mapped, column, making, encoder)?);
+        columns.push(Column::new(&target, mapped, column, making, encoder)?);
         names.push(column.name.clone());
     }
     Ok((names, columns))

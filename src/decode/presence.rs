@@ -5,11 +5,11 @@
 
 use crate::encode::types::Type;
 
-use super::plan::{From, Table};
-use super::row::{Origin, Rows};
+use super::plan::{Table, ValueSource};
+use super::row::{Origin, RowWriter};
 use crate::payload::Value;
 
-impl<'a> Rows<'_, 'a> {
+impl<'a> RowWriter<'_, 'a> {
     /// Appends a field of `bytea` with a bit for each column, the first one lowest, as `get_bit` counts them.
     #[cold]
     pub(super) fn say_present(&self, out: &mut Vec<u8>, table: &Table, origin: &Origin<'_, 'a>) {
@@ -20,8 +20,8 @@ impl<'a> Rows<'_, 'a> {
         out.resize(start + bytes, 0);
         for (place, column) in table.columns.iter().enumerate() {
             let present = match &column.from {
-                From::Message(slot) => self.slots[*slot].is_some(),
-                From::Element(slot) => origin.element[*slot].is_some(),
+                ValueSource::Message(slot) => self.slots[*slot].is_some(),
+                ValueSource::Element(slot) => origin.element[*slot].is_some(),
                 from if from.may_lack() => self.about_message(from, &Type::Text).is_some(),
                 _ => true,
             };
@@ -36,8 +36,8 @@ impl<'a> Rows<'_, 'a> {
         let mut unfilled = std::mem::take(&mut self.buffers.unfilled[table.index]);
         unfilled.retain(|place| {
             let value = match &table.columns[*place].from {
-                From::Message(slot) => self.slots[*slot],
-                From::Element(slot) => origin.element[*slot],
+                ValueSource::Message(slot) => self.slots[*slot],
+                ValueSource::Element(slot) => origin.element[*slot],
                 from => self.about_message(from, &Type::Text),
             };
             matches!(value, None | Some(Value::Null))

@@ -8,7 +8,7 @@ use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
 use super::cost::{Cost, SMALL};
-use super::plan::{Column, Each, From, Table, Unpivot};
+use super::plan::{Column, ForEach, Table, Unpivot, ValueSource};
 use super::rest::{Taken, is_taken, rest_of};
 use super::takers::Tables;
 use super::walk::{ROOT, Slots};
@@ -19,7 +19,7 @@ use crate::payload::{Key, Next, Raw, Reader, Value, with_reader};
 use crate::poison::{Poison, PoisonKind};
 
 /// Writes the rows of one message.
-pub(super) struct Rows<'d, 'a> {
+pub(super) struct RowWriter<'d, 'a> {
     pub(super) buffers: &'d mut Buffers,
     pub(super) message: &'a Message,
     /// The message as a whole.
@@ -28,7 +28,7 @@ pub(super) struct Rows<'d, 'a> {
     /// Index of the message in its batch.
     pub(super) index: u32,
     /// Where refused elements go.
-    pub(super) refused: Refusals<'d>,
+    pub(super) refused: RefusedElements<'d>,
     /// The tables that take the message.
     pub(super) matched: Tables,
     /// What the message may cost.
@@ -38,7 +38,7 @@ pub(super) struct Rows<'d, 'a> {
 }
 
 /// The elements of one message that were refused.
-pub(super) struct Refusals<'d> {
+pub(super) struct RefusedElements<'d> {
     pub(super) list: &'d mut batch::Refusals,
     /// How many may still be refused before the message is refused as a whole.
     pub(super) room: usize,
@@ -64,7 +64,7 @@ impl<'s> Origin<'s, '_> {
     }
 }
 
-impl<'a> Rows<'_, 'a> {
+impl<'a> RowWriter<'_, 'a> {
     /// Appends the message's rows of one table.
     #[inline]
     pub(super) fn table(&mut self, table: &mut Table, rows: &mut TableRows) -> Result<(), Poison> {
@@ -92,7 +92,7 @@ impl<'a> Rows<'_, 'a> {
         &mut self,
         table: &Table,
         rows: &mut TableRows,
-        each: &mut Each,
+        each: &mut ForEach,
         slots: &mut Slots<'a>,
         mut reader: R,
     ) -> Result<(), Poison> {
@@ -130,7 +130,7 @@ impl<'a> Rows<'_, 'a> {
         &mut self,
         table: &Table,
         rows: &mut TableRows,
-        each: &mut Each,
+        each: &mut ForEach,
         slots: &mut Slots<'a>,
         reader: &mut R,
         place: u32,
@@ -256,24 +256,31 @@ impl<'a> Rows<'_, 'a> {
     fn repeated(&self, table: &Table, element: &[Option<Value<'a>>]) -> usize {
         let message = self.message;
         let of_column = |column: &Column| match &column.from {
-            From::Message(slot) => bytes_of(self.slots[*slot]),
-            From::Element(slot) => element.get(*slot).map_or(0, |value| bytes_of(*value)),
-            From::Subject | From::SubjectToken(_) => message.subject.len(),
+            ValueSource::Message(slot) => bytes_of(self.slots[*slot]),
+            ValueSource::Element(slot) => element.get(*slot).map_or(0, |value| bytes_of(*value)),
+            ValueSource::Subject | ValueSource::SubjectToken(_) => message.subject.len(),
             // Each is looked at.
-            From::Header(_) => message.headers.as_ref().map_or(0, HeaderMap::len) * size_of::<HeaderName>(),
-            From::Payload => message.payload.len(),
-            From::Rest if table.unpivot.is_some() => message.payload.len(),
-            From::Rest | From::Place | From::Sequence | From::Timestamp | From::Name | From::Value => 0,
-            From::Constant(field) => field.len(),
+            ValueSource::Header(_) => {
+                message.headers.as_ref().map_or(0, HeaderMap::len) * size_of::<HeaderName>()
+            }
+            ValueSource::Payload => message.payload.len(),
+            ValueSource::Rest if table.unpivot.is_some() => message.payload.len(),
+            ValueSource::Rest
+            | ValueSource::ElementIndex
+            | ValueSource::Sequence
+            | ValueSource::Timestamp
+            | ValueSource::Name
+            | ValueSource::Value => 0,
+            ValueSource::Constant(field) => field.len(),
         };
         table.columns.iter().map(of_column).sum()
     }
 
     /// What lies in a slot.
-    fn slot(&self, from: &From, origin: &Origin<'_, 'a>) -> Option<Value<'a>> {
+    fn slot(&self, from: &ValueSource, origin: &Origin<'_, 'a>) -> Option<Value<'a>> {
         match from {
-            From::Element(slot) => origin.element[*slot],
-            From::Message(slot) => self.slots[*slot],
+            ValueSource::Element(slot) => origin.element[*slot],
+            ValueSource::Message(slot) => self.slots[*slot],
             other => self.about_message(other, &Type::Text),
         }
     }
@@ -294,24 +301,24 @@ impl<'a> Rows<'_, 'a> {
         for (position, column) in table.columns.iter().enumerate() {
             let field = out.len();
             let value: Option<Value<'_>> = match &column.from {
-                From::Message(slot) => self.slots[*slot],
-                From::Element(slot) => origin.element[*slot],
-                From::Constant(field) => {
+                ValueSource::Message(slot) => self.slots[*slot],
+                ValueSource::Element(slot) => origin.element[*slot],
+                ValueSource::Constant(field) => {
                     out.extend_from_slice(field);
                     if table.time == Some(position) {
                         time = time_of(field);
                     }
                     continue;
                 }
-                From::Rest => {
+                ValueSource::Rest => {
                     self.rest(out, table, column, origin.raw).map_err(|fault| {
                         self.fault(table, position, fault, None, origin, out.len() - start as usize)
                     })?;
                     continue;
                 }
-                From::Place => Some(Value::Int(origin.place.into())),
-                From::Name => origin.name(),
-                From::Value => origin.entry.map(|(_, value)| value),
+                ValueSource::ElementIndex => Some(Value::Int(origin.place.into())),
+                ValueSource::Name => origin.name(),
+                ValueSource::Value => origin.entry.map(|(_, value)| value),
                 other => self.about_message(other, &column.ty),
             };
             let written = match value {
@@ -378,33 +385,33 @@ impl<'a> Rows<'_, 'a> {
     }
 
     /// What the broker says about the message.
-    pub(super) fn about_message(&self, from: &From, ty: &Type) -> Option<Value<'a>> {
+    pub(super) fn about_message(&self, from: &ValueSource, ty: &Type) -> Option<Value<'a>> {
         let message = self.message;
         match from {
-            From::Message(_)
-            | From::Element(_)
-            | From::Place
-            | From::Rest
-            | From::Name
-            | From::Value
-            | From::Constant(_) => None,
-            From::Subject => Some(Value::Str(&message.subject)),
-            From::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
-            From::Sequence => {
+            ValueSource::Message(_)
+            | ValueSource::Element(_)
+            | ValueSource::ElementIndex
+            | ValueSource::Rest
+            | ValueSource::Name
+            | ValueSource::Value
+            | ValueSource::Constant(_) => None,
+            ValueSource::Subject => Some(Value::Str(&message.subject)),
+            ValueSource::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
+            ValueSource::Sequence => {
                 Some(i64::try_from(message.sequence).map_or(Value::Uint(message.sequence), Value::Int))
             }
-            From::Timestamp => {
+            ValueSource::Timestamp => {
                 let (seconds, nanos) = (
                     message.timestamp_ns.div_euclid(1_000_000_000),
                     message.timestamp_ns.rem_euclid(1_000_000_000),
                 );
                 Some(Value::Timestamp { seconds, nanos: u32::try_from(nanos).unwrap_or(0) })
             }
-            From::Header(name) => {
+            ValueSource::Header(name) => {
                 message.headers.as_ref().and_then(|headers| header(headers, name)).map(Value::Str)
             }
-            From::Payload if *ty == Type::Bytea => Some(Value::Bytes(&message.payload)),
-            From::Payload => Some(Value::Map(self.raw)),
+            ValueSource::Payload if *ty == Type::Bytea => Some(Value::Bytes(&message.payload)),
+            ValueSource::Payload => Some(Value::Map(self.raw)),
         }
     }
 

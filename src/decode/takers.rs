@@ -7,7 +7,7 @@ use std::ops::BitOrAssign;
 
 use crate::config::path::Step;
 
-use super::untaken::{Place, Untaken};
+use super::untaken::{Untaken, UntakenField};
 use super::walk::ROOT;
 
 /// Some of the tables of a pipeline, a bit each; those from the 64th on count as one.
@@ -167,13 +167,13 @@ impl Takers {
         }
     }
 
-    /// Where a field stands that no path names, and that `takers` take all the same.
-    pub(super) fn place(&self, node: usize, key: &str, takers: Tables) -> Place {
+    /// A field that no path names, and that `takers` take all the same.
+    pub(super) fn untaken(&self, node: usize, key: &str, takers: Tables) -> UntakenField {
         let Node { path, beyond, .. } = &self.nodes[node];
         let dot = if path.is_empty() { "" } else { "." };
         let mut all = takers;
         all |= *beyond;
-        Place {
+        UntakenField {
             node,
             name: format!("{}{path}{dot}{key}", self.prefix),
             takers: all,

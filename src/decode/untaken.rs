@@ -57,7 +57,7 @@ struct Known {
 
 /// What is told of an untaken field when it is met for the first time.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct UntakenField {
     pub(super) node: usize,
     pub(super) name: String,
     pub(super) takers: Tables,
@@ -135,19 +135,19 @@ impl Untaken {
     }
 
     /// Gives a key an entry and notes it.
-    pub(super) fn learn(&mut self, place: Place, key: &[u8]) {
-        let node = place.node;
-        self.add(place, key, false);
+    pub(super) fn learn(&mut self, field: UntakenField, key: &[u8]) {
+        let node = field.node;
+        self.add(field, key, false);
         self.note_elsewhere(node, key);
     }
 
     /// Gives a key that the mapping knows an entry.
-    pub(super) fn know(&mut self, place: Place, key: &[u8]) {
+    pub(super) fn know(&mut self, field: UntakenField, key: &[u8]) {
         self.room += 1;
-        self.add(place, key, true);
+        self.add(field, key, true);
     }
 
-    fn add(&mut self, Place { node, name, takers, around }: Place, key: &[u8], fixed: bool) {
+    fn add(&mut self, UntakenField { node, name, takers, around }: UntakenField, key: &[u8], fixed: bool) {
         self.looks |= look(node, key);
         self.known.push(Known { node, key: key.into(), name, takers, around, fixed, pending: 0, times: 0 });
     }

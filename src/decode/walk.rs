@@ -131,8 +131,8 @@ impl Wanted {
                 self.join_at(known, other, *child);
             } else {
                 let key = String::from_utf8_lossy(&spelled.key);
-                let place = self.takers.place(at, &key, other.takers.of(*child));
-                self.untaken.know(place, &spelled.key);
+                let field = self.takers.untaken(at, &key, other.takers.of(*child));
+                self.untaken.know(field, &spelled.key);
             }
         }
         for (index, child) in &other.nodes[other_at].elements {
@@ -302,7 +302,7 @@ impl<'a> Walk<'_, 'a> {
             match text.map(|text| (text, self.untaken.note(at, text))) {
                 Some((_, Noted::Listed)) => {}
                 Some((text, Noted::New)) => match str::from_utf8(text) {
-                    Ok(name) => self.untaken.learn(self.takers.place(at, name, Tables::NONE), text),
+                    Ok(name) => self.untaken.learn(self.takers.untaken(at, name, Tables::NONE), text),
                     Err(_) => self.takers.note_unlisted(at, self.untaken),
                 },
                 Some((_, Noted::Full)) | None => self.takers.note_unlisted(at, self.untaken),

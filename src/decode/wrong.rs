@@ -3,7 +3,7 @@
 //! Guarantees: a reason names its table, and the column and the field where one is at fault; of a value it
 //! holds a short excerpt at most.
 
-use super::plan::{Each, Table};
+use super::plan::{ForEach, Table};
 use crate::encode::Fault;
 use crate::payload::Value;
 use crate::poison::{Poison, PoisonKind};
@@ -74,7 +74,7 @@ pub(super) fn missing(table: &Table, column: usize, value: Option<Value<'_>>) ->
 }
 
 #[cold]
-pub(super) fn for_each(table: &Table, each: &Each, found: Value<'_>) -> Poison {
+pub(super) fn for_each(table: &Table, each: &ForEach, found: Value<'_>) -> Poison {
     let what = Fault::ty(&"for_each needs an array of maps");
     let mut poison = poison(table, None, what, None);
     poison.message = format!("{}; in `{}` there is {}", what.what, each.path, describe(found));

@@ -7,6 +7,9 @@
 //! `json` type takes it.
 
 use super::{Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
+pub(crate) use escapes::{LoneSurrogate, unescape, unescape_one, unescape_within};
+
+mod escapes;
 
 /// What a `Content-Type` of JSON has in it.
 pub(super) const MEDIA_TYPE: &str = "json";
@@ -72,7 +75,7 @@ pub(super) fn spelled(key: &str) -> Box<[u8]> {
 
 /// A place in a JSON message.
 #[derive(Debug, Clone)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
     /// Whether a number was met that `numeric` may not hold, or prints much longer than it is written.
@@ -80,10 +83,6 @@ pub struct Reader<'a> {
     /// Whether NaN or an infinity was met.
     non_finite: bool,
 }
-
-/// Why escaped text is no text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LoneSurrogate;
 
 /// What `i64` holds at most.
 const MAX_INT: u64 = i64::MAX.cast_unsigned();
@@ -99,8 +98,7 @@ const TOPS: u64 = 0x8080_8080_8080_8080;
 
 impl<'a> Reader<'a> {
     /// Starts at the front of `text`.
-    #[must_use]
-    pub fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0, wide: false, non_finite: false }
     }
 
@@ -123,7 +121,7 @@ impl<'a> Reader<'a> {
 
     /// Passes over white space.
     #[inline]
-    pub fn space(&mut self) {
+    fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
             self.at += 1;
         }
@@ -487,58 +485,4 @@ pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
     }
     let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
     bytes[at..].iter().position(special).map_or(bytes.len(), |place| at + place)
-}
-
-/// Appends to `out` what `escaped` stands for; its form has been checked.
-pub(crate) fn unescape(escaped: &str, out: &mut String) -> Result<(), LoneSurrogate> {
-    unescape_within(escaped, out, usize::MAX)
-}
-
-/// The same, which may stop once `out` has more than `most` bytes.
-pub(crate) fn unescape_within(escaped: &str, out: &mut String, most: usize) -> Result<(), LoneSurrogate> {
-    let mut rest = escaped;
-    while let Some(backslash) = rest.find('\\') {
-        if out.len() > most {
-            return Ok(());
-        }
-        out.push_str(&rest[..backslash]);
-        let (character, length) = unescape_one(&rest[backslash + 1..])?;
-        out.push(character);
-        rest = &rest[backslash + 1 + length..];
-    }
-    out.push_str(rest);
-    Ok(())
-}
-
-/// Reads what stands after a backslash: the character meant, and the length of what it was read from.
-pub(crate) fn unescape_one(text: &str) -> Result<(char, usize), LoneSurrogate> {
-    let character = match text.as_bytes().first() {
-        Some(b'u') => return unicode(text),
-        Some(b'b') => '\u{8}',
-        Some(b'f') => '\u{c}',
-        Some(b'n') => '\n',
-        Some(b'r') => '\r',
-        Some(b't') => '\t',
-        Some(itself) => char::from(*itself),
-        None => return Err(LoneSurrogate),
-    };
-    Ok((character, 1))
-}
-
-/// Reads `uXXXX`, or `uXXXX\uXXXX` of a surrogate pair; the character and the length of what it was read
-/// from.
-fn unicode(text: &str) -> Result<(char, usize), LoneSurrogate> {
-    let unit = |at: usize| text.get(at..at + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    let first = unit(1).ok_or(LoneSurrogate)?;
-    if let Some(character) = char::from_u32(first) {
-        return Ok((character, 5));
-    }
-    let second = if text.get(5..7) == Some("\\u") { unit(7) } else { None };
-    match second {
-        Some(low @ 0xdc00..=0xdfff) if first < 0xdc00 => {
-            let code = 0x1_0000 + ((first - 0xd800) << 10) + (low - 0xdc00);
-            char::from_u32(code).map(|character| (character, 11)).ok_or(LoneSurrogate)
-        }
-        _ => Err(LoneSurrogate),
-    }
 }

@@ -46,7 +46,7 @@ pub(super) fn spelled(key: &str) -> Box<[u8]> {
 
 /// A place in a MessagePack message.
 #[derive(Debug, Clone)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }

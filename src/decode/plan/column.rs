@@ -14,11 +14,11 @@ use crate::payload::{Reader as _, Value};
 use crate::poison::PoisonKind;
 use crate::postgres::introspect::{self, ServerDefault};
 
-use super::{Column, From, Making, Place};
+use super::{Column, Making, Target, ValueSource};
 
 impl Column {
     pub(super) fn new(
-        place: &Place<'_>,
+        target: &Target<'_>,
         mapped: Option<&ColumnSource>,
         column: &introspect::Column,
         making: &mut Making<'_>,
@@ -29,33 +29,16 @@ impl Column {
             Some(ColumnSource::From(from)) => (Some(from.as_str()), None),
             Some(ColumnSource::Detailed(detail)) => (detail.from.as_deref(), Some(detail)),
         };
-        let unit = detail.and_then(|detail| detail.unit);
-        if unit.is_some() && !column.ty.is_time() {
-            return Err(place.error("`unit` is for columns of times; this is not one: remove it"));
-        }
-        let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
-            Some(_) if column.ty != Type::Timestamptz => {
-                return Err(
-                    place.error("`offset` is for columns of type timestamptz; this is not one: remove it")
-                );
-            }
-            Some(text) => Some(offset(text).map_err(|problem| place.error(problem))?),
-            None => None,
-        };
-        let parse = detail.and_then(|detail| detail.parse);
-        if parse.is_some() && !column.ty.is_json() {
-            return Err(place.error("`parse` is for columns of json and jsonb; this is not one: remove it"));
-        }
-        let times = Times { unit, offset, parse };
-        let ty = rounded(detail, column).map_err(|problem| place.error(problem))?;
+        let times = times(detail, column).map_err(|problem| target.error(problem))?;
+        let ty = rounded(detail, column).map_err(|problem| target.error(problem))?;
         let mut literal = |value: &figment::value::Value, what: &str| {
             encode(value, column, times, encoder)
-                .map_err(|problem| place.error(format!("the {what} does not fit the column: {problem}")))
+                .map_err(|problem| target.error(format!("the {what} does not fit the column: {problem}")))
         };
         let constant = detail.and_then(|detail| detail.constant.as_ref());
         let default = detail.and_then(|detail| detail.default.as_ref());
         if constant.is_some() && (from.is_some() || default.is_some()) {
-            return Err(place.error(
+            return Err(target.error(
                 "a `constant` cannot be combined with `from` or `default`: remove them, or the \
                              constant",
             ));
@@ -66,49 +49,76 @@ impl Column {
             (None, ServerDefault::None | ServerDefault::Computed) => None,
         };
         let (from, source) = if let Some(constant) = constant {
-            (From::Constant(literal(constant, "constant")?), "constant".to_owned())
+            (ValueSource::Constant(literal(constant, "constant")?), "constant".to_owned())
         } else {
             let own = vec![Step::Key(column.name.clone())];
             let parsed = from.map_or(Ok(Source::Field(own)), path::source);
-            let parsed = parsed.map_err(|problem| place.error(problem))?;
-            check(&parsed, column, times, encoder).map_err(|problem| place.error(problem))?;
-            let from_place = match parsed {
-                Source::Field(path) => making.slot(&path),
-                Source::Outer(path) if making.each.is_some() => {
-                    From::Message(making.message.whole(&path, making.bit))
-                }
-                Source::Outer(_) => {
-                    return Err(place.error(
-                        "`^` refers to the message around an element, but this table has no `for_each`: \
-                         remove it",
-                    ));
-                }
-                Source::Element if making.each.is_some() => From::Place,
-                Source::Element => {
-                    return Err(place.error(
-                        "`$element` is the index of an element, but this table has no `for_each`: remove it",
-                    ));
-                }
-                Source::Subject => From::Subject,
-                Source::SubjectToken(number) => From::SubjectToken(number),
-                Source::Sequence => From::Sequence,
-                Source::Timestamp => From::Timestamp,
-                Source::Header(name) => From::Header(name),
-                Source::Payload => From::Payload,
-                Source::Rest => From::Rest,
-                Source::Name if making.unpivots => From::Name,
-                Source::Value if making.unpivots => From::Value,
-                Source::Name | Source::Value => {
-                    return Err(place.error(
-                        "`$name` and `$value` belong to an unpivoted field, but this table has no `unpivot`: \
-                         add it",
-                    ));
-                }
-            };
-            (from_place, from.unwrap_or(&column.name).to_owned())
+            let parsed = parsed.map_err(|problem| target.error(problem))?;
+            check(&parsed, column, times, encoder).map_err(|problem| target.error(problem))?;
+            let found = making.source(parsed).map_err(|problem| target.error(problem))?;
+            (found, from.unwrap_or(&column.name).to_owned())
         };
         Ok(Self { from, ty, times, not_null: column.not_null, default, source })
     }
+}
+
+impl Making<'_> {
+    /// Where the values of a source lie.
+    fn source(&mut self, source: Source) -> Result<ValueSource, &'static str> {
+        Ok(match source {
+            Source::Field(path) => self.slot(&path),
+            Source::Outer(path) if self.each.is_some() => {
+                ValueSource::Message(self.message.whole(&path, self.bit))
+            }
+            Source::Outer(_) => {
+                return Err(
+                    "`^` refers to the message around an element, but this table has no `for_each`: \
+                     remove it",
+                );
+            }
+            Source::Element if self.each.is_some() => ValueSource::ElementIndex,
+            Source::Element => {
+                return Err(
+                    "`$element` is the index of an element, but this table has no `for_each`: remove it",
+                );
+            }
+            Source::Subject => ValueSource::Subject,
+            Source::SubjectToken(number) => ValueSource::SubjectToken(number),
+            Source::Sequence => ValueSource::Sequence,
+            Source::Timestamp => ValueSource::Timestamp,
+            Source::Header(name) => ValueSource::Header(name),
+            Source::Payload => ValueSource::Payload,
+            Source::Rest => ValueSource::Rest,
+            Source::Name if self.unpivots => ValueSource::Name,
+            Source::Value if self.unpivots => ValueSource::Value,
+            Source::Name | Source::Value => {
+                return Err(
+                    "`$name` and `$value` belong to an unpivoted field, but this table has no `unpivot`: \
+                     add it",
+                );
+            }
+        })
+    }
+}
+
+/// How a column of times, or of JSON, reads its values.
+fn times(detail: Option<&DetailedSource>, column: &introspect::Column) -> Result<Times, String> {
+    let unit = detail.and_then(|detail| detail.unit);
+    if unit.is_some() && !column.ty.is_time() {
+        return Err("`unit` is for columns of times; this is not one: remove it".into());
+    }
+    let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
+        Some(_) if column.ty != Type::Timestamptz => {
+            return Err("`offset` is for columns of type timestamptz; this is not one: remove it".into());
+        }
+        Some(text) => Some(offset(text)?),
+        None => None,
+    };
+    let parse = detail.and_then(|detail| detail.parse);
+    if parse.is_some() && !column.ty.is_json() {
+        return Err("`parse` is for columns of json and jsonb; this is not one: remove it".into());
+    }
+    Ok(Times { unit, offset, parse })
 }
 
 /// The column's type, whose numbers are rounded where that is asked for.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: all of them are found, each with what would mend it.
 
-use super::Place;
+use super::Target;
 use crate::config::{self, ColumnSource};
 use crate::decode::PlanError;
 use crate::postgres::introspect;
@@ -25,8 +25,8 @@ fn unknown<'t>(
         if skipped || table.columns.iter().any(|column| column.name == *name) {
             return None;
         }
-        let place = Place { table: &mapping.name, column: name };
-        Some(place.error(unknown_column(name, table)))
+        let target = Target { table: &mapping.name, column: name };
+        Some(target.error(unknown_column(name, table)))
     })
 }
 
@@ -34,17 +34,17 @@ fn unknown<'t>(
 /// alone: a field for one would be lost without a word.
 fn unsupported(mapping: &config::Table, table: &introspect::Table) -> Vec<PlanError> {
     let judge = |column: &introspect::Unsupported| {
-        let place = Place { table: &mapping.name, column: &column.name };
+        let target = Target { table: &mapping.name, column: &column.name };
         let (name, type_name) = (&column.name, &column.type_name);
         if !mapping.columns.get(name).is_some_and(ColumnSource::is_skipped) {
-            return Some(place.error(format!(
+            return Some(target.error(format!(
                 "type {type_name} is not supported: give it one that jetcopy writes, such as text or jsonb, \
                  or leave the column to the server by \"{name}\" = {{ skip = true }} under \
                  [pipeline.table.columns]"
             )));
         }
         let refused = "it is skipped, but it is NOT NULL and has no default: give it one";
-        column.required.then(|| place.error(refused))
+        column.required.then(|| target.error(refused))
     };
     table.unsupported.iter().filter_map(judge).collect()
 }
