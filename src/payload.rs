@@ -116,6 +116,10 @@ formats! { $
     /// MessagePack.
     Msgpack = msgpack,
 }
+#[expect(
+    clippy::single_component_path_imports,
+    reason = "gives the macro a path that other modules can name"
+)]
 pub(crate) use with_reader;
 
 /// A payload that cannot be begun with.

@@ -332,7 +332,7 @@ impl Pipeline {
         let mut stages = JoinSet::new();
         let connection = nats.clone();
         stages.spawn(async move {
-            Ok(match reader.run(batches, emptied_in, stop).await? {
+            Ok(match Box::pin(reader.run(batches, emptied_in, stop)).await? {
                 read::Ended::Stopped => Ended::Well,
                 read::Ended::Dropped(gap) => Ended::Drained(Failure::Dropped(gap)),
                 // The client connects again by itself, and what is delivered then does not follow what came

@@ -365,11 +365,14 @@ impl Making<'_> {
     }
 }
 
+/// Reads a path of the mapping, the second, that stands at the first.
+type PathOf<'a> = &'a dyn Fn(&str, &str) -> Result<Vec<Step>, PlanError>;
+
 /// How fields become rows of their own, where `unpivot` says so.
 fn unpivot(
     mapping: &config::Table,
     making: &mut Making<'_>,
-    path_of: &dyn Fn(&str, &str) -> Result<Vec<Step>, PlanError>,
+    path_of: PathOf<'_>,
 ) -> Result<Option<Unpivot>, PlanError> {
     let unpivot = match &mapping.unpivot {
         None => return Ok(None),
