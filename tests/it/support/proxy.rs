@@ -126,6 +126,21 @@ impl Proxy {
         self.control.set(way, fault);
     }
 
+    /// Cuts a connection after so many bytes, and then others, until it was one of those that `met` tells of:
+    /// a daemon has more connections than its pipeline's, such as the one that counts dead letters.
+    pub(crate) async fn cut_until(&self, way: Way, bytes: usize, met: impl Fn() -> bool) {
+        self.set(way, Fault::CutAfter(bytes));
+        eventually("a cut to be met", || async {
+            let met = met();
+            if !met && self.control.fault(way) == Fault::Pass {
+                self.set(way, Fault::CutAfter(bytes));
+            }
+            met
+        })
+        .await;
+        self.set(way, Fault::Pass);
+    }
+
     /// Closes new connections at once, or takes them again.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.control.faults.lock().unwrap().refuse = refuse;
