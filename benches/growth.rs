@@ -72,7 +72,8 @@ impl Growth {
         let (daemon, nats, postgres) =
             (found.daemon.as_ref().unwrap(), found.nats.as_ref().unwrap(), found.postgres.as_ref().unwrap());
         println!(
-            "{what:<24} {value:>10} {:>10} rows/s {:>8.2} s CPU a million rows {:>8.2} % of all cores {:>7.0} MiB {:>8.0} B WAL a row",
+            "{what:<24} {value:>10} {:>10} rows/s {:>8.2} s CPU a million rows {:>8.2} % of all cores \
+             {:>7.0} MiB {:>8.0} B WAL a row",
             // A run of one commit has no rate.
             found.rows_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
             daemon.cpu_seconds_per_million_rows,

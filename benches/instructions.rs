@@ -77,7 +77,8 @@ fn main() -> ExitCode {
     }
     if failed > 0 {
         println!(
-            "find what made them grow, or record the new counts with `make instructions ARGS=--record` and say why"
+            "find what made them grow, or record the new counts with `make instructions ARGS=--record` and \
+             say why"
         );
         return ExitCode::FAILURE;
     }

@@ -1,8 +1,7 @@
 //! What the house rules say of files, held by counting.
 //!
-//! Guarantees: modules form no circle and files stay short, without exception. Of every other rule, exactly
-//! as many breaches exist as are allowed below: one more fails, and so does one less, so that the allowance
-//! only shrinks.
+//! Guarantees: every rule holds without exception, but for that of long functions. Of these, exactly as many
+//! exist as are allowed below: one more fails, and so does one less, so that the allowance only shrinks.
 //!
 //! It reads text, not syntax: it relies on `cargo fmt` for where an item ends, and on `use crate::…`,
 //! `crate::…` or `super::…` for what a module imports. Code under `#[cfg(test)]` and files named `tests`
@@ -19,12 +18,8 @@ const LINES: usize = 500;
 const COLUMNS: usize = 110;
 const FUNCTION: usize = 80;
 
-/// Breaches that are left. Lower the number with each that you mend; none is ever raised.
-const WIDE_LINES_OF_CODE: usize = 258;
-const WIDE_LINES_OF_DOCUMENTS: usize = 0;
-const LONG_FUNCTIONS: usize = 2;
-const FILES_WITHOUT_OPENING: usize = 0;
-const STATEMENTS_ON_OTHERS_TABLES: usize = 0;
+/// Breaches that are left, all of one rule. Lower the number with each that you mend; it is never raised.
+const LONG_FUNCTIONS: usize = 1;
 
 /// Which module owns which of jetcopy's tables: it and the migrations alone name them in a statement.
 const OWNERS: [(&str, &[&str]); 7] = [
@@ -168,14 +163,14 @@ fn wide(files: &[(String, String)]) -> Vec<String> {
 
 #[test]
 fn a_line_of_code_has_no_more_than_110_columns() {
-    holds("wide lines of code", WIDE_LINES_OF_CODE, &wide(&code()));
+    holds("wide lines of code", 0, &wide(&code()));
 }
 
 #[test]
 fn a_line_of_a_document_has_no_more_than_110_columns() {
     let mut documents = [files("", "md"), files("docs", "md")].concat();
     documents.retain(|(name, _)| !GENERATED.contains(&&**name));
-    holds("wide lines of documents", WIDE_LINES_OF_DOCUMENTS, &wide(&documents));
+    holds("wide lines of documents", 0, &wide(&documents));
 }
 
 #[test]
@@ -205,7 +200,7 @@ fn a_function_has_no_more_than_80_lines() {
 #[test]
 fn each_file_of_the_sources_opens_with_what_it_guarantees() {
     let bare = files("src", "rs").into_iter().filter(|(_, text)| !text.starts_with("//! "));
-    holds("files without an opening", FILES_WITHOUT_OPENING, &bare.map(|(name, _)| name).collect::<Vec<_>>());
+    holds("files without an opening", 0, &bare.map(|(name, _)| name).collect::<Vec<_>>());
 }
 
 #[test]
@@ -228,5 +223,5 @@ fn each_table_of_jetcopys_is_named_in_sql_by_its_owner_alone() {
             }
         }
     }
-    holds("statements on another module's table", STATEMENTS_ON_OTHERS_TABLES, &foreign);
+    holds("statements on another module's table", 0, &foreign);
 }

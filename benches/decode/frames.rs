@@ -21,10 +21,12 @@ pub(crate) fn varied() -> Vec<Value> {
 /// A frame of twelve fields, one of them a map of about 110 bytes.
 pub(crate) fn flat() -> Value {
     json!({
-        "timestamp": 1_735_689_600_123_456_u64, "frame_id": 123_456, "camera_id": "cam-07", "width": 1920, "height": 1080,
-        "codec": "h264", "fps": 25.0, "key_frame": true, "processing_ms": 3.4, "brightness": 0.52, "motion": 0.07,
-        "attributes": {"site": "north", "lens": "wide", "exposure": 0.0125, "gain": 12, "night": false, "zone": 3,
-            "firmware": "4.2.1"},
+        "timestamp": 1_735_689_600_123_456_u64, "frame_id": 123_456, "camera_id": "cam-07",
+        "width": 1920, "height": 1080,
+        "codec": "h264", "fps": 25.0, "key_frame": true, "processing_ms": 3.4, "brightness": 0.52,
+        "motion": 0.07,
+        "attributes": {"site": "north", "lens": "wide", "exposure": 0.0125, "gain": 12, "night": false,
+            "zone": 3, "firmware": "4.2.1"},
     })
 }
 

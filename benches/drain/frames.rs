@@ -85,7 +85,8 @@ impl Target {
     pub(crate) fn definition(self, timescale: bool) -> String {
         let frames = |name: &str, key: &str| {
             format!(
-                "CREATE TABLE {name} (time timestamptz NOT NULL, frame_id bigint NOT NULL, camera_id text NOT NULL,
+                "CREATE TABLE {name} (time timestamptz NOT NULL, frame_id bigint NOT NULL, \
+                 camera_id text NOT NULL,
                  width integer, height integer, codec text, fps real, key_frame boolean, processing_ms real,
                  brightness real, motion real, attributes jsonb{key});"
             )
@@ -95,8 +96,10 @@ impl Target {
             Self::Plain => frames("plain", ""),
             Self::Tables => {
                 frames("frames", "")
-                    + "CREATE TABLE detections (time timestamptz NOT NULL, frame_id bigint NOT NULL, camera_id text NOT NULL,
-                       label text, score real, \"left\" real, top real, width real, height real, track bigint);"
+                    + "CREATE TABLE detections (time timestamptz NOT NULL, frame_id bigint NOT NULL, \
+                        camera_id text NOT NULL,
+                       label text, score real, \"left\" real, top real, width real, height real, \
+                           track bigint);"
             }
         };
         let hypertable = |name: &&str| {
@@ -162,8 +165,8 @@ pub(crate) fn message(target: Target, index: u64) -> Bytes {
         processing_ms: 3.0 + share(128),
         brightness: share(1_024),
         motion: share(512),
-        attributes: json!({"site": "north", "lens": "wide", "exposure": 0.0125, "gain": index % 48, "night": false,
-            "zone": camera, "firmware": "4.2.1"}),
+        attributes: json!({"site": "north", "lens": "wide", "exposure": 0.0125, "gain": index % 48,
+            "night": false, "zone": camera, "firmware": "4.2.1"}),
         detections: (0..detections).map(detection).collect(),
     };
     rmp_serde::to_vec_named(&frame).unwrap().into()

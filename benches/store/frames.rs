@@ -211,7 +211,8 @@ impl Camera {
         let gain = (30.0 - brightness / 9.0 + self.random.normal()).clamp(0.0, 48.0) as u32;
         let exposure = 1.0 / f64::from([30, 60, 120, 250, 500][((brightness / 52.0) as usize).min(4)]);
         self.attributes = format!(
-            r#"{{"site": "{}", "lens": "{}", "firmware": "4.2.{}", "exposure": {exposure:.4}, "gain": {gain}, "night": {night}, "temperature": {:.1}}}"#,
+            "{{\"site\": \"{}\", \"lens\": \"{}\", \"firmware\": \"4.2.{}\", \"exposure\": {exposure:.4}, \
+             \"gain\": {gain}, \"night\": {night}, \"temperature\": {:.1}}}",
             SITES[self.number % SITES.len()],
             LENSES[self.number % LENSES.len()],
             self.number % 4,

@@ -22,7 +22,8 @@ pub(crate) async fn roll_up(world: &World, report: &mut Report) {
             let (name, time, source) = (rollup.name, rollup.table().time, rollup.source);
             world
                 .execute(&format!(
-                    "UPDATE jetcopy.rollups SET filled_to = (SELECT min({time}) FROM {source}) WHERE name = '{name}'"
+                    "UPDATE jetcopy.rollups SET filled_to = (SELECT min({time}) FROM {source}) \
+                     WHERE name = '{name}'"
                 ))
                 .await;
         }
@@ -45,7 +46,8 @@ async fn size(world: &World, name: &str) -> f64 {
     let sql = if world.timescale() {
         format!(
             "SELECT hypertable_size(coalesce((SELECT format('%I.%I', materialization_hypertable_schema,
-                materialization_hypertable_name) FROM timescaledb_information.continuous_aggregates WHERE view_name = '{name}'),
+                materialization_hypertable_name) FROM timescaledb_information.continuous_aggregates \
+                    WHERE view_name = '{name}'),
                 '{name}')::regclass)"
         )
     } else {
@@ -93,7 +95,8 @@ impl Compression {
             let (before, after) = (stats(world, name, "before").await, stats(world, name, "after").await);
             let rows = world
                 .number(&format!(
-                    "SELECT count(*) FROM {name} WHERE {} < (SELECT max(range_start) FROM timescaledb_information.chunks
+                    "SELECT count(*) FROM {name} WHERE {} < (SELECT max(range_start) \
+                     FROM timescaledb_information.chunks
                      WHERE hypertable_name = '{name}')",
                     table.time
                 ))
@@ -141,7 +144,8 @@ async fn columns(world: &World, report: &mut Report) {
         .texts(
             "SELECT format('%I.%I', schema_name, table_name) FROM _timescaledb_catalog.chunk WHERE id = (
                 SELECT max(c.compressed_chunk_id) FROM _timescaledb_catalog.chunk c
-                JOIN _timescaledb_catalog.hypertable h ON h.id = c.hypertable_id WHERE h.table_name = 'frame_metadata')",
+                JOIN _timescaledb_catalog.hypertable h ON h.id = c.hypertable_id \
+                    WHERE h.table_name = 'frame_metadata')",
         )
         .await
         .pop()
@@ -150,7 +154,8 @@ async fn columns(world: &World, report: &mut Report) {
     };
     let names = world
         .texts(&format!(
-            "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '{chunk}'::regclass AND attnum > 0 AND NOT attisdropped"
+            "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '{chunk}'::regclass \
+             AND attnum > 0 AND NOT attisdropped"
         ))
         .await;
     for name in names {

@@ -56,7 +56,8 @@ impl Report {
             println!("| {name} | {figure:.decimals$} {unit} |");
         }
         println!(
-            "\n| Query | | rows | of compressed, % | execution p50, ms | p99 | with planning p50, ms | p99 | processor p99, ms |\n\
+            "\n| Query | | rows | of compressed, % | execution p50, ms | p99 | with planning p50, ms \
+             | p99 | processor p99, ms |\n\
              |---|---|---|---|---|---|---|---|---|"
         );
         for Answer { query, question, rows, compressed, execution, times, processor, .. } in &self.answers {
@@ -104,10 +105,12 @@ impl Report {
             .answers
             .iter()
             .map(|answer| {
-                let Answer { query, question, look_up, rows, compressed, execution, times, processor } = answer;
-                json!({"query": query, "question": question, "look_up": look_up, "rows": rows, "compressed": compressed,
-                    "execution_p50_ms": execution.p50, "execution_p99_ms": execution.p99, "p50_ms": times.p50,
-                    "p99_ms": times.p99, "processor_p50_ms": processor.p50, "processor_p99_ms": processor.p99})
+                let Answer { query, question, look_up, rows, compressed, execution, times, processor } =
+                    answer;
+                json!({"query": query, "question": question, "look_up": look_up, "rows": rows,
+                    "compressed": compressed, "execution_p50_ms": execution.p50,
+                    "execution_p99_ms": execution.p99, "p50_ms": times.p50, "p99_ms": times.p99,
+                    "processor_p50_ms": processor.p50, "processor_p99_ms": processor.p99})
             })
             .collect();
         let object = json!({"title": title, "machine": machine(), "figures": figures, "answers": answers});

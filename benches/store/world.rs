@@ -46,7 +46,10 @@ impl World {
             store::timescale::apply(&world.settings()).await.unwrap();
             // The bench compresses and refreshes by itself, and drops nothing.
             world
-                .execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000")
+                .execute(
+                    "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs \
+                    WHERE job_id >= 1000",
+                )
                 .await;
         } else {
             world

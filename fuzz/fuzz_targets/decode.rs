@@ -1,5 +1,6 @@
-//! What must hold of any payload under any mapping: it becomes well-formed rows or none, and never more bytes than it
-//! can be worth. The fuzzer itself watches for panics, endless loops and single allocations that are too large.
+//! What must hold of any payload under any mapping: it becomes well-formed rows or none, and never more bytes
+//! than it can be worth. The fuzzer itself watches for panics, endless loops and single allocations that are
+//! too large.
 
 #[path = "../../tests/encodings/mapping.rs"]
 mod mapping;
@@ -18,11 +19,12 @@ const MAPPING: usize = 64;
 /// What one row may take beside copies of the payload: a default or a constant a column, lengths, escapes.
 const ROW: usize = 1_024;
 
-/// Bytes that a byte of payload may become in one column: an array of booleans takes five an element, and an escaped
-/// control character in `jsonb` six.
+/// Bytes that a byte of payload may become in one column: an array of booleans takes five an
+/// element, and an escaped control character in `jsonb` six.
 const GROWTH: usize = 16;
 
-/// Decodes the payload twice, the second time after itself, and panics where a promise of the decoder is broken.
+/// Decodes the payload twice, the second time after itself, and panics where a promise of the decoder is
+/// broken.
 pub fn judge(format: &str, input: &[u8]) {
     let Some((choices, payload)) = input.split_at_checked(MAPPING) else { return };
     let mapping = Mapping::new(&mut Choices(choices), format);

@@ -28,7 +28,8 @@ const WRITE: &str = "INSERT INTO jetcopy.store_place (schema) VALUES ($1::text::
 /// what the search path of its role has.
 pub(crate) const ENTER: &str = "DO $$ BEGIN
     IF pg_catalog.to_regclass('jetcopy.store_place') IS NOT NULL THEN
-        PERFORM pg_catalog.set_config('search_path', pg_catalog.quote_ident(schema), true) FROM jetcopy.store_place;
+        PERFORM pg_catalog.set_config('search_path', pg_catalog.quote_ident(schema), true)
+            FROM jetcopy.store_place;
     END IF;
 END $$";
 
@@ -55,8 +56,8 @@ DECLARE
 BEGIN
     SET LOCAL check_function_bodies = off;
     FOR found IN
-        SELECT p.oid::regprocedure AS signature, pg_get_functiondef(p.oid) AS text, l.lanname = 'sql' AND p.proconfig IS NULL AS plain,
-            p.proconfig
+        SELECT p.oid::regprocedure AS signature, pg_get_functiondef(p.oid) AS text,
+            l.lanname = 'sql' AND p.proconfig IS NULL AS plain, p.proconfig
         FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
         WHERE p.pronamespace = 'jetcopy'::regnamespace AND p.prokind = 'f'
             AND p.prosrc ~ ('\m(' || names || ')\M')
@@ -65,12 +66,15 @@ BEGIN
     LOOP
         IF found.plain THEN
             fresh := regexp_replace(found.text,
-                '\m(FROM|JOIN|UPDATE|INTO)(\s+)((?:"[^"]+"|\w+)\.)?(' || names || ')\M', '\1\2' || place || '.\4', 'g');
+                '\m(FROM|JOIN|UPDATE|INTO)(\s+)((?:"[^"]+"|\w+)\.)?(' || names || ')\M',
+                '\1\2' || place || '.\4', 'g');
             IF fresh <> found.text THEN
                 EXECUTE fresh;
             END IF;
-        ELSIF NOT coalesce('search_path=pg_catalog, ' || place || ', pg_temp' = ANY (found.proconfig), false) THEN
-            EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, %s, pg_temp', found.signature, place);
+        ELSIF NOT coalesce('search_path=pg_catalog, ' || place || ', pg_temp' = ANY (found.proconfig), false)
+        THEN
+            EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, %s, pg_temp',
+                found.signature, place);
         END IF;
     END LOOP;
 END $$"#;

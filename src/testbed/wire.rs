@@ -24,7 +24,8 @@ impl Wire {
         writer.set_nodelay(true)?;
         let mut wire = Self { reader: BufReader::new(writer.try_clone()?), writer, buffer: Vec::new() };
         wire.line()?;
-        let options = r#"{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"raw","version":"1"}"#;
+        let options = "{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\
+            \"lang\":\"raw\",\"version\":\"1\"}";
         wire.buffer.extend_from_slice(format!("CONNECT {options}\r\n").as_bytes());
         wire.settled()?;
         Ok(wire)

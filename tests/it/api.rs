@@ -11,12 +11,15 @@ const TOKEN: &str = "a-token-of-some-length";
 
 /// Rows for every query.
 const ROWS: &str = "
-    SELECT jetcopy.add_partitions(relation, ARRAY[(now() AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date - 1])
+    SELECT jetcopy.add_partitions(relation, ARRAY[(now() AT TIME ZONE 'UTC')::date, \
+        (now() AT TIME ZONE 'UTC')::date - 1])
         FROM jetcopy.partitioned_tables;
-    INSERT INTO frame_metadata VALUES (now() - interval '1 s', 'c', 1, 2, 3, 'h264', 25, true, 4, 5, 6, 'NaN', '{\"a\": [1]}');
+    INSERT INTO frame_metadata VALUES (now() - interval '1 s', 'c', 1, 2, 3, 'h264', 25, true, 4, 5, 6, \
+        'NaN', '{\"a\": [1]}');
     INSERT INTO detection_events VALUES (now() - interval '1 s', 'c', 1, 2, 'car', 0.5, 1, 2, 3, 4, NULL);
     INSERT INTO frame_stats_1m (bucket, camera_id, frames) VALUES (now() - interval '1 h', 'c', 1);
-    INSERT INTO detection_stats_1m (bucket, camera_id, label, detections) VALUES (now() - interval '1 h', 'c', 'car', 1);
+    INSERT INTO detection_stats_1m (bucket, camera_id, label, detections) \
+        VALUES (now() - interval '1 h', 'c', 'car', 1);
     INSERT INTO websdrs (id, name, updated_at) VALUES ('r', 'Receiver', now());
     INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db, frequency_offset_hz)
         SELECT now() - n * interval '1 s', 't', 'r', 7.1, n, n FROM generate_series(1, 20) n;
@@ -24,9 +27,12 @@ const ROWS: &str = "
     INSERT INTO time_series_metadata (id, updated_at) VALUES ('s', now());
     INSERT INTO time_series_data_points VALUES (now() - interval '1 s', 's', 'a', 1.5);
     INSERT INTO projects (id, name, settings, updated_at) VALUES ('p', 'One', '[]', now());
-    INSERT INTO files (project_id, path, sha256, tags, updated_at) VALUES ('p', 'f', 'd', '[\"t\"]', now()), ('q', 'g', 'e', NULL, now());
-    INSERT INTO files (project_id, path, staged, expires_at, updated_at) VALUES ('p', 'old', true, now() - interval '1 h', now());
-    INSERT INTO operations_log VALUES (now() - interval '1 s', 'r', 'p', 'query', 'x', '{}', 1.5, 'ok', 'none');
+    INSERT INTO files (project_id, path, sha256, tags, updated_at) VALUES ('p', 'f', 'd', '[\"t\"]', now()), \
+        ('q', 'g', 'e', NULL, now());
+    INSERT INTO files (project_id, path, staged, expires_at, updated_at) \
+        VALUES ('p', 'old', true, now() - interval '1 h', now());
+    INSERT INTO operations_log VALUES (now() - interval '1 s', 'r', 'p', 'query', 'x', '{}', 1.5, 'ok', \
+        'none');
     CREATE ROLE jetcopy_owner; CREATE TABLE events (id bigint)";
 
 /// What must be given to the queries that need something.

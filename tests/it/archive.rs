@@ -53,7 +53,8 @@ async fn is_imported(days: i64, count: i64, day_of: impl Fn(i64) -> i64) {
     oracle(&world, &daemon, "archive", "readings", message(count, days)).await;
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
     let of_archive = format!(
-        "SELECT count(*) FROM jetcopy.partitions('readings') WHERE ends > now() - interval '{} days' AND starts <= now()",
+        "SELECT count(*) FROM jetcopy.partitions('readings') WHERE ends > now() - interval '{} days' \
+         AND starts <= now()",
         days + 1
     );
     assert_eq!(world.count(&of_archive).await, days + 1, "a partition for each day");

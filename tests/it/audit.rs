@@ -116,7 +116,8 @@ async fn the_end_of_the_stream_is_looked_at_too() {
 async fn what_is_recorded_as_lost_is_not_missing() {
     let (world, config) = carried(&pipeline("", SEQUENCE)).await;
     let lose = "DELETE FROM events WHERE sequence BETWEEN 71 AND 79;
-        INSERT INTO jetcopy.losses (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause)
+        INSERT INTO jetcopy.losses (pipeline, shard, stream, stream_created, first_sequence, last_sequence, \
+            cause)
         VALUES ('events', 'events', 's', now(), 72, 79, 'dropped')";
     world.database.batch_execute(lose).await.unwrap();
     let found = report(&config, &[]);
@@ -357,7 +358,8 @@ async fn messages_older_than_a_retention_policy_are_left_out_and_younger_ones_ar
     is_left_out(&world, &config, |age| {
         format!(
             "SELECT remove_retention_policy('events', if_exists => true);
-             SELECT add_retention_policy('events', interval '{age}', initial_start => now() + interval '1 day')"
+             SELECT add_retention_policy('events', interval '{age}', initial_start => now() + \
+                 interval '1 day')"
         )
     })
     .await;

@@ -83,7 +83,8 @@ async fn a_restored_database_catches_up_from_the_stream_by_a_daemon_that_was_the
         jetcopy::store::maintain::maintain(&settings, &config::Store::default(), true).await.unwrap();
     assert_eq!(report.outcome, jetcopy::store::maintain::Outcome::Done, "{report:#?}");
     let summed = "SELECT sum(frames)::bigint FROM frame_stats_1m";
-    let old = "SELECT count(*) FROM frame_metadata WHERE time < (SELECT filled_to FROM jetcopy.rollups WHERE name = 'frame_stats_1m')";
+    let old = "SELECT count(*) FROM frame_metadata WHERE time < (SELECT filled_to FROM jetcopy.rollups \
+        WHERE name = 'frame_stats_1m')";
     assert_eq!(place.world.count(summed).await, place.world.count(old).await);
     assert!(place.world.count(summed).await > 0);
 }
@@ -106,10 +107,12 @@ async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_cat
     let daemon = Daemon::start(&world.config(PIPELINE));
     world.drained("frames", &daemon).await;
     daemon.kill();
-    let compress = "SELECT count(compress_chunk(chunk, true)) FROM show_chunks('frame_metadata', older_than => interval '1 day') chunk";
+    let compress = "SELECT count(compress_chunk(chunk, true)) FROM show_chunks('frame_metadata', \
+        older_than => interval '1 day') chunk";
     assert!(world.count(compress).await >= 3);
     let compressed = world.count(COMPRESSED).await;
-    let refresh = "CALL refresh_continuous_aggregate('frame_stats_1m', now() - interval '6 days', now() - interval '1 day')";
+    let refresh = "CALL refresh_continuous_aggregate('frame_stats_1m', now() - interval '6 days', \
+        now() - interval '1 day')";
     world.database.batch_execute(refresh).await.unwrap();
     let jobs = "SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL";
     let made = world.count(jobs).await;
@@ -117,7 +120,8 @@ async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_cat
     lose_and_restore(&mut place, "3", false).await;
 
     let world = &place.world;
-    let scheduler = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type ILIKE '%scheduler%'";
+    let scheduler = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND backend_type ILIKE '%scheduler%'";
     eventually("the scheduler of jobs", || async { world.count(scheduler).await == 1 }).await;
     world.stop_jobs().await;
     assert_eq!(world.count(COMPRESSED).await, compressed);
@@ -125,12 +129,16 @@ async fn a_restored_database_has_its_compressed_chunks_roll_ups_and_jobs_and_cat
     let Applied::Done(lines) = timescale::apply(&settings).await.unwrap() else { panic!("there is a store") };
     assert!(lines.iter().all(|line| matches!(line.change, Change::Unchanged(_))), "{lines:#?}");
     world.database.batch_execute(refresh).await.unwrap();
-    let summed = "SELECT sum(frames)::bigint FROM frame_stats_1m WHERE bucket < now() - interval '26 hours' AND bucket > now() - interval '5 days'";
-    let raw = "SELECT count(*) FROM frame_metadata WHERE time < date_trunc('minute', now() - interval '26 hours') + interval '1 minute'
+    let summed = "SELECT sum(frames)::bigint FROM frame_stats_1m WHERE bucket < now() - interval '26 hours' \
+        AND bucket > now() - interval '5 days'";
+    let raw = "SELECT count(*) FROM frame_metadata WHERE time < date_trunc('minute', \
+        now() - interval '26 hours') + interval '1 minute'
         AND time >= date_trunc('minute', now() - interval '5 days') + interval '1 minute'";
     assert_eq!(world.count(summed).await, world.count(raw).await);
-    let rerun = "SELECT count(decompress_chunk(chunk)) FROM show_chunks('frame_metadata', older_than => interval '1 day') chunk
-        WHERE (SELECT is_compressed FROM timescaledb_information.chunks WHERE format('%I.%I', chunk_schema, chunk_name)::regclass = chunk)";
+    let rerun = "SELECT count(decompress_chunk(chunk)) FROM show_chunks('frame_metadata', \
+        older_than => interval '1 day') chunk
+        WHERE (SELECT is_compressed FROM timescaledb_information.chunks WHERE format('%I.%I', chunk_schema, \
+            chunk_name)::regclass = chunk)";
     assert_eq!(world.count(rerun).await, compressed, "what was compressed can be changed");
 }
 
@@ -234,8 +242,10 @@ async fn a_database_keeps_its_settings_rights_and_owner_and_an_empty_one_is_fill
     let place = Place::plain().await;
     let name = place.world.own_url.rsplit('/').next().unwrap();
     let sql = format!(
-        "CREATE ROLE backup_owner LOGIN; CREATE ROLE backup_guest LOGIN; ALTER DATABASE {name} OWNER TO backup_owner;
-         ALTER DATABASE {name} SET search_path TO public, jetcopy; ALTER DATABASE {name} SET application_name TO 'it''s';
+        "CREATE ROLE backup_owner LOGIN; CREATE ROLE backup_guest LOGIN; \
+         ALTER DATABASE {name} OWNER TO backup_owner;
+         ALTER DATABASE {name} SET search_path TO public, jetcopy; ALTER DATABASE {name} \
+             SET application_name TO 'it''s';
          REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO backup_guest"
     );
     place.world.database.batch_execute(&sql).await.unwrap();
@@ -247,7 +257,8 @@ async fn a_database_keeps_its_settings_rights_and_owner_and_an_empty_one_is_fill
     let bin = place.server.programs();
     run(program("db-restore", &made, bin, &["--input", &backup])).await.well();
     run(program("db-restore", &empty, bin, &["--input", &backup, "--in-place", "--jobs", "2"])).await.well();
-    let properties = "SELECT concat_ws(' ', pg_get_userbyid(datdba), datacl, (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid))
+    let properties = "SELECT concat_ws(' ', pg_get_userbyid(datdba), datacl, (SELECT setconfig \
+        FROM pg_db_role_setting WHERE setdatabase = d.oid))
         FROM pg_database d WHERE datname = current_database()";
     let (before, after) = (&place.world.database, connect(&made).await.unwrap());
     let before: String = before.query_one(properties, &[]).await.unwrap().get(0);
@@ -322,7 +333,8 @@ async fn a_backup_that_fails_or_is_stopped_leaves_nothing() {
     let mut command =
         program("db-backup", &place.world.own_url, place.server.programs(), &["--output", &backup]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'db-backup'";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND application_name = 'db-backup'";
     // Within a transaction, the list of sessions does not change.
     let watch = connect(&place.world.own_url).await.unwrap();
     let waiting = async || watch.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1;
@@ -361,7 +373,9 @@ async fn the_shipped_role_may_back_up_everything_and_change_nothing() {
 /// Stands before `pg_restore`: never comes to an end.
 const STUCK: &str = r#"#!/bin/sh
 for argument in "$@"; do
-    case "$argument" in --dbname=*) exec BIN/psql -qX -c "SELECT pg_sleep(600)" -d "${argument#--dbname=}" ;; esac
+    case "$argument" in
+        --dbname=*) exec BIN/psql -qX -c "SELECT pg_sleep(600)" -d "${argument#--dbname=}" ;;
+    esac
 done
 exec BIN/pg_restore "$@"
 "#;
@@ -411,10 +425,12 @@ async fn what_a_killed_restore_has_left_is_removed_by_the_next_one_and_what_anot
 const WAITER: &str = r#"#!/bin/sh
 case "$* " in *--version*) exec BIN/pg_dump "$@" ;; esac
 if mkdir MARK; then
-    PGAPPNAME=waiter BIN/psql -qX -c "LOCK TABLE frame_metadata; INSERT INTO frame_metadata (time, camera_id, frame_id)
-        VALUES (now(), 'waiter', 1)" -d URL -1 >/dev/null 2>&1 &
+    PGAPPNAME=waiter BIN/psql -qX -c "LOCK TABLE frame_metadata;
+        INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES (now(), 'waiter', 1)" \
+        -d URL -1 >/dev/null 2>&1 &
     until [ "$(BIN/psql -qXAt -d URL -c "SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = 'waiter' AND wait_event_type = 'Lock' AND datname = current_database()")" = 1 ]; do :; done
+        WHERE application_name = 'waiter' AND wait_event_type = 'Lock' AND datname = current_database()
+        ")" = 1 ]; do :; done
 fi
 exec BIN/pg_dump "$@"
 "#;

@@ -222,7 +222,8 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     let away = "no database connection: cannot connect to 10.0.0.7:5432: connection refused";
     pipelines[41].set_state(State::BackingOff { reason: away.into(), retry_in: Duration::from_secs(2) });
     let lost = "the stream no longer holds sequences 39001 to 39500";
-    let remedy = "see jetcopy.losses; `jetcopy accept-loss` shows what continuing after sequence 39500 would mean; with --yes the pipeline does so";
+    let remedy = "see jetcopy.losses; `jetcopy accept-loss` shows what continuing after sequence 39500 would \
+        mean; with --yes the pipeline does so";
     pipelines[17].set_state(State::Halted { reason: lost.into(), remedy: remedy.into() });
     let server = Server::bind(&on_a_free_port(), None).await.unwrap();
     let address = format!("http://{}/", server.address());

@@ -238,8 +238,11 @@ async fn store_tells_up_to_where_each_roll_up_is_filled_with_timescaledb_too() {
         let jobs = report["jobs"].as_array().unwrap();
         let filled = jobs.iter().find(|job| job["name"] == "frame_stats_1m" && !job["filled_to"].is_null());
         let filled = filled.unwrap_or_else(|| panic!("{report}"))["filled_to"].as_str().unwrap();
-        let right = format!("SELECT count(*) FROM generate_series(1, 1)
-            WHERE timestamp '{filled}' BETWEEN (now() AT TIME ZONE 'UTC') - interval '5 min' AND (now() AT TIME ZONE 'UTC') + interval '1 min'");
+        let right = format!(
+            "SELECT count(*) FROM generate_series(1, 1)
+            WHERE timestamp '{filled}' BETWEEN (now() AT TIME ZONE 'UTC') - interval '5 min' \
+                AND (now() AT TIME ZONE 'UTC') + interval '1 min'"
+        );
         assert_eq!(world.count(&right).await, 1, "{filled}");
     }
 }

@@ -83,7 +83,8 @@ async fn update_takes_the_highest_sequence_of_a_key_within_a_batch_and_over_batc
 async fn error_makes_a_dead_letter_of_a_row_that_is_there() {
     let (world, rows) = carried("error", [(1, 10), (3, 30), (3, 31)]).await;
     assert_eq!(rows, [(1, -1), (2, -2), (3, 30)]);
-    let sql = "SELECT array_agg(sequence ORDER BY sequence)::text || ' ' || min(sqlstate) FROM jetcopy.dead_letters";
+    let sql = "SELECT array_agg(sequence ORDER BY sequence)::text || ' ' || min(sqlstate) \
+        FROM jetcopy.dead_letters";
     let found: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(found, "{1,3} 23505");
 }
@@ -151,7 +152,8 @@ async fn a_row_that_is_there_by_another_index_than_the_key_is_a_dead_letter_and_
         let rest = format!("{}[pipeline.table.columns]\nsequence = \"$sequence\"\n", pipeline(on_conflict));
         let daemon = Daemon::start(&world.config(&rest));
         world.drained("items", &daemon).await;
-        let dead = "SELECT string_agg(sequence || ' ' || sqlstate, ', ' ORDER BY sequence) FROM jetcopy.dead_letters";
+        let dead = "SELECT string_agg(sequence || ' ' || sqlstate, ', ' ORDER BY sequence) \
+            FROM jetcopy.dead_letters";
         let dead: String = world.database.query_one(dead, &[]).await.unwrap().get(0);
         assert_eq!(dead, "2 23505, 4 23505", "{on_conflict}");
         assert_eq!(world.count("SELECT count(*) FROM items").await, 3, "{on_conflict}");
@@ -263,7 +265,8 @@ async fn a_message_in_which_a_trigger_makes_two_keys_the_same_pauses_and_says_so
 #[tokio::test]
 async fn a_key_that_no_message_fills_is_refused_with_the_true_reason_and_ignore_goes_by_it() {
     let world = World::plain().await;
-    let table = "CREATE TABLE items (id integer, value integer, last integer GENERATED ALWAYS AS (id % 10) STORED UNIQUE)";
+    let table = "CREATE TABLE items (id integer, value integer, last integer GENERATED ALWAYS AS (id % 10) \
+        STORED UNIQUE)";
     world.database.batch_execute(table).await.unwrap();
     world.publish("a", (1..=30).map(|id| json!({"id": id, "value": 1}).to_string())).await;
     let keyed = |on_conflict| world.config(&pipeline(on_conflict).replace("\"id\"", "\"last\""));

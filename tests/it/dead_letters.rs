@@ -231,7 +231,8 @@ async fn a_retried_element_becomes_its_row_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_elements_may_be_refused_one_by_one_leaves_their_letters() {
     let world = World::new().await;
-    let table = "CREATE TABLE parts (sequence bigint, place integer, site text NOT NULL, id integer NOT NULL, \
+    let table = "CREATE TABLE parts (sequence bigint, place integer, site text NOT NULL, \
+        id integer NOT NULL, \
                  CONSTRAINT small CHECK (id < 1000))";
     world.database.batch_execute(table).await.unwrap();
     world.publish("a", [json!({"parts": [{"id": 1}, {"id": 2_000}, {"id": "x"}]}).to_string()]).await;

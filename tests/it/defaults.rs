@@ -11,7 +11,8 @@ use crate::support::World;
 
 /// Rows of forty days ago in two tables, each with its partition.
 const OLD_ROWS: &str = "
-    INSERT INTO detection_events (time, camera_id, frame_id) SELECT now() - interval '40 days', 'a', n FROM generate_series(1, 100) n;
+    INSERT INTO detection_events (time, camera_id, frame_id) SELECT now() - interval '40 days', 'a', n \
+        FROM generate_series(1, 100) n;
     INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz)
         SELECT now() - interval '40 days', 't', 'r', n FROM generate_series(1, 50) n";
 
@@ -44,7 +45,8 @@ impl World {
     async fn drops(&self, config: &Path) {
         if self.timescaledb().await {
             let sql = "SELECT job_id FROM timescaledb_information.jobs
-                WHERE proc_name = 'policy_retention' AND hypertable_name IN ('detection_events', 'measurements')";
+                WHERE proc_name = 'policy_retention' AND hypertable_name IN ('detection_events', \
+                    'measurements')";
             for row in self.database.query(sql, &[]).await.unwrap() {
                 let job: i32 = row.get(0);
                 self.database.batch_execute(&format!("CALL run_job({job})")).await.unwrap();
@@ -192,7 +194,8 @@ async fn a_policy_that_somebody_took_away_or_changed_by_hand_stays_so() {
     world.run(&bare, &["migrate"]).await.well();
     let by_hand = "SELECT remove_retention_policy('detection_events');
         SELECT alter_job(job_id, config => jsonb_set(config, '{drop_after}', '\"100 days\"'))
-        FROM timescaledb_information.jobs WHERE hypertable_name = 'measurements' AND proc_name = 'policy_retention'";
+        FROM timescaledb_information.jobs WHERE hypertable_name = 'measurements' \
+            AND proc_name = 'policy_retention'";
     world.database.batch_execute(by_hand).await.unwrap();
     world.old_rows().await;
     world.run(&bare, &["migrate"]).await.well();
@@ -214,15 +217,18 @@ async fn the_other_settings_of_the_store_stay_without_the_file_too() {
         world.run(&named, &["migrate"]).await.well();
         let state = "SELECT count(*) FROM jetcopy.partition_bounds, jetcopy.store_life l
             WHERE days_back = 1500 AND days_ahead = 7 AND (relation, setting, age) IN (
-                ('frame_metadata', 'chunk_interval', '6 hours'), ('frame_metadata', 'compress_after', '3 days'),
-                ('frame_stats_1m', 'refresh.every', '2 minutes'), ('frame_stats_1m', 'refresh.window', '15 days'),
+                ('frame_metadata', 'chunk_interval', '6 hours'), ('frame_metadata', 'compress_after', \
+                    '3 days'),
+                ('frame_stats_1m', 'refresh.every', '2 minutes'), ('frame_stats_1m', 'refresh.window', \
+                    '15 days'),
                 ('frame_stats_1m', 'refresh.lag', '1 minute'))";
         assert_eq!(world.count(state).await, 5);
         let said = world.run(&bare, &["migrate"]).await.well();
         assert!(!said.contains("altered") && !said.contains("partitions are added"), "{said}");
         assert_eq!(world.count(state).await, 5);
         if world.timescaledb().await {
-            let jobs = "SELECT count(*) FROM timescaledb_information.jobs WHERE config ->> 'compress_after' = '3 days'
+            let jobs = "SELECT count(*) FROM timescaledb_information.jobs \
+                WHERE config ->> 'compress_after' = '3 days'
                 OR config ->> 'start_offset' = '15 days' AND schedule_interval = '2 minutes'";
             assert_eq!(world.count(jobs).await, 2);
         }
@@ -239,7 +245,8 @@ async fn the_other_settings_of_the_store_stay_without_the_file_too() {
 /// What a person sees of the store: tables, what keeps them, and what they hold up to now.
 const STORE: &str = "SELECT count(*) FROM (
         SELECT relation::text FROM jetcopy.partitioned_tables JOIN pg_class ON oid = relation
-        UNION ALL SELECT name FROM jetcopy.rollups WHERE to_regclass(name) IS NOT NULL AND EXISTS (SELECT FROM pg_class WHERE oid = source)
+        UNION ALL SELECT name FROM jetcopy.rollups WHERE to_regclass(name) IS NOT NULL \
+            AND EXISTS (SELECT FROM pg_class WHERE oid = source)
     ) AS known";
 
 #[tokio::test]
@@ -297,7 +304,8 @@ async fn after_schema_jetcopy_was_dropped_the_store_is_kept_as_before_and_its_lo
         let found = "their groups are now selected: frames, measurements, series, registry. Their settings, \
                      such as the retention, were lost";
         assert!(said.contains(found), "{said}");
-        let stays = "detection_events: it existed before, so its rows are kept; set [store.detection_events] retention";
+        let stays = "detection_events: it existed before, so its rows are kept; \
+            set [store.detection_events] retention";
         assert!(said.contains(stays) || world.timescaledb().await, "{said}");
         let said = world.run(&bare, &["migrate"]).await.well();
         assert!(said.contains("nothing to migrate") && !said.contains("selected"), "{said}");
@@ -322,7 +330,8 @@ async fn what_of_the_store_is_left_without_schema_jetcopy_is_said_with_what_to_n
     let bare = world.config_file("bare.toml", "");
     let some = "DROP SCHEMA jetcopy CASCADE; DROP TABLE websdrs; DROP VIEW IF EXISTS stats;
         DROP TABLE files, projects, operations_log CASCADE; CREATE SCHEMA telemetry;
-        ALTER TABLE time_series_metadata SET SCHEMA telemetry; ALTER TABLE time_series_data_points SET SCHEMA telemetry";
+        ALTER TABLE time_series_metadata SET SCHEMA telemetry; ALTER TABLE time_series_data_points \
+            SET SCHEMA telemetry";
     world.database.batch_execute(some).await.unwrap();
     let said = world.run(&bare, &["migrate"]).await.well();
     for text in [
@@ -348,9 +357,11 @@ fn documented(section: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_answers() {
-    let other = "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, websdr_id integer,
+    let other = "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, \
+        websdr_id integer,
             frequency_mhz float8, snr_db float8, frequency_offset_hz float8);
-        INSERT INTO measurements SELECT now() - n * interval '1 day', 't', 7, 145.5, n, 1 FROM generate_series(0, 40) n";
+        INSERT INTO measurements SELECT now() - n * interval '1 day', 't', 7, 145.5, n, 1 \
+            FROM generate_series(0, 40) n";
     let queries = ["recent_measurements", "snr_statistics", "frequency_drift"];
     let [rename, carry, beside] = <[String; 3]>::try_from(documented("A table of the same name")).unwrap();
     for view in [false, true] {
@@ -385,8 +396,10 @@ async fn a_table_of_another_systems_shape_is_told_and_both_ways_over_lead_to_ans
 }
 
 /// The schemas in which tables, roll-ups and views of the store lie.
-const MADE: &str = "SELECT coalesce(string_agg(DISTINCT relnamespace::regnamespace::text, ' '), '') FROM pg_class
-    WHERE relname = ANY ('{frame_metadata,measurements,time_series_metadata,operations_log,stats,frame_stats_1h}')";
+const MADE: &str = "SELECT coalesce(string_agg(DISTINCT relnamespace::regnamespace::text, ' '), '') \
+    FROM pg_class
+    WHERE relname = ANY ('{frame_metadata,measurements,time_series_metadata,operations_log,stats,\
+        frame_stats_1h}')";
 
 #[tokio::test]
 async fn the_stores_tables_never_lie_in_schema_jetcopy_since_a_role_of_that_name_finds_it_first() {

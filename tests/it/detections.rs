@@ -182,11 +182,14 @@ async fn real_detections_lose_no_more_than_half_a_unit_of_the_last_digit_that_th
     world.drained("frames", &daemon).await;
     assert!(world.count("SELECT count(*) FROM as_sent").await > 7_000);
     // Half a unit, and what a double is off by.
-    let wrong = "SELECT count(*) FROM as_sent a FULL JOIN detection_events d USING (camera_id, frame_id, track_id)
-        WHERE coalesce(abs(a.confidence - d.confidence) <= 1 / 2048.0 AND mod((d.confidence * 1024)::numeric, 1) = 0
+    let wrong = "SELECT count(*) FROM as_sent a FULL JOIN detection_events d \
+        USING (camera_id, frame_id, track_id)
+        WHERE coalesce(abs(a.confidence - d.confidence) <= 1 / 2048.0 \
+            AND mod((d.confidence * 1024)::numeric, 1) = 0
             AND abs(a.bbox_left - d.bbox_left) <= 1 / 32.0 AND mod((d.bbox_left * 16)::numeric, 1) = 0
             AND abs(a.bbox_top - d.bbox_top) <= 1 / 32.0 AND mod((d.bbox_top * 16)::numeric, 1) = 0
-            AND abs(a.bbox_width - d.bbox_width) <= 0.05 + 1e-12 AND d.bbox_width = d.bbox_width::numeric(9, 1)
+            AND abs(a.bbox_width - d.bbox_width) <= 0.05 + 1e-12 AND d.bbox_width = d.bbox_width::numeric(9, \
+                1)
             AND d.bbox_height = round(a.bbox_height::numeric), false) IS FALSE";
     assert_eq!(world.count(wrong).await, 0);
 }

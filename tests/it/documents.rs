@@ -195,7 +195,8 @@ async fn the_commands_of_the_readme_and_of_the_commands_page_do_what_they_say() 
     // What the commands page takes for granted: a pipeline that has carried something, not all of it good.
     world.set("JETCOPY_CONFIG", "jetcopy.toml");
     let publish = "echo '{\"frame_id\": \"none\"}' | jetcopy publish frames.cam-1;
-        for n in $(seq 1000); do echo \"{\\\"timestamp\\\": $(date +%s%6N), \\\"frame_id\\\": 2}\"; done | jetcopy publish frames.cam-1";
+        for n in $(seq 1000); do echo \"{\\\"timestamp\\\": $(date +%s%6N), \\\"frame_id\\\": 2}\"; \
+            done | jetcopy publish frames.cam-1";
     assert!(world.run(publish).await.status.success());
     world.settled(publish).await;
     walk("docs/commands.md", &mut world).await;
@@ -221,7 +222,8 @@ async fn the_commands_of_the_store_pages_do_what_they_say() {
     world.set("JETCOPY_HTTP__API__URL", &url);
     world.set("JETCOPY_API", &api);
     walk("docs/store.md", &mut world).await;
-    let ask = "curl -sSf -H \"Authorization: Bearer $(cat http.token)\" \"$JETCOPY_API/measurements/recent?task=task-1\"";
+    let ask = "curl -sSf -H \"Authorization: Bearer \
+        $(cat http.token)\" \"$JETCOPY_API/measurements/recent?task=task-1\"";
     let answer: serde_json::Value = serde_json::from_slice(&world.run(ask).await.stdout).unwrap();
     assert_eq!((&answer["rows"][0]["websdr_id"], &answer["truncated"]), (&"rx-1".into(), &false.into()));
     walk("docs/store-operations.md", &mut world).await;
@@ -268,12 +270,14 @@ async fn the_mapping_of_the_operations_page_splits_a_stream_over_two_pipelines()
     world.write("jetcopy.toml", "[store]\ntables = [\"frames\"]\n");
     walk("docs/operations.md", &mut world).await;
     world.start("jetcopy run").await;
-    let publish = "for n in $(seq 40); do echo \"{\\\"camera\\\": $n, \\\"timestamp\\\": $(date +%s)000000, \\\"frame_id\\\": $n}\"; done |
+    let publish = "for n in $(seq 40); \
+        do echo \"{\\\"camera\\\": $n, \\\"timestamp\\\": $(date +%s)000000, \\\"frame_id\\\": $n}\"; done |
         jetcopy publish 'frames.cam-{camera}'";
     let published = world.run(publish).await;
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     world.settled(publish).await;
-    let sql = "SELECT count(*), count(DISTINCT camera_id), count(*) FILTER (WHERE camera_id LIKE 'cam-%') FROM frame_metadata";
+    let sql = "SELECT count(*), count(DISTINCT camera_id), count(*) FILTER (WHERE camera_id LIKE 'cam-%') \
+        FROM frame_metadata";
     let row = world.database.query_one(sql, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (40, 40, 40));
     let shards = "SELECT count(*) FROM jetcopy.checkpoints WHERE last_sequence BETWEEN 1 AND 39";

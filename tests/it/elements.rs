@@ -241,7 +241,8 @@ async fn many_bad_elements_are_one_letter(tables: &str, bad: Value, mend: &str, 
 
 #[tokio::test]
 async fn many_elements_of_one_message_that_a_check_refuses_are_one_dead_letter_and_no_flood() {
-    let tables = "CREATE TABLE parts (sequence bigint, element integer, size integer CONSTRAINT small CHECK (size < 50))";
+    let tables = "CREATE TABLE parts (sequence bigint, element integer, size integer CONSTRAINT small \
+        CHECK (size < 50))";
     let mend = "ALTER TABLE parts DROP CONSTRAINT small";
     many_bad_elements_are_one_letter(tables, json!(99), mend, "violates check constraint").await;
 }

@@ -71,7 +71,8 @@ async fn a_flood_shows_its_first_messages_and_goes_on_by_exactly_what_is_accepte
             )
         } else {
             (
-                "more than 10 messages of one batch cannot be stored; the first is at sequence 6: the value has the wrong type for the column",
+                "more than 10 messages of one batch cannot be stored; \
+                 the first is at sequence 6: the value has the wrong type for the column",
                 bad(false),
             )
         };
@@ -81,7 +82,8 @@ async fn a_flood_shows_its_first_messages_and_goes_on_by_exactly_what_is_accepte
         assert!(!shown.to_string().contains("secret"), "{shown}");
         daemon.says("among the messages that cannot be stored").await;
         assert!(!daemon.log().contains("secret"), "{}", daemon.log());
-        let sql = "SELECT count(*), min(sequence), min(convert_from(payload, 'UTF8')), bool_and(message <> '') \
+        let sql = "SELECT count(*), min(sequence), min(convert_from(payload, 'UTF8')), \
+            bool_and(message <> '') \
                    FROM jetcopy.flood_samples WHERE pipeline = 'events'";
         let row = world.database.query_one(sql, &[]).await.unwrap();
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 6));

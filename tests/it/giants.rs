@@ -60,7 +60,8 @@ blob = "^blob"
 "#;
 
 const TABLES: &str = "
-    CREATE TABLE events (sequence bigint, id bigint, doc jsonb, plain text, numbers bigint[], texts text[], whole jsonb);
+    CREATE TABLE events (sequence bigint, id bigint, doc jsonb, plain text, numbers bigint[], texts text[], \
+        whole jsonb);
     CREATE TABLE points (sequence bigint, series text, name text, value double precision);
     CREATE TABLE parts (sequence bigint, element integer, size integer, blob text)";
 
@@ -311,8 +312,10 @@ async fn giants_for_several_pipelines_stay_within_the_bound_of_each_through_an_o
         let table = format!("CREATE TABLE events_{number} (sequence bigint, doc text, whole jsonb)");
         world.database.batch_execute(&table).await.unwrap();
         pipelines.push(format!(
-            "[[pipeline]]\nname = \"events_{number}\"\nstream = \"STREAM\"\n{MUCH_POISON}\n[[pipeline.table]]\n\
-             name = \"events_{number}\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nwhole = \"$payload\"\n"
+            "[[pipeline]]\nname = \"events_{number}\"\nstream = \"STREAM\"\n{MUCH_POISON}\n\
+             [[pipeline.table]]\n\
+             name = \"events_{number}\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\n\
+             whole = \"$payload\"\n"
         ));
     }
     let config = world.config(&pipelines.concat());

@@ -23,7 +23,8 @@ fn shipped(path: &str) -> String {
 
 fn nats() -> TestNats {
     let variables = format!(
-        "JETCOPY_NATS_PASSWORD: \"{NATS_PASSWORD}\"\nJETCOPY_NATS_PUBLISHER_PASSWORD: \"{PUBLISHER_PASSWORD}\"\n"
+        "JETCOPY_NATS_PASSWORD: \"{NATS_PASSWORD}\"\n\
+         JETCOPY_NATS_PUBLISHER_PASSWORD: \"{PUBLISHER_PASSWORD}\"\n"
     );
     TestNats::start(&NatsOptions { config: variables + &shipped("config/nats/jetcopy.conf") }).unwrap()
 }
@@ -45,7 +46,8 @@ async fn database_with(postgres: &TestPostgres, store: config::Store) -> (tokio_
     let admin = connect(&url).await.unwrap();
     let owner = format!(
         "CREATE ROLE jetcopy_owner NOLOGIN; GRANT CREATE ON DATABASE {name} TO jetcopy_owner; \
-         GRANT CREATE, USAGE ON SCHEMA public TO jetcopy_owner; CREATE ROLE migrator LOGIN IN ROLE jetcopy_owner"
+         GRANT CREATE, USAGE ON SCHEMA public TO jetcopy_owner; \
+         CREATE ROLE migrator LOGIN IN ROLE jetcopy_owner"
     );
     admin.batch_execute(&owner).await.unwrap();
     let settings = config::Postgres { url: url.replace("postgres@", "migrator@"), ..Default::default() };
@@ -266,7 +268,8 @@ async fn a_password_in_an_address_shows_nowhere_whether_it_is_right_or_the_serve
         let text = format!(
             "nats.url = \"{nats_url}\"\npostgres.url = \"{database_url}\"\nhttp.listen = \"127.0.0.1:0\"\n\
              log.level = \"trace,async_nats=trace\"\n\
-             [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\n[[pipeline.table]]\nname = \"frame_metadata\"\n"
+             [[pipeline]]\nname = \"frames\"\nstream = \"FRAMES\"\n[[pipeline.table]]\n\
+             name = \"frame_metadata\"\n"
         );
         std::fs::write(&config, text).unwrap();
         let daemon = Daemon::start(&config);
@@ -305,13 +308,18 @@ async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_
     let schema = "My \"telemetry\"";
     let store = config::Store { schema: Some(schema.to_owned()), ..Default::default() };
     let (admin, url) = database_with(&postgres, store).await;
-    let rights = "SELECT count(*), count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'INSERT')),
-            count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'SELECT, UPDATE, DELETE, TRUNCATE')),
+    let rights = "SELECT count(*), count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, \
+        'INSERT')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'SELECT, UPDATE, \
+                DELETE, TRUNCATE')),
             count(*) FILTER (WHERE has_table_privilege('jetcopy_operator', c.oid, 'SELECT')),
             count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'SELECT')),
-            count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')),
-            count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER'))
-        FROM pg_class c WHERE relnamespace = to_regnamespace(quote_ident($1))::oid AND relkind IN ('r', 'p') AND NOT relispartition
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_reader', c.oid, 'INSERT, UPDATE, \
+                DELETE, TRUNCATE')),
+            count(*) FILTER (WHERE has_table_privilege('jetcopy_writer', c.oid, \
+                'DELETE, TRUNCATE, REFERENCES, TRIGGER'))
+        FROM pg_class c WHERE relnamespace = to_regnamespace(quote_ident($1))::oid AND relkind IN ('r', 'p') \
+            AND NOT relispartition
             AND relname !~ '_(daily|hourly|per_minute|1m|1h|1d)$'";
     let row = admin.query_one(rights, &[&schema]).await.unwrap();
     let found: Vec<i64> = (0..7).map(|column| row.get(column)).collect();
@@ -321,11 +329,13 @@ async fn the_shipped_roles_reach_the_store_where_it_lies_and_no_more_of_it_than_
     admin.batch_execute("CREATE TABLE own (a int)").await.unwrap();
     let own = "SELECT has_table_privilege('jetcopy_writer', 'own', 'INSERT')";
     assert!(!admin.query_one(own, &[]).await.unwrap().get::<_, bool>(0));
-    let room = "SELECT jetcopy.add_partition(relation, (now() AT TIME ZONE 'UTC')::date) FROM jetcopy.partitioned_tables;
+    let room = "SELECT jetcopy.add_partition(relation, (now() AT TIME ZONE 'UTC')::date) \
+        FROM jetcopy.partitioned_tables;
         CREATE ROLE reader LOGIN IN ROLE jetcopy_reader";
     admin.batch_execute(room).await.unwrap();
     let writer = connect(&url).await.unwrap();
-    let row = "INSERT INTO \"My \"\"telemetry\"\"\".frame_metadata (time, camera_id, frame_id) VALUES (now(), 'a', 1)";
+    let row = "INSERT INTO \"My \"\"telemetry\"\"\".frame_metadata (time, camera_id, frame_id) \
+        VALUES (now(), 'a', 1)";
     writer.batch_execute(row).await.unwrap();
     let reader = connect(&url.replace("jetcopy@", "reader@")).await.unwrap();
     assert_eq!(reader.query("SELECT * FROM jetcopy.latest_frames('a')", &[]).await.unwrap().len(), 1);
@@ -460,7 +470,8 @@ async fn a_missing_right_pauses_before_a_row_is_due_and_the_grant_that_is_named_
     );
     world.database.batch_execute(&setup).await.unwrap();
     world.database_url = world.own_url.replace("postgres@", &format!("{role}@"));
-    let others = "[[pipeline.table]]\nname = \"others\"\nwhen = { subject = \"STREAM.others\" }\non_conflict = \"update\"\nkey = [\"id\"]\n";
+    let others = "[[pipeline.table]]\nname = \"others\"\nwhen = { subject = \"STREAM.others\" }\n\
+        on_conflict = \"update\"\nkey = [\"id\"]\n";
     let config = world.config(&format!("{EVENTS}{others}"));
     let daemon = Daemon::start(&config);
     world.publish("a", [event(1)]).await;

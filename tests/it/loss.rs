@@ -83,8 +83,7 @@ async fn mirror(world: &World, subject: &str, rest: Config) -> Stream {
 }
 
 #[tokio::test]
-async fn a_mirror_of_a_part_has_lost_nothing_where_it_never_held_a_sequence_and_something_where_its_limits_dropped_it()
- {
+async fn a_mirror_of_a_part_has_lost_nothing_where_it_never_held_a_sequence_and_something_where_limits_did() {
     let world = world_with(|_| {}).await;
     let part = mirror(&world, "wanted", Config { max_messages: 5, ..Config::default() }).await;
     let text = pipeline("").replace("stream = \"STREAM\"", "stream = \"PART\"");

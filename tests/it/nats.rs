@@ -77,7 +77,8 @@ fn accept_loss(config: &Path) {
 async fn each_id_once(world: &World, last: u64) {
     let last = i64::try_from(last).unwrap();
     let sql = "SELECT id, count(e.id) FROM generate_series(1, $1::bigint) AS published (id)
-               FULL JOIN events e USING (id) GROUP BY id HAVING count(e.id) <> 1 OR id > $1 ORDER BY id LIMIT 10";
+               FULL JOIN events e USING (id) GROUP BY id HAVING count(e.id) <> 1 OR id > $1 ORDER BY id \
+                   LIMIT 10";
     let rows = world.database.query(sql, &[&last]).await.unwrap();
     let differences: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert!(

@@ -46,7 +46,8 @@ async fn world() -> World {
 
 /// Days of the partitions, from today.
 async fn partitions(world: &World) -> Vec<i32> {
-    let sql = "SELECT (starts AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date FROM jetcopy.partitions('days')";
+    let sql = "SELECT (starts AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date \
+        FROM jetcopy.partitions('days')";
     world.database.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
@@ -67,7 +68,8 @@ async fn rows_of_days_without_a_partition_get_one_and_those_beyond_all_bounds_ar
         oracle(&world, &daemon, "events", "days", message(12, -4)).await;
 
         assert_eq!(partitions(&world).await, [-1_000, -4, -3, -2, 0, 1, 2, 3, 6]);
-        let sql = "SELECT string_agg(concat_ws(' ', sequence, kind, sqlstate, column_name), ', ' ORDER BY sequence) FROM jetcopy.dead_letters";
+        let sql = "SELECT string_agg(concat_ws(' ', sequence, kind, sqlstate, column_name), ', ' \
+            ORDER BY sequence) FROM jetcopy.dead_letters";
         let dead: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
         let expected = [6, 7, 8, 9, 10].map(|sequence| format!("{sequence} range 23514 time")).join(", ");
         assert_eq!(dead, expected, "{on_conflict}");
@@ -75,7 +77,8 @@ async fn rows_of_days_without_a_partition_get_one_and_those_beyond_all_bounds_ar
         let message: String = world.database.query_one(sql, &[]).await.unwrap().get(0);
         assert_eq!(
             message,
-            "no partition of days covers 1970-01-01, and jetcopy adds partitions only within 1000 days back and 7 ahead \
+            "no partition of days covers 1970-01-01, and jetcopy adds partitions only within 1000 days back \
+             and 7 ahead \
              (store.partitions_back, store.partitions_ahead)"
         );
     }
@@ -87,7 +90,8 @@ async fn a_row_whose_time_the_server_writes_gets_the_partition_of_today() {
     world
         .database
         .batch_execute(
-            "DROP TABLE days; CREATE TABLE days (id bigint NOT NULL, sequence bigint, time timestamptz NOT NULL DEFAULT now());
+            "DROP TABLE days; CREATE TABLE days (id bigint NOT NULL, sequence bigint, time timestamptz \
+             NOT NULL DEFAULT now());
              SELECT jetcopy.time_table('days', 'time', '1 day')",
         )
         .await
@@ -113,8 +117,10 @@ async fn a_role_that_may_only_insert_gets_partitions_too() {
     world
         .database
         .batch_execute(
-            "CREATE ROLE inserter LOGIN; GRANT INSERT ON days TO inserter; GRANT USAGE ON SCHEMA jetcopy TO inserter;
-             GRANT ALL ON ALL TABLES IN SCHEMA jetcopy TO inserter; GRANT ALL ON ALL SEQUENCES IN SCHEMA jetcopy TO inserter",
+            "CREATE ROLE inserter LOGIN; GRANT INSERT ON days TO inserter; \
+             GRANT USAGE ON SCHEMA jetcopy TO inserter;
+             GRANT ALL ON ALL TABLES IN SCHEMA jetcopy TO inserter; \
+                 GRANT ALL ON ALL SEQUENCES IN SCHEMA jetcopy TO inserter",
         )
         .await
         .unwrap();
@@ -130,7 +136,8 @@ async fn partitions_that_somebody_else_makes_are_left_to_them() {
     world
         .database
         .batch_execute(
-            "DROP TABLE days; CREATE TABLE days (id bigint NOT NULL, sequence bigint, time timestamptz NOT NULL)
+            "DROP TABLE days; CREATE TABLE days (id bigint NOT NULL, sequence bigint, time timestamptz \
+             NOT NULL)
                  PARTITION BY RANGE (time);
              CREATE TABLE century PARTITION OF days FOR VALUES FROM ('2000-01-01Z') TO ('2100-01-01Z')",
         )
@@ -163,7 +170,8 @@ async fn a_partition_of_another_span_in_the_way_of_a_day_pauses_the_pipeline_unt
         .database
         .batch_execute(
             "DO $$ DECLARE day timestamptz := date_trunc('day', now(), 'UTC') + interval '3 days'; BEGIN
-                 EXECUTE format('CREATE TABLE hour PARTITION OF days FOR VALUES FROM (%L) TO (%L)', day, day + interval '1 s');
+                 EXECUTE format('CREATE TABLE hour PARTITION OF days FOR VALUES FROM (%L) TO (%L)', day, \
+                     day + interval '1 s');
              END $$",
         )
         .await
@@ -184,9 +192,11 @@ async fn a_missing_partition_of_ones_own_pauses_the_pipeline_until_it_is_there_a
         world
             .database
             .batch_execute(
-                "DROP TABLE days; CREATE TABLE days (id bigint NOT NULL, sequence bigint, time timestamptz NOT NULL,
+                "DROP TABLE days; CREATE TABLE days (id bigint NOT NULL, sequence bigint, time timestamptz \
+                 NOT NULL,
                      PRIMARY KEY (id, time)) PARTITION BY RANGE (time);
-                 CREATE FUNCTION month(name text, first int, last int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+                 CREATE FUNCTION month(name text, first int, last int) RETURNS void LANGUAGE plpgsql AS $$ \
+                     BEGIN
                      EXECUTE format('CREATE TABLE %I PARTITION OF days FOR VALUES FROM (%L) TO (%L)', name,
                          date_trunc('day', now(), 'UTC') + make_interval(days => first),
                          date_trunc('day', now(), 'UTC') + make_interval(days => last));
@@ -218,7 +228,8 @@ async fn a_key_without_a_partition_pauses_the_pipeline_until_there_is_one() {
     world
         .database
         .batch_execute(
-            "DROP TABLE days; CREATE TABLE days (id bigint, sequence bigint, site text) PARTITION BY LIST (site);
+            "DROP TABLE days; CREATE TABLE days (id bigint, sequence bigint, site text) \
+             PARTITION BY LIST (site);
              CREATE TABLE north PARTITION OF days FOR VALUES IN ('north')",
         )
         .await
@@ -328,7 +339,8 @@ async fn a_message_of_a_day_too_far_away_has_one_dead_letter_in_a_batch_that_is_
     world
         .database
         .batch_execute(
-            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.03); RETURN NEW; END $$;
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.03); \
+             RETURN NEW; END $$;
              CREATE TRIGGER slow BEFORE INSERT ON days FOR EACH ROW EXECUTE FUNCTION slow()",
         )
         .await
@@ -389,7 +401,13 @@ async fn the_daemon_fills_the_roll_ups_takes_late_rows_in_and_drops_old_days() {
     filled(51).await;
     eventually("the old day to be dropped", async || {
         world.count("SELECT count(*) FROM frame_metadata").await == 51
-            && world.count("SELECT count(*) FROM jetcopy.partitions('frame_metadata') WHERE ends < now() - interval '7 days'").await == 0
+            && world
+                .count(
+                    "SELECT count(*) FROM jetcopy.partitions('frame_metadata') \
+                WHERE ends < now() - interval '7 days'",
+                )
+                .await
+                == 0
     })
     .await;
     let daemon_lives = daemon.log();
@@ -406,7 +424,8 @@ async fn a_store_that_cannot_be_maintained_stops_no_pipeline_and_is_told_once() 
     daemon.says("cannot maintain the store").await;
     world.publish("a", [frame(1, 0)]).await;
     world.drained("frames", &daemon).await;
-    let runs = "SELECT refreshed_at::text FROM jetcopy.rollups WHERE name = 'frame_stats_1d' AND refreshed_at IS NOT NULL";
+    let runs = "SELECT refreshed_at::text FROM jetcopy.rollups WHERE name = 'frame_stats_1d' \
+        AND refreshed_at IS NOT NULL";
     assert!(world.database.query_opt(runs, &[]).await.unwrap().is_some(), "the other steps are done");
     daemon.says_times("cannot maintain the store", 1).await;
 }

@@ -86,7 +86,8 @@ async fn a_pooler_or_a_server_behind_it_that_stops_costs_no_row() {
     for _ in 0..5 {
         world.commits(&daemon).await;
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                   WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'";
+                   WHERE pid <> pg_backend_pid() AND datname = current_database() \
+                       AND backend_type = 'client backend'";
         world.count(end).await;
     }
     world.judge(&daemon, load).await;

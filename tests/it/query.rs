@@ -29,7 +29,8 @@ async fn rows_come_as_a_table_as_json_and_as_csv() {
             "SELECT jetcopy.add_partition(relation, '2026-07-01') FROM jetcopy.partitioned_tables
                 WHERE relation = 'measurements'::regclass;
              INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz, snr_db) VALUES
-                ('2026-07-01 10:00Z', 't 1', 'r1', 145.5, 10), ('2026-07-01 11:00Z', 't 1', 'r1', 145.5, 20.5)",
+                ('2026-07-01 10:00Z', 't 1', 'r1', 145.5, 10), ('2026-07-01 11:00Z', 't 1', 'r1', 145.5, \
+                    20.5)",
         )
         .await
         .unwrap();

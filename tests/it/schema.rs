@@ -12,9 +12,13 @@ const WRITE: &str = "JETCOPY_WRITE_DOCS";
 const WRITTEN_BY: i32 = 15;
 
 /// What stands at the top.
-const OPENING: &str = "-- What `jetcopy migrate` makes in a database without TimescaleDB, with all groups of the store's tables, to be read.
--- With TimescaleDB the tables by time are hypertables, and the roll-ups continuous aggregates. Written by `make docs`
--- from the migrations (pg_dump); a test compares. To make a database, run `jetcopy migrate`, which keeps a history.
+const OPENING: &str = "\
+-- What `jetcopy migrate` makes in a database without TimescaleDB, with all groups of the store's \
+tables, to be read.
+-- With TimescaleDB the tables by time are hypertables, and the roll-ups continuous aggregates. \
+Written by `make docs`
+-- from the migrations (pg_dump); a test compares. To make a database, run `jetcopy migrate`, which \
+keeps a history.
 ";
 
 /// A dump without what is of one run, one version, or one server: comments of `pg_dump`, settings of its

@@ -72,7 +72,8 @@ fn message(id: u64) -> String {
 }
 
 /// The types of jetcopy's tables and of the catalogs.
-const TYPES: &str = r#"bool,\"char\",name,text,varchar,int2,int4,int8,oid,regclass,regtype,regnamespace,float4,float8,numeric,timestamptz,date,interval,jsonb,tid,text[],name[],int4[],int8[],oid[]"#;
+const TYPES: &str = "bool,\\\"char\\\",name,text,varchar,int2,int4,int8,oid,regclass,regtype,regnamespace,\
+    float4,float8,numeric,timestamptz,date,interval,jsonb,tid,text[],name[],int4[],int8[],oid[]";
 
 /// Those that the scripts compare; a backup holds the traps, too, and so does what is restored.
 const TYPES_OF_SCRIPTS: &str = r#"bool,\"char\",name,text,int4,int8,oid,regclass,text[],name[]"#;
@@ -214,7 +215,8 @@ async fn nobody_else_s_function_is_called_by_the_daemon_or_a_command() {
 
     // Monitoring runs with the rights of the owner.
     let functions = "SELECT p.oid::regprocedure::text FROM pg_proc p
-        WHERE p.pronamespace = 'jetcopy'::regnamespace::oid AND p.proname::text LIKE 'monitor%' AND p.pronargs = 0::int2";
+        WHERE p.pronamespace = 'jetcopy'::regnamespace::oid AND p.proname::text LIKE 'monitor%' \
+            AND p.pronargs = 0::int2";
     let found = world.database.query(functions, &[]).await.unwrap();
     assert!(found.len() > 5);
     for row in found {
@@ -340,9 +342,12 @@ async fn every_function_of_jetcopy_that_runs_with_its_owner_s_rights_has_a_path_
     world
         .database
         .batch_execute(
-            "DROP TABLE IF EXISTS frame_stats_1d; CREATE ROLE dora NOLOGIN; GRANT CREATE ON SCHEMA public TO dora; SET ROLE dora;
-             CREATE FUNCTION public.caught() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''sprung''; END';
-             CREATE VIEW public.frame_stats_1d AS SELECT now() AS bucket, 'a' AS camera_id, public.caught() AS frames;
+            "DROP TABLE IF EXISTS frame_stats_1d; CREATE ROLE dora NOLOGIN; \
+             GRANT CREATE ON SCHEMA public TO dora; SET ROLE dora;
+             CREATE FUNCTION public.caught() RETURNS bigint LANGUAGE plpgsql \
+                 AS 'BEGIN RAISE EXCEPTION ''sprung''; END';
+             CREATE VIEW public.frame_stats_1d AS SELECT now() AS bucket, 'a' AS camera_id, public.caught() \
+                 AS frames;
              RESET ROLE",
         )
         .await

@@ -30,8 +30,10 @@ async fn control_characters_of_messages_rows_and_servers_reach_no_terminal() {
         .database
         .query_one(
             "INSERT INTO jetcopy.dead_letters
-                (pipeline, shard, stream, sequence, subject, headers, payload, kind, message, table_name, column_name)
-             VALUES ('events', 'events', 'S', 1, $1, jsonb_build_object($1::text, $1::text), $2, 'malformed', $1, $1, $1)
+                (pipeline, shard, stream, sequence, subject, headers, payload, kind, message, table_name, \
+                    column_name)
+             VALUES ('events', 'events', 'S', 1, $1, jsonb_build_object($1::text, $1::text), $2, \
+                 'malformed', $1, $1, $1)
              RETURNING id",
             &[&NASTY, &serde_json::to_vec(&serde_json::json!({NASTY: NASTY})).unwrap()],
         )

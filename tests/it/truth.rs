@@ -191,7 +191,8 @@ async fn of_a_steady_pipeline_all_is_true_that_is_shown() {
 async fn of_a_pipeline_that_lags_and_of_one_that_is_blocked_all_is_true_that_is_shown() {
     let world = world().await;
     let (_, daemon, started) = carried(&world, "").await;
-    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END';
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); \
+        RETURN NEW; END';
         CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
     world.database.batch_execute(slow).await.unwrap();
     world.publish("a", (1..=120).map(event)).await;

@@ -97,11 +97,13 @@ value = "$value"
 "#;
 
 const TABLES: &str = "
-    CREATE TABLE flat (sequence bigint, id bigint, n numeric, t timestamptz, doc jsonb, list integer[], subject text,
+    CREATE TABLE flat (sequence bigint, id bigint, n numeric, t timestamptz, doc jsonb, list integer[], \
+        subject text,
         kind text, whole jsonb, rest jsonb);
     CREATE TABLE latest (token text PRIMARY KEY, n double precision, doc text, newest bigint);
     CREATE TABLE parts (sequence bigint, deep jsonb);
-    CREATE TABLE elements (sequence bigint, element integer, size integer CHECK (size < 50), x smallint, blob text);
+    CREATE TABLE elements (sequence bigint, element integer, size integer CHECK (size < 50), x smallint, \
+        blob text);
     CREATE TABLE fields (sequence bigint, blob bytea);
     CREATE TABLE points (sequence bigint, series text, name text, value double precision)";
 
@@ -179,7 +181,8 @@ impl Range {
             "WITH seen AS (SELECT sequence FROM {pipeline}
                  UNION ALL SELECT sequence FROM jetcopy.dead_letters WHERE pipeline = $1 AND element IS NULL)
              SELECT sequence, count(seen.sequence) FROM generate_series($2::int8 + 1, $3::int8) AS sequence
-             FULL JOIN seen USING (sequence) GROUP BY 1 HAVING count(seen.sequence) <> 1 OR sequence > $3 ORDER BY 1"
+             FULL JOIN seen USING (sequence) GROUP BY 1 HAVING count(seen.sequence) <> 1 OR sequence > $3 \
+                 ORDER BY 1"
         );
         let wrong = self.world.database.query(&sql, &[&pipeline, &after, &last]).await.unwrap();
         for row in &wrong {
@@ -233,7 +236,8 @@ impl Range {
 
     /// What was judged goes.
     async fn clear(&self) {
-        let tables = "DELETE FROM flat; DELETE FROM parts; DELETE FROM elements; DELETE FROM fields; DELETE FROM points;
+        let tables = "DELETE FROM flat; DELETE FROM parts; DELETE FROM elements; DELETE FROM fields; \
+            DELETE FROM points;
             DELETE FROM latest; DELETE FROM jetcopy.dead_letters";
         self.world.database.batch_execute(tables).await.unwrap();
         let stream = self.world.jetstream.get_stream(&self.world.stream).await.unwrap();
@@ -291,7 +295,8 @@ async fn fuzz(seed: u64, duration: Duration, only: Option<u64>) {
     }
     let (seconds, peak) = (start.elapsed().as_secs(), range.daemon.peak_memory_kib() >> 10);
     println!(
-        "SEED={seed}: {number} rounds, {stored} messages in {seconds} s, {peak} MiB at most, each in one place"
+        "SEED={seed}: {number} rounds, {stored} messages in {seconds} s, {peak} MiB at most, \
+         each in one place"
     );
 }
 

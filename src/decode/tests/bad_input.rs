@@ -216,7 +216,8 @@ fn by_element() -> Decoder {
 fn a_bad_element_is_refused_alone_and_the_others_are_rows() {
     let mut decoder = by_element();
     // {"in": {"x": 1, "x": 2}} stands twice in MessagePack, whose keys a writer of JSON would not repeat.
-    let json = r#"{"a":1,"d":[{"b":1},{"b":"x"},{"b":3,"in":{"x":3}},7,{"b":5,"in":{"x":1,"x":2},"c":[{}]},{"b":6}]}"#;
+    let json = "{\"a\":1,\"d\":[{\"b\":1},{\"b\":\"x\"},{\"b\":3,\"in\":{\"x\":3}},7,\
+        {\"b\":5,\"in\":{\"x\":1,\"x\":2},\"c\":[{}]},{\"b\":6}]}";
     let packed = [
         &b"\x82\xa1a\x01\xa1d\x96\x81\xa1b\x01\x81\xa1b\xa1x\x82\xa1b\x03\xa2in\x81\xa1x\x03\x07"[..],
         b"\x83\xa1b\x05\xa2in\x82\xa1x\x01\xa1x\x02\xa1c\x91\x80\x81\xa1b\x06",

@@ -18,7 +18,8 @@ fn decoder(settings: &str, mapping: &str, columns: &[(&str, Type)]) -> Decoder {
 fn nan_and_infinity_by_their_names_are_taken_as_the_setting_says() {
     let columns =
         [("a", Type::Float8), ("j", Type::Jsonb), ("k", Type::Json), ("t", Type::Text), ("r", Type::Jsonb)];
-    let json = r#"{"a":-Infinity,"j":{"NaN":[NaN,"\"NaN",-Infinity,1],"I":{"x":Infinity}},"k":[NaN],"t":[NaN],"I":NaN}"#;
+    let json = "{\"a\":-Infinity,\"j\":{\"NaN\":[NaN,\"\\\"NaN\",-Infinity,1],\"I\":{\"x\":Infinity}},\
+        \"k\":[NaN],\"t\":[NaN],\"I\":NaN}";
     let expect = |nan: &str, minus: &str, plus: &str| {
         let j = format!(r#"{{"NaN":[{nan},"\"NaN",{minus},1],"I":{{"x":{plus}}}}}"#);
         let one = format!("[{nan}]");
@@ -89,7 +90,8 @@ fn a_byte_order_mark_before_json_and_nuls_after_it_are_passed_over() {
 fn digits_in_text_are_a_time_where_the_column_has_a_unit() {
     let mut decoder = decoder(
         "",
-        "a = { unit = 'ms' }\nb = { unit = 's' }\nc = { unit = 's' }\nd = { unit = 'ms' }\ne = { unit = 'us' }",
+        "a = { unit = 'ms' }\nb = { unit = 's' }\nc = { unit = 's' }\nd = { unit = 'ms' }\n\
+         e = { unit = 'us' }",
         &[
             ("a", Type::Timestamptz),
             ("b", Type::Date),

@@ -72,8 +72,10 @@ fn a_message_that_no_table_takes_is_poison_unless_it_is_to_be_skipped() {
 /// Points in long form: time, name, value, and the place of their element.
 fn points(unpivot: &str, more: &str) -> Decoder {
     let toml = format!(
-        "{more}\n[[table]]\nname = 't'\nfor_each = 'rows'\nbad_element = 'element'\nunpivot = {unpivot}\n[table.columns]\n\
-         time = {{ from = 't', unit = 'us' }}\nname = '$name'\nvalue = '$value'\nsite = '^site'\nplace = '$element'\n"
+        "{more}\n[[table]]\nname = 't'\nfor_each = 'rows'\nbad_element = 'element'\nunpivot = {unpivot}\n\
+         [table.columns]\n\
+         time = {{ from = 't', unit = 'us' }}\nname = '$name'\nvalue = '$value'\nsite = '^site'\n\
+         place = '$element'\n"
     );
     let columns = vec![
         column("time", Type::Timestamptz),
@@ -164,7 +166,8 @@ fn an_element_of_which_one_field_is_bad_has_no_row() {
 
 #[test]
 fn a_nil_key_is_unpivoted_by_the_name_that_it_has_in_json() {
-    let toml = "[[table]]\nname = 't'\nunpivot = { rest = true }\n[table.columns]\nname = '$name'\nvalue = '$value'\n";
+    let toml = "[[table]]\nname = 't'\nunpivot = { rest = true }\n[table.columns]\nname = '$name'\n\
+        value = '$value'\n";
     let columns = vec![column("name", Type::Text), column("value", Type::Int8)];
     let mut decoder = try_decoder(toml, &[table(columns)]).unwrap();
     // {nil: 1, true: 2}
@@ -262,7 +265,8 @@ fn a_table_takes_the_messages_whose_headers_are_so() {
 fn a_message_without_a_payload_is_a_row_of_a_table_that_goes_by_its_headers() {
     let toml = |more: &str| {
         format!(
-            "[[table]]\nname = 't'\nwhen = {{ headers = {{ KV-Operation = 'DEL' }} }}\n[table.columns]\na = '$sequence'\n\
+            "[[table]]\nname = 't'\nwhen = {{ headers = {{ KV-Operation = 'DEL' }} }}\n[table.columns]\n\
+             a = '$sequence'\n\
              k = '$subject[1]'\nv = '$payload'\n{more}"
         )
     };

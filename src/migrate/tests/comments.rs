@@ -6,8 +6,10 @@ use super::*;
 /// What has no comment. Partitions and what an extension made are left out.
 const SILENT: &str = "WITH ours AS (
         SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname IN ('jetcopy', 'public') AND c.relkind IN ('r', 'p', 'v', 'm', 'c') AND NOT c.relispartition
-            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        WHERE n.nspname IN ('jetcopy', 'public') AND c.relkind IN ('r', 'p', 'v', 'm', 'c') \
+            AND NOT c.relispartition
+            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass \
+                AND d.objid = c.oid AND d.deptype = 'e')
     )
     SELECT 'relation ' || o.oid::regclass FROM ours o WHERE obj_description(o.oid, 'pg_class') IS NULL
     UNION ALL SELECT format('column %s of %s', a.attname, a.attrelid::regclass)
@@ -16,7 +18,8 @@ const SILENT: &str = "WITH ours AS (
     UNION ALL SELECT 'function ' || p.oid::regprocedure
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
         WHERE n.nspname IN ('jetcopy', 'public') AND obj_description(p.oid, 'pg_proc') IS NULL
-            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
+                AND d.objid = p.oid AND d.deptype = 'e')
     ORDER BY 1";
 
 async fn silent(client: &tokio_postgres::Client) -> Vec<String> {

@@ -23,7 +23,8 @@ async fn kind(client: &Client, table: &str) -> String {
 /// The days of a table's partitions, in days from today.
 async fn days(client: &Client, table: &str) -> Vec<i32> {
     let sql = format!(
-        "SELECT (starts AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date FROM jetcopy.partitions('{table}')
+        "SELECT (starts AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date \
+         FROM jetcopy.partitions('{table}')
          WHERE ends = starts + interval '1 day'"
     );
     client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -37,12 +38,14 @@ async fn the_empty_store_tables_take_rows_of_today_and_of_the_days_ahead() {
         assert_eq!(kind(&client, table).await, "p");
         assert_eq!(days(&client, table).await, [0, 1, 2, 3]);
         let sql = format!(
-            "INSERT INTO {table} (time, camera_id, frame_id) SELECT now() + d * interval '1 day', 'c', d FROM generate_series(0, 3) d"
+            "INSERT INTO {table} (time, camera_id, frame_id) SELECT now() + d * interval '1 day', 'c', d \
+             FROM generate_series(0, 3) d"
         );
         assert_eq!(client.execute(&sql, &[]).await.unwrap(), 4);
         for index in ["camera_id_time", "time"] {
             let sql = format!(
-                "SELECT count(*)::text FROM pg_indexes WHERE tablename = '{table}' AND indexname = '{table}_{index}'"
+                "SELECT count(*)::text FROM pg_indexes WHERE tablename = '{table}' \
+                 AND indexname = '{table}_{index}'"
             );
             assert_eq!(text(&client, &sql).await, "1");
         }
@@ -61,7 +64,8 @@ async fn a_filled_table_keeps_its_rows_privileges_and_comment() {
              GRANT UPDATE (width) ON mine TO frames_reader;
              COMMENT ON TABLE mine IS 'frames';
              INSERT INTO mine (time, camera_id, frame_id, attributes)
-             SELECT date_trunc('day', now(), 'UTC') - n * interval '25 hours', 'c' || n, n, '{\"a\": 1}' FROM generate_series(1, 3) n",
+             SELECT date_trunc('day', now(), 'UTC') - n * interval '25 hours', 'c' || n, n, '{\"a\": 1}' \
+                 FROM generate_series(1, 3) n",
         )
         .await
         .unwrap();
@@ -100,7 +104,8 @@ async fn a_table_with_a_key_an_identity_and_a_generated_column_keeps_them_all() 
         )
         .await
         .unwrap();
-    let contents = "SELECT string_agg(concat_ws(' ', id, n, doubled), ', ' ORDER BY id) FROM \"My schema\".\"Log of it\"";
+    let contents = "SELECT string_agg(concat_ws(' ', id, n, doubled), ', ' ORDER BY id) \
+        FROM \"My schema\".\"Log of it\"";
     assert_eq!(text(&client, contents).await, "1 1 2, 2 2 4, 3 3 6");
     let again = "INSERT INTO \"My schema\".\"Log of it\" (id, \"At\", n) OVERRIDING SYSTEM VALUE
         SELECT id, \"At\", n FROM \"My schema\".\"Log of it\" LIMIT 1";
@@ -123,12 +128,14 @@ async fn a_table_that_would_lose_something_stays_as_it_is() {
     let client = plain_database(&server).await;
     let obstacles = [
         "ALTER TABLE mine ADD PRIMARY KEY (id); CREATE TABLE other (mine int REFERENCES mine)",
-        "CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1); ALTER TABLE mine ADD FOREIGN KEY (id) REFERENCES other",
+        "CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1); ALTER TABLE mine \
+         ADD FOREIGN KEY (id) REFERENCES other",
         "CREATE VIEW other AS SELECT * FROM mine",
         "CREATE MATERIALIZED VIEW other AS SELECT * FROM mine",
         "ALTER TABLE mine ADD UNIQUE (id)",
         "CREATE FUNCTION other(mine) RETURNS int LANGUAGE sql RETURN 1",
-        "CREATE TRIGGER other BEFORE UPDATE ON mine FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE TRIGGER other BEFORE UPDATE ON mine FOR EACH ROW \
+         EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "CREATE TABLE other () INHERITS (mine)",
         "ALTER TABLE mine ENABLE ROW LEVEL SECURITY",
         "CREATE PUBLICATION other FOR TABLE mine",
@@ -181,7 +188,8 @@ async fn partitions_are_added_on_demand_within_bounds_and_once() {
     client.batch_execute("SET timezone = 'Pacific/Kiritimati'; SET datestyle = 'German'").await.unwrap();
     let today = "(now() AT TIME ZONE 'UTC')::date";
     let add = format!(
-        "SELECT array_to_string(jetcopy.add_partitions('frame_metadata', ARRAY[{today} - 1001, {today} - 1000, {today} - 1,
+        "SELECT array_to_string(jetcopy.add_partitions('frame_metadata', ARRAY[{today} - 1001, \
+         {today} - 1000, {today} - 1,
             {today} - 1, {today}, {today} + 7, {today} + 8, '9999-12-31']), ' ')"
     );
     let left_out = format!("SELECT concat_ws(' ', {today} - 1001, {today} + 8, date '9999-12-31')");
@@ -192,7 +200,10 @@ async fn partitions_are_added_on_demand_within_bounds_and_once() {
     // An owner who needs another day has it.
     client.batch_execute("SELECT jetcopy.add_partition('frame_metadata', '1999-12-31')").await.unwrap();
     client
-        .batch_execute("INSERT INTO frame_metadata (time, camera_id, frame_id) VALUES ('1999-12-31 23:59:59.999999Z', 'c', 1)")
+        .batch_execute(
+            "INSERT INTO frame_metadata (time, camera_id, frame_id) \
+            VALUES ('1999-12-31 23:59:59.999999Z', 'c', 1)",
+        )
         .await
         .unwrap();
 }
@@ -243,7 +254,8 @@ async fn two_who_add_the_same_partitions_at_once_both_succeed() {
     let url = server.create_database().await.unwrap();
     migrate(&settings(&url)).await.unwrap();
     let (one, other) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
-    let add = "SELECT jetcopy.add_partitions('frame_metadata', ARRAY(SELECT current_date - n FROM generate_series(1, 20) n))";
+    let add = "SELECT jetcopy.add_partitions('frame_metadata', ARRAY(SELECT current_date - n \
+        FROM generate_series(1, 20) n))";
     let (first, second) = tokio::join!(one.batch_execute(add), other.batch_execute(add));
     first.unwrap();
     second.unwrap();

@@ -42,9 +42,11 @@ const FAILING: Migration = Migration {
 
 /// Rows for every table. Times are of today: there is a partition for it.
 const ROWS: &str = "
-    INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, stream_created, last_sequence, last_timestamp, epoch)
+    INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, stream_created, last_sequence, last_timestamp, \
+        epoch)
         VALUES ('s', 'p', 'S', '2024-01-01', 41, '2024-01-02', 3);
-    INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, headers, payload, kind, message)
+    INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, headers, payload, kind, \
+        message)
         SELECT 'p', 's', 'S', n, 'S.a', '{\"a\": [\"b\"]}', '\\xc1', 'malformed', 'no MessagePack'
         FROM generate_series(1, 3) n;
     INSERT INTO jetcopy.losses (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause)
@@ -65,10 +67,12 @@ const ROWS: &str = "
     INSERT INTO operations_log (timestamp, operation) VALUES (now(), 'create_file')";
 
 /// Tables that have rows of their own.
-const TABLES: &str = "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+const TABLES: &str =
+    "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE nspname IN ('jetcopy', 'public') AND relkind IN ('r', 'p') AND NOT relispartition
         AND c.oid <> 'jetcopy.schema_history'::regclass
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid \
+            AND deptype = 'e')
     ORDER BY 1";
 
 /// All that a migration can make, a line each. Partitions and chunks are those of the rows, and numbers of
@@ -76,16 +80,22 @@ const TABLES: &str = "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_names
 const SCHEMA: &str = r"WITH ours AS (
     SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE nspname IN ('jetcopy', 'public') AND NOT relispartition
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
+            AND deptype = 'e')
 ), functions AS (
     SELECT p.* FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
     WHERE nspname IN ('jetcopy', 'public')
-        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid
+            AND deptype = 'e')
 ), lines (line) AS (
-    SELECT concat_ws(' ', 'relation', relkind, oid::regclass, reloptions, relacl, pg_get_userbyid(relowner)) FROM ours
-    UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname, row_number() OVER (PARTITION BY attrelid ORDER BY attnum),
-            format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated, pg_get_expr(adbin, adrelid), attacl)
-        FROM pg_attribute JOIN ours ON ours.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    SELECT concat_ws(' ', 'relation', relkind, oid::regclass, reloptions, relacl, pg_get_userbyid(relowner))
+        FROM ours
+    UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname,
+            row_number() OVER (PARTITION BY attrelid ORDER BY attnum),
+            format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
+            pg_get_expr(adbin, adrelid), attacl)
+        FROM pg_attribute JOIN ours ON ours.oid = attrelid
+            LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
         WHERE attnum > 0 AND NOT attisdropped
     UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(c.oid))
         FROM pg_constraint c JOIN ours ON ours.oid = conrelid
@@ -93,8 +103,10 @@ const SCHEMA: &str = r"WITH ours AS (
     UNION ALL SELECT concat_ws(' ', 'view', oid::regclass, pg_get_viewdef(oid)) FROM ours WHERE relkind = 'v'
     UNION ALL SELECT concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid))
         FROM pg_trigger t JOIN ours ON ours.oid = tgrelid WHERE NOT tgisinternal
-    UNION ALL SELECT concat_ws(' ', 'function', pg_get_functiondef(oid), proacl) FROM functions WHERE prokind <> 'a'
-    UNION ALL SELECT concat_ws(' ', 'comment', pg_describe_object(classoid, objoid, objsubid), description) FROM pg_description
+    UNION ALL SELECT concat_ws(' ', 'function', pg_get_functiondef(oid), proacl)
+        FROM functions WHERE prokind <> 'a'
+    UNION ALL SELECT concat_ws(' ', 'comment', pg_describe_object(classoid, objoid, objsubid), description)
+        FROM pg_description
         WHERE (classoid = 'pg_class'::regclass AND objoid IN (SELECT oid FROM ours))
             OR (classoid = 'pg_proc'::regclass AND objoid IN (SELECT oid FROM functions))
     UNION ALL SELECT concat_ws(' ', 'partitioned', relation, time_column) FROM jetcopy.partitioned_tables

@@ -135,7 +135,8 @@ impl Place {
     pub(super) async fn left_over(&self) -> i64 {
         let name = self.world.own_url.rsplit('/').next().unwrap();
         let admin = connect(&self.server.url()).await.unwrap();
-        let sql = "SELECT count(*) FROM pg_database WHERE starts_with(datname, $1) AND datname ~ '_(restoring|verify)_[0-9]+$'";
+        let sql = "SELECT count(*) FROM pg_database WHERE starts_with(datname, $1) \
+            AND datname ~ '_(restoring|verify)_[0-9]+$'";
         admin.query_one(sql, &[&format!("{name}_")]).await.unwrap().get(0)
     }
 

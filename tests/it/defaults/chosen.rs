@@ -6,11 +6,14 @@ use super::{CHOSEN, unmigrated, worlds};
 use crate::support::World;
 
 /// The store's tables, roll-ups and views, and what of TimescaleDB there is, by schema.
-const RELATIONS: &str = "SELECT coalesce(string_agg(n.nspname || '.' || c.relname, ' ' ORDER BY c.relname), '') FROM pg_class c
+const RELATIONS: &str = "SELECT coalesce(string_agg(n.nspname || '.' || c.relname, ' ' ORDER BY c.relname), \
+    '') FROM pg_class c
     JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^_timescaledb|^timescaledb'
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') \
+        AND n.nspname !~ '^_timescaledb|^timescaledb'
         AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-        AND (n.nspname <> 'jetcopy' OR c.relname IN ('frame_metadata', 'detection_events', 'measurements', 'projects'))";
+        AND (n.nspname <> 'jetcopy' OR c.relname IN ('frame_metadata', 'detection_events', 'measurements', \
+            'projects'))";
 
 /// A schema whose name has to be quoted.
 const SCHEMA: &str = "My \"telemetry\"";
@@ -56,9 +59,11 @@ async fn only_chosen_groups_of_tables_are_created_and_without_a_word_nothing_but
 }
 
 /// Of the store's own shape, and named like it, by somebody who has no store.
-const OWN: &str = "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, websdr_id text,
+const OWN: &str = "CREATE TABLE measurements (timestamp_utc timestamptz NOT NULL, task_id text, \
+    websdr_id text,
         frequency_mhz float8, snr_db float8, frequency_offset_hz float8);
-    CREATE TABLE files (project_id text, path text, name text, staged boolean, status text, expires_at timestamptz,
+    CREATE TABLE files (project_id text, path text, name text, staged boolean, status text, \
+        expires_at timestamptz,
         updated_at timestamptz);
     INSERT INTO measurements (timestamp_utc) SELECT now() - interval '90 days';
     INSERT INTO files (project_id, path, staged, status, expires_at, updated_at)
@@ -137,7 +142,8 @@ async fn the_store_lies_in_the_schema_that_is_named_whatever_the_search_path_of_
 
         let schema = "\"My \"\"telemetry\"\"\"";
         let room = format!(
-            "SELECT jetcopy.add_partitions(relation, ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(0, 1) n))
+            "SELECT jetcopy.add_partitions(relation, ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n \
+             FROM generate_series(0, 1) n))
                 FROM jetcopy.partitioned_tables;
             INSERT INTO {schema}.frame_metadata (time, camera_id, frame_id)
                 SELECT now() - n * interval '1 min', 'a', n FROM generate_series(6, 605) n;
@@ -210,7 +216,8 @@ async fn with_real_time_the_roll_ups_have_the_running_day_and_without_it_they_ha
         // Of the day and the minute of the row, whatever the clock says by now.
         let running = async |width: &str, unit: &str| {
             let sql = format!(
-                "SELECT coalesce(sum(s.frames), 0)::bigint FROM (SELECT max(time) AS at FROM frame_metadata) AS newest
+                "SELECT coalesce(sum(s.frames), 0)::bigint FROM (SELECT max(time) AS at FROM frame_metadata) \
+                 AS newest
                     JOIN frame_stats_{width} s ON s.bucket = date_trunc('{unit}', newest.at, 'UTC')"
             );
             world.count(&sql).await

@@ -125,7 +125,8 @@ impl World {
             return;
         }
         eventually(&format!("everything to be committed after {after}"), || async {
-            let sql = "SELECT stream, min(last_sequence) FROM jetcopy.checkpoints WHERE paused_at IS NULL GROUP BY stream";
+            let sql = "SELECT stream, min(last_sequence) FROM jetcopy.checkpoints WHERE paused_at IS NULL \
+                GROUP BY stream";
             for row in self.database.query(sql, &[]).await.unwrap() {
                 let (name, committed): (String, i64) = (row.get(0), row.get(1));
                 let stream = self.jetstream.get_stream(&name).await.unwrap();

@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Daemon, World, oracle};
 
-const TABLE: &str = "CREATE TABLE items (id integer PRIMARY KEY, sequence bigint, a integer, b text DEFAULT 'new', tags integer[],
+const TABLE: &str = "CREATE TABLE items (id integer PRIMARY KEY, sequence bigint, a integer, \
+    b text DEFAULT 'new', tags integer[],
     note text);
-    INSERT INTO items (id, a, b, tags, note) VALUES (1, 1, 'old', '{1,2}', 'by hand'), (2, 2, NULL, NULL, 'by hand')";
+    INSERT INTO items (id, a, b, tags, note) VALUES (1, 1, 'old', '{1,2}', 'by hand'), (2, 2, NULL, NULL, \
+        'by hand')";
 
 fn pipeline(rest: &str, max_rows: usize) -> String {
     format!(
@@ -92,9 +94,11 @@ async fn a_column_that_is_skipped_is_left_alone_and_needs_no_right() {
     world.database.batch_execute(TABLE).await.unwrap();
     let role = format!("writer_{}", world.stream.to_lowercase());
     let grants = format!(
-        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA jetcopy TO {role};
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA jetcopy TO {role}; \
+         GRANT ALL ON ALL TABLES IN SCHEMA jetcopy TO {role};
          GRANT ALL ON ALL SEQUENCES IN SCHEMA jetcopy TO {role};
-         GRANT INSERT (id, sequence, a, b, tags), SELECT (id, sequence, a, b, tags), UPDATE (sequence, a, b, tags) ON items TO {role}"
+         GRANT INSERT (id, sequence, a, b, tags), SELECT (id, sequence, a, b, tags), \
+             UPDATE (sequence, a, b, tags) ON items TO {role}"
     );
     world.database.batch_execute(&grants).await.unwrap();
     let rest = "key = [\"id\"]\nabsent = \"null\"\n[pipeline.table.columns]\nsequence = \"$sequence\"\nnote \

@@ -2,7 +2,8 @@
 
 use crate::support::{Daemon, World, oracle};
 
-const TABLE: &str = "CREATE TABLE events (sequence bigint NOT NULL, id bigint, x double precision, at timestamptz, j jsonb, list jsonb)";
+const TABLE: &str = "CREATE TABLE events (sequence bigint NOT NULL, id bigint, x double precision, \
+    at timestamptz, j jsonb, list jsonb)";
 
 fn pipeline(non_finite: &str) -> String {
     format!(
@@ -36,7 +37,8 @@ async fn what_others_write_is_taken_and_lands_as_what_it_says() {
     for (non_finite, expected) in [
         (
             "keep",
-            r#"1 NaN {"a": ["NaN", "-Infinity"]}|2 -Infinity [{"v": "Infinity"}]|3|4|5 1700000000.123|6 {"a": [1, 2]} []"#,
+            "1 NaN {\"a\": [\"NaN\", \"-Infinity\"]}|2 -Infinity [{\"v\": \"Infinity\"}]|3|4|5 \
+             1700000000.123|6 {\"a\": [1, 2]} []",
         ),
         ("null", r#"1 {"a": [null, null]}|2 [{"v": null}]|3|4|5 1700000000.123|6 {"a": [1, 2]} []"#),
     ] {
@@ -46,7 +48,8 @@ async fn what_others_write_is_taken_and_lands_as_what_it_says() {
         let daemon = Daemon::start(&world.config(&pipeline(non_finite)));
         world.drained("events", &daemon).await;
         assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
-        let rows = "SELECT string_agg(concat_ws(' ', id, x, round(extract(epoch FROM at), 3), j, list), '|' ORDER BY id) FROM events";
+        let rows = "SELECT string_agg(concat_ws(' ', id, x, round(extract(epoch FROM at), 3), j, list), '|' \
+            ORDER BY id) FROM events";
         let rows: String = world.database.query_one(rows, &[]).await.unwrap().get(0);
         assert_eq!(rows, expected);
     }

@@ -83,7 +83,8 @@ operation = "$header.X-Operation"
     let daemon = Daemon::start(&world.config(&config));
     world.drained("events", &daemon).await;
     let all = "SELECT string_agg(sequence || ' ' || what, ', ' ORDER BY sequence) FROM
-        (SELECT sequence, id::text AS what FROM events UNION ALL SELECT sequence, what || operation FROM deleted) AS rows";
+        (SELECT sequence, id::text AS what FROM events UNION ALL SELECT sequence, what || operation \
+            FROM deleted) AS rows";
     let rows: String = world.database.query_one(all, &[]).await.unwrap().get(0);
     assert_eq!(rows, "1 1, 2 aDEL, 3 bPURGE, 5 2");
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);

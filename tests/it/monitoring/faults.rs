@@ -45,7 +45,8 @@ const ASK: Duration = Duration::from_millis(200);
 const STREAM_LIMIT: i64 = 2_000_000;
 
 /// WAL that a standby must lack for its alert is 64 MiB; this makes 100.
-const MUCH_WAL: &str = "CREATE TABLE filler AS SELECT repeat(md5(n::text), 10) AS text FROM generate_series(1, 300000) n; DROP TABLE filler";
+const MUCH_WAL: &str = "CREATE TABLE filler AS SELECT repeat(md5(n::text), 10) AS text \
+    FROM generate_series(1, 300000) n; DROP TABLE filler";
 
 /// The name of the file system that is filled.
 const FULL: &str = "jetcopy-full";
@@ -186,7 +187,8 @@ async fn poison(watch: &mut Watch) {
 }
 
 async fn ended_sessions(watch: &mut Watch) {
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/%'";
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE application_name LIKE 'jetcopy/%'";
     let expected = watch.before(["JetcopyResyncsFrequent"]).await;
     while watch.stack.query(&firing("JetcopyResyncsFrequent")).is_empty()
         && expected.since.elapsed() < ALERT_PATIENCE
@@ -199,7 +201,8 @@ async fn ended_sessions(watch: &mut Watch) {
 }
 
 async fn slow_trigger(watch: &mut Watch) {
-    let trigger = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.7); RETURN NULL; END $$;
+    let trigger = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ \
+        BEGIN PERFORM pg_sleep(0.7); RETURN NULL; END $$;
         CREATE TRIGGER slow AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION slow()";
     let expected = watch.before(["JetcopyCommitsSlow"]).await;
     watch.sql(trigger).await;
@@ -295,7 +298,8 @@ async fn failing_job(watch: &mut Watch) {
     let expected = watch.before(["StoreJobFailing"]).await;
     watch
         .sql(
-            "CREATE PROCEDURE fails(job_id int, config jsonb) LANGUAGE plpgsql AS $$ BEGIN RAISE 'as told'; END $$;
+            "CREATE PROCEDURE fails(job_id int, config jsonb) LANGUAGE plpgsql AS $$ BEGIN RAISE 'as told'; \
+             END $$;
              SELECT add_job('fails', '1 hour', initial_start => now())",
         )
         .await;
@@ -306,7 +310,8 @@ async fn failing_job(watch: &mut Watch) {
     // Again and again: the end of a run that began before would set the time of the next one to minutes from
     // now.
     let soon = "WITH failed AS MATERIALIZED (
-            SELECT jobs.job_id AS job FROM timescaledb_information.jobs JOIN timescaledb_information.job_stats USING (job_id)
+            SELECT jobs.job_id AS job FROM timescaledb_information.jobs \
+                JOIN timescaledb_information.job_stats USING (job_id)
             WHERE proc_name = 'fails' AND last_run_status = 'Failed'
         ) SELECT count(*) FROM failed, LATERAL alter_job(failed.job, next_start => now())";
     eventually("the job to do well", || async {

@@ -32,6 +32,7 @@ pub(super) fn metric(selector: &str) -> &str {
 
 #[test]
 fn selectors_are_found_in_functions_aggregations_and_on_both_sides() {
-    let query = "histogram_quantile(0.9, sum by (le) (rate(a_bucket{b=~\"c|d\"}[5m]))) > 1 and on (e) max_over_time(f[1h]) unless g";
+    let query = "histogram_quantile(0.9, sum by (le) (rate(a_bucket{b=~\"c|d\"}[5m]))) > 1 and on (e) \
+        max_over_time(f[1h]) unless g";
     assert_eq!(selectors(query), ["a_bucket{b=~\"c|d\"}", "f", "g"]);
 }

@@ -120,20 +120,25 @@ impl Stack {
     /// Compressed chunks, roll-ups and a job's run, where there is TimescaleDB.
     pub(super) async fn use_the_store(&self) {
         // SQL of one's own gets no partitions on demand.
-        let insert = "SELECT jetcopy.add_partitions(relation, ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(2, 4) n))
+        let insert = "SELECT jetcopy.add_partitions(relation, ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date \
+            - n FROM generate_series(2, 4) n))
                 FROM jetcopy.partitioned_tables;
             INSERT INTO frame_metadata (time, camera_id, frame_id)
-                SELECT now() - interval '3 days' + make_interval(secs => n), 'cam', n FROM generate_series(1, 2000) n;
+                SELECT now() - interval '3 days' + make_interval(secs => n), 'cam', n \
+                    FROM generate_series(1, 2000) n;
             INSERT INTO detection_events (time, camera_id, frame_id, label)
-                SELECT now() - interval '3 days' + make_interval(secs => n), 'cam', n, 'person' FROM generate_series(1, 2000) n";
+                SELECT now() - interval '3 days' + make_interval(secs => n), 'cam', n, 'person' \
+                    FROM generate_series(1, 2000) n";
         self.world.database.batch_execute(insert).await.unwrap();
         if !self.postgres.has_timescaledb() {
             leave_out(Need::TimescaleDb, "what TimescaleDB tells");
             return;
         }
         let compress = "DO $$ BEGIN
-                IF NOT (SELECT compression_enabled FROM timescaledb_information.hypertables WHERE hypertable_name = 'frame_metadata') THEN
-                    ALTER TABLE frame_metadata SET (timescaledb.compress, timescaledb.compress_segmentby = 'camera_id');
+                IF NOT (SELECT compression_enabled FROM timescaledb_information.hypertables \
+                    WHERE hypertable_name = 'frame_metadata') THEN
+                    ALTER TABLE frame_metadata \
+                        SET (timescaledb.compress, timescaledb.compress_segmentby = 'camera_id');
                 END IF;
             END $$;
             SELECT compress_chunk(chunk, if_not_compressed => true) FROM show_chunks('frame_metadata') chunk;
@@ -153,7 +158,8 @@ impl Stack {
         let load = Load::start(&self.world);
         self.world.commits(self.daemon()).await;
         self.world.publish("bad", ["not MessagePack"]).await;
-        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/%'";
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+            WHERE application_name LIKE 'jetcopy/%'";
         self.world.count(end).await;
         self.world.commits(self.daemon()).await;
         load.stop().await;

@@ -65,7 +65,8 @@ async fn a_stream_that_loses_its_leader_goes_on_with_the_next() {
         let elected = start.elapsed();
         world.commits(&daemon).await;
         println!(
-            "the R3 stream's leader stopped ({stop:?}): publishing goes on after {elected:?}, commits after {:?}: {}",
+            "the R3 stream's leader stopped ({stop:?}): publishing goes on after {elected:?}, commits after \
+             {:?}: {}",
             start.elapsed(),
             daemon.status()["last_error"]
         );

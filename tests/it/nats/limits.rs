@@ -294,7 +294,8 @@ async fn an_account_that_lets_one_answer_through_is_named_as_the_cause() {
 async fn a_changed_password_is_told_in_one_line_and_no_other_remedy_is() {
     let user = |password: &str| {
         format!(
-            "authorization {{ users: [{{ user: admin, password: admin }}, {{ user: me, password: \"{password}\" }}] }}
+            "authorization {{ users: [{{ user: admin, password: admin }}, \
+             {{ user: me, password: \"{password}\" }}] }}
              no_auth_user: admin"
         )
     };

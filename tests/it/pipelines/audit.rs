@@ -83,7 +83,8 @@ async fn an_audit_proves_frames_with_their_detections_and_finds_each_row_changed
         let detections: Vec<_> = (0..n % 4)
             .map(|track| json!({"label": "car", "track_id": track, "box": [1, 2, 3, 4.5], "hue": n}))
             .collect();
-        json!({"timestamp": days_ago(2) + n, "frame_id": n, "codec": "h264", "detections": detections, "mood": "calm"})
+        json!({"timestamp": days_ago(2) + n, "frame_id": n, "codec": "h264", "detections": detections,
+            "mood": "calm"})
     };
     let frames = (0..40).map(frame).chain([json!({"frame_id": 1})]).collect();
     let (world, config, _daemon) = carried("frames", vec![("gate", frames)]).await;
@@ -112,7 +113,10 @@ async fn an_audit_proves_frames_with_their_detections_and_finds_each_row_changed
 #[tokio::test]
 async fn an_audit_proves_measurements_one_by_one_and_in_arrays_and_receivers() {
     let at = days_ago(2);
-    let one = |n: i64| json!({"timestamp_utc": at + n, "websdr_id": format!("rx{}", n % 3), "frequency_mhz": 7.1, "snr_db": n, "gain": n});
+    let one = |n: i64| {
+        json!({"timestamp_utc": at + n, "websdr_id": format!("rx{}", n % 3), "frequency_mhz": 7.1,
+            "snr_db": n, "gain": n})
+    };
     let mut bad = one(4);
     bad["frequency_mhz"] = json!("none");
     let many = json!({"measurements": [one(100), bad, one(101), one(102)]});

@@ -30,7 +30,10 @@ fn cameras() -> Option<BTreeMap<String, (Vec<Value>, Sums)>> {
             let detection = json!({"label": "person", "confidence": number(6), "box": edges});
             frames.entry(fields[0].parse().unwrap()).or_default().push(detection);
         }
-        let message = |(frame, detections): (i64, Vec<Value>)| json!({"timestamp": start() + frame * 40_000, "frame_id": frame, "site": "street", "detections": detections});
+        let message = |(frame, detections): (i64, Vec<Value>)| {
+            json!({"timestamp": start() + frame * 40_000, "frame_id": frame, "site": "street",
+                "detections": detections})
+        };
         let camera = path.file_stem().unwrap().to_str().unwrap().to_owned();
         cameras.insert(camera, (frames.into_iter().map(message).collect(), sums));
     }
@@ -52,7 +55,8 @@ async fn real_detections_are_stored_with_their_frames() {
         let row = world.database.query_one(sql, &[camera]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), i64::try_from(messages.len()).unwrap(), "{camera}");
         assert_eq!(row.get::<_, &str>(2), r#"{"site": "street"}"#);
-        let sql = "SELECT count(*), sum(confidence), sum(bbox_width * bbox_height), count(*) FILTER (WHERE label = 'person')
+        let sql = "SELECT count(*), sum(confidence), sum(bbox_width * bbox_height), count(*) FILTER \
+            (WHERE label = 'person')
             FROM detection_events WHERE camera_id = $1";
         let row = world.database.query_one(sql, &[camera]).await.unwrap();
         let found: Sums = (row.get(0), row.get(1), row.get(2));

@@ -12,9 +12,9 @@ fn noon() -> i64 {
 
 fn measurement(n: usize) -> Value {
     let time = jiff::Timestamp::from_second(noon() + i64::try_from(n).unwrap()).unwrap();
-    json!({"timestamp_utc": time.strftime("%Y-%m-%dT%H:%M:%S").to_string(), "websdr_id": format!("rx-{}", n % 3),
-        "frequency_mhz": 7.1, "sample_rate_khz": 12.0, "samples_count": 144_000, "snr_db": n,
-        "frequency_offset_hz": -0.5, "power_dbm": -73.25, "s3_path": "s3://iq/1.wav", "antenna": "loop"})
+    json!({"timestamp_utc": time.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+        "websdr_id": format!("rx-{}", n % 3), "frequency_mhz": 7.1, "sample_rate_khz": 12.0,
+        "samples_count": 144_000, "snr_db": n, "frequency_offset_hz": -0.5, "power_dbm": -73.25, "s3_path": "s3://iq/1.wav", "antenna": "loop"})
 }
 
 #[tokio::test]
@@ -30,7 +30,8 @@ async fn bad_measurements_of_a_message_are_dead_letters_and_the_good_ones_rows()
     publish(&world, "task-2.none", [json!({})]).await;
     let _daemon = carry(&world, "measurements").await;
 
-    let sql = "SELECT count(*)::bigint, sum(snr_db), count(snr_db), count(DISTINCT websdr_id), min(attributes::text),
+    let sql = "SELECT count(*)::bigint, sum(snr_db), count(snr_db), count(DISTINCT websdr_id), \
+        min(attributes::text),
         max(extract(epoch FROM timestamp_utc))::bigint FROM measurements WHERE task_id = $1";
     let mut found = Vec::new();
     for task in ["task-1", "task-2"] {
@@ -173,7 +174,8 @@ async fn compressed_measurements_go_too_however_many() {
     world
         .database
         .batch_execute(
-            "ALTER TABLE measurements SET (timescaledb.compress, timescaledb.compress_segmentby = 'websdr_id');
+            "ALTER TABLE measurements \
+             SET (timescaledb.compress, timescaledb.compress_segmentby = 'websdr_id');
              SELECT set_chunk_time_interval('measurements', interval '7 days');
              INSERT INTO measurements (timestamp_utc, task_id, websdr_id, frequency_mhz)
                  SELECT now() - n * interval '30 s', 't', 'r' || n % 3, 7.1 FROM generate_series(1, 130000) n;

@@ -29,16 +29,21 @@ fn events() -> Vec<Event> {
             let status =
                 if version == 5 && project % 4 == 0 { "deleted" } else { ["active", "locked"][version % 2] };
             let body = json!({"id": id, "name": format!("Project {project}"), "path": format!("/data/{id}"),
-                "size_bytes": project * 100 + version, "table_count": version, "bucket_count": 1, "status": status,
-                "settings": {"version": version}, "created_at": start(), "updated_at": at});
+                "size_bytes": project * 100 + version, "table_count": version, "bucket_count": 1,
+                "status": status, "settings": {"version": version}, "created_at": start(), "updated_at": at});
             events.push(("projects", body));
-            events.push(("operations", json!({"timestamp": at, "request_id": format!("r-{at}"), "project_id": id,
-                "operation": "update_project", "details": {"version": version}, "duration_ms": 1.5, "status": "ok"})));
+            events.push((
+                "operations",
+                json!({"timestamp": at, "request_id": format!("r-{at}"),
+                "project_id": id, "operation": "update_project", "details": {"version": version},
+                "duration_ms": 1.5, "status": "ok"}),
+            ));
             for file in (0..10).filter(|file| (file + version) % 3 != 0) {
                 at += 1;
-                let mut body = json!({"project_id": id, "path": format!("f/{file}.csv"), "name": format!("{file}.csv"),
-                    "size_bytes": version * 10 + file, "content_type": "text/csv", "md5": format!("{at:032x}"),
-                    "staged": version == 0, "tags": ["a", file.to_string()], "created_at": start(), "updated_at": at});
+                let mut body = json!({"project_id": id, "path": format!("f/{file}.csv"),
+                    "name": format!("{file}.csv"), "size_bytes": version * 10 + file,
+                    "content_type": "text/csv", "md5": format!("{at:032x}"), "staged": version == 0,
+                    "tags": ["a", file.to_string()], "created_at": start(), "updated_at": at});
                 if version == 0 {
                     body["expires_at"] = json!(expiry);
                 }
@@ -98,7 +103,8 @@ async fn the_state_follows_from_the_events_in_any_order_and_is_the_same_after_a_
 
     // Into fresh tables, by a pipeline that starts at the stream's beginning.
     let fresh = "CREATE SCHEMA fresh; CREATE TABLE fresh.projects (LIKE projects INCLUDING ALL);
-        CREATE TABLE fresh.files (LIKE files INCLUDING ALL); CREATE TABLE fresh.operations_log (LIKE operations_log)";
+        CREATE TABLE fresh.files (LIKE files INCLUDING ALL); \
+            CREATE TABLE fresh.operations_log (LIKE operations_log)";
     for world in [&world, &other] {
         world.database.batch_execute(fresh).await.unwrap();
         let mut replay = pipeline("registry").replace("name = \"registry\"", "name = \"replay\"");
@@ -117,19 +123,24 @@ async fn the_state_follows_from_the_events_in_any_order_and_is_the_same_after_a_
 async fn a_project_or_file_and_its_line_of_the_log_are_one_message_and_one_transaction() {
     let world = World::new().await;
     let project = |log: Value| json!({"id": "p", "name": "One", "updated_at": start(), "log": log});
-    let log = json!({"operation": "create_project", "request_id": "r", "duration_ms": 1.5, "status": "ok", "details": {"a": 1}});
-    let file = json!({"project_id": "p", "path": "f/1", "updated_at": start() + 1, "log": {"operation": "create_file"}});
+    let log = json!({"operation": "create_project", "request_id": "r", "duration_ms": 1.5, "status": "ok",
+        "details": {"a": 1}});
+    let file = json!({"project_id": "p", "path": "f/1", "updated_at": start() + 1,
+        "log": {"operation": "create_file"}});
     publish(&world, "projects", [project(log), project(json!({"request_id": "no operation"}))]).await;
     publish(&world, "files", [file]).await;
     let _daemon = carry(&world, "registry").await;
     let both = "SELECT count(*) FROM projects p JOIN operations_log o ON o.project_id = p.id
-        WHERE o.xmin = p.xmin AND o.timestamp = p.updated_at AND o.operation = 'create_project' AND o.request_id = 'r'
+        WHERE o.xmin = p.xmin AND o.timestamp = p.updated_at AND o.operation = 'create_project' \
+            AND o.request_id = 'r'
             AND o.details = '{\"a\": 1}' AND p.name = 'One'";
     assert_eq!(world.count(both).await, 1);
-    let file = "SELECT count(*) FROM files f JOIN operations_log o ON o.project_id = f.project_id AND o.resource = f.path
+    let file = "SELECT count(*) FROM files f JOIN operations_log o ON o.project_id = f.project_id \
+        AND o.resource = f.path
         WHERE o.xmin = f.xmin AND o.operation = 'create_file'";
     assert_eq!(world.count(file).await, 1);
-    let refused = "SELECT count(*) FROM jetcopy.dead_letters WHERE table_name LIKE '%operations_log' AND column_name = 'operation'";
+    let refused = "SELECT count(*) FROM jetcopy.dead_letters WHERE table_name LIKE '%operations_log' \
+        AND column_name = 'operation'";
     assert_eq!(world.count(refused).await, 1, "a project whose line cannot be stored is not stored either");
     assert_eq!(world.count("SELECT count(*) FROM operations_log").await, 2);
 }
@@ -179,7 +190,8 @@ async fn a_registry_that_is_rebuilt_beside_a_running_daemon_is_what_its_events_m
         publish(300).await;
         world.drained("registry", &daemon).await;
         // What a person or a lost disk does to tables.
-        let damage = "UPDATE projects SET name = 'wrong'; DELETE FROM files WHERE project_id = 'p-3'; TRUNCATE operations_log;
+        let damage = "UPDATE projects SET name = 'wrong'; DELETE FROM files WHERE project_id = 'p-3'; \
+            TRUNCATE operations_log;
             SELECT jetcopy.fresh_registry('rebuilt')";
         world.database.batch_execute(damage).await.unwrap();
         let mut replay = vec!["replay", "registry", "--from", "1", "--keep-checkpoint"];

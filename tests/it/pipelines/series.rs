@@ -34,7 +34,8 @@ async fn world_of_old_days() -> World {
 }
 
 async fn stored(world: &World, series: &str) -> Vec<Line> {
-    let sql = "SELECT to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), value FROM time_series_data_points
+    let sql = "SELECT to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), value \
+        FROM time_series_data_points
         WHERE series_id = $1 AND column_name = 'value'";
     let rows = world.database.query(sql, &[&series]).await.unwrap();
     in_order(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
@@ -195,7 +196,8 @@ async fn a_series_is_deleted_with_its_points_and_no_other() {
     assert_eq!(run(&["room", "--yes"]).await.well(), "deleted 2 points of series room\n");
     let left = "SELECT (SELECT count(*) FROM time_series_data_points WHERE series_id = 'hall')
         + (SELECT count(*) FROM time_series_metadata WHERE id = 'hall') * 10
-        + (SELECT count(*) FROM time_series_data_points) * 100 + (SELECT count(*) FROM time_series_metadata) * 1000";
+        + (SELECT count(*) FROM time_series_data_points) * 100 + (SELECT count(*) FROM time_series_metadata) \
+            * 1000";
     assert_eq!(world.count(left).await, 1212);
     assert_eq!(
         world

@@ -68,7 +68,8 @@ async fn a_foreign_table_behind_a_trigger_may_lose_its_server_and_its_sessions()
         return;
     }
     let foreign = format!(
-        "CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', dbname 'postgres');
+        "CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', \
+         dbname 'postgres');
          CREATE USER MAPPING FOR postgres SERVER far OPTIONS (user 'postgres');
          CREATE FOREIGN TABLE seen (id bigint) SERVER far",
         other.port()
@@ -97,7 +98,8 @@ async fn classes_of_outages_are_never_a_rows_fault_whoever_raises_them() {
     let outage = "CREATE TABLE outage (code text);
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE found text; BEGIN
             SELECT code INTO found FROM outage;
-            IF found IS NOT NULL AND NEW.id % 40 = 0 THEN RAISE 'a worker is away' USING ERRCODE = found; END IF;
+            IF found IS NOT NULL AND NEW.id % 40 = 0 THEN RAISE 'a worker is away' USING ERRCODE = found; \
+                END IF;
             RETURN NEW;
         END $$;
         CREATE TRIGGER fail BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION fail()";
@@ -184,7 +186,8 @@ async fn a_table_that_refuses_every_row_is_waited_for_and_no_message_blamed() {
             "ALTER TABLE events DROP CONSTRAINT no",
         ),
         (
-            "ALTER TABLE events ADD COLUMN more text; ALTER TABLE events ADD CONSTRAINT more CHECK (more IS NOT NULL) NOT VALID",
+            "ALTER TABLE events ADD COLUMN more text; ALTER TABLE events ADD CONSTRAINT more \
+             CHECK (more IS NOT NULL) NOT VALID",
             "ALTER TABLE events DROP COLUMN more",
         ),
         (
@@ -200,7 +203,8 @@ async fn a_table_that_refuses_every_row_is_waited_for_and_no_message_blamed() {
             "DROP TRIGGER no ON events",
         ),
         (
-            "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no()",
+            "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+             EXECUTE FUNCTION no()",
             "DROP TRIGGER no ON events",
         ),
     ];

@@ -72,7 +72,8 @@ impl Case {
     async fn create(&self, world: &World) {
         let Self { name, columns, more, .. } = self;
         let sql = format!(
-            "CREATE TABLE {name} (sequence bigint NOT NULL, time timestamptz NOT NULL, dev int NOT NULL, {columns});
+            "CREATE TABLE {name} (sequence bigint NOT NULL, time timestamptz NOT NULL, dev int NOT NULL, \
+             {columns});
              SELECT create_hypertable('{name}', 'time', chunk_time_interval => interval '1 day');
              {}",
             more.replace("NAME", name)
@@ -83,7 +84,8 @@ impl Case {
     fn pipeline(&self) -> String {
         let Self { name, settings, .. } = self;
         format!(
-            "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nsubjects = [\"STREAM.{name}\"]\nformat = \"json\"\n\
+            "[[pipeline]]\nname = \"{name}\"\nstream = \"STREAM\"\nsubjects = [\"STREAM.{name}\"]\n\
+             format = \"json\"\n\
              batch = {{ max_age = \"300ms\" }}\n[[pipeline.table]]\nname = \"{name}\"\n{settings}\n\
              columns = {{ sequence = \"$sequence\" }}\n"
         )
@@ -222,14 +224,16 @@ async fn a_partition_that_a_trigger_makes_of_another_table_is_still_another_rela
     let tables = "CREATE TABLE events (sequence bigint NOT NULL, a int);
         CREATE TABLE trail (a int CHECK (a > 0)) PARTITION BY LIST (a);
         CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF trail FOR VALUES IN (%s)', 'trail_' || NEW.a, NEW.a);
+            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF trail FOR VALUES IN (%s)', \
+                'trail_' || NEW.a, NEW.a);
             INSERT INTO trail VALUES (NEW.a);
             RETURN NEW;
         END $$;
         CREATE TRIGGER audit BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION audit()";
     world.database.batch_execute(tables).await.unwrap();
     world.publish("a", [1, -1, 2].map(|a| format!(r#"{{"a": {a}}}"#))).await;
-    let pipeline = "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\n[[pipeline.table]]\n\
+    let pipeline = "[[pipeline]]\nname = \"events\"\nstream = \"STREAM\"\nformat = \"json\"\n\
+        [[pipeline.table]]\n\
                     name = \"events\"\ncolumns = { sequence = \"$sequence\" }\n";
     let daemon = Daemon::start(&world.config(pipeline));
     let status = in_state(&daemon, "backing_off", "another relation, public.trail_-1").await;

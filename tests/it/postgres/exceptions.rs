@@ -116,8 +116,7 @@ fn with_trigger(name: &str, what: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_alone_meets_such_an_error_in_a_trigger_or_an_extension_is_a_dead_letter_once_that_lasts()
- {
+async fn a_value_that_alone_meets_such_an_error_in_a_trigger_or_an_extension_is_a_dead_letter_if_it_lasts() {
     let named = with_trigger("named", "PERFORM NEW.p::regclass").leak();
     let raised =
         with_trigger("raised", "IF NEW.p = 'bad' THEN RAISE 'no' USING ERRCODE = 'undefined_table'; END IF")

@@ -19,7 +19,8 @@ async fn two_databases() -> (World, tokio_postgres::Client) {
     other.batch_execute(TABLE).await.unwrap();
     let server = format!(
         "CREATE EXTENSION postgres_fdw;
-         CREATE SERVER there FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', dbname '{there}');
+         CREATE SERVER there FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', \
+             dbname '{there}');
          CREATE USER MAPPING FOR postgres SERVER there OPTIONS (user 'postgres')",
         world.postgres_port()
     );
@@ -73,7 +74,8 @@ async fn a_foreign_table_is_refused_at_start_and_by_check_unless_at_least_once_w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_partition_that_comes_under_load_pauses_before_a_row_goes_there() {
     let (world, other) = two_databases().await;
-    let partitioned = "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text) PARTITION BY RANGE (id);
+    let partitioned = "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text) \
+        PARTITION BY RANGE (id);
                        CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (1000)";
     world.database.batch_execute(partitioned).await.unwrap();
     let config = world.config(EVENTS);
@@ -92,7 +94,14 @@ async fn a_foreign_partition_that_comes_under_load_pauses_before_a_row_goes_ther
         check(&config)
     );
     assert_eq!(other.query_one("SELECT count(*) FROM events", &[]).await.unwrap().get::<_, i64>(0), 0);
-    world.database.batch_execute("DROP FOREIGN TABLE events_2; CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (1000) TO (2000)").await.unwrap();
+    world
+        .database
+        .batch_execute(
+            "DROP FOREIGN TABLE events_2; CREATE TABLE events_2 PARTITION OF events \
+             FOR VALUES FROM (1000) TO (2000)",
+        )
+        .await
+        .unwrap();
     eventually("the rest", || async { world.count("SELECT count(*) FROM events").await == 300 }).await;
 }
 
@@ -100,7 +109,8 @@ async fn a_foreign_partition_that_comes_under_load_pauses_before_a_row_goes_ther
 async fn a_foreign_table_that_takes_no_rows_is_refused_with_the_reason() {
     let world = World::plain().await;
     let file = "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
-                CREATE FOREIGN TABLE events (sequence bigint, id bigint, note text) SERVER files OPTIONS (filename '/dev/null')";
+                CREATE FOREIGN TABLE events (sequence bigint, id bigint, note text) SERVER files \
+                    OPTIONS (filename '/dev/null')";
     world.database.batch_execute(file).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
     daemon.says("http=").await;

@@ -7,7 +7,8 @@ use super::shape::change_under_a_batch;
 use crate::support::{Daemon, EVENTS, Load, World};
 
 /// The table of [`EVENTS`] with a time, which the messages do not have.
-const TABLE: &str = "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text, time timestamptz NOT NULL)";
+const TABLE: &str = "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text, \
+    time timestamptz NOT NULL)";
 
 /// The same pipeline, whose rows have the stream's time.
 fn pipeline() -> String {
@@ -43,7 +44,8 @@ async fn a_table_that_becomes_a_hypertable_with_its_rows_under_load_keeps_none_o
     );
     // And back to an ordinary one, and once more with a batch that waits.
     let plain = format!(
-        "ALTER TABLE events RENAME TO hyper; {TABLE}; INSERT INTO events SELECT sequence, id, note, time FROM hyper; DROP TABLE hyper"
+        "ALTER TABLE events RENAME TO hyper; {TABLE}; INSERT INTO events SELECT sequence, id, note, time \
+         FROM hyper; DROP TABLE hyper"
     );
     change_under_a_batch(&world, &plain).await;
     world.commits(&daemon).await;

@@ -110,7 +110,8 @@ async fn a_server_without_a_free_connection_is_asked_again_until_it_has_one() {
     let load = Load::start(&world);
     world.commits(&daemon).await;
     let mut taken = Vec::new();
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/%'";
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE application_name LIKE 'jetcopy/%'";
     let mut turned_away_at = None;
     // A place that comes free is taken by whoever is quicker: go on until the daemon was turned away several
     // times in a row.
@@ -177,7 +178,8 @@ async fn a_changed_password_pauses_until_the_file_holds_the_new_one() {
     let lines = daemon.log().lines().count();
 
     world.database.batch_execute("ALTER ROLE postgres PASSWORD 'second'").await.unwrap();
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'jetcopy/%'";
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE application_name LIKE 'jetcopy/%'";
     assert!(world.count(end).await > 0);
     let status = in_state(&daemon, "paused", "refuses the login").await;
     assert!(status["remedy"].as_str().unwrap().contains("password"), "{status}");

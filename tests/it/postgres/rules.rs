@@ -16,7 +16,8 @@ async fn world_with(columns: &str) -> World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn defaults_that_are_set_changed_and_dropped_under_load_hold_from_the_next_row_on() {
-    let columns = "site text DEFAULT 'one', spot place, feels mood DEFAULT 'good', free text, n bigint, made timestamptz";
+    let columns = "site text DEFAULT 'one', spot place, feels mood DEFAULT 'good', free text, n bigint, \
+        made timestamptz";
     let world = world_with(columns).await;
     let function = "CREATE FUNCTION seven() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT 7::bigint';
                     ALTER TABLE events ALTER COLUMN n SET DEFAULT seven()";
@@ -58,7 +59,8 @@ async fn defaults_that_are_set_changed_and_dropped_under_load_hold_from_the_next
         let last_before = change_under_a_batch(&world, sql).await;
         world.commits(&daemon).await;
         let old = format!(
-            "SELECT count(*) FROM events WHERE sequence > {from} AND sequence <= {last_before} AND ({column} {before}) IS NOT TRUE"
+            "SELECT count(*) FROM events WHERE sequence > {from} AND sequence <= {last_before} \
+             AND ({column} {before}) IS NOT TRUE"
         );
         assert_eq!(world.count(&old).await, 0, "before {sql}");
         let new = format!(

@@ -48,7 +48,8 @@ async fn a_table_exchanged_under_load_gets_each_row_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stops_a_pipeline_that_ran_keeps_it_paused_while_it_looks_again_and_is_told_in_one_line() {
     let (_postgres, world) = own_server(&[]).await;
-    let days = "DROP TABLE events; CREATE TABLE events (sequence bigint, id bigint, note text) PARTITION BY LIST (id);
+    let days = "DROP TABLE events; CREATE TABLE events (sequence bigint, id bigint, note text) \
+        PARTITION BY LIST (id);
         CREATE TABLE first PARTITION OF events FOR VALUES IN (1)";
     world.database.batch_execute(days).await.unwrap();
     let config = world.config(EVENTS);

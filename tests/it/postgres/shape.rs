@@ -38,8 +38,10 @@ pub(super) async fn waited_for(session: &Client) {
 /// published.
 async fn judge_values(world: &World, daemon: &Daemon, load: Load) {
     world.judge(daemon, load).await;
-    let wrong = "SELECT count(*) FROM (SELECT id::numeric AS id, count(*) OVER (PARTITION BY id::numeric) AS times,
-                 count(*) OVER () AS rows FROM events) AS e WHERE times <> 1 OR id <> trunc(id) OR id NOT BETWEEN 1 AND rows";
+    let wrong = "SELECT count(*) FROM (SELECT id::numeric AS id, count(*) OVER (PARTITION BY id::numeric) \
+        AS times,
+                 count(*) OVER () AS rows FROM events) AS e WHERE times <> 1 OR id <> trunc(id) \
+                     OR id NOT BETWEEN 1 AND rows";
     assert_eq!(world.count(wrong).await, 0, "values that nobody published");
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.dead_letters").await, 0);
     let resyncs = daemon.metric("jetcopy_resyncs_total", "cause=\"table\"");
@@ -125,8 +127,10 @@ async fn a_table_exchanged_for_one_of_other_types_in_another_order_gets_each_val
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_moves_away_and_one_that_comes_before_it_in_the_search_path_are_told_apart() {
     let world = World::plain().await;
-    let own = "CREATE SCHEMA first; CREATE SCHEMA second; CREATE TABLE second.events (sequence bigint NOT NULL, id bigint NOT NULL, note text);
-               DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = first, second', current_database()); END $$;
+    let own = "CREATE SCHEMA first; CREATE SCHEMA second; \
+        CREATE TABLE second.events (sequence bigint NOT NULL, id bigint NOT NULL, note text);
+               DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = first, second', \
+                   current_database()); END $$;
                SET search_path = first, second";
     world.database.batch_execute(own).await.unwrap();
     let daemon = Daemon::start(&world.config(EVENTS));
@@ -134,8 +138,10 @@ async fn a_table_that_moves_away_and_one_that_comes_before_it_in_the_search_path
     world.commits(&daemon).await;
     // The name stands for another table from now on, and the one before is left as it is.
     let before = world.database.batch_execute(
-        "BEGIN; LOCK TABLE second.events IN ACCESS EXCLUSIVE MODE; CREATE TABLE first.events (LIKE second.events);
-         INSERT INTO first.events SELECT * FROM second.events; COMMIT");
+        "BEGIN; LOCK TABLE second.events IN ACCESS EXCLUSIVE MODE; \
+         CREATE TABLE first.events (LIKE second.events);
+         INSERT INTO first.events SELECT * FROM second.events; COMMIT",
+    );
     before.await.unwrap();
     world.commits(&daemon).await;
     let there = "SELECT count(*) FROM second.events";
@@ -143,7 +149,9 @@ async fn a_table_that_moves_away_and_one_that_comes_before_it_in_the_search_path
     world.commits(&daemon).await;
     assert_eq!(world.count(there).await, left, "rows go where the name stands for");
     // A schema that is renamed takes its table out of the path.
-    let rename = "BEGIN; LOCK TABLE first.events; TRUNCATE second.events; INSERT INTO second.events SELECT * FROM first.events;
+    let rename =
+        "BEGIN; LOCK TABLE first.events; TRUNCATE second.events; INSERT INTO second.events SELECT * \
+        FROM first.events;
                   ALTER SCHEMA first RENAME TO third; COMMIT";
     world.database.batch_execute(rename).await.unwrap();
     world.commits(&daemon).await;
@@ -164,7 +172,8 @@ async fn a_table_that_becomes_a_partition_of_its_successor_goes_on_without_a_row
     change_under_a_batch(&world, sql).await;
     world.commits(&daemon).await;
     // And the way back: the only table that is left is an ordinary one.
-    let back = "ALTER TABLE events RENAME TO parent; ALTER TABLE parent DETACH PARTITION events_1; DROP TABLE parent;
+    let back = "ALTER TABLE events RENAME TO parent; ALTER TABLE parent DETACH PARTITION events_1; \
+        DROP TABLE parent;
                 ALTER TABLE events_1 RENAME TO events";
     change_under_a_batch(&world, back).await;
     world.commits(&daemon).await;
@@ -246,7 +255,8 @@ async fn a_lock_that_an_alter_table_waits_for_holds_the_pipeline_up_and_no_longe
         altering.batch_execute("ALTER TABLE events ALTER COLUMN id TYPE double precision").await
     });
     waited_for(&reader).await;
-    let queued = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass AND mode = 'RowExclusiveLock'";
+    let queued = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass \
+        AND mode = 'RowExclusiveLock'";
     eventually("a batch that waits behind the ALTER TABLE", || async { world.count(queued).await > 0 }).await;
     reader.batch_execute("COMMIT").await.unwrap();
     alter.await.unwrap().unwrap();

@@ -55,7 +55,8 @@ async fn a_table_that_becomes_unlogged_under_load_pauses_until_it_is_logged_agai
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unlogged_partition_is_as_an_unlogged_table() {
     let world = World::plain().await;
-    let partitioned = "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text) PARTITION BY RANGE (id);
+    let partitioned = "CREATE TABLE events (sequence bigint NOT NULL, id bigint NOT NULL, note text) \
+        PARTITION BY RANGE (id);
                        CREATE TABLE low PARTITION OF events FOR VALUES FROM (0) TO (1000);
                        CREATE UNLOGGED TABLE high PARTITION OF events FOR VALUES FROM (1000) TO (2000)";
     world.database.batch_execute(partitioned).await.unwrap();

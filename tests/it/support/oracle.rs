@@ -50,8 +50,10 @@ async fn differences(world: &World, pipeline: &str, table: &str) -> Vec<String> 
     let sql = format!(
         "WITH seen AS (
              SELECT sequence, 'row' AS place FROM {table}
-             UNION ALL SELECT sequence, 'dead letter' FROM jetcopy.dead_letters WHERE pipeline = $1 AND element IS NULL
-         ), found AS (SELECT sequence, count(*) AS times, string_agg(place, ', ' ORDER BY place DESC) AS places FROM seen GROUP BY 1),
+             UNION ALL SELECT sequence, 'dead letter' FROM jetcopy.dead_letters WHERE pipeline = $1 \
+                 AND element IS NULL
+         ), found AS (SELECT sequence, count(*) AS times, string_agg(place, ', ' ORDER BY place DESC) \
+             AS places FROM seen GROUP BY 1),
          published AS (
              SELECT generate_series(1, $2::int8) AS sequence EXCEPT
              SELECT generate_series(first_sequence, last_sequence) FROM jetcopy.losses
@@ -94,7 +96,9 @@ async fn acked_to_the_end(world: &World, pipeline: &str) {
 async fn the_oracle_names_what_is_lost_doubled_in_both_places_or_made_up() {
     let world = World::new().await;
     world.publish("a", (1..=5).map(|_| "{}")).await;
-    let dead = "INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, message)
+    let dead =
+        "INSERT INTO jetcopy.dead_letters (pipeline, shard, stream, sequence, subject, payload, kind, \
+        message)
                 VALUES ('events', 'events', 's', $1, 'a', '', 'malformed', '')";
     world
         .database

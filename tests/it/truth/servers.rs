@@ -151,7 +151,8 @@ async fn of_database(world: &World, asked: &Asked) -> [(&'static str, f64); 7] {
     let Asked { pipeline, table, from, .. } = asked;
     let sql = format!(
         "SELECT (SELECT count(*) FROM {table} WHERE pipeline = '{pipeline}' AND sequence > {from}),
-            (SELECT count(DISTINCT xmin::text) FROM {table} WHERE pipeline = '{pipeline}' AND sequence > {from}),
+            (SELECT count(DISTINCT xmin::text) FROM {table} WHERE pipeline = '{pipeline}' \
+                AND sequence > {from}),
             (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}'),
             (SELECT count(*) FROM jetcopy.dead_letters WHERE pipeline = '{pipeline}' AND sequence > {from}),
             (SELECT coalesce(extract(epoch FROM clock_timestamp() - max(failed_at)), 'Infinity')::float8

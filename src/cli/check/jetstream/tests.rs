@@ -237,7 +237,8 @@ async fn each_missing_permission_is_an_error_that_names_its_subject() {
             authorization { users = [
                 { user: admin, password: admin },
                 { user: guest, password: guest, permissions: {
-                    publish: { allow: ["$JS.API.STREAM.INFO.FRAMES", "$JS.API.CONSUMER.>", "$SYS.REQ.USER.INFO"],
+                    publish: { allow: ["$JS.API.STREAM.INFO.FRAMES", "$JS.API.CONSUMER.>",
+                                       "$SYS.REQ.USER.INFO"],
                                deny: ["$JS.API.CONSUMER.DELETE.>"] }
                     subscribe: ["_INBOX_jetcopy.>"] } }
             ] }

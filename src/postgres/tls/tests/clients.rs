@@ -95,7 +95,8 @@ async fn a_certificate_that_was_revoked_is_refused_as_psql_refuses_it() {
     server
         .run(
             "touch index.txt; echo 01 >crlnumber; printf \
-             \"[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\ndefault_crl_days=9\n\" \
+             \"[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\n\
+             default_crl_days=9\n\" \
              >ca.cnf; openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out before.crl && \
              openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -revoke usual.crt && openssl ca -config \
              ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out after.crl",

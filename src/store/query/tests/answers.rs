@@ -307,8 +307,8 @@ async fn a_series_is_had_as_rows_as_columns_downsampled_its_last_values_and_its_
 
         let buckets = world.ask("series_downsampled", &["series=s", "width=1h", "columns=a"]).await;
         let bucket = |hour: u8, points: u8, mean: Json, least: Json, most: Json| {
-            json!({"bucket": format!("2026-07-01T{hour}:00:00Z"), "column_name": "a", "points": points, "mean": mean,
-                "min": least, "max": most})
+            json!({"bucket": format!("2026-07-01T{hour}:00:00Z"), "column_name": "a", "points": points,
+                "mean": mean, "min": least, "max": most})
         };
         let none = Json::Null;
         let expected = [

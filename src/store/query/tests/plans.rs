@@ -174,8 +174,8 @@ async fn queries_answer_the_same_once_their_rows_are_compressed() {
     world.apply_life_cycle().await;
     // The last digits of a spread depend on the order in which rows are read: ten are compared.
     world.execute("SET extra_float_digits = -5").await;
-    // As of one moment: what is asked for the last hour must not pass by meanwhile. A span that is named from now on
-    // back is named once.
+    // As of one moment: what is asked for the last hour must not pass by meanwhile. A span that is named
+    // from now on back is named once.
     world.execute("BEGIN").await;
     let calls: Vec<(String, Call)> = CALLS
         .iter()

@@ -79,8 +79,12 @@ async fn the_check_finds_files_without_project_and_counts_that_disagree_with_the
              UPDATE files SET status = 'deleted' WHERE path = 'a'",
         )
         .await;
-    let count = |problem: &str, stored: u8| json!({"problem": problem, "project_id": "p", "path": null, "stored": stored, "logged": 1});
-    let lost = json!({"problem": "file without project", "project_id": "nobody", "path": "b", "stored": null, "logged": null});
+    let count = |problem: &str, stored: u8| {
+        json!({"problem": problem, "project_id": "p", "path": null,
+        "stored": stored, "logged": 1})
+    };
+    let lost = json!({"problem": "file without project", "project_id": "nobody", "path": "b",
+        "stored": null, "logged": null});
     assert_eq!(check().await, [lost, count("files", 0), count("tables", 5)]);
 
     assert_eq!(world.ask("operations", &["failed=true"]).await.len(), 1);
@@ -116,9 +120,10 @@ async fn totals_are_those_of_all_projects_and_of_none_where_there_are_none() {
             .await;
         let mut totals = world.ask("registry_totals", &[]).await;
         assert!(totals[0].as_object_mut().unwrap().remove("last_operation").unwrap().is_string());
-        let expected = json!({"projects": 3, "active_projects": 1, "locked_projects": 1, "deleted_projects": 1,
-            "size_bytes": 30, "table_count": 3, "bucket_count": 0, "files": 2, "file_bytes": 11, "staged_files": 1,
-            "operations_1d": 2, "failures_1d": 1, "mean_duration_ms_1d": 2.0});
+        let expected = json!({"projects": 3, "active_projects": 1, "locked_projects": 1,
+            "deleted_projects": 1, "size_bytes": 30, "table_count": 3, "bucket_count": 0,
+            "files": 2, "file_bytes": 11, "staged_files": 1, "operations_1d": 2, "failures_1d": 1,
+            "mean_duration_ms_1d": 2.0});
         assert_eq!(totals, [expected], "{}", world.name);
     }
 }

@@ -56,9 +56,11 @@ impl Arena {
     async fn acked_are_there(&self, carried: &Carried) {
         let acked = carried.acked.iter().chain(&self.huge);
         let (sequences, ids): (Vec<i64>, Vec<i64>) = acked.copied().unzip();
-        let sql = "SELECT acked.sequence, acked.id FROM unnest($1::int8[], $2::int8[]) AS acked (sequence, id)
+        let sql =
+            "SELECT acked.sequence, acked.id FROM unnest($1::int8[], $2::int8[]) AS acked (sequence, id)
                    LEFT JOIN events USING (sequence, id)
-                   LEFT JOIN jetcopy.dead_letters AS dead ON dead.sequence = acked.sequence AND acked.id % $3 = 0
+                   LEFT JOIN jetcopy.dead_letters AS dead ON dead.sequence = acked.sequence \
+                       AND acked.id % $3 = 0
                    WHERE events.sequence IS NULL AND dead.sequence IS NULL LIMIT 10";
         let missing = self.world.database.query(sql, &[&sequences, &ids, &POISON_EVERY]).await.unwrap();
         let missing: Vec<(i64, i64)> = missing.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -96,7 +98,8 @@ impl Arena {
             "SELECT count(*) FROM events WHERE subject NOT LIKE '%.huge' AND rtrim(note) <> '{NOTE}'"
         );
         assert_eq!(self.world.count(&sql).await, 0, "rows with another note than their message");
-        let sql = "SELECT sequence FROM (SELECT sequence, tag, lag(tag) OVER (ORDER BY sequence) AS before FROM events) AS tags
+        let sql = "SELECT sequence FROM (SELECT sequence, tag, lag(tag) OVER (ORDER BY sequence) AS before \
+            FROM events) AS tags
                    WHERE tag < before ORDER BY 1 LIMIT 1";
         let early = self.world.database.query_opt(sql, &[]).await.unwrap();
         let early: Option<i64> = early.map(|row| row.get(0));
