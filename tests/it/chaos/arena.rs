@@ -44,9 +44,10 @@ sequence = "$sequence"
 blob = "^blob"
 "#;
 
-/// What the arena's own sessions are spared of what the role of the daemons is given.
-const UNLIMITED: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0";
+/// What the arena's own sessions are spared of what the role of the daemons is given, from their first
+/// moment on: a limit of a millisecond would end them before they could set it aside.
+const UNLIMITED: &str = "?options=-c%20statement_timeout%3D0%20-c%20lock_timeout%3D0\
+    %20-c%20idle_in_transaction_session_timeout%3D0%20-c%20idle_session_timeout%3D0";
 
 pub(super) struct Arena {
     // In the order in which they end: the daemons first.
@@ -82,6 +83,8 @@ impl Arena {
             (Proxy::start(nats.port()).await, Proxy::start(postgres.port()).await);
         world.database_url = postgres_proxy.through(&world.database_url);
         world.nats_url = nats_proxy.through(&world.nats_url);
+        world.own_url += UNLIMITED;
+        world.reconnect().await;
         // Faults are short, and an answer that does not come within seconds never does.
         world.postgres_settings = "step_timeout = \"3s\"\nconnect_timeout = \"1s\"".into();
         let config = world.config(PIPELINE);
@@ -157,9 +160,7 @@ impl Arena {
 
     /// A session of the arena's own, which waits as long as it takes.
     async fn session(&self) -> Client {
-        let session = connect(&self.world.own_url).await.unwrap();
-        session.batch_execute(UNLIMITED).await.unwrap();
-        session
+        connect(&self.world.own_url).await.unwrap()
     }
 
     /// Gives the role of the daemons a limit; what they are connected by has none yet, so it is ended.

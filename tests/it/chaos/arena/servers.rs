@@ -3,7 +3,7 @@
 use jetcopy::testbed::{Stop, TestPostgres};
 
 use super::super::fault::{NatsFault, PostgresFault};
-use super::{Arena, UNLIMITED, spoil};
+use super::{Arena, spoil};
 use crate::support::Proxy;
 
 /// The request that ends a batch's transaction, as the driver sends it.
@@ -60,7 +60,7 @@ impl Arena {
         match fault {
             PostgresFault::Down(_) => {
                 self.postgres.start_again().unwrap();
-                self.reconnect().await;
+                self.world.reconnect().await;
             }
             PostgresFault::Failover => self.fail_over().await,
             PostgresFault::LockTable | PostgresFault::LockCheckpoint => {
@@ -71,11 +71,6 @@ impl Arena {
         }
     }
 
-    async fn reconnect(&mut self) {
-        self.world.reconnect().await;
-        self.execute(UNLIMITED).await;
-    }
-
     /// Loses the primary; the standby takes its place, and gets a standby of its own.
     async fn fail_over(&mut self) {
         let committed = self.world.checkpoint("events").await;
@@ -84,7 +79,7 @@ impl Arena {
         let (before, after) = (self.postgres.port(), self.standby.server.port());
         self.postgres_proxy.turn_to(after);
         self.world.own_url = self.world.own_url.replace(&format!(":{before}/"), &format!(":{after}/"));
-        self.reconnect().await;
+        self.world.reconnect().await;
         // A daemon may have committed to the new primary already, so it is at least as many.
         let lacked = committed.saturating_sub(self.world.checkpoint("events").await);
         println!("             the standby lacked the last {lacked} sequences");
