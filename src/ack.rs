@@ -18,7 +18,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A committed batch and where its ack goes.
 #[derive(Debug)]
-pub struct Ack {
+pub(crate) struct Ack {
     /// Proof of the commit.
     pub committed: Committed,
     /// Reply subject of the batch's last message.
@@ -27,7 +27,7 @@ pub struct Ack {
 
 /// Acknowledges until the writer is done. Of several waiting acks only the last is sent, since it covers the
 /// others.
-pub async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metrics: PipelineMetrics) {
+pub(crate) async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metrics: PipelineMetrics) {
     while let Some(mut ack) = acks.recv().await {
         while let Ok(newer) = acks.try_recv() {
             ack = newer;

@@ -25,7 +25,7 @@ const STATISTICS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the generations of a pipeline hand on.
 #[derive(Debug, Default)]
-pub struct Approach {
+pub(crate) struct Approach {
     memory: Mutex<Memory>,
     window: Arc<Window>,
     /// What was found out about the durable's server.
@@ -52,7 +52,7 @@ struct Memory {
 
 /// How a generation begins to read.
 #[derive(Debug, Clone, Copy)]
-pub struct Begin<'a> {
+pub(crate) struct Begin<'a> {
     /// How the durable is put.
     pub placement: Placement,
     /// What the last ones found out.
@@ -61,7 +61,7 @@ pub struct Begin<'a> {
 
 /// Whether the first messages are read one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum Look {
     /// They are pulled.
     No,
     /// The first is read by itself, and pulled if it is readable.
@@ -76,13 +76,13 @@ pub enum Look {
 
 impl Approach {
     /// Notes that it is known why the last connection was lost: the server refuses the user.
-    pub fn explained(&self) {
+    pub(crate) fn explained(&self) {
         self.memory().unexplained = false;
     }
 
     /// Notes how a generation ended: whether it `lost` its connection to NATS, and whether it had `committed`
     /// anything.
-    pub fn ended(&self, lost: bool, committed: bool) {
+    pub(crate) fn ended(&self, lost: bool, committed: bool) {
         let mut memory = self.memory();
         if committed {
             memory.in_vain = 0;
@@ -97,7 +97,7 @@ impl Approach {
 
     /// How the next generation begins.
     #[must_use]
-    pub fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> Look {
         let memory = self.memory();
         match (memory.lost, memory.in_vain) {
             (false, _) => Look::No,
@@ -107,20 +107,20 @@ impl Approach {
     }
 
     /// Notes that the durable was placed; whether it was for the first time.
-    pub fn placed_first(&self) -> bool {
+    pub(crate) fn placed_first(&self) -> bool {
         !self.placed.swap(true, Ordering::Relaxed)
     }
 
     /// How much may be on the way.
     #[must_use]
-    pub fn window(&self) -> Arc<Window> {
+    pub(crate) fn window(&self) -> Arc<Window> {
         Arc::clone(&self.window)
     }
 
     /// Takes up a new connection to the server with that id. If the last one was lost while the same server
     /// ran on, and no message was `at_fault`, fewer are asked for at a time: servers end connections on which
     /// too much waits to be sent.
-    pub async fn connected(&self, client: &Client, pipeline: &str, at_fault: bool) {
+    pub(crate) async fn connected(&self, client: &Client, pipeline: &str, at_fault: bool) {
         let server = client.server_info().server_id;
         let unexplained = {
             let mut memory = self.memory();
@@ -152,7 +152,7 @@ impl Approach {
 
 /// Connections of this account that the server has ended because too much waited to be sent on them, since it
 /// started; `None` where it does not tell.
-pub async fn slow_consumers(client: &Client) -> Option<u64> {
+pub(crate) async fn slow_consumers(client: &Client) -> Option<u64> {
     #[derive(Deserialize)]
     struct Answer {
         data: Statistics,

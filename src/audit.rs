@@ -38,14 +38,14 @@ use compare::Comparison;
 use contents::Contents;
 use ledger::{Filled, Ledger, Rule};
 use remake::Remake;
-pub use report::{Compared, Counts, Difference, Method, Report};
+pub(crate) use report::{Difference, Method, Report};
 
 /// How the servers know the sessions of an audit.
 const CLIENT_NAME: &str = "jetcopy audit";
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No database session.
     #[error("no database connection")]
     Postgres(#[from] ConnectError),
@@ -66,7 +66,6 @@ pub enum Error {
     /// The stream cannot be opened.
     #[error("cannot open stream {stream}")]
     Stream {
-        /// Its name.
         stream: String,
         /// What the client said.
         source: GetStreamError,
@@ -83,9 +82,7 @@ pub enum Error {
          for it; if it was discarded, audit with --since {}", sequence + 1
     )]
     Refused {
-        /// The table.
         table: String,
-        /// Of the message.
         sequence: u64,
         /// What the server said.
         source: tokio_postgres::Error,
@@ -96,7 +93,7 @@ pub enum Error {
 }
 
 /// Audits one shard of `pipeline` from sequence `since` on.
-pub async fn audit(
+pub(crate) async fn audit(
     config: &Config,
     pipeline: &config::Pipeline,
     shard: &Shard,
@@ -341,7 +338,7 @@ impl Gaps<'_> {
         Ok(())
     }
 
-    /// Judges a range of which so many are known to have been `superseded`; takes off what it found of them.
+    /// Judges a range with `superseded` messages known to be superseded; subtracts those that it found.
     async fn judge_unrecorded(
         &mut self,
         report: &mut Report,

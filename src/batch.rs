@@ -28,7 +28,7 @@ pub use selection::{Excluded, Selection};
 
 /// Rows of a table that are dropped at once leave no memory behind where they took more bytes than this: what
 /// a refused message had written by then may be a quarter of all that may be buffered, in each of the tables
-/// in turn, and nobody would know of it. Good rows grow a batch anew within microseconds.
+/// in turn, and nobody would know of it. Good rows fill a new batch within microseconds.
 const GIANT: usize = 64 << 10;
 
 /// Everything that one transaction writes: the messages of one contiguous stretch of the stream.

@@ -29,29 +29,29 @@ mod settle;
 mod stretch;
 mod transaction;
 
-pub use claim::{claim, release, renew};
+pub(crate) use claim::{claim, release, renew};
 pub(crate) use flood::{ends_flood, keep_flood};
-pub use operate::{Paused, Resumed};
+pub(crate) use operate::{Paused, Resumed};
 pub(crate) use operate::{accept, move_back, pause, resume};
 pub(crate) use read::{Keeper, keepers, last_sequence, last_sequence_sql, live_owner, look, read, row_sql};
-pub use settle::{adopt, know, relocate};
+pub(crate) use settle::{adopt, know, relocate};
 pub(crate) use stretch::{begin_stretch_sql, end_stretch};
-pub use transaction::{Advance, Along, Committed, Open, begin_sql, rollback};
+pub(crate) use transaction::{Advance, Along, Committed, Open, begin_sql, rollback};
 
 /// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once,
 /// since its backends are gone; this is what a frozen or cut-off one costs.
-pub const LEASE: Duration = Duration::from_secs(10);
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
 /// How long to wait for a lock before the transaction is given up and tried again: longer than any sane DDL
 /// or VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
-pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A known sequence that was never noted: nothing that the stream lacks is news.
-pub const UNKNOWN: u64 = u64::MAX;
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// A shard that this process may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// Fences every earlier claim.
     pub epoch: i64,
     /// Rows of this sequence and of all below are in the database.
@@ -70,7 +70,7 @@ pub struct Claim {
 
 /// Why a shard could not be claimed or a transaction not be opened or committed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Another daemon writes this shard.
     #[error("shard is held by {owner}")]
     Held {
@@ -82,13 +82,11 @@ pub enum Error {
     /// An operator paused the pipeline.
     #[error("paused by operator {by} since {since} UTC")]
     Paused {
-        /// The pipeline.
         pipeline: String,
         /// Who did, as in `jetcopy.checkpoints.paused_by`.
         by: String,
         /// When, in UTC.
         since: String,
-        /// The checkpoint.
         checkpoint: u64,
     },
     /// The compare-and-set matched no row: another writer took the shard or moved its checkpoint.
@@ -107,16 +105,13 @@ pub enum Error {
     },
     /// A row of `jetcopy.checkpoints` does not read as this version writes it.
     #[error("jetcopy.checkpoints holds an unreadable {column}; is the schema of another version?")]
-    Unreadable {
-        /// The column.
-        column: &'static str,
-    },
+    Unreadable { column: &'static str },
 }
 
 impl Error {
     /// The checkpoint of a shard that could not be claimed.
     #[must_use]
-    pub fn checkpoint(&self) -> Option<u64> {
+    pub(crate) fn checkpoint(&self) -> Option<u64> {
         match self {
             Self::Held { checkpoint, .. } | Self::Paused { checkpoint, .. } => Some(*checkpoint),
             Self::LostEpoch | Self::SyncWaitCancelled | Self::Database { .. } | Self::Unreadable { .. } => {

@@ -60,7 +60,7 @@ pub(crate) fn certificates(setting: &'static str, path: &Path) -> Result<Vec<X50
 }
 
 /// The client's files, each by the setting that names it.
-pub struct Files<'a> {
+pub(crate) struct Files<'a> {
     /// The certificate, and those between it and its authority.
     pub cert: Option<(&'static str, &'a Path)>,
     /// Its key.
@@ -71,7 +71,7 @@ pub struct Files<'a> {
 
 /// The password of an encrypted key.
 #[derive(Debug, Clone, Copy)]
-pub enum KeyPassword<'a> {
+pub(crate) enum KeyPassword<'a> {
     /// There is no way to use an encrypted key.
     Unsupported,
     /// None is given.
@@ -81,7 +81,7 @@ pub enum KeyPassword<'a> {
 }
 
 /// Who the client is.
-pub struct Identity<'a> {
+pub(crate) struct Identity<'a> {
     chain: Vec<X509>,
     key: PKey<Private>,
     files: [(&'static str, &'a Path); 2],
@@ -89,7 +89,7 @@ pub struct Identity<'a> {
 
 impl<'a> Files<'a> {
     /// Reads them, where there are any.
-    pub fn read(&self) -> Result<Option<Identity<'a>>, TlsError> {
+    pub(crate) fn read(&self) -> Result<Option<Identity<'a>>, TlsError> {
         let (cert, key) = match (self.cert, self.key) {
             (None, None) => return Ok(None),
             (Some(cert), Some(key)) => (cert, key),
@@ -166,7 +166,7 @@ impl Identity<'_> {
 
     /// Whether the certificate is of version 1, which rustls does not take.
     #[must_use]
-    pub fn is_version_1(&self) -> bool {
+    pub(crate) fn is_version_1(&self) -> bool {
         // Counted from 0.
         self.chain.first().is_some_and(|own| own.version() == 0)
     }

@@ -1,9 +1,9 @@
 //! The clock of the server that stores the messages: what their ages are measured by.
 //!
 //! Guarantees: an age is never taken from this machine's wall clock, so that a step of that changes none. The
-//! server says in its answers what time it has; between two of them this process's monotonic clock goes on. A
-//! step of the server's own clock is seen and told: what was stored before it keeps its age, where times tell
-//! that. No age is below 0.
+//! server says in its answers what time it has; between two of them this process's monotonic clock advances
+//! it. A step of the server's own clock is seen and told: what was stored before it keeps its age, where
+//! times tell that. No age is below 0.
 //!
 //! Not guaranteed: more than half of a round trip to the server. After a step back, the times that the server
 //! gives out a second time are taken for the later ones. Before the server was heard, the wall clock stands
@@ -61,7 +61,7 @@ pub struct Reading {
 
 /// Nanoseconds of the monotonic clock, from an origin of this process's own.
 #[must_use]
-pub fn monotonic_ns() -> i64 {
+pub(crate) fn monotonic_ns() -> i64 {
     since_origin(Instant::now())
 }
 
@@ -151,7 +151,7 @@ impl Reading {
 }
 
 /// Asks what a stream is like, and takes up what time the server has.
-pub async fn stream_info(client: &Client, stream: &str, clock: &Clock) -> Result<stream::Info, Error> {
+pub(crate) async fn stream_info(client: &Client, stream: &str, clock: &Clock) -> Result<stream::Info, Error> {
     #[derive(Deserialize)]
     struct Told {
         ts: Option<Timestamp>,
@@ -172,7 +172,7 @@ pub async fn stream_info(client: &Client, stream: &str, clock: &Clock) -> Result
 }
 
 /// The clock of the server of a stream; where it does not answer now, the wall clock stands in.
-pub async fn of_server(client: &Client, stream: &str) -> Clock {
+pub(crate) async fn of_server(client: &Client, stream: &str) -> Clock {
     let clock = Clock::default();
     stream_info(client, stream, &clock).await.ok();
     clock
@@ -180,7 +180,7 @@ pub async fn of_server(client: &Client, stream: &str) -> Clock {
 
 /// Why a stream does not say what it is like.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No answer.
     #[error("no answer to the question about the stream")]
     Request(#[from] async_nats::RequestError),

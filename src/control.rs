@@ -11,8 +11,8 @@ use crate::postgres::simple::{self, Answers};
 use crate::shard::Shard;
 use crate::write::flood::rules_sql;
 
-pub mod accept;
-pub mod rewind;
+pub(crate) mod accept;
+pub(crate) mod rewind;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,25 +39,25 @@ pub(crate) fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> 
 ///
 /// It waits for the transaction that is under way, if there is one. A shard that never ran is paused before
 /// it starts.
-pub async fn pause(session: &Session, shard: &Shard, by: &str) -> Result<Option<Paused>, Error> {
+pub(crate) async fn pause(session: &Session, shard: &Shard, by: &str) -> Result<Option<Paused>, Error> {
     checkpoint::pause(&session.client, shard, by).await.map_err(failed("pause the pipeline"))
 }
 
 /// Lets a paused shard go on, and one that a flood of dead letters stopped try again.
-pub async fn resume(session: &Session, shard: &Shard) -> Result<Resumed, Error> {
+pub(crate) async fn resume(session: &Session, shard: &Shard) -> Result<Resumed, Error> {
     checkpoint::resume(&session.client, shard).await.map_err(failed("resume the pipeline"))
 }
 
 /// Lets `letters` messages of `shard` become dead letters beyond its limits; how many were accepted before,
 /// `None` where it has no checkpoint yet. A transaction that is under way is waited for.
-pub async fn accept(session: &Session, shard: &Shard, letters: u32) -> Result<Option<u64>, Error> {
+pub(crate) async fn accept(session: &Session, shard: &Shard, letters: u32) -> Result<Option<u64>, Error> {
     checkpoint::accept(&session.client, shard, letters).await.map_err(failed("accept dead letters"))
 }
 
 /// Whether a shard that a flood of dead letters stopped, and whose rows go into `tables`, is to try again:
 /// letters are accepted, somebody resumed it, or the rules of a table are others than those that the flood
 /// was met under.
-pub async fn ends_flood(postgres: &Postgres, shard: &Shard, tables: &[&str]) -> Result<bool, Error> {
+pub(crate) async fn ends_flood(postgres: &Postgres, shard: &Shard, tables: &[&str]) -> Result<bool, Error> {
     let session = connect(postgres, "jetcopy").await?;
     let ends = checkpoint::ends_flood(&session.client, shard, &rules_sql(tables)).await;
     session.close().await;

@@ -35,7 +35,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// The statements that fill one target table.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its name, as configured.
     pub name: String,
     /// Its schema and name, quoted for SQL.
@@ -61,7 +61,7 @@ pub struct Target {
 
 /// Rows that the server took and did not store, which is no error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unstored {
+pub(crate) struct Unstored {
     /// Their key was there already, or came again in the batch. Rows that a trigger left out of a merge are
     /// among them.
     pub skipped: u64,
@@ -72,7 +72,7 @@ pub struct Unstored {
 /// Why rows did not go in.
 #[derive(Debug, thiserror::Error)]
 #[error("the rows were not taken")]
-pub struct CopyError {
+pub(crate) struct CopyError {
     /// Where it happened.
     pub step: Step,
     /// Which of the rows that were sent, counted from 0 in the order of sending, where the server says.
@@ -84,7 +84,7 @@ pub struct CopyError {
 impl Target {
     /// The statements for `table` with the columns that the decoder writes.
     #[must_use]
-    pub fn new(settings: &Settings, table: &Table, decoder: &Decoder, index: usize) -> Self {
+    pub(crate) fn new(settings: &Settings, table: &Table, decoder: &Decoder, index: usize) -> Self {
         let columns = decoder.columns(index);
         let (name, columns_sql) = (&table.qualified, list(columns));
         // `ONLY` leaves partitions alone, of which there may be thousands: a `COPY` locks those that it
@@ -115,13 +115,13 @@ impl Target {
 
     /// Lets a row that is there stay where its `column` is not less than the new one's, so that rows may come
     /// late: by itself, `update` without `newer_by` takes each row that comes for the newest.
-    pub fn keep_newer(&mut self, column: &str) {
+    pub(crate) fn keep_newer(&mut self, column: &str) {
         self.merge.keep_newer(column);
     }
 
     /// Whether the rows go through the temporary table now.
     #[must_use]
-    pub fn merges(&self) -> bool {
+    pub(crate) fn merges(&self) -> bool {
         match self.on_conflict {
             OnConflict::Update => true,
             OnConflict::Ignore => self.merging > 0,
@@ -130,7 +130,7 @@ impl Target {
     }
 
     /// Writes the selected rows, by the way that is right now.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         session: &Session,
         rows: &mut TableRows,
@@ -147,7 +147,12 @@ impl Target {
 
     /// The `sent`th row of a selection.
     #[must_use]
-    pub fn row_of<'r>(&self, rows: &'r TableRows, selection: &Selection<'_>, sent: u64) -> Option<&'r Row> {
+    pub(crate) fn row_of<'r>(
+        &self,
+        rows: &'r TableRows,
+        selection: &Selection<'_>,
+        sent: u64,
+    ) -> Option<&'r Row> {
         let sent = usize::try_from(sent).ok()?;
         let index = match selection.order(rows, self.merges()) {
             Some(order) => *order.get(sent)? as usize,

@@ -17,14 +17,14 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-pub mod kept;
+pub(crate) mod kept;
 pub(crate) mod of_shard;
 mod raw;
 mod store;
 
 pub(crate) use raw::Original;
-pub use raw::Raw;
-pub use store::store;
+pub(crate) use raw::Raw;
+pub(crate) use store::store;
 
 /// Longest reason that is kept, in bytes. The server quotes values in its messages, and they may be megabytes
 /// long; the payload holds them anyway.
@@ -38,11 +38,9 @@ const RESTATE: &str = "UPDATE jetcopy.dead_letters
 /// A message, or an element of it, that can never become rows, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Sequence in the stream.
     pub sequence: u64,
     /// When the stream stored it: nanoseconds since the Unix epoch.
     pub stored_at_ns: i64,
-    /// Full subject.
     pub subject: String,
     /// Headers, where there were any.
     pub headers: Option<Headers>,
@@ -73,7 +71,7 @@ const FEW: usize = 10;
 
 /// Adds the letter of an element to those of its batch: as it is, or where its message has several of its
 /// table already, to the one that is about all of these.
-pub fn add_element(letters: &mut Vec<DeadLetter>, letter: DeadLetter) {
+pub(crate) fn add_element(letters: &mut Vec<DeadLetter>, letter: DeadLetter) {
     let Some(place) = letter.element else {
         letters.push(letter);
         return;

@@ -75,7 +75,8 @@ const SHARE: u64 = 4;
 /// transactions; a message with more of them is refused as a whole.
 pub const MOST_ELEMENTS: usize = 1_000;
 
-/// A message of so many bytes is looked at field by field: of a smaller one no row is large enough to matter.
+/// A message of more than this many bytes is looked at field by field: of a smaller one no row is large
+/// enough to matter.
 const LARGE: usize = 64 * 1024;
 
 /// What is reused from message to message.

@@ -259,7 +259,7 @@ impl Encoder {
         }
     }
 
-    /// Resolves the escapes of JSON's text and goes on with what it stands for.
+    /// Resolves the escapes of JSON's text and continues with the result.
     #[cold]
     fn escaped(
         &mut self,

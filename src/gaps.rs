@@ -58,11 +58,11 @@ const MOST_REMOVED: u64 = 1_000_000;
 
 /// Gaps that are asked about in one batch of a pipeline with `subjects`: some 15 ms on one server over
 /// loopback, a tenth of what a full batch takes.
-pub const MOST_ASKED: usize = 512;
+pub(crate) const MOST_ASKED: usize = 512;
 
 /// Why gaps could not be passed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A delivery was lost.
     #[error("the stream holds message {sequence}, but the durable consumer skipped it")]
     Skipped {
@@ -99,7 +99,7 @@ pub enum Error {
 
 /// Asks a stream for the messages of a pipeline.
 #[derive(Debug, Clone)]
-pub struct Contents {
+pub(crate) struct Contents {
     nats: Connection,
     context: Context,
     stream: String,
@@ -125,7 +125,7 @@ struct Found {
 impl Contents {
     /// What the stream of a shard of `pipeline` holds for it.
     #[must_use]
-    pub fn new(nats: &Connection, pipeline: &config::Pipeline, shard: &Shard) -> Self {
+    pub(crate) fn new(nats: &Connection, pipeline: &config::Pipeline, shard: &Shard) -> Self {
         let all = [ALL.to_owned()];
         let subjects = if pipeline.subjects.is_empty() { &all[..] } else { &pipeline.subjects };
         Self {
@@ -142,18 +142,16 @@ impl Contents {
         Self { subjects: vec![ALL.to_owned()], ..self.clone() }
     }
 
-    /// Name of the stream.
     pub(crate) fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// The connection's client.
     pub(crate) fn client(&self) -> &Client {
         &self.nats.client
     }
 
     /// The sequence of the first message at or after `sequence`.
-    pub async fn next(&self, sequence: u64) -> Result<Option<u64>, Error> {
+    pub(crate) async fn next(&self, sequence: u64) -> Result<Option<u64>, Error> {
         tokio::select! {
             next = self.ask(sequence) => next,
             // What is not allowed is not answered.
@@ -189,12 +187,11 @@ impl Contents {
 
 /// Whether a message without a payload seems to have lost it on the way. Publishers may set the header, too.
 #[must_use]
-pub fn seems_stripped(headers: Option<&HeaderMap>) -> bool {
+pub(crate) fn seems_stripped(headers: Option<&HeaderMap>) -> bool {
     headers.is_some_and(|headers| headers.get_all(MESSAGE_SIZE).any(|size| size.as_str().trim() != "0"))
 }
 
-/// The gaps of one generation.
-pub struct Gaps {
+pub(crate) struct Gaps {
     contents: Contents,
     stream: Stream,
     pipeline: config::Pipeline,
@@ -211,7 +208,7 @@ pub struct Gaps {
 
 /// What came of checking gaps.
 #[derive(Debug, Default)]
-pub struct Checked {
+pub(crate) struct Checked {
     /// The index of the first gap over which somebody has to decide: messages may have been dropped before
     /// they were read.
     pub dropped: Option<usize>,
@@ -244,7 +241,7 @@ impl Removed {
 impl Gaps {
     /// Those of the shard of `pipeline` that reads `stream`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         contents: Contents,
         stream: Stream,
         consumer: &PullConsumer,
@@ -260,7 +257,7 @@ impl Gaps {
     }
 
     /// Checks messages that [seem stripped](seems_stripped) of their payloads.
-    pub async fn check_stripped(&self, messages: &[Gap]) -> Result<(), Error> {
+    pub(crate) async fn check_stripped(&self, messages: &[Gap]) -> Result<(), Error> {
         let contents = &self.contents;
         let questions = messages.iter().map(|message| message.from).collect::<Vec<_>>();
         let questions = questions
@@ -276,7 +273,7 @@ impl Gaps {
     }
 
     /// Checks the gaps of `batch` that were not checked yet.
-    pub async fn check(&mut self, batch: &Batch) -> Result<Checked, Error> {
+    pub(crate) async fn check(&mut self, batch: &Batch) -> Result<Checked, Error> {
         let gaps = batch.unchecked_gaps();
         let Some(front) = self.not_held(gaps).await? else { return Ok(Checked::default()) };
         let info = self.stream.get_info().await?;
@@ -320,7 +317,7 @@ impl Gaps {
     }
 
     /// Notes when the stream stored the last message that is not in the batch any more.
-    pub fn sent(&mut self, batch: &Batch) {
+    pub(crate) fn sent(&mut self, batch: &Batch) {
         self.after_ns = batch.messages.last().map(|message| message.timestamp_ns).or(self.after_ns);
     }
 

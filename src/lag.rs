@@ -33,7 +33,7 @@ mod outlook;
 mod standing;
 
 pub(crate) use behind::oldest;
-pub use outlook::Outlook;
+pub(crate) use outlook::Outlook;
 pub(crate) use outlook::backlog;
 
 /// Nothing is known of what waits.
@@ -41,7 +41,7 @@ const UNKNOWN: i64 = i64::MIN;
 
 /// What is known of a pipeline's lag over all its generations.
 #[derive(Debug)]
-pub struct Lag {
+pub(crate) struct Lag {
     /// Whatever is not committed, the stream stored no earlier than this, by the monotonic clock; or
     /// [`UNKNOWN`].
     waits_since_ns: AtomicI64,
@@ -56,7 +56,7 @@ pub struct Lag {
 impl Lag {
     /// Of a pipeline of which nothing is known yet.
     #[must_use]
-    pub fn new(metrics: &PipelineMetrics) -> Self {
+    pub(crate) fn new(metrics: &PipelineMetrics) -> Self {
         Self {
             waits_since_ns: AtomicI64::new(UNKNOWN),
             clock: Arc::clone(&metrics.clock),
@@ -67,7 +67,7 @@ impl Lag {
     }
 
     /// A generation has ended: nobody probes for it any more.
-    pub fn ended(&self) {
+    pub(crate) fn ended(&self) {
         *self.probed.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.ended.notify_one();
     }
@@ -121,7 +121,7 @@ impl Lag {
 
 /// What reader and writer have done, for whoever looks on.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     lag: Arc<Lag>,
     /// Consumer sequence of the last delivery that was taken.
     delivered: AtomicU64,
@@ -146,7 +146,7 @@ impl Progress {
     /// Of a generation that begins after `checkpoint`: after a failover it may write again what was committed
     /// once.
     #[must_use]
-    pub fn new(lag: Arc<Lag>, liveness: Arc<Liveness>, checkpoint: u64) -> Self {
+    pub(crate) fn new(lag: Arc<Lag>, liveness: Arc<Liveness>, checkpoint: u64) -> Self {
         lag.waits_since_ns.store(UNKNOWN, Ordering::Relaxed);
         Self {
             lag,
@@ -164,13 +164,13 @@ impl Progress {
     }
 
     /// Notes that the writer came a step further with a batch.
-    pub fn step(&self) {
+    pub(crate) fn step(&self) {
         self.liveness.beat();
     }
 
     /// Notes a delivery, which the stream stored at `timestamp_ns`. Relaxed, as below: each number is only
     /// compared with itself a probe later.
-    pub fn delivered(&self, consumer_sequence: u64, timestamp_ns: i64) {
+    pub(crate) fn delivered(&self, consumer_sequence: u64, timestamp_ns: i64) {
         let before = self.delivered.load(Ordering::Relaxed);
         self.delivered.store(consumer_sequence, Ordering::Relaxed);
         if before == 0 {
@@ -179,44 +179,44 @@ impl Progress {
     }
 
     /// Notes a message, stored at `timestamp_ns`, that was read by itself before any delivery.
-    pub fn fetched(&self, timestamp_ns: i64) {
+    pub(crate) fn fetched(&self, timestamp_ns: i64) {
         if self.fetched.fetch_add(1, Ordering::Relaxed) == 0 {
             self.lag.waits_since(timestamp_ns);
         }
     }
 
     /// Notes that the reader has come to the message at `sequence`.
-    pub fn reached(&self, sequence: u64) {
+    pub(crate) fn reached(&self, sequence: u64) {
         self.position.store(sequence, Ordering::Relaxed);
     }
 
     /// Tells of stretches of the stream, right after what was taken, in which nothing is the pipeline's.
     #[must_use]
-    pub fn moves(&self) -> watch::Receiver<Option<Moved>> {
+    pub(crate) fn moves(&self) -> watch::Receiver<Option<Moved>> {
         self.moved.subscribe()
     }
 
     /// Notes whether the reader has room for more: without it, what was delivered waits in the client.
-    pub fn room(&self, room: bool) {
+    pub(crate) fn room(&self, room: bool) {
         self.room.store(room, Ordering::Relaxed);
     }
 
     /// Notes a commit of `messages`, all that the stream stored up to `timestamp_ns`.
-    pub fn committed(&self, messages: u64, timestamp_ns: i64) {
+    pub(crate) fn committed(&self, messages: u64, timestamp_ns: i64) {
         self.committed.fetch_add(messages, Ordering::Relaxed);
         self.lag.waits_since(timestamp_ns);
         self.first_commit.notify_one();
     }
 
     /// Resolves after a commit.
-    pub async fn first_commit(&self) {
+    pub(crate) async fn first_commit(&self) {
         self.first_commit.notified().await;
     }
 }
 
 /// Why a probe ends the generation.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The server counts deliveries that never came.
     #[error("the server delivered up to {server} on the durable consumer, but only {received} arrived{hint}")]
     Undelivered {
@@ -278,7 +278,7 @@ impl Error {
 }
 
 /// Probes until something is wrong.
-pub async fn run(
+pub(crate) async fn run(
     client: Client,
     consumer: PullConsumer,
     contents: Contents,

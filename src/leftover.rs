@@ -39,10 +39,8 @@ const SYSTEM: &str = "jetcopy.system";
 
 /// A durable whose pipeline this configuration does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Leftover {
-    /// Its stream.
+pub(crate) struct Leftover {
     pub stream: String,
-    /// Its name.
     pub durable: String,
     /// The pipeline that it was made for.
     pub pipeline: String,
@@ -54,7 +52,7 @@ pub struct Leftover {
 
 /// Why durables cannot be listed or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No connection to NATS.
     #[error(transparent)]
     Nats(#[from] nats::ConnectError),
@@ -69,7 +67,6 @@ pub enum Error {
     Stream {
         /// What was to be done.
         action: &'static str,
-        /// The stream.
         stream: String,
         /// What the client said.
         source: async_nats::Error,
@@ -80,15 +77,12 @@ pub enum Error {
          for $JS.API.CONSUMER.LIST.{stream}",
         ANSWER.as_secs()
     )]
-    Unanswered {
-        /// The stream.
-        stream: String,
-    },
+    Unanswered { stream: String },
 }
 
 /// What a durable is marked with: whose it is.
 #[derive(Debug, Clone, Default)]
-pub struct Mark(HashMap<String, String>);
+pub(crate) struct Mark(HashMap<String, String>);
 
 /// Whose a durable is that stands under a pipeline's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +91,6 @@ pub(crate) enum Owner {
     Own,
     /// That of another pipeline, or of one of this name that writes to another database.
     Elsewhere {
-        /// Its name.
         pipeline: String,
         /// The database, for people.
         database: String,
@@ -110,7 +103,7 @@ impl Mark {
     /// That of a durable of `pipeline`, whose database is of the cluster with the identifier `system`, where
     /// that is known.
     #[must_use]
-    pub fn new(config: &Config, pipeline: &str, system: Option<String>) -> Self {
+    pub(crate) fn new(config: &Config, pipeline: &str, system: Option<String>) -> Self {
         let own = [(PIPELINE, pipeline.to_owned()), (DATABASE, database(config))];
         let system = system.map(|system| (SYSTEM, system));
         Self(own.into_iter().chain(system).map(|(key, value)| (key.to_owned(), value)).collect())
@@ -135,7 +128,7 @@ impl Mark {
 
     /// As it is written into a durable's metadata.
     #[must_use]
-    pub fn metadata(&self) -> HashMap<String, String> {
+    pub(crate) fn metadata(&self) -> HashMap<String, String> {
         self.0.clone()
     }
 }
@@ -148,7 +141,7 @@ fn database(config: &Config) -> String {
 }
 
 /// Lists what was left on the streams of the configuration, and on `more`.
-pub async fn list(config: &Config, more: &[String]) -> Result<Vec<Leftover>, Error> {
+pub(crate) async fn list(config: &Config, more: &[String]) -> Result<Vec<Leftover>, Error> {
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let context = jetstream::new(connection.client.clone());
     let read = config.shards().map(|(_, shard)| shard.stream);
@@ -214,7 +207,7 @@ async fn look_for_owners(config: &Config, left: &mut [Leftover]) -> Result<(), E
 
 /// Removes what [`list`] found and nothing keeps. It is looked at once more: who has begun to pull meanwhile
 /// keeps it.
-pub async fn remove(config: &Config, left: &Leftover) -> Result<bool, Error> {
+pub(crate) async fn remove(config: &Config, left: &Leftover) -> Result<bool, Error> {
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
     let failed = |source: async_nats::Error| Error::Stream {
         action: "remove a durable",

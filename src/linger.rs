@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Timers go by milliseconds.
-pub const SHORTEST: Duration = Duration::from_millis(1);
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Where waiting longer saves little: fifty commits a second of each pipeline.
-pub const LONGEST: Duration = Duration::from_millis(20);
+pub(crate) const LONGEST: Duration = Duration::from_millis(20);
 
 /// Where the stream holds more than a batch takes: its rows are late already, and a commit waits for the disk
 /// as long for a tenth of them. A batch of 20,000 rows fills within this at 200,000 a second.
-pub const BACKLOG: Duration = Duration::from_millis(100);
+pub(crate) const BACKLOG: Duration = Duration::from_millis(100);
 
 /// How much of the mean the last transaction is: a quarter follows a change within ten commits, and one slow
 /// commit does not slow down the next ones by much.
@@ -27,14 +27,14 @@ const WEIGHT: u64 = 4;
 
 /// What the last transactions took.
 #[derive(Debug, Default)]
-pub struct Linger {
+pub(crate) struct Linger {
     /// A moving mean in microseconds; 0 before the first.
     mean: AtomicU64,
 }
 
 impl Linger {
     /// Notes a transaction, from its BEGIN to the answer to its COMMIT. One writer calls it.
-    pub fn wrote(&self, took: Duration) {
+    pub(crate) fn wrote(&self, took: Duration) {
         // What takes longer than this is none the less the longest age.
         let took = u64::try_from(took.min(LONGEST).as_micros()).unwrap_or(u64::MAX);
         let mean = self.mean.load(Ordering::Relaxed);
@@ -44,7 +44,7 @@ impl Linger {
 
     /// How long a batch that begins now waits; under a `backlog` it waits to be full.
     #[must_use]
-    pub fn age(&self, backlog: bool) -> Duration {
+    pub(crate) fn age(&self, backlog: bool) -> Duration {
         if backlog {
             return BACKLOG;
         }

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 /// How often the consumer and the stream are asked about. Each probe is two small requests; a tail of
 /// messages that was lost on an idle stream is noticed after two probes.
-pub const PROBE: Duration = Duration::from_secs(2);
+pub(crate) const PROBE: Duration = Duration::from_secs(2);
 
 /// How long an answer may take before the connection counts as stuck.
-pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a `COPY` of so many bytes may take: a second more for each MiB, which any link in use brings in
+/// How long a `COPY` of this many bytes may take: a second more for each MiB, which any link in use brings in
 /// less.
 #[must_use]
-pub fn copy_deadline(step_timeout: Duration, bytes: usize) -> Duration {
+pub(crate) fn copy_deadline(step_timeout: Duration, bytes: usize) -> Duration {
     step_timeout.saturating_add(Duration::from_secs(bytes as u64 >> 20))
 }
 

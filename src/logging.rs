@@ -25,7 +25,7 @@ use crate::terminal;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
-pub enum LoggingError {
+pub(crate) enum LoggingError {
     /// `log.level` is not a filter; a loaded configuration has been checked for that.
     #[error("log.level is not a filter")]
     Level(#[source] tracing_subscriber::filter::ParseError),
@@ -43,7 +43,7 @@ const BEFORE: &str = "async_nats=warn,async_nats::connector=off";
 const WAITING_LINES: usize = 8192;
 
 /// The log of a daemon; what waits to be written is, for up to a second, when this is dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     _writer: WorkerGuard,
     dropped: Dropped,
 }
@@ -51,7 +51,7 @@ pub struct Daemon {
 impl Daemon {
     /// How many lines nobody took.
     #[must_use]
-    pub fn dropped(&self) -> Dropped {
+    pub(crate) fn dropped(&self) -> Dropped {
         self.dropped.clone()
     }
 }
@@ -80,12 +80,12 @@ impl Dropped {
 }
 
 /// Sets up the log of a command that answers and ends.
-pub fn init(log: &Log) -> Result<(), LoggingError> {
+pub(crate) fn init(log: &Log) -> Result<(), LoggingError> {
     set_up(log, BoxMakeWriter::new(|| terminal::Log(io::stderr())))
 }
 
 /// Sets up the log of a daemon: a thread of its own writes it, so that no other waits for who reads it.
-pub fn init_daemon(log: &Log) -> Result<Daemon, LoggingError> {
+pub(crate) fn init_daemon(log: &Log) -> Result<Daemon, LoggingError> {
     let failed = Arc::new(AtomicU64::new(0));
     let lines = Lines { to: terminal::Log(io::stderr()), failed: Arc::clone(&failed) };
     let (writer, guard) = NonBlockingBuilder::default()

@@ -11,14 +11,14 @@ use crate::checkpoint::Claim;
 
 mod record;
 
-pub use record::{Open, Settled, settle};
+pub(crate) use record::{Open, settle};
 pub(crate) use record::{
     Recorded, accept, ambiguous_to, count_open_sql, is_accepted, note_superseded, open, recorded,
 };
 
 /// What the stream says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamFacts {
+pub(crate) struct StreamFacts {
     /// When it was created, in nanoseconds since the Unix epoch.
     pub created_ns: i64,
     /// Sequence of the first message that it holds; above `last_sequence` when it holds none.
@@ -43,7 +43,7 @@ pub struct StreamFacts {
 
 /// How far a stream that was created at another time holds what was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Agreement {
+pub(crate) struct Agreement {
     /// The last sequence of which a message proves it.
     pub proven: u64,
     /// The last sequence that both have; `None` where all up to the checkpoint is the same.
@@ -55,7 +55,7 @@ pub struct Agreement {
 
 /// What a stream that [thins](crate::superseded::thins) itself has dropped after the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thins {
+pub(crate) struct Thins {
     /// Whether its limits may have dropped what its front has passed.
     pub by_limits: bool,
     /// The last sequence of the gap right after the checkpoint, where the pipeline halts at one.
@@ -64,7 +64,7 @@ pub struct Thins {
 
 /// How stream and checkpoint stand to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The checkpoint is new: begin with the first message that the stream holds.
     Fresh,
     /// All that comes after the checkpoint is there.
@@ -80,7 +80,6 @@ pub enum Verdict {
 pub struct Loss {
     /// What happened to the stream.
     pub cause: Cause,
-    /// First sequence concerned.
     pub first_sequence: u64,
     /// Last sequence concerned; `None` when it cannot be known.
     pub last_sequence: Option<u64>,
@@ -157,7 +156,7 @@ impl fmt::Display for Loss {
 
 /// Compares the checkpoint with the stream.
 #[must_use]
-pub fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
+pub(crate) fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
     if claim.stream_created_ns.is_none() {
         return Verdict::Fresh;
     }
@@ -239,14 +238,14 @@ impl Loss {
 impl StreamFacts {
     /// Whether it was created at another time than the stream that the checkpoint counts in.
     #[must_use]
-    pub fn is_another(&self, claim: &Claim) -> bool {
+    pub(crate) fn is_another(&self, claim: &Claim) -> bool {
         // The database keeps microseconds.
         claim.stream_created_ns.is_some_and(|ns| ns.div_euclid(1_000) != self.created_ns.div_euclid(1_000))
     }
 
     /// Whether the stream ends before the checkpoint, or holds another message there.
     #[must_use]
-    pub fn contradicts(&self, claim: &Claim) -> bool {
+    pub(crate) fn contradicts(&self, claim: &Claim) -> bool {
         let replaced = match (claim.last_timestamp_us, self.checkpoint_timestamp_us) {
             (Some(committed), Some(stored)) => committed != stored,
             _ => false,

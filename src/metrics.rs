@@ -355,7 +355,7 @@ impl PipelineMetrics {
         (handles, labelled.made())
     }
 
-    /// Brings what goes on by itself up to now.
+    /// Updates the metrics that change with time alone.
     fn settle(&self) {
         self.stages.settle();
         self.buffered.settle();

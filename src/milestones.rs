@@ -25,8 +25,7 @@ const DENSE: i64 = 16;
 
 /// A message that was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Milestone {
-    /// Its sequence.
+pub(crate) struct Milestone {
     pub sequence: u64,
     /// When the stream stored it, in microseconds since the Unix epoch.
     pub stored_us: i64,
@@ -34,18 +33,18 @@ pub struct Milestone {
 
 /// When a writer is to write one: with its first commit, then every ten seconds.
 #[derive(Debug, Default)]
-pub struct Due(Mutex<Option<Instant>>);
+pub(crate) struct Due(Mutex<Option<Instant>>);
 
 impl Due {
     /// Whether one is due.
     #[must_use]
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.is_none_or(|last| last.elapsed() >= EVERY)
     }
 
     /// One was committed.
-    pub fn written(&self) {
+    pub(crate) fn written(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
@@ -53,7 +52,7 @@ impl Due {
 /// SQL that adds a milestone and thins out the older ones, for the transaction that commits its message.
 /// Statements end with semicolons.
 #[must_use]
-pub fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
+pub(crate) fn add(shard: &str, sequence: u64, timestamp_ns: i64) -> String {
     let (shard, time) = (escape_literal(shard), timestamp(timestamp_ns));
     let (second, third) = (DENSE * DENSE, DENSE * DENSE * DENSE);
     format!(
@@ -84,7 +83,7 @@ pub(crate) fn add_of(query: &str) -> String {
 /// SQL that forgets the milestones of a shard after `sequence`: they are of another history. It ends with a
 /// semicolon.
 #[must_use]
-pub fn forget_after(shard: &str, sequence: u64) -> String {
+pub(crate) fn forget_after(shard: &str, sequence: u64) -> String {
     format!(
         "DELETE FROM jetcopy.milestones WHERE shard = {} AND sequence > {sequence}; ",
         escape_literal(shard)
@@ -92,7 +91,7 @@ pub fn forget_after(shard: &str, sequence: u64) -> String {
 }
 
 /// The milestones of a shard.
-pub async fn read(client: &Client, shard: &str) -> Result<Vec<Milestone>, tokio_postgres::Error> {
+pub(crate) async fn read(client: &Client, shard: &str) -> Result<Vec<Milestone>, tokio_postgres::Error> {
     let sql = format!(
         "SELECT sequence, (extract(epoch FROM stored_at) * 1000000::numeric)::bigint FROM jetcopy.milestones \
          WHERE shard = {}",

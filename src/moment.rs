@@ -8,14 +8,12 @@ use jiff::{Timestamp, tz::TimeZone};
 
 /// `2026-07-01T12:00:00Z`, `2026-07-01 12:00` (in UTC), `2026-07-01`, or how long ago: `90m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment(pub Timestamp);
+pub(crate) struct Moment(pub Timestamp);
 
 /// A place in a stream, as people name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// A sequence.
     Sequence(u64),
-    /// A time.
     Time(Timestamp),
 }
 

@@ -33,7 +33,6 @@ const SUBSCRIPTION_CAPACITY: usize = 256 * 1024;
 /// A connection to NATS.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// The client.
     pub client: async_nats::Client,
     heard: watch::Receiver<Heard>,
 }
@@ -64,16 +63,13 @@ pub struct Lost {
 pub struct Denial {
     /// What was tried.
     pub action: Access,
-    /// On which subject.
     pub subject: String,
 }
 
 /// What permissions are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// To publish.
     Publish,
-    /// To subscribe.
     Subscribe,
 }
 
@@ -98,7 +94,6 @@ pub enum ConnectError {
     File {
         /// Setting that names the file.
         setting: &'static str,
-        /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -108,7 +103,6 @@ pub enum ConnectError {
     Certificate {
         /// Addresses, without credentials.
         url: String,
-        /// What is wrong with it.
         source: rustls::Error,
     },
     /// The server could not be reached or refused the connection.
@@ -265,8 +259,8 @@ impl fmt::Display for Lost {
 }
 
 impl Denial {
-    /// Whether nothing goes on without it. Single messages are looked at where that is allowed, and so is the
-    /// account; acks tell the server what is committed, and the checkpoint holds without them.
+    /// Whether jetcopy cannot work without it. Single messages are looked at where that is allowed, and so is
+    /// the account; acks tell the server what is committed, and the checkpoint holds without them.
     pub(crate) fn is_needed(&self) -> bool {
         let spared = ["$SYS.", "$JS.ACK."];
         !self.about_single() && !spared.iter().any(|prefix| self.subject.starts_with(prefix))

@@ -127,7 +127,6 @@ pub(crate) use with_reader;
 pub(crate) struct Unread {
     /// The format's name.
     pub(crate) format: &'static str,
-    /// What is wrong.
     pub(crate) fault: Malformed,
 }
 
@@ -234,7 +233,6 @@ pub(crate) enum Next {
 /// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed {
-    /// What is wrong.
     pub what: Wording,
     /// Where, in bytes from the payload's start.
     pub at: u32,

@@ -73,10 +73,9 @@ fn batch_bytes(pipeline: &config::Pipeline) -> usize {
 
 /// What stays the same over the generations of a pipeline.
 #[derive(Debug)]
-pub struct Pipeline {
-    /// All settings.
+#[expect(clippy::struct_field_names, reason = "its settings are called a pipeline, too")]
+pub(crate) struct Pipeline {
     pub settings: Arc<Config>,
-    /// This pipeline's.
     pub pipeline: config::Pipeline,
     /// The shard of it that is read.
     pub shard: Shard,
@@ -104,7 +103,7 @@ pub struct Pipeline {
 
 /// Why a generation ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// It could not start.
     #[error(transparent)]
     Resync(#[from] resync::Error),
@@ -148,7 +147,7 @@ enum Ended {
 impl Pipeline {
     /// One that has run no generation yet, and reads `shard` in the process `instance`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: Arc<Config>,
         pipeline: config::Pipeline,
         shard: Shard,
@@ -178,7 +177,7 @@ impl Pipeline {
     /// Runs one generation until it fails or `stop` says so.
     ///
     /// On `trial`, it counts as running only once it has committed or lasted that long.
-    pub async fn generation(
+    pub(crate) async fn generation(
         &self,
         placement: Placement,
         trial: Option<Duration>,

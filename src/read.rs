@@ -30,7 +30,7 @@ use crate::subscribe::{self, Delivery, Subscription};
 use crate::unreadable::{Single, Unreadable};
 
 /// Takes deliveries and makes batches of them.
-pub struct Reader {
+pub(crate) struct Reader {
     /// Where it is asked about gaps.
     pub questions: Connection,
     /// What comes first: messages that were read one by one.
@@ -66,7 +66,7 @@ pub struct Reader {
 
 /// How reading ended without a failure.
 #[derive(Debug)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// A stop was asked for, the last sequence was passed, or the writer is gone.
     Stopped,
     /// The stream dropped messages that were not delivered yet. What came before them has been sent.
@@ -77,7 +77,7 @@ pub enum Ended {
 
 /// Why reading failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The subscription failed; only after what came before was sent.
     #[error(transparent)]
     Subscription(#[from] subscribe::Error),
@@ -94,7 +94,7 @@ const TAKEN_IN_A_ROW: usize = 64;
 impl Reader {
     /// Reads until `stop` says so, the writer is gone, or the subscription fails. But for the second, what
     /// was taken is sent first.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         batches: mpsc::Sender<Batch>,
         mut emptied: mpsc::Receiver<Batch>,

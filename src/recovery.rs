@@ -28,8 +28,8 @@ use crate::write;
 mod cause;
 mod words;
 
-pub use cause::{Cause, Server};
-pub use words::{flood_remedy, reason};
+pub(crate) use cause::{Cause, Server};
+pub(crate) use words::{flood_remedy, reason};
 
 /// What helps where there is no JetStream.
 const ENABLE: &str = "enable JetStream on the NATS server and for the account of jetcopy's user";
@@ -40,16 +40,15 @@ const LIMITS: &str = "give the stream limits retention: other policies drop mess
 
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovery {
+pub(crate) struct Recovery {
     /// Why the next resync begins.
     pub cause: Cause,
-    /// What to do.
     pub action: Action,
 }
 
 /// What to do after a generation failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Start the next generation after a pause.
     Again,
     /// The same after a short one: nobody answered, and somebody may at any moment.
@@ -88,7 +87,7 @@ impl Recovery {
     /// The server that the failure shows to be away; the metrics say so until an attempt finds it again. One
     /// that refuses something is there.
     #[must_use]
-    pub fn away(&self) -> Option<Server> {
+    pub(crate) fn away(&self) -> Option<Server> {
         match (self.cause.server(), &self.action) {
             (Some(Server::Database), action) if !matches!(action, Action::Again | Action::Reconnect) => None,
             (server, _) => server,
@@ -97,7 +96,7 @@ impl Recovery {
 
     /// Whether something failed that starts again by itself.
     #[must_use]
-    pub fn is_failure(&self) -> bool {
+    pub(crate) fn is_failure(&self) -> bool {
         match self.action {
             Action::Again | Action::Reconnect | Action::Recreate => true,
             Action::AtOnce
@@ -111,7 +110,7 @@ impl Recovery {
 
     /// Whether it lasts until somebody else does something, however often it is looked whether they did.
     #[must_use]
-    pub fn stays(&self) -> bool {
+    pub(crate) fn stays(&self) -> bool {
         !self.is_failure() && self.action != Action::AtOnce
     }
 
@@ -130,7 +129,7 @@ impl Recovery {
 
 /// Decides.
 #[must_use]
-pub fn recovery(failure: &Failure) -> Recovery {
+pub(crate) fn recovery(failure: &Failure) -> Recovery {
     match failure {
         Failure::Resync(error) => of_resync(error),
         Failure::Read(read::Error::Subscription(error)) | Failure::Subscribe(error) => of_subscription(error),
@@ -163,7 +162,7 @@ pub fn recovery(failure: &Failure) -> Recovery {
 
 /// How the connection to NATS was lost, where it was while a generation ran.
 #[must_use]
-pub fn lost_connection(failure: &Failure) -> Option<&Lost> {
+pub(crate) fn lost_connection(failure: &Failure) -> Option<&Lost> {
     let (Failure::Nats(lost)
     | Failure::Subscribe(subscribe::Error::Pull(pull::Error::Lost(lost)))
     | Failure::Read(read::Error::Subscription(subscribe::Error::Pull(pull::Error::Lost(lost))))) = failure

@@ -32,7 +32,7 @@ use crate::stored::Opened;
 use crate::supervise;
 
 /// How the servers know the sessions that are not the pipeline's own.
-pub const CLIENT_NAME: &str = "jetcopy replay";
+pub(crate) const CLIENT_NAME: &str = "jetcopy replay";
 
 /// What is added to a table's name for its shadow, where no name is given.
 const SUFFIX: &str = "_replay";
@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// What to replay, and into what.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// The first message.
     pub from: Point,
     /// The last one; without it, the pipeline's checkpoint.
@@ -56,7 +56,7 @@ pub struct Request {
 
 /// What a replay would do.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The shard that is replayed.
     pub shard: Shard,
     /// Its name: pipeline, shard and part of its durable's.
@@ -79,10 +79,10 @@ pub struct Plan {
 
 /// A table and the one that is filled in its place.
 #[derive(Debug, Clone)]
-pub struct Shadow {
+#[expect(clippy::struct_field_names, reason = "the table and its shadow are two names")]
+pub(crate) struct Shadow {
     /// The table as configured.
     pub table: String,
-    /// The shadow's name.
     pub shadow: String,
     /// Whether the shadow is there already.
     pub exists: bool,
@@ -93,10 +93,9 @@ pub struct Shadow {
 
 /// What a replay has brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compared {
+pub(crate) struct Compared {
     /// The table as configured.
     pub table: String,
-    /// The shadow's name.
     pub shadow: String,
     /// Rows in the shadow.
     pub replayed: u64,
@@ -106,7 +105,7 @@ pub struct Compared {
 
 /// How a replay ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// All of it is there.
     Whole {
         /// Table by table.
@@ -120,7 +119,7 @@ pub enum Ended {
 
 /// Why nothing is replayed, or not all.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The database or its schema.
     #[error(transparent)]
     Control(#[from] control::Error),
@@ -138,11 +137,9 @@ pub enum Error {
     Empty {
         /// First sequence that was asked for.
         from: u64,
-        /// Last one.
         to: u64,
         /// First sequence that the stream holds.
         first: u64,
-        /// Last one.
         last: u64,
     },
     /// `--into` cannot be read.
@@ -163,7 +160,6 @@ pub enum Error {
     /// The pipeline of the replay needs a person.
     #[error("the replay is stuck: {reason}; {remedy}")]
     Stuck {
-        /// What is wrong.
         reason: String,
         /// What would fix it.
         remedy: String,
@@ -171,7 +167,7 @@ pub enum Error {
 }
 
 /// Looks at what `request` means; changes nothing.
-pub async fn plan(
+pub(crate) async fn plan(
     config: &Config,
     pipeline: &config::Pipeline,
     shard: &Shard,
@@ -283,8 +279,8 @@ async fn checkpoint_of(session: &Session, shard: &str) -> Result<Option<u64>, Er
     Ok(found.map_err(failed("read the checkpoint"))?)
 }
 
-/// Replays until all is there or `stop` resolves; `progress` is told the sequence that is committed.
-pub async fn run(
+/// Replays until all is there or `stop` resolves; `progress` gets the committed sequence.
+pub(crate) async fn run(
     config: &Config,
     pipeline: &config::Pipeline,
     session: &Session,

@@ -47,7 +47,7 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All that a generation starts with.
 #[derive(Debug)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// The database, on which the shard is claimed.
     pub session: Session,
     /// The connection that the subscription lives on.
@@ -66,7 +66,7 @@ pub struct Ready {
 
 /// Why a generation cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No database session.
     #[error("no database connection")]
     Postgres(#[from] connect::ConnectError),
@@ -91,7 +91,6 @@ pub enum Error {
     /// The stream cannot be found or read.
     #[error("cannot open stream {stream}")]
     Stream {
-        /// Stream's name.
         stream: String,
         /// What the client said.
         source: GetStreamError,
@@ -116,10 +115,7 @@ pub enum Error {
     Retention(#[from] subscribe::Retention),
     /// The server is older than what jetcopy works with.
     #[error("NATS server {version} is too old: jetcopy needs {} or later", subscribe::least_server())]
-    OldServer {
-        /// The server's version.
-        version: String,
-    },
+    OldServer { version: String },
     /// The stream no longer holds what the checkpoint needs.
     #[error("{0}")]
     Loss(Loss),
@@ -129,7 +125,7 @@ pub enum Error {
 }
 
 /// Connects, claims the shard, settles what the stream holds, and places the durable.
-pub async fn resync(
+pub(crate) async fn resync(
     settings: &config::Config,
     pipeline: &config::Pipeline,
     shard: &Shard,

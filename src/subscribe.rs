@@ -21,14 +21,14 @@ use crate::nats::Connection;
 use pull::Pull;
 
 mod place;
-pub mod pull;
+pub(crate) mod pull;
 mod window;
 
-pub use place::{
-    Known, LEAST_SERVER, Placement, allowed_config, batch_limits, consumer_config, differences, find,
-    is_described, least_server, matches, max_ack_pending, place, refuse_others, refuse_paused,
+pub(crate) use place::{
+    Known, LEAST_SERVER, Placement, allowed_config, batch_limits, consumer_config, find, is_described,
+    least_server, matches, max_ack_pending, place, refuse_others, refuse_paused,
 };
-pub use window::{Limits, Window};
+pub(crate) use window::{Limits, Window};
 
 /// What a pull request's byte limit leaves for subject, headers and protocol beside a large payload.
 const PULL_BYTES_MARGIN: usize = 64 * 1024;
@@ -41,8 +41,7 @@ const USUAL_PAYLOAD: usize = 1 << 20;
 
 /// One message, in order, and what the server said about its delivery.
 #[derive(Debug)]
-pub struct Delivery {
-    /// The message.
+pub(crate) struct Delivery {
     pub message: Message,
     /// Sequence among the deliveries of this generation, from 1.
     pub consumer_sequence: u64,
@@ -54,7 +53,7 @@ pub struct Delivery {
 
 /// Deliveries that cannot be what the server sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Breach {
+pub(crate) enum Breach {
     /// Deliveries are missing, or others were made to another client.
     #[error("expected delivery {expected}, got {got}")]
     Consumer {
@@ -73,9 +72,9 @@ pub enum Breach {
     },
 }
 
-/// Why a subscription cannot be made or goes on no longer.
+/// Why a subscription cannot be made, or ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The order was broken.
     #[error("deliveries are not contiguous")]
     Breach(#[from] Breach),
@@ -88,38 +87,23 @@ pub enum Error {
     /// An operator paused the durable in NATS.
     #[error("durable consumer {durable} is paused in NATS until {until}")]
     Paused {
-        /// Stream's name.
         stream: String,
-        /// Consumer's name.
         durable: String,
         /// When the pause ends.
         until: String,
     },
     /// The durable is another pipeline's, whose daemon uses it.
     #[error("durable consumer {durable} is in use by pipeline {pipeline} of database {database}")]
-    Elsewhere {
-        /// Consumer's name.
-        durable: String,
-        /// The other pipeline.
-        pipeline: String,
-        /// Its database.
-        database: String,
-    },
+    Elsewhere { durable: String, pipeline: String, database: String },
     /// A durable that is none of jetcopy's stands where the pipeline's is to be made for the first time.
     #[error(
         "durable consumer {durable} of stream {stream} was not created by jetcopy, and this is the \
          pipeline's first start"
     )]
-    NotOurs {
-        /// Stream's name.
-        stream: String,
-        /// Consumer's name.
-        durable: String,
-    },
+    NotOurs { stream: String, durable: String },
     /// The server refuses to create the durable.
     #[error("the server refuses to create durable consumer {durable}")]
     Refused {
-        /// Consumer's name.
         durable: String,
         /// What JetStream said.
         source: jetstream::Error,
@@ -128,7 +112,6 @@ pub enum Error {
     #[error("the server created durable consumer {durable} with settings other than requested: \
              {}", .fields.join(", "))]
     Unlike {
-        /// Consumer's name.
         durable: String,
         /// What differs, by the names of the consumer's settings.
         fields: Vec<&'static str>,
@@ -138,7 +121,6 @@ pub enum Error {
     Consumer {
         /// What was tried.
         action: &'static str,
-        /// Consumer's name.
         durable: String,
         /// What the client said.
         source: async_nats::Error,
@@ -149,15 +131,13 @@ pub enum Error {
 /// database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("stream {stream} has {retention} retention and cannot be replayed")]
-pub struct Retention {
-    /// Stream's name.
+pub(crate) struct Retention {
     pub stream: String,
-    /// Its retention policy.
     pub retention: &'static str,
 }
 
 /// Refuses a stream that drops what has been acknowledged.
-pub fn refuse_other_retention(stream: &stream::Config) -> Result<(), Retention> {
+pub(crate) fn refuse_other_retention(stream: &stream::Config) -> Result<(), Retention> {
     let retention = match stream.retention {
         RetentionPolicy::Limits => return Ok(()),
         RetentionPolicy::WorkQueue => "work queue",
@@ -167,13 +147,12 @@ pub fn refuse_other_retention(stream: &stream::Config) -> Result<(), Retention> 
 }
 
 /// What helps where two daemons use one durable.
-pub const ONE_EACH: &str = "two daemons use one durable consumer: give one of the two pipelines another \
-                            name, or its own `durable`; once nobody pulls from it, jetcopy takes it over by \
-                            itself";
+pub(crate) const ONE_EACH: &str = "two daemons use one durable consumer: give one of the two pipelines \
+    another name, or its own `durable`; once nobody pulls from it, jetcopy takes it over by itself";
 
 /// The order in which deliveries must come.
 #[derive(Debug, Clone, Copy)]
-pub struct Contiguity {
+pub(crate) struct Contiguity {
     next_consumer: u64,
     last_stream: u64,
 }
@@ -181,12 +160,12 @@ pub struct Contiguity {
 impl Contiguity {
     /// The order of a generation that starts after `checkpoint`.
     #[must_use]
-    pub fn after(checkpoint: u64) -> Self {
+    pub(crate) fn after(checkpoint: u64) -> Self {
         Self { next_consumer: 1, last_stream: checkpoint }
     }
 
     /// Takes the next delivery, or says what is wrong with it.
-    pub fn check(&mut self, consumer_sequence: u64, stream_sequence: u64) -> Result<(), Breach> {
+    pub(crate) fn check(&mut self, consumer_sequence: u64, stream_sequence: u64) -> Result<(), Breach> {
         if consumer_sequence != self.next_consumer {
             return Err(Breach::Consumer { expected: self.next_consumer, got: consumer_sequence });
         }
@@ -200,7 +179,7 @@ impl Contiguity {
 }
 
 /// Contiguous deliveries of one generation.
-pub struct Subscription {
+pub(crate) struct Subscription {
     pull: Pull,
     order: Contiguity,
     acks: AckSubjects,
@@ -209,7 +188,7 @@ pub struct Subscription {
 impl Subscription {
     /// Starts pulling from a durable that was [placed](place) after `checkpoint`. What is on the way or
     /// buffered by the client stays within `window` and `limits`.
-    pub async fn start(
+    pub(crate) async fn start(
         connection: &Connection,
         consumer: &PullConsumer,
         checkpoint: u64,
@@ -221,14 +200,14 @@ impl Subscription {
     }
 
     /// The next delivery. An error ends the generation; all that was yielded before it was in order.
-    pub async fn next(&mut self) -> Result<Delivery, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Delivery, Error> {
         let message = self.pull.next().await?;
         self.take(message)
     }
 
     /// The next delivery if it has arrived already.
     #[inline]
-    pub fn next_ready(&mut self) -> Option<Result<Delivery, Error>> {
+    pub(crate) fn next_ready(&mut self) -> Option<Result<Delivery, Error>> {
         match self.pull.next_ready()? {
             Ok(message) => Some(self.take(message)),
             Err(error) => Some(Err(error.into())),
@@ -306,7 +285,7 @@ fn numbers_start(reply: &str) -> Option<usize> {
 /// What pull requests may ask for, so that what is on the way stays within half of `max_buffered_bytes`; one
 /// of them always fits the largest message that the server takes, or one of a usual size.
 #[must_use]
-pub fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
+pub(crate) fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
     let memory = usize::try_from(max_buffered_bytes / 2).unwrap_or(usize::MAX);
     let largest = max_payload.min(USUAL_PAYLOAD) + PULL_BYTES_MARGIN;
     Limits { memory, largest, batch: None, bytes: None, expires: None }
@@ -318,19 +297,19 @@ pub fn limits(max_buffered_bytes: u64, max_payload: usize) -> Limits {
 const LARGEST_BUFFERED: u64 = 8;
 
 /// What [`LARGEST_BUFFERED`] asks of people.
-pub const BUFFER_MORE: &str =
+pub(crate) const BUFFER_MORE: &str =
     "raise max_buffered_bytes to eight times the largest message, or lower the stream's max_msg_size";
 
 /// The largest message that `stream` takes on a server that takes `max_payload` bytes.
 #[must_use]
-pub fn largest(stream: &stream::Config, max_payload: usize) -> ByteSize {
+pub(crate) fn largest(stream: &stream::Config, max_payload: usize) -> ByteSize {
     let of_stream = u64::try_from(stream.max_message_size).ok().filter(|&size| size > 0);
     ByteSize(of_stream.unwrap_or(u64::MAX).min(max_payload as u64))
 }
 
 /// Whether `max_buffered_bytes` bounds the daemon's memory also for messages of `largest` bytes.
 #[must_use]
-pub fn bounds(pipeline: &config::Pipeline, largest: ByteSize) -> bool {
+pub(crate) fn bounds(pipeline: &config::Pipeline, largest: ByteSize) -> bool {
     largest.as_u64().saturating_mul(LARGEST_BUFFERED) <= pipeline.max_buffered_bytes.as_u64()
 }
 

@@ -1,6 +1,6 @@
 //! Streams that drop messages from their middle by themselves, and what that means for a pipeline.
 //!
-//! Guarantees: on a stream that keeps so many messages of a subject, lets messages have a time to live or
+//! Guarantees: on a stream that limits messages per subject, lets messages have a time to live or
 //! takes roll-ups, what vanished before it was read is never taken for deleted on purpose. It counts as
 //! superseded unless one of the stream's limits may have dropped it, which is a loss like on any other
 //! stream.

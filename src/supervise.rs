@@ -57,7 +57,7 @@ const HEALTHY: Duration = Duration::from_secs(15);
 
 /// How pipelines ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// What they had taken is committed.
     Drained,
     /// Something that was taken is not committed; it is replayed at the next start.
@@ -66,17 +66,17 @@ pub enum Ended {
 
 /// New settings for pipelines that run.
 #[derive(Debug)]
-pub struct Reload {
+pub(crate) struct Reload {
     /// What takes the place of the present settings.
     pub config: Config,
-    /// Told when nothing of the former settings runs any more: what they no longer hold has drained, and what
-    /// takes its place was started.
+    /// Notified when nothing of the previous settings runs any more: what they no longer hold has drained,
+    /// and what takes its place was started.
     pub applied: oneshot::Sender<()>,
 }
 
 /// Runs all pipelines of `config` until `shutdown` resolves, then drains them. What comes in by `reloads`
 /// takes the place of `config`, but for the sections that only a restart can change.
-pub async fn run(
+pub(crate) async fn run(
     config: Config,
     metrics: Metrics,
     registry: Registry,

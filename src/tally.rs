@@ -68,21 +68,21 @@ pub(crate) fn add_rows(rows: &str) -> String {
 
 /// SQL that counts, for the transaction in which it happens. It ends with a semicolon.
 #[must_use]
-pub fn add(shard: &str, event: Event, kind: &str, times: u64, messages: u64) -> String {
+pub(crate) fn add(shard: &str, event: Event, kind: &str, times: u64, messages: u64) -> String {
     let (shard, event, kind) = (escape_literal(shard), event.as_str(), escape_literal(kind));
     add_rows(&format!("VALUES ({shard}, '{event}', {kind}, {times}, {messages}, now())")) + "; "
 }
 
 /// The same for dead letters of these kinds.
 #[must_use]
-pub fn add_letters<'k>(shard: &str, kinds: impl Iterator<Item = &'k str>) -> String {
+pub(crate) fn add_letters<'k>(shard: &str, kinds: impl Iterator<Item = &'k str>) -> String {
     let mut times: BTreeMap<&str, u64> = BTreeMap::new();
     kinds.for_each(|kind| *times.entry(kind).or_default() += 1);
     times.into_iter().map(|(kind, times)| add(shard, Event::DeadLetter, kind, times, 0)).collect()
 }
 
 /// What was counted of a shard.
-pub async fn read(client: &Client, shard: &str) -> Result<Vec<Tally>, tokio_postgres::Error> {
+pub(crate) async fn read(client: &Client, shard: &str) -> Result<Vec<Tally>, tokio_postgres::Error> {
     let sql = format!(
         "SELECT event, kind, times, messages, greatest(extract(epoch FROM now() - newest_at), 0) \
          FROM jetcopy.tallies WHERE shard = {}",

@@ -46,7 +46,7 @@ const REPLACEMENT: char = '\u{FFFD}';
 
 /// A message that was read by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Single {
+pub(crate) struct Single {
     /// The message; an unreadable one has those headers that can be read, and [`RAW_HEADERS`].
     pub message: Message,
     /// Why the client library cannot read it.
@@ -111,7 +111,7 @@ impl From<Unreadable> for Poison {
 }
 
 /// Reads a header block just as the client library does.
-pub fn headers(block: &[u8]) -> Result<HeaderMap, Unreadable> {
+pub(crate) fn headers(block: &[u8]) -> Result<HeaderMap, Unreadable> {
     let text = str::from_utf8(block).map_err(|_| Unreadable::NotUtf8)?;
     let mut lines = text.lines().peekable();
     let first = lines.next().and_then(|line| line.strip_prefix(VERSION)).ok_or(Unreadable::Version)?.trim();
@@ -167,7 +167,7 @@ pub(crate) fn salvaged(block: &[u8]) -> (HeaderMap, Vec<String>) {
 
 /// The next messages after `checkpoint`, if the first of them is unreadable or it is to be `anyway`: until
 /// some in a row are readable.
-pub async fn stretch(
+pub(crate) async fn stretch(
     client: &Client,
     pipeline: &config::Pipeline,
     shard: &Shard,
@@ -206,7 +206,7 @@ fn memory_of(headers: &HeaderMap) -> usize {
 }
 
 /// A message that was read by itself, as a subscription would have brought it, or why it could not.
-pub async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Single, stored::Error> {
+pub(crate) async fn judge(client: &Client, stream: &str, stored: Stored) -> Result<Single, stored::Error> {
     let is_utf8 = !stored.subject.contains(REPLACEMENT) || is_replacement(client, stream, &stored).await?;
     let (headers, unreadable) = match Unreadable::check(&stored, is_utf8) {
         Ok(headers) => (headers, None),

@@ -41,12 +41,12 @@ use crate::status::PipelineStatus;
 
 use attempt::{Attempt, Copied, Stop};
 use blame::Halt;
-pub use error::Error;
+pub(crate) use error::Error;
 use error::out_of_time;
-pub use memory::Memory;
+pub(crate) use memory::Memory;
 use partitions::Added;
 use refused::Poisoned;
-pub use search::Search;
+pub(crate) use search::Search;
 use window::Window;
 
 mod attempt;
@@ -58,10 +58,10 @@ mod neighbours;
 mod partitions;
 mod proof;
 mod refused;
-pub mod retry;
+pub(crate) mod retry;
 mod search;
 mod shape;
-pub mod window;
+pub(crate) mod window;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
 const RETRIES: u32 = 5;
@@ -69,7 +69,7 @@ const RETRIES: u32 = 5;
 /// Pause before such a retry, times the attempt: long enough for the other transaction to end.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// After a row was there already, so many batches go through the merge path before the direct way is tried
+/// After a row that existed already, this many batches take the merge path before the direct way is tried
 /// again: duplicates come in stretches, and each failed attempt costs a batch's `COPY`.
 const MERGE_BATCHES: u32 = 16;
 
@@ -82,10 +82,9 @@ const ALONE: u32 = 2;
 
 /// Writes the batches of one generation.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     /// The session that the shard is claimed on.
     pub session: Session,
-    /// The shard.
     pub shard: Shard,
     /// Epoch of the claim.
     pub epoch: i64,
@@ -135,7 +134,7 @@ enum Next {
 
 impl Writer {
     /// Writes batches until their sender is gone; then gives the shard up.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         mut batches: mpsc::Receiver<Batch>,
         acks: mpsc::Sender<Ack>,

@@ -66,7 +66,6 @@ pub(super) struct Comparison<'a> {
 enum Choice {
     /// Any that the messages make.
     Any,
-    /// The last one.
     Last,
     /// The ones with the greatest value of this column.
     Newest(String),
@@ -238,7 +237,7 @@ impl<'a> Comparison<'a> {
         !self.key.is_empty()
     }
 
-    /// How many rows so many messages have at most, where that is known.
+    /// The most rows that this many messages can have, where that is known.
     pub(super) fn most(&self, messages: u64) -> Option<u64> {
         (messages == 0 || self.place.rule != Rule::Any).then_some(messages)
     }

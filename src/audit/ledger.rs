@@ -217,7 +217,6 @@ impl<'a> Ledger<'a> {
         loss::recorded(self.client, self.shard, from).await.map_err(failed("read jetcopy.losses"))
     }
 
-    /// The shard's milestones.
     pub(super) async fn milestones(&self) -> Result<Vec<Milestone>, Error> {
         milestones::read(self.client, &self.shard.name).await.map_err(failed("read jetcopy.milestones"))
     }

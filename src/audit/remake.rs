@@ -25,11 +25,11 @@ use crate::unreadable::{self, Single};
 /// Messages that are asked for at once: on one server over loopback, more gain nothing.
 const AT_ONCE: u64 = 64;
 
-/// After so many bytes in one go, messages are read one by one: the API wraps them in JSON, so that each
+/// After this many bytes in one go, messages are read one by one: the API wraps them in JSON, so that each
 /// takes several times its size.
 const LARGE: usize = 4 << 20;
 
-/// Rows of so many bytes, or of so many messages, go to the server together.
+/// Rows of this many bytes, or of this many messages, are sent to the server together.
 const BATCH: (usize, usize) = (4 << 20, 5_000);
 
 /// Makes and compares.

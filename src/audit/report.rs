@@ -11,10 +11,8 @@ pub(super) const KEPT: usize = 20;
 
 /// What an audit found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// The pipeline.
+pub(crate) struct Report {
     pub pipeline: String,
-    /// Its stream.
     pub stream: String,
     /// First sequence that was looked at.
     pub from: u64,
@@ -36,8 +34,7 @@ pub struct Report {
 
 /// A table whose rows were compared with what the messages make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Compared {
-    /// The table.
+pub(crate) struct Compared {
     pub table: String,
     /// Rows that the messages make, before later ones replace earlier ones.
     pub made: u64,
@@ -48,7 +45,7 @@ pub struct Compared {
 /// How an audit proves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
-pub enum Method {
+pub(crate) enum Method {
     /// Not at all.
     Nothing,
     /// Sequence by sequence, in these tables and the dead letters.
@@ -62,7 +59,7 @@ pub enum Method {
 
 /// Where the sequences are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// With rows.
     pub committed: u64,
     /// In the dead letters.
@@ -86,8 +83,7 @@ pub struct Counts {
 /// Something that is not as promised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "found", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "a field is what its name says: a sequence, a table, a number")]
-pub enum Difference {
+pub(crate) enum Difference {
     /// The stream holds them; no table and no dead letter does.
     Missing { first_sequence: u64, last_sequence: u64 },
     /// Another table or the dead letters have it; this table does not.
@@ -113,7 +109,7 @@ pub enum Difference {
 }
 
 impl Counts {
-    /// Counts what of so many sequences is `superseded`, and takes it off there; how many are something else.
+    /// Counts how many of these sequences are `superseded`, and subtracts them; returns how many are not.
     pub(super) fn others(&mut self, sequences: u64, superseded: &mut u64) -> u64 {
         let known = sequences.min(*superseded);
         *superseded -= known;

@@ -25,7 +25,6 @@ const SOURCES: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
 /// Messages stored before a time need not have their rows any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expired {
-    /// The table.
     pub(super) table: String,
     /// The time, in microseconds since the Unix epoch.
     pub(super) before_us: i64,

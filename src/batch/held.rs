@@ -2,7 +2,7 @@
 //!
 //! Guarantees: batches are counted from when they are sent until they are written, and the reader adds no
 //! message for which there is no room beside them. Where nothing else is held there is room for any message
-//! that is no poison, so that reading never stands still for good.
+//! that is no poison, so that reading never stops for good.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 pub struct Held {
     limit: usize,
     bytes: AtomicUsize,
-    /// What the reader holds besides.
+    /// What the reader also holds.
     filling: AtomicUsize,
     /// Both, for whoever looks on.
     shown: Arc<AtomicUsize>,

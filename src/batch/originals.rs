@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::headers;
 use crate::message::Message;
 
-/// A payload of so many bytes is kept as it came: what is in its buffer beside it is smaller than a copy.
+/// A payload of at least this many bytes is kept as it came: what is in its buffer beside it is smaller than
+/// a copy.
 const GIANT: usize = 1 << 20;
 
 /// How many times its length a giant may take: the buffer grows by doubling, and what follows the message

@@ -129,13 +129,13 @@ impl Names {
         text
     }
 
-    /// Asks both servers anew, since what ended the run may have been a connection.
+    /// Asks both servers again, since what ended the run may have been a connection.
     pub async fn remove(&self, servers: &Servers) -> Result<(), Error> {
         remove(servers, &self.schema()).await.map(drop)
     }
 }
 
-/// Removes what runs have left that were killed, and also what a run needs that goes on. Returns the names.
+/// Removes what killed runs have left, and also what a running one needs. Returns the names.
 pub async fn clean(servers: &Servers) -> Result<Vec<String>, Error> {
     remove(servers, PREFIX).await
 }

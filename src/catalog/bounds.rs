@@ -5,7 +5,6 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A day.
 const DAY: Duration = Duration::from_hours(24);
 
 /// The farthest that a setting may go: a century of partitions is more than any server plans a query over.
@@ -28,7 +27,7 @@ impl fmt::Display for Bounds {
 }
 
 impl Bounds {
-    /// Whether a day that is so many days from today is within them.
+    /// Whether the day that is this many days from today is within them.
     #[must_use]
     pub fn hold(&self, from_today: i64) -> bool {
         (-i64::from(self.back)..=i64::from(self.ahead)).contains(&from_today)

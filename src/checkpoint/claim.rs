@@ -14,7 +14,7 @@ use crate::shard::Shard;
 ///
 /// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then
 /// seen. A checkpoint that does not exist yet is created at sequence 0 without a stream.
-pub async fn claim(session: &Session, shard: &Shard, owner: &str) -> Result<Claim, Error> {
+pub(crate) async fn claim(session: &Session, shard: &Shard, owner: &str) -> Result<Claim, Error> {
     let name = escape_literal(&shard.name);
     let before = look(session, shard, owner).await?;
     let end_leftovers = format!(
@@ -104,7 +104,12 @@ async fn look(session: &Session, shard: &Shard, owner: &str) -> Result<String, E
 /// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours, or its checkpoint is
 /// no longer `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing
 /// else would show that the new primary lacks commits.
-pub async fn renew(session: &Session, shard: &Shard, epoch: i64, last_sequence: u64) -> Result<(), Error> {
+pub(crate) async fn renew(
+    session: &Session,
+    shard: &Shard,
+    epoch: i64,
+    last_sequence: u64,
+) -> Result<(), Error> {
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' \
          WHERE shard = {} AND epoch = {epoch} AND last_sequence = {last_sequence}",
@@ -118,7 +123,7 @@ pub async fn renew(session: &Session, shard: &Shard, epoch: i64, last_sequence: 
 }
 
 /// Gives the shard up, so that another daemon need not wait for the lease to end.
-pub async fn release(session: &Session, shard: &Shard, epoch: i64) -> Result<(), Error> {
+pub(crate) async fn release(session: &Session, shard: &Shard, epoch: i64) -> Result<(), Error> {
     let sql = format!(
         "UPDATE jetcopy.checkpoints SET owner = NULL, lease_until = NULL WHERE shard = {} \
          AND epoch = {epoch}",

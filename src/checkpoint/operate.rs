@@ -13,10 +13,9 @@ use crate::shard::Shard;
 
 /// Who paused a shard, and when, in UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paused {
+pub(crate) struct Paused {
     /// Who.
     pub by: String,
-    /// When.
     pub since: String,
 }
 
@@ -50,7 +49,7 @@ pub(crate) async fn pause(client: &Client, shard: &Shard, by: &str) -> Result<Op
 
 /// What kept a shard from going on before it was resumed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resumed {
+pub(crate) struct Resumed {
     /// Whether an operator had paused it.
     pub paused: bool,
     /// Why a flood of dead letters had stopped it, if one had.

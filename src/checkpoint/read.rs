@@ -78,7 +78,6 @@ pub(crate) struct Seen {
 /// A flood of dead letters that stops a shard.
 #[derive(Debug)]
 pub(crate) struct Flood {
-    /// Why it is one.
     pub(crate) reason: String,
     /// A few of its messages, a JSON array.
     pub(crate) samples: String,

@@ -13,7 +13,7 @@ use crate::shard::Shard;
 /// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted
 /// in yet, or past what was lost. Up to `known_sequence` it is no news what the stream lacks; milestones
 /// after `forget_after` are of another history.
-pub async fn relocate(
+pub(crate) async fn relocate(
     session: &Session,
     shard: &Shard,
     claim: &Claim,
@@ -47,7 +47,7 @@ pub async fn relocate(
 
 /// Notes that the stream is the same as before though it was created at another time; [`Error::LostEpoch`]
 /// when the shard is no longer ours.
-pub async fn adopt(
+pub(crate) async fn adopt(
     session: &Session,
     shard: &Shard,
     claim: &Claim,
@@ -59,7 +59,12 @@ pub async fn adopt(
 }
 
 /// Notes up to where it is no news what the stream lacks, where that was [`UNKNOWN`](super::UNKNOWN).
-pub async fn know(session: &Session, shard: &Shard, claim: &Claim, known: u64) -> Result<Claim, Error> {
+pub(crate) async fn know(
+    session: &Session,
+    shard: &Shard,
+    claim: &Claim,
+    known: u64,
+) -> Result<Claim, Error> {
     let set = format!("known_sequence = {known}");
     note(session, shard, claim, &set, "note the gaps of the stream in").await?;
     Ok(Claim { known_sequence: known, ..claim.clone() })

@@ -20,7 +20,7 @@ const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 
 /// What a transaction moves the checkpoint to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advance {
+pub(crate) struct Advance {
     /// Stream sequence of the batch's last message.
     pub last_sequence: u64,
     /// When the stream stored it, in nanoseconds since the Unix epoch.
@@ -29,14 +29,14 @@ pub struct Advance {
 
 /// A position that the server has committed. Only [`Open::commit`] makes one.
 #[derive(Debug)]
-pub struct Committed {
+pub(crate) struct Committed {
     last_sequence: u64,
 }
 
 impl Committed {
     /// The checkpoint that was committed.
     #[must_use]
-    pub fn last_sequence(&self) -> u64 {
+    pub(crate) fn last_sequence(&self) -> u64 {
         self.last_sequence
     }
 }
@@ -44,7 +44,7 @@ impl Committed {
 /// What goes along with the statements that open a transaction, in their round trip. Each statement ends with
 /// a semicolon.
 #[derive(Debug, Default)]
-pub struct Along {
+pub(crate) struct Along {
     /// Before the checkpoint is moved.
     pub before: String,
     /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock
@@ -57,7 +57,7 @@ pub struct Along {
 /// A transaction in which the checkpoint has been moved and nothing is committed yet.
 #[derive(Debug)]
 #[must_use = "a transaction that is neither committed nor rolled back blocks the shard"]
-pub struct Open<'s> {
+pub(crate) struct Open<'s> {
     session: &'s Session,
     last_sequence: u64,
     answers: Answers,
@@ -67,7 +67,7 @@ impl<'s> Open<'s> {
     /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round
     /// trip, which takes the statements `along` too. Each statement sees what was committed before it,
     /// whatever the role's defaults are: what follows a lock sees what the lock waited for.
-    pub async fn begin(
+    pub(crate) async fn begin(
         session: &'s Session,
         shard: &Shard,
         epoch: i64,
@@ -101,19 +101,13 @@ impl<'s> Open<'s> {
 
     /// What the statements `along` have answered, among others.
     #[must_use]
-    pub fn answers(&self) -> &Answers {
+    pub(crate) fn answers(&self) -> &Answers {
         &self.answers
-    }
-
-    /// The session that the transaction is open on.
-    #[must_use]
-    pub fn session(&self) -> &'s Session {
-        self.session
     }
 
     /// Commits. Call it only when every step was Ok: the server answers COMMIT of an aborted transaction
     /// without an error.
-    pub async fn commit(self) -> Result<Committed, Error> {
+    pub(crate) async fn commit(self) -> Result<Committed, Error> {
         // A warning left over from before this COMMIT must not be taken for its own.
         let _ = self.session.take_sync_wait_cancelled();
         kill_point::reach(kill_point::BEFORE_COMMIT);
@@ -126,7 +120,7 @@ impl<'s> Open<'s> {
     }
 
     /// Undoes everything.
-    pub async fn rollback(self) -> Result<(), Error> {
+    pub(crate) async fn rollback(self) -> Result<(), Error> {
         rollback(self.session).await
     }
 }
@@ -137,7 +131,7 @@ impl<'s> Open<'s> {
 /// their queries: below what a batch takes, they would end each attempt at it. What bounds the daemon's
 /// statements are its own deadlines. `LOCAL`, so that nothing of it stays behind with a pooler.
 #[must_use]
-pub fn begin_sql(session: &Session) -> String {
+pub(crate) fn begin_sql(session: &Session) -> String {
     let newer = if session.server_version() >= TRANSACTION_TIMEOUT_SINCE {
         "SET LOCAL transaction_timeout = 0; "
     } else {
@@ -151,6 +145,6 @@ pub fn begin_sql(session: &Session) -> String {
 }
 
 /// Ends the transaction that is open on `session`.
-pub async fn rollback(session: &Session) -> Result<(), Error> {
+pub(crate) async fn rollback(session: &Session) -> Result<(), Error> {
     ask(session, "roll back", "ROLLBACK").await.map(drop)
 }

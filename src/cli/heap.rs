@@ -6,20 +6,20 @@
 //! less memory.
 //!
 //! glibc takes the bounds from the environment of a program that starts, or by a call that is not safe. So
-//! the daemon starts itself anew in its own process. Where that fails it goes on as it is.
+//! the daemon re-executes itself in its own process. If that fails, it continues as it is.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 const VARIABLE: &str = "GLIBC_TUNABLES";
 
-/// Blocks above 256 KiB are mappings: larger than any that ordinary messages need anew each time. A heap
+/// Blocks above 256 KiB are mappings: larger than any that ordinary messages need each time. A heap
 /// keeps 4 MiB at its end: what is on the way comes and goes by less. A few heaps do for a few pipelines,
 /// however many cores there are.
 const TUNABLES: &str =
     "glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=4194304:glibc.malloc.arena_max=4";
 
-/// Starts the program anew, unless its environment has bounds already. Nothing may have been done before.
+/// Re-executes the program, unless its environment has bounds already. Nothing may have been done before.
 pub(super) fn settle() {
     if !cfg!(target_env = "gnu") || std::env::var_os(VARIABLE).is_some() {
         return;

@@ -179,7 +179,7 @@ pub struct TlsParameters {
     pub key: Option<PathBuf>,
     /// `sslpassword`
     pub key_password: Option<String>,
-    /// Whether the server is told the host's name in the handshake.
+    /// Whether the handshake sends the host's name to the server.
     pub sni: bool,
     /// Oldest version.
     pub oldest: TlsVersion,

@@ -1,7 +1,7 @@
 //! `jetcopy accept-loss`: what continuing past a loss would mean, and the word that lets the pipeline do it.
 //!
 //! Guarantees: the plan is made of the stream and the checkpoint as the daemon would compare them. Accepting
-//! changes `jetcopy.losses` and nothing else; the daemon goes on by itself.
+//! changes `jetcopy.losses` and nothing else; the daemon resumes by itself.
 //!
 //! Not guaranteed: that the stream stays as it is until the daemon looks again.
 
@@ -22,8 +22,7 @@ pub(crate) const CLIENT_NAME: &str = "jetcopy accept-loss";
 
 /// What going on would mean.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    /// The checkpoint.
+pub(crate) struct Plan {
     pub checkpoint: u64,
     /// First and last sequence that the stream holds.
     pub stream: (u64, u64),
@@ -44,16 +43,16 @@ pub struct Plan {
 
 /// Messages that are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub(crate) enum Again {
     /// As many, for sure.
     Certain(u64),
-    /// As many if the stream holds the same messages as the former one, else none.
+    /// As many if the stream holds the same messages as the previous one, else none.
     Perhaps(u64),
 }
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The database, its tables or the stream.
     #[error(transparent)]
     Rewind(#[from] rewind::Error),
@@ -69,7 +68,6 @@ pub enum Error {
     Outside {
         /// First that it holds.
         first: u64,
-        /// Last one.
         last: u64,
     },
     /// Nothing holds the pipeline up.
@@ -84,14 +82,14 @@ impl From<super::Error> for Error {
 }
 
 /// The losses that nobody has accepted, in order.
-pub async fn open(session: &Session, shard: &Shard) -> Result<Vec<Open>, Error> {
+pub(crate) async fn open(session: &Session, shard: &Shard) -> Result<Vec<Open>, Error> {
     let open = loss::open(&session.client, shard).await;
     Ok(open.map_err(failed("read jetcopy.losses"))?)
 }
 
 /// Looks at what it would mean to go on, after `after` where that is given; `None` where nothing holds the
 /// pipeline up.
-pub async fn plan(
+pub(crate) async fn plan(
     config: &Config,
     pipeline: &Pipeline,
     shard: &Shard,
@@ -145,7 +143,7 @@ pub async fn plan(
 
 /// Accepts every loss; the last one, at which the pipeline is held up, with the sequence to go on after where
 /// one is given.
-pub async fn accept(session: &Session, shard: &Shard, after: Option<u64>) -> Result<(), Error> {
+pub(crate) async fn accept(session: &Session, shard: &Shard, after: Option<u64>) -> Result<(), Error> {
     let accepted = loss::accept(&session.client, shard, after).await;
     Ok(accepted.map_err(failed("accept the losses"))?)
 }

@@ -27,7 +27,7 @@ pub(crate) const CLIENT_NAME: &str = "jetcopy rewind";
 
 /// What a rewind would do.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The checkpoint as it is.
     pub from: u64,
     /// The checkpoint as it would be.
@@ -42,7 +42,7 @@ pub struct Plan {
 
 /// Rows that would be there twice.
 #[derive(Debug, Clone)]
-pub struct Doubled {
+pub(crate) struct Doubled {
     /// The table as configured.
     pub table: String,
     /// How many; `None` where no column keeps `$sequence`.
@@ -56,7 +56,7 @@ pub struct Doubled {
 
 /// Why nothing can be rewound.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The database or its schema.
     #[error(transparent)]
     Control(#[from] Control),
@@ -66,7 +66,6 @@ pub enum Error {
     /// The stream cannot be read.
     #[error("cannot read stream {stream}")]
     Stream {
-        /// Its name.
         stream: String,
         /// What the client said.
         source: async_nats::Error,
@@ -83,7 +82,6 @@ pub enum Error {
     /// It would go forward, or nowhere.
     #[error("the checkpoint is at {from}: {to} is not before it")]
     NotBack {
-        /// The checkpoint.
         from: u64,
         /// Where to.
         to: u64,
@@ -100,7 +98,6 @@ pub enum Error {
     Live {
         /// The daemon, as in `jetcopy.checkpoints.owner`.
         owner: String,
-        /// The pipeline.
         pipeline: String,
     },
     /// The checkpoint has moved since the plan was made.
@@ -125,7 +122,7 @@ pub(crate) async fn before(stream: &Opened, shard: &Shard, point: Timestamp) -> 
 
 /// Looks at what going back to `point` would mean: a sequence is the new checkpoint; with a time, what was
 /// stored then or later is written again.
-pub async fn plan(
+pub(crate) async fn plan(
     config: &Config,
     pipeline: &Pipeline,
     shard: &Shard,
@@ -205,7 +202,7 @@ pub(crate) async fn doubled(
 }
 
 /// Does what `plan` says, unless anything has moved since.
-pub async fn rewind(session: &Session, shard: &Shard, plan: &Plan) -> Result<(), Error> {
+pub(crate) async fn rewind(session: &Session, shard: &Shard, plan: &Plan) -> Result<(), Error> {
     let moved = checkpoint::move_back(&session.client, shard, plan.from, plan.to).await;
     if moved.map_err(failed("move the checkpoint back"))? { Ok(()) } else { Err(Error::Moved) }
 }

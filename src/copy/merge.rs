@@ -25,7 +25,7 @@ const KEYS: &str = "jetcopy_keys";
 /// With `absent = "keep"`: the column of [`ROWS`] that says which others the message had.
 const PRESENT: &str = "jetcopy_present";
 
-/// So many rows make an index on [`KEYS`] worth its making, which takes a millisecond or two: without it,
+/// From this many rows on, an index on [`KEYS`] is worth the millisecond or two that it costs: without it,
 /// each row that is updated looks through all keys.
 const INDEXED: u64 = 500;
 
@@ -120,7 +120,7 @@ impl Merge {
         }
     }
 
-    /// What merges so many rows; the last statement is the `INSERT`.
+    /// What merges this many rows; the last statement is the `INSERT`.
     pub(super) fn insert(&self, rows: u64) -> String {
         let Some(Keys { create, index }) = &self.keys else { return self.insert.clone() };
         let index = if rows < INDEXED { "" } else { index };

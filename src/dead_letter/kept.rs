@@ -9,12 +9,10 @@ use tokio_postgres::{Client, Error, Row};
 
 /// Which letters are meant; what is `None` says nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Of these ids.
     pub ids: Option<Vec<i64>>,
-    /// Of this pipeline.
     pub pipeline: Option<String>,
-    /// Of this kind.
     pub kind: Option<String>,
     /// About this table.
     pub table: Option<String>,
@@ -26,8 +24,8 @@ pub struct Filter {
 
 /// A letter.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "each field is the column of its name, documented in the migrations")]
-pub struct Kept {
+// Each field is the column of its name, documented in the migrations.
+pub(crate) struct Kept {
     pub id: i64,
     /// In UTC, as RFC 3339.
     pub failed_at: String,
@@ -69,7 +67,7 @@ const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text
 
 /// In which order letters come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// As they were stored.
     OldestFirst,
     /// The other way round.
@@ -77,13 +75,6 @@ pub enum Order {
 }
 
 impl Filter {
-    /// Whether it names anything that a letter must be.
-    #[must_use]
-    pub fn names_any(&self) -> bool {
-        let Self { ids, pipeline, kind, table, since_us, limit: _ } = self;
-        ids.is_some() || pipeline.is_some() || kind.is_some() || table.is_some() || since_us.is_some()
-    }
-
     fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 6] {
         [
             (&self.ids, Type::INT8_ARRAY),
@@ -97,7 +88,7 @@ impl Filter {
 }
 
 /// The letters that `filter` means.
-pub async fn select(
+pub(crate) async fn select(
     client: &Client,
     filter: &Filter,
     order: Order,
@@ -112,14 +103,14 @@ pub async fn select(
 }
 
 /// Their ids, the oldest first.
-pub async fn ids(client: &Client, filter: &Filter) -> Result<Vec<i64>, Error> {
+pub(crate) async fn ids(client: &Client, filter: &Filter) -> Result<Vec<i64>, Error> {
     let sql = format!("SELECT id FROM jetcopy.dead_letters {WHERE} ORDER BY id LIMIT $6");
     let rows = client.query_typed(&sql, &filter.parameters()).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Throws away the letters that `filter` means; how many.
-pub async fn discard(client: &Client, filter: &Filter) -> Result<u64, Error> {
+pub(crate) async fn discard(client: &Client, filter: &Filter) -> Result<u64, Error> {
     let sql = format!(
         "DELETE FROM jetcopy.dead_letters WHERE id IN (SELECT id FROM jetcopy.dead_letters {WHERE} \
          ORDER BY id LIMIT $6)"

@@ -28,7 +28,6 @@ const REPLACEMENT: char = '\u{FFFD}';
 pub struct Raw {
     /// The subject; empty where it is not UTF-8, since JetStream gives no such bytes out.
     pub subject: Option<Bytes>,
-    /// The header block.
     pub headers: Option<Bytes>,
 }
 

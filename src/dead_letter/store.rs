@@ -34,7 +34,7 @@ const SHORT: &str = "no server takes a message of more than 64 MiB, and PostgreS
 
 /// Stores `letters` in the transaction that is open on `client`. After an error, the connection is of no
 /// more use.
-pub async fn store(
+pub(crate) async fn store(
     client: &Client,
     shard: &Shard,
     letters: &[DeadLetter],
@@ -95,7 +95,7 @@ fn after_payload(out: &mut Vec<u8>, letter: &DeadLetter) {
     field(out, Some(&letter.reason()));
     field(out, letter.table.as_deref());
     field(out, letter.column.as_deref());
-    // No message is long enough for an array of so many elements.
+    // No message is long enough for an array of that many elements.
     let place = |element: u32| i32::try_from(element).unwrap_or(i32::MAX);
     match letter.element {
         Some(element) => copy_frame::int4(out, place(element)),

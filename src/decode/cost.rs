@@ -23,7 +23,8 @@ const MOST_TIMES: usize = 16 << 20;
 /// is not is read at about a gigabyte a second.
 const WORK: usize = 4;
 
-/// A message of so many bytes cannot cost much by repeating itself: what its rows repeat is not counted.
+/// A message of at most this many bytes cannot cost much by repeating itself: what its rows repeat is not
+/// counted.
 pub(super) const SMALL: usize = 4 * 1024;
 
 /// What a row takes beside its tuple.

@@ -138,7 +138,6 @@ pub(super) enum ValueSource {
     Rest,
     /// Name of the unpivoted field.
     Name,
-    /// Its value.
     Value,
     /// The field itself, length included.
     Constant(Box<[u8]>),

@@ -192,7 +192,7 @@ impl Takers {
         if node == ROOT || found.read { Tables::ALL } else { found.some }
     }
 
-    /// The field, where some of so many tables do not take it.
+    /// The field, where at least one of this many tables does not take it.
     pub(super) fn partial(&self, node: usize, tables: usize) -> Option<Partial> {
         let found = &self.nodes[node];
         let mut takers = self.covered(node);

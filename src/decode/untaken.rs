@@ -55,7 +55,7 @@ struct Known {
     times: u64,
 }
 
-/// What is told of an untaken field when it is met for the first time.
+/// What is reported of an untaken field the first time it appears.
 #[derive(Debug)]
 pub(super) struct UntakenField {
     pub(super) node: usize,

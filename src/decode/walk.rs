@@ -160,7 +160,7 @@ impl Wanted {
         }
     }
 
-    /// The fields that some of so many tables do not take.
+    /// The fields that at least one of this many tables does not take.
     pub(super) fn partial(&self, tables: usize) -> Vec<Partial> {
         (ROOT + 1..self.nodes.len()).filter_map(|slot| self.takers.partial(slot, tables)).collect()
     }

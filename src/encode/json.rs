@@ -29,8 +29,8 @@ pub(crate) const LONE_SURROGATE: Wording =
     &"half a surrogate pair (\\ud800 to \\udfff alone), which is not text";
 const NUL: Wording = &"jsonb cannot hold the character NUL (\\u0000)";
 
-/// A text of so many bytes is looked at before it is written, since a control character of one byte becomes
-/// six.
+/// A text of at least this many bytes is scanned before it is written, since a control character of one byte
+/// becomes six.
 const LONG: usize = 64 * 1024;
 
 /// Bytes of `\u0000`.

@@ -86,7 +86,7 @@ pub(super) fn field(
     written
 }
 
-/// A number for a `numeric` with so many digits after the point, in `out` where it has more.
+/// A number for a `numeric` with this many digits after the point, in `out` where it has more.
 fn decimal<'v>(value: Value<'v>, places: u8, out: &'v mut String) -> Value<'v> {
     match value {
         Value::Float(number) if number.is_finite() => {

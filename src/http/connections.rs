@@ -52,7 +52,7 @@ impl Limits {
         of_peer: 32,
         // Probes, `jetcopy status`, a scraper and a proxy on this machine.
         kept_for_loopback: 16,
-        // The page asks every two seconds, and a scraper connects anew without loss.
+        // The page asks every two seconds, and a scraper reconnects without loss.
         head_timeout: Duration::from_secs(10),
         // A browser behind a proxy sends some kilobytes of cookies.
         head_bytes: 32 * 1024,

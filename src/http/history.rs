@@ -64,9 +64,7 @@ struct Sample {
 /// What is kept of one pipeline, series by series, the oldest sample first.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Series {
-    /// The pipeline's name.
     pub pipeline: String,
-    /// The shard.
     pub shard: String,
     /// Messages read from the stream.
     pub messages_per_second: Vec<f32>,

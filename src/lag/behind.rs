@@ -9,7 +9,6 @@ use crate::stored::{self, Seen};
 /// A message that waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Oldest {
-    /// Its sequence.
     pub(crate) sequence: u64,
     /// When the stream stored it, in nanoseconds since the Unix epoch.
     pub(crate) timestamp_ns: i64,

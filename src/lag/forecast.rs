@@ -1,7 +1,7 @@
 //! Where the lag goes: when it will be caught up with, and when the stream will drop what was not committed.
 //!
 //! Guarantees: pure arithmetic over the last half minute of probes; what is not foreseen is infinite, never a
-//! guess. It says what happens if all goes on like that, and no more. Limits per subject are not looked at:
+//! guess. It only says what happens if nothing changes. Limits per subject are not looked at:
 //! which messages they drop, the stream's state does not tell.
 
 use std::collections::VecDeque;
@@ -133,7 +133,7 @@ impl Forecast {
     }
 }
 
-/// How long `distance` takes at `speed`. What stands still arrives nowhere, however near it is.
+/// How long `distance` takes at `speed`. At a speed of zero it never arrives.
 fn reach(distance: f64, speed: f64) -> f64 {
     if speed > 0.0 { distance.max(0.0) / speed } else { f64::INFINITY }
 }

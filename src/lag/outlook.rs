@@ -37,7 +37,7 @@ const STALE: Duration = Duration::from_secs(12);
 
 /// What is needed to look on.
 #[derive(Debug)]
-pub struct Outlook {
+pub(crate) struct Outlook {
     /// Settings of the daemon.
     pub settings: Arc<Config>,
     /// Settings of the pipeline.
@@ -56,7 +56,7 @@ pub struct Outlook {
 
 impl Outlook {
     /// Looks on for as long as the pipeline is there.
-    pub async fn look_on(self) -> Infallible {
+    pub(crate) async fn look_on(self) -> Infallible {
         let Self { settings, pipeline, shard, name, status, lag, metrics } = &self;
         let (mut connection, mut answered): (Option<nats::Connection>, _) = (None, Instant::now());
         let mut timer = tokio::time::interval_at(Instant::now() + LOOK, LOOK);

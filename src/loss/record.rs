@@ -17,7 +17,7 @@ use crate::tally::{self, Event};
 
 /// What became of a loss when it was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// Whether it was not recorded before.
     pub is_new: bool,
     /// Messages of it that were not recorded before.
@@ -30,7 +30,7 @@ pub struct Settled {
 /// Records `loss`, and says whether to go on past it.
 ///
 /// A loss that grows while the pipeline is halted stays one row.
-pub async fn settle(
+pub(crate) async fn settle(
     session: &Session,
     shard: &Shard,
     loss: &Loss,
@@ -117,16 +117,13 @@ pub(crate) async fn note_superseded(
 
 /// A loss that nobody has accepted.
 #[derive(Debug, Clone)]
-pub struct Open {
-    /// Its stream.
+pub(crate) struct Open {
     pub stream: String,
-    /// First sequence.
     pub first: String,
     /// Last one, or that it is unknown.
     pub last: String,
     /// As in `jetcopy.losses`.
     pub cause: String,
-    /// When.
     pub detected: String,
 }
 

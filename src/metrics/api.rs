@@ -1,4 +1,4 @@
-//! What is told of the API's requests.
+//! Metrics of the API's requests.
 //!
 //! Guarantees: a request is counted once, when its answer is ready, by the answer's code. One whose client
 //! has gone before that is not counted.

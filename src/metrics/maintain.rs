@@ -1,4 +1,4 @@
-//! What is told of the store's maintenance.
+//! Metrics of the store's maintenance.
 //!
 //! Guarantees: a run is counted when it has ended, well or not.
 

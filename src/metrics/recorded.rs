@@ -18,7 +18,7 @@ use crate::clock::monotonic_ns;
 use crate::loss::Cause;
 use crate::tally::{Event, Tally};
 
-/// Events of which it is told how long ago the newest was: those that somebody is alerted of.
+/// Events with a metric for the age of the newest: those that raise an alert.
 const NEWEST: [Event; 3] = [Event::DeadLetter, Event::Loss, Event::Replay];
 
 /// When the newest event of each kind was; clones share it.

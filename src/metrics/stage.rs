@@ -84,7 +84,7 @@ impl StageClock {
         Timing(self.clone())
     }
 
-    /// Counts the time up to now, also of a wait that goes on.
+    /// Counts the time up to now, including a wait that has not ended.
     pub fn settle(&self) {
         self.count(&mut self.lock(), Instant::now());
     }

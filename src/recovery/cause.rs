@@ -5,16 +5,15 @@
 
 /// A server that a pipeline needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     /// PostgreSQL.
     Database,
-    /// NATS.
     Nats,
 }
 
 /// Why the next resync begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The process has begun.
     Start,
     /// PostgreSQL did not answer, or refused the session or a statement.
@@ -78,9 +77,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The metric's label.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Database => "database",
@@ -117,7 +115,7 @@ impl Cause {
 
     /// The server that may be away, where that is what the cause is about.
     #[must_use]
-    pub fn server(self) -> Option<Server> {
+    pub(crate) fn server(self) -> Option<Server> {
         match self {
             Self::Database => Some(Server::Database),
             Self::Nats | Self::LameDuck | Self::Jetstream | Self::Heartbeat | Self::NoResponders => {

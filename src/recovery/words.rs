@@ -8,7 +8,7 @@ use crate::pipeline::Failure;
 
 /// What ends the pause after a flood of dead letters.
 #[must_use]
-pub fn flood_remedy(pipeline: &str) -> String {
+pub(crate) fn flood_remedy(pipeline: &str) -> String {
     format!(
         "see `SELECT * FROM jetcopy.flood_samples`; fix the table (the pipeline continues by itself once \
          columns, constraints or triggers change), or the mapping or the poison limits (then reload), \
@@ -20,7 +20,7 @@ pub fn flood_remedy(pipeline: &str) -> String {
 
 /// Why a generation failed, in one line. What would fix it is said beside, not twice.
 #[must_use]
-pub fn reason(failure: &Failure, recovery: &Recovery) -> String {
+pub(crate) fn reason(failure: &Failure, recovery: &Recovery) -> String {
     let text = chain(failure);
     match &recovery.action {
         Action::Hold { remedy }

@@ -22,7 +22,7 @@ impl Approach {
     /// The stream of `shard`, over a connection for questions about it: answers do not come behind
     /// deliveries there, and a message that ends the connection on which it is delivered takes no question
     /// along. The connection is kept from one generation to the next while it answers.
-    pub async fn questions(
+    pub(crate) async fn questions(
         &self,
         settings: &config::Nats,
         shard: &Shard,

@@ -1,4 +1,4 @@
-//! State, metric and log change together, and a trouble is told once.
+//! State, metric and log change together, and a trouble is reported once.
 
 use super::*;
 use crate::metrics::Metrics;

@@ -137,7 +137,7 @@ pub struct EmptyColumn {
 }
 
 impl Kept {
-    /// Begins anew where `mapping` is another than before.
+    /// Starts over if `mapping` has changed.
     pub(super) fn begin(&mut self, mapping: &[Table]) {
         if self.mapping != mapping {
             *self = Self { mapping: mapping.to_vec(), ..Self::default() };

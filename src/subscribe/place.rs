@@ -40,7 +40,7 @@ const RESET_SINCE: (i64, i64, i64) = (2, 14, 0);
 
 /// First server version with several subjects on a consumer, and the oldest that jetcopy was tried with. An
 /// older one leaves out what it does not know and says nothing.
-pub const LEAST_SERVER: (i64, i64, i64) = (2, 10, 0);
+pub(crate) const LEAST_SERVER: (i64, i64, i64) = (2, 10, 0);
 
 /// How long a request to reset may go without an answer. It is one step of a server that has just answered
 /// another question about the durable; one that does not know the request never answers.
@@ -62,7 +62,7 @@ const TOO_MANY_UNACKED: ErrorCode = ErrorCode(10_121);
 
 /// How the durable is put at its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// Moved where the server can do it and nobody else pulls from it, else recreated.
     #[default]
     Reset,
@@ -72,7 +72,7 @@ pub enum Placement {
 
 /// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo
 /// what somebody meant.
-pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
+pub(crate) fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
     if !durable.paused {
         return Ok(());
     }
@@ -90,7 +90,7 @@ pub fn refuse_paused(durable: &consumer::Info) -> Result<(), Error> {
 ///
 /// `first` is whether the pipeline has read nothing yet: a durable that jetcopy did not make is another
 /// program's then. Later it is taken for one of its own that somebody edited.
-pub async fn refuse_others(
+pub(crate) async fn refuse_others(
     stream: &Stream,
     shard: &Shard,
     found: &consumer::Info,
@@ -119,7 +119,7 @@ pub async fn refuse_others(
 
 /// Whether a durable says of itself that it is the one of `shard`.
 #[must_use]
-pub fn is_described(durable: &consumer::Info, shard: &Shard) -> bool {
+pub(crate) fn is_described(durable: &consumer::Info, shard: &Shard) -> bool {
     durable.config.description.as_ref() == Some(&description(shard))
 }
 
@@ -129,7 +129,11 @@ fn description(shard: &Shard) -> String {
 
 /// The configuration that the durable of a shard of `pipeline` must have.
 #[must_use]
-pub fn consumer_config(pipeline: &config::Pipeline, shard: &Shard, deliver_policy: DeliverPolicy) -> Config {
+pub(crate) fn consumer_config(
+    pipeline: &config::Pipeline,
+    shard: &Shard,
+    deliver_policy: DeliverPolicy,
+) -> Config {
     Config {
         durable_name: Some(shard.durable.clone()),
         description: Some(description(shard)),
@@ -156,9 +160,9 @@ fn unnamed(pipeline: &config::Pipeline) -> Config {
     config
 }
 
-/// Messages that may be unacknowledged at most, where the server allows so many.
+/// The most messages that may be unacknowledged, if the server allows that many.
 #[must_use]
-pub fn max_ack_pending(pipeline: &config::Pipeline) -> i64 {
+pub(crate) fn max_ack_pending(pipeline: &config::Pipeline) -> i64 {
     let most = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
     i64::try_from(most).unwrap_or(i64::MAX)
 }
@@ -166,14 +170,14 @@ pub fn max_ack_pending(pipeline: &config::Pipeline) -> i64 {
 /// The same with as many unacknowledged messages as the server allowed when it made `consumer`, to compare it
 /// with: by whatever name it goes.
 #[must_use]
-pub fn allowed_config(pipeline: &config::Pipeline, consumer: &PullConsumer) -> Config {
+pub(crate) fn allowed_config(pipeline: &config::Pipeline, consumer: &PullConsumer) -> Config {
     let max_ack_pending = consumer.cached_info().config.max_ack_pending;
     Config { max_ack_pending, ..unnamed(pipeline) }
 }
 
 /// Whether what an operator or another program may have changed on the durable still is as `wanted`.
 #[must_use]
-pub fn matches(found: &consumer::Config, wanted: &Config) -> bool {
+pub(crate) fn matches(found: &consumer::Config, wanted: &Config) -> bool {
     differences(found, wanted).is_empty()
 }
 
@@ -181,7 +185,7 @@ pub fn matches(found: &consumer::Config, wanted: &Config) -> bool {
 /// `wanted`. Where it starts is not looked at, since that is what [`place`] moves; limits of single pull
 /// requests are the server's to set.
 #[must_use]
-pub fn differences(found: &consumer::Config, wanted: &Config) -> Vec<&'static str> {
+pub(crate) fn differences(found: &consumer::Config, wanted: &Config) -> Vec<&'static str> {
     let differ = [
         ("ack_policy", found.ack_policy != wanted.ack_policy),
         ("ack_wait", found.ack_wait != wanted.ack_wait),
@@ -200,15 +204,15 @@ pub fn differences(found: &consumer::Config, wanted: &Config) -> Vec<&'static st
 
 /// [`LEAST_SERVER`] as people write it.
 #[must_use]
-pub fn least_server() -> String {
+pub(crate) fn least_server() -> String {
     let (major, minor, _) = LEAST_SERVER;
     format!("{major}.{minor}")
 }
 
-/// Limits of a batch that can fill: the server holds deliveries back while so many are unacknowledged, and a
-/// batch is acknowledged only once it is written.
+/// Limits of a batch that can fill: the server holds deliveries back while that many are unacknowledged, and
+/// a batch is acknowledged only once it is written.
 #[must_use]
-pub fn batch_limits(limits: config::BatchLimits, consumer: &PullConsumer) -> config::BatchLimits {
+pub(crate) fn batch_limits(limits: config::BatchLimits, consumer: &PullConsumer) -> config::BatchLimits {
     let allowed = usize::try_from(consumer.cached_info().config.max_ack_pending).unwrap_or(usize::MAX);
     let rows = (allowed / BATCHES_UNACKED).max(1);
     config::BatchLimits { max_rows: limits.max_rows.min(rows), ..limits }
@@ -216,7 +220,7 @@ pub fn batch_limits(limits: config::BatchLimits, consumer: &PullConsumer) -> con
 
 /// What was found out about the server of a durable, over the generations of a pipeline.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<Facts>);
+pub(crate) struct Known(Mutex<Facts>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Facts {
@@ -239,7 +243,7 @@ impl Known {
 
 /// Puts the durable of `shard` so that its next delivery is the first message after `checkpoint`, with
 /// consumer sequence 1, as `config` says: its metadata tell whose it is.
-pub async fn place(
+pub(crate) async fn place(
     client: &async_nats::Client,
     stream: &Stream,
     shard: &Shard,
@@ -388,7 +392,7 @@ async fn create(stream: &Stream, mut config: Config, known: &Known) -> Result<Pu
 }
 
 /// The durable as it is, where there is one.
-pub async fn find<I>(stream: &Stream<I>, shard: &Shard) -> Result<Option<consumer::Info>, Error> {
+pub(crate) async fn find<I>(stream: &Stream<I>, shard: &Shard) -> Result<Option<consumer::Info>, Error> {
     match stream.consumer_info(&shard.durable).await {
         Ok(info) => Ok(Some(info)),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),

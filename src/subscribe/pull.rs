@@ -63,7 +63,7 @@ const BARREN: u32 = 200;
 
 /// Why nothing more can be pulled.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The connection may have cost deliveries. All that came before has been yielded.
     #[error("{0}")]
     Lost(Lost),
@@ -247,7 +247,7 @@ impl Pull {
         self.request = self.written(shape.batch, shape.bytes);
     }
 
-    /// A request for so many messages and bytes, if the server allows them.
+    /// A request for this many messages and bytes, if the server allows them.
     fn written(&self, batch: usize, bytes: usize) -> Bytes {
         let expires = self.limits.expires.map_or(EXPIRES, |allowed| allowed.min(EXPIRES));
         let request = json!({

@@ -12,6 +12,7 @@ use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, IntoConsum
 use async_nats::jetstream::stream::Stream;
 use std::time::Duration;
 
+use super::place::differences;
 use super::*;
 
 use crate::config;

@@ -41,7 +41,7 @@ const RELAX_SLOW_CONSUMER: Duration = Duration::from_hours(1);
 
 /// How many messages and bytes may be on the way, over the generations of a pipeline.
 #[derive(Debug, Default)]
-pub struct Window(Mutex<Size>);
+pub(crate) struct Window(Mutex<Size>);
 
 #[derive(Debug, Clone, Copy)]
 struct Size {
@@ -69,7 +69,7 @@ impl Default for Size {
 
 /// What else bounds pull requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Memory for what is on the way, in bytes.
     pub memory: usize,
     /// The largest message of a usual size with subject, headers and protocol: each request can bring it.
@@ -113,7 +113,7 @@ impl Window {
 
     /// Shrinks to a quarter after a connection that broke under what was on the way; whether there was room
     /// to. The server counts slow consumers where `counted`.
-    pub fn shrink(&self, counted: bool) -> Option<usize> {
+    pub(crate) fn shrink(&self, counted: bool) -> Option<usize> {
         let mut size = self.lock();
         let room = size.messages > 1;
         size.bound = Some(Bound {

@@ -108,7 +108,6 @@ struct Slow<'s> {
     status: &'s PipelineStatus,
     /// The name of its session.
     owner: String,
-    /// Its batch.
     batch: u64,
 }
 

@@ -293,7 +293,7 @@ impl Drop for TestPostgres {
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(async move {
-        // How the connection ended is told to whoever uses the client.
+        // Whoever uses the client learns how the connection ended.
         let _ = connection.await;
     });
     Ok(client)

@@ -12,7 +12,7 @@ use crate::postgres::sqlstate;
 
 /// Why no more batches can be written.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The checkpoint could not be moved or committed.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -35,7 +35,6 @@ pub enum Error {
     Copy {
         /// Table as configured.
         table: String,
-        /// Where and why.
         source: CopyError,
     },
     /// Dead letters could not be stored.
@@ -70,7 +69,6 @@ pub enum Error {
     Bounds {
         /// Table as configured.
         table: String,
-        /// One of the days.
         day: String,
         /// What the database keeps.
         kept: Bounds,
@@ -108,7 +106,6 @@ pub enum Error {
     Doubted {
         /// Table as configured, unless it was at COMMIT.
         table: Option<String>,
-        /// Sequence of the message.
         sequence: u64,
         /// What the driver said.
         source: tokio_postgres::Error,
@@ -122,7 +119,6 @@ pub enum Error {
         relation: Option<String>,
         /// The one message that has met this for a while, where others pass.
         sequence: Option<u64>,
-        /// Where and why.
         source: CopyError,
     },
     /// A transaction ran out of time; the next ones take fewer messages.
@@ -136,19 +132,13 @@ pub enum Error {
     /// So did one of a single message, again and again.
     #[error("the message at sequence {sequence} alone takes longer than a transaction may")]
     TooSlow {
-        /// Its sequence.
         sequence: u64,
         /// How that was noticed.
         source: Box<Error>,
     },
     /// So is the one of a single message for a limit of the server.
     #[error("the message at sequence {sequence} alone is more than the server accepts in one statement")]
-    TooMuch {
-        /// Its sequence.
-        sequence: u64,
-        /// Where and why.
-        source: CopyError,
-    },
+    TooMuch { sequence: u64, source: CopyError },
     /// More poison than is normal.
     #[error(transparent)]
     Flood(Box<Stopped>),

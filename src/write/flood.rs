@@ -32,10 +32,8 @@ const PAYLOAD: usize = 8 << 10;
 /// A flood that ends the generation.
 #[derive(Debug, thiserror::Error)]
 #[error("{flood}{}", first(.samples))]
-pub struct Stopped {
-    /// The limit.
+pub(crate) struct Stopped {
     pub flood: Flood,
-    /// The pipeline.
     pub pipeline: String,
     /// A few of the letters.
     pub samples: Vec<DeadLetter>,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How many messages there are at first, and after a while without trouble: as many as a batch holds.
 const UNBOUNDED: u32 = u32::MAX;
 
-/// A transaction that took less of its deadline than one part in so many lets the next one take twice as
+/// A transaction that took less than one part in this many of its deadline lets the next one take twice as
 /// much, which then still leaves half of the deadline.
 const QUICK: u32 = 4;
 
@@ -19,7 +19,7 @@ const LONGEST_ROW: usize = 64 * 1024;
 
 /// What a pipeline's writers have learnt.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// What the rows in `taken` look like; those of other tables would be refused for their form.
     shape: String,
     /// A row of each table that was committed, as a tuple of a binary `COPY`; empty where there is none.
@@ -42,7 +42,7 @@ struct Doubt {
 
 /// How many messages fit into a transaction.
 #[derive(Debug)]
-pub struct Fit {
+pub(crate) struct Fit {
     limit: u32,
     /// The checkpoint after which a single message did not fit, and how often it was tried.
     alone: Option<(u64, u32)>,
@@ -50,7 +50,7 @@ pub struct Fit {
 
 impl Memory {
     /// A generation begins with tables of this shape.
-    pub fn begin(&mut self, shape: String, tables: usize) {
+    pub(crate) fn begin(&mut self, shape: String, tables: usize) {
         if self.shape != shape {
             self.shape = shape;
             self.taken.clear();
@@ -60,7 +60,7 @@ impl Memory {
     }
 
     /// Keeps a row that was committed.
-    pub fn keep(&mut self, table: usize, tuple: &[u8]) {
+    pub(crate) fn keep(&mut self, table: usize, tuple: &[u8]) {
         let Some(kept) = self.taken.get_mut(table).filter(|_| tuple.len() <= LONGEST_ROW) else { return };
         kept.clear();
         kept.extend_from_slice(tuple);
@@ -68,17 +68,17 @@ impl Memory {
 
     /// A row of `table` that was taken once.
     #[must_use]
-    pub fn taken(&self, table: usize) -> Option<&[u8]> {
+    pub(crate) fn taken(&self, table: usize) -> Option<&[u8]> {
         self.taken.get(table).map(Vec::as_slice).filter(|tuple| !tuple.is_empty())
     }
 
     /// Whether this is the first time that a trigger of `table` leaves rows out.
-    pub fn first_left_out(&mut self, table: usize) -> bool {
+    pub(crate) fn first_left_out(&mut self, table: usize) -> bool {
         self.left_out.insert(table)
     }
 
     /// Notes that rows after `checkpoint` are refused without anybody at fault; since when that is so.
-    pub fn doubt(&mut self, checkpoint: u64) -> Duration {
+    pub(crate) fn doubt(&mut self, checkpoint: u64) -> Duration {
         match &self.doubt {
             Some(doubt) if doubt.checkpoint == checkpoint => doubt.since.elapsed(),
             Some(_) | None => {
@@ -90,7 +90,7 @@ impl Memory {
 
     /// Notes that a row after `checkpoint` alone is refused with `code` while others pass; since when that is
     /// so.
-    pub fn proof(&mut self, checkpoint: u64, code: &str) -> Duration {
+    pub(crate) fn proof(&mut self, checkpoint: u64, code: &str) -> Duration {
         if self.proofs.0 != checkpoint {
             self.proofs = (checkpoint, BTreeMap::new());
         }
@@ -98,7 +98,7 @@ impl Memory {
     }
 
     /// It was not so for once.
-    pub fn disproof(&mut self, code: &str) {
+    pub(crate) fn disproof(&mut self, code: &str) {
         self.proofs.1.remove(code);
     }
 }
@@ -112,23 +112,23 @@ impl Default for Fit {
 impl Fit {
     /// How many messages the next transaction may take.
     #[must_use]
-    pub fn limit(&self) -> u32 {
+    pub(crate) fn limit(&self) -> u32 {
         self.limit
     }
 
     /// A transaction of several messages ran out of time: begin with a single one. Each that is quick lets
     /// the next take twice as much, so that all but the first failure cost little, however slow the table is.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.limit = 1;
     }
 
-    /// A transaction of so many messages was too much for the server, and not for its time.
-    pub fn halve(&mut self, messages: u32) {
+    /// A transaction of this many messages was too large for the server; it did not time out.
+    pub(crate) fn halve(&mut self, messages: u32) {
         self.limit = (messages / 2).max(1);
     }
 
     /// A transaction of the one message after `checkpoint` ran out of time; how often it has by now.
-    pub fn shrink_alone(&mut self, checkpoint: u64) -> u32 {
+    pub(crate) fn shrink_alone(&mut self, checkpoint: u64) -> u32 {
         let times = match self.alone {
             Some((known, times)) if known == checkpoint => times + 1,
             Some(_) | None => 1,
@@ -138,7 +138,7 @@ impl Fit {
     }
 
     /// A transaction was committed.
-    pub fn took(&mut self, took: Duration, deadline: Duration) {
+    pub(crate) fn took(&mut self, took: Duration, deadline: Duration) {
         if took < deadline / QUICK {
             self.limit = self.limit.saturating_mul(2);
         }

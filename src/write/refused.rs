@@ -157,7 +157,7 @@ impl Writer {
             poisoned.letters.retain(|other| other.sequence != letter.sequence);
             table
         };
-        // There are so many fewer left to find.
+        // That many fewer are left to find.
         self.metrics.motion.moved();
         letter.table = table.map(|table| self.targets[table].name.clone());
         let mut letter = reason(letter);

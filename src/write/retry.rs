@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Its rows are in and it is gone.
     Stored {
         /// How many.
@@ -50,7 +50,6 @@ pub enum Outcome {
     },
     /// It was refused again.
     Refused {
-        /// Kind of fault.
         kind: String,
         /// The new reason.
         message: String,
@@ -66,7 +65,7 @@ pub enum Outcome {
 
 /// Why retrying cannot go on. The letter at hand is as it was.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A target table cannot be used.
     #[error("cannot use the target table")]
     Introspect(#[from] IntrospectError),
@@ -78,7 +77,6 @@ pub enum Error {
     Copy {
         /// Table as configured.
         table: String,
-        /// Where and why.
         source: CopyError,
     },
     /// The dead letters could not be read or changed, or the commit failed: it is done or not done as a
@@ -100,7 +98,7 @@ pub enum Error {
 
 /// Retries letters of any configured pipeline on one session.
 #[derive(Debug)]
-pub struct Retrier<'c> {
+pub(crate) struct Retrier<'c> {
     session: Session,
     settings: &'c Config,
     prepared: BTreeMap<String, Prepared>,
@@ -131,18 +129,18 @@ type Copied = Result<(usize, String), Settled>;
 impl<'c> Retrier<'c> {
     /// On a session of its own.
     #[must_use]
-    pub fn new(settings: &'c Config, session: Session) -> Self {
+    pub(crate) fn new(settings: &'c Config, session: Session) -> Self {
         Self { session, settings, prepared: BTreeMap::new(), partitions: None }
     }
 
     /// The session, when all is done.
     #[must_use]
-    pub fn into_session(self) -> Session {
+    pub(crate) fn into_session(self) -> Session {
         self.session
     }
 
     /// Retries one letter.
-    pub async fn retry(&mut self, id: i64) -> Result<Outcome, Error> {
+    pub(crate) async fn retry(&mut self, id: i64) -> Result<Outcome, Error> {
         let mut attempt = 0;
         self.partitions = None;
         loop {

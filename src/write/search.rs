@@ -25,7 +25,7 @@ const PARTS: u32 = 8;
 
 /// What the search has cost since a batch began.
 #[derive(Debug)]
-pub struct Search {
+pub(crate) struct Search {
     /// Rows that were sent.
     sent: AtomicU64,
     /// Rows that may still be sent for elements.
@@ -43,7 +43,7 @@ impl Default for Search {
 }
 
 impl Search {
-    /// A `COPY` of so many rows.
+    /// A `COPY` of this many rows.
     pub(super) fn copies(&self, rows: usize) {
         // Relaxed, as below: one task writes, and the numbers are compared with themselves.
         self.sent.fetch_add(rows as u64 + COPY, Ordering::Relaxed);

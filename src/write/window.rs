@@ -16,15 +16,14 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// Counts the dead letters of a pipeline over its generations.
 #[derive(Debug)]
-pub struct Window {
+pub(crate) struct Window {
     limits: PoisonLimits,
     stored: VecDeque<(Instant, Letters)>,
 }
 
 /// What becomes dead letters: messages and the bytes of their payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Letters {
-    /// Messages.
+pub(crate) struct Letters {
     pub messages: usize,
     /// Bytes of their payloads.
     pub bytes: u64,
@@ -32,7 +31,7 @@ pub struct Letters {
 
 /// More dead letters than the limits call normal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Flood {
+pub(crate) enum Flood {
     /// In one batch.
     #[error("more than {limit} messages of one batch cannot be stored")]
     Batch {
@@ -56,19 +55,19 @@ pub enum Flood {
 impl Window {
     /// A window without any dead letters.
     #[must_use]
-    pub fn new(limits: PoisonLimits) -> Self {
+    pub(crate) fn new(limits: PoisonLimits) -> Self {
         Self { limits, stored: VecDeque::new() }
     }
 
     /// How many messages of a batch may become dead letters.
     #[must_use]
-    pub fn max_per_batch(&self) -> usize {
+    pub(crate) fn max_per_batch(&self) -> usize {
         self.limits.max_per_batch
     }
 
     /// Whether a part of a batch in which something of `letters` is refused is still normal, after `before`
     /// such messages in its other parts.
-    pub fn admit(&mut self, letters: Letters, before: usize, now: Instant) -> Result<(), Flood> {
+    pub(crate) fn admit(&mut self, letters: Letters, before: usize, now: Instant) -> Result<(), Flood> {
         self.stored.retain(|&(at, _)| now.duration_since(at) < MINUTE);
         if letters.messages + before > self.limits.max_per_batch {
             return Err(Flood::Batch { limit: self.limits.max_per_batch });
@@ -89,7 +88,7 @@ impl Window {
     }
 
     /// Notes that a batch's dead letters were committed.
-    pub fn stored(&mut self, letters: Letters, now: Instant) {
+    pub(crate) fn stored(&mut self, letters: Letters, now: Instant) {
         if letters.messages > 0 {
             self.stored.push_back((now, letters));
         }

@@ -32,7 +32,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shortest age limit that lets a person see to an outage before the stream drops what was not read.
 const SHORT_AGE: Duration = Duration::from_hours(1);
 
-/// The part of a stream's messages (one of so many) that is little headroom.
+/// Headroom below one part in this many of a stream's messages is little.
 const LITTLE_HEADROOM: u64 = 10;
 
 /// Place of what concerns the server as a whole.

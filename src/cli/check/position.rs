@@ -21,7 +21,7 @@ use crate::recovery::{Action, recovery};
 use crate::resync::{self, judge};
 use crate::shard::Shard;
 
-/// How often it is looked anew where the checkpoint moved meanwhile: then a daemon reads, and meets by itself
+/// How often to look again if the checkpoint moved meanwhile: then a daemon reads, and meets by itself
 /// what comes.
 const LOOKS: usize = 3;
 

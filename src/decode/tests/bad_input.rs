@@ -215,7 +215,7 @@ fn by_element() -> Decoder {
 #[test]
 fn a_bad_element_is_refused_alone_and_the_others_are_rows() {
     let mut decoder = by_element();
-    // {"in": {"x": 1, "x": 2}} stands twice in MessagePack, whose keys a writer of JSON would not repeat.
+    // {"in": {"x": 1, "x": 2}} is spelled out in MessagePack, since a writer of JSON would not repeat keys.
     let json = "{\"a\":1,\"d\":[{\"b\":1},{\"b\":\"x\"},{\"b\":3,\"in\":{\"x\":3}},7,\
         {\"b\":5,\"in\":{\"x\":1,\"x\":2},\"c\":[{}]},{\"b\":6}]}";
     let packed = [

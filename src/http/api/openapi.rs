@@ -16,7 +16,6 @@ const ABOUT: &str = "Named queries over jetcopy's store: each returns the rows o
 /// The name of the schema of a refusal; no query has it.
 const ERROR: &str = "error";
 
-/// The document.
 pub(super) fn document() -> Value {
     let paths: Map<String, Value> =
         QUERIES.iter().map(|query| (format!("/{}", query.path), json!({"get": operation(query)}))).collect();
