@@ -11,6 +11,7 @@ use async_nats::{Client, Request};
 use serde::Deserialize;
 
 use crate::nats::Connection;
+use crate::postgres::timeline::History;
 use crate::subscribe::{Known, Placement, Window};
 
 /// Connections lost in a row, without a commit, after which messages are read one by one whether the client
@@ -32,6 +33,10 @@ pub(crate) struct Approach {
     pub known: Known,
     /// Whether the durable was placed by this process.
     placed: AtomicBool,
+    /// Which history of the database was written on last.
+    history: Mutex<Option<History>>,
+    /// Whether the last questions about the stream went without an answer.
+    pub(crate) unanswered: AtomicBool,
     /// Where questions about the stream are asked.
     pub(crate) questions: tokio::sync::Mutex<Option<Connection>>,
 }
@@ -104,6 +109,13 @@ impl Approach {
             (true, STUCK_AT..) => Look::Anyway,
             (true, in_vain) => Look::ForUnreadable { needed: in_vain > 0 },
         }
+    }
+
+    /// Notes the history that the database is on now; whether it is another than before, as after a failover.
+    pub fn moves_to(&self, history: Option<&History>) -> bool {
+        let Some(history) = history else { return false };
+        let mut known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(history.clone()).is_some_and(|before| before != *history)
     }
 
     /// Notes that the durable was placed; whether it was for the first time.

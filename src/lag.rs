@@ -136,7 +136,7 @@ pub(crate) struct Progress {
     asks: AtomicBool,
     /// The last stretch of the stream that a probe found to hold nothing of the pipeline's.
     moved: watch::Sender<Option<Moved>>,
-    first_commit: Notify,
+    proven: Notify,
     liveness: Arc<Liveness>,
     /// How long a batch waits for more.
     pub linger: Linger,
@@ -157,7 +157,7 @@ impl Progress {
             room: AtomicBool::new(false),
             asks: AtomicBool::new(true),
             moved: watch::Sender::new(None),
-            first_commit: Notify::new(),
+            proven: Notify::new(),
             liveness,
             linger: Linger::default(),
         }
@@ -205,12 +205,12 @@ impl Progress {
     pub(crate) fn committed(&self, messages: u64, timestamp_ns: i64) {
         self.committed.fetch_add(messages, Ordering::Relaxed);
         self.lag.waits_since(timestamp_ns);
-        self.first_commit.notify_one();
+        self.proven.notify_one();
     }
 
-    /// Resolves after a commit.
-    pub(crate) async fn first_commit(&self) {
-        self.first_commit.notified().await;
+    /// Resolves after a commit, or once nothing waits for one.
+    pub(crate) async fn proven(&self) {
+        self.proven.notified().await;
     }
 }
 
@@ -416,6 +416,9 @@ fn report(
         progress.liveness.beat();
     }
     let backlog = pending + in_flight + uncommitted;
+    if backlog == 0 {
+        progress.proven.notify_one();
+    }
     *progress.lag.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     let stands = Stands { backlog: Some(backlog), read: metrics.position.committed(), first };
     position(stream, &stands, &progress.lag, metrics);

@@ -22,6 +22,7 @@ use crate::checkpoint::{self, Keeper};
 use crate::config::{Config, ConnInfo, HostInfo};
 use crate::nats;
 use crate::postgres::connect;
+use crate::postgres::timeline::History;
 use crate::shard::Shard;
 
 /// How the servers know the sessions.
@@ -36,6 +37,9 @@ const PIPELINE: &str = "jetcopy.pipeline";
 const DATABASE: &str = "jetcopy.database";
 /// The key that names the cluster, of which there may be several at addresses that read the same.
 const SYSTEM: &str = "jetcopy.system";
+/// The key that names the newest timeline of that cluster on which the pipeline was placed: a daemon that
+/// starts over knows by it that a primary is one from before a failover.
+pub(crate) const TIMELINE: &str = "jetcopy.timeline";
 
 /// A durable whose pipeline this configuration does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -100,13 +104,22 @@ pub(crate) enum Owner {
 }
 
 impl Mark {
-    /// That of a durable of `pipeline`, whose database is of the cluster with the identifier `system`, where
-    /// that is known.
+    /// That of a durable of `pipeline`, whose database writes on `history`, where that is known.
     #[must_use]
-    pub(crate) fn new(config: &Config, pipeline: &str, system: Option<String>) -> Self {
+    pub(crate) fn new(config: &Config, pipeline: &str, history: Option<&History>) -> Self {
         let own = [(PIPELINE, pipeline.to_owned()), (DATABASE, database(config))];
-        let system = system.map(|system| (SYSTEM, system));
-        Self(own.into_iter().chain(system).map(|(key, value)| (key.to_owned(), value)).collect())
+        let told = history
+            .into_iter()
+            .flat_map(|history| [(SYSTEM, history.system.clone()), (TIMELINE, history.timeline.to_string())]);
+        Self(own.into_iter().chain(told).map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// The history that a durable tells of.
+    #[must_use]
+    pub fn history(durable: &Info) -> Option<History> {
+        let metadata = &durable.config.metadata;
+        let timeline = metadata.get(TIMELINE)?.parse().ok()?;
+        Some(History { system: metadata.get(SYSTEM)?.clone(), timeline })
     }
 
     /// Whose `durable` is.

@@ -34,7 +34,7 @@ use crate::milestones;
 use crate::nats::{Connection, Denial, Lost, Trouble};
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, Changes};
-use crate::postgres::timeline::Newest;
+use crate::postgres::servers::Servers;
 use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
 use crate::shard::Shard;
@@ -85,8 +85,8 @@ pub(crate) struct Pipeline {
     pub poison: Arc<Mutex<Window>>,
     /// What its writers have learnt.
     pub memory: Arc<Mutex<write::Memory>>,
-    /// Which history of the database it has written on.
-    pub newest: Newest,
+    /// What the daemon knows of its database's servers.
+    pub servers: Arc<Servers>,
     /// What its generations hand on to each other.
     pub approach: Approach,
     /// How far behind it is.
@@ -152,8 +152,8 @@ impl Pipeline {
         pipeline: config::Pipeline,
         shard: Shard,
         instance: &str,
-        metrics: &Metrics,
-        registry: &Registry,
+        servers: Arc<Servers>,
+        (metrics, registry): (&Metrics, &Registry),
     ) -> Self {
         let tables: Vec<&str> = pipeline.tables.iter().map(|table| table.name.as_str()).collect();
         let handles = metrics.pipeline(&shard, &tables);
@@ -162,7 +162,7 @@ impl Pipeline {
             owner: shard.owner(instance),
             poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
             memory: Arc::default(),
-            newest: Newest::default(),
+            servers,
             approach: Approach::default(),
             lag: Arc::new(Lag::new(&handles)),
             status: registry.add(&shard, handles.clone()),
@@ -176,7 +176,8 @@ impl Pipeline {
 
     /// Runs one generation until it fails or `stop` says so.
     ///
-    /// On `trial`, it counts as running only once it has committed or lasted that long.
+    /// On `trial`, it counts as running only once it has committed, has nothing to commit, or lasted that
+    /// long.
     pub(crate) async fn generation(
         &self,
         placement: Placement,
@@ -196,7 +197,7 @@ impl Pipeline {
         let mut tried = pin!(async {
             if let Some(limit) = trial {
                 // Either will do.
-                let _ = tokio::time::timeout(limit, progress.first_commit()).await;
+                let _ = tokio::time::timeout(limit, progress.proven()).await;
             }
         });
         let mut trusted = false;
@@ -236,9 +237,9 @@ impl Pipeline {
     }
 
     async fn resync(&self, placement: Placement) -> Result<Ready, resync::Error> {
-        let Self { settings, pipeline, shard, owner, newest, metrics, .. } = self;
+        let Self { settings, pipeline, shard, owner, servers, metrics, .. } = self;
         let begin = Begin { placement, approach: &self.approach };
-        resync(settings, pipeline, shard, owner, begin, newest, metrics).await
+        resync(settings, pipeline, shard, owner, begin, servers, metrics).await
     }
 
     /// Says what has become of the tables since the last generation read them.
@@ -296,6 +297,7 @@ impl Pipeline {
         let (client, asked_by) = (nats.client.clone(), nats.client.clone());
 
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).begin(shape(&tables), tables.len());
+        let silent = self.falls_silent(&session);
         let held = Arc::new(Held::new(batch_bytes(&self.pipeline), self.metrics.buffered.begin()));
         let targets = self.targets(&tables, &decoder);
         let writer = self.writer(session, &claim, targets, Arc::clone(&held), Arc::clone(&progress));
@@ -343,6 +345,7 @@ impl Pipeline {
             })
         });
         stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Ended::Well)?) });
+        stages.spawn(async move { Err(Failure::Write(silent.await)) });
         let metrics = self.metrics.clone();
         stages.spawn(async move {
             ack::run(client, acks_in, metrics).await;
@@ -356,6 +359,21 @@ impl Pipeline {
         let ended = ended(nats, self.metrics.motion.clone());
         stages.spawn(async move { Err(Failure::Nats(ended.await)) });
         Ok(stages)
+    }
+
+    /// The end of a session whose server answers nobody any more, whatever the writer waits for there.
+    fn falls_silent(&self, session: &Session) -> impl Future<Output = write::Error> + Send + use<> {
+        let (servers, settings) = (Arc::clone(&self.servers), Arc::clone(&self.settings));
+        let (host, took) = (session.host().to_owned(), session.took());
+        let metrics = self.metrics.clone();
+        async move {
+            let lasts = || metrics.motion.asks_database();
+            servers.falls_silent(&settings.postgres, &host, took, lasts).await;
+            if metrics.motion.commits() {
+                metrics.commits.in_doubt.inc();
+            }
+            write::Error::Silent { host }
+        }
     }
 
     /// What rows are written to, in the order of the configuration.

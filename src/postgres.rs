@@ -6,6 +6,7 @@ pub(crate) mod interval;
 pub mod introspect;
 pub mod path;
 pub mod privileges;
+pub mod servers;
 pub mod simple;
 pub mod sqlstate;
 pub mod timeline;

@@ -182,7 +182,7 @@ fn of_connection(lost: &Lost) -> Recovery {
 
 fn of_resync(error: &resync::Error) -> Recovery {
     match error {
-        resync::Error::Postgres(error) => match error {
+        resync::Error::Postgres(error) => match &**error {
             ConnectError::Config { .. } => {
                 Recovery::pause(Cause::Database, "correct the [postgres] settings and start jetcopy again")
             }
@@ -190,10 +190,15 @@ fn of_resync(error: &resync::Error) -> Recovery {
             ConnectError::Refused { remedy, .. } | ConnectError::ReadOnly { remedy, .. } => {
                 Recovery::pause(Cause::Database, remedy)
             }
-            ConnectError::Superseded { .. }
-            | ConnectError::NotWritable { .. }
-            | ConnectError::Unreachable { .. } => Recovery::reconnect(Cause::Database),
+            // Looked at often: the newer primary may be back at any moment.
+            ConnectError::Superseded { remedy, .. } => {
+                Recovery { cause: Cause::Database, action: Action::Hold { remedy: remedy.clone() } }
+            }
+            ConnectError::NotWritable { .. } | ConnectError::Unreachable { .. } => {
+                Recovery::reconnect(Cause::Database)
+            }
         },
+        resync::Error::Silent { .. } => Recovery::reconnect(Cause::Database),
         resync::Error::Nats(error) => of_nats(error),
         resync::Error::Checkpoint(error) => of_checkpoint(error),
         resync::Error::Timeout { .. } => Recovery::again(Cause::Database),
@@ -215,7 +220,8 @@ fn of_resync(error: &resync::Error) -> Recovery {
                 Recovery::pause(Cause::Stream, "correct the stream's name in the configuration")
             }
             GetStreamErrorKind::JetStream(error) => of_jetstream(&error),
-            GetStreamErrorKind::Request => Recovery::again(Cause::Jetstream),
+            // A replicated one without a leader answers nobody; it may have one at any moment.
+            GetStreamErrorKind::Request => Recovery::reconnect(Cause::Jetstream),
         },
         resync::Error::NoJetStream => Recovery::pause(Cause::Jetstream, ENABLE),
         resync::Error::Denied(denial) => denied(denial),
@@ -291,7 +297,7 @@ fn of_jetstream(error: &jetstream::Error) -> Recovery {
             "raise max_consumers of the stream or of the account, or remove unused consumers",
         ),
         // 5xx: it is being elected, recovered or short of something; 4xx stays until somebody fixes it.
-        _ if error.code() >= 500 => Recovery::again(Cause::Jetstream),
+        _ if error.code() >= 500 => Recovery::reconnect(Cause::Jetstream),
         _ => Recovery::pause(Cause::Jetstream, "fix what the server reports; jetcopy retries by itself"),
     }
 }
@@ -342,7 +348,7 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
                 subscribe::least_server()
             ),
         ),
-        subscribe::Error::Consumer { .. } => Recovery::again(Cause::Jetstream),
+        subscribe::Error::Consumer { .. } => Recovery::reconnect(Cause::Jetstream),
     }
 }
 
@@ -452,6 +458,7 @@ fn of_write(error: &write::Error) -> Recovery {
             Recovery::pause(Cause::Table, "run `jetcopy migrate`, which applies [store] to the database")
         }
         write::Error::Timeout { .. } | write::Error::Closed => Recovery::again(Cause::Database),
+        write::Error::Silent { .. } => Recovery::reconnect(Cause::Database),
         write::Error::Flood(stopped) => Recovery {
             cause: Cause::Poison,
             action: Action::PauseForFlood { remedy: flood_remedy(&stopped.pipeline) },

@@ -294,7 +294,8 @@ pub(crate) async fn run(
     let shadowed = shadowed(pipeline, plan);
     let [shard] = shadowed.shards();
     let (settings, instance) = (Arc::new(config.clone()), supervise::instance());
-    let replay = Pipeline::new(settings, shadowed, shard.clone(), &instance, &metrics, &registry);
+    let replay =
+        Pipeline::new(settings, shadowed, shard.clone(), &instance, Arc::default(), (&metrics, &registry));
     let generations = Pipeline { until: plan.to, ..replay };
     let (handles, status) = (generations.metrics.clone(), Arc::clone(&generations.status));
     let (halt, halted) = watch::channel(false);

@@ -4,10 +4,11 @@
 //! checkpoint, and the stream is the one that the checkpoint counts in.
 
 use std::error::Error as StdError;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{self, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{
     Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
 };
@@ -15,35 +16,36 @@ use async_nats::jetstream::stream::Stream;
 
 use crate::approach::{Begin, Look};
 use crate::checkpoint::{self, Claim, LOCK_TIMEOUT};
-use crate::clock::{self, Clock};
-use crate::config::{self, OnSuperseded};
+use crate::clock;
+use crate::config;
 use crate::decode::{Decoder, PlanError};
 use crate::exposure;
-use crate::identity;
 use crate::leftover::Mark;
-use crate::loss::{self, Agreement, Cause, Loss, StreamFacts, Thins, Verdict, compare};
+use crate::loss::{self, Agreement, Cause, Loss, Verdict};
 use crate::metrics::{PipelineMetrics, Resumes};
-use crate::milestones::{self, Milestone};
+use crate::milestones;
 use crate::nats::{self, Denial};
-use crate::postgres::connect::{self, Session};
+use crate::postgres::connect::{self, ConnectError, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::postgres::privileges;
+use crate::postgres::servers::Servers;
 use crate::postgres::simple::{Timeout, within};
-use crate::postgres::timeline::Newest;
 use crate::shard::Shard;
-use crate::stored::{self, Seen};
+use crate::stored;
 use crate::subscribe;
-use crate::superseded;
 use crate::tally::{self, Event};
 use crate::unreadable::{self, Single};
 
+mod judge;
 mod questions;
+
+pub(crate) use judge::judge;
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one
 /// without a leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is
 /// met sooner.
-const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
+const LEADER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// All that a generation starts with.
 #[derive(Debug)]
@@ -69,7 +71,13 @@ pub(crate) struct Ready {
 pub(crate) enum Error {
     /// No database session.
     #[error("no database connection")]
-    Postgres(#[from] connect::ConnectError),
+    Postgres(#[from] Arc<ConnectError>),
+    /// The server of the session answers nobody any more.
+    #[error("the database server at {host} no longer answers")]
+    Silent {
+        /// Host and port.
+        host: String,
+    },
     /// No connection to NATS.
     #[error("no connection to NATS")]
     Nats(#[from] nats::ConnectError),
@@ -125,71 +133,48 @@ pub(crate) enum Error {
 }
 
 /// Connects, claims the shard, settles what the stream holds, and places the durable.
+///
+/// The durable is read before the shard is claimed: it tells whether the database is on the newest timeline,
+/// and a daemon that does not reach the stream takes no shard from one that does.
 pub(crate) async fn resync(
     settings: &config::Config,
     pipeline: &config::Pipeline,
     shard: &Shard,
     owner: &str,
     begin: Begin<'_>,
-    newest: &Newest,
+    servers: &Arc<Servers>,
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
-    let step_timeout = settings.postgres.step_timeout;
-    let session = connect::connect_newest(&settings.postgres, owner, newest).await;
+    let ask = async || {
+        let durable = begin.approach.durable(&settings.nats, shard, owner).await;
+        metrics.nats_up.set((!matches!(durable, Err(Error::Nats(_)))).into());
+        durable
+    };
+    // While NATS does not answer, no login is spent on the database.
+    let asked = if begin.approach.unanswered.load(Ordering::Relaxed) { Some(ask().await?) } else { None };
+    let session = servers.connect(&settings.postgres, owner).await;
     metrics.meets_database(session.is_ok());
     let session = session?;
     exposure::warn_once(exposure::of_database(&session));
-    // The claim may wait for a lock.
-    let claim = checkpoint::claim(&session, shard, owner);
-    let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await?;
-    if let Err(error) = &claim
-        && let Some(checkpoint) = error.checkpoint()
-    {
-        metrics.committed_to(checkpoint);
-    }
-    let claim = claim?;
-    // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
-    // The position outlives a generation; nothing is known before the first.
-    let known = metrics.position.committed().unwrap_or(0);
-    if newest.take_changed() || claim.last_timestamp_us.is_some() {
-        tell_replay(settings, &session, shard, claim.last_sequence, known, metrics).await?;
-    }
-    metrics.committed_to(claim.last_sequence);
-    let recorded = async {
-        let tallies = tally::read(&session.client, &shard.name).await;
-        tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })
+    let durable = match asked {
+        Some(durable) => durable,
+        None => ask().await?,
     };
-    metrics.recorded(&within(step_timeout, "reading the tallies", recorded).await??);
-    let mut tables = Vec::with_capacity(pipeline.tables.len());
-    let used = settings.tables();
-    for table in &pipeline.tables {
-        let found = introspect::introspect_beside(&session.client, &table.name, &used);
-        let found = within(step_timeout, "reading the target table", found).await??;
-        found.fits(table)?;
-        tables.push(found);
-        if table.direct_compress {
-            let allowed = direct_compress::require(&session.client, &table.name);
-            within(step_timeout, "asking about direct compress", allowed).await??;
+    if let (Some(noted), Some(history)) = (durable.as_ref().and_then(Mark::history), session.history()) {
+        servers.newest().remember(noted);
+        if !servers.newest().admits(history) {
+            let host = session.host().to_owned();
+            return Err(Arc::new(connect::superseded(host, history.clone())).into());
         }
     }
-    let decoder = Decoder::new(pipeline, &tables)?;
-    for (index, (table, found)) in pipeline.tables.iter().zip(&tables).enumerate() {
-        let allowed = privileges::require(&session.client, table, found, decoder.columns(index));
-        within(step_timeout, "asking for the privileges on a table", allowed).await??;
+    let (host, took, started) = (session.host().to_owned(), session.took(), Instant::now());
+    let source = Source { settings, pipeline, shard, owner, metrics, durable };
+    tokio::select! {
+        ready = source.ready(session, begin) => ready,
+        () = servers.falls_silent(&settings.postgres, &host, took, || Some(started.elapsed())) => {
+            Err(Error::Silent { host })
+        }
     }
-
-    let nats = nats::Connection::open(&settings.nats, owner).await;
-    metrics.nats_up.set(nats.is_ok().into());
-    let nats = nats?;
-    exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));
-    let source = Source { settings, pipeline, shard, metrics, session: &session, nats: &nats, newest };
-    let read = tokio::select! {
-        read = source.read(claim, known, begin) => read?,
-        // What is not allowed is not answered.
-        denial = nats.denied(Denial::is_needed) => return Err(Error::Denied(denial)),
-    };
-    let Read { singles, consumer, claim } = read;
-    Ok(Ready { session, nats, singles, consumer, claim, decoder, tables })
 }
 
 /// What the stream is settled with.
@@ -197,10 +182,17 @@ struct Source<'a> {
     settings: &'a config::Config,
     pipeline: &'a config::Pipeline,
     shard: &'a Shard,
+    owner: &'a str,
     metrics: &'a PipelineMetrics,
+    /// The durable as it was found, where there was one.
+    durable: Option<consumer::Info>,
+}
+
+/// The servers that it is settled on.
+#[derive(Clone, Copy)]
+struct Reached<'a> {
     session: &'a Session,
     nats: &'a nats::Connection,
-    newest: &'a Newest,
 }
 
 /// The stream, settled with the checkpoint.
@@ -211,19 +203,89 @@ struct Read {
 }
 
 impl Source<'_> {
+    /// Claims the shard, reads the tables and settles the stream.
+    async fn ready(self, session: Session, begin: Begin<'_>) -> Result<Ready, Error> {
+        let Self { settings, shard, owner, metrics, .. } = self;
+        let step_timeout = settings.postgres.step_timeout;
+        // The claim may wait for a lock.
+        let claim = checkpoint::claim(&session, shard, owner);
+        let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await?;
+        if let Err(error) = &claim
+            && let Some(checkpoint) = error.checkpoint()
+        {
+            metrics.committed_to(checkpoint);
+        }
+        let claim = claim?;
+        // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
+        // The position outlives a generation; nothing is known before the first.
+        let known = metrics.position.committed().unwrap_or(0);
+        if begin.approach.moves_to(session.history()) || claim.last_timestamp_us.is_some() {
+            tell_replay(settings, &session, shard, claim.last_sequence, known, metrics).await?;
+        }
+        metrics.committed_to(claim.last_sequence);
+        let recorded = async {
+            let tallies = tally::read(&session.client, &shard.name).await;
+            tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })
+        };
+        metrics.recorded(&within(step_timeout, "reading the tallies", recorded).await??);
+        let (tables, decoder) = self.tables(&session).await?;
+
+        let nats = nats::Connection::open(&settings.nats, owner).await;
+        metrics.nats_up.set(nats.is_ok().into());
+        let nats = nats?;
+        exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));
+        let reached = Reached { session: &session, nats: &nats };
+        let read = tokio::select! {
+            read = self.read(reached, claim, known, begin) => read?,
+            // What is not allowed is not answered.
+            denial = nats.denied(Denial::is_needed) => return Err(Error::Denied(denial)),
+        };
+        let Read { singles, consumer, claim } = read;
+        Ok(Ready { session, nats, singles, consumer, claim, decoder, tables })
+    }
+
+    /// The tables as they are, and the mapping for them.
+    async fn tables(&self, session: &Session) -> Result<(Vec<introspect::Table>, Decoder), Error> {
+        let Self { settings, pipeline, .. } = *self;
+        let step_timeout = settings.postgres.step_timeout;
+        let mut tables = Vec::with_capacity(pipeline.tables.len());
+        let used = settings.tables();
+        for table in &pipeline.tables {
+            let found = introspect::introspect_beside(&session.client, &table.name, &used);
+            let found = within(step_timeout, "reading the target table", found).await??;
+            found.fits(table)?;
+            tables.push(found);
+            if table.direct_compress {
+                let allowed = direct_compress::require(&session.client, &table.name);
+                within(step_timeout, "asking about direct compress", allowed).await??;
+            }
+        }
+        let decoder = Decoder::new(pipeline, &tables)?;
+        for (index, (table, found)) in pipeline.tables.iter().zip(&tables).enumerate() {
+            let allowed = privileges::require(&session.client, table, found, decoder.columns(index));
+            within(step_timeout, "asking for the privileges on a table", allowed).await??;
+        }
+        Ok((tables, decoder))
+    }
+
     /// Compares stream and checkpoint, looks at what comes next, and places the durable.
     /// The process knows that everything up to `known` was committed once.
-    async fn read(&self, claim: Claim, known: u64, begin: Begin<'_>) -> Result<Read, Error> {
-        let Self { settings, session, pipeline, shard, metrics, nats, newest } = *self;
-        let prompt = ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone());
-        let durable = subscribe::find(&open(nats, &prompt, shard).await?, shard).await?;
-        let mark = Mark::new(settings, &shard.pipeline, newest.system());
-        let stream = open(nats, &jetstream::new(nats.client.clone()), shard).await?;
+    async fn read(
+        &self,
+        reached: Reached<'_>,
+        claim: Claim,
+        known: u64,
+        begin: Begin<'_>,
+    ) -> Result<Read, Error> {
+        let Self { settings, pipeline, shard, metrics, ref durable, .. } = *self;
+        let Reached { session, nats } = reached;
+        let mark = Mark::new(settings, &shard.pipeline, session.history());
+        let stream = open(nats, &prompt(nats), shard).await?;
         // Ages are measured from the first commit on. Where it does not answer now, the first probe hears it.
         clock::stream_info(&nats.client, &shard.stream, &metrics.clock).await.ok();
         subscribe::refuse_other_retention(&stream.cached_info().config)?;
         refuse_old_server(nats)?;
-        if let Some(durable) = &durable {
+        if let Some(durable) = durable {
             let created_ns = i64::try_from(durable.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
             let age = u64::try_from(metrics.clock.read().age_ns(created_ns)).unwrap_or(0);
             let first = claim.stream_created_ns.is_none();
@@ -231,7 +293,7 @@ impl Source<'_> {
             subscribe::refuse_others(&stream, shard, durable, &mark, age, first).await?;
         }
         let claimed = claim.last_sequence;
-        let claim = self.settle(&stream, claim).await?;
+        let claim = self.settle(reached, &stream, claim).await?;
         // Where it was moved just now, it is not the one that was claimed.
         metrics.resumes(None);
         metrics.committed_to(claim.last_sequence);
@@ -246,7 +308,7 @@ impl Source<'_> {
         let consumer = placed.await?;
         let first = approach.placed_first();
         if first {
-            self.warn_of_giants(&stream);
+            self.warn_of_giants(nats, &stream);
         }
         // After a power cut no process remembers, but what was acknowledged was committed.
         let counts = claim.last_timestamp_us.is_some() && claim.last_sequence == claimed;
@@ -258,9 +320,9 @@ impl Source<'_> {
     }
 
     /// Says where messages may come for which `max_buffered_bytes` is no bound.
-    fn warn_of_giants(&self, stream: &Stream) {
+    fn warn_of_giants(&self, nats: &nats::Connection, stream: &Stream) {
         let config = &stream.cached_info().config;
-        let largest = subscribe::largest(config, self.nats.client.server_info().max_payload);
+        let largest = subscribe::largest(config, nats.client.server_info().max_payload);
         if !subscribe::bounds(self.pipeline, largest) {
             tracing::warn!(
                 pipeline = self.shard.pipeline,
@@ -274,8 +336,9 @@ impl Source<'_> {
     }
 
     /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.
-    async fn settle(&self, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
-        let Self { settings, pipeline, shard, metrics, session, nats, .. } = *self;
+    async fn settle(&self, reached: Reached<'_>, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
+        let Self { settings, pipeline, shard, metrics, .. } = *self;
+        let Reached { session, nats } = reached;
         let step_timeout = settings.postgres.step_timeout;
         let read = async {
             let read = milestones::read(&session.client, &shard.name).await;
@@ -334,52 +397,6 @@ impl Source<'_> {
     }
 }
 
-/// Compares stream and checkpoint, which changes neither.
-pub(crate) async fn judge(
-    nats: &nats::Connection,
-    pipeline: &config::Pipeline,
-    stream: &Stream,
-    claim: &Claim,
-    milestones: &[Milestone],
-    clock: &Clock,
-) -> Result<(StreamFacts, Verdict), Error> {
-    let facts = identity::facts(nats, stream, claim, milestones).await.map_err(Error::Compare)?;
-    let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
-    let config = &stream.cached_info().config;
-    if superseded::thins(config) || superseded::skips(config, claim.last_timestamp_us.is_some()) {
-        facts.thins = Some(thinned(nats, pipeline, stream, claim, clock).await?);
-    }
-    let verdict = compare(claim, &facts);
-    Ok((facts, verdict))
-}
-
-/// What a stream that thins itself, or lacks sequences that it never held, has dropped after the checkpoint.
-async fn thinned(
-    nats: &nats::Connection,
-    pipeline: &config::Pipeline,
-    stream: &Stream,
-    claim: &Claim,
-    clock: &Clock,
-) -> Result<Thins, Error> {
-    let info = stream.cached_info();
-    let (checkpoint, state) = (claim.last_sequence, &info.state);
-    let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, &clock.read());
-    let halts = superseded::thins(&info.config) && pipeline.superseded() == OnSuperseded::Halt;
-    if !halts || state.last_sequence <= checkpoint {
-        return Ok(Thins { by_limits, halts_before: None });
-    }
-    // Others' messages leave jumps too.
-    let mut last = state.first_sequence.saturating_sub(1);
-    if superseded::reads_all(&pipeline.subjects, &info.config) {
-        let next = tokio::select! {
-            next = stored::first::<Seen>(&nats.client, &info.config.name, checkpoint + 1, &[]) => next?,
-            denial = nats.denied(Denial::about_single) => return Err(Error::Denied(denial)),
-        };
-        last = next.map_or(state.last_sequence, |next| next.sequence - 1);
-    }
-    Ok(Thins { by_limits, halts_before: (last > checkpoint).then_some(last) })
-}
-
 /// The first messages after the checkpoint, where a subscription might not get past them.
 async fn singles(
     nats: &nats::Connection,
@@ -436,6 +453,11 @@ async fn tell_replay(
         "the database lacks transactions that it had committed; replaying from its checkpoint"
     );
     Ok(())
+}
+
+/// Requests that a leader answers in time, or nobody.
+fn prompt(nats: &nats::Connection) -> Context {
+    ContextBuilder::new().timeout(LEADER_TIMEOUT).build(nats.client.clone())
 }
 
 async fn open(nats: &nats::Connection, context: &Context, shard: &Shard) -> Result<Stream, Error> {

@@ -14,9 +14,9 @@ const FIRST: Duration = Duration::from_millis(50);
 /// Longest pause: what an operator waits at most after having mended something.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Longest pause while nobody answers: an attempt costs next to nothing then, and after a failover the first
-/// commit is to follow within a second.
-const LONGEST_UNANSWERED: Duration = Duration::from_millis(400);
+/// Longest pause while nobody answers: an attempt costs next to nothing then, since the pipelines of a daemon
+/// share it, and after a failover the first commit is to follow within half a second.
+const LONGEST_UNANSWERED: Duration = Duration::from_millis(200);
 
 /// Jittered pauses that grow from [`FIRST`] to a longest one and never end.
 #[derive(Debug)]

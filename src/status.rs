@@ -20,11 +20,13 @@ use crate::shard::Shard;
 mod letters;
 mod numbers;
 mod patience;
+mod tell;
 mod untaken;
 
 pub use letters::{Newest, NewestLetter, reason};
 pub use numbers::Numbers;
 pub use patience::Patience;
+use tell::Teller;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
 /// How many different problems are remembered as logged; beyond that, they are logged again rather than
@@ -137,6 +139,7 @@ impl State {
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     pipelines: Arc<Mutex<Vec<Arc<PipelineStatus>>>>,
+    teller: Teller,
 }
 
 impl Registry {
@@ -147,7 +150,7 @@ impl Registry {
         if let Some(known) = pipelines.iter().find(|known| known.shard.name == shard.name) {
             return Arc::clone(known);
         }
-        let status = Arc::new(PipelineStatus::new(shard.clone(), metrics));
+        let status = Arc::new(PipelineStatus::new(shard.clone(), metrics, self.teller.clone()));
         pipelines.push(Arc::clone(&status));
         status
     }
@@ -187,6 +190,7 @@ impl Registry {
 pub struct PipelineStatus {
     shard: Shard,
     metrics: PipelineMetrics,
+    teller: Teller,
     liveness: Arc<Liveness>,
     current: Mutex<Current>,
 }
@@ -229,11 +233,12 @@ fn as_text_or_null<S: serde::Serializer>(
 }
 
 impl PipelineStatus {
-    fn new(shard: Shard, metrics: PipelineMetrics) -> Self {
+    fn new(shard: Shard, metrics: PipelineMetrics, teller: Teller) -> Self {
         metrics.set_state(State::Starting.label(), &State::LABELS);
         Self {
             shard,
             metrics,
+            teller,
             liveness: Arc::default(),
             current: Mutex::new(Current {
                 state: State::Starting,
@@ -338,7 +343,7 @@ impl PipelineStatus {
             current.told.clear();
         }
         self.metrics.set_state(state.label(), &State::LABELS);
-        self.log(&state, repeated);
+        self.teller.tell(&self.shard, &state, repeated);
         if discriminant(&current.state) != discriminant(&state) {
             current.since = now;
         }
@@ -363,36 +368,6 @@ impl PipelineStatus {
     /// Notes that it has committed since.
     pub fn clear_flood(&self) {
         lock(&self.current).flood.clear();
-    }
-
-    fn log(&self, state: &State, repeated: bool) {
-        let (pipeline, shard) = (self.name(), self.shard.name.as_str());
-        match state {
-            State::Starting if repeated => tracing::debug!(pipeline, shard, "pipeline is starting again"),
-            State::Starting => tracing::info!(pipeline, shard, "pipeline is starting"),
-            State::Running => tracing::info!(pipeline, shard, "pipeline is running"),
-            State::Waiting { reason } => tracing::info!(pipeline, shard, reason, "pipeline is waiting"),
-            State::BackingOff { reason, retry_in } if repeated => {
-                tracing::debug!(pipeline, shard, reason, ?retry_in, "pipeline failed again; backing off");
-            }
-            State::BackingOff { reason, retry_in } => {
-                tracing::warn!(pipeline, shard, reason, ?retry_in, "pipeline failed; backing off");
-            }
-            State::Paused { reason, remedy } if repeated => {
-                tracing::debug!(pipeline, shard, reason, remedy, "pipeline is still paused");
-            }
-            State::Paused { reason, remedy } => {
-                tracing::error!(pipeline, shard, reason, remedy, "pipeline is paused");
-            }
-            State::Halted { reason, remedy } if repeated => {
-                tracing::debug!(pipeline, shard, reason, remedy, "pipeline is still halted");
-            }
-            State::Halted { reason, remedy } => {
-                tracing::error!(pipeline, shard, reason, remedy, "pipeline is halted");
-            }
-            State::Stopping => tracing::info!(pipeline, shard, "pipeline is stopping"),
-            State::Stopped => tracing::info!(pipeline, shard, "pipeline has stopped"),
-        }
     }
 
     /// The pipeline as it is now.

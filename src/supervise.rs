@@ -21,6 +21,7 @@ use crate::lag::Outlook;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::nats::Lost;
 use crate::pipeline::{Failure, Pipeline};
+use crate::postgres::servers::Servers;
 use crate::postgres::simple::within;
 use crate::recovery::{Action, Cause, Recovery, Server, lost_connection, reason, recovery};
 use crate::resync;
@@ -89,6 +90,7 @@ pub(crate) async fn run(
         metrics,
         registry,
         instance: instance.clone(),
+        servers: Arc::default(),
         slots: BTreeMap::new(),
         tasks: JoinSet::new(),
         ended: Ended::Drained,
@@ -139,6 +141,8 @@ struct Supervisor {
     metrics: Metrics,
     registry: Registry,
     instance: String,
+    /// Those of the present settings.
+    servers: Arc<Servers>,
     slots: BTreeMap<String, Slot>,
     /// Each ends with its shard's name.
     tasks: JoinSet<(String, Ended)>,
@@ -172,8 +176,8 @@ impl Supervisor {
         let Reads { pipeline, shard } = reads.clone();
         let (name, settings) = (shard.name.clone(), Arc::clone(&self.settings));
         let patience = Patience::of(&settings, &pipeline);
-        let pipeline =
-            Pipeline::new(settings, pipeline, shard, &self.instance, &self.metrics, &self.registry);
+        let (servers, seen) = (Arc::clone(&self.servers), (&self.metrics, &self.registry));
+        let pipeline = Pipeline::new(settings, pipeline, shard, &self.instance, servers, seen);
         pipeline.status.set_patience(patience);
         let (stop, stopped) = watch::channel(false);
         self.slots.insert(name.clone(), Slot { reads, stop, next: None });
@@ -188,6 +192,9 @@ impl Supervisor {
             tracing::warn!(section, "this section has changed; restart jetcopy to apply it");
         }
         let servers = config.nats != before.nats || config.postgres != before.postgres;
+        if config.postgres != before.postgres {
+            self.servers = Arc::default();
+        }
         let wanted = wanted(&config);
         self.settings = Arc::new(Config { http: before.http.clone(), log: before.log.clone(), ..config });
 

@@ -174,6 +174,7 @@ impl Writer {
                     self.at(metrics::Step::Renew);
                     let renew = checkpoint::renew(&self.session, &self.shard, self.epoch, self.checkpoint);
                     within(self.step_timeout, "renewing the lease", renew).await??;
+                    self.metrics.motion.rests();
                 }
             }
         }

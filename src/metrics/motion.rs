@@ -175,6 +175,25 @@ impl Motion {
         facts.step = Some((step, Instant::now()));
     }
 
+    /// The writer is at nothing.
+    pub fn rests(&self) {
+        self.lock().step = None;
+    }
+
+    /// How long what the writer is at on the database has lasted.
+    #[must_use]
+    pub fn asks_database(&self) -> Option<Duration> {
+        let facts = self.lock();
+        let step = facts.step.as_ref().filter(|(step, _)| step.stage() == Stage::Database);
+        step.map(|(_, since)| since.elapsed())
+    }
+
+    /// Whether the writer waits for the answer to a COMMIT.
+    #[must_use]
+    pub fn commits(&self) -> bool {
+        matches!(self.lock().step, Some((Step::Commit, _)))
+    }
+
     /// The writer came further with its batch, though it has not committed it.
     pub fn moved(&self) {
         if let Some(batch) = &mut self.lock().batch {

@@ -15,85 +15,111 @@
 //!   would end an idle session, a second one is tried with that switched off (`idle.rs`).
 //!
 //! It does not reconnect, and it sets no session state: with a transaction pooler that would reach someone
-//! else. `load_balance_hosts` has no effect: hosts are tried in the order of the URL, since only one of them
-//! takes writes.
+//! else. `load_balance_hosts` has no effect, since only one of the hosts takes writes: the first of the URL
+//! has a head start, then all are asked at once (`race.rs`).
 
 use std::error::Error as StdError;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::config::SslMode as DriverMode;
 
 use crate::config::{self, HostInfo, SessionAttrs, SslMode};
 use crate::postgres::sqlstate::{self, Decision, Step};
-use crate::postgres::timeline::Newest;
+use crate::postgres::timeline::{self, History, Newest};
 
 mod error;
 mod idle;
+mod race;
 mod read_only;
 mod session;
 mod settings;
 
 use error::Cause;
 pub use error::ConnectError;
+use race::first;
 pub use session::{Session, Transport};
-use settings::{Purpose, Route, invalid_url};
+use settings::{Purpose, Route};
 pub(crate) use settings::{Reach, reach};
 
 /// Connects to the first host that takes writes, or to any if `target_session_attrs=any` in the URL asks for
 /// it.
 pub async fn connect(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
-    connect_first(&Route::new(config, application_name)?, Purpose::Write, None).await
+    let route = Route::new(config, application_name)?;
+    first(&route, Purpose::Write, None, race::HEAD_START).await
 }
 
-/// As [`connect`], and passes over hosts whose history is older than the `newest` that was met before.
-pub async fn connect_newest(
+/// As [`connect`], and passes over hosts whose history is older than the `newest` that is known. All are
+/// asked at once.
+pub(super) async fn connect_newest(
     config: &config::Postgres,
     application_name: &str,
     newest: &Newest,
 ) -> Result<Session, ConnectError> {
-    connect_first(&Route::new(config, application_name)?, Purpose::Write, Some(newest)).await
+    let route = Route::new(config, application_name)?;
+    first(&route, Purpose::Write, Some(newest), Duration::ZERO).await
 }
+
+/// The same with one host of the URL alone, where it still is one; `None` where it is none.
+pub(super) async fn connect_to(
+    config: &config::Postgres,
+    application_name: &str,
+    newest: &Newest,
+    label: &str,
+) -> Option<Result<Session, ConnectError>> {
+    let route = match Route::new(config, application_name) {
+        Ok(route) => route,
+        Err(error) => return Some(Err(error)),
+    };
+    let host = route.info.hosts.iter().find(|host| host.label() == label)?;
+    let &wanted = match route.wanted(Purpose::Write) {
+        Ok(wanted) => wanted.first()?,
+        Err(error) => return Some(Err(error)),
+    };
+    Some(attend(&route, host, wanted, Some(newest)).await)
+}
+
+/// Whether a host of the URL answers whoever comes within `limit`, whatever it says. One that is no longer
+/// named, or cannot be asked, counts as one that does.
+pub(super) async fn answers(config: &config::Postgres, label: &str, limit: Duration) -> bool {
+    let Ok(route) = Route::new(config, KNOCK) else { return true };
+    let Some(host) = route.info.hosts.iter().find(|host| host.label() == label) else { return true };
+    let options = route.info.options.as_deref();
+    let Ok(session) = tokio::time::timeout(limit, connect_host(&route, host, options)).await else {
+        return false;
+    };
+    if let Ok(session) = session {
+        session.close().await;
+    }
+    true
+}
+
+/// How the server knows a session that only asks whether it answers.
+const KNOCK: &str = "jetcopy knock";
 
 /// Connects to the first host that answers, also one that takes no writes: for looking only. Where the URL
 /// asks for a standby, it is one.
 pub async fn connect_any(config: &config::Postgres, application_name: &str) -> Result<Session, ConnectError> {
-    connect_first(&Route::new(config, application_name)?, Purpose::Look, None).await
+    first(&Route::new(config, application_name)?, Purpose::Look, None, race::HEAD_START).await
 }
 
-async fn connect_first(
+/// A session on a host, where it serves.
+async fn attend(
     route: &Route,
-    purpose: Purpose,
+    host: &HostInfo,
+    wanted: SessionAttrs,
     newest: Option<&Newest>,
 ) -> Result<Session, ConnectError> {
-    let mut failure: Option<ConnectError> = None;
-    for &wanted in route.wanted(purpose)? {
-        for host in &route.info.hosts {
-            let attempt = async {
-                let session = connect_host(route, host, route.info.options.as_deref()).await?;
-                let session = serves(session, wanted, route.timeout).await?;
-                let session = match newest {
-                    Some(newest) => admit(session, newest, route.timeout).await?,
-                    None => session,
-                };
-                Ok::<_, ConnectError>(idle::patient(session, host, route).await)
-            };
-            match attempt.await {
-                Ok(session) => {
-                    tracing::debug!(host = session.host(), "connected to the database");
-                    return Ok(session);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, cause = error.source(), "cannot use this host");
-                    if failure.as_ref().is_none_or(|known| known.rank() <= error.rank()) {
-                        failure = Some(error);
-                    }
-                }
-            }
-        }
-    }
-    Err(failure.unwrap_or_else(|| invalid_url("it names no host")))
+    let session = connect_host(route, host, route.info.options.as_deref()).await?;
+    let session = serves(session, wanted, newest, route.timeout).await?;
+    let session = match newest {
+        Some(newest) => admit(session, newest, route.timeout).await?,
+        None => session,
+    };
+    let patient = idle::patient(session, host, route).await;
+    tracing::debug!(host = patient.host(), "connected to the database");
+    Ok(patient)
 }
 
 /// Tries every address of one host.
@@ -173,6 +199,7 @@ async fn attempt(
     let label = host.label();
     let tls = route.tls.attempt();
     let connecting = route.driver(host, address, mode, options);
+    let started = Instant::now();
     // On the heap: with TLS, it is of some 16 KiB.
     let connecting = Box::pin(connecting.connect(tls.clone()));
     match tokio::time::timeout(route.timeout, connecting).await {
@@ -184,7 +211,7 @@ async fn attempt(
                 Some(_) if tls.is_used() => Transport::Unverified,
                 Some(_) => Transport::Plain,
             };
-            let session = Session::start(client, connection, label, tls, transport);
+            let session = Session::start(client, connection, label, tls, transport, started.elapsed());
             Attempt { outcome: Ok(session), otherwise: false }
         }
         Ok(Err(error)) => {
@@ -213,7 +240,12 @@ const ASK: &str =
     "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')";
 
 /// Hands the session on if its server is one that is wanted.
-async fn serves(session: Session, wanted: SessionAttrs, timeout: Duration) -> Result<Session, ConnectError> {
+async fn serves(
+    session: Session,
+    wanted: SessionAttrs,
+    newest: Option<&Newest>,
+    timeout: Duration,
+) -> Result<Session, ConnectError> {
     if wanted == SessionAttrs::Any {
         return Ok(session);
     }
@@ -240,9 +272,12 @@ async fn serves(session: Session, wanted: SessionAttrs, timeout: Duration) -> Re
         }
         SessionAttrs::ReadWrite if read_only => {
             let reason = if standby { None } else { read_only::reason(&session, timeout).await };
-            Err(reason.unwrap_or(ConnectError::NotWritable { host, because: "" }))
+            match reason {
+                Some(reason) => Err(reason),
+                None => Err(not_writable(&session, newest, timeout).await),
+            }
         }
-        SessionAttrs::Primary if standby => Err(ConnectError::NotWritable { host, because: "" }),
+        SessionAttrs::Primary if standby => Err(not_writable(&session, newest, timeout).await),
         SessionAttrs::Any
         | SessionAttrs::ReadWrite
         | SessionAttrs::ReadOnly
@@ -252,12 +287,22 @@ async fn serves(session: Session, wanted: SessionAttrs, timeout: Duration) -> Re
     }
 }
 
+/// A standby, and what it follows where that may matter.
+async fn not_writable(session: &Session, newest: Option<&Newest>, timeout: Duration) -> ConnectError {
+    let history = match newest.and_then(Newest::get) {
+        Some(_) => tokio::time::timeout(timeout, timeline::history(&session.client)).await,
+        None => Ok(Ok(None)),
+    };
+    let history = history.ok().and_then(Result::ok).flatten();
+    ConnectError::NotWritable { host: session.host().to_owned(), because: "", history }
+}
+
 /// Hands the session on unless its server is one that a failover has replaced.
 async fn admit(session: Session, newest: &Newest, timeout: Duration) -> Result<Session, ConnectError> {
     let host = session.host().to_owned();
-    match tokio::time::timeout(timeout, newest.admit(&session.client)).await {
-        Ok(Ok(true)) => Ok(session),
-        Ok(Ok(false)) => Err(ConnectError::Superseded { host }),
+    match tokio::time::timeout(timeout, timeline::history(&session.client)).await {
+        Ok(Ok(Some(history))) if !newest.admits(&history) => Err(superseded(host, history)),
+        Ok(Ok(history)) => Ok(session.on(history)),
         Ok(Err(error)) => Err(ConnectError::Unreachable { host, source: error.into() }),
         Err(_) => Err(ConnectError::Unreachable {
             host,
@@ -265,6 +310,18 @@ async fn admit(session: Session, newest: &Newest, timeout: Duration) -> Result<S
         }),
     }
 }
+
+/// A primary on `history`, which is older than what is known.
+pub(crate) fn superseded(host: String, history: History) -> ConnectError {
+    ConnectError::Superseded { host, history, remedy: REMEDY.to_owned() }
+}
+
+/// What ends the wait for the primary of a newer timeline.
+const REMEDY: &str = "start the server with the newer timeline, or remove what is gone from postgres.url and \
+                      reload: once every host of a URL with several has answered and none is on that \
+                      timeline, jetcopy goes on by itself; with a single address, stop what answers there, \
+                      or, if it is the right one, remove the pipeline's durable consumer in NATS and restart \
+                      jetcopy, which reads on from the checkpoint";
 
 fn timed_out(what: &str, timeout: Duration) -> Cause {
     let text = format!("{what} within {} (connect_timeout)", humantime::format_duration(timeout));

@@ -1,18 +1,20 @@
 //! Where a generation asks about its stream.
 //!
 //! Guarantees: an answer never waits behind deliveries, and no message takes a question along with its
-//! connection.
+//! connection. A stream or a durable without a leader is no answer, and known as that within seconds.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::consumer;
 use async_nats::jetstream::stream::Stream;
 
-use super::Error;
+use super::{Error, open, prompt};
 use crate::approach::Approach;
 use crate::config;
-use crate::nats::Connection;
+use crate::nats::{Connection, Denial};
 use crate::shard::Shard;
+use crate::subscribe;
 
 /// How long a connection that is kept may take to answer, before another is opened: it may be half-open, and
 /// a new one is there in milliseconds.
@@ -30,15 +32,42 @@ impl Approach {
     ) -> Result<(Connection, Stream), Error> {
         let mut kept = self.questions.lock().await;
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_broken()) {
-            let context = jetstream::new(connection.client.clone());
-            let asked = tokio::time::timeout(STILL_THERE, context.get_stream(&shard.stream)).await;
-            if let Ok(Ok(stream)) = asked {
+            let context = prompt(connection);
+            let asked = tokio::time::timeout(STILL_THERE, open(connection, &context, shard));
+            if let Ok(Ok(stream)) = asked.await {
                 return Ok((connection.clone(), stream));
             }
         }
-        let connection = kept.insert(Connection::open(settings, name).await?).clone();
-        let stream = jetstream::new(connection.client.clone()).get_stream(&shard.stream).await;
-        let failed = |source| Error::Stream { stream: shard.stream.clone(), source };
-        Ok((connection, stream.map_err(failed)?))
+        *kept = None;
+        let connection = Connection::open(settings, name).await?;
+        let context = prompt(&connection);
+        let stream = tokio::select! {
+            stream = open(&connection, &context, shard) => stream?,
+            // What is not allowed is not answered.
+            denial = connection.denied(Denial::is_needed) => return Err(Error::Denied(denial)),
+        };
+        Ok((kept.insert(connection).clone(), stream))
+    }
+
+    /// The durable of `shard`, where there is one.
+    pub(super) async fn durable(
+        &self,
+        settings: &config::Nats,
+        shard: &Shard,
+        name: &str,
+    ) -> Result<Option<consumer::Info>, Error> {
+        self.unanswered.store(true, Ordering::Relaxed);
+        let (connection, stream) = self.questions(settings, shard, name).await?;
+        let denied = connection.denied(Denial::is_needed);
+        let found = tokio::select! {
+            found = subscribe::find(&stream, shard) => found.map_err(Error::from),
+            denial = denied => Err(Error::Denied(denial)),
+        };
+        if found.is_err() {
+            // Its next connection may be to a server that knows more, or allows more.
+            *self.questions.lock().await = None;
+        }
+        self.unanswered.store(found.is_err(), Ordering::Relaxed);
+        found
     }
 }

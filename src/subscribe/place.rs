@@ -16,13 +16,13 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{
-    ConsumerCreateStrictErrorKind, ConsumerError, ConsumerResetErrorKind, Stream,
+    ConsumerCreateStrictErrorKind, ConsumerError, ConsumerResetErrorKind, ConsumerUpdateError, Stream,
 };
 use jiff::Timestamp;
 
 use super::Error;
 use crate::config;
-use crate::leftover::{Mark, Owner};
+use crate::leftover::{Mark, Owner, TIMELINE};
 use crate::shard::Shard;
 
 /// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written,
@@ -267,6 +267,16 @@ pub(crate) async fn place(
         let usable = found.config.deliver_policy == DeliverPolicy::All
             && matches(&found.config, &wanted)
             && is_marked(found, &wanted);
+        if usable && found.config.metadata.get(TIMELINE) != wanted.metadata.get(TIMELINE) {
+            let config = Config { deliver_policy: DeliverPolicy::All, ..wanted.clone() };
+            let updated = stream.update_consumer(config).await;
+            let failed = |error: ConsumerUpdateError| Error::Consumer {
+                action: "update",
+                durable: durable.clone(),
+                source: error.into(),
+            };
+            updated.map_err(failed)?;
+        }
         if !usable {
             tracing::warn!(durable, "durable consumer has unexpected settings; recreating it");
         } else if let Some(waiting) = reset(stream, durable, start, known).await? {
@@ -296,9 +306,11 @@ pub(crate) async fn place(
     create(stream, Config { deliver_policy, ..wanted }, known).await
 }
 
-/// The metadata of a durable name what is wanted; the server adds keys of its own.
+/// The metadata of a durable name what is wanted, but for the timeline, which each failover changes; the
+/// server adds keys of its own.
 fn is_marked(found: &consumer::Info, wanted: &Config) -> bool {
-    wanted.metadata.iter().all(|(key, value)| found.config.metadata.get(key) == Some(value))
+    let mut own = wanted.metadata.iter().filter(|(key, _)| *key != TIMELINE);
+    own.all(|(key, value)| found.config.metadata.get(key) == Some(value))
 }
 
 /// A durable's configuration within what is known to be allowed.

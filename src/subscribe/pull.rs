@@ -32,8 +32,8 @@ use crate::nats::{Connection, Lost};
 const EXPIRES: Duration = Duration::from_secs(30);
 
 /// How often the server says on an open pull request that it has nothing. Two missed ones end the generation,
-/// so this bounds how long a stalled consumer goes unseen.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// so this bounds how long a consumer that has lost its leader goes unseen. One is some bytes.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The header by which the server says how many messages a request that it closed would still have taken.
 const PENDING_MESSAGES: &str = "Nats-Pending-Messages";

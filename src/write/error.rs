@@ -145,6 +145,12 @@ pub(crate) enum Error {
     /// The connection is gone.
     #[error("the database connection was lost")]
     Closed,
+    /// The server is there by its address and answers nobody.
+    #[error("the database server at {host} no longer answers")]
+    Silent {
+        /// Host and port.
+        host: String,
+    },
 }
 
 fn of_table(table: Option<&str>) -> String {
@@ -191,6 +197,7 @@ pub(super) fn out_of_time(error: &Error) -> bool {
         | Error::Slow { .. }
         | Error::TooSlow { .. }
         | Error::Flood(_)
-        | Error::Closed => false,
+        | Error::Closed
+        | Error::Silent { .. } => false,
     }
 }

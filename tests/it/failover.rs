@@ -7,6 +7,9 @@ use jetcopy::testbed::{PostgresOptions, Stop, TestPgBouncer, TestPostgres, conne
 
 use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, event, eventually, oracle};
 
+mod frozen;
+mod timeline;
+
 /// How far the standby falls behind before the primary is lost.
 const BEHIND: u64 = 2_000;
 
@@ -73,6 +76,11 @@ impl Pair {
     /// Loses the primary and makes the standby the next; when that was asked for.
     async fn fail_over(&mut self) -> Instant {
         self.primary.stop(Stop::Kill);
+        self.promote().await
+    }
+
+    /// The same where something else has become of the primary.
+    async fn promote(&mut self) -> Instant {
         let promoted = Instant::now();
         self.standby.promote().await.unwrap();
         println!("failover: the standby took {:?} to take writes", promoted.elapsed());

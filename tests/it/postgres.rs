@@ -37,7 +37,7 @@ pub(crate) async fn own_server(settings: &[(&str, &str)]) -> (TestPostgres, Worl
 }
 
 /// Restarts from the checkpoint that the database caused.
-fn database_resyncs(daemon: &Daemon) -> i64 {
+pub(crate) fn database_resyncs(daemon: &Daemon) -> i64 {
     daemon.metric("jetcopy_resyncs_total", "cause=\"database\"")
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use crate::client_certificate::TlsError;
+use crate::postgres::timeline::History;
 
 /// A cause of any kind, kept as it came.
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
@@ -47,12 +48,15 @@ pub enum ConnectError {
     /// A server takes writes in a history that a failover has ended: end it, or take it out of the URL.
     #[error(
         "[postgres] {host} accepts writes on an older timeline than jetcopy has written on: it is a primary \
-         from before a failover; stop it or remove it from the URL; if it is the right one after all, \
-         restart jetcopy"
+         from before a failover"
     )]
     Superseded {
         /// Host and port.
         host: String,
+        /// What it writes on.
+        history: History,
+        /// What would end the wait.
+        remedy: String,
     },
     /// Servers answer, none takes writes; a failover is under way: try again.
     #[error("[postgres] {host} accepts no writes{because}, nor does any other host in the URL")]
@@ -61,6 +65,8 @@ pub enum ConnectError {
         host: String,
         /// In parentheses, where it is known.
         because: &'static str,
+        /// What it follows, where it was asked and tells.
+        history: Option<History>,
     },
     /// A primary answers, and the role or the database may not write by a setting of its own: take the
     /// setting back.
@@ -85,6 +91,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether another moment may answer otherwise.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Config { .. } | Self::Tls { .. } | Self::Refused { .. } | Self::ReadOnly { .. } => false,
+            Self::Superseded { .. } | Self::NotWritable { .. } | Self::Unreachable { .. } => true,
+        }
+    }
+
     /// How much the error says where several hosts gave different ones: the highest is reported. What another
     /// attempt may fix goes before what a person must fix, so that one misconfigured standby does not stop
     /// a failover.

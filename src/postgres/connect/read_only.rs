@@ -36,7 +36,7 @@ pub(super) async fn reason(session: &Session, timeout: Duration) -> Option<Conne
         }
         _ => {
             let because = " (default_transaction_read_only is on in its configuration)";
-            return Some(ConnectError::NotWritable { host, because });
+            return Some(ConnectError::NotWritable { host, because, history: None });
         }
     };
     Some(ConnectError::ReadOnly { host, whom, remedy: format!("{at} RESET default_transaction_read_only") })

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 
+use crate::postgres::timeline::History;
 use crate::postgres::tls::Connector;
 
 /// How long [`Session::close`] waits for the goodbye to leave: it is one small packet, and a server that does
@@ -34,6 +35,8 @@ pub struct Session {
     tls: Connector,
     transport: Transport,
     server_version: u32,
+    took: Duration,
+    history: Option<History>,
     sync_wait_cancelled: Arc<AtomicBool>,
     warnings_matter: Arc<AtomicBool>,
     driver_runs: watch::Receiver<()>,
@@ -72,6 +75,7 @@ impl Session {
         host: String,
         tls: Connector,
         transport: Transport,
+        took: Duration,
     ) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -93,6 +97,8 @@ impl Session {
             tls,
             transport,
             server_version,
+            took,
+            history: None,
             sync_wait_cancelled,
             warnings_matter,
             driver_runs,
@@ -104,6 +110,23 @@ impl Session {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// How long the login took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// The history that its server writes on, where it was asked and tells.
+    #[must_use]
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
+    }
+
+    /// The same session, whose server was asked for its history.
+    pub(super) fn on(self, history: Option<History>) -> Self {
+        Self { history, ..self }
     }
 
     /// How it is reached.
