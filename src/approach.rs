@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, Request};
 use serde::Deserialize;
@@ -35,6 +35,8 @@ pub(crate) struct Approach {
     placed: AtomicBool,
     /// Which history of the database was written on last.
     history: Mutex<Option<History>>,
+    /// When a durable without a leader was replaced.
+    replaced: Mutex<Option<Instant>>,
     /// Whether the last questions about the stream went without an answer.
     pub(crate) unanswered: AtomicBool,
     /// Where questions about the stream are asked.
@@ -116,6 +118,16 @@ impl Approach {
         let Some(history) = history else { return false };
         let mut known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         known.replace(history.clone()).is_some_and(|before| before != *history)
+    }
+
+    /// Whether this process has placed the durable.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.placed.load(Ordering::Relaxed)
+    }
+
+    /// When a durable without a leader was replaced.
+    pub(crate) fn replaced(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the durable was placed; whether it was for the first time.

@@ -199,6 +199,7 @@ fn of_resync(error: &resync::Error) -> Recovery {
             }
         },
         resync::Error::Silent { .. } => Recovery::reconnect(Cause::Database),
+        resync::Error::Leaderless { .. } => Recovery::reconnect(Cause::Jetstream),
         resync::Error::Nats(error) => of_nats(error),
         resync::Error::Checkpoint(error) => of_checkpoint(error),
         resync::Error::Timeout { .. } => Recovery::again(Cause::Database),

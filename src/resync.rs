@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{self, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{
     Context, ContextBuilder, GetStreamError, RequestError, RequestErrorKind,
 };
@@ -33,7 +33,7 @@ use crate::postgres::servers::Servers;
 use crate::postgres::simple::{Timeout, within};
 use crate::shard::Shard;
 use crate::stored;
-use crate::subscribe;
+use crate::subscribe::{self, Placement};
 use crate::tally::{self, Event};
 use crate::unreadable::{self, Single};
 
@@ -41,6 +41,7 @@ mod judge;
 mod questions;
 
 pub(crate) use judge::judge;
+use questions::Durable;
 
 /// How long stream and durable may take to answer before anything else is asked of them. A replicated one
 /// without a leader does not answer at all, and a request lasts 10 s: asked again sooner, the next leader is
@@ -77,6 +78,12 @@ pub(crate) enum Error {
     Silent {
         /// Host and port.
         host: String,
+    },
+    /// The stream answers, the durable does not.
+    #[error("durable consumer {durable} has no leader")]
+    Leaderless {
+        /// Its name.
+        durable: String,
     },
     /// No connection to NATS.
     #[error("no connection to NATS")]
@@ -160,7 +167,7 @@ pub(crate) async fn resync(
         Some(durable) => durable,
         None => ask().await?,
     };
-    if let (Some(noted), Some(history)) = (durable.as_ref().and_then(Mark::history), session.history()) {
+    if let (Some(noted), Some(history)) = (durable.info().and_then(Mark::history), session.history()) {
         servers.newest().remember(noted);
         if !servers.newest().admits(history) {
             let host = session.host().to_owned();
@@ -184,8 +191,8 @@ struct Source<'a> {
     shard: &'a Shard,
     owner: &'a str,
     metrics: &'a PipelineMetrics,
-    /// The durable as it was found, where there was one.
-    durable: Option<consumer::Info>,
+    /// The durable as it was found.
+    durable: Durable,
 }
 
 /// The servers that it is settled on.
@@ -285,7 +292,7 @@ impl Source<'_> {
         clock::stream_info(&nats.client, &shard.stream, &metrics.clock).await.ok();
         subscribe::refuse_other_retention(&stream.cached_info().config)?;
         refuse_old_server(nats)?;
-        if let Some(durable) = durable {
+        if let Some(durable) = durable.info() {
             let created_ns = i64::try_from(durable.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
             let age = u64::try_from(metrics.clock.read().age_ns(created_ns)).unwrap_or(0);
             let first = claim.stream_created_ns.is_none();
@@ -298,6 +305,7 @@ impl Source<'_> {
         metrics.resumes(None);
         metrics.committed_to(claim.last_sequence);
         let Begin { placement, approach } = begin;
+        let placement = if matches!(durable, Durable::Silent) { Placement::Replace } else { placement };
         let singles = singles(nats, pipeline, shard, &claim, approach.look()).await?;
         let at_fault = singles.iter().any(|single| single.unreadable.is_some());
         approach.connected(&nats.client, &shard.pipeline, at_fault).await;
@@ -312,7 +320,7 @@ impl Source<'_> {
         }
         // After a power cut no process remembers, but what was acknowledged was committed.
         let counts = claim.last_timestamp_us.is_some() && claim.last_sequence == claimed;
-        if let (true, true, Some(durable)) = (first, counts, durable) {
+        if let (true, true, Some(durable)) = (first, counts, durable.info()) {
             let floor = durable.ack_floor.stream_sequence.min(stream.cached_info().state.last_sequence);
             tell_replay(settings, session, shard, claim.last_sequence.max(known), floor, metrics).await?;
         }

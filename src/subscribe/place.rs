@@ -19,6 +19,7 @@ use async_nats::jetstream::stream::{
     ConsumerCreateStrictErrorKind, ConsumerError, ConsumerResetErrorKind, ConsumerUpdateError, Stream,
 };
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::Error;
 use crate::config;
@@ -52,8 +53,8 @@ const RESET_AGAIN: Duration = Duration::from_mins(10);
 /// A durable that is younger was made by a daemon that is about to pull from it.
 const JUST_MADE: Duration = Duration::from_secs(5);
 
-/// How often, and how long apart, it is looked whether nobody pulls from another's durable: between two pull
-/// requests there may be none for a moment.
+/// How often, and how long apart, it is looked whether nobody pulls from another's durable, or whether one is
+/// gone: between two pull requests there may be none for a moment.
 const LOOKS: u32 = 4;
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -68,6 +69,8 @@ pub(crate) enum Placement {
     Reset,
     /// Deleted and created: ends pull requests of other clients too.
     Recreate,
+    /// The same where nobody answers for the one that is there.
+    Replace,
 }
 
 /// Refuses a durable that an operator paused in NATS: nothing is delivered on it, and jetcopy does not undo
@@ -257,6 +260,9 @@ pub(crate) async fn place(
     // The server of the durable may be another than the one that is connected to, and older.
     let can_reset = client.is_server_compatible(RESET_SINCE.0, RESET_SINCE.1, RESET_SINCE.2);
     let wanted = allowed(stream, config, known);
+    if placement == Placement::Replace {
+        abandon(stream, shard).await;
+    }
     let found = find(stream, shard).await?;
     found.as_ref().map_or(Ok(()), refuse_paused)?;
     if can_reset
@@ -359,6 +365,20 @@ async fn delete(stream: &Stream, durable: &str) -> Result<(), Error> {
         source: error.into(),
     };
     deleted.map(drop).map_err(failed)
+}
+
+/// Lets a durable without a leader be removed. The leader of the cluster does it, and answers questions about
+/// one that is gone; that it was done, nobody says.
+async fn abandon(stream: &Stream, shard: &Shard) {
+    let durable = &shard.durable;
+    tracing::info!(durable, "the durable consumer has no leader; replacing it");
+    // Whether it is gone is seen below, and by whoever makes the next one.
+    drop(timeout(LOOK, stream.delete_consumer(durable)).await);
+    for _ in 0..LOOKS {
+        if let Ok(Ok(_)) = timeout(LOOK, find(stream, shard)).await {
+            return;
+        }
+    }
 }
 
 /// Refuses a durable that the server made other than it was asked to.

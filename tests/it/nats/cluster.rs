@@ -81,6 +81,71 @@ async fn a_stream_that_loses_its_leader_goes_on_with_the_next() {
     assert_eq!(daemon.metric("jetcopy_losses_total", ""), 0);
 }
 
+/// Index of the server that leads the durable.
+async fn durables_leader(world: &World) -> Option<usize> {
+    let stream = world.jetstream.get_stream(&world.stream).await.ok()?;
+    let info = stream.consumer_info("jetcopy-events").await.ok()?;
+    info.cluster?.leader?.trim_start_matches('n').parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_loses_its_leader_alone_is_replaced_before_another_is_elected() {
+    let (world, mut servers, _postgres) = cluster().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    world.commits(&daemon).await;
+    let (of_stream, apart) = (leader(&world).await, Cell::new(None));
+    eventually("a leader of the durable that is not the stream's", || async {
+        apart.set(durables_leader(&world).await.filter(|&leads| leads != of_stream));
+        if apart.get().is_none() {
+            let step_down = format!("$JS.API.CONSUMER.LEADER.STEPDOWN.{}.jetcopy-events", world.stream);
+            let _ = world.nats.request(step_down, "".into()).await;
+        }
+        apart.get().is_some()
+    })
+    .await;
+    world.commits(&daemon).await;
+    let leads = apart.get().unwrap();
+    servers[leads].stop(Stop::Kill);
+    let start = Instant::now();
+    world.commits(&daemon).await;
+    world.commits(&daemon).await;
+    println!("the durable's leader killed: commits after {:?}", start.elapsed());
+    servers[leads].start_again().unwrap();
+    world.judge(&daemon, load).await;
+    assert_eq!(daemon.metric("jetcopy_losses_total", ""), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_three_servers_that_come_back_are_read_at_once_and_by_the_same_few_claims() {
+    let (world, mut servers, _postgres) = cluster().await;
+    let daemons = [Daemon::start(&world.config(EVENTS)), Daemon::start(&world.config(EVENTS))];
+    let load = Load::start(&world);
+    world.commits(&daemons[0]).await;
+    let epoch = || world.count("SELECT epoch FROM jetcopy.checkpoints");
+    let before = epoch().await;
+    // The load talks to the first.
+    servers[1].stop(Stop::Kill);
+    servers[2].stop(Stop::Kill);
+    eventually("both daemons to notice", || async {
+        let idle = |daemon: &Daemon| {
+            ["backing_off", "starting"].contains(&daemon.status()["state"].as_str().unwrap())
+        };
+        daemons.iter().all(idle)
+    })
+    .await;
+    servers[1].start_again().unwrap();
+    servers[2].start_again().unwrap();
+    let start = Instant::now();
+    world.commits(&daemons[0]).await;
+    println!("two of three servers back: commits after {:?}", start.elapsed());
+    let claims = epoch().await - before;
+    assert!(claims <= 3, "{claims} claims: the daemons take the shard from each other");
+    let writes = daemons.iter().position(|daemon| daemon.status()["state"] == "running").unwrap();
+    world.judge(&daemons[writes], load).await;
+    assert_eq!(daemons[writes].metric("jetcopy_losses_total", ""), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_that_step_down_cost_nothing() {
     let (world, _servers, _postgres) = cluster().await;
