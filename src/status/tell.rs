@@ -4,7 +4,7 @@
 //! [`ALOUD`] of them are named, and one line [`PAUSE`] later tells how many more did. Those that need a
 //! person count as the same only if their reasons are. At debug level each is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,14 +27,15 @@ pub(super) struct Teller(Arc<Mutex<BTreeMap<String, Said>>>);
 #[derive(Debug)]
 struct Said {
     since: Instant,
-    pipelines: usize,
+    /// What was in that state since.
+    shards: BTreeSet<String>,
 }
 
 impl Teller {
     /// Says that the shard is in `state`, in which it may have been before since it ran last.
     pub(super) fn tell(&self, shard: &Shard, state: &State, repeated: bool) {
         let (pipeline, shard) = (shard.pipeline.as_str(), shard.name.as_str());
-        let quiet = repeated || !self.aloud(state);
+        let quiet = repeated || !self.aloud(shard, state);
         match state {
             State::Starting if quiet => tracing::debug!(pipeline, shard, "pipeline is starting again"),
             State::Starting => tracing::info!(pipeline, shard, "pipeline is starting"),
@@ -70,7 +71,7 @@ impl Teller {
     }
 
     /// Whether this pipeline is named; one that is not is counted.
-    fn aloud(&self, state: &State) -> bool {
+    fn aloud(&self, shard: &str, state: &State) -> bool {
         let label = state.label();
         let kind = match state {
             State::Paused { reason, .. } | State::Halted { reason, .. } => format!("{label}: {reason}"),
@@ -83,10 +84,10 @@ impl Teller {
         };
         let mut said = self.said();
         said.retain(|_, said| said.since.elapsed() < 2 * PAUSE);
-        let lines = said.entry(kind.clone()).or_insert(Said { since: Instant::now(), pipelines: 0 });
-        lines.pipelines += 1;
-        let first = lines.pipelines == ALOUD + 1;
-        if lines.pipelines <= ALOUD {
+        let lines =
+            said.entry(kind.clone()).or_insert(Said { since: Instant::now(), shards: BTreeSet::new() });
+        let first = lines.shards.insert(shard.to_owned()) && lines.shards.len() == ALOUD + 1;
+        if lines.shards.len() <= ALOUD {
             return true;
         }
         if first {
@@ -99,8 +100,8 @@ impl Teller {
             runtime.spawn(async move {
                 tokio::time::sleep(PAUSE).await;
                 let said = teller.said().remove(&kind);
-                let pipelines = said.map_or(0, |said| said.pipelines.saturating_sub(ALOUD));
-                tracing::info!(state = label, pipelines, "as many more pipelines have changed to this state");
+                let pipelines = said.map_or(0, |said| said.shards.len().saturating_sub(ALOUD));
+                tracing::info!(state = label, pipelines, "as many more pipelines are in this state now");
             });
         }
         false
@@ -119,18 +120,18 @@ mod tests {
     #[tokio::test]
     async fn the_first_pipelines_of_many_are_named_and_the_others_counted() {
         let teller = Teller::default();
-        let named = (0..64).filter(|_| teller.aloud(&State::Running)).count();
+        let named = (0..64).filter(|shard| teller.aloud(&shard.to_string(), &State::Running)).count();
         assert_eq!(named, ALOUD);
-        assert!(teller.aloud(&State::Starting), "another state");
+        assert!(teller.aloud("9", &State::Starting), "another state");
         tokio::time::sleep(PAUSE + PAUSE / 2).await;
-        assert!(teller.aloud(&State::Running), "another time");
+        assert!(teller.aloud("9", &State::Running), "another time");
     }
 
     #[tokio::test]
     async fn pipelines_that_need_a_person_for_another_reason_are_named() {
         let teller = Teller::default();
         let paused = |reason: &str| State::Paused { reason: reason.to_owned(), remedy: String::new() };
-        assert_eq!((0..9).filter(|_| teller.aloud(&paused("a"))).count(), ALOUD);
-        assert!(teller.aloud(&paused("b")));
+        assert_eq!((0..9).filter(|shard| teller.aloud(&shard.to_string(), &paused("a"))).count(), ALOUD);
+        assert!(teller.aloud("8", &paused("b")));
     }
 }
