@@ -114,7 +114,7 @@ impl Approach {
     }
 
     /// Notes the history that the database is on now; whether it is another than before, as after a failover.
-    pub fn moves_to(&self, history: Option<&History>) -> bool {
+    pub(crate) fn moves_to(&self, history: Option<&History>) -> bool {
         let Some(history) = history else { return false };
         let mut known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         known.replace(history.clone()).is_some_and(|before| before != *history)

@@ -116,7 +116,7 @@ impl Mark {
 
     /// The history that a durable tells of.
     #[must_use]
-    pub fn history(durable: &Info) -> Option<History> {
+    pub(crate) fn history(durable: &Info) -> Option<History> {
         let metadata = &durable.config.metadata;
         let timeline = metadata.get(TIMELINE)?.parse().ok()?;
         Some(History { system: metadata.get(SYSTEM)?.clone(), timeline })
