@@ -38,6 +38,14 @@ const ENABLE: &str = "enable JetStream on the NATS server and for the account of
 const LIMITS: &str = "give the stream limits retention: other policies drop messages after an ack, and those \
                       cannot be replayed after a failover";
 
+/// A table is not there as it was.
+const GONE: [SqlState; 4] = [
+    SqlState::UNDEFINED_TABLE,
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::INVALID_SCHEMA_NAME,
+    SqlState::WRONG_OBJECT_TYPE,
+];
+
 /// What to do after a generation failed, and why, as `jetcopy_resyncs_total` counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recovery {
@@ -390,17 +398,7 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::Checkpoint(error) => of_checkpoint(error),
         write::Error::Changed { .. } => Recovery { cause: Cause::Table, action: Action::AtOnce },
         // The same for a table that is gone, or is no table any more.
-        write::Error::Begin { source, .. }
-            if source.code().is_some_and(|code| {
-                [
-                    SqlState::UNDEFINED_TABLE,
-                    SqlState::UNDEFINED_COLUMN,
-                    SqlState::INVALID_SCHEMA_NAME,
-                    SqlState::WRONG_OBJECT_TYPE,
-                ]
-                .contains(code)
-            }) =>
-        {
+        write::Error::Begin { source, .. } if source.code().is_some_and(|code| GONE.contains(code)) => {
             Recovery::again(Cause::Table)
         }
         write::Error::Begin { source, .. } => of_database(source, Step::Own),
@@ -458,8 +456,9 @@ fn of_write(error: &write::Error) -> Recovery {
         write::Error::Bounds { .. } => {
             Recovery::pause(Cause::Table, "run `jetcopy migrate`, which applies [store] to the database")
         }
-        write::Error::Timeout { .. } | write::Error::Closed => Recovery::again(Cause::Database),
-        write::Error::Silent { .. } => Recovery::reconnect(Cause::Database),
+        write::Error::Timeout { .. } | write::Error::Closed | write::Error::Silent { .. } => {
+            Recovery::again(Cause::Database)
+        }
         write::Error::Flood(stopped) => Recovery {
             cause: Cause::Poison,
             action: Action::PauseForFlood { remedy: flood_remedy(&stopped.pipeline) },

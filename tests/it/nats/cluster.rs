@@ -105,10 +105,11 @@ async fn a_durable_that_loses_its_leader_alone_is_replaced_before_another_is_ele
     })
     .await;
     world.commits(&daemon).await;
-    let leads = apart.get().unwrap();
+    let (leads, resyncs) = (apart.get().unwrap(), || daemon.status()["resyncs"].as_i64().unwrap());
+    let before = resyncs();
     servers[leads].stop(Stop::Kill);
     let start = Instant::now();
-    world.commits(&daemon).await;
+    eventually("the daemon to notice", || async { resyncs() > before }).await;
     world.commits(&daemon).await;
     println!("the durable's leader killed: commits after {:?}", start.elapsed());
     servers[leads].start_again().unwrap();
