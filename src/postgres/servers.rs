@@ -244,16 +244,19 @@ mod tests {
     #[tokio::test]
     async fn work_is_done_once_for_all_who_ask_meanwhile_and_again_afterwards() {
         let (joint, done) = (Joint::default(), Arc::new(AtomicU32::new(0)));
+        // Closed once all have asked.
+        let gate = Arc::new(Semaphore::new(0));
         let work = || {
-            let done = Arc::clone(&done);
+            let (done, gate) = (Arc::clone(&done), Arc::clone(&gate));
             async move {
-                tokio::task::yield_now().await;
+                assert!(gate.acquire().await.is_err());
                 done.fetch_add(1, Ordering::Relaxed) + 1
             }
             .boxed()
         };
         let join = || joint.join(|_| false, work);
-        assert_eq!(futures_util::future::join3(join(), join(), join()).await, (1, 1, 1));
+        let asked = futures_util::future::join4(join(), join(), join(), async { gate.close() });
+        assert_eq!(asked.await, (1, 1, 1, ()));
         assert_eq!(join().await, 2);
         assert_eq!(joint.join(|&last| last == 2, work).await, 2);
     }
