@@ -44,6 +44,34 @@ async fn an_older_timeline_is_refused_until_no_host_has_the_newer_one_and_then_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_timeline_at_a_single_address_is_taken_up_once_a_person_removed_the_durable() {
+    let mut pair = Pair::start().await;
+    let (own, address) = (pair.world.own_url.clone(), Proxy::start(pair.primary.port()).await);
+    pair.world.database_url = address.through(&own);
+    let daemon = Daemon::start(&pair.world.config(EVENTS));
+    let load = Load::start(&pair.world);
+    pair.world.commits(&daemon).await;
+    pair.promote().await;
+    address.turn_to(pair.standby.port());
+    address.reset();
+    pair.world.commits(&daemon).await;
+
+    address.turn_to(pair.primary.port());
+    address.reset();
+    let before = marks_at(&own).await;
+    in_state(&daemon, "paused", "older timeline").await;
+    assert_eq!(marks_at(&own).await, before, "the old primary was written to");
+    drop(daemon);
+    let stream = pair.world.jetstream.get_stream(&pair.world.stream).await.unwrap();
+    stream.delete_consumer("jetcopy-events").await.unwrap();
+    pair.world.own_url = own;
+    pair.world.reconnect().await;
+    let daemon = Daemon::start(&pair.world.config(EVENTS));
+    pair.world.commits(&daemon).await;
+    pair.world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_starts_over_leaves_a_primary_from_before_the_failover_alone() {
     let mut pair = Pair::start().await;
     pair.world.database_url = pair.url_of_both();
