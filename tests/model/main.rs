@@ -51,6 +51,7 @@ const FAILOVER: Bounds = Bounds {
     stream: &[Good, Poison, Removed, Good],
     window: 2,
     failovers: 1,
+    forks: false,
     strays: 0,
     writers: 1,
     resizes: 0,
@@ -67,12 +68,18 @@ const BOTH: Bounds = Bounds { stream: &[Good, Removed, Poison], failovers: 1, st
 /// The smallest stream of which something can be lost and something kept.
 const TWO: Bounds = Bounds { stream: &[Good, Poison], ..FAILOVER };
 
+/// A failover, and then back to the old primary on its older timeline.
+const BACK: Bounds = Bounds { failovers: 2, forks: true, ..TWO };
+
 /// Two writers, which the code does not have yet.
 const LANES: Bounds =
     Bounds { stream: &[Good, Poison, Good], window: 3, writers: 2, unique_epochs: true, ..STRAY };
 
 /// The same over a failover.
 const LANES_FAILOVER: Bounds = Bounds { failovers: 1, strays: 0, stream: TWO.stream, ..LANES };
+
+/// The same and back to the old primary.
+const LANES_BACK: Bounds = Bounds { failovers: 2, forks: true, ..LANES_FAILOVER };
 
 /// From two writers to one.
 const RESIZE: Bounds = Bounds { failovers: 0, strays: 0, resizes: 1, ..LANES };
@@ -112,6 +119,17 @@ fn every_property_holds_over_a_failover_that_loses_commits() {
 }
 
 #[test]
+fn every_property_holds_where_the_database_goes_back_to_an_older_timeline() {
+    holds(BACK);
+    holds(LANES_BACK);
+}
+
+#[test]
+fn the_sequence_shows_a_session_that_outlived_the_way_back_what_is_lacking_there() {
+    keeps(Mutation::NoSequence, Property::NeverNeither, BACK);
+}
+
+#[test]
 fn every_property_holds_where_a_delivery_is_lost_late_or_doubled() {
     holds(STRAY);
 }
@@ -125,6 +143,7 @@ fn every_property_holds_where_both_come_together() {
 #[ignore = "minutes: cargo test --release --test model -- --ignored --nocapture"]
 fn every_property_holds_within_larger_bounds() {
     holds(Bounds { stream: FAILOVER.stream, ..BOTH });
+    holds(Bounds { stream: FAILOVER.stream, ..BACK });
     holds(Bounds { stream: FAILOVER.stream, ..LANES_FAILOVER });
     holds(Bounds { stream: FAILOVER.stream, writers: 1, ..RESIZE });
     holds(Bounds { stream: &[Good, Poison, Good], ..RESIZE_FAILOVER });

@@ -266,13 +266,17 @@ impl Protocol {
                 runs.then(|| state.stop(daemon))
             }
             Step::Replicate => {
-                let news = state.failovers_left > 0 && state.standby != state.primary;
+                let forked = self.bounds.forks && state.failovers_left < self.bounds.failovers;
+                let news = state.failovers_left > 0 && state.standby != state.primary && !forked;
                 state.standby = news.then_some(state.primary)?;
                 Some(())
             }
             Step::FailOver => {
                 state.failovers_left = state.failovers_left.checked_sub(1)?;
-                state.primary = state.standby;
+                let old = std::mem::replace(&mut state.primary, state.standby);
+                if self.bounds.forks {
+                    state.standby = old;
+                }
                 for open in std::mem::take(&mut state.open).into_iter().flatten() {
                     open.by.into_iter().for_each(|daemon| state.stop(daemon));
                 }

@@ -19,6 +19,9 @@ pub(crate) struct Bounds {
     pub(crate) window: usize,
     /// How often the standby is promoted without what was committed last.
     pub(crate) failovers: u8,
+    /// Whether the old primary keeps what it has, and the next failover leads back to it: a fork of the
+    /// history, in which each side may have what the other lacks.
+    pub(crate) forks: bool,
     /// How many deliveries are lost, late or doubled.
     pub(crate) strays: u8,
     /// Writers of the shard at first: 1, as today, or 2, each with a lane of its own.
