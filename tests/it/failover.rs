@@ -8,6 +8,7 @@ use jetcopy::testbed::{PostgresOptions, Stop, TestPgBouncer, TestPostgres, conne
 use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, event, eventually, oracle};
 
 mod frozen;
+mod many;
 mod timeline;
 
 /// How far the standby falls behind before the primary is lost.
