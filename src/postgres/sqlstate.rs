@@ -19,6 +19,22 @@ use rows::Rows;
 /// has the same SQLSTATE, and is not translated.
 const NO_PARTITION_ROUTINE: &str = "ExecFindPartition";
 
+/// How its message begins.
+const NO_PARTITION: &str = "no partition of relation ";
+
+/// Where Citus passes on what a worker said of a `COPY`: in its `multi_copy.c`, from 12.1 to 14.0.
+const WORKER_ROUTINE: &str = "ReportCopyError";
+
+/// How PostgreSQL words the violation of a constraint, and its SQLSTATE.
+const WORKER_MESSAGES: [(&str, &str); 6] = [
+    (NO_PARTITION, "23514"),
+    ("violates check constraint", "23514"),
+    ("violates not-null constraint", "23502"),
+    ("violates foreign key constraint", "23503"),
+    ("duplicate key value violates unique constraint", "23505"),
+    ("conflicting key value violates exclusion constraint", "23P01"),
+];
+
 /// How the C functions begin that read binary values out of a message.
 const FIELD_ROUTINES: &str = "pq_";
 
@@ -94,7 +110,7 @@ pub fn decide(error: &Error, step: Step) -> Decision {
 
 #[expect(clippy::match_same_arms, reason = "the table is read class by class, each with its own reason")]
 fn decide_db(error: &DbError, step: Step) -> Decision {
-    let code = error.code().code();
+    let code = of_worker(error).unwrap_or(error.code().code());
     let rows = Rows::of(error, step);
     match class(code) {
         // Success and "no data" are no errors; a server that sends one as such is out of step.
@@ -128,7 +144,7 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
             "2200H" => Decision::Pause,
             _ => rows.or_suspect(Decision::Pause),
         },
-        Class::Integrity => of_integrity(error, step, rows),
+        Class::Integrity => of_integrity(error, code, step, rows),
         // A trigger or a routine of the table's owner raised it, for a row as a rule.
         Class::Routine => rows.or_suspect(Decision::Pause),
         Class::Rollback => match code {
@@ -171,11 +187,22 @@ fn decide_db(error: &DbError, step: Step) -> Decision {
     }
 }
 
+/// The SQLSTATE of a constraint that a worker of Citus named when it refused rows of a `COPY`. The
+/// coordinator passes the worker's message on without it, as XX000. `None` for any other error, and where the
+/// worker's messages are not English: that one stays XX000, which blames a row later.
+fn of_worker(error: &DbError) -> Option<&'static str> {
+    let passed_on = error.code().code() == "XX000" && error.routine() == Some(WORKER_ROUTINE);
+    let says = |words: &str| error.message().contains(words);
+    WORKER_MESSAGES.iter().find(|(words, _)| passed_on && says(words)).map(|(_, code)| *code)
+}
+
 /// A constraint refuses something.
-fn of_integrity(error: &DbError, step: Step, rows: Rows) -> Decision {
-    match (error.code().code(), step) {
+fn of_integrity(error: &DbError, code: &str, step: Step, rows: Rows) -> Decision {
+    match (code, step) {
         ("23505" | "23P01", Step::CopyData { mergeable: true }) => Decision::Merge,
-        ("23514", Step::CopyData { .. } | Step::Merge) if error.routine() == Some(NO_PARTITION_ROUTINE) => {
+        ("23514", Step::CopyData { .. } | Step::Merge)
+            if error.routine() == Some(NO_PARTITION_ROUTINE) || error.message().starts_with(NO_PARTITION) =>
+        {
             Decision::AddPartition
         }
         _ => rows.or_suspect(Decision::Pause),
@@ -200,6 +227,10 @@ fn of_internal(error: &DbError, step: Step, rows: Rows) -> Decision {
     match error.code().code() {
         // Damaged data or index: nothing may be written until a person looked at it.
         "XX001" | "XX002" => Decision::Pause,
+        // What the worker means, it says with its own SQLSTATE once the rows are merged.
+        _ if step == (Step::CopyData { mergeable: true }) && error.routine() == Some(WORKER_ROUTINE) => {
+            Decision::Merge
+        }
         // So do extensions, of a value that they cannot read.
         "XX000"
             if rows.judged && step != Step::Commit && met_directly(error) && !met_by_timescaledb(error) =>

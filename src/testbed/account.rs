@@ -39,11 +39,13 @@ pub enum Need {
     Faketime,
     /// PostgreSQL 15, whose `pg_dump` writes `docs/schema.sql`.
     Postgres15,
+    /// A PostgreSQL that offers Citus.
+    Citus,
 }
 
 impl Need {
     /// All of them.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::TimescaleDb,
         Self::PgBouncer,
         Self::Systemd,
@@ -52,6 +54,7 @@ impl Need {
         Self::Network,
         Self::Faketime,
         Self::Postgres15,
+        Self::Citus,
     ];
 
     /// As `JETCOPY_REQUIRE` and the summary have it.
@@ -66,6 +69,7 @@ impl Need {
             Self::Network => "network",
             Self::Faketime => "faketime",
             Self::Postgres15 => "postgresql-15",
+            Self::Citus => "citus",
         }
     }
 }

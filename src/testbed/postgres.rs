@@ -113,7 +113,7 @@ impl TestPostgres {
     pub fn start(options: &PostgresOptions) -> Result<Self, Error> {
         let program = Postgres { bin: programs::postgres_bin()?, user: server_user() };
         let switch = std::env::var(SWITCH).unwrap_or_default();
-        let has_timescaledb = options.timescaledb.is_loaded(switch, || program.offers_timescaledb())?;
+        let has_timescaledb = options.timescaledb.is_loaded(switch, || program.offers("timescaledb"))?;
         account::note_store(has_timescaledb, options.timescaledb == Extension::Switched);
         let directory = directory::create()?;
         program.give(directory.path())?;
@@ -123,6 +123,11 @@ impl TestPostgres {
         let mut server = Server::new("postgres", directory);
         server.start_on_free_port(&program)?;
         Ok(Self { server, program, databases: AtomicUsize::new(0), has_timescaledb })
+    }
+
+    /// Whether the server has files of `extension`; if it is to be loaded, that takes a setting.
+    pub fn offers(extension: &str) -> Result<bool, Error> {
+        Ok(Postgres { bin: programs::postgres_bin()?, user: server_user() }.offers(extension))
     }
 
     /// An asynchronous standby of this server that streams from it by way of `primary_port`: its own, or that

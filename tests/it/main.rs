@@ -14,6 +14,7 @@ mod bench;
 mod bounds;
 mod browser;
 mod chaos;
+mod citus;
 mod cli;
 mod clock;
 mod conflict;

@@ -118,6 +118,7 @@ struct Facts {
     read_only: bool,
     encoding: String,
     timescaledb: Option<String>,
+    citus: Option<String>,
     backend: i32,
 }
 
@@ -126,7 +127,7 @@ impl Facts {
         let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::int, \
                    current_setting('transaction_read_only')::bool, getdatabaseencoding()::text, \
                    (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), \
-                   pg_backend_pid()";
+                   (SELECT extversion FROM pg_extension WHERE extname = 'citus'), pg_backend_pid()";
         let row = client.query_typed_one(sql, &[]).await?;
         Ok(Self {
             version: row.try_get(0)?,
@@ -134,16 +135,20 @@ impl Facts {
             read_only: row.try_get(2)?,
             encoding: row.try_get(3)?,
             timescaledb: row.try_get(4)?,
-            backend: row.try_get(5)?,
+            citus: row.try_get(5)?,
+            backend: row.try_get(6)?,
         })
     }
 
     fn judge(&self, host: &str, report: &mut Findings) {
-        let timescaledb = match &self.timescaledb {
+        let mut extensions = match &self.timescaledb {
             Some(version) => format!("TimescaleDB {version}"),
             None => "without TimescaleDB".into(),
         };
-        report.ok(DATABASE, format!("PostgreSQL {} at {host}, {timescaledb}", self.version));
+        if let Some(version) = &self.citus {
+            extensions = extensions + ", Citus " + version;
+        }
+        report.ok(DATABASE, format!("PostgreSQL {} at {host}, {extensions}", self.version));
         // The number of version 12.3 is 120003.
         if self.version_number < OLDEST_VERSION * 10_000 {
             report.error(
@@ -368,6 +373,11 @@ async fn describe(
         }
     }
     let mut text = format!("{kind} with {} columns", found.columns.len());
+    if facts.citus.is_some()
+        && let Some(spread) = citus::spread(client, place, found, report).await
+    {
+        text = text + ", " + &spread;
+    }
     if let Some(time) = &found.time_column {
         text = text + ", rows sorted by " + time;
     }
@@ -387,6 +397,7 @@ fn unusable(place: &str, error: &IntrospectError, report: &mut Findings) {
 }
 
 mod arbiters;
+mod citus;
 mod path;
 
 #[cfg(test)]

@@ -62,12 +62,12 @@ impl Postgres {
             .map_err(io_error("change the owner of", directory))
     }
 
-    pub(super) fn offers_timescaledb(&self) -> bool {
+    pub(super) fn offers(&self, extension: &str) -> bool {
         let Ok(output) = Command::new(self.bin.join("pg_config")).arg("--sharedir").output() else {
             return false;
         };
         let share = String::from_utf8_lossy(&output.stdout);
-        Path::new(share.trim()).join("extension/timescaledb.control").is_file()
+        Path::new(share.trim()).join(format!("extension/{extension}.control")).is_file()
     }
 
     /// A data directory fresh from `initdb`, made once for each version and user.

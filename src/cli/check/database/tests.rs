@@ -65,6 +65,7 @@ fn a_server_older_than_the_queries_need_is_an_error_that_says_which_would_do() {
         read_only: false,
         encoding: "UTF8".to_owned(),
         timescaledb: None,
+        citus: None,
         backend: 1,
     };
     let said = |facts: Facts| {
