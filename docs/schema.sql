@@ -727,9 +727,10 @@ CREATE FUNCTION jetcopy.monitor_checkpoints() RETURNS TABLE(pipeline text, shard
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT pipeline, shard, stream, last_sequence, epoch, extract(epoch FROM now() - updated_at)::float8,
-        coalesce(extract(epoch FROM lease_until - now()), 0)::float8
-    FROM jetcopy.checkpoints
+    SELECT c.pipeline, c.shard, c.stream, c.last_sequence, c.epoch,
+        extract(epoch FROM now() - c.updated_at)::float8,
+        coalesce(extract(epoch FROM d.lease_until - now()), 0)::float8
+    FROM jetcopy.checkpoints c LEFT JOIN jetcopy.daemons d ON d.daemon = c.owner
 $$;
 
 COMMENT ON FUNCTION jetcopy.monitor_checkpoints() IS 'For monitoring: whether each shard moves, and who may write it';
@@ -2028,12 +2029,12 @@ CREATE TABLE jetcopy.checkpoints (
     known_sequence bigint DEFAULT 0,
     epoch bigint DEFAULT 0 NOT NULL,
     owner text,
-    lease_until timestamp with time zone,
     paused_at timestamp with time zone,
     paused_by text,
     accepted_letters bigint DEFAULT 0 NOT NULL,
     flood jsonb,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    owned_since timestamp with time zone,
     CONSTRAINT checkpoints_accepted_letters_check CHECK ((accepted_letters >= 0)),
     CONSTRAINT checkpoints_last_sequence_check CHECK ((last_sequence >= 0))
 )
@@ -2055,11 +2056,9 @@ COMMENT ON COLUMN jetcopy.checkpoints.last_timestamp IS 'When the stream stored 
 
 COMMENT ON COLUMN jetcopy.checkpoints.known_sequence IS 'Up to here it is no news that the stream lacks messages';
 
-COMMENT ON COLUMN jetcopy.checkpoints.epoch IS 'Raised by each writer that takes the shard over; every commit compares it';
+COMMENT ON COLUMN jetcopy.checkpoints.epoch IS 'Raised by each writer that takes the shard over, to a number that no other has; every commit compares it';
 
-COMMENT ON COLUMN jetcopy.checkpoints.owner IS 'Who writes';
-
-COMMENT ON COLUMN jetcopy.checkpoints.lease_until IS 'How long others wait for the owner';
+COMMENT ON COLUMN jetcopy.checkpoints.owner IS 'The daemon that writes, as in jetcopy.daemons';
 
 COMMENT ON COLUMN jetcopy.checkpoints.paused_at IS 'When an operator paused it; while it is set, no daemon claims the shard';
 
@@ -2070,6 +2069,53 @@ COMMENT ON COLUMN jetcopy.checkpoints.accepted_letters IS 'Dead letters that som
 COMMENT ON COLUMN jetcopy.checkpoints.flood IS 'Why a flood of dead letters stopped the pipeline; the next commit takes it away';
 
 COMMENT ON COLUMN jetcopy.checkpoints.updated_at IS 'When the row changed';
+
+COMMENT ON COLUMN jetcopy.checkpoints.owned_since IS 'Since when it is the owner''s';
+
+CREATE TABLE jetcopy.daemons (
+    daemon text NOT NULL,
+    host text NOT NULL,
+    process bigint NOT NULL,
+    version text NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL,
+    beat bigint DEFAULT 1 NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    direct boolean NOT NULL,
+    shards text[] NOT NULL,
+    unable text[] DEFAULT '{}'::text[] NOT NULL,
+    messages_per_second double precision DEFAULT 0 NOT NULL,
+    drained_at timestamp with time zone,
+    drained_by text
+)
+WITH (fillfactor='20');
+
+COMMENT ON TABLE jetcopy.daemons IS 'The daemons that live. Who has a row keeps its shards; the others remove the row of one that is gone';
+
+COMMENT ON COLUMN jetcopy.daemons.daemon IS 'The daemon, as in jetcopy.checkpoints.owner';
+
+COMMENT ON COLUMN jetcopy.daemons.host IS 'The machine that it runs on';
+
+COMMENT ON COLUMN jetcopy.daemons.process IS 'Its process there';
+
+COMMENT ON COLUMN jetcopy.daemons.version IS 'Its version';
+
+COMMENT ON COLUMN jetcopy.daemons.since IS 'Since when it is here without a break';
+
+COMMENT ON COLUMN jetcopy.daemons.beat IS 'How often it has renewed its lease';
+
+COMMENT ON COLUMN jetcopy.daemons.lease_until IS 'Until when it counts as alive without another renewal';
+
+COMMENT ON COLUMN jetcopy.daemons.direct IS 'Whether it reaches the server without a pooler';
+
+COMMENT ON COLUMN jetcopy.daemons.shards IS 'The shards that it is configured for';
+
+COMMENT ON COLUMN jetcopy.daemons.unable IS 'Those of them that it cannot run at present';
+
+COMMENT ON COLUMN jetcopy.daemons.messages_per_second IS 'How many messages it has committed a second lately';
+
+COMMENT ON COLUMN jetcopy.daemons.drained_at IS 'Since when it gives its shards away, because an operator drained it';
+
+COMMENT ON COLUMN jetcopy.daemons.drained_by IS 'Who did';
 
 ALTER TABLE jetcopy.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME jetcopy.dead_letters_id_seq
@@ -3057,6 +3103,9 @@ COMMENT ON COLUMN public.websdrs.updated_at IS 'Time of the event that this row 
 
 ALTER TABLE ONLY jetcopy.checkpoints
     ADD CONSTRAINT checkpoints_pkey PRIMARY KEY (shard);
+
+ALTER TABLE ONLY jetcopy.daemons
+    ADD CONSTRAINT daemons_pkey PRIMARY KEY (daemon);
 
 ALTER TABLE ONLY jetcopy.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);

@@ -8,8 +8,8 @@
 //! - A [`Committed`] exists only for a transaction whose COMMIT the server answered without a warning. It is
 //!   the only thing that can be acknowledged.
 //!
-//! It does not promise that one daemon alone is alive: the lease keeps a second one waiting, the
-//! compare-and-set makes it harmless.
+//! It does not promise that one daemon alone is alive: a second one waits while the first has its row in
+//! `jetcopy.daemons`, and the compare-and-set makes it harmless.
 //!
 //! It alone names `jetcopy.checkpoints` in a statement: what daemons and operators do to it, and what anybody
 //! reads of it, is here.
@@ -29,7 +29,8 @@ mod settle;
 mod stretch;
 mod transaction;
 
-pub(crate) use claim::{claim, release, renew};
+pub(crate) use claim::{Place, places_sql, read_place, release_sql};
+pub(crate) use claim::{claim, confirm, release};
 pub(crate) use flood::{ends_flood, keep_flood};
 pub(crate) use operate::{Paused, Resumed};
 pub(crate) use operate::{accept, move_back, pause, resume};
@@ -38,9 +39,8 @@ pub(crate) use settle::{adopt, know, relocate};
 pub(crate) use stretch::{begin_stretch_sql, end_stretch};
 pub(crate) use transaction::{Advance, Along, Committed, Open, begin_sql, rollback};
 
-/// How long a claim lasts without a commit or a renewal. A daemon that was killed frees its shard at once,
-/// since its backends are gone; this is what a frozen or cut-off one costs.
-pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// How often the owner of an idle shard looks whether it still stands where it left it.
+pub(crate) const CONFIRM: Duration = Duration::from_secs(3);
 
 /// How long to wait for a lock before the transaction is given up and tried again: longer than any sane DDL
 /// or VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
@@ -72,13 +72,16 @@ pub(crate) struct Claim {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Another daemon writes this shard.
-    #[error("shard is held by {owner}")]
+    #[error("shard is held by daemon {owner}")]
     Held {
         /// The other daemon, as in `jetcopy.checkpoints.owner`.
         owner: String,
         /// The checkpoint now.
         checkpoint: u64,
     },
+    /// This daemon has no row in `jetcopy.daemons` yet, or none any more.
+    #[error("this daemon is not in jetcopy.daemons")]
+    Unlisted,
     /// An operator paused the pipeline.
     #[error("paused by operator {by} since {since} UTC")]
     Paused {
@@ -114,9 +117,11 @@ impl Error {
     pub(crate) fn checkpoint(&self) -> Option<u64> {
         match self {
             Self::Held { checkpoint, .. } | Self::Paused { checkpoint, .. } => Some(*checkpoint),
-            Self::LostEpoch | Self::SyncWaitCancelled | Self::Database { .. } | Self::Unreadable { .. } => {
-                None
-            }
+            Self::Unlisted
+            | Self::LostEpoch
+            | Self::SyncWaitCancelled
+            | Self::Database { .. }
+            | Self::Unreadable { .. } => None,
         }
     }
 }

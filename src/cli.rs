@@ -19,8 +19,10 @@ pub mod bench;
 pub mod check;
 mod columns;
 pub mod completions;
+pub mod daemons;
 pub mod dead_letters;
 pub mod demo;
+pub mod drain;
 pub mod healthcheck;
 mod heap;
 pub mod maintain;
@@ -50,6 +52,8 @@ Examples:
       prove that each message is in its tables once or in the dead letters once
   jetcopy status --watch
       show what each pipeline is doing, every two seconds
+  jetcopy drain db1
+      let the daemon on db1 give its shards to the others; `jetcopy daemons` shows who has what
   jetcopy dead-letters retry --pipeline frames
       retry what could not be stored, once the mapping or table is fixed
   jetcopy replay frames --from 2026-07-01 --to 2026-07-02
@@ -167,6 +171,20 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: pause::Args,
+    },
+    /// Show the daemons that share this database: which shards each has, since when, and how busy it is.
+    Daemons {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: daemons::Args,
+    },
+    /// Let a daemon give all its shards to the others, for maintenance, or take that back.
+    Drain {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: drain::Args,
     },
     /// Copy part of the stream again, into tables beside the pipeline's own.
     Replay {
@@ -377,6 +395,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Resume { settings, args } => {
             pause::resume(&quiet(&settings)?, &args).await.map_err(Failure::failed)
         }
+        Command::Daemons { settings, args } => daemons::run(&quiet(&settings)?, &args).await,
+        Command::Drain { settings, args } => drain::run(&quiet(&settings)?, &args).await,
         Command::Replay { settings, args } => replay::run(&quiet(&settings)?, &args).await,
         Command::Rewind { settings, args } => rewind::run(&quiet(&settings)?, &args).await,
         Command::RemoveDurables { settings, args } => remove_durables::run(&quiet(&settings)?, &args).await,

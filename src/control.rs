@@ -2,7 +2,7 @@
 //!
 //! Guarantees: each is one transaction on the checkpoint's row. When [`pause`] has returned, nothing more of
 //! the shard is committed until [`resume`]. It needs the database alone; a daemon notices within its next
-//! commit or renewal of its lease.
+//! commit, or its next look at an idle shard.
 
 use crate::checkpoint::{self, Claim, Paused, Resumed};
 use crate::config::Postgres;

@@ -1,10 +1,10 @@
 //! The status page, metrics, health and status over HTTP, and, if configured, the store's queries ([`api`]).
 //! Guarantees: `/healthz` answers while the process runs; `/readyz` answers 200 only while every pipeline is
-//! running and commits what waits, and otherwise says for each what it is doing and why; `/metrics`,
-//! `/status` and the page at `/` show the same numbers, and `/status/history` their last quarter of an hour.
-//! It only reads, and it shows no payload and no secret. Without the token or, if there is none, under a name
-//! other than this machine's, a client learns nothing but the bare health ([`access`]). The resources that a
-//! client can use are bounded ([`connections`]).
+//! running and commits what waits, or another daemon has it, and otherwise says for each what it is doing and
+//! why; `/metrics`, `/status` and the page at `/` show the same numbers, and `/status/history` their last
+//! quarter of an hour. It only reads, and it shows no payload and no secret. Without the token or, if there
+//! is none, under a name other than this machine's, a client learns nothing but the bare health ([`access`]).
+//! The resources that a client can use are bounded ([`connections`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +22,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::config;
+use crate::daemons::Fellow;
 use crate::metrics::Metrics;
 use crate::status::{Registry, Snapshot};
 use crate::store::query::StoreError;
@@ -199,6 +200,7 @@ struct Status {
     version: &'static str,
     started: String,
     now: String,
+    daemons: Vec<Fellow>,
     pipelines: Vec<Shown>,
 }
 
@@ -216,6 +218,7 @@ async fn show_status(Shared(sources): Shared<Sources>) -> Json<Status> {
         version: env!("CARGO_PKG_VERSION"),
         started: sources.started.to_string(),
         now: Timestamp::now().to_string(),
+        daemons: sources.registry.daemons(),
         pipelines: sources.registry.snapshots().into_iter().map(shown).collect(),
     })
 }

@@ -19,6 +19,7 @@
 //! ## A generation
 //!
 //! - [`supervise`]: generations of every pipeline, back-off, the stop.
+//! - [`membership`]: this daemon among the others: which shards are its own, and when to hand one over.
 //! - [`recovery`]: the failure of a generation → a decision.
 //! - [`retry`]: how long to wait before the next attempt.
 //! - [`approach`]: how the next generation reads, by how the last ones ended.
@@ -60,6 +61,7 @@
 //! - [`copy`]: rows into an open transaction.
 //! - [`dead_letter`]: poison messages, stored in the transaction that moves the checkpoint past them.
 //! - [`tally`]: what a shard has gone through, counted where it commits.
+//! - [`daemons`]: the daemons that share shards, and which of them live.
 //! - [`checkpoint`]: the claim of a shard, compare-and-set, COMMIT → `Committed`.
 //! - [`ack`]: the last stage: `Committed` → one ack.
 //!
@@ -107,6 +109,7 @@ mod clock;
 pub mod config;
 mod control;
 mod copy;
+mod daemons;
 mod dead_letter;
 pub mod decode;
 pub mod encode;
@@ -122,6 +125,7 @@ mod liveness;
 mod logging;
 mod loss;
 mod marker;
+mod membership;
 pub mod message;
 pub mod metrics;
 pub mod migrate;

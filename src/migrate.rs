@@ -46,6 +46,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(7, "registry_tallies"),
     migration!(8, "registry_queries"),
     migration!(9, "monitoring"),
+    migration!(10, "daemons"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

@@ -80,7 +80,9 @@ pub(crate) struct Pipeline {
     /// The shard of it that is read.
     pub shard: Shard,
     /// Under which name this process owns the shard.
-    pub owner: String,
+    pub daemon: String,
+    /// How its session and its connection are named.
+    pub session: String,
     /// How much poison there was lately.
     pub poison: Arc<Mutex<Window>>,
     /// What its writers have learnt.
@@ -159,7 +161,8 @@ impl Pipeline {
         let handles = metrics.pipeline(&shard, &tables);
         Self {
             settings,
-            owner: shard.owner(instance),
+            daemon: instance.to_owned(),
+            session: shard.session(instance),
             poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
             memory: Arc::default(),
             servers,
@@ -237,9 +240,9 @@ impl Pipeline {
     }
 
     async fn resync(&self, placement: Placement) -> Result<Ready, resync::Error> {
-        let Self { settings, pipeline, shard, owner, servers, metrics, .. } = self;
+        let Self { settings, pipeline, shard, daemon, servers, metrics, .. } = self;
         let begin = Begin { placement, approach: &self.approach };
-        resync(settings, pipeline, shard, owner, begin, servers, metrics).await
+        resync(settings, pipeline, shard, daemon, begin, servers, metrics).await
     }
 
     /// Says what has become of the tables since the last generation read them.
@@ -304,7 +307,7 @@ impl Pipeline {
         let limits =
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let read = singles.last().map_or(claim.last_sequence, |single| single.message.sequence);
-        let questions = self.approach.questions(&self.settings.nats, &self.shard, &self.owner);
+        let questions = self.approach.questions(&self.settings.nats, &self.shard, &self.session);
         let (questions, asked) = questions.await?;
         let contents = Contents::new(&questions, &self.pipeline, &self.shard);
         let reader = Reader {

@@ -378,7 +378,10 @@ fn of_gaps(error: &gaps::Error) -> Recovery {
 
 fn of_checkpoint(error: &checkpoint::Error) -> Recovery {
     match error {
-        checkpoint::Error::Held { .. } => Recovery { cause: Cause::Held, action: Action::Wait },
+        // What another has is waited for, and so is this daemon's own row.
+        checkpoint::Error::Held { .. } | checkpoint::Error::Unlisted => {
+            Recovery { cause: Cause::Held, action: Action::Wait }
+        }
         checkpoint::Error::Paused { pipeline, .. } => Recovery {
             cause: Cause::Paused,
             action: Action::Hold { remedy: format!("run `jetcopy resume {pipeline}`") },

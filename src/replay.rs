@@ -20,6 +20,7 @@ use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
 use crate::control::{self, ask, failed};
 use crate::dead_letter::of_shard;
+use crate::membership::{Member, Shared};
 use crate::metrics::Metrics;
 use crate::moment::Point;
 use crate::nats;
@@ -319,15 +320,30 @@ pub(crate) async fn run(
             }
         }
     };
-    let mut running = Box::pin(supervise::drained(generations, halted));
+    let stretch = Shared {
+        postgres: config.postgres.clone(),
+        servers: Arc::clone(&generations.servers),
+        shards: vec![shard.name.clone()],
+    };
+    // Nobody changes it.
+    let (_unchanged, stretch) = watch::channel(stretch);
+    let (member, membership) = Member::join(&generations.daemon, stretch, registry.clone());
+    let mut running = Box::pin(supervise::drained(generations, membership, halted));
+    let mut over = false;
     let ended: Result<(), Error> = tokio::select! {
         ended = end => ended,
         () = stop => Ok(()),
         // It has come past the last sequence by itself.
-        _ = &mut running => return finish(session, stream, pipeline, plan, &shard).await,
+        _ = &mut running => {
+            over = true;
+            Ok(())
+        }
     };
     halt.send_replace(true);
-    running.await;
+    if !over {
+        running.await;
+    }
+    member.leave().await;
     ended?;
     finish(session, stream, pipeline, plan, &shard).await
 }

@@ -147,19 +147,20 @@ pub(crate) async fn resync(
     settings: &config::Config,
     pipeline: &config::Pipeline,
     shard: &Shard,
-    owner: &str,
+    daemon: &str,
     begin: Begin<'_>,
     servers: &Arc<Servers>,
     metrics: &PipelineMetrics,
 ) -> Result<Ready, Error> {
+    let name = shard.session(daemon);
     let ask = async || {
-        let durable = begin.approach.durable(&settings.nats, shard, owner).await;
+        let durable = begin.approach.durable(&settings.nats, shard, &name).await;
         metrics.nats_up.set((!matches!(durable, Err(Error::Nats(_)))).into());
         durable
     };
     // While NATS does not answer, no login is spent on the database.
     let asked = if begin.approach.unanswered.load(Ordering::Relaxed) { Some(ask().await?) } else { None };
-    let session = servers.connect(&settings.postgres, owner).await;
+    let session = servers.connect(&settings.postgres, &name).await;
     metrics.meets_database(session.is_ok());
     let session = session?;
     exposure::warn_once(exposure::of_database(&session));
@@ -175,7 +176,7 @@ pub(crate) async fn resync(
         }
     }
     let (host, took, started) = (session.host().to_owned(), session.took(), Instant::now());
-    let source = Source { settings, pipeline, shard, owner, metrics, durable };
+    let source = Source { settings, pipeline, shard, daemon, metrics, durable };
     tokio::select! {
         ready = source.ready(session, begin) => ready,
         () = servers.falls_silent(&settings.postgres, &host, took, || Some(started.elapsed())) => {
@@ -189,7 +190,7 @@ struct Source<'a> {
     settings: &'a config::Config,
     pipeline: &'a config::Pipeline,
     shard: &'a Shard,
-    owner: &'a str,
+    daemon: &'a str,
     metrics: &'a PipelineMetrics,
     /// The durable as it was found.
     durable: Durable,
@@ -212,10 +213,10 @@ struct Read {
 impl Source<'_> {
     /// Claims the shard, reads the tables and settles the stream.
     async fn ready(self, session: Session, begin: Begin<'_>) -> Result<Ready, Error> {
-        let Self { settings, shard, owner, metrics, .. } = self;
+        let Self { settings, shard, daemon, metrics, .. } = self;
         let step_timeout = settings.postgres.step_timeout;
         // The claim may wait for a lock.
-        let claim = checkpoint::claim(&session, shard, owner);
+        let claim = checkpoint::claim(&session, shard, daemon);
         let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await?;
         if let Err(error) = &claim
             && let Some(checkpoint) = error.checkpoint()
@@ -237,7 +238,7 @@ impl Source<'_> {
         metrics.recorded(&within(step_timeout, "reading the tallies", recorded).await??);
         let (tables, decoder) = self.tables(&session).await?;
 
-        let nats = nats::Connection::open(&settings.nats, owner).await;
+        let nats = nats::Connection::open(&settings.nats, &shard.session(daemon)).await;
         metrics.nats_up.set(nats.is_ok().into());
         let nats = nats?;
         exposure::warn_once(exposure::of_nats(&nats.client.server_info(), &settings.nats));

@@ -1,8 +1,8 @@
 //! A shard: one stream that one pipeline reads, and the names that go with it.
 //!
 //! Guarantees: whoever speaks of a position names the pipeline, the shard, the stream and the durable
-//! consumer by the same value, which the configuration makes (`Pipeline::shards`). The name under which a
-//! process owns a shard fits an application name whole, and no two shards share one.
+//! consumer by the same value, which the configuration makes (`Pipeline::shards`). The name of a shard's
+//! session fits an application name whole, and no two shards share one.
 //!
 //! Not guaranteed here: that no other process owns the shard; `checkpoint` sees to that.
 
@@ -40,13 +40,13 @@ impl Shard {
         }
     }
 
-    /// The name under which the process `instance` owns the shard, and under which its backends appear in
-    /// `pg_stat_activity`.
+    /// How the session of the daemon `instance` that writes the shard is named in `pg_stat_activity`, and so
+    /// is its connection to NATS.
     ///
-    /// It fits an application name whole, so that one can be compared with the other, and no other shard's is
-    /// the same: what does not fit is replaced by a hash of the whole name.
+    /// It fits an application name whole, ends with the daemon's name, and no other shard's is the same: what
+    /// does not fit is replaced by a hash of the whole name.
     #[must_use]
-    pub fn owner(&self, instance: &str) -> String {
+    pub fn session(&self, instance: &str) -> String {
         let shard = &self.name;
         let room = APPLICATION_NAME_MAX - "jetcopy//".len() - instance.len().min(16);
         let instance: String = instance.chars().take(16).collect();
@@ -76,26 +76,26 @@ fn hash(text: &str) -> u32 {
 mod tests {
     use super::*;
 
-    fn owner(name: &str, instance: &str) -> String {
-        Shard::new("frames", name, "FRAMES").owner(instance)
+    fn session(name: &str, instance: &str) -> String {
+        Shard::new("frames", name, "FRAMES").session(instance)
     }
 
     #[test]
-    fn an_owner_fits_an_application_name_and_keeps_its_instance() {
-        let long = owner(&"x".repeat(200), "0123456789abcdef");
+    fn a_session_has_a_name_that_fits_whole_and_ends_with_its_daemon() {
+        let long = session(&"x".repeat(200), "0123456789abcdef");
         assert_eq!(long.len(), APPLICATION_NAME_MAX);
         assert!(long.ends_with("/0123456789abcdef"), "{long}");
-        assert_eq!(owner("frames", "0123"), "jetcopy/frames/0123");
+        assert_eq!(session("frames", "0123"), "jetcopy/frames/0123");
     }
 
     #[test]
-    fn shards_whose_names_begin_alike_have_owners_of_their_own() {
+    fn shards_whose_names_begin_alike_have_sessions_of_their_own() {
         let instance = "0123456789abcdef";
         let fits = "a".repeat(38);
         let names = [fits.clone(), format!("{fits}b"), format!("{fits}c"), "é".to_owned(), "è".to_owned()];
-        let owners: std::collections::BTreeSet<String> =
-            names.iter().map(|name| owner(name, instance)).collect();
-        assert_eq!(owners.len(), names.len(), "{owners:?}");
-        assert!(owners.iter().all(|owner| owner.len() <= APPLICATION_NAME_MAX), "{owners:?}");
+        let sessions: std::collections::BTreeSet<String> =
+            names.iter().map(|name| session(name, instance)).collect();
+        assert_eq!(sessions.len(), names.len(), "{sessions:?}");
+        assert!(sessions.iter().all(|name| name.len() <= APPLICATION_NAME_MAX), "{sessions:?}");
     }
 }

@@ -20,12 +20,14 @@ use crate::shard::Shard;
 mod letters;
 mod numbers;
 mod patience;
+mod registry;
 mod tell;
 mod untaken;
 
 pub use letters::{Newest, NewestLetter, reason};
 pub use numbers::Numbers;
 pub use patience::Patience;
+pub use registry::Registry;
 use tell::Teller;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
 
@@ -135,56 +137,6 @@ impl State {
     }
 }
 
-/// The pipelines of a daemon; clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {
-    pipelines: Arc<Mutex<Vec<Arc<PipelineStatus>>>>,
-    teller: Teller,
-}
-
-impl Registry {
-    /// The status of one shard of a pipeline; made at the first call, in state [`State::Starting`].
-    #[must_use]
-    pub fn add(&self, shard: &Shard, metrics: PipelineMetrics) -> Arc<PipelineStatus> {
-        let mut pipelines = lock(&self.pipelines);
-        if let Some(known) = pipelines.iter().find(|known| known.shard.name == shard.name) {
-            return Arc::clone(known);
-        }
-        let status = Arc::new(PipelineStatus::new(shard.clone(), metrics, self.teller.clone()));
-        pipelines.push(Arc::clone(&status));
-        status
-    }
-
-    /// Removes one shard of a pipeline.
-    pub fn remove(&self, shard: &Shard) {
-        lock(&self.pipelines).retain(|known| known.shard.name != shard.name);
-    }
-
-    /// The status of the first shard of that name.
-    #[must_use]
-    pub fn get(&self, shard: &str) -> Option<Arc<PipelineStatus>> {
-        lock(&self.pipelines).iter().find(|known| known.shard.name == shard).cloned()
-    }
-
-    /// The shard that has not moved for longer than any known reason explains, and for how long.
-    #[must_use]
-    pub fn frozen(&self) -> Option<(String, Duration)> {
-        lock(&self.pipelines).iter().find_map(|status| Some((status.shard.name.clone(), status.frozen()?)))
-    }
-
-    /// All pipelines, in the order in which they were added.
-    #[must_use]
-    pub fn pipelines(&self) -> Vec<Arc<PipelineStatus>> {
-        lock(&self.pipelines).clone()
-    }
-
-    /// All pipelines as they are now, in the order in which they were added.
-    #[must_use]
-    pub fn snapshots(&self) -> Vec<Snapshot> {
-        lock(&self.pipelines).iter().map(|status| status.snapshot()).collect()
-    }
-}
-
 /// The status of one shard of a pipeline.
 #[derive(Debug)]
 pub struct PipelineStatus {
@@ -283,6 +235,22 @@ impl PipelineStatus {
     #[must_use]
     pub fn dead_letters_since_start(&self) -> u64 {
         self.metrics.dead_letters_since_start()
+    }
+
+    /// Messages that it has committed since the daemon's start.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.metrics.messages.get()
+    }
+
+    /// Whether it cannot run here because NATS does not answer this daemon: one that waits for its shard
+    /// looks from time to time, and one that ran waits `patience` for its return.
+    #[must_use]
+    pub fn lacks_nats(&self, patience: Duration) -> bool {
+        let current = lock(&self.current);
+        let waits = matches!(current.state, State::Waiting { .. });
+        let since = current.down_since.map(|since| Timestamp::now().duration_since(since).unsigned_abs());
+        self.metrics.nats_up.get() == Some(0) && (waits || since.is_some_and(|since| since > patience))
     }
 
     /// Notes how many of its dead letters lie in the table.
@@ -430,10 +398,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it does its job: it runs, and commits what waits.
+    /// Whether this daemon does its job: it runs, and commits what waits, or it stands by for another.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state == State::Running && self.held_up.is_none()
+        match self.state {
+            State::Running => self.held_up.is_none(),
+            State::Waiting { .. } => true,
+            State::Starting
+            | State::BackingOff { .. }
+            | State::Paused { .. }
+            | State::Halted { .. }
+            | State::Stopping
+            | State::Stopped => false,
+        }
     }
 }
 

@@ -8,53 +8,29 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::approach::Approach;
-use crate::chain::chain;
 use crate::config::{self, Config};
-use crate::control;
 use crate::lag::Outlook;
-use crate::metrics::{Metrics, PipelineMetrics};
-use crate::nats::Lost;
-use crate::pipeline::{Failure, Pipeline};
+use crate::membership::{Member, Membership, Shared};
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
 use crate::postgres::servers::Servers;
-use crate::postgres::simple::within;
-use crate::recovery::{Action, Cause, Recovery, Server, lost_connection, reason, recovery};
-use crate::resync;
-use crate::retry::Backoff;
 use crate::shard::Shard;
 use crate::status::Patience;
 use crate::status::{Registry, State};
 use crate::store::maintain;
-use crate::subscribe::Placement;
 
+mod generations;
 mod onlook;
+
+use generations::generations;
 
 /// How long a stop may take. It is below the 30 s that Kubernetes and the 90 s that systemd leave by default.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// How often something that a person must fix is looked at again: soon after it was fixed, and far from a
-/// crash loop.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-
-/// How often a daemon that waits for a shard asks for it: a takeover takes so much longer than the lease at
-/// most.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How often a pipeline that an operator paused looks whether it was resumed. Each look is a connection, and
-/// whoever resumes it waits for it.
-const ASK_TO_GO_ON: Duration = Duration::from_secs(2);
-
-/// A generation that committed and ran so long was healthy: its end starts the back-off from the beginning.
-/// One that fails sooner, again and again, slows down, and so does its log.
-const PRODUCTIVE: Duration = Duration::from_secs(1);
-
-/// The same for one without a commit: longer than it would wait for a lock before it fails.
-const HEALTHY: Duration = Duration::from_secs(15);
 
 /// How pipelines ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +61,16 @@ pub(crate) async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Ended {
     let instance = instance();
+    let servers = Arc::<Servers>::default();
+    let (share, shared) = watch::channel(shares(&config, &servers));
+    let (member, membership) = Member::join(&instance, shared, registry.clone());
     let mut supervisor = Supervisor {
         settings: Arc::new(config),
         metrics,
         registry,
         instance: instance.clone(),
-        servers: Arc::default(),
+        servers,
+        membership,
         slots: BTreeMap::new(),
         tasks: JoinSet::new(),
         ended: Ended::Drained,
@@ -115,6 +95,7 @@ pub(crate) async fn run(
             Some(Reload { config, applied }) = reloads.recv() => {
                 supervisor.applied.push(applied);
                 supervisor.reload(config);
+                share.send_replace(shares(&supervisor.settings, &supervisor.servers));
                 settings.send_replace(Arc::clone(&supervisor.settings));
             }
             Some(ended) = supervisor.tasks.join_next() => supervisor.settle(ended),
@@ -129,6 +110,7 @@ pub(crate) async fn run(
     while let Some(ended) = supervisor.tasks.join_next().await {
         supervisor.settle(ended);
     }
+    member.leave().await;
     if supervisor.ended == Ended::Undrained {
         tracing::warn!("not all that was read could be committed; the rest is replayed at the next start");
     }
@@ -143,6 +125,7 @@ struct Supervisor {
     instance: String,
     /// Those of the present settings.
     servers: Arc<Servers>,
+    membership: Membership,
     slots: BTreeMap<String, Slot>,
     /// Each ends with its shard's name.
     tasks: JoinSet<(String, Ended)>,
@@ -156,6 +139,12 @@ struct Supervisor {
 struct Reads {
     pipeline: config::Pipeline,
     shard: Shard,
+}
+
+/// What a daemon with these settings shares with others.
+fn shares(settings: &Config, servers: &Arc<Servers>) -> Shared {
+    let shards = settings.shards().map(|(_, shard)| shard.name).collect();
+    Shared { postgres: settings.postgres.clone(), servers: Arc::clone(servers), shards }
 }
 
 /// What a daemon with these settings reads.
@@ -181,7 +170,8 @@ impl Supervisor {
         pipeline.status.set_patience(patience);
         let (stop, stopped) = watch::channel(false);
         self.slots.insert(name.clone(), Slot { reads, stop, next: None });
-        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, stopped)).await) });
+        let membership = self.membership.clone();
+        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, membership, stopped)).await) });
     }
 
     /// Takes new settings over: stops what is gone, restarts what differs, starts what is new.
@@ -261,13 +251,17 @@ impl Supervisor {
 
 /// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no
 /// generation runs.
-pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> Ended {
+pub(crate) async fn drained(
+    pipeline: Pipeline,
+    membership: Membership,
+    stop: watch::Receiver<bool>,
+) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
     let outlook = Outlook {
         settings: Arc::clone(&pipeline.settings),
         pipeline: pipeline.pipeline.clone(),
         shard: pipeline.shard.clone(),
-        name: pipeline.owner.clone(),
+        name: pipeline.session.clone(),
         status: Arc::clone(&status),
         lag: Arc::clone(&pipeline.lag),
         metrics: pipeline.metrics.clone(),
@@ -279,7 +273,7 @@ pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> 
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        ended = generations(pipeline, stop) => ended,
+        ended = generations(pipeline, membership, stop) => ended,
         never = look_on => match never {},
         () = late => {
             tracing::warn!(pipeline = status.name(), seconds = DRAIN.as_secs(), "not drained in time");
@@ -287,171 +281,6 @@ pub(crate) async fn drained(pipeline: Pipeline, stop: watch::Receiver<bool>) -> 
             Ended::Undrained
         }
     }
-}
-
-/// Runs one generation after the other until a stop.
-async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> Ended {
-    let (metrics, status) = (&pipeline.metrics, &pipeline.status);
-    let (mut backoff, mut unanswered) = (Backoff::new(), Backoff::unanswered());
-    let mut placement = Placement::Reset;
-    // What starts and fails before it commits has not been running: else its state and its log would flap.
-    let mut on_trial = false;
-    // Why one waits for a shard or for an operator, and asks again and again: it still waits.
-    let mut waits_for = None;
-    // What waits for a person still does while it looks whether they came.
-    let mut stays = false;
-    let mut outages = Outages::default();
-    let mut ended = Ended::Drained;
-    metrics.resyncs(Cause::Start.label()).inc();
-    loop {
-        if !stays {
-            status.set_state(State::Starting);
-        }
-        let (started, committed) = (Instant::now(), metrics.position.commits());
-        let trial = on_trial.then_some(HEALTHY);
-        let generation = Box::pin(pipeline.generation(placement, trial, stop.clone())).await;
-        let ran = status.state() == State::Running;
-        metrics.ended();
-        pipeline.lag.ended();
-        let Err(failure) = generation else { break };
-        if *stop.borrow() {
-            // What did not start has taken nothing.
-            if started_well(&failure) {
-                tracing::warn!(pipeline = status.name(), error = chain(&failure), "failed while it stopped");
-                ended = Ended::Undrained;
-            }
-            break;
-        }
-        let recovery = recovery(&failure);
-        tell_away(metrics, &recovery);
-        let committed = metrics.position.commits() > committed;
-        if outages.begins(&recovery, ran, committed || started.elapsed() >= HEALTHY) {
-            metrics.outages.inc();
-        }
-        let lost = note_end(&pipeline.approach, &failure, committed);
-        on_trial = !committed && started.elapsed() < HEALTHY && (on_trial || started_well(&failure));
-        if started.elapsed() > if committed { PRODUCTIVE } else { HEALTHY } {
-            backoff.reset();
-            unanswered.reset();
-        }
-        if lost && committed {
-            // What it did not get past comes first now.
-            backoff.reset();
-        }
-        let waits = matches!(recovery.action, Action::Wait | Action::Hold { .. });
-        if !(waits && waits_for == Some(recovery.cause)) {
-            metrics.resyncs(recovery.cause.label()).inc();
-        }
-        waits_for = waits.then_some(recovery.cause);
-        stays = recovery.stays();
-        // What a start is refused for is mended once one is not; what stopped one that ran, once it commits.
-        on_trial = match (&recovery.action, started_well(&failure)) {
-            (_, false) if stays => false,
-            (Action::Pause { .. }, true) => true,
-            _ => on_trial,
-        };
-        let reason = reason(&failure, &recovery);
-        placement = match recovery.action {
-            Action::Recreate => Placement::Recreate,
-            _ => Placement::Reset,
-        };
-        let pause = match recovery.action {
-            Action::AtOnce if committed => Duration::ZERO,
-            Action::Again | Action::AtOnce | Action::Recreate | Action::Reconnect => {
-                let waits = if recovery.action == Action::Reconnect { &mut unanswered } else { &mut backoff };
-                let pause = waits.pause();
-                status.set_state(State::BackingOff { reason, retry_in: pause });
-                pause
-            }
-            Action::Wait => {
-                status.set_state(State::Waiting { reason });
-                ASK_AGAIN
-            }
-            Action::Hold { remedy } => {
-                status.set_state(State::Paused { reason, remedy });
-                ASK_TO_GO_ON
-            }
-            Action::Pause { remedy } => {
-                status.set_state(State::Paused { reason, remedy });
-                LOOK_AGAIN
-            }
-            Action::PauseForFlood { remedy } => {
-                status.set_state(State::Paused { reason, remedy });
-                tokio::select! {
-                    _ = stop.wait_for(|&stop| stop) => break,
-                    () = mended(&pipeline) => Duration::ZERO,
-                }
-            }
-            Action::Halt { remedy } => {
-                status.set_state(State::Halted { reason, remedy });
-                LOOK_AGAIN
-            }
-        };
-        tokio::select! {
-            _ = stop.wait_for(|&stop| stop) => break,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-    status.set_state(State::Stopped);
-    ended
-}
-
-/// Notes for the next generation how the last one ended; whether it lost its connection to NATS.
-fn note_end(approach: &Approach, failure: &Failure, committed: bool) -> bool {
-    let lost = lost_connection(failure);
-    approach.ended(lost.is_some(), committed);
-    let refused = matches!(failure, Failure::Resync(resync::Error::Nats(error)) if error.refuses_user());
-    if refused || lost.is_some_and(Lost::refuses_user) {
-        approach.explained();
-    }
-    lost.is_some()
-}
-
-fn tell_away(metrics: &PipelineMetrics, recovery: &Recovery) {
-    match recovery.away() {
-        Some(Server::Database) => metrics.meets_database(false),
-        Some(Server::Nats) => metrics.nats_up.set(0),
-        None => {}
-    }
-}
-
-/// Tells outages from the attempts that each of them takes.
-#[derive(Debug, Default)]
-struct Outages {
-    /// What stopped it is reported already.
-    told: bool,
-    /// Somebody took the shard: an operator who pauses it, or another daemon, does that without a failure.
-    taken: bool,
-}
-
-impl Outages {
-    /// Whether one begins with the failure of a generation that `ran`, and did `well` before.
-    fn begins(&mut self, recovery: &Recovery, ran: bool, well: bool) -> bool {
-        let taken = ran && !self.taken && recovery.cause == Cause::LostEpoch;
-        let begins = ran && (well || !self.told) && !taken && recovery.is_failure();
-        self.told = begins || (self.told && !well);
-        self.taken = taken || (self.taken && !recovery.stays());
-        begins
-    }
-}
-
-/// Waits after a flood until dead letters are accepted, the pipeline is resumed, or the rules of a table have
-/// changed. A database that does not answer is asked again.
-async fn mended(pipeline: &Pipeline) {
-    let postgres = &pipeline.settings.postgres;
-    let tables: Vec<&str> = pipeline.pipeline.tables.iter().map(|table| table.name.as_str()).collect();
-    loop {
-        tokio::time::sleep(ASK_TO_GO_ON).await;
-        let look = control::ends_flood(postgres, &pipeline.shard, &tables);
-        if let Ok(Ok(true)) = within(postgres.step_timeout, "looking for what may end a flood", look).await {
-            return;
-        }
-    }
-}
-
-/// Whether a generation failed after it had started.
-fn started_well(failure: &Failure) -> bool {
-    !matches!(failure, Failure::Resync(_) | Failure::Subscribe(_))
 }
 
 /// A name for this process that no other one has: 16 hexadecimal digits.

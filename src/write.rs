@@ -141,9 +141,9 @@ impl Writer {
         emptied: mpsc::Sender<Batch>,
     ) -> Result<(), Error> {
         let mut closed = pin!(self.session.closed());
-        let mut renewal = tokio::time::interval(checkpoint::LEASE / 3);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        renewal.reset();
+        let mut idle = tokio::time::interval(checkpoint::CONFIRM);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        idle.reset();
         loop {
             tokio::select! {
                 // A lost connection is reported at once, also while nothing is to be written.
@@ -153,7 +153,7 @@ impl Writer {
                     let Some(mut batch) = batch else { break };
                     if let (true, Some(moved)) = (batch.is_empty(), batch.moved) {
                         self.advance(moved).await?;
-                        renewal.reset();
+                        idle.reset();
                         continue;
                     }
                     let committed = self.write(&mut batch).await?;
@@ -168,12 +168,13 @@ impl Writer {
                     self.held.written(bytes);
                     // Nobody waits for an emptied batch: it is only spared an allocation.
                     emptied.try_send(batch).ok();
-                    renewal.reset();
+                    idle.reset();
                 }
-                _ = renewal.tick() => {
-                    self.at(metrics::Step::Renew);
-                    let renew = checkpoint::renew(&self.session, &self.shard, self.epoch, self.checkpoint);
-                    within(self.step_timeout, "renewing the lease", renew).await??;
+                _ = idle.tick() => {
+                    self.at(metrics::Step::Confirm);
+                    let (session, shard, at) = (&self.session, &self.shard, self.checkpoint);
+                    let confirm = checkpoint::confirm(session, shard, self.epoch, at);
+                    within(self.step_timeout, "looking at the checkpoint", confirm).await??;
                     self.metrics.motion.rests();
                 }
             }

@@ -19,11 +19,12 @@ const COLUMNS: usize = 110;
 const FUNCTION: usize = 80;
 
 /// Breaches that are left, all of one rule. Lower the number with each that you mend; it is never raised.
-const LONG_FUNCTIONS: usize = 1;
+const LONG_FUNCTIONS: usize = 0;
 
 /// Which module owns which of jetcopy's tables: it and the migrations alone name them in a statement.
-const OWNERS: [(&str, &[&str]); 7] = [
+const OWNERS: [(&str, &[&str]); 8] = [
     ("checkpoint", &["checkpoints"]),
+    ("daemons", &["daemons"]),
     ("dead_letter", &["dead_letters"]),
     ("loss", &["losses"]),
     ("migrate", &["schema_history"]),

@@ -1,52 +1,65 @@
 //! Taking a shard, keeping it and giving it up.
 //!
-//! Guarantees: one that another daemon holds, or an operator has paused, is not taken; whoever takes it
-//! fences every earlier claim.
+//! Guarantees: one of a daemon that has its row in `jetcopy.daemons`, or that an operator has paused, is not
+//! taken; whoever takes it fences every earlier claim.
 
 use postgres_protocol::escape::escape_literal;
+use tokio_postgres::SimpleQueryRow;
 
-use super::{Claim, Error, LEASE, UNKNOWN, ask, begin_sql};
+use super::{Claim, Error, Paused, UNKNOWN, ask, begin_sql};
+use crate::daemons;
 use crate::postgres::connect::Session;
+use crate::postgres::simple;
 use crate::shard::Shard;
 
-/// Claims the shard for `owner`: ends leftover backends of its own and of the owner before, and takes a new
-/// epoch.
+/// Each claim raises the epoch by one and a random number below this: a claim that a failover has lost has
+/// another epoch than the one that takes its place. In the life of a shard, there is room for billions.
+const UNLIKELY: u32 = 1_000_000_000;
+
+/// Claims the shard for `daemon`: ends the transactions that an earlier session of its own, or one of the
+/// daemon before, has left open on the shard, and takes an epoch that no claim had, nor one that a failover
+/// has lost.
 ///
 /// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then
 /// seen. A checkpoint that does not exist yet is created at sequence 0 without a stream.
-pub(crate) async fn claim(session: &Session, shard: &Shard, owner: &str) -> Result<Claim, Error> {
+pub(crate) async fn claim(session: &Session, shard: &Shard, daemon: &str) -> Result<Claim, Error> {
     let name = escape_literal(&shard.name);
-    let before = look(session, shard, owner).await?;
+    let before = look(session, shard, daemon).await?;
+    // Only who has moved the row and not committed is in the way. A pooler names a session after whose
+    // transaction it is, and leaves the name there afterwards.
     let end_leftovers = format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
-         AND usename = current_user AND application_name <> '' AND application_name IN ({}, {})",
-        escape_literal(owner),
-        escape_literal(&before),
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS session WHERE pid <> pg_backend_pid() \
+         AND usename = current_user AND application_name IN ({}, {}) \
+         AND EXISTS (SELECT FROM pg_locks AS held WHERE held.pid = session.pid AND held.granted \
+           AND held.mode = 'RowExclusiveLock' AND held.relation = 'jetcopy.checkpoints'::regclass)",
+        escape_literal(&shard.session(daemon)),
+        escape_literal(&shard.session(&before)),
     );
-    ask(session, "end leftover backends of", &end_leftovers).await?;
+    ask(session, "end leftover transactions on", &end_leftovers).await?;
 
+    let me = escape_literal(daemon);
     let take = format!(
         "{}SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
-         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = {}, \
-           lease_until = now() + interval '{} ms', updated_at = now() \
-         WHERE shard = {name} AND coalesce(owner, '') IN ({}, {}) AND paused_at IS NULL \
+         UPDATE jetcopy.checkpoints SET epoch = epoch + 1 + floor(random() * {UNLIKELY}::float8)::bigint, \
+           owned_since = CASE WHEN owner = {me} THEN owned_since ELSE now() END, owner = {me}, \
+           updated_at = now() \
+         WHERE shard = {name} AND paused_at IS NULL \
+           AND (coalesce(owner, {me}) = {me} OR NOT {}) AND {} \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence, \
            accepted_letters; \
          COMMIT",
         begin_sql(session),
-        escape_literal(owner),
-        LEASE.as_millis(),
-        escape_literal(owner),
-        escape_literal(&before),
+        daemons::is_listed_sql("owner"),
+        daemons::is_listed_sql(&me),
     );
     // After an error the connection may be used for nothing else: the caller ends the generation on any.
     let taken = ask(session, "claim", &take).await?;
     let Some(epoch) = taken.text(0) else {
         // Another daemon claimed the shard, or an operator paused it, between the look and the update: which,
         // it says now.
-        look(session, shard, owner).await?;
-        return Err(Error::LostEpoch);
+        look(session, shard, daemon).await?;
+        return Err(Error::Unlisted);
     };
     let number = |column, name| match taken.text(column) {
         Some(value) => value.parse::<i64>().map(Some).map_err(|_| Error::Unreadable { column: name }),
@@ -65,15 +78,15 @@ pub(crate) async fn claim(session: &Session, shard: &Shard, owner: &str) -> Resu
 }
 
 /// Who had the shard before, empty where nobody did; an error where an operator paused it or another daemon
-/// holds it. A checkpoint that does not exist yet is created at sequence 0 without a stream.
-async fn look(session: &Session, shard: &Shard, owner: &str) -> Result<String, Error> {
+/// has it. A checkpoint that does not exist yet is created at sequence 0 without a stream.
+async fn look(session: &Session, shard: &Shard, daemon: &str) -> Result<String, Error> {
     let name = escape_literal(&shard.name);
     let look = format!(
-        "SELECT coalesce(owner, ''), coalesce(lease_until > now(), false) AND EXISTS (\
-           SELECT FROM pg_stat_activity WHERE application_name = owner), \
+        "SELECT coalesce(owner, ''), {}, \
            to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), \
            last_sequence \
-         FROM jetcopy.checkpoints WHERE shard = {name}"
+         FROM jetcopy.checkpoints WHERE shard = {name}",
+        daemons::is_listed_sql("owner"),
     );
     let found = ask(session, "read", &look).await?;
     let before = if let Some(owner) = found.text(0) {
@@ -95,39 +108,82 @@ async fn look(session: &Session, shard: &Shard, owner: &str) -> Result<String, E
         let by = found.text(3).unwrap_or_default().to_owned();
         return Err(Error::Paused { pipeline: shard.pipeline.clone(), by, since, checkpoint });
     }
-    if found.text(1) == Some("t") && before != owner {
+    if found.text(1) == Some("t") && before != daemon {
         return Err(Error::Held { owner: before, checkpoint });
     }
     Ok(before)
 }
 
-/// Extends the lease of an idle shard; [`Error::LostEpoch`] when it is no longer ours, or its checkpoint is
-/// no longer `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing
+/// Looks whether an idle shard is still ours; [`Error::LostEpoch`] when it is not, or its checkpoint is no
+/// longer `last_sequence`: behind a pooler a session outlives a failover, and without a next batch nothing
 /// else would show that the new primary lacks commits.
-pub(crate) async fn renew(
+pub(crate) async fn confirm(
     session: &Session,
     shard: &Shard,
     epoch: i64,
     last_sequence: u64,
 ) -> Result<(), Error> {
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET lease_until = now() + interval '{} ms' \
+        "SELECT shard FROM jetcopy.checkpoints \
          WHERE shard = {} AND epoch = {epoch} AND last_sequence = {last_sequence}",
-        LEASE.as_millis(),
         escape_literal(&shard.name),
     );
-    match ask(session, "renew the lease of", &sql).await?.affected() {
-        0 => Err(Error::LostEpoch),
-        _ => Ok(()),
-    }
+    let found = ask(session, "look at", &sql).await?;
+    if found.first().is_some() { Ok(()) } else { Err(Error::LostEpoch) }
 }
 
-/// Gives the shard up, so that another daemon need not wait for the lease to end.
+/// Gives the shard up, so that another daemon takes it at once.
 pub(crate) async fn release(session: &Session, shard: &Shard, epoch: i64) -> Result<(), Error> {
     let sql = format!(
-        "UPDATE jetcopy.checkpoints SET owner = NULL, lease_until = NULL WHERE shard = {} \
+        "UPDATE jetcopy.checkpoints SET owner = NULL, owned_since = NULL WHERE shard = {} \
          AND epoch = {epoch}",
         escape_literal(&shard.name),
     );
     ask(session, "release", &sql).await.map(drop)
+}
+
+/// SQL that gives up a shard of `daemon` that it does not run.
+pub(crate) fn release_sql(shard: &str, daemon: &str) -> String {
+    format!(
+        "UPDATE jetcopy.checkpoints SET owner = NULL, owned_since = NULL WHERE shard = {} AND owner = {}; ",
+        escape_literal(shard),
+        escape_literal(daemon),
+    )
+}
+
+/// Whose a shard is, and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    /// Its name.
+    pub(crate) shard: String,
+    /// The daemon that has it, or had it.
+    pub(crate) owner: Option<String>,
+    /// For how many seconds.
+    pub(crate) owned_for: f64,
+    /// Who paused it.
+    pub(crate) paused: Option<Paused>,
+    /// The last sequence that is committed.
+    pub(crate) checkpoint: u64,
+}
+
+/// SQL for the places of all shards, the rows that [`read_place`] reads.
+pub(crate) fn places_sql() -> &'static str {
+    "SELECT shard AS jetcopy_shard, owner, extract(epoch FROM now() - owned_since)::float8, paused_by, \
+       to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), last_sequence \
+     FROM jetcopy.checkpoints ORDER BY shard"
+}
+
+/// A place, where the row is one of [`places_sql`].
+pub(crate) fn read_place(row: &SimpleQueryRow) -> Option<Place> {
+    if row.columns().first()?.name() != "jetcopy_shard" {
+        return None;
+    }
+    let text = |column| simple::text(row, column).map(str::to_owned);
+    Some(Place {
+        shard: text(0)?,
+        owner: text(1),
+        owned_for: simple::number(row, 2).unwrap_or(0.0),
+        paused: text(4).map(|since| Paused { by: text(3).unwrap_or_default(), since }),
+        checkpoint: simple::number(row, 5).unwrap_or(0),
+    })
 }

@@ -7,6 +7,7 @@ use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, Error};
 
 use super::LOCK_TIMEOUT;
+use crate::daemons;
 use crate::milestones;
 use crate::postgres::simple::{self, ask};
 use crate::shard::Shard;
@@ -38,7 +39,7 @@ pub(crate) async fn pause(client: &Client, shard: &Shard, by: &str) -> Result<Op
          SELECT {name}, {pipeline}, {stream}, now(), {by} \
          WHERE NOT EXISTS (SELECT FROM jetcopy.checkpoints WHERE shard = {name}) \
          ON CONFLICT (shard) DO NOTHING; \
-         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = NULL, lease_until = NULL, \
+         UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = NULL, owned_since = NULL, \
            paused_at = now(), paused_by = {by} \
          WHERE shard = {name} AND paused_at IS NULL"
     );
@@ -100,10 +101,11 @@ pub(crate) async fn move_back(client: &Client, shard: &Shard, from: u64, to: u64
          UPDATE jetcopy.checkpoints SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
            THEN greatest(known_sequence, last_sequence) END, last_sequence = {to}, \
            last_timestamp = NULL, epoch = epoch + 1, \
-           owner = NULL, lease_until = NULL, updated_at = now() \
-         WHERE shard = {name} AND last_sequence = {from} AND NOT coalesce(lease_until > now(), false) \
+           owner = NULL, owned_since = NULL, updated_at = now() \
+         WHERE shard = {name} AND last_sequence = {from} AND NOT {} \
          RETURNING shard",
         milestones::add_of(&committed),
+        daemons::lives_sql("owner"),
     );
     Ok(ask(client, &waiting(&statements)).await?.first().is_some())
 }

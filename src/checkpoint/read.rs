@@ -6,6 +6,7 @@ use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, Error};
 
 use super::{Claim, Paused, UNKNOWN};
+use crate::daemons;
 use crate::postgres::simple::{self, ask};
 use crate::shard::Shard;
 
@@ -40,10 +41,11 @@ pub(crate) fn last_sequence_sql(shard: &str) -> String {
     format!("SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard))
 }
 
-/// The daemon that holds a shard: its lease lasts.
+/// The daemon that holds a shard and is alive.
 pub(crate) async fn live_owner(client: &Client, shard: &Shard) -> Result<Option<String>, Error> {
     let sql = format!(
-        "SELECT CASE WHEN lease_until > now() THEN owner END FROM jetcopy.checkpoints WHERE shard = {}",
+        "SELECT CASE WHEN {} THEN owner END FROM jetcopy.checkpoints WHERE shard = {}",
+        daemons::lives_sql("owner"),
         escape_literal(&shard.name)
     );
     Ok(ask(client, &sql).await?.text(0).map(str::to_owned))
@@ -65,7 +67,7 @@ pub(crate) struct Seen {
     pub(crate) last_sequence: Option<u64>,
     /// When the checkpoint moved last, in RFC 3339.
     pub(crate) committed_at: Option<String>,
-    /// The daemon whose lease lasts.
+    /// The daemon that holds it and is alive.
     pub(crate) owner: Option<String>,
     /// Who paused it.
     pub(crate) paused: Option<Paused>,
@@ -87,11 +89,12 @@ pub(crate) struct Flood {
 pub(crate) async fn look(client: &Client, shard: &Shard) -> Result<Option<Seen>, Error> {
     let sql = format!(
         "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-           CASE WHEN lease_until > now() THEN owner END, paused_by, \
+           CASE WHEN {} THEN owner END, paused_by, \
            to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
            (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            flood ->> 'reason'::text, flood ->> 'samples'::text, accepted_letters = 0 \
          FROM jetcopy.checkpoints WHERE shard = {}",
+        daemons::lives_sql("owner"),
         escape_literal(&shard.name)
     );
     let found = ask(client, &sql).await?;
@@ -112,7 +115,7 @@ pub(crate) async fn look(client: &Client, shard: &Shard) -> Result<Option<Seen>,
 /// Why a pipeline's position is still somebody's.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Keeper {
-    /// This daemon's lease lasts.
+    /// This daemon, which is alive, has it.
     Daemon(String),
     /// An operator has paused it.
     Operator,
@@ -121,8 +124,9 @@ pub(crate) enum Keeper {
 /// Who keeps a shard of `pipeline`, whatever is configured.
 pub(crate) async fn keepers(client: &Client, pipeline: &str) -> Result<Vec<Keeper>, Error> {
     let sql = format!(
-        "SELECT CASE WHEN lease_until > now() THEN owner END, paused_at IS NOT NULL \
+        "SELECT CASE WHEN {} THEN owner END, paused_at IS NOT NULL \
          FROM jetcopy.checkpoints WHERE pipeline = {}",
+        daemons::lives_sql("owner"),
         escape_literal(pipeline)
     );
     let found = ask(client, &sql).await?;

@@ -5,7 +5,7 @@
 
 use postgres_protocol::escape::escape_literal;
 
-use super::{Error, LEASE, LOCK_TIMEOUT, ask};
+use super::{Error, LOCK_TIMEOUT, ask};
 use crate::kill_point;
 use crate::postgres::connect::Session;
 use crate::postgres::interval::timestamp;
@@ -78,7 +78,7 @@ impl<'s> Open<'s> {
         let accepted = along.accepted;
         let sql = format!(
             "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
-               lease_until = now() + interval '{} ms', updated_at = now(), \
+               updated_at = now(), \
                accepted_letters = accepted_letters - {accepted}, flood = NULL \
              WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} \
                AND accepted_letters >= {accepted} \
@@ -87,7 +87,6 @@ impl<'s> Open<'s> {
             along.before,
             to.last_sequence,
             timestamp(to.last_timestamp_ns),
-            LEASE.as_millis(),
             escape_literal(&shard.name),
             along.after,
         );

@@ -75,7 +75,7 @@ pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
 }
 
 /// Who runs this program, and where: `alice@db1`.
-fn operator() -> String {
+pub(super) fn operator() -> String {
     let uid = Uid::current();
     let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     match std::fs::read_to_string("/proc/sys/kernel/hostname") {

@@ -29,7 +29,7 @@ pub(super) const LIMITS: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Extends the lease of an idle shard.
-    Renew,
+    Confirm,
     /// Opens the transaction, moves the checkpoint and locks these tables.
     Begin(String),
     /// Copies rows to that table.
@@ -51,7 +51,7 @@ pub enum Step {
 impl Step {
     fn stage(&self) -> Stage {
         match self {
-            Self::Renew
+            Self::Confirm
             | Self::Begin(_)
             | Self::Copy(_)
             | Self::Partitions(_)
@@ -67,7 +67,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Renew => f.write_str("renewing the lease"),
+            Self::Confirm => f.write_str("looking at the checkpoint"),
             Self::Begin(tables) => write!(f, "moving the checkpoint and locking {tables}"),
             Self::Copy(table) => write!(f, "COPY to table {table}"),
             Self::Partitions(table) => write!(f, "new partitions of table {table}"),
@@ -419,13 +419,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_waits_for_a_writer_that_renews_its_lease_is_held_up() {
+    fn a_batch_that_waits_for_a_writer_that_looks_at_its_checkpoint_is_held_up() {
         let motion = motion();
-        motion.step(Step::Renew);
+        motion.step(Step::Confirm);
         motion.queued();
         assert_eq!(motion.held_up(), None);
         motion.lock().queued = Some(ago(4));
-        assert!(motion.held_up().unwrap().what.contains("renewing the lease"));
+        assert!(motion.held_up().unwrap().what.contains("looking at the checkpoint"));
     }
 
     #[test]

@@ -214,7 +214,7 @@ async fn checkpoint_updates_stay_heap_only_on_one_page() {
         .await
         .unwrap();
     let update = "UPDATE jetcopy.checkpoints SET last_sequence = last_sequence + 1, last_timestamp = now(), \
-                  lease_until = now(), updated_at = now() WHERE shard = 's1'";
+                  updated_at = now() WHERE shard = 's1'";
     for _ in 0..500 {
         client.batch_execute(update).await.unwrap();
     }

@@ -29,6 +29,7 @@ use crate::config::{self, HostInfo, SessionAttrs, SslMode};
 use crate::postgres::sqlstate::{self, Decision, Step};
 use crate::postgres::timeline::{self, History, Newest};
 
+mod direct;
 mod error;
 mod idle;
 mod race;

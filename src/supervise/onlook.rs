@@ -114,7 +114,7 @@ struct Slow<'s> {
 impl<'s> Slow<'s> {
     fn new(status: &'s PipelineStatus, instance: &str) -> Option<Self> {
         let batch = status.motion().writing_for(SLOW)?;
-        Some(Self { status, owner: status.shard().owner(instance), batch })
+        Some(Self { status, owner: status.shard().session(instance), batch })
     }
 }
 

@@ -15,7 +15,7 @@ use blocks::{Kind, steps};
 use world::World;
 
 /// Commands that are not run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 20] = [
+const NOT_RUN: [(&str, &str); 21] = [
     ("make ", "builds, or runs all tests; the targets are what CI runs"),
     ("cargo install", "builds a release"),
     ("apt install ./target/debian", "scripts/check_package.sh installs the package in a fresh Debian"),
@@ -35,6 +35,7 @@ const NOT_RUN: [(&str, &str); 20] = [
         "needs events that were written and replayed; tests/it/pipelines/registry.rs has them",
     ),
     ("jetcopy replay registry ", "the same"),
+    ("jetcopy drain ", "needs a second daemon; tests/it/membership.rs has one"),
     ("pgbackrest ", "is not installed here"),
     ("pg_dump --data-only -t jetcopy.checkpoints", "needs a database of a version that was not released"),
     ("psql -c \"DROP SCHEMA jetcopy CASCADE\"", "the same"),

@@ -39,6 +39,7 @@ mod leftover;
 mod lifecycle;
 mod loss;
 mod mapping;
+mod membership;
 mod migrate;
 mod monitoring;
 mod nats;

@@ -63,7 +63,7 @@ async fn after_pause_has_answered_nothing_is_committed_until_resume_also_by_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_daemon_notices_a_pause_by_its_lease() {
+async fn an_idle_daemon_notices_a_pause() {
     let world = World::new().await;
     world.database.batch_execute(TABLE).await.unwrap();
     let config = world.config(EVENTS);

@@ -280,6 +280,9 @@ fn each_rule_of_membership_keeps_a_property() {
         (Mutation::FewRenewals, Property::TheLivingKeep),
         (Mutation::NoLetGo, Property::Progress),
         (Mutation::PreferredOnly, Property::Progress),
+        (Mutation::Unsettled, Property::TheLivingKeep),
+        (Mutation::ExpelBlindly, Property::TheLivingKeep),
+        (Mutation::NoDrain, Property::Progress),
     ] {
         let membership = Membership { mutation: rule };
         assert_eq!(broken(&membership, rule, Some(property)), Some(property), "{rule:?}");

@@ -82,8 +82,14 @@ pub(crate) enum Mutation {
     LeaseByClock,
     /// One renewal less is enough to take over.
     FewRenewals,
-    /// A daemon keeps a shard that another is preferred for.
+    /// A daemon keeps more shards than its share.
     NoLetGo,
     /// A shard that is nobody's is taken by the daemon that is preferred for it alone.
     PreferredOnly,
+    /// Sessions that have ended show that a daemon is gone, also to one whose own has just begun.
+    Unsettled,
+    /// A row is removed though it was renewed since.
+    ExpelBlindly,
+    /// A daemon that is drained keeps its shards.
+    NoDrain,
 }

@@ -27,10 +27,14 @@ mod update;
 const OLDEST_VERSION: i32 = 14;
 
 /// What the daemon does with its own tables.
-const OWN_PRIVILEGES: [(&str, &str); 13] = [
+const OWN_PRIVILEGES: [(&str, &str); 17] = [
     ("jetcopy.checkpoints", "SELECT"),
     ("jetcopy.checkpoints", "INSERT"),
     ("jetcopy.checkpoints", "UPDATE"),
+    ("jetcopy.daemons", "SELECT"),
+    ("jetcopy.daemons", "INSERT"),
+    ("jetcopy.daemons", "UPDATE"),
+    ("jetcopy.daemons", "DELETE"),
     ("jetcopy.dead_letters", "INSERT"),
     ("jetcopy.losses", "SELECT"),
     ("jetcopy.losses", "INSERT"),
@@ -190,10 +194,10 @@ async fn pooler(config: &Config, facts: &Facts, report: &mut Findings) {
     match Facts::read(&second.client).await {
         Ok(second) if second.backend == facts.backend => report.warn(
             DATABASE,
-            "the connection goes through a pooler in transaction mode. One daemon works, but creates \
-             temporary tables for each merge, and leaves the transaction of a lost connection open until the \
-             pooler notices. Two daemons behind one such pooler keep taking the pipelines from each other",
-            "connect to the server directly, use session mode, or give each of two daemons its own pooler",
+            "the connection goes through a pooler in transaction mode. That works, but creates temporary \
+             tables for each merge, leaves the transaction of a lost connection open until the pooler \
+             notices, and lets other daemons wait 4 s for one that was killed",
+            "connect to the server directly, or use session mode",
         ),
         Ok(_) => {}
         Err(error) => report.failure(DATABASE, &error),

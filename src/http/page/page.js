@@ -50,13 +50,15 @@ function showDaemon({ version, started, now }) {
 
 function showOverview(all) {
   const runs = ({ state }) => state === "running";
+  // What another daemon has is in good hands.
+  const waiting = all.filter(({ state }) => state === "waiting").length;
   const running = all.filter(runs).length;
   const sum = (value, of = all) => of.reduce((sum, pipeline) => sum + value(pipeline), 0);
-  const troubled = all.length - running;
+  const troubled = all.length - running - waiting;
   const person = all.some(({ state }) => STATES[state]?.rank === 0);
   overview.running.show(
     `${running} of ${all.length}`,
-    troubled === 0 ? "all of them" : `${troubled} not running`,
+    troubled > 0 ? `${troubled} not running` : waiting > 0 ? `${waiting} at other daemons` : "all of them",
     troubled === 0 ? "" : person ? "bad" : "warn",
   );
   overview.rate.show(
@@ -80,6 +82,27 @@ function showOverview(all) {
   overview.letters.show(count(letters), `in the table; ${count(since)} since start`, letters > 0 ? "warn" : "");
   const title = troubled === 0 ? "jetcopy" : `(${troubled}) jetcopy`;
   if (document.title !== title) document.title = title;
+}
+
+/** Where several daemons share the database: who has what. */
+function showDaemons(all) {
+  place("daemons").hidden = all.length < 2;
+  const rows = all.map((daemon) => {
+    const notes = [];
+    if (daemon.overdue) notes.push(`not heard for ${span(daemon.silent_seconds)}`);
+    if (daemon.drained_by !== null) notes.push(`drained by ${daemon.drained_by}`);
+    if (daemon.unable.length > 0) notes.push(`cannot run ${daemon.unable.join(", ")}`);
+    const shards = daemon.shards.map(({ shard, seconds }) => `${shard} for ${span(seconds)}`);
+    return [
+      `${daemon.host} (${daemon.daemon})`,
+      span(daemon.up_seconds),
+      rate(daemon.messages_per_second),
+      `${daemon.shards.length} of ${daemon.configured}: ${shards.join(", ") || "none"}`,
+      notes.join("; "),
+    ];
+  });
+  const cells = rows.map((row) => el("tr", {}, ...row.map((text) => el("td", {}, text))));
+  place("daemon-rows").replaceChildren(...cells);
 }
 
 function showPipelines(all, now) {
@@ -152,6 +175,7 @@ async function update() {
     const status = await ask("/status");
     showDaemon(status);
     showOverview(status.pipelines);
+    showDaemons(status.daemons);
     showPipelines(status.pipelines, new Date(status.now));
     remember(await ask(`/status/history?after=${next}`));
     heardAt = new Date();
