@@ -20,7 +20,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The status of one shard of a pipeline; made at the first call, in state [`State::Starting`].
+    /// The status of one shard of a pipeline; made at the first call, in state
+    /// [`State::Starting`](super::State::Starting).
     #[must_use]
     pub fn add(&self, shard: &Shard, metrics: PipelineMetrics) -> Arc<PipelineStatus> {
         let mut pipelines = lock(&self.pipelines);
