@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Begin(usize, usize),
     /// COMMIT is answered, and the ack goes out.
     Commit(usize, usize),
+    /// The same, and the ack is lost at once.
+    CommitUnheard(usize, usize),
     /// The connection is lost between COMMIT and its answer.
     LoseAnswer(usize),
     /// A transaction in doubt is committed, or rolled back.
@@ -102,6 +104,8 @@ impl Model for Protocol {
                 Step::Begin(daemon, 1),
                 Step::Commit(daemon, 0),
                 Step::Commit(daemon, 1),
+                Step::CommitUnheard(daemon, 0),
+                Step::CommitUnheard(daemon, 1),
                 Step::Resize(daemon),
                 Step::LoseAnswer(daemon),
                 Step::AckArrives(daemon),
@@ -129,6 +133,7 @@ impl Model for Protocol {
                 | Step::StrayArrives(_)
                 | Step::LoseAnswer(_)
                 | Step::LoseAck(_)
+                | Step::CommitUnheard(..)
                 | Step::Crash(_)
                 | Step::Replicate
                 | Step::FailOver
@@ -172,38 +177,12 @@ impl Model for Protocol {
 }
 
 impl Protocol {
-    fn last(&self) -> u8 {
-        u8::try_from(self.bounds.stream.len()).expect("a short stream")
-    }
-
-    fn kind(&self, sequence: u8) -> Kind {
-        self.bounds.stream[usize::from(sequence) - 1]
-    }
-
-    /// Whether the stream holds a message there.
-    fn holds(&self, sequence: u8) -> bool {
-        self.kind(sequence) != Kind::Removed
-    }
-
-    /// How many messages the stream holds after one sequence, up to another.
-    fn held(&self, after: u8, to: u8) -> usize {
-        (after + 1..=to).filter(|&sequence| self.holds(sequence)).count()
-    }
-
-    /// The lane of a sequence.
-    fn lane(&self, lanes: Lanes, sequence: u8) -> usize {
-        usize::from((sequence - 1) / self.bounds.block % (lanes.more + 1))
-    }
-
-    /// The last sequence of a lane up to another, 0 where there is none.
-    fn last_of(&self, lanes: Lanes, lane: usize, to: u8) -> u8 {
-        (1..=to).rev().find(|&sequence| self.lane(lanes, sequence) == lane).unwrap_or(0)
-    }
-
-    /// Up to where every lane has stored all of its own.
-    fn floor(&self, lanes: Lanes) -> u8 {
-        let lacks = |&sequence: &u8| sequence > lanes.checkpoints[self.lane(lanes, sequence)];
-        (1..=self.last()).find(lacks).map_or(self.last(), |sequence| sequence - 1)
+    /// Whether the claim of a daemon is the one that `primary` holds, as a compare-and-set sees it.
+    fn claims(&self, daemon: usize, epoch: u8, primary: Database) -> bool {
+        let same = epoch == primary.epoch;
+        same && primary.owner == Some(daemon) && !self.breaks(Mutation::NoEpoch)
+            || same && self.breaks(Mutation::NoOwner)
+            || self.breaks(Mutation::NoEpoch)
     }
 
     fn breaks(&self, rule: Mutation) -> bool {
@@ -212,10 +191,9 @@ impl Protocol {
 
     /// Takes a step; `None` where it is not possible now.
     fn take(&self, step: Step, state: &mut State) -> Option<()> {
-        let unique = self.bounds.unique_epochs && !self.breaks(Mutation::ReusedEpochs);
         match step {
-            Step::Claim(daemon) if !state.is_held_by(1 - daemon) => state.claim(daemon, unique),
-            Step::TakeOver(daemon) if state.is_held_by(1 - daemon) => state.claim(daemon, unique),
+            Step::Claim(daemon) if !state.is_held_by(1 - daemon) => self.claim(daemon, state),
+            Step::TakeOver(daemon) if state.is_held_by(1 - daemon) => self.claim(daemon, state),
             Step::Claim(_) | Step::TakeOver(_) => None,
             Step::Place(daemon) => self.place(daemon, state),
             Step::Deliver(daemon) => {
@@ -229,12 +207,20 @@ impl Protocol {
             }
             Step::LoseDelivery => {
                 state.strays_left = state.strays_left.checked_sub(1)?;
-                state.stray = Some(self.deliver(state)?);
+                let stray = self.deliver(state)?;
+                state.stray = (!self.bounds.for_good).then_some(stray);
                 Some(())
             }
             Step::StrayArrives(daemon) => self.receive(daemon, state.stray?, state),
             Step::Begin(daemon, lane) => self.begin(daemon, lane, state),
-            Step::Commit(daemon, lane) => self.answer(daemon, lane, state),
+            Step::Commit(daemon, lane) => {
+                self.answer(daemon, lane, state)?;
+                if self.bounds.prompt { self.acked(daemon, state).or(Some(())) } else { Some(()) }
+            }
+            Step::CommitUnheard(daemon, lane) => {
+                self.answer(daemon, lane, state).filter(|()| self.bounds.prompt)?;
+                state.lose_ack(daemon).map(drop)
+            }
             Step::LoseAnswer(daemon) => self.lose_answer(daemon, state),
             Step::Settle { lane, committed } => {
                 state.open[lane].filter(|open| open.by.is_none())?;
@@ -250,14 +236,7 @@ impl Protocol {
                 Some(())
             }
             Step::Resize(daemon) => self.resize(daemon, state),
-            Step::AckArrives(daemon) => {
-                let ack = state.lose_ack(daemon)?;
-                let durable = &mut state.durable;
-                durable.floor = durable.floor.max(ack);
-                // An ack of before a reset may make a server pass over what it has not delivered since.
-                durable.cursor = durable.cursor.max(ack);
-                Some(())
-            }
+            Step::AckArrives(daemon) => self.acked(daemon, state),
             Step::LoseAck(daemon) => state.lose_ack(daemon).map(drop),
             Step::Renew(daemon) => self.renew(daemon, state),
             Step::Probe(daemon) => self.probe(daemon, state),
@@ -283,6 +262,21 @@ impl Protocol {
                 Some(())
             }
         }
+    }
+
+    #[expect(clippy::unused_self, reason = "it reads as the other steps do")]
+    fn acked(&self, daemon: usize, state: &mut State) -> Option<()> {
+        let ack = state.lose_ack(daemon)?;
+        let durable = &mut state.durable;
+        durable.floor = durable.floor.max(ack);
+        // An ack of before a reset may make a server pass over what it has not delivered since.
+        durable.cursor = durable.cursor.max(ack);
+        Some(())
+    }
+
+    fn claim(&self, daemon: usize, state: &mut State) -> Option<()> {
+        state.claim(daemon)?;
+        if self.bounds.prompt { self.place(daemon, state) } else { Some(()) }
     }
 
     fn place(&self, daemon: usize, state: &mut State) -> Option<()> {
@@ -331,6 +325,7 @@ impl Protocol {
             state.stop(daemon);
             return Some(());
         }
+        let before = self.acknowledges(*run);
         run.due = consumer_sequence + 1;
         run.read = run.read.max(sequence);
         for (lane, batch) in run.batches.iter_mut().enumerate() {
@@ -343,6 +338,14 @@ impl Protocol {
             && (self.kind(sequence) == Kind::Good || !self.breaks(Mutation::NoLetter))
         {
             run.batches[lane].messages.add(sequence, 1);
+        }
+        let ack = self.acknowledges(*run);
+        if ack > before {
+            // It was stored before.
+            state.daemons[daemon].ack = ack;
+            if self.bounds.prompt {
+                return self.acked(daemon, state);
+            }
         }
         Some(())
     }
@@ -359,7 +362,7 @@ impl Protocol {
         if !moves && batch.messages == Counts::default() {
             return None;
         }
-        let epoch = run.epoch == primary.epoch || self.breaks(Mutation::NoEpoch);
+        let epoch = self.claims(daemon, run.epoch, primary);
         // A failover may have cost another lane what this commit is acknowledged together with.
         let others = (0..LANES).all(|lane| known[lane] <= now[lane]) || self.breaks(Mutation::OneLaneAlone);
         let sequence = known[lane] == now[lane] && others || self.breaks(Mutation::NoSequence);
@@ -368,7 +371,7 @@ impl Protocol {
             return Some(());
         }
         run.batches[lane].messages = Counts::default();
-        state.open[lane] = Some(Open { by: Some(daemon), epoch: run.epoch, batch });
+        state.open[lane] = Some(Open { by: Some(daemon), epoch: run.epoch, owner: daemon, batch });
         if self.breaks(Mutation::RowsApart) {
             self.store(batch.messages, &mut state.primary);
         }
@@ -381,7 +384,8 @@ impl Protocol {
     /// What the server does at COMMIT.
     fn commit(&self, lane: usize, state: &mut State) {
         let Some(open) = state.open[lane].take() else { return };
-        state.unfenced |= open.epoch != state.primary.epoch;
+        let Database { epoch, owner, .. } = state.primary;
+        state.unfenced |= open.epoch != epoch || owner != Some(open.owner);
         if !self.breaks(Mutation::RowsApart) {
             self.store(open.batch.messages, &mut state.primary);
         }
@@ -394,13 +398,13 @@ impl Protocol {
         let open = state.open[lane].filter(|open| open.by == Some(daemon))?;
         self.commit(lane, state);
         let run = state.run(daemon)?;
-        let before = self.floor(run.lanes);
+        let before = self.acknowledges(*run);
         run.lanes.checkpoints[lane] = open.batch.to;
-        let floor = self.floor(run.lanes);
+        let ack = self.acknowledges(*run);
         if self.breaks(Mutation::AckOwnLane) {
             state.daemons[daemon].ack = open.batch.to;
-        } else if floor > before {
-            state.daemons[daemon].ack = floor;
+        } else if ack > before {
+            state.daemons[daemon].ack = ack;
         }
         Some(())
     }
@@ -429,8 +433,8 @@ impl Protocol {
         if run.more == run.lanes.more || !settled || writing {
             return None;
         }
-        let epoch = run.epoch == primary.epoch || self.breaks(Mutation::NoEpoch);
-        if epoch && run.lanes == primary.lanes {
+        let epoch = self.claims(daemon, run.epoch, primary);
+        if epoch && (run.lanes == primary.lanes || self.breaks(Mutation::BlindResize)) {
             let mut lanes = Lanes { more: run.more, checkpoints: PerLane::default() };
             let all = self.floor(run.lanes).max(run.lanes.greatest());
             lanes.checkpoints.iter_mut().take(usize::from(run.more) + 1).for_each(|lane| *lane = all);
@@ -456,8 +460,12 @@ impl Protocol {
             return None;
         }
         let run = state.run(daemon)?;
-        let sequence = run.lanes == primary.lanes || self.breaks(Mutation::RenewByEpoch);
-        if run.epoch == primary.epoch && sequence {
+        let sequence = match self.mutation {
+            Mutation::RenewByEpoch => true,
+            Mutation::RenewOneLane => run.lanes.checkpoints[0] == primary.lanes.checkpoints[0],
+            _ => run.lanes == primary.lanes,
+        };
+        if run.epoch == primary.epoch && primary.owner == Some(daemon) && sequence {
             return None;
         }
         state.stop(daemon);

@@ -24,12 +24,15 @@ pub(crate) struct Bounds {
     pub(crate) forks: bool,
     /// How many deliveries are lost, late or doubled.
     pub(crate) strays: u8,
-    /// Writers of the shard at first: 1, as today, or 2, each with a lane of its own.
+    /// Whether those are lost for good.
+    pub(crate) for_good: bool,
+    /// Whether an ack arrives with the commit that it is for, or never, and a claim places the durable at
+    /// once: what comes between is searched in smaller bounds.
+    pub(crate) prompt: bool,
+    /// Writers of the shard at first: 1, or 2, each with a lane of its own.
     pub(crate) writers: u8,
     /// How often the configuration changes their number.
     pub(crate) resizes: u8,
-    /// Whether a claim's epoch is none that a claim had which a failover lost.
-    pub(crate) unique_epochs: bool,
     /// How many sequences in a row are of the same lane.
     pub(crate) block: u8,
 }
@@ -40,8 +43,11 @@ pub(crate) enum Mutation {
     None,
     /// The ack is sent when the transaction is opened.
     AckBeforeCommit,
-    /// The compare-and-set does not compare the epoch.
+    /// The compare-and-set does not compare the claim.
     NoEpoch,
+    /// The compare-and-set compares the claim's epoch and not whose claim it is: after a failover another may
+    /// have the same.
+    NoOwner,
     /// The compare-and-set does not compare the sequence.
     NoSequence,
     /// Rows and dead letters are committed before the checkpoint moves.
@@ -64,6 +70,8 @@ pub(crate) enum Mutation {
     AcksUnwatched,
     /// The renewal of the lease compares the epoch and not the sequence.
     RenewByEpoch,
+    /// The renewal compares the sequence of the first lane and not those of the others.
+    RenewOneLane,
     /// A lane's own checkpoint is acknowledged instead of the floor of all.
     AckOwnLane,
     /// The next generation reads on after the greatest checkpoint of a lane instead of the floor of all.
@@ -76,8 +84,8 @@ pub(crate) enum Mutation {
     NoAdvance,
     /// Another number of writers begins at the greatest checkpoint without what other lanes lack below.
     NoSettle,
-    /// A claim may take an epoch once more that a failover has lost.
-    ReusedEpochs,
+    /// Another number of writers begins by what the daemon knows, without a look at what the lanes have.
+    BlindResize,
     /// A lease has run out by the clock alone, whether or not the database has answered anybody meanwhile.
     LeaseByClock,
     /// One renewal less is enough to take over.

@@ -35,6 +35,8 @@ pub(crate) type PerLane<T> = [T; LANES];
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Database {
     pub(crate) epoch: u8,
+    /// The daemon that claimed it.
+    pub(crate) owner: Option<usize>,
     pub(crate) lanes: Lanes,
     pub(crate) rows: Counts,
     pub(crate) letters: Counts,
@@ -60,8 +62,9 @@ pub(crate) struct Batch {
 pub(crate) struct Open {
     /// The daemon; `None` where it sent COMMIT and the connection was lost, which leaves the outcome open.
     pub(crate) by: Option<usize>,
-    /// The epoch that it writes under.
+    /// The claim that it writes under: the epoch, and whose it is.
     pub(crate) epoch: u8,
+    pub(crate) owner: usize,
     pub(crate) batch: Batch,
 }
 
@@ -150,20 +153,18 @@ impl State {
 
     /// Whether the lease is this living daemon's.
     pub(crate) fn is_held_by(&self, daemon: usize) -> bool {
-        self.daemons[daemon].generation.epoch() == Some(self.primary.epoch)
+        let Database { epoch, owner, .. } = self.primary;
+        self.daemons[daemon].generation.epoch() == Some(epoch) && owner == Some(daemon)
     }
 
-    pub(crate) fn claim(&mut self, daemon: usize, unique: bool) -> Option<()> {
+    pub(crate) fn claim(&mut self, daemon: usize) -> Option<()> {
         // It waits for whoever has locked a row: a commit in doubt is seen.
         if self.daemons[daemon].generation != Generation::Down || self.is_writing() {
             return None;
         }
-        if unique {
-            let mut greatest = 0;
-            self.each_epoch(|epoch| greatest = greatest.max(*epoch));
-            self.primary.epoch = greatest;
-        }
+        // A failover may have lost the claim of the same number.
         self.primary.epoch += 1;
+        self.primary.owner = Some(daemon);
         let Database { epoch, lanes, .. } = self.primary;
         self.daemons[daemon].generation = Generation::Claimed { epoch, lanes, more: self.more };
         Some(())
@@ -195,12 +196,16 @@ impl State {
     pub(crate) fn forget_what_makes_no_difference(&mut self) {
         if self.failovers_left == 0 {
             self.standby = Database::default();
-            self.standby.epoch = self.primary.epoch;
+            (self.standby.epoch, self.standby.owner) = (self.primary.epoch, self.primary.owner);
         }
         if self.daemons[1] < self.daemons[0] {
             self.daemons.swap(0, 1);
-            for daemon in self.open.iter_mut().flatten().filter_map(|open| open.by.as_mut()) {
-                *daemon = 1 - *daemon;
+            for open in self.open.iter_mut().flatten() {
+                open.owner = 1 - open.owner;
+                open.by = open.by.map(|daemon| 1 - daemon);
+            }
+            for owner in [&mut self.primary.owner, &mut self.standby.owner] {
+                *owner = owner.map(|daemon| 1 - daemon);
             }
         }
         // Epochs are compared, and one more is taken: a distance of two stands for all above.
