@@ -147,7 +147,7 @@ mod tests {
             assert!(!requires("", need));
             assert!(requires(need.name(), need));
             assert!(requires(
-                "data, timescaledb,pgbouncer ,systemd,mount,network,faketime,postgresql-15",
+                "data, timescaledb,pgbouncer ,systemd,mount,network,faketime,postgresql-15,citus",
                 need
             ));
         }
