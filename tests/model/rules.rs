@@ -45,8 +45,9 @@ pub(crate) enum Mutation {
     AckBeforeCommit,
     /// The compare-and-set does not compare the claim.
     NoEpoch,
-    /// The compare-and-set compares the claim's epoch and not whose claim it is: after a failover another may
-    /// have the same.
+    /// The compare-and-set compares a number that two claims may have, and not whose claim it is: after a
+    /// failover that lost one, another takes the same. In the code each epoch is drawn at random, so that no
+    /// two claims share one, and says both.
     NoOwner,
     /// The compare-and-set does not compare the sequence.
     NoSequence,

@@ -35,7 +35,7 @@ pub(crate) type PerLane<T> = [T; LANES];
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Database {
     pub(crate) epoch: u8,
-    /// The daemon that claimed it.
+    /// The daemon that claimed it: the code's epochs, which are drawn at random, tell that too.
     pub(crate) owner: Option<usize>,
     pub(crate) lanes: Lanes,
     pub(crate) rows: Counts,
