@@ -367,6 +367,7 @@ impl Beats {
             if self.expel(line, &daemons, beats).await? {
                 continue;
             }
+            self.give_up(&shared.shards, &places);
             let own = daemons.iter().find(|daemon| daemon.name == self.beat.daemon);
             if let Some(own) = own {
                 self.beat.drained.clone_from(&own.drained);
@@ -376,6 +377,17 @@ impl Beats {
             self.publish(turns, Some(&places));
             return Ok(());
         }
+    }
+
+    /// Gives up at the next look what is this daemon's, and neither configured any more nor still draining.
+    fn give_up(&self, shards: &[String], places: &[Place]) {
+        let left = |place: &&Place| {
+            place.owner.as_ref() == Some(&self.beat.daemon)
+                && !shards.contains(&place.shard)
+                && self.registry.get(&place.shard).is_none()
+        };
+        let left = places.iter().filter(left).map(|place| place.shard.clone());
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
     }
 
     /// Removes the rows of daemons that are gone; whether there was one.

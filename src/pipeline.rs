@@ -335,6 +335,7 @@ impl Pipeline {
 
         let mut stages = JoinSet::new();
         let connection = nats.clone();
+        let stopped = stop.clone();
         stages.spawn(async move {
             Ok(match Box::pin(reader.run(batches, emptied_in, stop)).await? {
                 read::Ended::Stopped => Ended::Well,
@@ -347,7 +348,9 @@ impl Pipeline {
                 }),
             })
         });
-        stages.spawn(async move { Ok(writer.run(batches_in, acks, emptied).await.map(|()| Ended::Well)?) });
+        stages.spawn(async move {
+            Ok(writer.run(batches_in, acks, emptied, stopped).await.map(|()| Ended::Well)?)
+        });
         stages.spawn(async move { Err(Failure::Write(silent.await)) });
         let metrics = self.metrics.clone();
         stages.spawn(async move {

@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::ack::Ack;
@@ -133,12 +133,14 @@ enum Next {
 }
 
 impl Writer {
-    /// Writes batches until their sender is gone; then gives the shard up.
+    /// Writes batches until their sender is gone; then gives the shard up, if that was because of a `stop`.
+    /// Where nothing more can be read, the shard stays: the next generation follows here.
     pub(crate) async fn run(
         mut self,
         mut batches: mpsc::Receiver<Batch>,
         acks: mpsc::Sender<Ack>,
         emptied: mpsc::Sender<Batch>,
+        stop: watch::Receiver<bool>,
     ) -> Result<(), Error> {
         let mut closed = pin!(self.session.closed());
         let mut idle = tokio::time::interval(checkpoint::CONFIRM);
@@ -179,8 +181,10 @@ impl Writer {
                 }
             }
         }
-        let release = checkpoint::release(&self.session, &self.shard, self.epoch);
-        within(self.step_timeout, "releasing the shard", release).await??;
+        if *stop.borrow() {
+            let release = checkpoint::release(&self.session, &self.shard, self.epoch);
+            within(self.step_timeout, "releasing the shard", release).await??;
+        }
         self.session.close().await;
         Ok(())
     }

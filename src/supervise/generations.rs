@@ -66,7 +66,8 @@ pub(super) async fn generations(
                 break;
             }
             _ if *stop.borrow() => break,
-            Ok(()) => course.handed_over(),
+            Ok(End::HandedOver) => course.handed_over(),
+            Ok(End::OfItself) => break,
             Err(failure) => {
                 let recovery = recovery(&failure);
                 course.note(&failure, &recovery, &ran.facts);
@@ -79,9 +80,17 @@ pub(super) async fn generations(
     ended
 }
 
+/// How a generation ended that did not fail.
+enum End {
+    /// Because of a stop, or since nothing more is to be read.
+    OfItself,
+    /// Another daemon is to have the shard.
+    HandedOver,
+}
+
 /// How a generation went.
 struct Ran {
-    outcome: Result<(), Failure>,
+    outcome: Result<End, Failure>,
     facts: Facts,
 }
 
@@ -184,12 +193,12 @@ impl<'p> Course<'p> {
     }
 
     /// Runs a generation until it fails, or ends because of a stop or because the shard is handed over.
-    async fn generation(&self, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+    async fn generation(&self, stop: &mut watch::Receiver<bool>) -> Result<End, Failure> {
         let trial = self.on_trial.then_some(HEALTHY);
         let (end, ending) = watch::channel(false);
         let mut generation = Box::pin(self.pipeline.generation(self.placement, trial, ending));
         tokio::select! {
-            ended = &mut generation => return ended,
+            ended = &mut generation => return ended.map(|()| End::OfItself),
             _ = stop.wait_for(|&stop| stop) => {}
             () = self.membership.lets_go(self.shard()) => {
                 tracing::info!(
@@ -200,7 +209,7 @@ impl<'p> Course<'p> {
             }
         }
         end.send_replace(true);
-        generation.await
+        generation.await.map(|()| End::HandedOver)
     }
 
     /// Another daemon is to have the shard.

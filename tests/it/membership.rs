@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jetcopy::testbed::{PostgresOptions, TestPgBouncer, TestPostgres};
 use nix::sys::signal::Signal;
 
-use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
+use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, event, eventually, oracle};
 
 /// Beats of a daemon that are more than a lease.
 const LEASES: i64 = 16;
@@ -82,8 +82,9 @@ async fn judge(world: &World, daemon: &Daemon, load: Load, pipelines: &[&str]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn behind_a_pooler_two_daemons_leave_each_others_shards_alone_idle_and_under_load() {
+/// Two daemons behind a pooler: no shard moves while both renew their leases so often idle, and so often
+/// under load.
+async fn stay(times: i64) {
     let Some((_postgres, _bouncer, world)) = pooled().await else { return };
     let config = share(&world, &PIPELINES).await;
     let first = Daemon::start(&config);
@@ -91,12 +92,28 @@ async fn behind_a_pooler_two_daemons_leave_each_others_shards_alone_idle_and_und
     let second = Daemon::start(&config);
     eventually("the load to be spread", || async { counts(&world).await == [2, 2] }).await;
     let before = claims(&world).await;
-    beats(&world, LEASES).await;
+    for _ in 0..times {
+        beats(&world, 1).await;
+    }
+    assert_eq!(claims(&world).await, before);
     let load = Load::start(&world);
-    beats(&world, LEASES).await;
+    for _ in 0..times {
+        beats(&world, 1).await;
+    }
     assert_eq!(claims(&world).await, before);
     assert!(second.is_running() && !second.log().contains("is gone"), "{}", second.log());
     judge(&world, &first, load, &PIPELINES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pooler_two_daemons_leave_each_others_shards_alone_idle_and_under_load() {
+    stay(LEASES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "ten minutes"]
+async fn behind_a_pooler_no_shard_moves_for_ten_minutes() {
+    stay(400).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,4 +311,33 @@ async fn a_standby_has_one_session_however_many_pipelines_it_waits_for() {
     assert_eq!(self::claims(&world).await, claims);
     assert_eq!(second.get("/readyz").0, 200);
     oracle(&world, &first, "p1", "p1", event(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_nats_does_not_answer_gives_its_shard_to_one_that_it_does_answer() {
+    let world = World::plain().await;
+    let direct = share(&world, &["events"]).await;
+    let text = std::fs::read_to_string(&direct).unwrap();
+    let port = world.nats_url.rsplit(':').next().unwrap().parse().unwrap();
+    let proxy = Proxy::start(port).await;
+    let away = world.directory.path().join("away.toml");
+    std::fs::write(&away, text.replace(&world.nats_url, &proxy.through(&world.nats_url))).unwrap();
+    let load = Load::start(&world);
+    let first = Daemon::start(&away);
+    world.commits(&first).await;
+    let owner = held(&world).await;
+    let second = Daemon::start(&direct);
+    daemons(&world, 2).await;
+    proxy.refuse(true);
+    proxy.reset();
+    let cut = Instant::now();
+    let taken = || async { !held(&world).await.is_empty() && held(&world).await != owner };
+    eventually("the shard to be given to the other", taken).await;
+    world.commits(&second).await;
+    println!("cut off from NATS: first commit of the other after {:?}", cut.elapsed());
+    proxy.heal();
+    let after = held(&world).await;
+    beats(&world, LEASES).await;
+    assert_eq!(held(&world).await, after, "it stays where it is");
+    world.judge(&second, load).await;
 }
