@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -206,11 +207,13 @@ fn signal(child: &Child, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-/// A port on which nothing listens now.
+/// A port on which nothing listens now. This process gets each once in a round through all of them, so one
+/// that is reserved and not yet listened on is given to nobody else.
 pub(super) fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(std::hash::RandomState::new().build_hasher().finish() >> 1));
     loop {
-        let random = std::hash::RandomState::new().build_hasher().finish();
-        let offset = random % u64::from(PORTS.end - PORTS.start);
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed) % u64::from(PORTS.end - PORTS.start);
         let port = PORTS.start + u16::try_from(offset).expect("smaller than the range of ports");
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
