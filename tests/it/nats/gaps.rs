@@ -43,16 +43,16 @@ async fn what_an_edited_durable_passed_over_is_read_again_also_once_it_is_put_ba
         let daemon = Daemon::start(&world.config(&events_with(settings)));
         let load = Load::start(&world);
         world.commits(&daemon).await;
-        for round in 1..=3 {
-            while !passes_over(&world).await {
-                world.commits(&daemon).await;
+        // It does not pass over any each time. Where it does and nobody notices, the oracle misses messages.
+        for _ in 0..100 {
+            if resyncs(&daemon, "skipped") >= 3 {
+                break;
             }
-            let start = Instant::now();
-            eventually("the daemon to notice", async || resyncs(&daemon, "skipped") >= round).await;
-            let noticed = start.elapsed();
+            passes_over(&world).await;
             let recovery = world.commits(&daemon).await;
-            println!("messages passed over: noticed after {noticed:?}, next commit after {recovery:?}");
+            println!("the durable was edited: next commit after {recovery:?}");
         }
+        assert!(resyncs(&daemon, "skipped") >= 3, "{}", daemon.log());
         world.judge(&daemon, load).await;
         assert!(losses(&world).await.is_empty());
         quiet(&daemon, 40);
