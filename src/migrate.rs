@@ -47,6 +47,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(8, "registry_queries"),
     migration!(9, "monitoring"),
     migration!(10, "daemons"),
+    migration!(11, "visible"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

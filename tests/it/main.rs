@@ -66,4 +66,5 @@ mod told;
 mod truth;
 mod two_daemons;
 mod unheard;
+mod visible;
 mod wire;
