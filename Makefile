@@ -21,7 +21,7 @@ BUFFERED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser chaos alerts alerts-calm docs fuzz fuzz-wire giants bench bench-growth bench-store instructions lint package package-test
+.PHONY: help setup demo test browser chaos chaos-team alerts alerts-calm docs fuzz fuzz-wire giants bench bench-growth bench-store instructions lint package package-test
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ browser: setup ## Tests the status page in a real Chromium; screenshots in targe
 
 chaos: setup ## Breaks everything at random while messages flow, and asks the oracle (SEED=1 DURATION=5m)
 	SEED=$(SEED) DURATION=$(DURATION) KINDS=$(KINDS) cargo test --features kill-points --test it -- --ignored --exact --nocapture chaos::random_faults_cost_no_message_and_double_none
+
+chaos-team: setup ## The same for three daemons that share eight shards, behind a pooler (SEED=1 DURATION=5m)
+	SEED=$(SEED) DURATION=$(DURATION) cargo test --features kill-points --test it -- --ignored --exact --nocapture chaos::team::random_faults_of_a_team_cost_no_message_and_double_none
 
 alerts: setup ## Causes the fault of each alert, under a real Prometheus; six minutes
 	cargo test --features kill-points --test it -- --ignored --exact --nocapture monitoring::faults::every_alert_fires_when_its_fault_is_made_and_clears_afterwards

@@ -3,7 +3,8 @@
 //! Each line is a run of `jetcopy bench` on private servers that commit durably: a backlog is drained, and
 //! one thing differs from line to line: rows stored beforehand, pipelines in one process, bytes of a message,
 //! rows of a message, length of the backlog. For the pipelines there is a second run, with one message a
-//! second for each: what they cost while nearly idle. All of it goes to `target/bench-growth.json`.
+//! second for each: what they cost while nearly idle; and a third, in which two daemons share them and
+//! nothing happens. All of it goes to `target/bench-growth.json`.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
 
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use jetcopy::bench::figures::Outcome;
+use jetcopy::bench::idle::idle;
 use jetcopy::bench::process::machine;
 use jetcopy::bench::{Load, Plan, Servers, run};
 use serde_json::{Value, json};
@@ -24,6 +26,8 @@ const PAYLOAD: usize = 233;
 const ROW: usize = 40;
 /// How long nearly idle pipelines are watched.
 const IDLE: Duration = Duration::from_secs(5);
+/// How long two daemons are watched in whose pipelines nothing happens at all.
+const NOTHING: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -99,6 +103,28 @@ impl Growth {
     }
 }
 
+impl Growth {
+    async fn measure_idle(&mut self, plan: &Plan) {
+        let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
+        let found = idle(&self.servers, program, plan, NOTHING).await.unwrap();
+        let (what, percent) = ("pipelines, two daemons", |share: f64| share * 100.0);
+        println!(
+            "{what:<24} {:>10} idle, in % of a core: PostgreSQL {:.1}, NATS {:.1}, a daemon {:.1}",
+            plan.pipelines,
+            percent(found.postgres),
+            percent(found.nats),
+            percent(found.daemon)
+        );
+        self.lines.push(json!({
+            "grows": what,
+            "value": plan.pipelines,
+            "postgres_cpu_of_a_core": found.postgres,
+            "nats_cpu_of_a_core": found.nats,
+            "daemon_cpu_of_a_core": found.daemon,
+        }));
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let args = Args::parse();
@@ -122,6 +148,9 @@ async fn main() {
         growth
             .measure("pipelines, nearly idle", pipelines, &Plan { pipelines: at, load, ..plan.clone() })
             .await;
+        if at > 1 {
+            growth.measure_idle(&Plan { pipelines: at, ..plan.clone() }).await;
+        }
     }
     for payload in [100_usize, 1 << 10, 4 << 10, 16 << 10, 64 << 10] {
         let messages = args.messages.min(BYTES / payload as u64);

@@ -30,6 +30,7 @@ pub mod commits;
 pub mod daemon;
 mod error;
 pub mod figures;
+pub mod idle;
 pub mod load;
 pub mod place;
 pub mod process;

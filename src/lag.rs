@@ -29,10 +29,12 @@ use standing::{Observation, Rest};
 
 mod behind;
 mod forecast;
+mod line;
 mod outlook;
 mod standing;
 
 pub(crate) use behind::oldest;
+pub(crate) use line::Line;
 pub(crate) use outlook::Outlook;
 pub(crate) use outlook::backlog;
 

@@ -20,6 +20,7 @@ use crate::config::{self, Config, OnLoss, OnSuperseded, SEQUENCE};
 use crate::control::rewind::{self, before};
 use crate::control::{self, ask, failed};
 use crate::dead_letter::of_shard;
+use crate::lag::Line;
 use crate::membership::{Member, Shared};
 use crate::metrics::Metrics;
 use crate::moment::Point;
@@ -328,7 +329,8 @@ pub(crate) async fn run(
     // Nobody changes it.
     let (_unchanged, stretch) = watch::channel(stretch);
     let (member, membership) = Member::join(&generations.daemon, stretch, registry.clone());
-    let mut running = Box::pin(supervise::drained(generations, membership, halted));
+    let line = Arc::new(Line::new(&config.nats, &generations.daemon));
+    let mut running = Box::pin(supervise::drained(generations, membership, line, halted));
     let mut over = false;
     let ended: Result<(), Error> = tokio::select! {
         ended = end => ended,

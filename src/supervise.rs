@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::config::{self, Config};
-use crate::lag::Outlook;
+use crate::lag::{Line, Outlook};
 use crate::membership::{Member, Membership, Shared};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -64,12 +64,14 @@ pub(crate) async fn run(
     let servers = Arc::<Servers>::default();
     let (share, shared) = watch::channel(shares(&config, &servers));
     let (member, membership) = Member::join(&instance, shared, registry.clone());
+    let line = Arc::new(Line::new(&config.nats, &instance));
     let mut supervisor = Supervisor {
         settings: Arc::new(config),
         metrics,
         registry,
         instance: instance.clone(),
         servers,
+        line,
         membership,
         slots: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -125,6 +127,8 @@ struct Supervisor {
     instance: String,
     /// Those of the present settings.
     servers: Arc<Servers>,
+    /// How it looks on at what it does not read.
+    line: Arc<Line>,
     membership: Membership,
     slots: BTreeMap<String, Slot>,
     /// Each ends with its shard's name.
@@ -170,8 +174,8 @@ impl Supervisor {
         pipeline.status.set_patience(patience);
         let (stop, stopped) = watch::channel(false);
         self.slots.insert(name.clone(), Slot { reads, stop, next: None });
-        let membership = self.membership.clone();
-        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, membership, stopped)).await) });
+        let (membership, line) = (self.membership.clone(), Arc::clone(&self.line));
+        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, membership, line, stopped)).await) });
     }
 
     /// Takes new settings over: stops what is gone, restarts what differs, starts what is new.
@@ -184,6 +188,9 @@ impl Supervisor {
         let servers = config.nats != before.nats || config.postgres != before.postgres;
         if config.postgres != before.postgres {
             self.servers = Arc::default();
+        }
+        if config.nats != before.nats {
+            self.line = Arc::new(Line::new(&config.nats, &self.instance));
         }
         let wanted = wanted(&config);
         self.settings = Arc::new(Config { http: before.http.clone(), log: before.log.clone(), ..config });
@@ -254,14 +261,14 @@ impl Supervisor {
 pub(crate) async fn drained(
     pipeline: Pipeline,
     membership: Membership,
+    line: Arc<Line>,
     stop: watch::Receiver<bool>,
 ) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
     let outlook = Outlook {
-        settings: Arc::clone(&pipeline.settings),
+        line,
         pipeline: pipeline.pipeline.clone(),
         shard: pipeline.shard.clone(),
-        name: pipeline.session.clone(),
         status: Arc::clone(&status),
         lag: Arc::clone(&pipeline.lag),
         metrics: pipeline.metrics.clone(),

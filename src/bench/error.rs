@@ -87,6 +87,12 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// What is to be measured cannot be.
+    #[error("cannot measure: {what}")]
+    Unmeasured {
+        /// Why.
+        what: String,
+    },
     /// Someone asked for the end.
     #[error("interrupted; what the run created was removed")]
     Interrupted,

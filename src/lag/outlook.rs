@@ -2,8 +2,7 @@
 //!
 //! Guarantees: while the database is away or a person is needed, the lag metrics go on telling what the
 //! stream holds, as long as NATS answers: that is when it matters how long the stream keeps what was not
-//! read. It only reads, over a connection of its own that lasts no longer than it is needed, and no failure
-//! of it is anything but silence.
+//! read. It only reads, over the daemon's [`Line`], and no failure of it is anything but silence.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context, ContextBuil
 use async_nats::jetstream::stream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use super::{Lag, Stands, oldest, position};
+use super::{Lag, Line, Stands, oldest, position};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config;
 use crate::liveness::PROBE_TIMEOUT;
 use crate::metrics::PipelineMetrics;
-use crate::nats;
+use crate::nats::Connection;
 use crate::shard::Shard;
 use crate::status::{PipelineStatus, State};
 
@@ -38,14 +37,12 @@ const STALE: Duration = Duration::from_secs(12);
 /// What is needed to look on.
 #[derive(Debug)]
 pub(crate) struct Outlook {
-    /// Settings of the daemon.
-    pub settings: Arc<Config>,
+    /// How NATS is asked.
+    pub line: Arc<Line>,
     /// Settings of the pipeline.
     pub pipeline: config::Pipeline,
     /// The shard of it that is looked at.
     pub shard: Shard,
-    /// How its connection is called.
-    pub name: String,
     /// Whether another daemon holds its lease.
     pub status: Arc<PipelineStatus>,
     /// What is known of its lag.
@@ -57,8 +54,8 @@ pub(crate) struct Outlook {
 impl Outlook {
     /// Looks on for as long as the pipeline is there.
     pub(crate) async fn look_on(self) -> Infallible {
-        let Self { settings, pipeline, shard, name, status, lag, metrics } = &self;
-        let (mut connection, mut answered): (Option<nats::Connection>, _) = (None, Instant::now());
+        let Self { pipeline, lag, metrics, .. } = &self;
+        let (mut connection, mut answered): (Option<Arc<Connection>>, _) = (None, Instant::now());
         let mut timer = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -70,20 +67,15 @@ impl Outlook {
                 (connection, answered) = (None, Instant::now());
                 continue;
             }
-            let looked = timeout(PROBE_TIMEOUT, async {
-                let connected = if let Some(connected) = connection.take() {
-                    connected
-                } else {
-                    let opened = nats::Connection::open(&settings.nats, name).await;
-                    metrics.nats_up.set(opened.is_ok().into());
-                    opened.ok()?
-                };
-                let context = ContextBuilder::new().timeout(ANSWER).build(connected.client.clone());
-                look(&connected.client, &context, pipeline, shard, status, lag, metrics).await?;
-                Some(connected)
-            });
+            let asked = match connection.take() {
+                Some(connection) => Some(connection),
+                None => self.open().await,
+            };
             // One that did not answer is left: it may never, and a new one says soon whether anybody does.
-            connection = looked.await.ok().flatten();
+            connection = match asked {
+                Some(connection) => self.ask(connection).await,
+                None => None,
+            };
             match &connection {
                 Some(_) => answered = Instant::now(),
                 None if lag.is_unwatched() => lag.lost_sight(metrics, answered.elapsed() > STALE),
@@ -91,6 +83,25 @@ impl Outlook {
             }
             tracing::debug!(pipeline = pipeline.name, answered = connection.is_some(), "looked on");
         }
+    }
+
+    /// The daemon's connection, where there is one in time.
+    async fn open(&self) -> Option<Arc<Connection>> {
+        let opened = timeout(PROBE_TIMEOUT, self.line.connection()).await;
+        self.metrics.nats_up.set(matches!(opened, Ok(Ok(_))).into());
+        opened.ok()?.ok()
+    }
+
+    /// Looks over a connection, which is kept where it has answered.
+    async fn ask(&self, connection: Arc<Connection>) -> Option<Arc<Connection>> {
+        let Self { line, pipeline, shard, status, lag, metrics } = self;
+        let context = ContextBuilder::new().timeout(ANSWER).build(connection.client.clone());
+        let looked = look(&connection.client, &context, pipeline, shard, status, lag, metrics);
+        if let Ok(Some(())) = timeout(PROBE_TIMEOUT, looked).await {
+            return Some(connection);
+        }
+        line.leave(&connection).await;
+        None
     }
 }
 

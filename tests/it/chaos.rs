@@ -7,6 +7,7 @@ mod arena;
 pub(crate) mod dice;
 mod fault;
 mod load;
+mod team;
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ struct Again(String);
 impl Drop for Again {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("the same faults again: make chaos {}", self.0);
+            println!("the same faults again: make {}", self.0);
         }
     }
 }
@@ -70,7 +71,7 @@ async fn random_faults_cost_no_message_and_double_none() {
     let only = said("KINDS");
     let from = only.as_deref().map_or_else(|| DRAWN.to_vec(), kinds);
     let only = only.map_or_else(String::new, |only| format!(" KINDS={only}"));
-    let again = Again(format!("SEED={seed} DURATION={}{only}", humantime::format_duration(duration)));
+    let again = Again(format!("chaos SEED={seed} DURATION={}{only}", humantime::format_duration(duration)));
     println!("{}", again.0);
     let start = Instant::now();
     let at = || format!("{:>7.1} s", start.elapsed().as_secs_f64());

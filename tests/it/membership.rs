@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jetcopy::testbed::{PostgresOptions, TestPgBouncer, TestPostgres};
 use nix::sys::signal::Signal;
 
-use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, event, eventually, oracle};
+use crate::support::{Daemon, EVENTS, Fault, Load, Proxy, TABLE, Way, World, event, eventually, oracle};
 
 /// Beats of a daemon that are more than a lease.
 const LEASES: i64 = 16;
@@ -281,7 +281,7 @@ async fn a_daemon_that_is_drained_gives_all_away_and_gets_its_share_when_that_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_has_one_session_however_many_pipelines_it_waits_for() {
+async fn a_standby_has_one_connection_to_each_server_however_many_pipelines_it_waits_for() {
     let postgres = TestPostgres::start(&PostgresOptions::plain()).unwrap();
     let world = World::with_postgres(&postgres).await;
     let names: Vec<String> = (1..=16).map(|number| format!("p{number}")).collect();
@@ -289,7 +289,11 @@ async fn a_standby_has_one_session_however_many_pipelines_it_waits_for() {
     let config = share(&world, &names).await;
     let first = Daemon::start(&config);
     eventually("all shards to run", || async { counts(&world).await == [16] }).await;
-    let second = Daemon::start(&config);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let proxy = Proxy::start(world.nats_url.rsplit(':').next().unwrap().parse().unwrap()).await;
+    let counted = world.directory.path().join("counted.toml");
+    std::fs::write(&counted, text.replace(&world.nats_url, &proxy.through(&world.nats_url))).unwrap();
+    let second = Daemon::start(&counted);
     daemons(&world, 2).await;
     let standby = "SELECT daemon FROM jetcopy.daemons ORDER BY since DESC LIMIT 1";
     let name: String = world.database.query_one(standby, &[]).await.unwrap().get(0);
@@ -304,13 +308,49 @@ async fn a_standby_has_one_session_however_many_pipelines_it_waits_for() {
     assert_eq!(world.count(&of_standby).await, 1);
     let since = world.count(&newest).await;
     let claims = claims(&world).await;
+    // It has looked on.
+    eventually("NATS to be asked", || async { second.metric("jetcopy_nats_up", "p16") == 1 }).await;
+    let asked = proxy.accepted();
     for _ in 0..LEASES {
         beats(&world, 1).await;
         assert_eq!((world.count(&of_standby).await, world.count(&newest).await), (1, since));
     }
     assert_eq!(self::claims(&world).await, claims);
+    assert_eq!((asked, proxy.accepted()), (1, 1), "connections to NATS");
     assert_eq!(second.get("/readyz").0, 200);
     oracle(&world, &first, "p1", "p1", event(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_cut_off_from_the_database_loses_its_shard_after_its_lease() {
+    let world = World::plain().await;
+    let direct = share(&world, &["events"]).await;
+    let proxy = Proxy::start(world.postgres_port()).await;
+    let text = std::fs::read_to_string(&direct).unwrap();
+    let away = world.directory.path().join("away.toml");
+    std::fs::write(&away, text.replace(&world.database_url, &proxy.through(&world.database_url))).unwrap();
+    let load = Load::start(&world);
+    let first = Daemon::start(&away);
+    world.commits(&first).await;
+    let owner = held(&world).await;
+    let second = Daemon::start(&direct);
+    daemons(&world, 2).await;
+    // Under load it is in the middle of a transaction, whose locks the server keeps.
+    proxy.set(Way::ToServer, Fault::Swallow);
+    proxy.set(Way::ToClient, Fault::Swallow);
+    let cut = Instant::now();
+    let taken = || async { !held(&world).await.is_empty() && held(&world).await != owner };
+    eventually("the shard to be taken over", taken).await;
+    world.commits(&second).await;
+    println!("cut off from the database: first commit of the other after {:?}", cut.elapsed());
+    proxy.heal();
+    proxy.reset();
+    daemons(&world, 2).await;
+    let after = held(&world).await;
+    beats(&world, LEASES).await;
+    assert_eq!(held(&world).await, after, "it stays where it is");
+    assert!(first.is_running());
+    world.judge(&second, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,12 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(world: &World) -> Self {
-        let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        Self::at(world, LOAD_MESSAGES, 1)
+    }
+
+    /// So many messages every [`LOAD_EVERY`], with ids from `first` on.
+    pub(crate) fn at(world: &World, messages: u64, first: u64) -> Self {
+        let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(first - 1)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&published));
         let (nats, subject) = (world.nats.clone(), Subject::from(format!("{}.load", world.stream)));
         let task = tokio::spawn(async move {
@@ -65,8 +70,8 @@ impl Load {
             while !stopped.load(Ordering::Relaxed) {
                 every.tick().await;
                 let first = count.load(Ordering::Relaxed) + 1;
-                while !published_in_time(&nats, &subject, first..first + LOAD_MESSAGES).await {}
-                count.fetch_add(LOAD_MESSAGES, Ordering::Relaxed);
+                while !published_in_time(&nats, &subject, first..first + messages).await {}
+                count.fetch_add(messages, Ordering::Relaxed);
             }
         });
         Self { stop, published, task }
@@ -79,7 +84,7 @@ impl Load {
         start.elapsed()
     }
 
-    /// Ends it after the messages under way.
+    /// Ends it after the messages under way; the last id.
     pub(crate) async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap();
