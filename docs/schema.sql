@@ -71,6 +71,54 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.add_partitions(relation regclass, days date[]) IS 'Adds the partitions that rows of these days need; returns the days that were left out, NULL where jetcopy does not partition the table';
 
+CREATE FUNCTION jetcopy.close_seal(of_shard text, of_lane integer DEFAULT 0, moved_as text DEFAULT 'moved'::text, always boolean DEFAULT false) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    c jetcopy.checkpoints;
+    seal jetcopy.seals;
+BEGIN
+    SELECT * INTO c FROM jetcopy.checkpoints WHERE shard = of_shard FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF c.seal_to <> c.seal_after OR c.seal_messages > 0 THEN
+        seal := ROW(c.shard, of_lane, c.seal_number + 1, 'committed', c.stream, c.stream_created,
+            c.seal_after + 1, c.seal_to, c.seal_first_at,
+            CASE WHEN c.last_sequence = c.seal_to THEN c.last_timestamp END,
+            c.seal_messages, c.seal_letters, c.seal_superseded, c.seal_tables, c.seal_rows, c.seal_unstored,
+            c.seal_digest, c.epoch, clock_timestamp(), NULL);
+        seal.hash := sha256(convert_to(jetcopy.seal_text(seal, c.seal_hash), 'UTF8'));
+        INSERT INTO jetcopy.seals VALUES (seal.*);
+        c.seal_number := seal.number;
+        c.seal_hash := seal.hash;
+    END IF;
+    IF c.last_sequence <> c.seal_to OR always THEN
+        seal := ROW(c.shard, of_lane, c.seal_number + 1,
+            CASE WHEN c.seal_number = 0 THEN 'begun'
+                WHEN c.last_sequence < c.seal_to AND moved_as = 'moved' THEN 'rewound'
+                ELSE moved_as END,
+            c.stream, c.stream_created, c.seal_to, c.last_sequence, NULL, NULL, 0, 0, 0, '{}', '{}', '{}',
+            NULL, c.epoch, clock_timestamp(), NULL);
+        seal.hash := sha256(convert_to(jetcopy.seal_text(seal, c.seal_hash), 'UTF8'));
+        INSERT INTO jetcopy.seals VALUES (seal.*);
+        c.seal_number := seal.number;
+        c.seal_hash := seal.hash;
+    END IF;
+    UPDATE jetcopy.checkpoints SET seal_number = c.seal_number, seal_hash = c.seal_hash,
+            seal_after = last_sequence, seal_to = last_sequence, seal_messages = 0, seal_letters = 0,
+            seal_superseded = 0, seal_tables = '{}', seal_rows = '{}', seal_unstored = '{}',
+            seal_first_at = NULL, seal_digest = NULL,
+            verified_sequence = least(verified_sequence, last_sequence)
+        WHERE shard = of_shard
+            AND (seal_number <> c.seal_number OR verified_sequence > last_sequence);
+    RETURN c.seal_number;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.close_seal(of_shard text, of_lane integer, moved_as text, always boolean) IS 'Seals what a shard has committed since its last seal; returns the number of its last seal';
+
 CREATE FUNCTION jetcopy.count_files() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1530,6 +1578,88 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.rollups_of(source regclass) IS 'The roll-ups that are filled from a table, without TimescaleDB';
 
+CREATE TABLE jetcopy.seals (
+    shard text NOT NULL,
+    lane integer DEFAULT 0 NOT NULL,
+    number bigint NOT NULL,
+    kind text NOT NULL,
+    stream text NOT NULL,
+    stream_created timestamp with time zone,
+    from_sequence bigint NOT NULL,
+    to_sequence bigint NOT NULL,
+    first_stored_at timestamp with time zone,
+    last_stored_at timestamp with time zone,
+    messages bigint DEFAULT 0 NOT NULL,
+    letters bigint DEFAULT 0 NOT NULL,
+    superseded bigint DEFAULT 0 NOT NULL,
+    tables text[] DEFAULT '{}'::text[] NOT NULL,
+    rows bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    unstored bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    digest bytea,
+    epoch bigint NOT NULL,
+    sealed_at timestamp with time zone NOT NULL,
+    hash bytea NOT NULL
+);
+
+COMMENT ON TABLE jetcopy.seals IS 'What was committed of a stream, stretch by stretch, and each move of a checkpoint by other means; some 300 bytes each, at most one in five minutes or five million messages and one a claim';
+
+COMMENT ON COLUMN jetcopy.seals.shard IS 'The shard';
+
+COMMENT ON COLUMN jetcopy.seals.lane IS 'Which of its writers; 0 where there is one';
+
+COMMENT ON COLUMN jetcopy.seals.number IS 'Number of the seal, from 1 without a gap';
+
+COMMENT ON COLUMN jetcopy.seals.kind IS 'committed: a stretch of the stream. Else the checkpoint moved without commits: begun (where the ledger begins), lost, recreated, rewound, rebuilt, moved';
+
+COMMENT ON COLUMN jetcopy.seals.stream IS 'The stream';
+
+COMMENT ON COLUMN jetcopy.seals.stream_created IS 'When that was created';
+
+COMMENT ON COLUMN jetcopy.seals.from_sequence IS 'Where the stretch begins, right after the seal before; of a move, the sequence that it left';
+
+COMMENT ON COLUMN jetcopy.seals.to_sequence IS 'Where the stretch ends; of a move, where it went';
+
+COMMENT ON COLUMN jetcopy.seals.first_stored_at IS 'When the stream stored the first message';
+
+COMMENT ON COLUMN jetcopy.seals.last_stored_at IS 'When it stored the last one, where that is known';
+
+COMMENT ON COLUMN jetcopy.seals.messages IS 'How many messages were committed';
+
+COMMENT ON COLUMN jetcopy.seals.letters IS 'How many dead letters of them were stored';
+
+COMMENT ON COLUMN jetcopy.seals.superseded IS 'How many messages between them the stream had removed before they were read';
+
+COMMENT ON COLUMN jetcopy.seals.tables IS 'The tables that their rows went to';
+
+COMMENT ON COLUMN jetcopy.seals.rows IS 'How many rows went to each of them';
+
+COMMENT ON COLUMN jetcopy.seals.unstored IS 'How many of these the server took and did not store, because of on_conflict or a trigger';
+
+COMMENT ON COLUMN jetcopy.seals.digest IS 'BLAKE3 over each message: its sequence and the length of its payload, 8 bytes each, little end first, then the payload; NULL with ledger.digest = "none"';
+
+COMMENT ON COLUMN jetcopy.seals.epoch IS 'The claim under which it was sealed';
+
+COMMENT ON COLUMN jetcopy.seals.sealed_at IS 'When it was sealed';
+
+COMMENT ON COLUMN jetcopy.seals.hash IS 'SHA-256 over all of these and the hash of the seal before';
+
+CREATE FUNCTION jetcopy.seal_text(seal jetcopy.seals, hash_before bytea) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT concat_ws(E'\n', seal.shard, seal.lane, seal.number, seal.kind, seal.stream,
+        coalesce((extract(epoch FROM seal.stream_created) * 1000000)::bigint::text, '-'),
+        seal.from_sequence, seal.to_sequence,
+        coalesce((extract(epoch FROM seal.first_stored_at) * 1000000)::bigint::text, '-'),
+        coalesce((extract(epoch FROM seal.last_stored_at) * 1000000)::bigint::text, '-'),
+        seal.messages, seal.letters, seal.superseded, seal.tables::text, seal.rows::text, seal.unstored::text,
+        coalesce(encode(seal.digest, 'hex'), '-'), seal.epoch,
+        (extract(epoch FROM seal.sealed_at) * 1000000)::bigint,
+        coalesce(encode(hash_before, 'hex'), '-'))
+$$;
+
+COMMENT ON FUNCTION jetcopy.seal_text(seal jetcopy.seals, hash_before bytea) IS 'What the hash of a seal is over';
+
 CREATE FUNCTION jetcopy.series_columns(series text, columns text[] DEFAULT NULL::text[], since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(column_name text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -1882,10 +2012,13 @@ BEGIN
     DELETE FROM jetcopy.dead_letters d WHERE d.pipeline = take_registry.pipeline;
     UPDATE jetcopy.dead_letters d SET pipeline = take_registry.pipeline, shard = take_registry.pipeline
         WHERE d.pipeline = rebuilt_by;
+    PERFORM jetcopy.close_seal(take_registry.pipeline);
     UPDATE jetcopy.checkpoints c
         SET last_sequence = rebuilt.last_sequence, last_timestamp = rebuilt.last_timestamp,
             epoch = c.epoch + 1, updated_at = now()
         WHERE c.shard = take_registry.pipeline;
+    -- What the tables hold has another history now.
+    PERFORM jetcopy.close_seal(take_registry.pipeline, 0, 'rebuilt', true);
     DELETE FROM jetcopy.checkpoints c WHERE c.shard = rebuilt_by;
     RETURN rebuilt.last_sequence;
 END
@@ -2109,6 +2242,19 @@ CREATE TABLE jetcopy.checkpoints (
     flood jsonb,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     owned_since timestamp with time zone,
+    seal_number bigint DEFAULT 0 NOT NULL,
+    seal_hash bytea,
+    seal_after bigint DEFAULT 0 NOT NULL,
+    seal_to bigint DEFAULT 0 NOT NULL,
+    seal_messages bigint DEFAULT 0 NOT NULL,
+    seal_letters bigint DEFAULT 0 NOT NULL,
+    seal_superseded bigint DEFAULT 0 NOT NULL,
+    seal_tables text[] DEFAULT '{}'::text[] NOT NULL,
+    seal_rows bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    seal_unstored bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    seal_first_at timestamp with time zone,
+    seal_digest bytea,
+    verified_sequence bigint,
     CONSTRAINT checkpoints_accepted_letters_check CHECK ((accepted_letters >= 0)),
     CONSTRAINT checkpoints_last_sequence_check CHECK ((last_sequence >= 0))
 )
@@ -2145,6 +2291,32 @@ COMMENT ON COLUMN jetcopy.checkpoints.flood IS 'Why a flood of dead letters stop
 COMMENT ON COLUMN jetcopy.checkpoints.updated_at IS 'When the row changed';
 
 COMMENT ON COLUMN jetcopy.checkpoints.owned_since IS 'Since when it is the owner''s';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_number IS 'The shard''s last seal, 0 before the first';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_hash IS 'Its hash';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_after IS 'The sequence that it ends at';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_to IS 'The last sequence that commits have come to since';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_messages IS 'How many messages were committed since the last seal';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_letters IS 'How many dead letters of them were stored';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_superseded IS 'How many messages between them the stream had removed before they were read';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_tables IS 'The tables that their rows went to';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_rows IS 'How many rows went to each of them';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_unstored IS 'How many of these the server took and did not store, because of on_conflict or a trigger';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_first_at IS 'When the stream stored the first of these messages';
+
+COMMENT ON COLUMN jetcopy.checkpoints.seal_digest IS 'BLAKE3 over sequence, length and payload of each of them; NULL with ledger.digest = "none"';
+
+COMMENT ON COLUMN jetcopy.checkpoints.verified_sequence IS 'Up to here jetcopy audit --record has proven what the tables hold';
 
 CREATE TABLE jetcopy.daemons (
     daemon text NOT NULL,
@@ -2458,6 +2630,65 @@ COMMENT ON COLUMN jetcopy.schema_history.name IS 'Its name';
 COMMENT ON COLUMN jetcopy.schema_history.checksum IS 'SHA-256 of its text, in hexadecimal digits';
 
 COMMENT ON COLUMN jetcopy.schema_history.applied_at IS 'When it was applied';
+
+CREATE TABLE jetcopy.settlements (
+    id bigint NOT NULL,
+    pipeline text NOT NULL,
+    shard text NOT NULL,
+    stream text NOT NULL,
+    sequence bigint NOT NULL,
+    letter bigint NOT NULL,
+    action text NOT NULL,
+    table_name text,
+    element integer,
+    elements integer[],
+    tables text[] DEFAULT '{}'::text[] NOT NULL,
+    rows bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    letters bigint DEFAULT 0 NOT NULL,
+    settled_at timestamp with time zone DEFAULT now() NOT NULL,
+    settled_by text DEFAULT SESSION_USER NOT NULL
+);
+
+COMMENT ON TABLE jetcopy.settlements IS 'Dead letters that were discarded or became rows, each noted in the transaction that took it away';
+
+COMMENT ON COLUMN jetcopy.settlements.id IS 'Number of the settlement';
+
+COMMENT ON COLUMN jetcopy.settlements.pipeline IS 'The pipeline';
+
+COMMENT ON COLUMN jetcopy.settlements.shard IS 'Its shard';
+
+COMMENT ON COLUMN jetcopy.settlements.stream IS 'The stream that the message is of';
+
+COMMENT ON COLUMN jetcopy.settlements.sequence IS 'The message''s sequence in it';
+
+COMMENT ON COLUMN jetcopy.settlements.letter IS 'The letter, as it was in jetcopy.dead_letters';
+
+COMMENT ON COLUMN jetcopy.settlements.action IS 'discarded or retried';
+
+COMMENT ON COLUMN jetcopy.settlements.table_name IS 'The table that its row was for';
+
+COMMENT ON COLUMN jetcopy.settlements.element IS 'The first element that it was about; NULL: the message as a whole';
+
+COMMENT ON COLUMN jetcopy.settlements.elements IS 'All places that it was about, where they were several';
+
+COMMENT ON COLUMN jetcopy.settlements.tables IS 'The tables that its rows went to';
+
+COMMENT ON COLUMN jetcopy.settlements.rows IS 'How many rows each of them stored';
+
+COMMENT ON COLUMN jetcopy.settlements.letters IS 'Letters of its elements that came in its place';
+
+COMMENT ON COLUMN jetcopy.settlements.settled_at IS 'When it was taken away';
+
+COMMENT ON COLUMN jetcopy.settlements.settled_by IS 'The role that did it';
+
+ALTER TABLE jetcopy.settlements ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME jetcopy.settlements_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE jetcopy.store_choice (
     one_row boolean DEFAULT true NOT NULL,
@@ -3211,6 +3442,12 @@ ALTER TABLE ONLY jetcopy.rollups
 ALTER TABLE ONLY jetcopy.schema_history
     ADD CONSTRAINT schema_history_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY jetcopy.seals
+    ADD CONSTRAINT seals_pkey PRIMARY KEY (shard, lane, number);
+
+ALTER TABLE ONLY jetcopy.settlements
+    ADD CONSTRAINT settlements_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY jetcopy.store_choice
     ADD CONSTRAINT store_choice_pkey PRIMARY KEY (one_row);
 
@@ -3238,6 +3475,8 @@ ALTER TABLE ONLY public.websdrs
 CREATE INDEX dead_letters_failed_at ON jetcopy.dead_letters USING btree (failed_at) WHERE (expired_at IS NULL);
 
 CREATE INDEX dead_letters_pipeline_sequence ON jetcopy.dead_letters USING btree (pipeline, sequence);
+
+CREATE INDEX settlements_pipeline_sequence ON jetcopy.settlements USING btree (pipeline, sequence);
 
 CREATE INDEX detection_events_camera_id_time ON ONLY public.detection_events USING btree (camera_id, "time" DESC);
 
@@ -3320,6 +3559,9 @@ CREATE TRIGGER registry_insert AFTER INSERT ON public.operations_log REFERENCING
 CREATE TRIGGER registry_truncate AFTER TRUNCATE ON public.files FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
 
 CREATE TRIGGER registry_update AFTER UPDATE ON public.files REFERENCING OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
+
+ALTER TABLE ONLY jetcopy.seals
+    ADD CONSTRAINT seals_shard_fkey FOREIGN KEY (shard) REFERENCES jetcopy.checkpoints(shard) ON DELETE CASCADE;
 
 ALTER TABLE ONLY jetcopy.tallies
     ADD CONSTRAINT tallies_shard_fkey FOREIGN KEY (shard) REFERENCES jetcopy.checkpoints(shard) ON DELETE CASCADE;

@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 pub mod conninfo;
+mod ledger;
 mod load;
 pub(crate) mod path;
 mod redact;
@@ -20,6 +21,7 @@ mod table;
 mod validate;
 
 pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
+pub use ledger::{Digest, Ledger};
 pub use load::{ConfigError, Overrides, Problem};
 pub use redact::{read_secret, redact_url};
 pub use store::Store;
@@ -198,6 +200,9 @@ pub struct Pipeline {
     /// How many dead letters are normal.
     #[serde(default)]
     pub poison: PoisonLimits,
+    /// What is kept beside the counts of each commit.
+    #[serde(default)]
+    pub ledger: Ledger,
     /// What becomes of a message that no table takes.
     #[serde(default)]
     pub on_unmatched: OnUnmatched,

@@ -69,6 +69,14 @@ pub(crate) struct Unstored {
     pub left_out: u64,
 }
 
+impl Unstored {
+    /// How many of the rows that were `sent` are stored.
+    #[must_use]
+    pub(crate) fn of(self, sent: u64) -> u64 {
+        sent.saturating_sub(self.skipped + self.left_out)
+    }
+}
+
 /// Why rows did not go in.
 #[derive(Debug, thiserror::Error)]
 #[error("the rows were not taken")]

@@ -61,6 +61,7 @@
 //! - [`copy`]: rows into an open transaction.
 //! - [`dead_letter`]: poison messages, stored in the transaction that moves the checkpoint past them.
 //! - [`tally`]: what a shard has gone through, counted where it commits.
+//! - [`seal`]: what commits carried, counted where they are made, and sealed from time to time.
 //! - [`daemons`]: the daemons that share shards, and which of them live.
 //! - [`checkpoint`]: the claim of a shard, compare-and-set, COMMIT → `Committed`.
 //! - [`ack`]: the last stage: `Committed` → one ack.
@@ -142,6 +143,7 @@ mod recovery;
 mod replay;
 mod resync;
 mod retry;
+mod seal;
 pub mod shard;
 pub mod status;
 pub mod store;

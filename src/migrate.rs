@@ -48,6 +48,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(9, "monitoring"),
     migration!(10, "daemons"),
     migration!(11, "visible"),
+    migration!(12, "ledger"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

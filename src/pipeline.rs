@@ -37,6 +37,7 @@ use crate::postgres::introspect::{self, Changes};
 use crate::postgres::servers::Servers;
 use crate::read::{self, Reader};
 use crate::resync::{self, Ready, resync};
+use crate::seal;
 use crate::shard::Shard;
 use crate::status::{PipelineStatus, Registry, State};
 use crate::subscribe::{self, Placement, Subscription};
@@ -407,6 +408,7 @@ impl Pipeline {
             epoch: claim.epoch,
             checkpoint: claim.last_sequence,
             accepted: claim.accepted,
+            seal: seal::Open::new(self.pipeline.ledger, targets.iter().map(|target| &*target.qualified)),
             targets,
             partitions: self.settings.store.partitions,
             poison: Arc::clone(&self.poison),

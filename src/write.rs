@@ -36,6 +36,7 @@ use crate::metrics::{self, PipelineMetrics};
 use crate::milestones;
 use crate::postgres::connect::Session;
 use crate::postgres::simple::within;
+use crate::seal;
 use crate::shard::Shard;
 use crate::status::PipelineStatus;
 
@@ -112,6 +113,8 @@ pub(crate) struct Writer {
     pub keep: usize,
     /// Told of every commit.
     pub progress: Arc<Progress>,
+    /// What was committed since the last seal.
+    pub seal: seal::Open,
     /// When it is to write a milestone.
     pub milestone: milestones::Due,
     /// Counts all there is to count about commits.
@@ -192,10 +195,12 @@ impl Writer {
     /// Moves the checkpoint over a stretch in which nothing is the pipeline's.
     async fn advance(&mut self, moved: Moved) -> Result<(), Error> {
         let to = Advance { last_sequence: moved.to, last_timestamp_ns: moved.timestamp_ns };
-        let along = Along::default();
+        let (sealing, before) = self.seal.next(&self.shard.name);
+        let along = Along { before, set: sealing.set(moved.to), ..Along::default() };
         let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
         let open = within(self.step_timeout, BEGIN, begin).await??;
         let committed = within(self.step_timeout, "during commit", open.commit()).await??;
+        self.seal = sealing;
         self.checkpoint = committed.last_sequence();
         self.metrics.committed_to(self.checkpoint);
         Ok(())
@@ -251,7 +256,8 @@ impl Writer {
         let mut sent = self.search.sent();
         loop {
             let stop = match self.attempt(batch, &poisoned).await? {
-                Attempt::Committed(committed, copied) => {
+                Attempt::Committed(committed, copied, sealing) => {
+                    self.seal = *sealing;
                     self.checkpoint = committed.last_sequence();
                     self.count(batch, &poisoned, &copied, started);
                     self.accepted -= poisoned.uses();

@@ -22,13 +22,14 @@ const FUNCTION: usize = 80;
 const LONG_FUNCTIONS: usize = 0;
 
 /// Which module owns which of jetcopy's tables: it and the migrations alone name them in a statement.
-const OWNERS: [(&str, &[&str]); 8] = [
+const OWNERS: [(&str, &[&str]); 9] = [
     ("checkpoint", &["checkpoints"]),
     ("daemons", &["daemons"]),
-    ("dead_letter", &["dead_letters"]),
+    ("dead_letter", &["dead_letters", "settlements"]),
     ("loss", &["losses"]),
     ("migrate", &["schema_history"]),
     ("milestones", &["milestones"]),
+    ("seal", &["seals"]),
     ("store", STORE),
     ("tally", &["tallies"]),
 ];

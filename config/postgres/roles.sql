@@ -40,6 +40,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON jetcopy.daemons TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.losses TO jetcopy_writer;
 GRANT SELECT, INSERT, DELETE ON jetcopy.milestones TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.tallies TO jetcopy_writer;
+GRANT INSERT ON jetcopy.seals TO jetcopy_writer;
 GRANT INSERT ON jetcopy.dead_letters TO jetcopy_writer;
 -- To maintain the store. Without TimescaleDB only the owner of the tables can: run `jetcopy maintain` as a
 -- member of jetcopy_owner every few minutes.
@@ -51,6 +52,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA jetcopy TO jetcopy_operator;
 GRANT jetcopy_writer TO jetcopy_operator;
 GRANT DELETE ON jetcopy.dead_letters TO jetcopy_operator;
 GRANT UPDATE ON jetcopy.dead_letters TO jetcopy_operator;
+GRANT INSERT ON jetcopy.settlements TO jetcopy_operator;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO jetcopy_operator;
 
 -- For dashboards and people who look things up. Of dead letters they see everything except what was in the

@@ -32,7 +32,9 @@ impl Excluded {
         self.messages.contains(&row.message) || self.elements.contains(&(table, row.message, row.element))
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether all rows go out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.elements.is_empty()
     }
 }

@@ -10,6 +10,7 @@ use super::{Claim, Error, Paused, UNKNOWN, ask, begin_sql};
 use crate::daemons;
 use crate::postgres::connect::Session;
 use crate::postgres::simple;
+use crate::seal::{self, Moved};
 use crate::shard::Shard;
 
 /// Each claim raises the epoch by one and a random number below this: a claim that a failover has lost has
@@ -20,7 +21,8 @@ const UNLIKELY: u32 = 1_000_000_000;
 /// daemon before, has left open on the shard, and takes an epoch that no claim had, nor one that a failover
 /// has lost.
 ///
-/// The row is read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then
+/// What was committed before is sealed as it stands: whoever claims the shard knows nothing of it. The row is
+/// read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then
 /// seen. A checkpoint that does not exist yet is created at sequence 0 without a stream.
 pub(crate) async fn claim(session: &Session, shard: &Shard, daemon: &str) -> Result<Claim, Error> {
     let name = escape_literal(&shard.name);
@@ -48,9 +50,12 @@ pub(crate) async fn claim(session: &Session, shard: &Shard, daemon: &str) -> Res
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence, \
            accepted_letters; \
+         {} FROM jetcopy.checkpoints WHERE shard = {name} AND paused_at IS NULL AND owner = {me} AND {}; \
          COMMIT",
         begin_sql(session),
         daemons::is_listed_sql("owner"),
+        daemons::is_listed_sql(&me),
+        seal::close_sql(&shard.name, Moved::Unknown),
         daemons::is_listed_sql(&me),
     );
     // After an error the connection may be used for nothing else: the caller ends the generation on any.

@@ -8,6 +8,7 @@ use super::{Advance, Along, Claim, Error, Open, ask};
 use crate::milestones;
 use crate::postgres::connect::Session;
 use crate::postgres::interval::timestamp;
+use crate::seal::{self, Moved};
 use crate::shard::Shard;
 
 /// Moves the checkpoint by compare-and-set without any rows: to the start of a stream that it has not counted
@@ -24,14 +25,19 @@ pub(crate) async fn relocate(
 ) -> Result<Claim, Error> {
     let to = Advance { last_sequence, last_timestamp_ns: 0 };
     let open = Open::begin(session, shard, claim.epoch, claim.last_sequence, &to, &Along::default()).await?;
+    let moved = match claim.stream_created_ns {
+        Some(known) if known != stream_created_ns => Moved::Recreated,
+        Some(_) | None => Moved::Lost,
+    };
     // The time of a message that this daemon did not write is not known.
     let sql = format!(
         "{}UPDATE jetcopy.checkpoints SET stream = {}, stream_created = {}, last_timestamp = NULL, \
-           known_sequence = {known_sequence} WHERE shard = {}",
+           known_sequence = {known_sequence} WHERE shard = {}; {}",
         forget_after.map(|sequence| milestones::forget_after(&shard.name, sequence)).unwrap_or_default(),
         escape_literal(&shard.stream),
         timestamp(stream_created_ns),
         escape_literal(&shard.name),
+        seal::close_sql(&shard.name, moved),
     );
     ask(session, "relocate", &sql).await?;
     open.commit().await?;

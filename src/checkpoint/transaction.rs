@@ -50,6 +50,8 @@ pub(crate) struct Along {
     /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock
     /// with another.
     pub after: String,
+    /// What the move sets in the checkpoint's row beside the position, as [`crate::seal::Open`] says it.
+    pub set: String,
     /// Accepted dead letters that this transaction uses up; with fewer left, it moves nothing.
     pub accepted: u64,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Open<'s> {
     session: &'s Session,
     last_sequence: u64,
     answers: Answers,
+    /// What goes before COMMIT, in its round trip.
+    last: String,
 }
 
 impl<'s> Open<'s> {
@@ -75,10 +79,10 @@ impl<'s> Open<'s> {
         to: &Advance,
         along: &Along,
     ) -> Result<Self, Error> {
-        let accepted = along.accepted;
+        let (accepted, set) = (along.accepted, &along.set);
         let sql = format!(
             "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
-               updated_at = now(), \
+               updated_at = now(){set}, \
                accepted_letters = accepted_letters - {accepted}, flood = NULL \
              WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} \
                AND accepted_letters >= {accepted} \
@@ -95,7 +99,13 @@ impl<'s> Open<'s> {
             rollback(session).await?;
             return Err(Error::LostEpoch);
         }
-        Ok(Self { session, last_sequence: to.last_sequence, answers })
+        Ok(Self { session, last_sequence: to.last_sequence, answers, last: String::new() })
+    }
+
+    /// Lets the checkpoint's row be set once more, in the round trip of COMMIT.
+    pub(crate) fn set_at_commit(&mut self, shard: &Shard, set: &str) {
+        self.last =
+            format!("UPDATE jetcopy.checkpoints SET {set} WHERE shard = {}; ", escape_literal(&shard.name));
     }
 
     /// What the statements `along` have answered, among others.
@@ -110,7 +120,7 @@ impl<'s> Open<'s> {
         // A warning left over from before this COMMIT must not be taken for its own.
         let _ = self.session.take_sync_wait_cancelled();
         kill_point::reach(kill_point::BEFORE_COMMIT);
-        ask(self.session, "commit", "COMMIT").await?;
+        ask(self.session, "commit", &format!("{}COMMIT", self.last)).await?;
         kill_point::reach(kill_point::AFTER_COMMIT);
         if self.session.take_sync_wait_cancelled() {
             return Err(Error::SyncWaitCancelled);

@@ -1,9 +1,10 @@
-//! Dead letters as they lie in the table: chosen, read, thrown away.
+//! Dead letters as they lie in the table: chosen, read, thrown away, and what is noted of those.
 //!
 //! Guarantees: letters stream from one snapshot in the order of their ids, newest first where that is asked
 //! for; however many there are, memory holds a few. A filter that names nothing matches all.
 
 use futures_util::{Stream, TryStreamExt};
+use postgres_protocol::escape::escape_literal;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
@@ -109,11 +110,16 @@ pub(crate) async fn ids(client: &Client, filter: &Filter) -> Result<Vec<i64>, Er
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Throws away the letters that `filter` means; how many.
+/// What a settlement keeps of a letter, and the columns that it keeps it in.
+const OF: &str = "pipeline, shard, stream, sequence, id, table_name, element, elements";
+const SETTLED: &str = "pipeline, shard, stream, sequence, letter, table_name, element, elements";
+
+/// Throws away the letters that `filter` means, and notes it; how many.
 pub(crate) async fn discard(client: &Client, filter: &Filter) -> Result<u64, Error> {
     let sql = format!(
-        "DELETE FROM jetcopy.dead_letters WHERE id IN (SELECT id FROM jetcopy.dead_letters {WHERE} \
-         ORDER BY id LIMIT $6)"
+        "WITH gone AS (DELETE FROM jetcopy.dead_letters \
+           WHERE id IN (SELECT id FROM jetcopy.dead_letters {WHERE} ORDER BY id LIMIT $6) RETURNING {OF}) \
+         INSERT INTO jetcopy.settlements ({SETTLED}, action) SELECT {OF}, 'discarded' FROM gone"
     );
     client.execute_typed(&sql, &filter.parameters()).await
 }
@@ -150,7 +156,22 @@ fn kept(row: &Row) -> Result<Kept, Error> {
     })
 }
 
-/// Takes the letter away, in the transaction that is open on `client`.
-pub(crate) async fn remove(client: &Client, id: i64) -> Result<(), Error> {
-    client.batch_execute(&format!("DELETE FROM jetcopy.dead_letters WHERE id = {id}")).await
+/// Takes the letter away and notes what became of it: so many rows in each of these tables, and so many
+/// letters about some of its elements; in the transaction that is open on `client`.
+pub(crate) async fn remove(
+    client: &Client,
+    id: i64,
+    stored: &[(String, u64)],
+    letters: usize,
+) -> Result<(), Error> {
+    let tables: Vec<String> = stored.iter().map(|(table, _)| escape_literal(table)).collect();
+    let rows: Vec<String> = stored.iter().map(|(_, rows)| rows.to_string()).collect();
+    let sql = format!(
+        "WITH gone AS (DELETE FROM jetcopy.dead_letters WHERE id = {id} RETURNING {OF}) \
+         INSERT INTO jetcopy.settlements ({SETTLED}, action, tables, rows, letters) \
+         SELECT {OF}, 'retried', ARRAY[{}]::text[], ARRAY[{}]::bigint[], {letters} FROM gone",
+        tables.join(", "),
+        rows.join(", "),
+    );
+    client.batch_execute(&sql).await
 }

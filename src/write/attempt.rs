@@ -23,11 +23,13 @@ use crate::metrics;
 use crate::milestones;
 use crate::postgres::simple::{self, ask};
 use crate::postgres::sqlstate::{Decision, Step, decide, is_direct, relation};
+use crate::seal;
 use crate::tally::{self, Event};
 
 /// What one attempt to write a part of a batch came to.
 pub(super) enum Attempt {
-    Committed(Committed, Copied),
+    /// With what was committed since the last seal, these messages among it.
+    Committed(Committed, Copied, Box<seal::Open>),
     Stopped(Stop),
 }
 
@@ -71,6 +73,14 @@ impl Copied {
         self.unstored.get(table).copied().unwrap_or_default()
     }
 
+    /// Adds what was not stored to the open seal; whether there was any.
+    fn add_to(&self, sealing: &mut seal::Open) -> bool {
+        for (table, unstored) in self.unstored.iter().enumerate() {
+            sealing.add_unstored(table, unstored.skipped + unstored.left_out);
+        }
+        !self.unstored.is_empty()
+    }
+
     fn note(&mut self, table: usize, unstored: Unstored) {
         if unstored == Unstored::default() {
             return;
@@ -91,9 +101,12 @@ impl Writer {
         };
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
         self.at(metrics::Step::Begin(self.tables()));
+        let (mut sealing, close) = self.seal.next(&self.shard.name);
+        sealing.add(batch, part, &poisoned.excluded, poisoned.letters.len());
         let mut along = Along {
-            before: partitions::touches(&self.targets, &batch.rows.tables),
+            before: partitions::touches(&self.targets, &batch.rows.tables) + &close,
             after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
+            set: sealing.set(last.sequence),
             accepted: poisoned.uses(),
         };
         let kinds = poisoned.letters.iter().map(|letter| letter.kind);
@@ -108,7 +121,7 @@ impl Writer {
         }
         let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
         let begin = within(self.step_timeout, BEGIN, begin).await;
-        let open = match begin.map_err(Error::from).and_then(|open| Ok(open?)) {
+        let mut open = match begin.map_err(Error::from).and_then(|open| Ok(open?)) {
             Ok(open) => open,
             Err(error) => {
                 if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
@@ -140,6 +153,9 @@ impl Writer {
         if let Some(superseded) = superseded.filter(|_| self.records_superseded) {
             self.record_superseded(superseded).await?;
         }
+        if copied.add_to(&mut sealing) {
+            open.set_at_commit(&self.shard, &sealing.set_unstored());
+        }
         self.at(metrics::Step::Commit);
         let committed = within(self.step_timeout, "during commit", open.commit()).await;
         match committed.map_err(Error::from).and_then(|committed| Ok(committed?)) {
@@ -151,7 +167,7 @@ impl Writer {
                 if milestone {
                     self.milestone.written();
                 }
-                Ok(Attempt::Committed(committed, copied))
+                Ok(Attempt::Committed(committed, copied, Box::new(sealing)))
             }
             // The server has answered, and rolled back already.
             Err(Error::Checkpoint(checkpoint::Error::Database { source, .. }))

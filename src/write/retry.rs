@@ -20,7 +20,7 @@ use super::shape::{changed, lock_and_ask};
 use crate::batch::Selection;
 use crate::checkpoint::begin_sql;
 use crate::config::{self, BadElement, Config, OnConflict, SEQUENCE};
-use crate::copy::{CopyError, Target};
+use crate::copy::{CopyError, Target, Unstored};
 use crate::dead_letter::kept::{self, Kept};
 use crate::dead_letter::{DeadLetter, Original, add_element, refused_letter, restate, store};
 use crate::decode::{Decoder, PlanError};
@@ -122,9 +122,9 @@ enum Settled {
     Again(Error),
 }
 
-/// How many rows were copied, and the statements that tell roll-ups of them; without rows, how the
-/// transaction ended.
-type Copied = Result<(usize, String), Settled>;
+/// How many rows were copied, how many each table stored, and the statements that tell roll-ups of them;
+/// without rows, how the transaction ended.
+type Copied = Result<(usize, Vec<(String, u64)>, String), Settled>;
 
 impl<'c> Retrier<'c> {
     /// On a session of its own.
@@ -223,23 +223,25 @@ impl<'c> Retrier<'c> {
         };
         let (session, targets) = (&self.session, &mut prepared.targets);
         own(limit, "mark the start of", session.client.batch_execute("SAVEPOINT letter")).await?;
-        let rows = 'copy: loop {
-            let mut written = 0;
+        let (rows, stored) = 'copy: loop {
+            let (mut written, mut stored) = (0_usize, Vec::new());
             for (table, (target, rows)) in targets.iter_mut().zip(&mut attempt.rows.tables).enumerate() {
                 if rows.rows.is_empty() {
                     continue;
                 }
                 let selection = Selection { table, excluded: &attempt.excluded, within: 0..u32::MAX };
                 let copied = within(limit, "during COPY", target.write(session, rows, &selection)).await?;
-                let Err(error) = copied else {
-                    written += rows.rows.iter().filter(|row| !attempt.excluded.holds(table, row)).count();
+                let sent = rows.rows.iter().filter(|row| !attempt.excluded.holds(table, row)).count();
+                let of = |unstored: Unstored| (target.qualified.clone(), unstored.of(sent as u64));
+                let Err(error) = copied.map(|unstored| stored.push(of(unstored))) else {
+                    written += sent;
                     continue;
                 };
                 let decision = decide(&error.source, error.step);
-                if error.step == Step::CopyStart {
-                    return Err(Error::Copy { table: target.name.clone(), source: error });
-                }
                 match decision {
+                    _ if error.step == Step::CopyStart => {
+                        return Err(Error::Copy { table: target.name.clone(), source: error });
+                    }
                     Decision::AddPartition if self.partitions.is_none() => {
                         let rows = rows.rows.iter().filter(|row| !attempt.excluded.holds(table, row));
                         let days = days(target, rows);
@@ -288,15 +290,15 @@ impl<'c> Retrier<'c> {
                     None => return self.refuse(id, &refused).await.map(Err),
                 }
             }
-            break written;
+            break (written, stored);
         };
-        Ok(Ok((rows, touches(targets, &attempt.rows.tables))))
+        Ok(Ok((rows, stored, touches(targets, &attempt.rows.tables))))
     }
 
     /// Copies the rows, stores the letters of refused elements, and takes the letter away.
     async fn write(&mut self, id: i64, shard: &Shard, attempt: &mut Attempt) -> Result<Settled, Error> {
         let limit = self.settings.postgres.step_timeout;
-        let (rows, told) = match self.copy(id, shard, attempt).await? {
+        let (rows, stored, told) = match self.copy(id, shard, attempt).await? {
             Ok(copied) => copied,
             Err(settled) => return Ok(settled),
         };
@@ -311,7 +313,7 @@ impl<'c> Retrier<'c> {
         let client = &self.session.client;
         own(limit, "tell roll-ups of", client.batch_execute(&told)).await?;
         own(limit, "store", store(client, shard, &attempt.refused)).await?;
-        own(limit, "take away", kept::remove(client, id)).await?;
+        own(limit, "take away", kept::remove(client, id, &stored, attempt.refused.len())).await?;
         match own(limit, "commit", client.batch_execute("COMMIT")).await {
             Ok(()) => Ok(Settled::Done(Outcome::Stored { rows, refused: attempt.refused.len() })),
             // The server has rolled back already, and the letter is as it was.

@@ -4,6 +4,7 @@ mod command;
 mod daemon;
 mod events;
 mod http;
+mod ledger;
 mod line;
 mod oracle;
 mod proxy;

@@ -227,6 +227,11 @@ fn store(sections: &BTreeMap<&str, &Section>) -> String {
     out
 }
 
+/// The settings of a pipeline that are several in one.
+fn parts_of_pipeline() -> [(&'static str, &'static [&'static str]); 3] {
+    [("batch", fields::<BatchLimits>()), ("poison", fields::<PoisonLimits>()), ("ledger", fields::<Ledger>())]
+}
+
 /// The document, from the reference and the code.
 fn settings() -> String {
     let sections = sections();
@@ -269,9 +274,7 @@ fn settings() -> String {
             }
             name if name.starts_with("store.") => continue,
             "pipeline" => {
-                let parts: [(&str, &[&str]); 2] =
-                    [("batch", fields::<BatchLimits>()), ("poison", fields::<PoisonLimits>())];
-                table::<Pipeline>(section, "name = \"a\"\nstream = \"A\"", &parts, &["table"])
+                table::<Pipeline>(section, "name = \"a\"\nstream = \"A\"", &parts_of_pipeline(), &["table"])
             }
             "pipeline.table" => {
                 let parts: [(&str, &[&str]); 2] =

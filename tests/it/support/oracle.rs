@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::consumer::pull;
 
+use super::ledger::ledger;
 use super::{Daemon, World, eventually};
 
 /// Differences that are printed; the first ones tell the pattern.
@@ -9,7 +10,7 @@ const SHOWN: usize = 10;
 
 /// Checks that each message that the stream ever held is once in `table` or once in the dead letters and
 /// nothing else is, that checkpoint and ack floor stand at the stream's end, and that `fresh`, a good
-/// message, becomes a row.
+/// message, becomes a row. The ledger counts the same ([`ledger`]).
 ///
 /// A message that somebody deleted in the middle of the stream may be there once or not at all; one that is
 /// recorded as dropped in `jetcopy.losses` must not be there.
@@ -20,6 +21,7 @@ pub(crate) async fn oracle(world: &World, daemon: &Daemon, pipeline: &str, table
     world.drained(pipeline, daemon).await;
     each_message_once(world, pipeline, table).await;
     acked_to_the_end(world, pipeline).await;
+    ledger(world, pipeline, table).await;
 
     let rows = world.count(&format!("SELECT count(*) FROM {table}")).await;
     world.publish("fresh", [fresh]).await;
@@ -28,6 +30,7 @@ pub(crate) async fn oracle(world: &World, daemon: &Daemon, pipeline: &str, table
     assert_eq!(after, rows + 1, "a fresh message becomes a row");
     each_message_once(world, pipeline, table).await;
     acked_to_the_end(world, pipeline).await;
+    ledger(world, pipeline, table).await;
 }
 
 async fn each_message_once(world: &World, pipeline: &str, table: &str) {
