@@ -199,14 +199,14 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.days_without_partition(relation regclass, days date[]) IS 'Of these days, those of which no partition takes any time; NULL where that cannot be told';
 
-CREATE FUNCTION jetcopy.dead_letter_counts() RETURNS TABLE(pipeline text, letters bigint)
+CREATE FUNCTION jetcopy.dead_letter_counts() RETURNS TABLE(pipeline text, shard text, letters bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT pipeline, count(*) FROM jetcopy.dead_letters GROUP BY 1
+    SELECT pipeline, shard, count(*) FROM jetcopy.dead_letters GROUP BY 1, 2
 $$;
 
-COMMENT ON FUNCTION jetcopy.dead_letter_counts() IS 'How many dead letters of each pipeline there are';
+COMMENT ON FUNCTION jetcopy.dead_letter_counts() IS 'How many dead letters of each shard there are';
 
 CREATE FUNCTION jetcopy.delete_old_measurements(older_than interval) RETURNS bigint
     LANGUAGE plpgsql
@@ -2262,7 +2262,7 @@ WITH (fillfactor='20');
 
 COMMENT ON TABLE jetcopy.checkpoints IS 'The truth about position: rows of sequences up to last_sequence are in the tables, rows above it are not';
 
-COMMENT ON COLUMN jetcopy.checkpoints.shard IS 'The shard: that of a pipeline is named like it';
+COMMENT ON COLUMN jetcopy.checkpoints.shard IS 'The shard: frames-0, frames-1 and so on of the pipeline frames, or frames where it has only one stream';
 
 COMMENT ON COLUMN jetcopy.checkpoints.pipeline IS 'The pipeline';
 

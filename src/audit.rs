@@ -150,7 +150,7 @@ impl Audit<'_> {
         };
         self.ledger.change_nothing().await?;
         let Some(claim) = self.ledger.claim().await? else {
-            return Err(Error::NoCheckpoint(pipeline.name.clone()));
+            return Err(Error::NoCheckpoint(self.shard.to_string()));
         };
         let mut report = Report::new(self.shard, claim.last_sequence);
         let milestones = self.ledger.milestones().await?;
@@ -169,7 +169,7 @@ impl Audit<'_> {
         }
         for place in &self.ledger.places {
             if let Some(other) = self.shares(&place.name) {
-                report.not_proven.push(format!("table {}: pipeline {other} also writes to it", place.name));
+                report.not_proven.push(format!("table {}: {other} also writes to it", place.name));
                 return Ok(report);
             }
         }
@@ -238,12 +238,17 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Another pipeline that fills the same table: its sequences cannot be told from this one's.
-    fn shares(&self, table: &str) -> Option<&str> {
+    /// Another pipeline, or another shard of this one, that fills the same table: its sequences cannot be
+    /// told from this one's.
+    fn shares(&self, table: &str) -> Option<String> {
+        if self.pipeline.repeats_sequences() {
+            let mut shards = self.pipeline.shards().into_iter();
+            return shards.find(|other| other != self.shard).map(|other| format!("shard {other}"));
+        }
         let mut others = self.config.pipelines.iter().filter(|other| other.name != self.pipeline.name);
         others
             .find(|other| other.tables.iter().any(|found| found.name == table))
-            .map(|other| other.name.as_str())
+            .map(|other| format!("pipeline {}", other.name))
     }
 
     /// Whether the pipeline passes over markers: no table asks for any by a header.

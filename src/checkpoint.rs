@@ -29,7 +29,7 @@ mod settle;
 mod stretch;
 mod transaction;
 
-pub(crate) use claim::{Place, places_sql, read_place, release_sql};
+pub(crate) use claim::{Place, places, places_sql, read_place, release_sql};
 pub(crate) use claim::{claim, confirm, release};
 pub(crate) use flood::{ends_flood, keep_flood};
 pub(crate) use operate::{Paused, Resumed};
@@ -85,6 +85,7 @@ pub(crate) enum Error {
     /// An operator paused the pipeline.
     #[error("paused by operator {by} since {since} UTC")]
     Paused {
+        /// As a command names it.
         pipeline: String,
         /// Who did, as in `jetcopy.checkpoints.paused_by`.
         by: String,

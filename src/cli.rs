@@ -35,6 +35,7 @@ pub mod remove_durables;
 pub mod replay;
 pub mod rewind;
 pub mod run;
+pub mod shards;
 pub mod signals;
 pub mod status;
 pub mod store;

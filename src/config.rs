@@ -172,8 +172,12 @@ pub enum LogFormat {
 pub struct Pipeline {
     /// Unique name: the checkpoint's shard, the label on every metric.
     pub name: String,
-    /// The JetStream stream to read.
+    /// The JetStream stream to read, or the streams, with `{shard}` for the number of each.
     pub stream: String,
+    /// How many streams there are, where they have numbers: from 0 on.
+    pub shards: Option<u16>,
+    /// The stream that the numbered ones take the place of; it is read until it is empty.
+    pub before: Option<String>,
     /// Subjects that narrow the stream; empty reads all of it, which is cheapest for the server.
     #[serde(default)]
     pub subjects: Vec<String>,

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 
 use crate::config;
 use crate::daemons::Fellow;
+use crate::left_behind::LeftBehind;
 use crate::metrics::Metrics;
 use crate::status::{Registry, Snapshot};
 use crate::store::query::StoreError;
@@ -201,6 +202,7 @@ struct Status {
     started: String,
     now: String,
     daemons: Vec<Fellow>,
+    left_behind: Vec<LeftBehind>,
     pipelines: Vec<Shown>,
 }
 
@@ -219,6 +221,7 @@ async fn show_status(Shared(sources): Shared<Sources>) -> Json<Status> {
         started: sources.started.to_string(),
         now: Timestamp::now().to_string(),
         daemons: sources.registry.daemons(),
+        left_behind: sources.registry.left_behind(),
         pipelines: sources.registry.snapshots().into_iter().map(shown).collect(),
     })
 }

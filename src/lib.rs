@@ -36,6 +36,7 @@
 //! - [`clock`]: the time of the server that stores the messages.
 //! - [`subscribe`]: the durable consumer and contiguous deliveries.
 //! - [`leftover`]: durables of pipelines that are no longer configured.
+//! - [`left_behind`]: messages of shards that are no longer configured.
 //! - [`stored`]: messages read one by one, as the bytes that they are.
 //! - [`unreadable`]: messages that the client library cannot read, and the way past them.
 //! - [`message`]: one message, however it was read.
@@ -120,6 +121,7 @@ pub mod http;
 mod identity;
 pub mod kill_point;
 mod lag;
+mod left_behind;
 mod leftover;
 mod linger;
 mod liveness;

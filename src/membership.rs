@@ -80,8 +80,8 @@ pub(crate) struct Shared {
 struct View {
     /// Whether it was tried to find out; what to do about each shard, where that succeeded.
     turns: Option<BTreeMap<String, Turn>>,
-    /// The checkpoint of each shard.
-    checkpoints: BTreeMap<String, u64>,
+    /// Where each shard stands.
+    places: Vec<Place>,
 }
 
 /// A daemon's part in the membership; clones share it.
@@ -154,7 +154,14 @@ impl Membership {
     /// The checkpoint of a shard, as the database had it a moment ago.
     #[must_use]
     pub(crate) fn checkpoint(&self, shard: &str) -> Option<u64> {
-        self.view.borrow().checkpoints.get(shard).copied()
+        self.view.borrow().places.iter().find(|place| place.shard == shard).map(|place| place.checkpoint)
+    }
+
+    /// Where all shards stand, also those that this daemon is not configured for, as the database had it a
+    /// moment ago.
+    #[must_use]
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.view.borrow().places.clone()
     }
 
     /// Resolves when there is something else to do about a shard than `turn`.
@@ -303,11 +310,9 @@ impl Beats {
     }
 
     fn publish(&self, turns: BTreeMap<String, Turn>, places: Option<&[Place]>) {
-        let checkpoints =
-            places.map(|places| places.iter().map(|place| (place.shard.clone(), place.checkpoint)).collect());
         self.view.send_if_modified(|view| {
-            if let Some(checkpoints) = checkpoints {
-                view.checkpoints = checkpoints;
+            if let Some(places) = places {
+                view.places = places.to_vec();
             }
             let differs = view.turns.as_ref() != Some(&turns);
             view.turns = Some(turns);

@@ -15,7 +15,7 @@ use crate::logging::Dropped;
 use crate::marker::Marker;
 use crate::shard::Shard;
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 mod api;
 mod buffered;
@@ -67,6 +67,7 @@ struct Inner {
     maintain: MaintainMetrics,
     api: ApiMetrics,
     log_lines_dropped: IntCounter,
+    left_behind: IntGauge,
     log: OnceLock<Dropped>,
     /// Handles by shard, with all that they are registered as.
     pipelines: Mutex<BTreeMap<String, (PipelineMetrics, Collectors)>>,
@@ -87,13 +88,20 @@ impl Metrics {
         let maintain = MaintainMetrics::new(&registry);
         let api = ApiMetrics::new(&registry);
         let log_lines_dropped = build.counter(names::LOG_LINES_DROPPED);
+        let left_behind = build.gauge(names::LEFT_BEHIND);
         let (log, pipelines) = (OnceLock::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { registry, maintain, api, log_lines_dropped, log, pipelines }) }
+        let inner = Inner { registry, maintain, api, log_lines_dropped, left_behind, log, pipelines };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Tells from now on how many lines of the log nobody took; a process has one log.
     pub fn tell_dropped_lines(&self, dropped: Dropped) {
         self.inner.log.get_or_init(|| dropped);
+    }
+
+    /// Notes how many messages nobody reads any more.
+    pub fn left_behind(&self, messages: u64) {
+        self.inner.left_behind.set(i64::try_from(messages).unwrap_or(i64::MAX));
     }
 
     /// The handles of the store's maintenance.

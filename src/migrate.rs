@@ -49,6 +49,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(10, "daemons"),
     migration!(11, "visible"),
     migration!(12, "ledger"),
+    migration!(13, "shards"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

@@ -101,7 +101,8 @@ pub(crate) struct Compared {
     pub shadow: String,
     /// Rows in the shadow.
     pub replayed: u64,
-    /// Rows of the same messages in the table; `None` where no column keeps `$sequence`.
+    /// Rows of the same messages in the table; `None` where no column keeps `$sequence`, or it is that of
+    /// several shards.
     pub original: Option<u64>,
 }
 
@@ -195,7 +196,7 @@ pub(crate) async fn plan(
     }
     let unread = |source| rewind::Error::Stream { stream: shard.stream.clone(), source };
     let messages = Contents::new(stream, &pipeline.subjects).count(from, to).await.map_err(unread)?;
-    let name = format!("{}-replay-{from}-{to}", pipeline.name);
+    let name = format!("{}-replay-{from}-{to}", shard.name);
     let mut live = Vec::new();
     for table in config.pipelines.iter().flat_map(|pipeline| &pipeline.tables) {
         live.push(qualified(session, &table.name).await?);
@@ -212,12 +213,13 @@ pub(crate) async fn plan(
         if there.is_some() && ask(session, "read the shadow table", &any).await?.rows().next().is_some() {
             filled = Some(shadow.clone());
         }
+        let column = table.column_of(SEQUENCE).filter(|_| !pipeline.repeats_sequences());
         shadows.push(Shadow {
             table: table.name.clone(),
             shadow,
             exists: there.is_some(),
             qualified: introspect::introspect(&session.client, &table.name).await?.qualified,
-            sequence: table.column_of(SEQUENCE).map(escape_identifier),
+            sequence: column.map(escape_identifier),
         });
     }
     // Without rows in all the same tables there is nothing to go on from.
@@ -294,7 +296,7 @@ pub(crate) async fn run(
     prepare(session, plan).await?;
     let (metrics, registry) = (Metrics::new(), Registry::default());
     let shadowed = shadowed(pipeline, plan);
-    let [shard] = shadowed.shards();
+    let shard = replayed(plan);
     let (settings, instance) = (Arc::new(config.clone()), supervise::instance());
     let replay =
         Pipeline::new(settings, shadowed, shard.clone(), &instance, Arc::default(), (&metrics, &registry));
@@ -360,18 +362,24 @@ async fn prepare(session: &Session, plan: &Plan) -> Result<(), Error> {
     if plan.resumes_after.is_some() {
         return Ok(());
     }
-    let shard = Shard::new(&plan.name, &plan.name, &plan.shard.stream);
+    let shard = replayed(plan);
     let begin = checkpoint::begin_stretch_sql(&shard, plan.created_ns, plan.from - 1);
     let sql = format!("{begin}; {}", of_shard::discard_sql(&shard));
     ask(session, "create the replay's checkpoint", &sql).await?;
     Ok(())
 }
 
+/// The shard that a replay is.
+fn replayed(plan: &Plan) -> Shard {
+    Shard::new(&plan.name, &plan.name, &plan.shard.stream)
+}
+
 /// The pipeline with its shadows in the place of its tables.
 fn shadowed(pipeline: &config::Pipeline, plan: &Plan) -> config::Pipeline {
     let mut shadowed = pipeline.clone();
     shadowed.name.clone_from(&plan.name);
-    shadowed.durable = None;
+    shadowed.stream.clone_from(&plan.shard.stream);
+    (shadowed.shards, shadowed.before, shadowed.durable) = (None, None, None);
     shadowed.on_loss = OnLoss::Halt;
     // What the stream has thinned out since is not there for anybody.
     shadowed.on_superseded = Some(OnSuperseded::Ignore);

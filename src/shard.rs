@@ -40,6 +40,21 @@ impl Shard {
         }
     }
 
+    /// How a command names it: `frames`, or `frames --shard 3`.
+    #[must_use]
+    pub fn argument(&self) -> String {
+        match self.number() {
+            Some(number) => format!("{} --shard {number}", self.pipeline),
+            None => self.pipeline.clone(),
+        }
+    }
+
+    /// What follows the pipeline's name in its own: of `frames-3`, `3`.
+    #[must_use]
+    pub fn number(&self) -> Option<&str> {
+        self.name.strip_prefix(&self.pipeline)?.strip_prefix('-')
+    }
+
     /// How the session of the daemon `instance` that writes the shard is named in `pg_stat_activity`, and so
     /// is its connection to NATS.
     ///
@@ -58,11 +73,13 @@ impl Shard {
     }
 }
 
-/// As people read it: the pipeline's name, with the shard's own where that is another.
+/// As people read it: its name, after the pipeline's where it does not begin with that.
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.pipeline)?;
-        if self.name == self.pipeline { Ok(()) } else { write!(f, "/{}", self.name) }
+        if self.name != self.pipeline && self.number().is_none() {
+            write!(f, "{}/", self.pipeline)?;
+        }
+        f.write_str(&self.name)
     }
 }
 

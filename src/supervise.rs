@@ -25,6 +25,7 @@ use crate::status::{Registry, State};
 use crate::store::maintain;
 
 mod generations;
+mod left_behind;
 mod onlook;
 
 use generations::generations;
@@ -82,7 +83,9 @@ pub(crate) async fn run(
     // Ends when this function does.
     let mut maintenance = JoinSet::new();
     maintenance.spawn(maintain::run(current.clone(), supervisor.metrics.maintain()));
-    maintenance.spawn(onlook::run(current, supervisor.registry.clone(), instance.clone()));
+    maintenance.spawn(onlook::run(current.clone(), supervisor.registry.clone(), instance.clone()));
+    let (membership, registry) = (supervisor.membership.clone(), supervisor.registry.clone());
+    maintenance.spawn(left_behind::run(current, membership, registry, supervisor.metrics.clone()));
     for reads in wanted(&supervisor.settings) {
         supervisor.start(reads);
     }

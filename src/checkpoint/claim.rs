@@ -4,7 +4,7 @@
 //! taken; whoever takes it fences every earlier claim.
 
 use postgres_protocol::escape::escape_literal;
-use tokio_postgres::SimpleQueryRow;
+use tokio_postgres::{Client, SimpleQueryRow};
 
 use super::{Claim, Error, Paused, UNKNOWN, ask, begin_sql};
 use crate::daemons;
@@ -44,7 +44,7 @@ pub(crate) async fn claim(session: &Session, shard: &Shard, daemon: &str) -> Res
         "{}SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1 + floor(random() * {UNLIKELY}::float8)::bigint, \
            owned_since = CASE WHEN owner = {me} THEN owned_since ELSE now() END, owner = {me}, \
-           updated_at = now() \
+           pipeline = {}, updated_at = now() \
          WHERE shard = {name} AND paused_at IS NULL \
            AND (coalesce(owner, {me}) = {me} OR NOT {}) AND {} \
          RETURNING epoch, last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
@@ -53,6 +53,7 @@ pub(crate) async fn claim(session: &Session, shard: &Shard, daemon: &str) -> Res
          {} FROM jetcopy.checkpoints WHERE shard = {name} AND paused_at IS NULL AND owner = {me} AND {}; \
          COMMIT",
         begin_sql(session),
+        escape_literal(&shard.pipeline),
         daemons::is_listed_sql("owner"),
         daemons::is_listed_sql(&me),
         seal::close_sql(&shard.name, Moved::Unknown),
@@ -111,7 +112,7 @@ async fn look(session: &Session, shard: &Shard, daemon: &str) -> Result<String, 
     let checkpoint = found.number(4).unwrap_or(0);
     if let Some(since) = found.text(2).map(str::to_owned) {
         let by = found.text(3).unwrap_or_default().to_owned();
-        return Err(Error::Paused { pipeline: shard.pipeline.clone(), by, since, checkpoint });
+        return Err(Error::Paused { pipeline: shard.argument(), by, since, checkpoint });
     }
     if found.text(1) == Some("t") && before != daemon {
         return Err(Error::Held { owner: before, checkpoint });
@@ -161,6 +162,9 @@ pub(crate) fn release_sql(shard: &str, daemon: &str) -> String {
 pub(crate) struct Place {
     /// Its name.
     pub(crate) shard: String,
+    /// Its pipeline as of the last claim, and the stream that it read at the first.
+    pub(crate) pipeline: String,
+    pub(crate) stream: String,
     /// The daemon that has it, or had it.
     pub(crate) owner: Option<String>,
     /// For how many seconds.
@@ -174,7 +178,7 @@ pub(crate) struct Place {
 /// SQL for the places of all shards, the rows that [`read_place`] reads.
 pub(crate) fn places_sql() -> &'static str {
     "SELECT shard AS jetcopy_shard, owner, extract(epoch FROM now() - owned_since)::float8, paused_by, \
-       to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), last_sequence \
+       to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), last_sequence, pipeline, stream \
      FROM jetcopy.checkpoints ORDER BY shard"
 }
 
@@ -186,9 +190,16 @@ pub(crate) fn read_place(row: &SimpleQueryRow) -> Option<Place> {
     let text = |column| simple::text(row, column).map(str::to_owned);
     Some(Place {
         shard: text(0)?,
+        pipeline: text(6).unwrap_or_default(),
+        stream: text(7).unwrap_or_default(),
         owner: text(1),
         owned_for: simple::number(row, 2).unwrap_or(0.0),
         paused: text(4).map(|since| Paused { by: text(3).unwrap_or_default(), since }),
         checkpoint: simple::number(row, 5).unwrap_or(0),
     })
+}
+
+/// The places of all shards.
+pub(crate) async fn places(client: &Client) -> Result<Vec<Place>, tokio_postgres::Error> {
+    Ok(simple::ask(client, places_sql()).await?.rows().filter_map(read_place).collect())
 }

@@ -5,21 +5,24 @@
 //! looks every few seconds, or the next one goes on past exactly these losses. It never makes a loss smaller
 //! or larger.
 
-use super::{Failure, UnknownPipeline};
-use crate::config::Config;
+use super::Failure;
+use super::shards::Which;
+use crate::config::{Config, Pipeline};
 use crate::control;
 use crate::control::accept::{self, Again, CLIENT_NAME, Error, Plan};
 use crate::loss::{Cause, Open};
 use crate::postgres::connect;
+use crate::shard::Shard;
 use crate::terminal::say;
 
 /// Arguments of `jetcopy accept-loss`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The halted pipeline.
-    #[arg(value_name = "PIPELINE")]
-    pub pipeline: String,
-    /// Resume after this sequence of the stream as it is now, instead of where jetcopy would.
+    /// The pipeline.
+    #[command(flatten)]
+    pub which: Which,
+    /// Resume after this sequence of the stream as it is now, instead of where jetcopy would; of several
+    /// shards, one must be named.
     #[arg(long, value_name = "SEQ")]
     pub after: Option<u64>,
     /// Accept the losses. Without it, only show what would happen and exit with 1.
@@ -33,37 +36,48 @@ pub struct Args {
 /// Runs the command; a line a loss goes to standard output. With neither `--yes` nor `--dry-run` it fails
 /// after it has shown what there is to accept.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
-    let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
-    let name = &pipeline.name;
-    let done = async {
-        let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
-        let [shard] = pipeline.shards();
-        let open = accept::open(&session, &shard).await?;
-        if open.is_empty() {
-            say!("pipeline {name} has no loss to accept");
-            return Ok::<_, Error>(true);
-        }
-        let tell_losses = |verb| {
-            for Open { stream, first, last, cause, detected } in &open {
-                say!("{verb}: stream {stream}, sequences {first} to {last}, {cause}, detected {detected}");
-            }
-        };
-        tell_losses("open");
-        match accept::plan(config, pipeline, &shard, &session, args.after).await? {
-            Some(plan) => tell(name, &plan),
-            None => say!("none of them is holding up pipeline {name} now"),
-        }
-        if args.yes {
-            accept::accept(&session, &shard, args.after).await?;
-            tell_losses("accepted");
-            say!("the pipeline resumes after them; a running daemon does so within 10 s");
-        } else {
-            say!("nothing was changed; use --yes to do it");
-        }
-        session.close().await;
-        Ok(args.yes || args.dry_run)
+    let chosen = match args.after {
+        Some(_) => args
+            .which
+            .one(config, "a sequence is one of a stream")
+            .map(|(pipeline, shard)| (pipeline, vec![shard])),
+        None => args.which.all(config),
     };
-    if done.await.map_err(Failure::failed)? { Ok(()) } else { Err(Failure::Told) }
+    let (pipeline, shards) = chosen.map_err(Failure::failed)?;
+    let mut done = true;
+    for shard in &shards {
+        done &= of_shard(config, pipeline, shard, args).await.map_err(Failure::failed)?;
+    }
+    if done { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// Shows and accepts the losses of one shard; whether there is nothing left to say `--yes` to.
+async fn of_shard(config: &Config, pipeline: &Pipeline, shard: &Shard, args: &Args) -> Result<bool, Error> {
+    let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
+    let open = accept::open(&session, shard).await?;
+    if open.is_empty() {
+        say!("pipeline {shard} has no loss to accept");
+        return Ok(true);
+    }
+    let tell_losses = |verb| {
+        for Open { stream, first, last, cause, detected } in &open {
+            say!("{verb}: stream {stream}, sequences {first} to {last}, {cause}, detected {detected}");
+        }
+    };
+    tell_losses("open");
+    match accept::plan(config, pipeline, shard, &session, args.after).await? {
+        Some(plan) => tell(&shard.name, &plan),
+        None => say!("none of them is holding up pipeline {shard} now"),
+    }
+    if args.yes {
+        accept::accept(&session, shard, args.after).await?;
+        tell_losses("accepted");
+        say!("the pipeline resumes after them; a running daemon does so within 10 s");
+    } else {
+        say!("nothing was changed; use --yes to do it");
+    }
+    session.close().await;
+    Ok(args.yes || args.dry_run)
 }
 
 fn tell(pipeline: &str, plan: &Plan) {

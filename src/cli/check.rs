@@ -47,6 +47,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         for pipeline in found {
             position::look(session, connection, pipeline, &mut report).await;
         }
+        position::left_behind(config, session, connection, &mut report).await;
     }
     if let Some(session) = session {
         session.close().await;

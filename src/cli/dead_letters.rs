@@ -11,6 +11,7 @@ use clap::Subcommand;
 use futures_util::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::shards::{NoShard, Which};
 use super::{Failure, columns};
 use crate::config::Config;
 use crate::control;
@@ -76,6 +77,9 @@ enum Action {
         /// The pipeline.
         #[arg(long, value_name = "PIPELINE")]
         pipeline: String,
+        /// Only this shard of it: its number or its name. Without it, each may write as many.
+        #[arg(long, value_name = "SHARD")]
+        shard: Option<String>,
     },
     /// Print letters with their payloads, one JSON object per line, oldest first.
     Export {
@@ -96,6 +100,9 @@ struct FilterArgs {
     /// Only letters of this pipeline.
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
+    /// Only letters of this shard of the pipeline: its number or its name.
+    #[arg(long, value_name = "SHARD", requires = "pipeline")]
+    shard: Option<String>,
     /// Only letters of this kind: malformed, missing, type, range, `too_large`, unmatched, unreadable or
     /// refused.
     #[arg(long, value_name = "KIND")]
@@ -130,6 +137,7 @@ impl FilterArgs {
         Filter {
             ids: None,
             pipeline: self.pipeline.clone(),
+            shard: self.shard.clone(),
             kind: self.kind.clone(),
             table: self.table.clone(),
             since_us: self.since.map(|since| since.0.as_microsecond()),
@@ -157,7 +165,7 @@ enum Error {
     #[error(transparent)]
     Retry(#[from] crate::write::retry::Error),
     #[error(transparent)]
-    Pipeline(#[from] super::UnknownPipeline),
+    Pipeline(#[from] NoShard),
     #[error(transparent)]
     Control(#[from] control::Error),
     #[error("pipeline {0} has never run, so it has no flood to accept")]
@@ -173,7 +181,10 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         Action::Show { id } => show_one(config, *id).await.map(|()| true),
         Action::Retry { which } => retry(config, &which.filter()).await,
         Action::Discard { which, yes } => discard(config, &which.filter(), *yes).await,
-        Action::Accept { letters, pipeline } => accept(config, *letters, pipeline).await.map(|()| true),
+        Action::Accept { letters, pipeline, shard } => {
+            let which = Which { pipeline: pipeline.clone(), shard: shard.clone() };
+            accept(config, *letters, &which).await.map(|()| true)
+        }
         Action::Export { filter, limit, decode } => {
             export(config, &filter.filter(*limit), *decode).await.map(|()| true)
         }
@@ -265,18 +276,20 @@ async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Er
 }
 
 /// Lets messages become dead letters beyond the limits.
-async fn accept(config: &Config, letters: u32, name: &str) -> Result<(), Error> {
-    let pipeline = super::UnknownPipeline::find(config, name)?;
+async fn accept(config: &Config, letters: u32, which: &Which) -> Result<(), Error> {
+    let (_, shards) = which.all(config)?;
     let session = open(config).await?;
-    let [shard] = pipeline.shards();
-    let before = control::accept(&session, &shard, letters).await?;
-    session.close().await;
-    let before = before.ok_or_else(|| Error::NeverRan(name.to_owned()))?;
-    say!("the next {letters} messages of pipeline {name} may become dead letters beyond its limits");
-    if before > 0 {
-        say!("this replaces {before} that were accepted before and not used");
+    let mut ran = false;
+    for shard in &shards {
+        let Some(before) = control::accept(&session, shard, letters).await? else { continue };
+        ran = true;
+        say!("the next {letters} messages of pipeline {shard} may become dead letters beyond its limits");
+        if before > 0 {
+            say!("this replaces {before} that were accepted before and not used");
+        }
     }
-    Ok(())
+    session.close().await;
+    if ran { Ok(()) } else { Err(Error::NeverRan(which.pipeline.clone())) }
 }
 
 async fn export(config: &Config, filter: &Filter, decode: bool) -> Result<(), Error> {

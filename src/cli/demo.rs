@@ -203,7 +203,8 @@ impl View {
     fn new(config: &Config, metrics: Metrics, registry: Registry) -> Self {
         let pipeline = &config.pipelines[0];
         let tables = pipeline.tables.iter().map(|table| table.name.clone()).collect();
-        let [shard] = pipeline.shards();
+        // Its configuration is the program's own, with one stream.
+        let shard = pipeline.shards().remove(0);
         Self { metrics, registry, shard, tables }
     }
 

@@ -6,7 +6,7 @@
 
 use nix::unistd::{Uid, User};
 
-use super::UnknownPipeline;
+use super::shards::{NoShard, Which};
 use crate::checkpoint::Resumed;
 use crate::config::Config;
 use crate::control;
@@ -16,17 +16,17 @@ use crate::terminal::say;
 /// Arguments of `jetcopy pause` and `jetcopy resume`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline to pause or resume.
-    #[arg(value_name = "PIPELINE")]
-    pub pipeline: String,
+    /// The pipeline.
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Why nothing was paused or resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration has no such pipeline.
+    /// The configuration has no such pipeline or shard.
     #[error(transparent)]
-    Unknown(#[from] UnknownPipeline),
+    Unknown(#[from] NoShard),
     /// The database refused.
     #[error(transparent)]
     Control(#[from] control::Error),
@@ -34,16 +34,17 @@ pub enum Error {
 
 /// Runs `jetcopy pause`; what it did goes to standard output.
 pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
-    let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
+    let (_, shards) = args.which.all(config)?;
     let session = connect::connect(&config.postgres, "jetcopy pause").await.map_err(control::Error::from)?;
-    let (name, by) = (&pipeline.name, operator());
-    for shard in &pipeline.shards() {
+    let by = operator();
+    for shard in &shards {
+        let again = shard.argument();
         match control::pause(&session, shard, &by).await? {
             Some(before) => {
                 say!("pipeline {shard} was already paused, by {} since {} UTC", before.by, before.since);
             }
             None => say!(
-                "pipeline {shard} is paused and commits nothing more; `jetcopy resume {name}` resumes it"
+                "pipeline {shard} is paused and commits nothing more; `jetcopy resume {again}` resumes it"
             ),
         }
     }
@@ -53,10 +54,10 @@ pub async fn pause(config: &Config, args: &Args) -> Result<(), Error> {
 
 /// Runs `jetcopy resume`; what it did goes to standard output.
 pub async fn resume(config: &Config, args: &Args) -> Result<(), Error> {
-    let pipeline = UnknownPipeline::find(config, &args.pipeline)?;
+    let (_, shards) = args.which.all(config)?;
     let session = connect::connect(&config.postgres, "jetcopy resume").await.map_err(control::Error::from)?;
-    let name = &pipeline.name;
-    for shard in &pipeline.shards() {
+    for shard in &shards {
+        let name = shard.argument();
         match control::resume(&session, shard).await? {
             Resumed { flood: Some(reason), .. } => say!(
                 "pipeline {shard} is resumed; a running daemon tries again within a few seconds. A flood of \

@@ -5,8 +5,10 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Failure;
+use super::shards::Which;
 use super::signals::Shutdown;
-use super::{Failure, UnknownPipeline};
+
 use crate::config::{Config, Pipeline};
 use crate::control::{self, rewind};
 use crate::moment::Point;
@@ -20,8 +22,8 @@ use crate::terminal::say;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The pipeline whose stream, mapping and tables to use.
-    #[arg(value_name = "PIPELINE")]
-    pub pipeline: String,
+    #[command(flatten)]
+    pub which: Which,
     /// Where to start: a sequence, or a time for the first message stored then or later.
     #[arg(long, value_name = "SEQ|TIME")]
     pub from: Point,
@@ -44,9 +46,9 @@ pub struct Args {
 
 /// Runs the command; it fails if it was interrupted before the end.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
-    let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
+    let (pipeline, shard) = args.which.one(config, "this reads one stream").map_err(Failure::failed)?;
     let shutdown = Shutdown::on_signals().map_err(Failure::failed)?;
-    let ended = replay(config, pipeline, args, shutdown).await.map_err(Failure::failed)?;
+    let ended = replay(config, (pipeline, &shard), args, shutdown).await.map_err(Failure::failed)?;
     match ended {
         None => Ok(()),
         Some(Ended::Whole { tables, dead_letters }) => {
@@ -67,22 +69,21 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
 
 async fn replay(
     config: &Config,
-    pipeline: &Pipeline,
+    (pipeline, shard): (&Pipeline, &Shard),
     args: &Args,
     shutdown: Shutdown,
 ) -> Result<Option<Ended>, replay::Error> {
     let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
-    let [shard] = pipeline.shards();
-    let stream = rewind::stream(connection.client.clone(), &shard).await?;
+    let stream = rewind::stream(connection.client.clone(), shard).await?;
     let request = Request {
         from: args.from,
         to: args.to,
         into: args.into.clone(),
         keep_checkpoint: args.keep_checkpoint,
     };
-    let plan = replay::plan(config, pipeline, &shard, &session, &stream, &request).await?;
-    describe(&shard, &plan);
+    let plan = replay::plan(config, pipeline, shard, &session, &stream, &request).await?;
+    describe(shard, &plan);
     if args.dry_run {
         say!("nothing was changed");
         return Ok(None);
@@ -128,7 +129,10 @@ fn tell(compared: &Compared) {
             say!("table {shadow}: {replayed} rows; {table} has {original} for these messages");
         }
         None => {
-            say!("table {shadow}: {replayed} rows; not compared, because no column of {table} has $sequence");
+            say!(
+                "table {shadow}: {replayed} rows; not compared, because no column of {table} has $sequence, \
+                 or several shards have the same"
+            );
         }
     }
 }

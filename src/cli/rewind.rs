@@ -3,7 +3,8 @@
 //! Guarantees: without `--yes` it only shows what would happen; with it, it does exactly that, or nothing if
 //! a daemon is writing or anything has moved in the meantime. It deletes no row.
 
-use super::{Failure, UnknownPipeline};
+use super::Failure;
+use super::shards::Which;
 use crate::config::Config;
 use crate::control;
 use crate::control::rewind::{self, CLIENT_NAME, Doubled, Error, Plan};
@@ -16,9 +17,9 @@ use crate::terminal::say;
 /// Arguments of `jetcopy rewind`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline to rewind.
-    #[arg(value_name = "PIPELINE")]
-    pub pipeline: String,
+    /// The pipeline.
+    #[command(flatten)]
+    pub which: Which,
     /// Where to rewind to: a sequence, after which all messages are written again, or a time, from which on
     /// they are. A time is written as 2026-07-01T12:00:00Z, or as a duration before now: 2h.
     #[arg(long, value_name = "SEQ|TIME")]
@@ -30,15 +31,15 @@ pub struct Args {
 
 /// Runs the command; without `--yes` it fails after it has shown the plan.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
-    let pipeline = UnknownPipeline::find(config, &args.pipeline).map_err(Failure::failed)?;
+    let what = "each has a checkpoint of its own";
+    let (pipeline, shard) = args.which.one(config, what).map_err(Failure::failed)?;
     let done = async {
         let session = connect::connect(&config.postgres, CLIENT_NAME).await.map_err(control::Error::from)?;
-        let [shard] = pipeline.shards();
         let plan = rewind::plan(config, pipeline, &shard, &session, args.to).await?;
         tell(&shard, &plan);
         if args.yes {
             rewind::rewind(&session, &shard, &plan).await?;
-            say!("the checkpoint of {} is now {}", pipeline.name, plan.to);
+            say!("the checkpoint of {shard} is now {}", plan.to);
         } else {
             say!("nothing was changed; use --yes to do it");
         }
@@ -80,7 +81,7 @@ pub(super) fn tell_doubled(tables: &[Doubled]) {
             }
             (false, _, _) => say!(
                 "table {name}: rows would be duplicated unless they are deleted first; no column identifies \
-                 them (none has $sequence, or another pipeline also fills the table)"
+                 them (none has $sequence, or another pipeline or shard also fills the table)"
             ),
         }
     }

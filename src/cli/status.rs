@@ -14,6 +14,7 @@ use super::{Failure, columns};
 use crate::chain::chain;
 use crate::config::Config;
 use crate::leftover;
+use crate::shard::Shard;
 use crate::terminal;
 
 pub mod fetch;
@@ -107,6 +108,16 @@ fn table(seen: &Value) -> String {
     for pipeline in pipelines {
         out += &trouble(pipeline);
     }
+    for left in seen["left_behind"].as_array().into_iter().flatten() {
+        let (shard, stream) = (text(&left["shard"]), text(&left["stream"]));
+        let _ = writeln!(
+            out,
+            "left behind: up to {} messages in stream {stream} after sequence {}, which nobody reads: shard \
+             {shard} is not configured",
+            text(&left["messages"]),
+            text(&left["checkpoint"]),
+        );
+    }
     for left in seen["leftover_durables"].as_array().into_iter().flatten() {
         let (durable, stream, pipeline) =
             (text(&left["durable"]), text(&left["stream"]), text(&left["pipeline"]));
@@ -175,7 +186,7 @@ fn trouble(pipeline: &Value) -> String {
 /// The pipeline's name, with its shard where that is another.
 fn name(pipeline: &Value) -> String {
     match (pipeline["pipeline"].as_str(), pipeline["shard"].as_str()) {
-        (Some(name), Some(shard)) if name != shard => format!("{name}/{shard}"),
+        (Some(name), Some(shard)) => Shard::new(name, shard, "").to_string(),
         (name, _) => name.unwrap_or("?").to_owned(),
     }
 }

@@ -10,9 +10,9 @@ use super::{
     Absent, BadElement, ColumnSource, Config, ConfigError, ConnInfo, DetailedSource, HeaderIs, Http, Nats,
     OnConflict, OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When,
 };
-use crate::shard::Shard;
 
 mod paths;
+mod shards;
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a
 /// prefix and a shard.
@@ -48,18 +48,7 @@ impl Config {
         for (index, pipeline) in self.pipelines.iter().enumerate() {
             let at = |key: &str| format!("pipeline[{index}].{key}");
             check_pipeline(pipeline, &at, &mut found);
-            let before = &self.pipelines[..index];
-            if before.iter().any(|other| other.name == pipeline.name) {
-                found.add(at("name"), format!("`{}` is already used by an earlier pipeline", pipeline.name));
-            } else if before.iter().flat_map(Pipeline::shards).any(|other| {
-                let same = |own: &Shard| own.stream == other.stream && own.durable == other.durable;
-                pipeline.shards().iter().any(same)
-            }) {
-                found.add(
-                    at("durable"),
-                    "an earlier pipeline reads the same stream with the same durable consumer",
-                );
-            }
+            shards::apart(pipeline, &self.pipelines[..index], &at, &mut found);
         }
         found.0
     }
@@ -201,6 +190,7 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
             found.add(at("subjects"), format!("`{subject}` is listed twice"));
         }
     }
+    shards::check(pipeline, at, found);
     batch(pipeline, at, found);
     if pipeline.tables.is_empty() {
         found.add(at("table"), "a pipeline needs at least one [[pipeline.table]]");

@@ -97,7 +97,7 @@ pub(crate) async fn plan(
     after: Option<u64>,
 ) -> Result<Option<Plan>, Error> {
     let Some(claim) = claim(session, shard).await? else {
-        return Err(rewind::Error::NoCheckpoint(pipeline.name.clone()).into());
+        return Err(rewind::Error::NoCheckpoint(shard.to_string()).into());
     };
     let milestones = milestones::read(&session.client, &shard.name).await.map_err(Error::Milestones)?;
     let nats = nats::Connection::open(&config.nats, CLIENT_NAME).await.map_err(rewind::Error::from)?;
@@ -106,7 +106,7 @@ pub(crate) async fn plan(
     let judged = resync::judge(&nats, pipeline, &stream, &claim, &milestones, &clock).await;
     let (facts, verdict) = judged.map_err(|error| Error::Judge(Box::new(error)))?;
     let Verdict::Lost(loss) = verdict else {
-        return if after.is_some() { Err(Error::Intact(pipeline.name.clone())) } else { Ok(None) };
+        return if after.is_some() { Err(Error::Intact(shard.to_string())) } else { Ok(None) };
     };
     let (first, last) = (facts.first_sequence, facts.last_sequence);
     let after = after.unwrap_or(loss.resume_after);

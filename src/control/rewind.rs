@@ -131,11 +131,11 @@ pub(crate) async fn plan(
 ) -> Result<Plan, Error> {
     let owner = checkpoint::live_owner(&session.client, shard).await;
     if let Some(owner) = owner.map_err(failed("read the checkpoint's owner"))? {
-        return Err(Error::Live { owner, pipeline: pipeline.name.clone() });
+        return Err(Error::Live { owner, pipeline: shard.argument() });
     }
     let claim = claim(session, shard).await?;
     let Some(claim) = claim.filter(|claim| claim.stream_created_ns.is_some()) else {
-        return Err(Error::NoCheckpoint(pipeline.name.clone()));
+        return Err(Error::NoCheckpoint(shard.to_string()));
     };
     let from = claim.last_sequence;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
@@ -181,7 +181,8 @@ pub(crate) async fn doubled(
         let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
         let keyed = table.on_conflict != OnConflict::Error;
         let mut others = config.pipelines.iter().filter(|other| other.name != pipeline.name);
-        let shared = others.any(|other| other.tables.iter().any(|found| found.name == table.name));
+        let shared = pipeline.repeats_sequences()
+            || others.any(|other| other.tables.iter().any(|found| found.name == table.name));
         let Some(column) = table.column_of(SEQUENCE).filter(|_| !shared).map(escape_identifier) else {
             tables.push(Doubled { table: table.name.clone(), rows: None, delete: None, keyed });
             continue;

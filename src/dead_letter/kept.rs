@@ -14,6 +14,8 @@ pub(crate) struct Filter {
     /// Of these ids.
     pub ids: Option<Vec<i64>>,
     pub pipeline: Option<String>,
+    /// Of this shard, by its name or what follows the pipeline's in it.
+    pub shard: Option<String>,
     pub kind: Option<String>,
     /// About this table.
     pub table: Option<String>,
@@ -64,7 +66,8 @@ const COLUMNS: &str = "id, to_char(failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\
 
 const WHERE: &str = "WHERE ($1::bigint[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR pipeline = $2) \
     AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR table_name = $4) \
-    AND ($5::bigint IS NULL OR failed_at >= timestamptz 'epoch' + $5::float8 * interval '1 microsecond')";
+    AND ($5::bigint IS NULL OR failed_at >= timestamptz 'epoch' + $5::float8 * interval '1 microsecond') \
+    AND ($7::text IS NULL OR shard = $7 OR shard = pipeline || '-'::text || $7)";
 
 /// In which order letters come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,7 @@ pub(crate) enum Order {
 }
 
 impl Filter {
-    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 6] {
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 7] {
         [
             (&self.ids, Type::INT8_ARRAY),
             (&self.pipeline, Type::TEXT),
@@ -84,6 +87,7 @@ impl Filter {
             (&self.table, Type::TEXT),
             (&self.since_us, Type::INT8),
             (&self.limit, Type::INT8),
+            (&self.shard, Type::TEXT),
         ]
     }
 }

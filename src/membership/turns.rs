@@ -185,7 +185,15 @@ mod tests {
     }
 
     fn place(shard: &str, owner: Option<&str>, owned_for: f64) -> Place {
-        Place { shard: shard.into(), owner: owner.map(str::to_owned), owned_for, paused: None, checkpoint: 0 }
+        Place {
+            shard: shard.into(),
+            pipeline: shard.into(),
+            stream: String::new(),
+            owner: owner.map(str::to_owned),
+            owned_for,
+            paused: None,
+            checkpoint: 0,
+        }
     }
 
     /// Lets the daemons do what they are told until nobody moves; how often a shard was handed over.

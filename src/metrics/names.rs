@@ -140,6 +140,9 @@ families! {
                                           answered, else 0.";
     NATS_UP = "jetcopy_nats_up", "1 if the pipeline's last request to NATS was answered, else 0.";
     PIPELINE_STATE = "jetcopy_pipeline_state", "1 for the pipeline's current state, 0 for the others.";
+    LEFT_BEHIND = "jetcopy_left_behind_messages", "Messages in the streams of shards that the configuration \
+                                                   no longer names: nobody reads them. See `left_behind` of \
+                                                   `/status`.";
     MAINTAIN_RUNS = "jetcopy_maintain_runs_total", "Runs of the store's maintenance, by outcome; busy if \
                                                     another daemon was already running it.";
     MAINTAIN_LAST_RUN = "jetcopy_maintain_last_run_timestamp_seconds", "When this daemon last maintained the \

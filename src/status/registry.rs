@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::tell::Teller;
 use super::{PipelineStatus, Snapshot, lock};
 use crate::daemons::Fellow;
+use crate::left_behind::LeftBehind;
 use crate::metrics::PipelineMetrics;
 use crate::shard::Shard;
 
@@ -16,6 +17,7 @@ use crate::shard::Shard;
 pub struct Registry {
     pipelines: Arc<Mutex<Vec<Arc<PipelineStatus>>>>,
     daemons: Arc<Mutex<Vec<Fellow>>>,
+    left_behind: Arc<Mutex<Vec<LeftBehind>>>,
     teller: Teller,
 }
 
@@ -59,6 +61,17 @@ impl Registry {
     #[must_use]
     pub(crate) fn daemons(&self) -> Vec<Fellow> {
         lock(&self.daemons).clone()
+    }
+
+    /// Notes what nobody reads any more.
+    pub(crate) fn set_left_behind(&self, left: Vec<LeftBehind>) {
+        *lock(&self.left_behind) = left;
+    }
+
+    /// Shards that are no longer configured, with messages that nobody reads.
+    #[must_use]
+    pub(crate) fn left_behind(&self) -> Vec<LeftBehind> {
+        lock(&self.left_behind).clone()
     }
 
     /// All pipelines, in the order in which they were added.

@@ -112,7 +112,7 @@ async fn add(client: &async_nats::Client, name: &str, messages: usize, bytes: us
 }
 
 fn wanted(pipeline: &config::Pipeline) -> consumer::pull::Config {
-    let [shard] = pipeline.shards();
+    let shard = pipeline.shards().remove(0);
     consumer_config(pipeline, &shard, DeliverPolicy::All)
 }
 
@@ -123,7 +123,7 @@ async fn placed(
     checkpoint: u64,
     placement: Placement,
 ) -> PullConsumer {
-    let ([shard], known) = (pipeline.shards(), Known::default());
+    let (shard, known) = (pipeline.shards().remove(0), Known::default());
     let config = wanted(pipeline);
     place(&world.client, &world.stream, &shard, config, checkpoint, placement, &known).await.unwrap()
 }

@@ -184,7 +184,7 @@ impl<'p> Course<'p> {
             }
             Turn::Wait { owner } => checkpoint::Error::Held { owner, checkpoint },
             Turn::Paused(checkpoint::Paused { by, since }) => {
-                checkpoint::Error::Paused { pipeline: shard.pipeline.clone(), by, since, checkpoint }
+                checkpoint::Error::Paused { pipeline: shard.argument(), by, since, checkpoint }
             }
         };
         metrics.meets_database(true);

@@ -80,10 +80,10 @@ pub(crate) async fn run(
 /// Counts the dead letters of all pipelines.
 async fn count(settings: &Config, pipelines: &[Arc<PipelineStatus>]) -> Option<()> {
     let session = connect::connect(&settings.postgres, NAME).await.ok()?;
-    let sql = "SELECT pipeline, letters FROM jetcopy.dead_letter_counts()";
+    let sql = "SELECT shard, letters FROM jetcopy.dead_letter_counts()";
     let answers = ask(&session.client, sql).await.ok()?;
     for status in pipelines {
-        let own = answers.rows().find(|row| row.get(0) == Some(status.name()));
+        let own = answers.rows().find(|row| row.get(0) == Some(status.shard().name.as_str()));
         let letters = own.and_then(|row| simple::number(row, 1));
         status.set_dead_letters_in_table(letters.unwrap_or(0));
     }

@@ -90,11 +90,7 @@ impl Writer {
         let accepted = usize::try_from(self.accepted).unwrap_or(usize::MAX);
         if accepted == 0 {
             let samples = samples(poisoned);
-            return Err(Error::Flood(Box::new(Stopped {
-                flood,
-                pipeline: self.shard.pipeline.clone(),
-                samples,
-            })));
+            return Err(Error::Flood(Box::new(Stopped { flood, pipeline: self.shard.argument(), samples })));
         }
         poisoned.accepted = true;
         if let Some(&beyond) = poisoned.messages.iter().nth(accepted) {

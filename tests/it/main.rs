@@ -57,6 +57,7 @@ mod rewind;
 mod schema;
 mod search_path;
 mod server_settings;
+mod shards;
 mod status;
 mod stop;
 mod support;

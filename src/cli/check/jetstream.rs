@@ -108,7 +108,9 @@ pub(super) async fn look(config: &Config, report: &mut Findings) -> Found {
         }
         match context.get_stream(&shard.stream).await {
             Ok(stream) => {
-                horizons.insert(pipeline.name.clone(), horizon::of_stream(stream.cached_info()));
+                let horizon = horizon::of_stream(stream.cached_info());
+                let longest = horizons.entry(pipeline.name.clone()).or_insert(horizon);
+                *longest = horizon.max(*longest);
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
                 durable(&place, config, pipeline, &shard, &stream, report).await;
             }

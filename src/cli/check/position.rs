@@ -8,10 +8,11 @@ use async_nats::jetstream;
 
 use super::report::Findings;
 use crate::chain::chain;
-use crate::checkpoint::Claim;
+use crate::checkpoint::{self, Claim};
 use crate::clock;
-use crate::config::{OnLoss, Pipeline};
+use crate::config::{Config, OnLoss, Pipeline};
 use crate::control;
+use crate::left_behind;
 use crate::loss::{self, Cause, Loss, StreamFacts, Verdict};
 use crate::milestones;
 use crate::nats::Connection;
@@ -51,6 +52,29 @@ pub(super) async fn look(session: &Session, nats: &Connection, pipeline: &Pipeli
             Err(Error::Judge(error)) => unknown(&place, error, report),
             Err(error) => report.failure(&place, &error),
         }
+    }
+}
+
+/// Reports what is left in streams that the configuration no longer names.
+pub(super) async fn left_behind(
+    config: &Config,
+    session: &Session,
+    nats: &Connection,
+    report: &mut Findings,
+) {
+    const PLACE: &str = "shards that are not configured";
+    let places = match checkpoint::places(&session.client).await {
+        Ok(places) => places,
+        Err(error) => return report.failure(PLACE, &error),
+    };
+    match left_behind::find(config, &nats.client, &places).await {
+        Ok(found) => {
+            for left in found {
+                let place = format!("shard {}, stream {}", left.shard, left.stream);
+                report.error(place, left.text(), left.remedy());
+            }
+        }
+        Err(error) => report.failure(PLACE, &error),
     }
 }
 

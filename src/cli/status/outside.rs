@@ -115,10 +115,10 @@ impl Outside {
             if let Some(Paused { by, since }) = seen.paused {
                 self.state = "paused";
                 self.reason = Some(format!("paused by operator {by} since {since} UTC"));
-                self.remedy = Some(format!("run `jetcopy resume {}`", shard.pipeline));
+                self.remedy = Some(format!("run `jetcopy resume {}`", shard.argument()));
             } else if let Some(flood) = seen.flood {
                 self.reason = Some(format!("stopped by a flood of dead letters: {}", flood.reason));
-                self.remedy = Some(flood_remedy(&shard.pipeline));
+                self.remedy = Some(flood_remedy(&shard.argument()));
                 self.flood = shown(&flood.samples);
             } else if let Some(owner) = seen.owner {
                 self.state = "elsewhere";

@@ -120,7 +120,7 @@ fn kind<T: DeserializeOwned>(least: &str, key: &str) -> String {
         "path string" => "file",
         "a sequence" => "list of texts",
         "a boolean" => "`true`, `false`",
-        "usize" => "whole number",
+        "usize" | "u16" => "whole number",
         "a duration" => "duration",
         "parsable string" => "size",
         "socket address" => "address and port",
@@ -371,8 +371,9 @@ fn what_is_unset_in_the_reference_may_be_set_as_it_shows() {
             _ => format!("{line}\n"),
         })
         .collect();
-    // The token of NATS excludes its user; that of HTTP stays.
-    let config = load(&text.replacen("token_file = ", "# token_file = ", 1)).unwrap();
+    // The token of NATS excludes its user; that of HTTP stays. Shards need streams with numbers.
+    let text = text.replacen("token_file = ", "# token_file = ", 1);
+    let config = load(&text.replacen("\nstream = \"FRAMES\"", "\nstream = \"FRAMES_{shard}\"", 1)).unwrap();
     assert_eq!(config.nats.user.as_deref(), Some("jetcopy"));
     assert!(config.nats.tls.is_some() && config.postgres.tls.is_some() && config.http.token_file.is_some());
     assert_eq!(config.http.api.map(|api| format!("{api:#?}")), {
@@ -380,4 +381,5 @@ fn what_is_unset_in_the_reference_may_be_set_as_it_shows() {
         Some(format!("{:#?}", Api { password_file, ..Api::default() }))
     });
     assert_eq!(config.pipelines[0].durable.as_deref(), Some("jetcopy-frames"));
+    assert_eq!(config.pipelines[0].shards().len(), 17);
 }

@@ -70,12 +70,12 @@ function showOverview(all) {
   const late = last !== null && last.behind_seconds >= 1;
   const untold = all.length - told.length;
   const others = untold > 0 ? `unknown for ${count(untold)}` : "all keep up";
-  overview.behind.show(last ? milliseconds(last.behind_seconds) : "—", late ? last.pipeline : others, late ? "warn" : "");
+  overview.behind.show(last ? milliseconds(last.behind_seconds) : "—", late ? last.shard : others, late ? "warn" : "");
   const dropping = all.filter(({ headroom_seconds: seconds }) => seconds !== null);
   const first = dropping.sort((one, other) => one.headroom_seconds - other.headroom_seconds)[0];
   if (first) {
     const seconds = first.headroom_seconds;
-    overview.headroom.show(seconds > 0 ? span(seconds) : "now", first.pipeline, seconds < 3_600 ? "bad" : "warn");
+    overview.headroom.show(seconds > 0 ? span(seconds) : "now", first.shard, seconds < 3_600 ? "bad" : "warn");
   } else overview.headroom.show("not expected", "in any stream");
   const letters = sum(({ dead_letters_in_table: there }) => there ?? 0);
   const since = sum(({ dead_letters_since_start: since }) => since);

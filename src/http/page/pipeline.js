@@ -158,7 +158,8 @@ class Pipeline {
     const { held_up: held } = status;
     const { glyph, tone } = STATES[retries || held ? "backing_off" : state] ?? { glyph: "?", tone: "warn" };
     const reason = retries ? error.message : status.reason;
-    const title = status.shard === status.pipeline ? status.pipeline : `${status.pipeline} / ${status.shard}`;
+    const { pipeline, shard } = status;
+    const title = shard === pipeline || shard.startsWith(`${pipeline}-`) ? shard : `${pipeline} / ${shard}`;
     say(this.name, title);
     say(this.stream, `stream ${status.stream}`);
     say(this.glyph, glyph);

@@ -146,7 +146,9 @@ impl Case<'_> {
             "jetcopy_maintain_runs_total" => Is::Between(0.0, 2.0),
             "jetcopy_maintain_last_run_timestamp_seconds" | "jetcopy_maintain_last_run_seconds" => Is::Any,
             "jetcopy_build_info" => exactly(1.0),
-            "jetcopy_log_lines_dropped_total" | "jetcopy_ack_failures_total" => exactly(0.0),
+            "jetcopy_log_lines_dropped_total"
+            | "jetcopy_ack_failures_total"
+            | "jetcopy_left_behind_messages" => exactly(0.0),
             // There is no API here; tests/it/api.rs compares what it tells with what its clients saw.
             name if name.starts_with("jetcopy_api_request") => exactly(0.0),
             "process_start_time_seconds" => {

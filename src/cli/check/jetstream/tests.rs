@@ -17,7 +17,7 @@ impl World {
     /// The durable as jetcopy makes it.
     fn wanted(&self) -> pull::Config {
         let pipeline = &self.config.pipelines[0];
-        let [shard] = pipeline.shards();
+        let shard = pipeline.shards().remove(0);
         subscribe::consumer_config(pipeline, &shard, consumer::DeliverPolicy::All)
     }
 
