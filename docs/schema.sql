@@ -505,6 +505,20 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.find_projects(project text, in_status text, after text, max_rows bigint) IS 'Projects by id and status, in the order of their ids; the next page begins after the last id';
 
+CREATE FUNCTION jetcopy.floor(shard text) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT coalesce(
+        (SELECT min(CASE WHEN skip = 0 THEN last_sequence ELSE (place + skip) * block END)
+            FROM (SELECT l.last_sequence, l.block, l.last_sequence / l.block AS place,
+                    (l.lane - l.last_sequence / l.block % l.lanes + l.lanes) % l.lanes AS skip
+                FROM jetcopy.lanes l WHERE l.shard = floor.shard) AS lane),
+        (SELECT c.last_sequence FROM jetcopy.checkpoints c WHERE c.shard = floor.shard))
+$$;
+
+COMMENT ON FUNCTION jetcopy.floor(shard text) IS 'The sequence up to which all rows of a shard are committed, however many writers it has';
+
 CREATE FUNCTION jetcopy.fold_registry() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -655,9 +669,13 @@ CREATE FUNCTION jetcopy.is_committed(shard text, sequence bigint) RETURNS boolea
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT coalesce((
-        SELECT c.last_sequence >= is_committed.sequence
-        FROM jetcopy.checkpoints c WHERE c.shard = is_committed.shard), false)
+    SELECT coalesce(
+        (SELECT l.last_sequence >= is_committed.sequence FROM jetcopy.lanes l
+            WHERE l.shard = is_committed.shard
+                AND l.lane = (is_committed.sequence - 1) / l.block % l.lanes),
+        (SELECT c.last_sequence >= is_committed.sequence
+            FROM jetcopy.checkpoints c WHERE c.shard = is_committed.shard),
+        false)
 $$;
 
 COMMENT ON FUNCTION jetcopy.is_committed(shard text, sequence bigint) IS 'Whether the message with that sequence is done with in that shard: its rows are in the tables, or it is a dead letter, or no table takes it';
@@ -814,8 +832,9 @@ CREATE FUNCTION jetcopy.monitor_checkpoints() RETURNS TABLE(pipeline text, shard
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT c.pipeline, c.shard, c.stream, c.last_sequence, c.epoch,
-        extract(epoch FROM now() - c.updated_at)::float8,
+    SELECT c.pipeline, c.shard, c.stream, jetcopy.floor(c.shard), c.epoch,
+        extract(epoch FROM now() - greatest(c.updated_at,
+            (SELECT max(l.updated_at) FROM jetcopy.lanes l WHERE l.shard = c.shard)))::float8,
         coalesce(extract(epoch FROM d.lease_until - now()), 0)::float8
     FROM jetcopy.checkpoints c LEFT JOIN jetcopy.daemons d ON d.daemon = c.owner
 $$;
@@ -2270,7 +2289,7 @@ COMMENT ON COLUMN jetcopy.checkpoints.stream IS 'The stream that it reads';
 
 COMMENT ON COLUMN jetcopy.checkpoints.stream_created IS 'When that was created: another time is another stream of the same name';
 
-COMMENT ON COLUMN jetcopy.checkpoints.last_sequence IS 'The last sequence whose rows are committed';
+COMMENT ON COLUMN jetcopy.checkpoints.last_sequence IS 'The last sequence whose rows are committed. A shard with rows in jetcopy.lanes stands where jetcopy.floor() says';
 
 COMMENT ON COLUMN jetcopy.checkpoints.last_timestamp IS 'When the stream stored that message';
 
@@ -2451,6 +2470,40 @@ COMMENT ON COLUMN jetcopy.flood_samples.element IS 'The element that the letter 
 COMMENT ON COLUMN jetcopy.flood_samples.payload IS 'The beginning of its payload';
 
 COMMENT ON COLUMN jetcopy.flood_samples.payload_bytes IS 'Size of its payload, in bytes';
+
+CREATE TABLE jetcopy.lanes (
+    shard text NOT NULL,
+    lane integer NOT NULL,
+    lanes integer NOT NULL,
+    block bigint NOT NULL,
+    epoch bigint NOT NULL,
+    last_sequence bigint NOT NULL,
+    last_timestamp timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT lanes_block_check CHECK ((block > 0)),
+    CONSTRAINT lanes_check CHECK ((lanes > lane)),
+    CONSTRAINT lanes_lane_check CHECK ((lane >= 0)),
+    CONSTRAINT lanes_last_sequence_check CHECK ((last_sequence >= 0))
+)
+WITH (fillfactor='10');
+
+COMMENT ON TABLE jetcopy.lanes IS 'Where each of several writers of a shard stands. A shard without rows here has one writer, and stands where its checkpoint says';
+
+COMMENT ON COLUMN jetcopy.lanes.shard IS 'The shard, as in jetcopy.checkpoints';
+
+COMMENT ON COLUMN jetcopy.lanes.lane IS 'The lane, from 0: sequence s is of the lane that (s - 1) / block leaves when divided by lanes';
+
+COMMENT ON COLUMN jetcopy.lanes.lanes IS 'How many lanes the shard has';
+
+COMMENT ON COLUMN jetcopy.lanes.block IS 'How many sequences in a row are of the same lane';
+
+COMMENT ON COLUMN jetcopy.lanes.epoch IS 'That of the shard; every commit compares it';
+
+COMMENT ON COLUMN jetcopy.lanes.last_sequence IS 'All sequences of the lane up to this one are committed, and none of the lane after it';
+
+COMMENT ON COLUMN jetcopy.lanes.last_timestamp IS 'When the stream stored the message of that sequence';
+
+COMMENT ON COLUMN jetcopy.lanes.updated_at IS 'When the row changed';
 
 CREATE TABLE jetcopy.losses (
     id bigint NOT NULL,
@@ -3418,6 +3471,9 @@ ALTER TABLE ONLY jetcopy.dead_letters
 ALTER TABLE ONLY jetcopy.deletions
     ADD CONSTRAINT deletions_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY jetcopy.lanes
+    ADD CONSTRAINT lanes_pkey PRIMARY KEY (shard, lane);
+
 ALTER TABLE ONLY jetcopy.losses
     ADD CONSTRAINT losses_pkey PRIMARY KEY (id);
 
@@ -3559,6 +3615,9 @@ CREATE TRIGGER registry_insert AFTER INSERT ON public.operations_log REFERENCING
 CREATE TRIGGER registry_truncate AFTER TRUNCATE ON public.files FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
 
 CREATE TRIGGER registry_update AFTER UPDATE ON public.files REFERENCING OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION jetcopy.count_files();
+
+ALTER TABLE ONLY jetcopy.lanes
+    ADD CONSTRAINT lanes_shard_fkey FOREIGN KEY (shard) REFERENCES jetcopy.checkpoints(shard) ON DELETE CASCADE;
 
 ALTER TABLE ONLY jetcopy.seals
     ADD CONSTRAINT seals_shard_fkey FOREIGN KEY (shard) REFERENCES jetcopy.checkpoints(shard) ON DELETE CASCADE;

@@ -1,6 +1,7 @@
 //! One ack for everything up to a committed checkpoint.
 //!
-//! Guarantees: only what is [`Committed`] is acknowledged. It does not promise that an ack arrives: the
+//! Guarantees: only what is [`Committed`] is acknowledged; with several writers, only what all of them have
+//! committed: the last delivery up to the floor of their lanes. It does not promise that an ack arrives: the
 //! checkpoint holds without it, and the next ack covers what this one did not.
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::checkpoint::Committed;
 use crate::kill_point;
+use crate::lanes::{Floor, Lanes};
 use crate::metrics::PipelineMetrics;
 
 /// An ack only enters the client's queue; when that takes longer, the connection is stuck.
@@ -19,23 +21,30 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A committed batch and where its ack goes.
 #[derive(Debug)]
 pub(crate) struct Ack {
-    /// Proof of the commit.
-    pub committed: Committed,
-    /// Reply subject of the batch's last message.
-    pub reply: Subject,
+    /// Proof of the commit; of a delivery that was committed before, none is needed.
+    pub committed: Option<Committed>,
+    /// Sequence and reply subject of the last delivery, if there was any.
+    pub delivered: Option<(u64, Subject)>,
 }
 
-/// Acknowledges until the writer is done. Of several waiting acks only the last is sent, since it covers the
-/// others.
-pub(crate) async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack>, metrics: PipelineMetrics) {
-    while let Some(mut ack) = acks.recv().await {
+/// Acknowledges until the writers are done, whose lanes stood there at the beginning. Of several waiting acks
+/// only the last is sent, since it covers the others.
+pub(crate) async fn run(
+    client: async_nats::Client,
+    mut acks: mpsc::Receiver<Ack>,
+    lanes: Lanes,
+    metrics: PipelineMetrics,
+) {
+    let mut floor = Floor::new(lanes);
+    while let Some(ack) = acks.recv().await {
+        note(&mut floor, ack);
         while let Ok(newer) = acks.try_recv() {
-            ack = newer;
+            note(&mut floor, newer);
         }
-        let last_sequence = ack.committed.last_sequence();
+        let Some((last_sequence, reply)) = floor.reached() else { continue };
         kill_point::reach(kill_point::BEFORE_ACK);
         let sent = timeout(ACK_TIMEOUT, async {
-            client.publish(ack.reply, "+ACK".into()).await?;
+            client.publish(reply, "+ACK".into()).await?;
             Ok::<_, async_nats::Error>(client.flush().await?)
         });
         match sent.await {
@@ -49,5 +58,14 @@ pub(crate) async fn run(client: async_nats::Client, mut acks: mpsc::Receiver<Ack
                 tracing::debug!(last_sequence, "timed out sending the ack; the checkpoint is not affected");
             }
         }
+    }
+}
+
+fn note(floor: &mut Floor<Subject>, ack: Ack) {
+    if let Some((sequence, reply)) = ack.delivered {
+        floor.ends(sequence, reply);
+    }
+    if let Some(committed) = ack.committed {
+        floor.commit(committed.lane(), committed.last_sequence());
     }
 }

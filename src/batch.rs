@@ -63,6 +63,8 @@ pub enum Closed {
     Bytes,
     /// `max_age`.
     Age,
+    /// The next message is another writer's.
+    Block,
     /// The pipeline stops.
     Shutdown,
 }
@@ -122,6 +124,12 @@ impl Batch {
             superseded: Vec::new(),
             moved: None,
         }
+    }
+
+    /// An empty batch that moves a checkpoint without a message.
+    #[must_use]
+    pub fn moving(moved: Moved) -> Self {
+        Self { moved: Some(moved), ..Self::new(0) }
     }
 
     /// Empties the batch and keeps its allocations, unless more than `keep` bytes of them were in use: what
@@ -261,6 +269,7 @@ impl Closed {
             Self::Rows => "rows",
             Self::Bytes => "bytes",
             Self::Age => "age",
+            Self::Block => "block",
             Self::Shutdown => "shutdown",
         }
     }

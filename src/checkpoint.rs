@@ -11,18 +11,22 @@
 //! It does not promise that one daemon alone is alive: a second one waits while the first has its row in
 //! `jetcopy.daemons`, and the compare-and-set makes it harmless.
 //!
-//! It alone names `jetcopy.checkpoints` in a statement: what daemons and operators do to it, and what anybody
-//! reads of it, is here.
+//! It alone names `jetcopy.checkpoints` and `jetcopy.lanes` in a statement: what daemons and operators do to
+//! them, and what anybody reads of them, is here. With several writers, each lane has a row of its own that
+//! its commits move; where the shard stands is then the floor of its lanes ([`crate::lanes`]), for everybody.
 //!
 //! Everything runs as simple queries inside explicit transactions, so it works behind a transaction pooler.
 
 use std::time::Duration;
 
+use crate::lanes::{Lanes, Layout};
 use crate::postgres::connect::Session;
 use crate::postgres::simple::{self, Answers};
+use crate::shard::Shard;
 
 mod claim;
 mod flood;
+mod lanes;
 mod operate;
 mod read;
 mod settle;
@@ -54,18 +58,48 @@ pub(crate) const UNKNOWN: u64 = u64::MAX;
 pub(crate) struct Claim {
     /// Fences every earlier claim.
     pub epoch: i64,
-    /// Rows of this sequence and of all below are in the database.
+    /// Rows of this sequence and of all below are in the database: the floor of its lanes.
     pub last_sequence: u64,
+    /// Where each of its lanes stands.
+    pub lanes: Lanes,
     /// When the stream that the checkpoint counts in was created, in nanoseconds since the Unix epoch; `None`
     /// for a new checkpoint.
     pub stream_created_ns: Option<i64>,
     /// When the stream stored the message at `last_sequence`, in microseconds since the Unix epoch.
     pub last_timestamp_us: Option<i64>,
+    /// What follows `last_sequence`, the stream stored no earlier; `None` where nothing was committed since
+    /// the checkpoint was last set.
+    pub since_us: Option<i64>,
     /// Up to here it is no news that the stream lacks messages: it was so before the pipeline began, or they
     /// were committed before it was rewound. [`UNKNOWN`] where nobody noted it.
     pub known_sequence: u64,
     /// Messages that may become dead letters beyond the limits.
     pub accepted: u64,
+}
+
+impl Claim {
+    /// How far the lanes have to be written as they are before there are `wanted` ones: after that, none of
+    /// them is ahead of another. `None` where they are as wanted.
+    #[must_use]
+    pub(crate) fn settles_at(&self, wanted: Layout) -> Option<u64> {
+        (self.lanes.layout() != wanted).then(|| self.lanes.greatest())
+    }
+}
+
+/// Where a writer stands, by which its next transaction is compared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position<'p> {
+    pub shard: &'p Shard,
+    /// Epoch of the claim.
+    pub epoch: i64,
+    /// The writer's lane.
+    pub lane: usize,
+    /// What it has committed.
+    pub from: u64,
+    /// What each lane is known to have committed; empty where there is one writer, whose row is the shard's.
+    pub others: &'p [u64],
+    /// Whether a flood that is kept in the shard's row stays there, since another lane has just met it.
+    pub keeps_flood: bool,
 }
 
 /// Why a shard could not be claimed or a transaction not be opened or committed.

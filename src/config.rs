@@ -195,6 +195,9 @@ pub struct Pipeline {
     /// What to do about messages that the stream itself has removed before they were read; see
     /// [`Pipeline::superseded`] for the default.
     pub on_superseded: Option<OnSuperseded>,
+    /// How many sessions write, each every so many batches of the stream.
+    #[serde(default = "Pipeline::default_writers")]
+    pub writers: usize,
     /// Upper bound of message and row bytes held in memory.
     #[serde(default = "Pipeline::default_max_buffered_bytes")]
     pub max_buffered_bytes: ByteSize,
@@ -390,6 +393,10 @@ impl Pipeline {
             OnLoss::Halt => OnSuperseded::Halt,
             OnLoss::Continue => OnSuperseded::Record,
         })
+    }
+
+    fn default_writers() -> usize {
+        1
     }
 
     fn default_max_buffered_bytes() -> ByteSize {

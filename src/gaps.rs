@@ -251,7 +251,7 @@ impl Gaps {
         clock: Arc<Clock>,
     ) -> Self {
         let wanted = subscribe::allowed_config(&pipeline, consumer);
-        let after_ns = claim.last_timestamp_us.map(|us| us.saturating_mul(1_000));
+        let after_ns = claim.since_us.map(|us| us.saturating_mul(1_000));
         let (removed, known) = (Removed::default(), claim.known_sequence);
         Self { contents, stream, pipeline, shard, wanted, removed, clock, known, after_ns }
     }

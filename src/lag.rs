@@ -203,11 +203,18 @@ impl Progress {
         self.room.store(room, Ordering::Relaxed);
     }
 
-    /// Notes a commit of `messages`, all that the stream stored up to `timestamp_ns`.
-    pub(crate) fn committed(&self, messages: u64, timestamp_ns: i64) {
+    /// Notes a commit of `messages`; all that the stream stored up to `timestamp_ns` is, where that is known.
+    pub(crate) fn committed(&self, messages: u64, timestamp_ns: Option<i64>) {
         self.committed.fetch_add(messages, Ordering::Relaxed);
-        self.lag.waits_since(timestamp_ns);
+        if let Some(timestamp_ns) = timestamp_ns {
+            self.lag.waits_since(timestamp_ns);
+        }
         self.proven.notify_one();
+    }
+
+    /// Notes a delivery that was committed before.
+    pub(crate) fn came_again(&self) {
+        self.committed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Resolves after a commit, or once nothing waits for one.

@@ -14,6 +14,7 @@
 //! - [`catalog`]: the store's tables and roll-ups, and the settings that they have.
 //! - [`moment`]: points in time and in a stream, as people write them.
 //! - [`shard`]: one stream that one pipeline reads: its names, and who owns it.
+//! - [`lanes`]: how several writers share a shard's sequences, and where it stands for all of them.
 //! - [`client_certificate`]: jetcopy's own certificate and key, for both servers.
 //!
 //! ## A generation
@@ -121,6 +122,7 @@ pub mod http;
 mod identity;
 pub mod kill_point;
 mod lag;
+mod lanes;
 mod left_behind;
 mod leftover;
 mod linger;

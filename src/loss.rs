@@ -262,13 +262,16 @@ impl StreamFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lanes::Lanes;
 
     fn claim(last_sequence: u64) -> Claim {
         Claim {
             epoch: 1,
             last_sequence,
             stream_created_ns: Some(5_000_000),
+            lanes: Lanes::single(last_sequence),
             last_timestamp_us: Some(900),
+            since_us: Some(900),
             known_sequence: 0,
             accepted: 0,
         }

@@ -356,7 +356,7 @@ impl Beats {
                 sql += &checkpoint::release_sql(shard, &self.beat.daemon);
             }
             sql += &daemons::look_sql();
-            sql += checkpoint::places_sql();
+            sql += &checkpoint::places_sql();
             let asked = Instant::now();
             let answers = ask(&line.session.client, &sql).await?;
             if beats {

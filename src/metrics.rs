@@ -258,13 +258,16 @@ pub struct BatchesClosed {
     pub age: IntCounter,
     /// The daemon stops.
     pub shutdown: IntCounter,
+    /// The next message is another writer's.
+    pub block: IntCounter,
 }
 
 impl BatchesClosed {
     fn new(labelled: &Labelled<'_>) -> Self {
         let batches = labelled.counters(names::BATCHES, names::REASON);
         let by = |reason| batches.with_label_values(&[reason]);
-        Self { rows: by("rows"), bytes: by("bytes"), age: by("age"), shutdown: by("shutdown") }
+        let (rows, bytes, age) = (by("rows"), by("bytes"), by("age"));
+        Self { rows, bytes, age, block: by("block"), shutdown: by("shutdown") }
     }
 }
 
@@ -361,6 +364,12 @@ impl PipelineMetrics {
             handles.passed_over.with_label_values(&[marker.as_str()]);
         }
         (handles, labelled.made())
+    }
+
+    /// The same, as the writer of a lane uses them.
+    #[must_use]
+    pub fn of_lane(&self, lane: usize) -> Self {
+        Self { motion: self.motion.of(lane), ..self.clone() }
     }
 
     /// Updates the metrics that change with time alone.

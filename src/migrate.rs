@@ -50,6 +50,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(11, "visible"),
     migration!(12, "ledger"),
     migration!(13, "shards"),
+    migration!(14, "lanes"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

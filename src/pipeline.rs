@@ -8,6 +8,9 @@
 //!                      └────────[2]── emptied ────────┘
 //! ```
 //!
+//! With several writers there is a stage `write` for each lane, with channels of its own before it, and one
+//! `ack` for all of them ([`writers`]).
+//!
 //! Guarantees: when any stage fails, all of them end, and the failure of that stage is what the generation
 //! returns. When nothing more can be read, what was taken before is committed first, as far as
 //! [`LAST_DELIVERIES`] lets it. On a stop they end in the order of the data: nothing more is pulled, what was
@@ -17,42 +20,30 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::ack;
 use crate::approach::{Approach, Begin};
 use crate::batch::{Gap, Held};
-use crate::checkpoint::Claim;
-use crate::config::{self, Config, OnSuperseded};
-use crate::copy::Target;
-use crate::decode::Decoder;
+use crate::config::{self, Config};
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
 use crate::metrics::{Metrics, Motion, PipelineMetrics};
-use crate::milestones;
 use crate::nats::{Connection, Denial, Lost, Trouble};
-use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::servers::Servers;
-use crate::read::{self, Reader};
+use crate::read::{self, Reader, Route};
 use crate::resync::{self, Ready, resync};
-use crate::seal;
 use crate::shard::Shard;
 use crate::status::{PipelineStatus, Registry, State};
 use crate::subscribe::{self, Placement, Subscription};
+use crate::write;
 use crate::write::window::Window;
-use crate::write::{self, Writer};
 
-/// Batches between reader and writer: with the one being filled and the one being written, three are in
-/// memory.
-const BATCHES: usize = 1;
+use writers::{Ways, Writers};
 
-/// Acks that may wait. Each covers those before it, so a full channel only ever means a stuck connection.
-const ACKS: usize = 4;
-
-/// Emptied batches that wait to be filled again: no more than can be in flight.
-const EMPTIED: usize = 2;
+mod writers;
 
 /// How long what has arrived over a connection that is lost may take to be taken and sent to the writer, and
 /// each step of the writer after that: two pull requests are decoded in a fraction of it, and a writer that
@@ -62,10 +53,6 @@ const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 /// How long after something has failed the client may take to say that its connection has ended: it is a task
 /// of this process, on a machine that may be busy.
 const TROUBLE: Duration = Duration::from_millis(500);
-
-/// How many times `batch.max_bytes` an emptied batch keeps of its allocations: rows, their messages, and what
-/// goes beyond its limit by one message.
-const KEPT: usize = 3;
 
 /// Bytes that the batches of a pipeline may take together: what pull requests leave of `max_buffered_bytes`.
 fn batch_bytes(pipeline: &config::Pipeline) -> usize {
@@ -86,8 +73,8 @@ pub(crate) struct Pipeline {
     pub session: String,
     /// How much poison there was lately.
     pub poison: Arc<Mutex<Window>>,
-    /// What its writers have learnt.
-    pub memory: Arc<Mutex<write::Memory>>,
+    /// What its writers have learnt, by lane.
+    pub memories: Mutex<Vec<Arc<Mutex<write::Memory>>>>,
     /// What the daemon knows of its database's servers.
     pub servers: Arc<Servers>,
     /// What its generations hand on to each other.
@@ -131,13 +118,16 @@ pub(crate) enum Failure {
     /// The server does not let the user do what is needed.
     #[error("the NATS server does not let jetcopy's user {0}")]
     Denied(Denial),
+    /// All is written that comes before another number of writers.
+    #[error("the number of writers changes")]
+    Settled,
     /// A stage panicked, which is a defect in jetcopy.
     #[error("a stage of the pipeline panicked")]
     Panicked(#[source] JoinError),
 }
 
-/// Stages that end well on a stop: read, write, ack. The others only ever fail.
-const ENDING_STAGES: usize = 3;
+/// Stages that end well on a stop beside the writers: read, ack. The others only ever fail.
+const ENDING_STAGES: usize = 2;
 
 /// How a stage ended that did not fail.
 enum Ended {
@@ -165,7 +155,7 @@ impl Pipeline {
             daemon: instance.to_owned(),
             session: shard.session(instance),
             poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
-            memory: Arc::default(),
+            memories: Mutex::default(),
             servers,
             approach: Approach::default(),
             lag: Arc::new(Lag::new(&handles)),
@@ -195,7 +185,7 @@ impl Pipeline {
         };
         self.metrics.motion.begin();
         self.tell_changes(&ready.tables);
-        let checkpoint = ready.claim.last_sequence;
+        let (checkpoint, writers) = (ready.claim.last_sequence, ready.claim.lanes.count());
         let progress = Arc::new(Progress::new(Arc::clone(&self.lag), self.status.liveness(), checkpoint));
         let mut stages = Box::pin(self.start(ready, placement, Arc::clone(&progress), stop)).await?;
         let mut tried = pin!(async {
@@ -208,7 +198,7 @@ impl Pipeline {
         // A stage that fails takes those around it along, and they may be joined before it: only when each
         // has ended well did the generation. Dropping the set aborts what still runs.
         let mut outcome = Ok(());
-        let mut running = ENDING_STAGES;
+        let mut running = ENDING_STAGES + writers;
         let mut stopping = false;
         while running > 0 {
             let ended = tokio::select! {
@@ -295,16 +285,17 @@ impl Pipeline {
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
         let Ready { session, nats, singles, consumer, claim, decoder, tables } = ready;
-        let (batches, batches_in) = mpsc::channel(BATCHES);
-        let (acks, acks_in) = mpsc::channel(ACKS);
-        let (emptied, emptied_in) = mpsc::channel(EMPTIED);
         let (client, asked_by) = (nats.client.clone(), nats.client.clone());
-
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).begin(shape(&tables), tables.len());
-        let silent = self.falls_silent(&session);
+        let lanes = claim.lanes.clone();
+        let settles_at = claim.settles_at(self.pipeline.layout());
+        self.tell_settling(&claim);
         let held = Arc::new(Held::new(batch_bytes(&self.pipeline), self.metrics.buffered.begin()));
-        let targets = self.targets(&tables, &decoder);
-        let writer = self.writer(session, &claim, targets, Arc::clone(&held), Arc::clone(&progress));
+        let sessions = self.sessions(session, lanes.count()).await?;
+        let mut stages = JoinSet::new();
+        let (held_by, seen_by) = (Arc::clone(&held), Arc::clone(&progress));
+        let targets = || self.targets(&tables, &decoder);
+        let writers = Writers::new(sessions, &claim, targets, &shape(&tables), held_by, seen_by);
+        let Ways { batches, emptied: emptied_in, acks, acks_in } = self.write(writers, &stop, &mut stages);
         let limits =
             subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
         let read = singles.last().map_or(claim.last_sequence, |single| single.message.sequence);
@@ -318,7 +309,9 @@ impl Pipeline {
             limits: subscribe::batch_limits(self.pipeline.batch, &consumer),
             tables: tables.len(),
             held,
+            route: Route::new(lanes.clone(), acks),
             waiting: None,
+            crossing: None,
             alone: false,
             questions,
             gaps: {
@@ -327,19 +320,19 @@ impl Pipeline {
                 Gaps::new(contents.clone(), asked, &consumer, pipeline, shard, &claim, clock)
             },
             last_sequence: claim.last_sequence,
-            until: self.until,
+            until: settles_at.map_or(self.until, |settles_at| self.until.min(settles_at)),
+            settles: settles_at.is_some_and(|settles_at| settles_at <= self.until),
             progress: Arc::clone(&progress),
             metrics: self.metrics.clone(),
             status: Arc::clone(&self.status),
         };
         self.status.set_mapping(&self.pipeline.tables);
 
-        let mut stages = JoinSet::new();
         let connection = nats.clone();
-        let stopped = stop.clone();
         stages.spawn(async move {
             Ok(match Box::pin(reader.run(batches, emptied_in, stop)).await? {
                 read::Ended::Stopped => Ended::Well,
+                read::Ended::Settled => Ended::Drained(Failure::Settled),
                 read::Ended::Dropped(gap) => Ended::Drained(Failure::Dropped(gap)),
                 // The client connects again by itself, and what is delivered then does not follow what came
                 // before.
@@ -349,13 +342,9 @@ impl Pipeline {
                 }),
             })
         });
-        stages.spawn(async move {
-            Ok(writer.run(batches_in, acks, emptied, stopped).await.map(|()| Ended::Well)?)
-        });
-        stages.spawn(async move { Err(Failure::Write(silent.await)) });
         let metrics = self.metrics.clone();
         stages.spawn(async move {
-            ack::run(client, acks_in, metrics).await;
+            ack::run(client, acks_in, lanes, metrics).await;
             Ok(Ended::Well)
         });
         let connection = nats.clone();
@@ -366,65 +355,6 @@ impl Pipeline {
         let ended = ended(nats, self.metrics.motion.clone());
         stages.spawn(async move { Err(Failure::Nats(ended.await)) });
         Ok(stages)
-    }
-
-    /// The end of a session whose server answers nobody any more, whatever the writer waits for there.
-    fn falls_silent(&self, session: &Session) -> impl Future<Output = write::Error> + Send + use<> {
-        let (servers, settings) = (Arc::clone(&self.servers), Arc::clone(&self.settings));
-        let (host, took) = (session.host().to_owned(), session.took());
-        let metrics = self.metrics.clone();
-        async move {
-            let lasts = || metrics.motion.asks_database();
-            servers.falls_silent(&settings.postgres, &host, took, lasts).await;
-            if metrics.motion.commits() {
-                metrics.commits.in_doubt.inc();
-            }
-            write::Error::Silent { host }
-        }
-    }
-
-    /// What rows are written to, in the order of the configuration.
-    fn targets(&self, tables: &[introspect::Table], decoder: &Decoder) -> Vec<Target> {
-        self.pipeline
-            .tables
-            .iter()
-            .zip(tables)
-            .enumerate()
-            .map(|(index, (settings, table))| Target::new(settings, table, decoder, index))
-            .collect()
-    }
-
-    fn writer(
-        &self,
-        session: Session,
-        claim: &Claim,
-        targets: Vec<Target>,
-        held: Arc<Held>,
-        progress: Arc<Progress>,
-    ) -> Writer {
-        Writer {
-            session,
-            shard: self.shard.clone(),
-            epoch: claim.epoch,
-            checkpoint: claim.last_sequence,
-            accepted: claim.accepted,
-            seal: seal::Open::new(self.pipeline.ledger, targets.iter().map(|target| &*target.qualified)),
-            targets,
-            partitions: self.settings.store.partitions,
-            poison: Arc::clone(&self.poison),
-            memory: Arc::clone(&self.memory),
-            search: write::Search::default(),
-            step_timeout: self.settings.postgres.step_timeout,
-            held,
-            keep: usize::try_from(self.pipeline.batch.max_bytes.as_u64())
-                .unwrap_or(usize::MAX)
-                .saturating_mul(KEPT),
-            progress,
-            records_superseded: self.pipeline.superseded() == OnSuperseded::Record,
-            milestone: milestones::Due::default(),
-            metrics: self.metrics.clone(),
-            status: Arc::clone(&self.status),
-        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! growing, up to its limits, for as long as the writer has no room. Memory is bounded by that: when the
 //! batch is full and the writer busy, nothing more is taken from the subscription. Each jump in stream
 //! sequences, that from the checkpoint to the first delivery too, is checked before anything after it is sent
-//! on ([`crate::gaps`]).
+//! on ([`crate::gaps`]). With several writers, only one batch is open at any time, too: it ends where the
+//! next message is another writer's ([`route`]).
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
+use crate::ack::Ack;
 use crate::batch::{Batch, Closed, Gap, Held, Moved, footprint};
 use crate::config;
 use crate::decode::{Decoder, Undecoded};
@@ -28,6 +30,12 @@ use crate::nats::Connection;
 use crate::status::PipelineStatus;
 use crate::subscribe::{self, Delivery, Subscription};
 use crate::unreadable::{Single, Unreadable};
+
+pub(crate) use route::Route;
+
+mod end;
+mod route;
+mod singles;
 
 /// Takes deliveries and makes batches of them.
 pub(crate) struct Reader {
@@ -45,8 +53,12 @@ pub(crate) struct Reader {
     pub tables: usize,
     /// What batches on their way take.
     pub held: Arc<Held>,
+    /// Which writer is sent what.
+    pub route: Route,
     /// What was delivered and has no room beside what is held.
     pub waiting: Option<Delivery>,
+    /// What was delivered and is for another writer than the open batch.
+    pub crossing: Option<Delivery>,
     /// Whether a message was taken that leaves no room for another one of its size: nothing more is asked for
     /// until it is written.
     pub alone: bool,
@@ -54,6 +66,8 @@ pub(crate) struct Reader {
     pub gaps: Gaps,
     /// The last sequence to take; what follows ends the reading like a stop.
     pub until: u64,
+    /// Whether the lanes change there, once all of them have come to it.
+    pub settles: bool,
     /// Sequence of the last message taken; at first, the checkpoint.
     pub last_sequence: u64,
     /// Told of every delivery, and where it tells of stretches in which nothing is the pipeline's.
@@ -69,6 +83,8 @@ pub(crate) struct Reader {
 pub(crate) enum Ended {
     /// A stop was asked for, the last sequence was passed, or the writer is gone.
     Stopped,
+    /// All that comes before other lanes was sent.
+    Settled,
     /// The stream dropped messages that were not delivered yet. What came before them has been sent.
     Dropped(Gap),
     /// Nothing more can be read. What came before has been sent.
@@ -91,12 +107,16 @@ pub(crate) enum Error {
 /// millisecond.
 const TAKEN_IN_A_ROW: usize = 64;
 
+/// How often lanes that have nothing to write are moved: a commit each, and until then nothing after it is
+/// acknowledged. Lanes that have something move with it.
+const MOVES: Duration = Duration::from_millis(100);
+
 impl Reader {
     /// Reads until `stop` says so, the writer is gone, or the subscription fails. But for the second, what
     /// was taken is sent first.
     pub(crate) async fn run(
         mut self,
-        batches: mpsc::Sender<Batch>,
+        batches: Vec<mpsc::Sender<Batch>>,
         mut emptied: mpsc::Receiver<Batch>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<Ended, Error> {
@@ -108,12 +128,13 @@ impl Reader {
         };
         let (mut cut, mut dropped) = (None, None);
         let mut moves = self.progress.moves();
+        let mut lags = moves_timer();
         let timing = self.metrics.stages.start();
-        while dropped.is_none() {
+        while dropped.is_none() && !self.is_settled() {
             let room = due.is_none_or(|closed| closed == Closed::Age);
-            self.progress.room(room && self.waiting.is_none());
-            self.held
-                .fills(batch.bytes() + self.waiting.as_ref().map_or(0, |delivery| delivery.message.bytes()));
+            let idle = due.is_none() && batch.is_empty() && !self.has_next();
+            let lane = self.route.lane(&batch);
+            self.tell(room, &batch);
             // What is due waits for the writer, also where there is room for more of it.
             let waits = due.is_some() || self.waiting.is_some();
             timing.enter(if waits { Stage::Database } else { Stage::Nats });
@@ -122,18 +143,12 @@ impl Reader {
                 // that its age stays near its limit.
                 biased;
                 () = stopped(&mut stop) => break,
-                permit = batches.reserve(), if due.is_some() => {
+                permit = batches[lane].reserve(), if due.is_some() => {
                     let Ok(permit) = permit else { return Ok(Ended::Stopped) };
-                    // It may have grown since it was due.
-                    if let Some(gap) = self.dropped(&mut batch).await? {
-                        self.finish(permit, batch);
-                        return Ok(Ended::Dropped(gap));
-                    }
                     let closed = due.take().unwrap_or(Closed::Age);
-                    if batch.is_empty() {
-                        // Nothing but a move.
-                        permit.send(std::mem::replace(&mut batch, Batch::new(self.tables)));
-                    } else {
+                    // It may have grown since it was due.
+                    dropped = self.dropped(&mut batch).await?;
+                    if dropped.is_none() {
                         self.send(permit, &mut batch, &mut emptied, closed);
                     }
                 }
@@ -141,10 +156,15 @@ impl Reader {
                     due = Some(Closed::Age);
                     dropped = self.dropped(&mut batch).await?;
                 }
-                Ok(()) = moves.changed(), if due.is_none() && batch.is_empty() && self.waiting.is_none() => {
+                Ok(()) = moves.changed(), if idle => {
                     let latest = *moves.borrow_and_update();
-                    batch.moved = latest.filter(|moved| self.follows(moved));
-                    due = batch.moved.map(|_| Closed::Age);
+                    self.follow(latest, &batches);
+                }
+                _ = lags.tick(), if self.route.lags(self.last_sequence, idle) => {
+                    if idle {
+                        dropped = self.passed(&mut batch).await?;
+                    }
+                    self.route.try_moves(&batches);
                 }
                 delivery = self.next(), if room => {
                     timing.enter(Stage::Decode);
@@ -163,9 +183,8 @@ impl Reader {
                                 dropped = self.dropped(&mut batch).await?;
                             }
                         }
-                        Ok(false) => break,
-                        Err(error) => {
-                            cut = Some(error);
+                        stops => {
+                            cut = stops.err();
                             break;
                         }
                     }
@@ -175,33 +194,38 @@ impl Reader {
         self.end(&batches, batch, cut, dropped).await
     }
 
-    /// Sends the last batch, at whose end reading was `cut` off, or before a gap of `dropped` messages.
-    async fn end(
-        mut self,
-        batches: &mpsc::Sender<Batch>,
-        mut batch: Batch,
-        cut: Option<subscribe::Error>,
-        dropped: Option<Gap>,
-    ) -> Result<Ended, Error> {
-        // A writer that is gone has said why; what was not written is replayed.
-        let Ok(permit) = batches.reserve().await else { return Ok(Ended::Stopped) };
-        if let Some(error) = cut {
-            self.settle_doubts(&mut batch).await;
-            self.finish(permit, batch);
-            return Ok(Ended::Cut(error));
+    /// Whether all has been taken that comes before the lanes change.
+    fn is_settled(&self) -> bool {
+        self.settles && self.last_sequence >= self.until && !self.has_next()
+    }
+
+    /// Tells whether there is room, what is in memory and was not sent, and what came again.
+    fn tell(&mut self, room: bool, batch: &Batch) {
+        self.route.tell();
+        self.progress.room(room && self.waiting.is_none());
+        let waiting = self.waiting.as_ref().map_or(0, |delivery| delivery.message.bytes());
+        self.held.fills(batch.bytes() + waiting);
+    }
+
+    /// Whether something was delivered that is in no batch yet.
+    fn has_next(&self) -> bool {
+        self.waiting.is_some() || self.crossing.is_some()
+    }
+
+    /// Checks what was read and needs no row, while no batch is open; what the stream dropped of it.
+    async fn passed(&mut self, batch: &mut Batch) -> Result<Option<Gap>, Error> {
+        let dropped = self.dropped(batch).await?;
+        if dropped.is_none() {
+            self.route.pass(self.last_sequence, 0);
         }
-        let gap = match dropped {
-            Some(gap) => Some(gap),
-            None => self.dropped(&mut batch).await?,
-        };
-        self.finish(permit, batch);
-        Ok(gap.map_or(Ended::Stopped, Ended::Dropped))
+        Ok(dropped)
     }
 
     /// Which limit the batch has reached, if any.
     fn reached(&self, batch: &Batch) -> Option<Closed> {
         let full = self.waiting.is_some() && !batch.is_empty();
-        full.then_some(Closed::Bytes).or(batch.reached(&self.limits))
+        let ends = self.crossing.is_some().then_some(Closed::Block);
+        full.then_some(Closed::Bytes).or(ends).or(batch.reached(&self.limits))
     }
 
     /// How long a batch that begins with `delivery` may wait for more.
@@ -211,58 +235,16 @@ impl Reader {
         self.limits.max_age.unwrap_or_else(|| self.progress.linger.age(backlog))
     }
 
-    /// Takes a stretch in which nothing is the pipeline's; whether there is one right after what was taken.
-    fn follows(&mut self, moved: &Moved) -> bool {
+    /// Takes a stretch in which nothing is the pipeline's, where there is one right after what was taken.
+    fn follow(&mut self, latest: Option<Moved>, batches: &[mpsc::Sender<Batch>]) {
         // What came meanwhile makes it old.
-        let follows = moved.after == self.last_sequence && moved.to <= self.until;
-        if follows {
+        let follows = |moved: &Moved| moved.after == self.last_sequence && moved.to <= self.until;
+        if let Some(moved) = latest.filter(follows) {
             self.last_sequence = moved.to;
             self.progress.reached(moved.to);
+            self.route.pass(moved.to, moved.timestamp_ns);
+            self.route.try_moves(batches);
         }
-        follows
-    }
-
-    /// Asks about the gaps of the last batch, if there is anybody to ask: what follows one that is in doubt
-    /// is read again.
-    async fn settle_doubts(&mut self, batch: &mut Batch) {
-        if !self.questions.is_broken() {
-            let broken = self.questions.broken();
-            tokio::select! {
-                // An error leaves the doubt.
-                _ = self.dropped(batch) => {}
-                _ = broken => {}
-            }
-        }
-        if let Some(doubt) = batch.first_doubt() {
-            batch.truncate_at(doubt);
-        }
-    }
-
-    /// Takes what was read one by one; whether there was any.
-    async fn take_singles(
-        &mut self,
-        batches: &mpsc::Sender<Batch>,
-        batch: &mut Batch,
-        emptied: &mut mpsc::Receiver<Batch>,
-    ) -> Result<ControlFlow<Ended, bool>, Error> {
-        for single in std::mem::take(&mut self.singles) {
-            if single.message.sequence > self.until {
-                break;
-            }
-            if self.push_single(batch, &single) {
-                continue;
-            }
-            // What is there goes first; then there is room for any.
-            let Ok(permit) = batches.reserve().await else { return Ok(ControlFlow::Break(Ended::Stopped)) };
-            if let Some(gap) = self.dropped(batch).await? {
-                self.finish(permit, std::mem::replace(batch, Batch::new(self.tables)));
-                return Ok(ControlFlow::Break(Ended::Dropped(gap)));
-            }
-            self.send(permit, batch, emptied, Closed::Bytes);
-            self.held.none().await;
-            self.push_single(batch, &single);
-        }
-        Ok(ControlFlow::Continue(!batch.is_empty()))
     }
 
     /// Takes a delivery and those that have arrived after it; false once the last sequence to take is passed.
@@ -270,6 +252,11 @@ impl Reader {
         let mut taken = 1;
         loop {
             if delivery.message.sequence > self.until {
+                if self.settles && self.last_sequence < self.until {
+                    // Nothing of it came, which is checked like any gap.
+                    self.note_gap(batch, self.until + 1);
+                    self.last_sequence = self.until;
+                }
                 return Ok(false);
             }
             let added = self.push(batch, delivery);
@@ -315,6 +302,7 @@ impl Reader {
         let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
         self.count(batch, closed);
         self.gaps.sent(batch);
+        self.route.sent(batch);
         self.held.sent(batch.bytes());
         permit.send(std::mem::replace(batch, next));
     }
@@ -323,17 +311,23 @@ impl Reader {
     fn finish(&mut self, permit: mpsc::Permit<'_, Batch>, batch: Batch) {
         if !batch.is_empty() {
             self.count(&batch, Closed::Shutdown);
+            self.route.sent(&batch);
             self.held.sent(batch.bytes());
             permit.send(batch);
         }
     }
 
     /// The next delivery. One that had no room has all there is once everything before it is written.
-    /// Dropping the future loses nothing.
+    /// With several writers, it tries again after each batch. Dropping the future loses nothing.
     async fn next(&mut self) -> Result<Delivery, subscribe::Error> {
-        if self.waiting.is_some() || self.alone {
+        if let Some(crossing) = self.crossing.take() {
+            return Ok(crossing);
+        }
+        if self.alone || self.waiting.is_some() && !self.route.is_shared() {
             self.held.none().await;
             self.alone = false;
+        } else if self.waiting.is_some() {
+            self.held.less(self.held.now()).await;
         }
         match self.waiting.take() {
             Some(delivery) => Ok(delivery),
@@ -345,6 +339,17 @@ impl Reader {
     /// added.
     fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
         self.progress.delivered(delivery.consumer_sequence, delivery.message.timestamp_ns);
+        let sequence = delivery.message.sequence;
+        if self.route.holds(sequence) {
+            self.skip(batch, sequence);
+            self.progress.came_again();
+            self.route.came_again(Ack { committed: None, delivered: Some((sequence, delivery.reply)) });
+            return true;
+        }
+        if self.route.crosses(batch, sequence) {
+            self.crossing = Some(delivery);
+            return false;
+        }
         let takes = footprint(&delivery.message);
         let room = self.held.room(batch.bytes(), takes);
         let added = room > 0 && self.add(batch, &delivery.message, room, None);
@@ -354,18 +359,6 @@ impl Reader {
             kill_point::reach(kill_point::AFTER_DECODE);
         } else {
             self.waiting = Some(delivery);
-        }
-        added
-    }
-
-    /// Adds a message that was read by itself; whether there was room for it.
-    fn push_single(&mut self, batch: &mut Batch, single: &Single) -> bool {
-        let Single { message, unreadable } = single;
-        self.progress.fetched(message.timestamp_ns);
-        let room = self.held.room(batch.bytes(), footprint(message));
-        let added = room > 0 && self.add(batch, message, room, *unreadable);
-        if added {
-            batch.reply = None;
         }
         added
     }
@@ -388,9 +381,7 @@ impl Reader {
             Err(Undecoded::Poison(poison)) => batch.refuse(poison),
             Err(Undecoded::NoRoom) => return false,
         }
-        if message.sequence != self.last_sequence + 1 {
-            batch.note_gap(self.last_sequence + 1, message.sequence - 1);
-        }
+        self.note_gap(batch, message.sequence);
         batch.keep(message);
         if message.payload.is_empty() && seems_stripped(message.headers.as_ref()) {
             batch.note_stripped(message.sequence);
@@ -398,6 +389,22 @@ impl Reader {
         self.last_sequence = message.sequence;
         self.progress.reached(message.sequence);
         true
+    }
+
+    /// Takes a message that was committed before.
+    fn skip(&mut self, batch: &mut Batch, sequence: u64) {
+        self.note_gap(batch, sequence);
+        self.last_sequence = sequence;
+        self.progress.reached(sequence);
+    }
+
+    /// Notes what did not come right before a message; what was committed before need not come again.
+    #[inline]
+    fn note_gap(&self, batch: &mut Batch, sequence: u64) {
+        let from = self.last_sequence + 1;
+        if sequence != from && !self.route.hold_all(from, sequence - 1) {
+            batch.note_gap(from, sequence - 1);
+        }
     }
 
     /// Appends the rows of the message that is kept next; none of a marker that no table asks for.
@@ -418,14 +425,22 @@ impl Reader {
         let metrics = &self.metrics;
         metrics.messages.inc_by(batch.messages.len() as u64);
         metrics.bytes.inc_by(batch.payload_bytes() as u64);
-        metrics.motion.queued();
+        metrics.motion.of(self.route.lane(batch)).queued();
         match closed {
             Closed::Rows => metrics.batches.rows.inc(),
             Closed::Bytes => metrics.batches.bytes.inc(),
             Closed::Age => metrics.batches.age.inc(),
+            Closed::Block => metrics.batches.block.inc(),
             Closed::Shutdown => metrics.batches.shutdown.inc(),
         }
     }
+}
+
+/// When to move lanes that have nothing to write.
+fn moves_timer() -> Interval {
+    let mut timer = interval(MOVES);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 /// Resolves once a stop is asked for, or nobody is left to ask for one.

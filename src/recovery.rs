@@ -164,6 +164,8 @@ pub(crate) fn recovery(failure: &Failure) -> Recovery {
         },
         Failure::Nats(lost) => of_connection(lost),
         Failure::Denied(denial) => denied(denial),
+        // The next claim changes their number.
+        Failure::Settled => Recovery { cause: Cause::Writers, action: Action::AtOnce },
         Failure::Panicked(_) => Recovery::again(Cause::Panic),
     }
 }

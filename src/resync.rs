@@ -216,7 +216,7 @@ impl Source<'_> {
         let Self { settings, shard, daemon, metrics, .. } = self;
         let step_timeout = settings.postgres.step_timeout;
         // The claim may wait for a lock.
-        let claim = checkpoint::claim(&session, shard, daemon);
+        let claim = checkpoint::claim(&session, shard, daemon, self.pipeline.layout());
         let claim = within(step_timeout + LOCK_TIMEOUT, "claiming the shard", claim).await?;
         if let Err(error) = &claim
             && let Some(checkpoint) = error.checkpoint()
@@ -227,7 +227,7 @@ impl Source<'_> {
         // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
         // The position outlives a generation; nothing is known before the first.
         let known = metrics.position.committed().unwrap_or(0);
-        if begin.approach.moves_to(session.history()) || claim.last_timestamp_us.is_some() {
+        if begin.approach.moves_to(session.history()) || claim.since_us.is_some() {
             tell_replay(settings, &session, shard, claim.last_sequence, known, metrics).await?;
         }
         metrics.committed_to(claim.last_sequence);
@@ -320,7 +320,7 @@ impl Source<'_> {
             self.warn_of_giants(nats, &stream);
         }
         // After a power cut no process remembers, but what was acknowledged was committed.
-        let counts = claim.last_timestamp_us.is_some() && claim.last_sequence == claimed;
+        let counts = claim.since_us.is_some() && claim.last_sequence == claimed;
         if let (true, true, Some(durable)) = (first, counts, durable.info()) {
             let floor = durable.ack_floor.stream_sequence.min(stream.cached_info().state.last_sequence);
             tell_replay(settings, session, shard, claim.last_sequence.max(known), floor, metrics).await?;

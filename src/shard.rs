@@ -62,15 +62,25 @@ impl Shard {
     /// does not fit is replaced by a hash of the whole name.
     #[must_use]
     pub fn session(&self, instance: &str) -> String {
-        let shard = &self.name;
-        let room = APPLICATION_NAME_MAX - "jetcopy//".len() - instance.len().min(16);
-        let instance: String = instance.chars().take(16).collect();
-        if shard.is_ascii() && shard.len() <= room {
-            return format!("jetcopy/{shard}/{instance}");
-        }
-        let kept: String = shard.chars().filter(char::is_ascii).take(room - HASH_DIGITS - 1).collect();
-        format!("jetcopy/{kept}~{:0HASH_DIGITS$x}/{instance}", hash(shard))
+        session(&self.name, instance)
     }
+
+    /// The same of the session that writes a lane. That of the first is the shard's: it claims all of them.
+    #[must_use]
+    pub fn session_of(&self, instance: &str, lane: usize) -> String {
+        if lane == 0 { self.session(instance) } else { session(&format!("{}#{lane}", self.name), instance) }
+    }
+}
+
+/// The name of the session of `instance` for what goes by the name `shard`.
+fn session(shard: &str, instance: &str) -> String {
+    let room = APPLICATION_NAME_MAX - "jetcopy//".len() - instance.len().min(16);
+    let instance: String = instance.chars().take(16).collect();
+    if shard.is_ascii() && shard.len() <= room {
+        return format!("jetcopy/{shard}/{instance}");
+    }
+    let kept: String = shard.chars().filter(char::is_ascii).take(room - HASH_DIGITS - 1).collect();
+    format!("jetcopy/{kept}~{:0HASH_DIGITS$x}/{instance}", hash(shard))
 }
 
 /// As people read it: its name, after the pipeline's where it does not begin with that.

@@ -28,7 +28,7 @@ use tokio::time::MissedTickBehavior;
 use crate::ack::Ack;
 use crate::batch::{Batch, Held, Moved, Row};
 use crate::catalog::bounds::Named;
-use crate::checkpoint::{self, Advance, Along, Committed, Open};
+use crate::checkpoint::{self, Advance, Along, Committed};
 use crate::copy::{Target, Unstored};
 use crate::dead_letter::DeadLetter;
 use crate::lag::Progress;
@@ -48,6 +48,7 @@ pub(crate) use memory::Memory;
 use partitions::Added;
 use refused::Poisoned;
 pub(crate) use search::Search;
+pub(crate) use team::Team;
 use window::Window;
 
 mod attempt;
@@ -62,6 +63,7 @@ mod refused;
 pub(crate) mod retry;
 mod search;
 mod shape;
+mod team;
 pub(crate) mod window;
 
 /// How often a transaction that lost a deadlock or a lock is tried again before the connection is given up.
@@ -81,16 +83,19 @@ const BEGIN: &str = "starting a transaction";
 /// to a person: once may be the connection's fault.
 const ALONE: u32 = 2;
 
-/// Writes the batches of one generation.
+/// Writes the batches of one lane in one generation.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// The session that the shard is claimed on.
+    /// Of the first lane, the session that the shard is claimed on.
     pub session: Session,
     pub shard: Shard,
     /// Epoch of the claim.
     pub epoch: i64,
-    /// What is committed: the first batch follows right after it.
+    pub lane: usize,
+    /// What is committed of the lane: the first batch follows right after it.
     pub checkpoint: u64,
+    /// The writers of all lanes.
+    pub team: Arc<Team>,
     /// Messages that may become dead letters beyond the limits.
     pub accepted: u64,
     /// The tables, in the order of the configuration.
@@ -136,7 +141,8 @@ enum Next {
 }
 
 impl Writer {
-    /// Writes batches until their sender is gone; then gives the shard up, if that was because of a `stop`.
+    /// Writes batches until their sender is gone; the last writer then gives the shard up, if that was
+    /// because of a `stop`.
     /// Where nothing more can be read, the shard stays: the next generation follows here.
     pub(crate) async fn run(
         mut self,
@@ -157,17 +163,17 @@ impl Writer {
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { break };
                     if let (true, Some(moved)) = (batch.is_empty(), batch.moved) {
-                        self.advance(moved).await?;
+                        let committed = self.advance(moved).await?;
+                        acks.send(Ack { committed: Some(committed), delivered: None }).await.ok();
                         idle.reset();
                         continue;
                     }
                     let committed = self.write(&mut batch).await?;
                     // Whoever acknowledges is gone only when the generation ends; the checkpoint holds
                     // without it.
-                    if let Some(reply) = batch.reply.take() {
-                        self.at(metrics::Step::Ack);
-                        acks.send(Ack { committed, reply }).await.ok();
-                    }
+                    let delivered = batch.reply.take().map(|reply| (self.checkpoint, reply));
+                    self.at(metrics::Step::Ack);
+                    acks.send(Ack { committed: Some(committed), delivered }).await.ok();
                     let bytes = batch.bytes();
                     batch.clear(self.keep);
                     self.held.written(bytes);
@@ -177,14 +183,15 @@ impl Writer {
                 }
                 _ = idle.tick() => {
                     self.at(metrics::Step::Confirm);
-                    let (session, shard, at) = (&self.session, &self.shard, self.checkpoint);
-                    let confirm = checkpoint::confirm(session, shard, self.epoch, at);
+                    let known = self.team.known();
+                    let at = self.position(&known);
+                    let confirm = checkpoint::confirm(&self.session, &at);
                     within(self.step_timeout, "looking at the checkpoint", confirm).await??;
                     self.metrics.motion.rests();
                 }
             }
         }
-        if *stop.borrow() {
+        if self.team.leave() && *stop.borrow() {
             let release = checkpoint::release(&self.session, &self.shard, self.epoch);
             within(self.step_timeout, "releasing the shard", release).await??;
         }
@@ -193,17 +200,17 @@ impl Writer {
     }
 
     /// Moves the checkpoint over a stretch in which nothing is the pipeline's.
-    async fn advance(&mut self, moved: Moved) -> Result<(), Error> {
+    async fn advance(&mut self, moved: Moved) -> Result<Committed, Error> {
         let to = Advance { last_sequence: moved.to, last_timestamp_ns: moved.timestamp_ns };
-        let (sealing, before) = self.seal.next(&self.shard.name);
+        let (sealing, before) = self.sealing();
         let along = Along { before, set: sealing.set(moved.to), ..Along::default() };
-        let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
-        let open = within(self.step_timeout, BEGIN, begin).await??;
+        let open = self.open(&to, &along).await?;
         let committed = within(self.step_timeout, "during commit", open.commit()).await??;
         self.seal = sealing;
         self.checkpoint = committed.last_sequence();
-        self.metrics.committed_to(self.checkpoint);
-        Ok(())
+        let tell = |floor| self.metrics.committed_to(floor);
+        self.team.commit(self.lane, self.checkpoint, None, tell);
+        Ok(committed)
     }
 
     /// Writes one batch, whatever of it is poison: in one transaction, or in as many as its messages fit
@@ -228,6 +235,7 @@ impl Writer {
                 // Some of it, later.
                 Ok(None) => {}
                 Err(Error::Flood(stopped)) => {
+                    self.team.flood();
                     self.tell_flood(&stopped).await;
                     return Err(Error::Flood(stopped));
                 }
@@ -465,9 +473,9 @@ impl Writer {
             latency.observe(now.age(message.timestamp_ns));
         }
         latency.flush();
-        metrics.committed_to(self.checkpoint);
-        if let Some(last) = messages.last() {
-            self.progress.committed(messages.len() as u64, last.timestamp_ns);
-        }
+        let last = messages.last().map(|last| last.timestamp_ns);
+        let tell = |floor| metrics.committed_to(floor);
+        let reached = self.team.commit(self.lane, self.checkpoint, last, tell);
+        self.progress.committed(messages.len() as u64, reached);
     }
 }

@@ -23,7 +23,7 @@ const LONG_FUNCTIONS: usize = 0;
 
 /// Which module owns which of jetcopy's tables: it and the migrations alone name them in a statement.
 const OWNERS: [(&str, &[&str]); 9] = [
-    ("checkpoint", &["checkpoints"]),
+    ("checkpoint", &["checkpoints", "lanes"]),
     ("daemons", &["daemons"]),
     ("dead_letter", &["dead_letters", "settlements"]),
     ("loss", &["losses"]),

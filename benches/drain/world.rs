@@ -51,9 +51,9 @@ impl World {
 
     /// The checkpoint of the pipeline that fills `target`.
     pub(crate) async fn checkpoint(&self, target: Target) -> u64 {
-        let sql = "SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = $1";
-        let row = self.database.query_opt(sql, &[&target.name()]).await.unwrap();
-        row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap())
+        let sql = "SELECT jetcopy.floor($1)";
+        let row = self.database.query_one(sql, &[&target.name()]).await.unwrap();
+        row.get::<_, Option<i64>>(0).map_or(0, |floor| u64::try_from(floor).unwrap())
     }
 
     /// Empty tables, no checkpoint, and nothing left to flush from before.

@@ -37,6 +37,7 @@ GRANT USAGE ON SCHEMA jetcopy, public TO jetcopy_writer;
 GRANT SELECT ON jetcopy.schema_history TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.checkpoints TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON jetcopy.daemons TO jetcopy_writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON jetcopy.lanes TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.losses TO jetcopy_writer;
 GRANT SELECT, INSERT, DELETE ON jetcopy.milestones TO jetcopy_writer;
 GRANT SELECT, INSERT, UPDATE ON jetcopy.tallies TO jetcopy_writer;

@@ -19,6 +19,7 @@ pub struct Held {
     /// Both, for whoever looks on.
     shown: Arc<AtomicUsize>,
     all_written: Notify,
+    written: Notify,
 }
 
 impl Held {
@@ -26,7 +27,7 @@ impl Held {
     #[must_use]
     pub fn new(limit: usize, shown: Arc<AtomicUsize>) -> Self {
         let (bytes, filling) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { limit, bytes, filling, shown, all_written: Notify::new() }
+        Self { limit, bytes, filling, shown, all_written: Notify::new(), written: Notify::new() }
     }
 
     /// Bytes that rows of a message of `message` bytes may take in a batch that holds `filling`; any number
@@ -65,6 +66,20 @@ impl Held {
         if self.bytes.fetch_sub(bytes, Ordering::AcqRel) == bytes {
             self.all_written.notify_one();
         }
+        self.written.notify_one();
+    }
+
+    /// Resolves when less is held than `before`, or nothing.
+    pub async fn less(&self, before: usize) {
+        while self.bytes.load(Ordering::Acquire) >= before.max(1) {
+            self.written.notified().await;
+        }
+    }
+
+    /// Bytes of the batches that were sent and are not written yet.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        self.bytes.load(Ordering::Acquire)
     }
 
     /// Resolves when nothing is held.

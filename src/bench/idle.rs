@@ -86,7 +86,7 @@ async fn measure(
 async fn shared(session: &Session, plan: &Plan, daemons: &mut [Daemon]) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let places = simple::ask(&session.client, places_sql()).await;
+        let places = simple::ask(&session.client, &places_sql()).await;
         let places = places.map_err(Error::database("ask who has which shards"))?;
         let mut counts = BTreeMap::new();
         for owner in places.rows().filter_map(read_place).filter_map(|place| place.owner) {

@@ -6,7 +6,7 @@
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, Error};
 
-use super::LOCK_TIMEOUT;
+use super::{LOCK_TIMEOUT, lanes};
 use crate::daemons;
 use crate::milestones;
 use crate::postgres::simple::{self, ask};
@@ -41,7 +41,8 @@ pub(crate) async fn pause(client: &Client, shard: &Shard, by: &str) -> Result<Op
          ON CONFLICT (shard) DO NOTHING; \
          UPDATE jetcopy.checkpoints SET epoch = epoch + 1, owner = NULL, owned_since = NULL, \
            paused_at = now(), paused_by = {by} \
-         WHERE shard = {name} AND paused_at IS NULL"
+         WHERE shard = {name} AND paused_at IS NULL; {}",
+        lanes::fence_sql(&name)
     );
     let before = ask(client, &waiting(&statements)).await?;
     let text = |row, column| simple::text(row, column).unwrap_or_default().to_owned();
@@ -92,20 +93,31 @@ pub(crate) async fn move_back(client: &Client, shard: &Shard, from: u64, to: u64
     let name = escape_literal(&shard.name);
     // By what was committed the stream is known, also when the checkpoint stands before it.
     let committed = format!(
-        "SELECT shard, last_sequence AS sequence, last_timestamp AS stored_at FROM jetcopy.checkpoints \
-         WHERE shard = {name} AND last_sequence > 0 AND last_timestamp IS NOT NULL"
+        "SELECT shard, last_sequence AS sequence, last_timestamp AS stored_at FROM (\
+           SELECT shard, last_sequence, last_timestamp FROM jetcopy.checkpoints \
+           UNION ALL SELECT shard, last_sequence, last_timestamp FROM jetcopy.lanes) position \
+         WHERE shard = {name} AND last_sequence > 0 AND last_timestamp IS NOT NULL \
+         ORDER BY last_sequence DESC LIMIT 1"
+    );
+    let floor = lanes::floor_sql("c");
+    let greatest = format!(
+        "greatest(known_sequence, {floor}, \
+           (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard))"
     );
     // The time of the message at the new checkpoint is not known to be that of what was committed then.
     let statements = format!(
-        "{} \
-         UPDATE jetcopy.checkpoints SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
-           THEN greatest(known_sequence, last_sequence) END, last_sequence = {to}, \
-           last_timestamp = NULL, epoch = epoch + 1, \
-           owner = NULL, owned_since = NULL, updated_at = now() \
-         WHERE shard = {name} AND last_sequence = {from} AND NOT {} \
-         RETURNING shard",
+        "SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; {lock}{} \
+         WITH moved AS (\
+           UPDATE jetcopy.checkpoints c SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
+             THEN {greatest} END, last_sequence = {to}, \
+             last_timestamp = NULL, epoch = epoch + 1, \
+             owner = NULL, owned_since = NULL, updated_at = now() \
+           WHERE shard = {name} AND {floor} = {from} AND NOT {} RETURNING shard), \
+         gone AS (DELETE FROM jetcopy.lanes lane USING moved WHERE lane.shard = moved.shard) \
+         SELECT shard FROM moved",
         milestones::add_of(&committed),
         daemons::lives_sql("owner"),
+        lock = lanes::lock_sql(&name),
     );
     Ok(ask(client, &waiting(&statements)).await?.first().is_some())
 }

@@ -5,24 +5,31 @@
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, Error};
 
+use super::lanes::{floor_sql, floor_timestamp_sql};
 use super::{Claim, Paused, UNKNOWN};
 use crate::daemons;
+use crate::lanes::Lanes;
 use crate::postgres::simple::{self, ask};
 use crate::shard::Shard;
 
 /// Where a shard stands; `None` where it has no checkpoint yet. Epoch and accepted letters are left out: they
-/// are a claim's.
+/// are a claim's. Of its lanes, only how far one has come is told.
 pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>, Error> {
     let sql = format!(
-        "SELECT last_sequence, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
-           (extract(epoch FROM last_timestamp) * 1000000::numeric)::bigint, known_sequence \
-         FROM jetcopy.checkpoints WHERE shard = {}",
+        "SELECT {}, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
+           (extract(epoch FROM {}) * 1000000::numeric)::bigint, known_sequence, \
+           (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard) \
+         FROM jetcopy.checkpoints c WHERE c.shard = {}",
+        floor_sql("c"),
+        floor_timestamp_sql("c"),
         escape_literal(&shard.name)
     );
     let found = ask(client, &sql).await?;
     Ok(found.first().map(|row| Claim {
         epoch: 0,
         last_sequence: simple::number(row, 0).unwrap_or(0),
+        lanes: Lanes::single(simple::number(row, 4).or(simple::number(row, 0)).unwrap_or(0)),
+        since_us: simple::number(row, 2),
         stream_created_ns: simple::number(row, 1).map(|us: i64| us.saturating_mul(1_000)),
         last_timestamp_us: simple::number(row, 2),
         known_sequence: simple::number(row, 3).map_or(UNKNOWN, i64::unsigned_abs),
@@ -38,7 +45,7 @@ pub(crate) async fn last_sequence(client: &Client, shard: &str) -> Result<Option
 /// SQL for the same.
 #[must_use]
 pub(crate) fn last_sequence_sql(shard: &str) -> String {
-    format!("SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = {}", escape_literal(shard))
+    format!("SELECT {} FROM jetcopy.checkpoints c WHERE c.shard = {}", floor_sql("c"), escape_literal(shard))
 }
 
 /// The daemon that holds a shard and is alive.
@@ -88,12 +95,15 @@ pub(crate) struct Flood {
 /// Looks at a checkpoint; `None` where there is none yet.
 pub(crate) async fn look(client: &Client, shard: &Shard) -> Result<Option<Seen>, Error> {
     let sql = format!(
-        "SELECT last_sequence, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+        "SELECT {}, to_char(greatest(updated_at, \
+             (SELECT max(lane.updated_at) FROM jetcopy.lanes lane WHERE lane.shard = c.shard)) \
+             AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
            CASE WHEN {} THEN owner END, paused_by, \
            to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
            (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            flood ->> 'reason'::text, flood ->> 'samples'::text, accepted_letters = 0 \
-         FROM jetcopy.checkpoints WHERE shard = {}",
+         FROM jetcopy.checkpoints c WHERE c.shard = {}",
+        floor_sql("c"),
         daemons::lives_sql("owner"),
         escape_literal(&shard.name)
     );

@@ -6,6 +6,7 @@
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, Error};
 
+use super::lanes;
 use crate::postgres::interval::timestamp;
 use crate::postgres::simple::ask;
 use crate::shard::Shard;
@@ -14,10 +15,12 @@ use crate::shard::Shard;
 #[must_use]
 pub(crate) fn begin_stretch_sql(shard: &Shard, stream_created_ns: i64, last_sequence: u64) -> String {
     format!(
-        "INSERT INTO jetcopy.checkpoints AS known (shard, pipeline, stream, stream_created, last_sequence) \
+        "{}; INSERT INTO jetcopy.checkpoints AS known \
+           (shard, pipeline, stream, stream_created, last_sequence) \
          VALUES ({}, {}, {}, {}, {last_sequence}) \
          ON CONFLICT (shard) DO UPDATE SET stream_created = EXCLUDED.stream_created, \
            last_sequence = EXCLUDED.last_sequence, last_timestamp = NULL, epoch = known.epoch + 1",
+        lanes::remove_sql(&escape_literal(&shard.name)),
         escape_literal(&shard.name),
         escape_literal(&shard.pipeline),
         escape_literal(&shard.stream),
@@ -30,7 +33,10 @@ pub(crate) async fn end_stretch(client: &Client, shard: &str, keep_at: Option<u6
     let name = escape_literal(shard);
     let sql = match keep_at {
         // The stretch can end in messages that are deleted, or not the pipeline's.
-        Some(last) => format!("UPDATE jetcopy.checkpoints SET last_sequence = {last} WHERE shard = {name}"),
+        Some(last) => format!(
+            "{}; UPDATE jetcopy.checkpoints SET last_sequence = {last} WHERE shard = {name}",
+            lanes::remove_sql(&name)
+        ),
         None => format!("DELETE FROM jetcopy.checkpoints WHERE shard = {name}"),
     };
     ask(client, &sql).await.map(drop)

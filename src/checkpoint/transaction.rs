@@ -5,7 +5,8 @@
 
 use postgres_protocol::escape::escape_literal;
 
-use super::{Error, LOCK_TIMEOUT, ask};
+use super::lanes::{USED, advance_sql};
+use super::{Error, LOCK_TIMEOUT, Position, ask};
 use crate::kill_point;
 use crate::postgres::connect::Session;
 use crate::postgres::interval::timestamp;
@@ -23,13 +24,14 @@ const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 pub(crate) struct Advance {
     /// Stream sequence of the batch's last message.
     pub last_sequence: u64,
-    /// When the stream stored it, in nanoseconds since the Unix epoch.
+    /// When the stream stored it, in nanoseconds since the Unix epoch; 0 where there is no message.
     pub last_timestamp_ns: i64,
 }
 
 /// A position that the server has committed. Only [`Open::commit`] makes one.
 #[derive(Debug)]
 pub(crate) struct Committed {
+    lane: usize,
     last_sequence: u64,
 }
 
@@ -38,6 +40,12 @@ impl Committed {
     #[must_use]
     pub(crate) fn last_sequence(&self) -> u64 {
         self.last_sequence
+    }
+
+    /// Whose it is: it says nothing of what other lanes have committed.
+    #[must_use]
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
     }
 }
 
@@ -61,6 +69,7 @@ pub(crate) struct Along {
 #[must_use = "a transaction that is neither committed nor rolled back blocks the shard"]
 pub(crate) struct Open<'s> {
     session: &'s Session,
+    lane: usize,
     last_sequence: u64,
     answers: Answers,
     /// What goes before COMMIT, in its round trip.
@@ -68,38 +77,25 @@ pub(crate) struct Open<'s> {
 }
 
 impl<'s> Open<'s> {
-    /// Opens a transaction and moves the checkpoint from `from` to `to` by compare-and-set, in one round
-    /// trip, which takes the statements `along` too. Each statement sees what was committed before it,
-    /// whatever the role's defaults are: what follows a lock sees what the lock waited for.
+    /// Opens a transaction and moves the checkpoint from where the writer is `at` to `to` by compare-and-set,
+    /// in one round trip, which takes the statements `along` too. Each statement sees what was committed
+    /// before it, whatever the role's defaults are: what follows a lock sees what the lock waited for.
     pub(crate) async fn begin(
         session: &'s Session,
-        shard: &Shard,
-        epoch: i64,
-        from: u64,
+        at: &Position<'_>,
         to: &Advance,
         along: &Along,
     ) -> Result<Self, Error> {
-        let (accepted, set) = (along.accepted, &along.set);
-        let sql = format!(
-            "{}{}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
-               updated_at = now(){set}, \
-               accepted_letters = accepted_letters - {accepted}, flood = NULL \
-             WHERE shard = {} AND epoch = {epoch} AND last_sequence = {from} \
-               AND accepted_letters >= {accepted} \
-             RETURNING true AS {MOVED}; {}",
-            begin_sql(session),
-            along.before,
-            to.last_sequence,
-            timestamp(to.last_timestamp_ns),
-            escape_literal(&shard.name),
-            along.after,
-        );
+        let advance = if at.others.is_empty() { advance_alone_sql } else { advance_sql };
+        let sql =
+            format!("{}{}{}{}", begin_sql(session), along.before, advance(at, to, along, MOVED), along.after);
         let answers = ask(session, "advance", &sql).await?;
-        if answers.named(MOVED).is_none() {
+        let used = at.others.is_empty() || along.accepted == 0 || answers.named(USED).is_some();
+        if answers.named(MOVED).is_none() || !used {
             rollback(session).await?;
             return Err(Error::LostEpoch);
         }
-        Ok(Self { session, last_sequence: to.last_sequence, answers, last: String::new() })
+        Ok(Self { session, lane: at.lane, last_sequence: to.last_sequence, answers, last: String::new() })
     }
 
     /// Lets the checkpoint's row be set once more, in the round trip of COMMIT.
@@ -125,13 +121,29 @@ impl<'s> Open<'s> {
         if self.session.take_sync_wait_cancelled() {
             return Err(Error::SyncWaitCancelled);
         }
-        Ok(Committed { last_sequence: self.last_sequence })
+        Ok(Committed { lane: self.lane, last_sequence: self.last_sequence })
     }
 
     /// Undoes everything.
     pub(crate) async fn rollback(self) -> Result<(), Error> {
         rollback(self.session).await
     }
+}
+
+/// SQL that moves the checkpoint of a shard with one writer, as a row that says `moved`.
+fn advance_alone_sql(at: &Position<'_>, to: &Advance, along: &Along, moved: &str) -> String {
+    let (accepted, set) = (along.accepted, &along.set);
+    format!(
+        "UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, updated_at = now(){set}, \
+           accepted_letters = accepted_letters - {accepted}, flood = NULL \
+         WHERE shard = {} AND epoch = {} AND last_sequence = {} AND accepted_letters >= {accepted} \
+         RETURNING true AS {moved}; ",
+        to.last_sequence,
+        timestamp(to.last_timestamp_ns),
+        escape_literal(&at.shard.name),
+        at.epoch,
+        at.from,
+    )
 }
 
 /// SQL that opens a transaction of the daemon's own: the first statements of a simple query.

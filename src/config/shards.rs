@@ -5,6 +5,7 @@
 //! metric's label and an application name.
 
 use super::{Config, Pipeline};
+use crate::lanes::Layout;
 use crate::shard::Shard;
 
 /// What stands for a shard's number in `stream`.
@@ -41,6 +42,15 @@ impl Pipeline {
     #[must_use]
     pub fn repeats_sequences(&self) -> bool {
         self.is_sharded() && (self.before.is_some() || self.shards.is_some_and(|shards| shards > 1))
+    }
+
+    /// How the sequences of a shard are shared out among its writers: each has about a batch at a time.
+    #[must_use]
+    pub(crate) fn layout(&self) -> Layout {
+        match self.writers {
+            0 | 1 => Layout::SINGLE,
+            lanes => Layout { lanes, block: self.batch.max_rows as u64 },
+        }
     }
 }
 

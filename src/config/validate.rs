@@ -31,6 +31,9 @@ const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// they came from.
 const MIN_BUFFERED_BATCHES: u64 = 12;
 
+/// Most writers of a pipeline: each is a session of the server, and a core of it where it has work.
+const MAX_WRITERS: usize = 32;
+
 impl Config {
     /// All problems of these settings.
     #[must_use]
@@ -192,6 +195,7 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     }
     shards::check(pipeline, at, found);
     batch(pipeline, at, found);
+    writers(pipeline, at, found);
     if pipeline.tables.is_empty() {
         found.add(at("table"), "a pipeline needs at least one [[pipeline.table]]");
     }
@@ -225,6 +229,26 @@ fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems)
         found.add(
             at("max_buffered_bytes"),
             format!("must be {MIN_BUFFERED_BATCHES} times batch.max_bytes: at least {least}"),
+        );
+    }
+}
+
+/// Several writers commit in no order among them.
+fn writers(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    if !(1..=MAX_WRITERS).contains(&pipeline.writers) {
+        found.add(at("writers"), format!("must be from 1 to {MAX_WRITERS}"));
+    }
+    let by_order = |table: &&Table| table.on_conflict == OnConflict::Update && table.newer_by.is_none();
+    if pipeline.writers > 1
+        && let Some(table) = pipeline.tables.iter().find(by_order)
+    {
+        found.add(
+            at("writers"),
+            format!(
+                "must be 1: table {} has on_conflict = \"update\" without newer_by, so its rows depend on \
+                 the order of messages, which several writers do not keep",
+                table.name
+            ),
         );
     }
 }

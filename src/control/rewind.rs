@@ -159,7 +159,9 @@ pub(crate) async fn plan(
         return Err(Error::Dropped { first });
     }
     let unread = |source| Error::Stream { stream: shard.stream.clone(), source };
-    let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, from).await.map_err(unread)?;
+    // Of several writers, some may be ahead.
+    let ahead = claim.lanes.greatest();
+    let messages = Contents::new(&stream, &pipeline.subjects).count(to + 1, ahead).await.map_err(unread)?;
 
     let tables = doubled(config, pipeline, session, to, None).await?;
     let dead_letters = of_shard::count(&session.client, shard, to + 1, None).await;

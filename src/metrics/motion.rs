@@ -97,15 +97,27 @@ impl fmt::Display for HeldUp {
     }
 }
 
-/// What a pipeline has under way; clones share it.
+/// What a pipeline has under way; clones share it. What a writer notes is of its own lane, by
+/// [`Motion::of`].
 #[derive(Debug, Clone)]
 pub struct Motion {
     stages: StageClock,
     facts: Arc<Mutex<Facts>>,
+    lane: usize,
 }
 
 #[derive(Debug, Default)]
 struct Facts {
+    /// By lane.
+    writers: Vec<Writer>,
+    /// Messages that the server holds or has sent, and since when there have been some.
+    waiting: Option<(u64, Instant)>,
+    /// Batches that writers have taken.
+    taken: u64,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
     /// The batch that the writer has.
     batch: Option<Batch>,
     /// Since when a batch waits for the writer.
@@ -116,14 +128,11 @@ struct Facts {
     said: Option<String>,
     /// How long the last two batches took.
     took: [Duration; 2],
-    /// Messages that the server holds or has sent, and since when there have been some.
-    waiting: Option<(u64, Instant)>,
-    /// Batches that the writer has taken.
-    taken: u64,
 }
 
 #[derive(Debug)]
 struct Batch {
+    number: u64,
     taken: Instant,
     moved: Instant,
     attempts: u32,
@@ -137,18 +146,27 @@ pub struct Writing(Motion);
 
 impl Motion {
     pub(super) fn new(stages: StageClock) -> Self {
-        Self { stages, facts: Arc::default() }
+        Self { stages, facts: Arc::default(), lane: 0 }
     }
 
     /// A generation begins: nothing of the one before is under way any more.
     pub fn begin(&self) {
         let mut facts = self.lock();
-        *facts = Facts { took: facts.took, taken: facts.taken, ..Facts::default() };
+        for writer in &mut facts.writers {
+            *writer = Writer { took: writer.took, ..Writer::default() };
+        }
+        facts.waiting = None;
+    }
+
+    /// That of the writer of a lane.
+    #[must_use]
+    pub fn of(&self, lane: usize) -> Self {
+        Self { lane, ..self.clone() }
     }
 
     /// A batch is on its way to the writer.
     pub fn queued(&self) {
-        self.lock().queued = Some(Instant::now());
+        self.lock().writer(self.lane).queued = Some(Instant::now());
     }
 
     /// The writer takes a batch.
@@ -156,57 +174,62 @@ impl Motion {
     pub fn write(&self) -> Writing {
         let now = Instant::now();
         let mut facts = self.lock();
-        facts.queued = None;
         facts.taken += 1;
-        facts.batch = Some(Batch { taken: now, moved: now, attempts: 0, copied: 0 });
+        let number = facts.taken;
+        let writer = facts.writer(self.lane);
+        writer.queued = None;
+        writer.batch = Some(Batch { number, taken: now, moved: now, attempts: 0, copied: 0 });
+        let longest = facts.longest();
         drop(facts);
-        self.stages.writes(Some(now));
+        self.stages.writes(longest);
         Writing(self.clone())
     }
 
     /// The writer begins a step.
     pub fn step(&self, step: Step) {
         let mut facts = self.lock();
-        if let Some(batch) = &mut facts.batch {
+        let writer = facts.writer(self.lane);
+        if let Some(batch) = &mut writer.batch {
             batch.copied = 0;
             batch.attempts += u32::from(matches!(step, Step::Begin(_)));
         }
-        facts.said = None;
-        facts.step = Some((step, Instant::now()));
+        writer.said = None;
+        writer.step = Some((step, Instant::now()));
     }
 
     /// The writer is at nothing.
     pub fn rests(&self) {
-        self.lock().step = None;
+        self.lock().writer(self.lane).step = None;
     }
 
     /// How long what the writer is at on the database has lasted.
     #[must_use]
     pub fn asks_database(&self) -> Option<Duration> {
-        let facts = self.lock();
-        let step = facts.step.as_ref().filter(|(step, _)| step.stage() == Stage::Database);
-        step.map(|(_, since)| since.elapsed())
+        let mut facts = self.lock();
+        let step = facts.writer(self.lane).step.as_ref();
+        step.filter(|(step, _)| step.stage() == Stage::Database).map(|(_, since)| since.elapsed())
     }
 
     /// Whether the writer waits for the answer to a COMMIT.
     #[must_use]
     pub fn commits(&self) -> bool {
-        matches!(self.lock().step, Some((Step::Commit, _)))
+        matches!(self.lock().writer(self.lane).step, Some((Step::Commit, _)))
     }
 
     /// The writer came further with its batch, though it has not committed it.
     pub fn moved(&self) {
-        if let Some(batch) = &mut self.lock().batch {
+        if let Some(batch) = &mut self.lock().writer(self.lane).batch {
             batch.moved = Instant::now();
         }
     }
 
-    /// Whether the writer came further with a batch within `limit`, or began a step.
+    /// Whether any writer came further with a batch within `limit`, or began a step.
     #[must_use]
     pub fn advances(&self, limit: Duration) -> bool {
-        let facts = self.lock();
-        let stepped = facts.step.as_ref().is_some_and(|(_, since)| since.elapsed() < limit);
-        facts.batch.as_ref().is_some_and(|batch| stepped || batch.moved.elapsed() < limit)
+        self.lock().writers.iter().any(|writer| {
+            let stepped = writer.step.as_ref().is_some_and(|(_, since)| since.elapsed() < limit);
+            writer.batch.as_ref().is_some_and(|batch| stepped || batch.moved.elapsed() < limit)
+        })
     }
 
     /// So many messages wait at the server or on the way from it.
@@ -216,64 +239,68 @@ impl Motion {
         facts.waiting = (messages > 0).then_some((messages, since));
     }
 
-    /// The batch that the writer has had for so long or longer, as a number.
+    /// The lane of the batch that a writer has had for longest, and its number, where that is so long or
+    /// longer.
     #[must_use]
-    pub fn writing_for(&self, limit: Duration) -> Option<u64> {
+    pub fn writing_for(&self, limit: Duration) -> Option<(usize, u64)> {
         let facts = self.lock();
-        facts.batch.as_ref().filter(|batch| batch.taken.elapsed() >= limit).map(|_| facts.taken)
+        let of = |(lane, writer): (usize, &Writer)| {
+            writer.batch.as_ref().map(|batch| (batch.taken, lane, batch.number))
+        };
+        let (taken, lane, number) = facts.writers.iter().enumerate().filter_map(of).min()?;
+        (taken.elapsed() >= limit).then_some((lane, number))
     }
 
     /// Notes what the server says of the step that `batch` is at: what it waits for, and how many rows of a
     /// `COPY` it has taken.
     pub fn said(&self, batch: u64, what: Option<String>, copied: Option<u64>) {
         let mut facts = self.lock();
-        if facts.taken != batch {
-            return;
-        }
-        let Some(at) = &mut facts.batch else { return };
+        let writer = facts.writer(self.lane);
+        let Some(at) = writer.batch.as_mut().filter(|at| at.number == batch) else { return };
         if let Some(copied) = copied {
             if at.copied > 0 && copied > at.copied {
                 at.moved = Instant::now();
             }
             at.copied = copied;
         }
-        facts.said = what;
+        writer.said = what;
     }
 
     /// What holds the pipeline up.
     #[must_use]
     pub fn held_up(&self) -> Option<HeldUp> {
-        let facts = self.lock();
-        let patience = (2 * facts.took[0].min(facts.took[1])).clamp(HELD_UP, LONGEST_PATIENCE);
-        self.waits(&facts, patience)
+        self.waits(&self.lock(), Writer::patience, HELD_UP)
     }
 
     /// The stage that is waited for at this moment, for longer than what is always under way.
     #[must_use]
     pub fn limit(&self) -> Option<Stage> {
-        self.waits(&self.lock(), LIMITS).map(|held| held.stage)
+        self.waits(&self.lock(), |_| LIMITS, LIMITS).map(|held| held.stage)
     }
 
-    /// `writer` is the patience with a writer; others need none of theirs to be long.
-    fn waits(&self, facts: &Facts, writer: Duration) -> Option<HeldUp> {
-        let others = writer.min(HELD_UP);
+    /// What is waited for, with so much patience with a writer, and with others.
+    fn waits(
+        &self,
+        facts: &Facts,
+        patience: impl Fn(&Writer) -> Duration,
+        others: Duration,
+    ) -> Option<HeldUp> {
         let reading = self.stages.since();
-        let (waited, limit, stage, what) = if let Some(batch) = &facts.batch {
-            let waited = batch.moved.elapsed();
-            let (step, since) = facts.step.as_ref()?;
-            (waited, writer, step.stage(), facts.database(step, *since, batch.attempts))
-        } else if let Some(queued) = facts.queued {
-            let (step, since) = facts.step.as_ref()?;
-            (queued.elapsed(), writer, step.stage(), facts.database(step, *since, 0))
-        } else if let Some((Stage::Decode, since)) = reading {
-            (since.elapsed(), others, Stage::Decode, "decoding".to_owned())
+        let busy = facts.writers.iter().filter(|writer| writer.batch.is_some() || writer.queued.is_some());
+        let mut busy = busy.peekable();
+        if busy.peek().is_some() {
+            let held = busy.filter_map(|writer| writer.waits(patience(writer)));
+            return held.max_by(|one, other| one.seconds.total_cmp(&other.seconds));
+        }
+        let (waited, stage, what) = if let Some((Stage::Decode, since)) = reading {
+            (since.elapsed(), Stage::Decode, "decoding".to_owned())
         } else if let (Some((Stage::Nats, reads)), Some((messages, waits))) = (reading, facts.waiting) {
             let what = format!("waiting for NATS: {messages} messages are in the stream, but none arrives");
-            (reads.max(waits).elapsed(), others, Stage::Nats, what)
+            (reads.max(waits).elapsed(), Stage::Nats, what)
         } else {
             return None;
         };
-        (waited >= limit).then_some(HeldUp { stage, seconds: waited.as_secs_f64(), what })
+        (waited >= others).then_some(HeldUp { stage, seconds: waited.as_secs_f64(), what })
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
@@ -282,6 +309,36 @@ impl Motion {
 }
 
 impl Facts {
+    fn writer(&mut self, lane: usize) -> &mut Writer {
+        if self.writers.len() <= lane {
+            self.writers.resize_with(lane + 1, Writer::default);
+        }
+        &mut self.writers[lane]
+    }
+
+    /// When the batch was taken that a writer has had for longest.
+    fn longest(&self) -> Option<Instant> {
+        self.writers.iter().filter_map(|writer| writer.batch.as_ref().map(|batch| batch.taken)).min()
+    }
+}
+
+impl Writer {
+    fn patience(&self) -> Duration {
+        (2 * self.took[0].min(self.took[1])).clamp(HELD_UP, LONGEST_PATIENCE)
+    }
+
+    /// What the writer, or a batch that is queued for it, has waited for longer than `patience`.
+    fn waits(&self, patience: Duration) -> Option<HeldUp> {
+        let (waited, attempts) = match &self.batch {
+            Some(batch) => (batch.moved.elapsed(), batch.attempts),
+            None => (self.queued?.elapsed(), 0),
+        };
+        let (step, since) = self.step.as_ref()?;
+        let what = || self.database(step, *since, attempts);
+        let (stage, seconds) = (step.stage(), waited.as_secs_f64());
+        (waited >= patience).then(|| HeldUp { stage, seconds, what: what() })
+    }
+
     /// What the writer waits for, in words.
     fn database(&self, step: &Step, since: Instant, attempts: u32) -> String {
         let server = match step.stage() {
@@ -305,8 +362,9 @@ impl Writing {
     /// It is committed.
     pub fn done(self) {
         let mut facts = self.0.lock();
-        if let Some(batch) = &facts.batch {
-            facts.took = [batch.taken.elapsed(), facts.took[0]];
+        let writer = facts.writer(self.0.lane);
+        if let Some(batch) = &writer.batch {
+            writer.took = [batch.taken.elapsed(), writer.took[0]];
         }
     }
 }
@@ -314,9 +372,11 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         let mut facts = self.0.lock();
-        (facts.batch, facts.step, facts.said) = (None, None, None);
+        let writer = facts.writer(self.0.lane);
+        (writer.batch, writer.step, writer.said) = (None, None, None);
+        let longest = facts.longest();
         drop(facts);
-        self.0.stages.writes(None);
+        self.0.stages.writes(longest);
     }
 }
 
@@ -339,7 +399,7 @@ mod tests {
         let writing = motion.write();
         motion.step(Step::Copy("events".into()));
         let mut facts = motion.lock();
-        let batch = facts.batch.as_mut().unwrap();
+        let batch = facts.writer(0).batch.as_mut().unwrap();
         (batch.taken, batch.moved) = (ago(seconds), ago(seconds));
         drop(facts);
         writing
@@ -381,7 +441,7 @@ mod tests {
     fn a_copy_of_which_the_server_takes_more_moves() {
         let motion = motion();
         let _writing = writing_for(&motion, 4);
-        let batch = motion.writing_for(Duration::from_secs(1)).unwrap();
+        let (_, batch) = motion.writing_for(Duration::from_secs(1)).unwrap();
         motion.said(batch, None, Some(100));
         assert!(motion.held_up().is_some());
         motion.said(batch, None, Some(200));
@@ -392,7 +452,7 @@ mod tests {
     fn what_the_server_says_of_a_batch_is_not_said_of_the_next_one() {
         let motion = motion();
         let writing = writing_for(&motion, 4);
-        let batch = motion.writing_for(Duration::from_secs(1)).unwrap();
+        let (_, batch) = motion.writing_for(Duration::from_secs(1)).unwrap();
         motion.said(batch, Some("it waits for a lock".into()), None);
         assert!(motion.held_up().unwrap().what.ends_with("; it waits for a lock"));
         drop(writing);
@@ -424,7 +484,7 @@ mod tests {
         motion.step(Step::Confirm);
         motion.queued();
         assert_eq!(motion.held_up(), None);
-        motion.lock().queued = Some(ago(4));
+        motion.lock().writer(0).queued = Some(ago(4));
         assert!(motion.held_up().unwrap().what.contains("looking at the checkpoint"));
     }
 

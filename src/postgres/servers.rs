@@ -113,6 +113,17 @@ impl Servers {
         session.unwrap_or_else(|| Err(unnamed(&found))).map_err(Arc::new)
     }
 
+    /// Another session on the host of one that is there.
+    pub async fn connect_beside(
+        &self,
+        config: &config::Postgres,
+        name: &str,
+        host: &str,
+    ) -> Result<Session, Arc<ConnectError>> {
+        let session = self.login(config, name, host).await;
+        session.unwrap_or_else(|| Err(unnamed(host))).map_err(Arc::new)
+    }
+
     /// Resolves once the server of a session on `host`, whose login `took` so long, answers nobody, while
     /// what is waited for there has been under way `since`.
     pub async fn falls_silent(

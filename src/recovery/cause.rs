@@ -72,6 +72,8 @@ pub(crate) enum Cause {
     Skipped,
     /// Deliveries that the server counts never came.
     Undelivered,
+    /// All is written that comes before another number of writers.
+    Writers,
     /// A stage panicked.
     Panic,
 }
@@ -109,6 +111,7 @@ impl Cause {
             Self::NoPull => "no_pull",
             Self::Skipped => "skipped",
             Self::Undelivered => "undelivered",
+            Self::Writers => "writers",
             Self::Panic => "panic",
         }
     }
@@ -144,6 +147,7 @@ impl Cause {
             | Self::NoPull
             | Self::Skipped
             | Self::Undelivered
+            | Self::Writers
             | Self::Panic => None,
         }
     }

@@ -27,7 +27,7 @@ pub(crate) async fn judge(
     let facts = identity::facts(nats, stream, claim, milestones).await.map_err(Error::Compare)?;
     let mut facts = StreamFacts { narrow: !pipeline.subjects.is_empty(), ..facts };
     let config = &stream.cached_info().config;
-    if superseded::thins(config) || superseded::skips(config, claim.last_timestamp_us.is_some()) {
+    if superseded::thins(config) || superseded::skips(config, claim.since_us.is_some()) {
         facts.thins = Some(thinned(nats, pipeline, stream, claim, clock).await?);
     }
     let verdict = compare(claim, &facts);
@@ -44,7 +44,7 @@ async fn thinned(
 ) -> Result<Thins, Error> {
     let info = stream.cached_info();
     let (checkpoint, state) = (claim.last_sequence, &info.state);
-    let by_limits = superseded::dropped_by_limits(info, claim.last_timestamp_us, &clock.read());
+    let by_limits = superseded::dropped_by_limits(info, claim.since_us, &clock.read());
     let halts = superseded::thins(&info.config) && pipeline.superseded() == OnSuperseded::Halt;
     if !halts || state.last_sequence <= checkpoint {
         return Ok(Thins { by_limits, halts_before: None });

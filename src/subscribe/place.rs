@@ -166,7 +166,9 @@ fn unnamed(pipeline: &config::Pipeline) -> Config {
 /// The most messages that may be unacknowledged, if the server allows that many.
 #[must_use]
 pub(crate) fn max_ack_pending(pipeline: &config::Pipeline) -> i64 {
-    let most = pipeline.batch.max_rows.saturating_mul(BATCHES_UNACKED).max(LEAST_UNACKED);
+    // Of several writers, each has two blocks under way while the floor waits for the slowest.
+    let batches = if pipeline.writers > 1 { BATCHES_UNACKED + 2 * pipeline.writers } else { BATCHES_UNACKED };
+    let most = pipeline.batch.max_rows.saturating_mul(batches).max(LEAST_UNACKED);
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 

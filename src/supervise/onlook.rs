@@ -108,13 +108,14 @@ struct Slow<'s> {
     status: &'s PipelineStatus,
     /// The name of its session.
     owner: String,
+    lane: usize,
     batch: u64,
 }
 
 impl<'s> Slow<'s> {
     fn new(status: &'s PipelineStatus, instance: &str) -> Option<Self> {
-        let batch = status.motion().writing_for(SLOW)?;
-        Some(Self { status, owner: status.shard().session(instance), batch })
+        let (lane, batch) = status.motion().writing_for(SLOW)?;
+        Some(Self { status, owner: status.shard().session_of(instance, lane), lane, batch })
     }
 }
 
@@ -135,9 +136,10 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
         owners.join(", ")
     );
     let answers = ask(&session.client, &sql).await.ok()?;
-    for Slow { status, owner, batch } in slow {
+    for Slow { status, owner, lane, batch } in slow {
+        let motion = status.motion().of(*lane);
         let Some(row) = answers.rows().find(|row| row.get(0) == Some(owner.as_str())) else {
-            status.motion().said(*batch, Some("none of its sessions is active in the server".into()), None);
+            motion.said(*batch, Some("none of its sessions is active in the server".into()), None);
             continue;
         };
         let what = match (row.get(4), row.get(1), row.get(2)) {
@@ -147,7 +149,7 @@ async fn look(session: Option<Session>, settings: &Config, slow: &[Slow<'_>]) ->
             (None, _, _) => "the server is working on it".to_owned(),
         };
         let copied = simple::number(row, 3);
-        status.motion().said(*batch, Some(what), copied);
+        motion.said(*batch, Some(what), copied);
     }
     Some(session)
 }

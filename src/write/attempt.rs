@@ -101,34 +101,22 @@ impl Writer {
         };
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
         self.at(metrics::Step::Begin(self.tables()));
-        let (mut sealing, close) = self.seal.next(&self.shard.name);
-        sealing.add(batch, part, &poisoned.excluded, poisoned.letters.len());
-        let mut along = Along {
-            before: partitions::touches(&self.targets, &batch.rows.tables) + &close,
-            after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
-            set: sealing.set(last.sequence),
-            accepted: poisoned.uses(),
-        };
-        let kinds = poisoned.letters.iter().map(|letter| letter.kind);
-        along.after.push_str(&tally::add_letters(&self.shard.name, kinds));
-        let superseded = batch.superseded(part);
-        if let Some((.., messages)) = superseded {
-            along.after.push_str(&tally::add(&self.shard.name, Event::Superseded, "", 1, messages));
+        let (mut sealing, close) = self.sealing();
+        if !self.team.is_shared() {
+            sealing.add(batch, part, &poisoned.excluded, poisoned.letters.len());
         }
-        let milestone = self.milestone.is_due();
+        let superseded = batch.superseded(part);
+        let mut along = self.along(batch, poisoned, superseded.map(|(.., messages)| messages));
+        along.before += &close;
+        along.set = sealing.set(last.sequence);
+        // Two writers would number theirs alike.
+        let milestone = self.lane == 0 && self.milestone.is_due();
         if milestone {
             along.after.push_str(&milestones::add(&self.shard.name, last.sequence, last.timestamp_ns));
         }
-        let begin = Open::begin(&self.session, &self.shard, self.epoch, self.checkpoint, &to, &along);
-        let begin = within(self.step_timeout, BEGIN, begin).await;
-        let mut open = match begin.map_err(Error::from).and_then(|open| Ok(open?)) {
+        let mut open = match self.open(&to, &along).await {
             Ok(open) => open,
-            Err(error) => {
-                if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
-                    self.metrics.commits.lost_epoch.inc();
-                }
-                return self.try_again(error).await.map(Attempt::Stopped);
-            }
+            Err(error) => return self.try_again(error).await.map(Attempt::Stopped),
         };
         self.progress.step();
         if let Err(changed) = self.unchanged(open.answers()) {
@@ -153,7 +141,7 @@ impl Writer {
         if let Some(superseded) = superseded.filter(|_| self.records_superseded) {
             self.record_superseded(superseded).await?;
         }
-        if copied.add_to(&mut sealing) {
+        if !self.team.is_shared() && copied.add_to(&mut sealing) {
             open.set_at_commit(&self.shard, &sealing.set_unstored());
         }
         self.at(metrics::Step::Commit);
@@ -182,6 +170,30 @@ impl Writer {
                 Err(error)
             }
         }
+    }
+
+    /// What goes along with opening the transaction, of which `superseded` messages were removed unread.
+    fn along(&self, batch: &Batch, poisoned: &Poisoned, superseded: Option<u64>) -> Along {
+        let mut along = Along {
+            before: partitions::touches(&self.targets, &batch.rows.tables),
+            after: shape::lock_and_ask(&self.targets, &batch.rows.tables),
+            accepted: poisoned.uses(),
+            ..Along::default()
+        };
+        let kinds = poisoned.letters.iter().map(|letter| letter.kind);
+        along.after.push_str(&tally::add_letters(&self.shard.name, kinds));
+        if let Some(messages) = superseded {
+            along.after.push_str(&tally::add(&self.shard.name, Event::Superseded, "", 1, messages));
+        }
+        along
+    }
+
+    /// Opens the transaction that moves the checkpoint.
+    pub(super) async fn open(&self, to: &Advance, along: &Along) -> Result<Open<'_>, Error> {
+        let known = self.team.known();
+        let at = self.position(&known);
+        let begin = Open::begin(&self.session, &at, to, along);
+        Ok(within(self.step_timeout, BEGIN, begin).await??)
     }
 
     /// Records the first and the last sequence of what was superseded unread, and how many it was.
@@ -307,6 +319,9 @@ impl Writer {
     /// After an error before any row: rolls back and tries again where that helps. A lock that is not free in
     /// time is waited for by the next generation, which says so.
     pub(super) async fn try_again(&self, error: Error) -> Result<Stop, Error> {
+        if matches!(error, Error::Checkpoint(checkpoint::Error::LostEpoch)) {
+            self.metrics.commits.lost_epoch.inc();
+        }
         let Error::Checkpoint(checkpoint::Error::Database { source, .. }) = error else { return Err(error) };
         self.metrics.commits.failed.inc();
         let again = decide(&source, Step::Own) == Decision::Retry

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use jetcopy::testbed::{PostgresOptions, Stop, TestPgBouncer, TestPostgres, connect};
 
+use crate::lanes::events;
 use crate::support::{Daemon, EVENTS, Load, Proxy, TABLE, World, event, eventually, oracle};
 
 mod frozen;
@@ -93,7 +94,7 @@ impl Pair {
 
 async fn checkpoint_at(url: &str) -> u64 {
     let client = connect(url).await.unwrap();
-    let sql = "SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = 'events'";
+    let sql = "SELECT jetcopy.floor('events')";
     u64::try_from(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)).unwrap()
 }
 
@@ -159,6 +160,36 @@ async fn what_an_asynchronous_standby_lacks_is_replayed_and_the_old_primary_left
     pair.world.reconnect().await;
     pair.world.commits(&daemon).await;
     assert_eq!(marks_at(&old).await, before, "the old primary was written to");
+    pair.world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_asynchronous_standby_lacks_of_any_lane_is_replayed_and_nothing_else() {
+    let mut pair = Pair::start().await;
+    pair.world.database_url = pair.url_of_both();
+    let daemon = Daemon::start(&pair.world.config(&events(4, 50)));
+    let load = Load::start(&pair.world);
+    pair.world.commits(&daemon).await;
+    let (standby, primary) = pair.cut_off(&daemon).await;
+    pair.fail_over().await;
+    pair.world.commits(&daemon).await;
+    let replayed = daemon.metric("jetcopy_replayed_messages_total", "");
+    assert!(replayed >= i64::try_from(primary - standby).unwrap(), "{replayed}");
+    pair.world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_standby_lacks_of_any_lane_is_replayed_behind_a_pooler_under_open_sessions() {
+    let mut pair = Pair::start().await;
+    let Some(mut bouncer) = TestPgBouncer::start_or_skip(&pair.primary).unwrap() else { return };
+    pair.world.database_url = bouncer.url(&pair.world.own_url);
+    let daemon = Daemon::start(&pair.world.config(&events(3, 50)));
+    let load = Load::start(&pair.world);
+    pair.world.commits(&daemon).await;
+    pair.cut_off(&daemon).await;
+    pair.fail_over().await;
+    bouncer.point_to(&pair.standby).unwrap();
+    pair.world.commits(&daemon).await;
     pair.world.judge(&daemon, load).await;
 }
 

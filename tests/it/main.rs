@@ -34,6 +34,7 @@ mod held_up;
 mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
+mod lanes;
 mod least_privilege;
 mod leftover;
 mod lifecycle;

@@ -34,6 +34,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
+/// The variable that gives the pipelines of all tests so many writers, to try them with.
+const WRITERS: &str = "JETCOPY_TEST_WRITERS";
+
 /// A database of its own with jetcopy's schema, a stream of its own, and a directory for files.
 pub(crate) struct World {
     pub(crate) database: Client,
@@ -149,7 +152,7 @@ impl World {
             self.nats_url,
             self.database_url,
             self.postgres_settings,
-            rest.replace("STREAM", &self.stream)
+            with_writers(rest).replace("STREAM", &self.stream)
         );
         std::fs::write(&path, text).unwrap();
         path
@@ -171,11 +174,10 @@ impl World {
         self.jetstream.get_stream(&self.stream).await.unwrap().cached_info().state.last_sequence
     }
 
-    /// The checkpoint of a shard; 0 before the first.
+    /// Where a shard stands; 0 before the first commit.
     pub(crate) async fn checkpoint(&self, shard: &str) -> u64 {
-        let sql = "SELECT last_sequence FROM jetcopy.checkpoints WHERE shard = $1";
-        let row = self.database.query_opt(sql, &[&shard]).await.unwrap();
-        row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap())
+        let row = self.database.query_one("SELECT jetcopy.floor($1)", &[&shard]).await.unwrap();
+        row.get::<_, Option<i64>>(0).map_or(0, |floor| u64::try_from(floor).unwrap())
     }
 
     /// A single number from the database.
@@ -207,6 +209,16 @@ impl World {
             .await;
             before = self.checkpoint(shard).await;
         }
+    }
+}
+
+/// The pipelines with as many writers as [`WRITERS`] says, where they do not say so themselves.
+fn with_writers(pipelines: &str) -> String {
+    match std::env::var(WRITERS) {
+        Ok(writers) if !pipelines.contains("writers = ") => {
+            pipelines.replace("[[pipeline]]\n", &format!("[[pipeline]]\nwriters = {writers}\n"))
+        }
+        Ok(_) | Err(_) => pipelines.to_owned(),
     }
 }
 

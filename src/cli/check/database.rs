@@ -27,7 +27,7 @@ mod update;
 const OLDEST_VERSION: i32 = 14;
 
 /// What the daemon does with its own tables.
-const OWN_PRIVILEGES: [(&str, &str); 17] = [
+const OWN_PRIVILEGES: [(&str, &str); 21] = [
     ("jetcopy.checkpoints", "SELECT"),
     ("jetcopy.checkpoints", "INSERT"),
     ("jetcopy.checkpoints", "UPDATE"),
@@ -36,6 +36,10 @@ const OWN_PRIVILEGES: [(&str, &str); 17] = [
     ("jetcopy.daemons", "UPDATE"),
     ("jetcopy.daemons", "DELETE"),
     ("jetcopy.dead_letters", "INSERT"),
+    ("jetcopy.lanes", "SELECT"),
+    ("jetcopy.lanes", "INSERT"),
+    ("jetcopy.lanes", "UPDATE"),
+    ("jetcopy.lanes", "DELETE"),
     ("jetcopy.losses", "SELECT"),
     ("jetcopy.losses", "INSERT"),
     ("jetcopy.losses", "UPDATE"),
