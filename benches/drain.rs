@@ -161,7 +161,15 @@ async fn main() {
 /// What `jetcopy bench` finds at a rate.
 async fn latency(world: &World, report: &mut Report, rate: u32, duration: Duration) {
     let load = Load::Rate { per_second: f64::from(rate), duration };
-    let plan = Plan { pipelines: 1, load, payload: PAYLOAD, rows_per_message: 1, index: true, stored: 0 };
+    let plan = Plan {
+        pipelines: 1,
+        load,
+        payload: PAYLOAD,
+        rows_per_message: 1,
+        index: true,
+        stored: 0,
+        writers: 1,
+    };
     let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
     println!("{rate} messages a second for {duration:?}");
     let found = run(&world.servers, program, &plan, std::future::pending(), &|_| {}).await.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Each line is a run of `jetcopy bench` on private servers that commit durably: a backlog is drained, and
 //! one thing differs from line to line: rows stored beforehand, pipelines in one process, bytes of a message,
-//! rows of a message, length of the backlog. For the pipelines there is a second run, with one message a
+//! rows of a message, length of the backlog, and how many writers there are before a database that is near or
+//! far. For the pipelines there is a second run, with one message a
 //! second for each: what they cost while nearly idle; and a third, in which two daemons share them and
 //! nothing happens. All of it goes to `target/bench-growth.json`.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
@@ -15,6 +16,7 @@ use jetcopy::bench::figures::Outcome;
 use jetcopy::bench::idle::idle;
 use jetcopy::bench::process::machine;
 use jetcopy::bench::{Load, Plan, Servers, run};
+use jetcopy::testbed::Distance;
 use serde_json::{Value, json};
 
 /// Bytes of all messages of a run whose messages are large: enough for some seconds, little enough for any
@@ -28,6 +30,9 @@ const ROW: usize = 40;
 const IDLE: Duration = Duration::from_secs(5);
 /// How long two daemons are watched in whose pipelines nothing happens at all.
 const NOTHING: Duration = Duration::from_secs(30);
+/// How far away the database is, there and back, in milliseconds: here, in the next town, and in another
+/// region.
+const FAR: [u64; 3] = [0, 5, 20];
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -43,6 +48,12 @@ struct Args {
     /// The most pipelines in a process: 1, and four times more each time.
     #[arg(long, default_value_t = 64)]
     pipelines: usize,
+    /// The most writers of a pipeline: 1, and two times more each time.
+    #[arg(long, default_value_t = 8)]
+    writers: u64,
+    /// Only what writers bring.
+    #[arg(long)]
+    only_writers: bool,
     /// What `cargo bench` says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -125,6 +136,34 @@ impl Growth {
     }
 }
 
+impl Growth {
+    /// Writers of one pipeline, and a database that is here, or so many milliseconds away.
+    async fn measure_writers(&mut self, plan: &Plan, most: u64) {
+        let near = self.servers.postgres.url.clone();
+        let port = self.servers.private.as_ref().unwrap().1.port();
+        for away in FAR {
+            let distance = Distance::start(port, Duration::from_millis(away)).await.unwrap();
+            if away > 0 {
+                let there = format!(":{}", distance.port());
+                self.servers.postgres.url = near.replace(&format!(":{port}"), &there);
+            }
+            for writers in steps(1, 2, most) {
+                let at = usize::try_from(writers).unwrap();
+                let what = format!("writers, {away} ms away");
+                self.measure(&what, writers, &Plan { writers: at, ..plan.clone() }).await;
+            }
+            self.servers.postgres.url.clone_from(&near);
+        }
+    }
+
+    fn write(&self) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-growth.json");
+        let text = json!({"machine": machine(), "lines": self.lines});
+        std::fs::write(file, serde_json::to_string_pretty(&text).unwrap()).unwrap();
+        println!("{}\nwritten to target/bench-growth.json", machine());
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let args = Args::parse();
@@ -136,7 +175,13 @@ async fn main() {
         rows_per_message: 1,
         index: true,
         stored: 0,
+        writers: 1,
     };
+    if args.only_writers {
+        growth.measure_writers(&plan, args.writers).await;
+        growth.write();
+        return;
+    }
     for stored in steps(1_000, 10, args.stored) {
         growth.measure("rows stored", stored, &Plan { stored, ..plan.clone() }).await;
     }
@@ -163,12 +208,10 @@ async fn main() {
         let plan = Plan { rows_per_message: rows, payload, load, ..plan.clone() };
         growth.measure("rows of a message", rows as u64, &plan).await;
     }
+    growth.measure_writers(&plan, args.writers).await;
     for messages in [args.backlog.div_ceil(10), args.backlog] {
         let load = Load::Backlog { messages };
         growth.measure("backlog", messages, &Plan { payload: 100, load, ..plan.clone() }).await;
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-growth.json");
-    let text = serde_json::to_string_pretty(&json!({"machine": machine(), "lines": growth.lines})).unwrap();
-    std::fs::write(file, text).unwrap();
-    println!("{}\nwritten to target/bench-growth.json", machine());
+    growth.write();
 }

@@ -89,6 +89,8 @@ pub struct Plan {
     pub index: bool,
     /// Rows that each table holds beforehand.
     pub stored: u64,
+    /// Sessions that write, of each pipeline.
+    pub writers: usize,
 }
 
 /// How much is published, and how fast.

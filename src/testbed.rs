@@ -13,6 +13,7 @@
 
 mod account;
 mod directory;
+mod distance;
 mod nats;
 mod pgbouncer;
 mod postgres;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 pub use account::{Need, leave_out, skip};
+pub use distance::Distance;
 pub use nats::{NatsOptions, TestNats};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Extension, PostgresOptions, TestPostgres, connect, stop_jobs};

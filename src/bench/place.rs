@@ -120,9 +120,10 @@ impl Names {
         for pipeline in 0..plan.pipelines {
             let _ = write!(
                 text,
-                "[[pipeline]]\nname = \"{}\"\nstream = \"{}\"\nformat = \"msgpack\"\n{}",
+                "[[pipeline]]\nname = \"{}\"\nstream = \"{}\"\nformat = \"msgpack\"\nwriters = {}\n{}",
                 self.pipeline(pipeline),
                 self.stream(pipeline),
+                plan.writers,
                 shape.mapping(&self.table(pipeline))
             );
         }

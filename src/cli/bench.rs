@@ -129,6 +129,7 @@ impl Args {
             rows_per_message: self.rows_per_message as usize,
             index: !self.no_index,
             stored: self.stored,
+            writers: 1,
         }
     }
 }
