@@ -99,7 +99,9 @@ impl Case<'_> {
                 if label("stage") == stage { Is::Between(3.0, self.up()) } else { exactly(0.0) }
             }
             "jetcopy_batches_total" => match label("reason") {
-                "age" | "rows" | "bytes" | "shutdown" => Is::Between(0.0, self.truth.now("stored").1),
+                "age" | "rows" | "bytes" | "block" | "shutdown" => {
+                    Is::Between(0.0, self.truth.now("stored").1)
+                }
                 _ => Is::Unknown,
             },
             "jetcopy_commits_total" => match label("outcome") {
