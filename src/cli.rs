@@ -37,6 +37,7 @@ pub mod rewind;
 pub mod run;
 pub mod shards;
 pub mod signals;
+pub mod split;
 pub mod status;
 pub mod store;
 
@@ -186,6 +187,13 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: drain::Args,
+    },
+    /// Split a stream into several, for a pipeline with shards: create them, and show the account's mapping.
+    Split {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: split::Args,
     },
     /// Copy part of the stream again, into tables beside the pipeline's own.
     Replay {
@@ -398,6 +406,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Daemons { settings, args } => daemons::run(&quiet(&settings)?, &args).await,
         Command::Drain { settings, args } => drain::run(&quiet(&settings)?, &args).await,
+        Command::Split { settings, args } => split::run(&quiet(&settings)?, &args).await,
         Command::Replay { settings, args } => replay::run(&quiet(&settings)?, &args).await,
         Command::Rewind { settings, args } => rewind::run(&quiet(&settings)?, &args).await,
         Command::RemoveDurables { settings, args } => remove_durables::run(&quiet(&settings)?, &args).await,

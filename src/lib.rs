@@ -89,6 +89,7 @@
 //! - [`cli`]: the commands, one file each.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
 //! - [`replay`]: a stretch of a stream again, into tables beside the ones it is in.
+//! - [`split`]: one stream into several, and the account's mapping.
 //! - [`audit`]: the proof that each message is in its place once.
 //! - [`publish`]: messages into a stream, with acks and a bound in flight.
 //!
@@ -149,6 +150,7 @@ mod resync;
 mod retry;
 mod seal;
 pub mod shard;
+mod split;
 pub mod status;
 pub mod store;
 pub mod stored;

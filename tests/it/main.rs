@@ -59,6 +59,7 @@ mod schema;
 mod search_path;
 mod server_settings;
 mod shards;
+mod split;
 mod status;
 mod stop;
 mod support;
