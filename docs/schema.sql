@@ -110,7 +110,8 @@ BEGIN
             seal_after = last_sequence, seal_to = last_sequence, seal_messages = 0, seal_letters = 0,
             seal_superseded = 0, seal_tables = '{}', seal_rows = '{}', seal_unstored = '{}',
             seal_first_at = NULL, seal_digest = NULL,
-            verified_sequence = least(verified_sequence, last_sequence)
+            verified_sequence = CASE WHEN verified_sequence > last_sequence THEN last_sequence
+                ELSE verified_sequence END
         WHERE shard = of_shard
             AND (seal_number <> c.seal_number OR verified_sequence > last_sequence);
     RETURN c.seal_number;

@@ -11,12 +11,17 @@
 //! What the tables drop by age is left out: messages that were stored before the age began, and rows of such
 //! times ([`retention`]).
 //!
-//! It changes nothing. It cannot see what nobody kept: messages that the stream has dropped by now, and dead
-//! letters that were deleted manually (they look missing).
+//! The ledger is followed in any case ([`seals`]): whether its seals are one chain, and where messages are
+//! read, whether they are those that were committed. Without the stream ([`offline`]) its counts are compared
+//! with the tables.
+//!
+//! It changes nothing but what [`record`] records. It cannot see what nobody kept: messages that the stream
+//! has dropped by now, and dead letters that were deleted manually (they look missing).
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamError;
 
+use crate::checkpoint;
 use crate::config::{self, Config, OnConflict, OnUnmatched};
 use crate::decode::{Decoder, PlanError};
 use crate::identity;
@@ -29,16 +34,18 @@ use crate::stored::Opened;
 
 mod compare;
 pub(crate) mod contents;
-mod ledger;
 mod remake;
 mod report;
 mod retention;
+mod seals;
+mod snapshot;
 
 use compare::Comparison;
 use contents::Contents;
-use ledger::{Filled, Ledger, Rule};
 use remake::Remake;
 pub(crate) use report::{Difference, Method, Report};
+use seals::{Digests, Seals};
+use snapshot::{Filled, Rule, Snapshot};
 
 /// How the servers know the sessions of an audit.
 const CLIENT_NAME: &str = "jetcopy audit";
@@ -92,12 +99,69 @@ pub(crate) enum Error {
     NoCheckpoint(String),
 }
 
-/// Audits one shard of `pipeline` from sequence `since` on.
+/// What an audit looks at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Scope {
+    /// Sequences from here on.
+    pub(crate) since: Option<u64>,
+    /// The rows of tables whose sequences say all of where messages are, too, and what their messages are.
+    pub(crate) full: bool,
+}
+
+/// Audits one shard of `pipeline` by the ledger alone, without its stream.
+pub(crate) async fn offline(
+    config: &Config,
+    pipeline: &config::Pipeline,
+    shard: &Shard,
+    scope: Scope,
+) -> Result<Report, Error> {
+    let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
+    let mut places: Vec<Filled> = Vec::new();
+    for (entry, table) in pipeline.tables.iter().enumerate() {
+        let found = introspect::introspect(&session.client, &table.name).await?;
+        let place = Filled::new(entry, table, found.qualified);
+        if !places.iter_mut().any(|known| known.merge(&place)) {
+            places.push(place);
+        }
+    }
+    let mut snapshot = Snapshot::open(&session.client, shard, places).await?;
+    snapshot.change_nothing().await?;
+    let Some(claim) = snapshot.claim().await? else {
+        return Err(Error::NoCheckpoint(shard.to_string()));
+    };
+    let mut report = Report::new(shard, claim.last_sequence);
+    report.method = Method::Seals;
+    report.from = scope.since.unwrap_or(1);
+    let seals = Seals::follow(&snapshot, &mut report).await?;
+    snapshot.places.retain(|place| {
+        let other = shares(config, pipeline, shard, &place.name);
+        let alone = other.is_none();
+        report
+            .not_proven
+            .extend(other.map(|other| format!("table {}: {other} also writes to it", place.name)));
+        alone
+    });
+    seals.count(&snapshot, pipeline, &mut report).await?;
+    // Closing the connection ends the snapshot.
+    session.close().await;
+    Ok(report)
+}
+
+/// Records that nothing differs from what was committed up to `report.checkpoint`; whether it was recorded:
+/// it has to follow on what was proven before.
+pub(crate) async fn record(config: &Config, shard: &Shard, report: &Report) -> Result<bool, Error> {
+    let session = connect::connect(&config.postgres, CLIENT_NAME).await?;
+    let recorded = checkpoint::record_verified(&session.client, shard, report.from, report.checkpoint).await;
+    session.close().await;
+    recorded.map_err(|source| Error::Database { action: "record what was proven", source })
+}
+
+/// Audits one shard of `pipeline`.
 pub(crate) async fn audit(
     config: &Config,
     pipeline: &config::Pipeline,
     shard: &Shard,
-    since: Option<u64>,
+    scope: Scope,
 ) -> Result<Report, Error> {
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
     let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
@@ -117,9 +181,9 @@ pub(crate) async fn audit(
         tables.push(found);
     }
     let decoder = Decoder::new(pipeline, &tables)?;
-    let ledger = Ledger::open(&session.client, shard, places).await?;
-    let audit = Audit { config, pipeline, shard, stream: &stream, ledger: &ledger };
-    let report = audit.run(since, &tables, decoder).await;
+    let snapshot = Snapshot::open(&session.client, shard, places).await?;
+    let audit = Audit { config, pipeline, shard, stream: &stream, snapshot: &snapshot };
+    let report = audit.run(scope, &tables, decoder).await;
     // Closing the connection ends the snapshot.
     session.close().await;
     report
@@ -130,30 +194,32 @@ struct Audit<'a> {
     pipeline: &'a config::Pipeline,
     shard: &'a Shard,
     stream: &'a Opened,
-    ledger: &'a Ledger<'a>,
+    snapshot: &'a Snapshot<'a>,
 }
 
 impl Audit<'_> {
     async fn run(
         &self,
-        since: Option<u64>,
+        scope: Scope,
         tables: &[introspect::Table],
         decoder: Decoder,
     ) -> Result<Report, Error> {
         let pipeline = self.pipeline;
         // Tables are made before anything is read, and nothing is written after that but to them.
-        let open = self.ledger.places.iter().filter(|place| !self.proven_by_sequence(place));
-        let comparisons = if self.ledger.on_standby().await? {
+        let open = self.snapshot.places.iter().filter(|place| scope.full || !self.proven_by_sequence(place));
+        let comparisons = if self.snapshot.on_standby().await? {
             Err(open.map(|place| place.name.as_str()).collect::<Vec<_>>())
         } else {
-            Ok(Comparison::all(self.ledger, open, pipeline, tables, &decoder).await?)
+            Ok(Comparison::all(self.snapshot, open, pipeline, tables, &decoder).await?)
         };
-        self.ledger.change_nothing().await?;
-        let Some(claim) = self.ledger.claim().await? else {
+        self.snapshot.change_nothing().await?;
+        let Some(claim) = self.snapshot.claim().await? else {
             return Err(Error::NoCheckpoint(self.shard.to_string()));
         };
         let mut report = Report::new(self.shard, claim.last_sequence);
-        let milestones = self.ledger.milestones().await?;
+        report.from = scope.since.unwrap_or(1);
+        let seals = Seals::follow(self.snapshot, &mut report).await?;
+        let milestones = self.snapshot.milestones().await?;
         let same = identity::is_same(self.stream, &claim, &milestones).await;
         if !same.map_err(|error| Error::Contents(error.into()))? {
             report.not_proven.push(
@@ -161,20 +227,20 @@ impl Audit<'_> {
             );
             return Ok(report);
         }
-        let from = since.unwrap_or(1);
-        let ambiguous_to = self.ledger.ambiguous_to().await?;
+        let from = report.from;
+        let ambiguous_to = self.snapshot.ambiguous_to().await?;
         report.from = from.max(ambiguous_to + 1);
         if ambiguous_to >= from {
             self.counted_twice(&mut report, from, ambiguous_to).await?;
         }
-        for place in &self.ledger.places {
-            if let Some(other) = self.shares(&place.name) {
+        for place in &self.snapshot.places {
+            if let Some(other) = shares(self.config, pipeline, self.shard, &place.name) {
                 report.not_proven.push(format!("table {}: {other} also writes to it", place.name));
                 return Ok(report);
             }
         }
         let begin = report.from;
-        let by_sequence = self.ledger.places.iter().any(|place| place.column.is_some());
+        let by_sequence = self.snapshot.places.iter().any(|place| place.column.is_some());
         if by_sequence {
             self.leave_out_expired(&mut report).await?;
             self.by_sequence(&mut report).await?;
@@ -183,7 +249,8 @@ impl Audit<'_> {
             Ok(comparisons) if comparisons.is_empty() => {}
             Ok(comparisons) => {
                 let complete = by_sequence && self.complete();
-                let mut remake = Remake::new(self, decoder, comparisons);
+                let digests = Digests::new(&seals, begin);
+                let mut remake = Remake::new(self, decoder, comparisons, digests);
                 remake.run(&mut report, begin, complete).await?;
             }
             Err(open) => report.not_proven.push(format!(
@@ -200,8 +267,8 @@ impl Audit<'_> {
         report.not_proven.push(format!(
             "sequences up to {last}: used twice, because the stream was recreated or rolled back"
         ));
-        for place in self.ledger.places.iter().filter(|place| place.rule != Rule::Any) {
-            let several = self.ledger.several(place, from, last).await?;
+        for place in self.snapshot.places.iter().filter(|place| place.rule != Rule::Any) {
+            let several = self.snapshot.several(place, from, last).await?;
             match &place.time {
                 Some(_) => {
                     for &(sequence, times) in &several {
@@ -223,7 +290,7 @@ impl Audit<'_> {
     /// Begins after the messages whose rows a table may have dropped by their age. What the stream itself has
     /// dropped is no difference anyway.
     async fn leave_out_expired(&self, report: &mut Report) -> Result<(), Error> {
-        let Some(expired) = retention::expired(self.ledger).await? else { return Ok(()) };
+        let Some(expired) = retention::expired(self.snapshot).await? else { return Ok(()) };
         let last = identity::kept_sequence(self.stream, expired.before_us)
             .await
             .map_err(|error| Error::Contents(error.into()))?
@@ -238,19 +305,6 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Another pipeline, or another shard of this one, that fills the same table: its sequences cannot be
-    /// told from this one's.
-    fn shares(&self, table: &str) -> Option<String> {
-        if self.pipeline.repeats_sequences() {
-            let mut shards = self.pipeline.shards().into_iter();
-            return shards.find(|other| other != self.shard).map(|other| format!("shard {other}"));
-        }
-        let mut others = self.config.pipelines.iter().filter(|other| other.name != self.pipeline.name);
-        others
-            .find(|other| other.tables.iter().any(|found| found.name == table))
-            .map(|other| format!("pipeline {}", other.name))
-    }
-
     /// Whether the pipeline passes over markers: no table asks for any by a header.
     fn passes_over(&self) -> bool {
         let asks = |table: &config::Table| table.when.as_ref().is_some_and(|when| !when.headers.is_empty());
@@ -260,7 +314,7 @@ impl Audit<'_> {
     /// Whether a message without a row in any table that keeps its sequence is a difference: some table has
     /// one row of every message, or each takes the messages of its kind and all together every one.
     fn complete(&self) -> bool {
-        self.ledger.places.iter().any(|place| place.column.is_some() && place.rule == Rule::Once)
+        self.snapshot.places.iter().any(|place| place.column.is_some() && place.rule == Rule::Once)
             || self.divided()
     }
 
@@ -271,7 +325,7 @@ impl Audit<'_> {
         };
         self.pipeline.on_unmatched == OnUnmatched::DeadLetter
             && self.pipeline.tables.iter().all(whole)
-            && self.ledger.places.iter().all(|place| place.column.is_some() && place.rule != Rule::Any)
+            && self.snapshot.places.iter().all(|place| place.column.is_some() && place.rule != Rule::Any)
     }
 
     /// Whether sequences say all that there is to be said of a table.
@@ -280,35 +334,48 @@ impl Audit<'_> {
     }
 
     async fn by_sequence(&self, report: &mut Report) -> Result<(), Error> {
-        let kept = self.ledger.places.iter().filter(|place| place.column.is_some());
+        let kept = self.snapshot.places.iter().filter(|place| place.column.is_some());
         report.method = Method::Sequences { tables: kept.map(|place| place.name.clone()).collect() };
         let complete = self.complete();
-        let losses = self.ledger.losses(report.from).await?;
+        let losses = self.snapshot.losses(report.from).await?;
         let contents = Contents::new(self.stream, &self.pipeline.subjects);
         let passes_over = self.passes_over();
         let mut gaps = Gaps { contents, losses, complete, passes_over };
         let mut next = report.from;
-        let mut findings = std::pin::pin!(self.ledger.walk(report.from, report.checkpoint).await?);
-        while let Some(finding) = ledger::next(&mut findings).await? {
+        let mut findings = std::pin::pin!(self.snapshot.walk(report.from, report.checkpoint).await?);
+        while let Some(finding) = snapshot::next(&mut findings).await? {
             gaps.judge(report, finding.before + 1, finding.sequence.min(report.checkpoint + 1)).await?;
             next = finding.sequence + 1;
             report.counts.committed = finding.committed;
             report.counts.dead_letters = finding.dead_letters;
-            finding.differences(self.ledger, report);
+            finding.differences(self.snapshot, report);
         }
         gaps.judge(report, next, report.checkpoint + 1).await?;
-        for place in &self.ledger.places {
+        for place in &self.snapshot.places {
             let Some(element) = &place.element else { continue };
-            let found = self.ledger.elements(place, element, report.from, report.checkpoint).await?;
+            let found = self.snapshot.elements(place, element, report.from, report.checkpoint).await?;
             let mut found = std::pin::pin!(found);
-            while let Some(wrong) = ledger::next(&mut found).await? {
-                let ledger::Uneven { sequence, elements, there, times } = wrong;
+            while let Some(wrong) = snapshot::next(&mut found).await? {
+                let snapshot::Uneven { sequence, elements, there, times } = wrong;
                 let table = place.name.clone();
                 report.add(Difference::Elements { sequence, table, elements, there, times });
             }
         }
         Ok(())
     }
+}
+
+/// Another pipeline, or another shard of this one, that fills the same table: its sequences cannot be told
+/// from this one's.
+fn shares(config: &Config, pipeline: &config::Pipeline, shard: &Shard, table: &str) -> Option<String> {
+    if pipeline.repeats_sequences() {
+        let mut shards = pipeline.shards().into_iter();
+        return shards.find(|other| other != shard).map(|other| format!("shard {other}"));
+    }
+    let mut others = config.pipelines.iter().filter(|other| other.name != pipeline.name);
+    others
+        .find(|other| other.tables.iter().any(|found| found.name == table))
+        .map(|other| format!("pipeline {}", other.name))
 }
 
 /// What becomes of sequences that no table and no dead letter has.
@@ -374,11 +441,11 @@ impl Gaps<'_> {
     }
 }
 
-impl ledger::Finding {
+impl snapshot::Finding {
     /// Adds what is wrong about one sequence.
-    fn differences(&self, ledger: &Ledger<'_>, report: &mut Report) {
+    fn differences(&self, snapshot: &Snapshot<'_>, report: &mut Report) {
         let sequence = self.sequence;
-        let kept = || ledger.places.iter().filter(|place| place.column.is_some()).zip(&self.rows);
+        let kept = || snapshot.places.iter().filter(|place| place.column.is_some()).zip(&self.rows);
         if sequence > report.checkpoint {
             report.add(Difference::Unknown { sequence });
             return;

@@ -19,9 +19,11 @@ use crate::batch::{Batch, Excluded};
 use crate::config;
 use crate::postgres::interval::timestamp;
 
+mod chain;
 mod digest;
 
-use digest::Digest;
+pub(crate) use chain::{Chain, Fault, Move, Point, Stretch, hex, is_past_sql, stored};
+pub(crate) use digest::Digest;
 
 /// How long a seal stays open while messages come: few enough rows a year (105,000), and soon enough to be
 /// filed.

@@ -186,7 +186,8 @@ impl Writer {
                     let known = self.team.known();
                     let at = self.position(&known);
                     let confirm = checkpoint::confirm(&self.session, &at);
-                    within(self.step_timeout, "looking at the checkpoint", confirm).await??;
+                    let verified = within(self.step_timeout, "looking at the checkpoint", confirm).await??;
+                    self.metrics.verified_to(verified);
                     self.metrics.motion.rests();
                 }
             }
@@ -208,6 +209,7 @@ impl Writer {
         let committed = within(self.step_timeout, "during commit", open.commit()).await??;
         self.seal = sealing;
         self.checkpoint = committed.last_sequence();
+        self.metrics.verified_to(committed.verified());
         let tell = |floor| self.metrics.committed_to(floor);
         self.team.commit(self.lane, self.checkpoint, None, tell);
         Ok(committed)
@@ -266,6 +268,7 @@ impl Writer {
             let stop = match self.attempt(batch, &poisoned).await? {
                 Attempt::Committed(committed, copied, sealing) => {
                     self.seal = *sealing;
+                    self.metrics.verified_to(committed.verified());
                     self.checkpoint = committed.last_sequence();
                     self.count(batch, &poisoned, &copied, started);
                     self.accepted -= poisoned.uses();

@@ -13,8 +13,8 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Row;
 
 use super::Error;
-use super::ledger::{Filled, Ledger, Rule};
 use super::retention;
+use super::snapshot::{Filled, Rule, Snapshot};
 use crate::batch::TableRows;
 use crate::config::{self, Absent, OnConflict};
 use crate::decode::Decoder;
@@ -22,7 +22,6 @@ use crate::encode::copy_frame::{HEADER, TRAILER};
 use crate::encode::types::Type;
 use crate::postgres::introspect::{Column, ServerDefault, Table};
 use crate::postgres::sqlstate::copy_line;
-use crate::store::delete::{DELETED_BEFORE, DELETED_SERIES};
 
 /// The column of the temporary table that has the sequence of the message.
 const SEQUENCE: &str = "jetcopy_sequence";
@@ -122,7 +121,7 @@ pub(super) struct Unlike {
 impl<'a> Comparison<'a> {
     /// Makes the temporary tables.
     pub(super) async fn all(
-        ledger: &Ledger<'_>,
+        snapshot: &Snapshot<'_>,
         places: impl Iterator<Item = &'a Filled>,
         pipeline: &config::Pipeline,
         tables: &[Table],
@@ -131,10 +130,10 @@ impl<'a> Comparison<'a> {
         const ACTION: &str = "create a temporary table, which needs the TEMPORARY privilege on the database";
         let mut all = Vec::new();
         for (index, place) in places.enumerate() {
-            let triggers = triggers(ledger, place).await?;
+            let triggers = triggers(snapshot, place).await?;
             let made = Self::new(index, place, pipeline, tables, decoder, &triggers);
-            let comparison = made.expiring(ledger).await?;
-            ledger.execute(ACTION, &comparison.create()).await?;
+            let comparison = made.expiring(snapshot).await?;
+            snapshot.execute(ACTION, &comparison.create()).await?;
             all.push(comparison);
         }
         Ok(all)
@@ -218,13 +217,13 @@ impl<'a> Comparison<'a> {
     }
 
     /// Whether `jetcopy.expire_staged_files()` is about this table.
-    async fn expiring(mut self, ledger: &Ledger<'_>) -> Result<Self, Error> {
+    async fn expiring(mut self, snapshot: &Snapshot<'_>) -> Result<Self, Error> {
         let sql = format!(
             "SELECT to_regprocedure('jetcopy.expire_staged_files(timestamptz)') IS NOT NULL \
              AND (SELECT relname = 'files'::name FROM pg_class WHERE oid = to_regclass({})::oid)",
             escape_literal(&self.place.qualified)
         );
-        self.expires &= ledger.query("ask what expires", &sql).await?.text(0) == Some("t");
+        self.expires &= snapshot.query("ask what expires", &sql).await?.text(0) == Some("t");
         Ok(self)
     }
 
@@ -256,7 +255,7 @@ impl<'a> Comparison<'a> {
     /// `sequences` are those of the messages. Returns how many went.
     pub(super) async fn put(
         &self,
-        ledger: &Ledger<'_>,
+        snapshot: &Snapshot<'_>,
         entry: usize,
         rows: &TableRows,
         sequences: &[u64],
@@ -279,7 +278,7 @@ impl<'a> Comparison<'a> {
         };
         let which = self.place.entries.iter().position(|&known| known == entry).unwrap_or(0);
         let sql = format!("COPY pg_temp.{} ({}) FROM STDIN (FORMAT binary)", self.made, self.copies[which]);
-        let mut sink = pin!(ledger.client().copy_in::<_, Bytes>(&sql).await.map_err(refused)?);
+        let mut sink = pin!(snapshot.client().copy_in::<_, Bytes>(&sql).await.map_err(refused)?);
         let mut chunk = BytesMut::from(HEADER);
         for &index in &kept {
             let tuple = &rows.data[rows.range(index)];
@@ -301,21 +300,21 @@ impl<'a> Comparison<'a> {
     /// What is not alike.
     pub(super) async fn unlike(
         &mut self,
-        ledger: &Ledger<'_>,
+        snapshot: &Snapshot<'_>,
     ) -> Result<impl Stream<Item = Result<Unlike, tokio_postgres::Error>> + use<>, Error> {
-        let filter = self.filter(ledger).await?;
+        let filter = self.filter(snapshot).await?;
         let sql = self.sql(&filter);
         let none: [(bool, tokio_postgres::types::Type); 0] = [];
-        let rows = ledger.client().query_typed_raw(&sql, none).await;
+        let rows = snapshot.client().query_typed_raw(&sql, none).await;
         let rows = rows.map_err(|source| Error::Database { action: "compare the rows", source })?;
         Ok(rows.and_then(async |row| unlike(&row)))
     }
 
     /// Which rows of both sides are compared: not those that went by age, or that a person has deleted.
-    async fn filter(&mut self, ledger: &Ledger<'_>) -> Result<String, Error> {
+    async fn filter(&mut self, snapshot: &Snapshot<'_>) -> Result<String, Error> {
         let mut filter = Vec::new();
         if let Some((time, instant)) = &self.time
-            && let Some(before_us) = retention::dropped_before(ledger, self.place).await?
+            && let Some(before_us) = retention::dropped_before(snapshot, self.place).await?
         {
             // A time without a zone is one in whatever zone: a day later is safe.
             let before_us = if *instant { before_us } else { before_us.saturating_add(86_400_000_000) };
@@ -325,35 +324,20 @@ impl<'a> Comparison<'a> {
             ));
             self.left_out.push(format!("table {}: rows that it may have dropped by age", self.place.name));
         }
-        filter.extend(self.deleted(ledger).await?);
+        filter.extend(self.deleted(snapshot).await?);
         Ok(if filter.is_empty() { "true".to_owned() } else { filter.join(" AND ") })
     }
 
     /// What people have deleted from the store stands in `jetcopy.deletions`.
-    async fn deleted(&mut self, ledger: &Ledger<'_>) -> Result<Vec<String>, Error> {
-        const ACTION: &str = "read jetcopy.deletions";
-        let name = escape_literal(&self.place.qualified);
-        let sql = format!(
-            "SELECT c.relname, coalesce(has_table_privilege(to_regclass('jetcopy.deletions')::oid, \
-               'SELECT'::text), false) \
-             FROM pg_class c WHERE c.oid = to_regclass({name})::oid"
-        );
-        let table = ledger.query(ACTION, &sql).await?;
-        if table.text(1) != Some("t") {
+    async fn deleted(&mut self, snapshot: &Snapshot<'_>) -> Result<Vec<String>, Error> {
+        let Some((column, values)) = retention::deletions(snapshot, self.place).await? else {
             return Ok(Vec::new());
-        }
-        let (sql, column) = match table.text(0) {
-            Some("measurements") => (DELETED_BEFORE, "timestamp_utc"),
-            Some("time_series_data_points") => (DELETED_SERIES, "series_id"),
-            Some("time_series_metadata") => (DELETED_SERIES, "id"),
-            Some(_) | None => return Ok(Vec::new()),
         };
         let quoted = escape_identifier(column);
         if !self.names.contains(&quoted) {
             return Ok(Vec::new());
         }
-        let found = ledger.query(ACTION, sql).await?;
-        let values: Vec<String> = found.rows().filter_map(|row| row.get(0)).map(escape_literal).collect();
+        let values: Vec<String> = values.iter().map(|value| escape_literal(value)).collect();
         let Some(first) = values.first() else { return Ok(Vec::new()) };
         self.left_out.push(format!(
             "table {}: rows that were deleted, according to jetcopy.deletions",
@@ -457,7 +441,7 @@ impl<'a> Comparison<'a> {
 
 /// Triggers of a table, or of its partitions, that may change a row or leave it out: their functions.
 /// TimescaleDB's own do not.
-async fn triggers(ledger: &Ledger<'_>, place: &Filled) -> Result<Vec<String>, Error> {
+async fn triggers(snapshot: &Snapshot<'_>, place: &Filled) -> Result<Vec<String>, Error> {
     let table = escape_literal(&place.qualified);
     let sql = format!(
         "SELECT DISTINCT n.nspname::text || '.' || p.proname::text FROM pg_trigger t JOIN pg_proc p \
@@ -469,7 +453,7 @@ async fn triggers(ledger: &Ledger<'_>, place: &Filled) -> Result<Vec<String>, Er
          AND (t.tgrelid = to_regclass({table})::oid \
            OR t.tgrelid IN (SELECT relid::oid FROM pg_partition_tree(to_regclass({table})))) ORDER BY 1"
     );
-    let found = ledger.query("look for triggers", &sql).await?;
+    let found = snapshot.query("look for triggers", &sql).await?;
     Ok(found.rows().filter_map(|row| row.get(0)).map(str::to_owned).collect())
 }
 

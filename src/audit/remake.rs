@@ -13,8 +13,9 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt as _, stream};
 
 use super::compare::{Comparison, Unlike};
-use super::ledger::{self, Letters};
 use super::report::{Compared, KEPT};
+use super::seals::Digests;
+use super::snapshot::{self, Letters};
 use super::{Audit, Difference, Error, Method, Report};
 use crate::batch::{Rows, TableRows};
 use crate::decode::Decoder;
@@ -37,6 +38,7 @@ pub(super) struct Remake<'a> {
     audit: &'a Audit<'a>,
     decoder: Decoder,
     comparisons: Vec<Comparison<'a>>,
+    digests: Digests,
     /// What was made and is not yet with the server.
     rows: Rows,
     /// Of the messages whose rows these are.
@@ -52,11 +54,16 @@ pub(super) struct Remake<'a> {
 }
 
 impl<'a> Remake<'a> {
-    pub(super) fn new(audit: &'a Audit<'a>, decoder: Decoder, comparisons: Vec<Comparison<'a>>) -> Self {
+    pub(super) fn new(
+        audit: &'a Audit<'a>,
+        decoder: Decoder,
+        comparisons: Vec<Comparison<'a>>,
+        digests: Digests,
+    ) -> Self {
         let rows = Rows::new(audit.pipeline.tables.len());
         let made = vec![0; comparisons.len()];
         let (sequences, excluded, ambiguous) = Default::default();
-        Self { audit, decoder, comparisons, rows, sequences, excluded, made, read: 0, ambiguous }
+        Self { audit, decoder, comparisons, digests, rows, sequences, excluded, made, read: 0, ambiguous }
     }
 
     /// Makes the rows of the messages from `from` to the checkpoint, and compares them. `complete` says that
@@ -73,8 +80,9 @@ impl<'a> Remake<'a> {
             at_once = if bytes > LARGE { 1 } else { AT_ONCE.min(at_once * 2) };
             let Some((first, last)) = singles.first().zip(singles.last()) else { continue };
             let (first, last) = (first.message.sequence, last.message.sequence);
-            let letters = self.audit.ledger.letters(first, last).await?;
+            let letters = self.audit.snapshot.letters(first, last).await?;
             for single in &singles {
+                self.digests.add(report, single.message.sequence, &single.message.payload);
                 let none = Letters::default();
                 self.make(report, single, letters.get(&single.message.sequence).unwrap_or(&none), complete);
             }
@@ -84,6 +92,7 @@ impl<'a> Remake<'a> {
             }
         }
         self.put().await?;
+        self.digests.end(report);
         if counted {
             // Sequences tell more of where messages are.
             let judged = self.comparisons.iter().all(Comparison::compares);
@@ -189,7 +198,8 @@ impl<'a> Remake<'a> {
                 let is_excluded =
                     |row: &crate::batch::Row| excluded.contains(&(entry, row.message, row.element));
                 let rows = &self.rows.tables[entry];
-                *made += comparison.put(self.audit.ledger, entry, rows, &self.sequences, is_excluded).await?;
+                *made +=
+                    comparison.put(self.audit.snapshot, entry, rows, &self.sequences, is_excluded).await?;
             }
         }
         for table in &mut self.rows.tables {
@@ -228,9 +238,9 @@ impl<'a> Remake<'a> {
             let ambiguous = self.ambiguous.contains(&name);
             let may_be_more = if ambiguous { None } else { comparison.most(gone) };
             let mut surplus = Surplus::default();
-            let found = comparison.unlike(self.audit.ledger).await?;
+            let found = comparison.unlike(self.audit.snapshot).await?;
             let mut found = std::pin::pin!(found);
-            while let Some(unlike) = ledger::next(&mut found).await? {
+            while let Some(unlike) = snapshot::next(&mut found).await? {
                 surplus.judge(unlike, &name, comparison.by_key(), report);
             }
             if may_be_more.is_some_and(|most| surplus.rows > most) {

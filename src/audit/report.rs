@@ -1,9 +1,11 @@
 //! What an audit found, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
+use crate::seal::Move;
 use crate::shard::Shard;
 
 /// Differences that are kept; the first ones tell the pattern.
@@ -28,8 +30,59 @@ pub(crate) struct Report {
     pub first_differences: Vec<Difference>,
     /// What the rows of tables were compared with.
     pub compared: Vec<Compared>,
+    /// What the ledger says.
+    pub ledger: Option<Sealed>,
     /// What could not be proven, and why.
     pub not_proven: Vec<String>,
+}
+
+/// What seals and the open seal say, without what was written again since.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Sealed {
+    /// It knows nothing of what comes before.
+    pub begins_after: u64,
+    pub seals: u64,
+    /// Where the last seal ends; what comes after is in the open one.
+    pub ends_at: u64,
+    /// The hash of the last seal, which stands for all before.
+    pub hash: Option<String>,
+    pub messages: u64,
+    /// Dead letters that were stored.
+    pub letters: u64,
+    /// Messages that the stream had removed before they were read.
+    pub superseded: u64,
+    /// Rows that were stored, by table.
+    pub rows: BTreeMap<String, u64>,
+    /// Dead letters that a person has discarded.
+    pub discarded: u64,
+    /// Dead letters that have become rows, which are not among `rows`.
+    pub retried: u64,
+    /// The last moves of the checkpoint without commits.
+    pub moves: Vec<SealMove>,
+    /// Stretches whose rows were counted in a table.
+    pub counted: u64,
+    /// Stretches whose digest was made again from the stream.
+    pub digests: u64,
+    /// The messages of these.
+    pub digested_messages: u64,
+    /// Stretches of which the stream does not hold as many messages any more.
+    pub undigested: u64,
+}
+
+/// A move of the checkpoint without commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SealMove {
+    /// `begun`, `lost`, `recreated`, `rewound`, `rebuilt` or `moved`.
+    pub kind: String,
+    pub from: u64,
+    pub to: u64,
+}
+
+impl SealMove {
+    pub(super) fn of(moved: &Move) -> Self {
+        let Move { kind, from, to } = moved.clone();
+        Self { kind, from, to }
+    }
 }
 
 /// A table whose rows were compared with what the messages make.
@@ -53,6 +106,8 @@ pub(crate) enum Method {
         /// The tables with a column for `$sequence`.
         tables: Vec<String>,
     },
+    /// By the seals, without the stream.
+    Seals,
     /// By the rows that the messages make, in the tables named in `compared`.
     Rows,
 }
@@ -104,6 +159,13 @@ pub(crate) enum Difference {
     /// A row of a key that differs from what the messages make; `sequence` makes that one, and `key` is how
     /// the server writes it.
     Differs { table: String, sequence: Option<u64>, key: String },
+    /// A seal that is not as it was closed: `altered`, `missing` (the one before it), `apart` from that one,
+    /// or `last` where the checkpoint knows another last one.
+    Seal { number: u64, fault: String },
+    /// A stretch of which a table, or the dead letters, hold another number than was committed.
+    Count { table: String, first_sequence: u64, last_sequence: u64, expected: u64, there: u64 },
+    /// A stretch whose messages in the stream are not those that were committed.
+    Digest { first_sequence: u64, last_sequence: u64 },
     /// An element that is refused, and in no dead letter.
     Element { sequence: u64, table: String, element: u32 },
 }
@@ -130,6 +192,7 @@ impl Report {
             differences: 0,
             first_differences: Vec::new(),
             compared: Vec::new(),
+            ledger: None,
             not_proven: Vec::new(),
         }
     }
@@ -159,6 +222,7 @@ impl fmt::Display for Report {
         )?;
         match &self.method {
             Method::Nothing => {}
+            Method::Seals => writeln!(f, "looked at the ledger, and at as much as can be counted")?,
             Method::Sequences { tables } => {
                 writeln!(f, "looked up each sequence in {} and the dead letters", tables.join(", "))?;
                 for (count, what) in [
@@ -197,6 +261,9 @@ impl fmt::Display for Report {
             let by_key = if *by_key { ", one per key" } else { "" };
             writeln!(f, "compared {made} rows of {table}{by_key}")?;
         }
+        if let Some(ledger) = &self.ledger {
+            write!(f, "{ledger}")?;
+        }
         for text in &self.not_proven {
             writeln!(f, "not proven: {text}")?;
         }
@@ -209,6 +276,37 @@ impl fmt::Display for Report {
             (1, _) => writeln!(f, "verdict: 1 difference"),
             (count, _) => writeln!(f, "verdict: {count} differences"),
         }
+    }
+}
+
+impl fmt::Display for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { begins_after, seals, ends_at, messages, letters, .. } = self;
+        let first = begins_after + 1;
+        writeln!(
+            f,
+            "ledger from sequence {first}: {messages} messages, {letters} dead letters; {seals} seals to \
+             sequence {ends_at}"
+        )?;
+        if let Some(hash) = &self.hash {
+            writeln!(f, "  hash of the last seal: {hash}")?;
+        }
+        for (count, what) in [
+            (self.discarded, "dead letters discarded"),
+            (self.retried, "dead letters that became rows"),
+            (self.superseded, "superseded before they were read"),
+            (self.counted, "stretches whose rows were counted"),
+            (self.digests, "stretches whose digest is that of the stream's messages"),
+            (self.undigested, "stretches of which the stream does not hold all messages"),
+        ] {
+            if count > 0 {
+                writeln!(f, "  {count} {what}")?;
+            }
+        }
+        for SealMove { kind, from, to } in &self.moves {
+            writeln!(f, "  the checkpoint moved from {from} to {to} without commits ({kind})")?;
+        }
+        Ok(())
     }
 }
 
@@ -248,6 +346,25 @@ impl fmt::Display for Difference {
             Self::Rows { table, sequence: None, there, row, .. } => {
                 write!(f, "{table} has {there} rows that no message makes: {row}")
             }
+            Self::Seal { number, fault } => {
+                let what = match fault.as_str() {
+                    "altered" => "was altered, or the one before it: its hash differs",
+                    "missing" => "does not follow: the one before it is missing",
+                    "apart" => "does not begin where the one before it ends",
+                    _ => "is not the last one, or jetcopy.checkpoints was altered",
+                };
+                write!(f, "seal {number} {what}")
+            }
+            Self::Count { table, first_sequence, last_sequence, expected, there } => write!(
+                f,
+                "{table} has {there} rows of sequences {first_sequence} to {last_sequence}, but {expected} \
+                 were committed"
+            ),
+            Self::Digest { first_sequence, last_sequence } => write!(
+                f,
+                "the messages {first_sequence} to {last_sequence} in the stream are not those that were \
+                 committed, or their seal was altered: the digest differs"
+            ),
             Self::Differs { table, sequence, key } => {
                 let sequence =
                     sequence.map_or_else(String::new, |sequence| format!(" (sequence {sequence})"));

@@ -1,4 +1,4 @@
-//! Up to when rows of a pipeline's tables are dropped by their age.
+//! Up to when rows of a pipeline's tables are dropped by their age, and which of them people have deleted.
 //!
 //! Guarantees: it says so only of tables that TimescaleDB's retention or `jetcopy maintain` drops rows of;
 //! where the role may not see that, or an earlier version made the schema, it says nothing.
@@ -6,8 +6,9 @@
 use postgres_protocol::escape::escape_literal;
 
 use super::Error;
-use super::ledger::{Filled, Ledger};
+use super::snapshot::{Filled, Snapshot};
 use crate::postgres::simple::{self, Answers};
+use crate::store::delete::{DELETED_BEFORE, DELETED_SERIES};
 use crate::store::partitions;
 
 /// How much later than its row's time a message may be stored, in microseconds: an hour, so that what clocks,
@@ -31,10 +32,10 @@ pub(super) struct Expired {
 }
 
 /// The latest of these times, over all tables of the pipeline.
-pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Error> {
+pub(super) async fn expired(snapshot: &Snapshot<'_>) -> Result<Option<Expired>, Error> {
     let mut latest: Option<Expired> = None;
-    for place in &ledger.places {
-        let Some(before_us) = dropped_before(ledger, place).await? else { continue };
+    for place in &snapshot.places {
+        let Some(before_us) = dropped_before(snapshot, place).await? else { continue };
         let before_us = before_us.saturating_add(LATE_US);
         if latest.as_ref().is_none_or(|latest| latest.before_us < before_us) {
             latest = Some(Expired { table: place.name.clone(), before_us });
@@ -45,15 +46,15 @@ pub(super) async fn expired(ledger: &Ledger<'_>) -> Result<Option<Expired>, Erro
 
 /// Rows of a table with times before this may have been dropped, by what is in force now; in microseconds
 /// since the Unix epoch.
-pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Filled) -> Result<Option<i64>, Error> {
+pub(super) async fn dropped_before(snapshot: &Snapshot<'_>, place: &Filled) -> Result<Option<i64>, Error> {
     const ACTION: &str = "read the retention of the tables";
-    let sources = ledger.query(ACTION, SOURCES).await?;
+    let sources = snapshot.query(ACTION, SOURCES).await?;
     let is = |column| sources.text(column) == Some("t");
     let table = format!("to_regclass({})::oid", escape_literal(&place.qualified));
     let mut latest: Option<i64> = None;
     if is(0) {
         let sql = partitions::dropped_before_sql(&table);
-        latest = latest.max(last(&ledger.query(ACTION, &sql).await?));
+        latest = latest.max(last(&snapshot.query(ACTION, &sql).await?));
     }
     if is(1) {
         let sql = format!(
@@ -63,9 +64,42 @@ pub(super) async fn dropped_before(ledger: &Ledger<'_>, place: &Filled) -> Resul
              FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' \
              AND to_regclass(pg_catalog.format('%I.%I', hypertable_schema, hypertable_name))::oid = {table}"
         );
-        latest = latest.max(last(&ledger.query(ACTION, &sql).await?));
+        latest = latest.max(last(&snapshot.query(ACTION, &sql).await?));
     }
     Ok(latest)
+}
+
+/// The same for messages, by when they were stored.
+pub(super) async fn expired_of(snapshot: &Snapshot<'_>, place: &Filled) -> Result<Option<i64>, Error> {
+    Ok(dropped_before(snapshot, place).await?.map(|before_us| before_us.saturating_add(LATE_US)))
+}
+
+/// What people have deleted from a table of the store, by `jetcopy.deletions`: the column that tells, and its
+/// values: the time before which rows went, or the series that did.
+pub(super) async fn deletions(
+    snapshot: &Snapshot<'_>,
+    place: &Filled,
+) -> Result<Option<(&'static str, Vec<String>)>, Error> {
+    const ACTION: &str = "read jetcopy.deletions";
+    let sql = format!(
+        "SELECT c.relname, coalesce(has_table_privilege(to_regclass('jetcopy.deletions')::oid, \
+           'SELECT'::text), false) \
+         FROM pg_class c WHERE c.oid = to_regclass({})::oid",
+        escape_literal(&place.qualified)
+    );
+    let table = snapshot.query(ACTION, &sql).await?;
+    if table.text(1) != Some("t") {
+        return Ok(None);
+    }
+    let (sql, column) = match table.text(0) {
+        Some("measurements") => (DELETED_BEFORE, "timestamp_utc"),
+        Some("time_series_data_points") => (DELETED_SERIES, "series_id"),
+        Some("time_series_metadata") => (DELETED_SERIES, "id"),
+        Some(_) | None => return Ok(None),
+    };
+    let found = snapshot.query(ACTION, sql).await?;
+    let values: Vec<String> = found.rows().filter_map(|row| row.get(0)).map(str::to_owned).collect();
+    Ok((!values.is_empty()).then_some((column, values)))
 }
 
 /// The greatest number in the first column.

@@ -150,11 +150,12 @@ async fn look(session: &Session, shard: &Shard, daemon: &str) -> Result<Before, 
 
 /// Looks whether an idle shard is still ours; [`Error::LostEpoch`] when it is not, or its writer is no longer
 /// where it is `at`: behind a pooler a session outlives a failover, and without a next batch nothing else
-/// would show that the new primary lacks commits.
-pub(crate) async fn confirm(session: &Session, at: &Position<'_>) -> Result<(), Error> {
+/// would show that the new primary lacks commits. Returns up to where an audit has proven the tables.
+pub(crate) async fn confirm(session: &Session, at: &Position<'_>) -> Result<Option<u64>, Error> {
     let sql = if at.others.is_empty() {
         format!(
-            "SELECT shard FROM jetcopy.checkpoints WHERE shard = {} AND epoch = {} AND last_sequence = {}",
+            "SELECT shard, verified_sequence FROM jetcopy.checkpoints \
+             WHERE shard = {} AND epoch = {} AND last_sequence = {}",
             escape_literal(&at.shard.name),
             at.epoch,
             at.from,
@@ -163,7 +164,11 @@ pub(crate) async fn confirm(session: &Session, at: &Position<'_>) -> Result<(), 
         lanes::confirm_sql(at)
     };
     let found = ask(session, "look at", &sql).await?;
-    if found.first().is_some() { Ok(()) } else { Err(Error::LostEpoch) }
+    if found.first().is_some() {
+        Ok(found.named("verified_sequence").and_then(|verified| verified.parse().ok()))
+    } else {
+        Err(Error::LostEpoch)
+    }
 }
 
 /// Gives the shard up, so that another daemon takes it at once.

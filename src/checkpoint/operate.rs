@@ -1,6 +1,7 @@
 //! What operators do to a checkpoint.
 //!
-//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept`] and [`resume`] raise
+//! Guarantees: each is one transaction on the checkpoint's row, and all but [`accept`], [`resume`] and
+//! [`record_verified`] raise
 //! its epoch, so that a writer which knew the row before matches it no more.
 
 use postgres_protocol::escape::escape_literal;
@@ -85,6 +86,23 @@ pub(crate) async fn accept(client: &Client, shard: &Shard, letters: u32) -> Resu
     );
     let before = ask(client, &waiting(&statements)).await?;
     Ok(before.first().map(|row| simple::number(row, 0).unwrap_or(0)))
+}
+
+/// Records that what the tables hold was proven up to `sequence`, from `from` on; whether it follows on what
+/// was proven before, and the checkpoint has not gone back since.
+pub(crate) async fn record_verified(
+    client: &Client,
+    shard: &Shard,
+    from: u64,
+    sequence: u64,
+) -> Result<bool, Error> {
+    let statements = format!(
+        "UPDATE jetcopy.checkpoints SET verified_sequence = greatest(verified_sequence, {sequence}) \
+         WHERE shard = {} AND last_sequence >= {sequence} AND coalesce(verified_sequence, 0) + 1 >= {from} \
+         RETURNING shard",
+        escape_literal(&shard.name)
+    );
+    Ok(ask(client, &waiting(&statements)).await?.first().is_some())
 }
 
 /// Moves the checkpoint of `shard` back from `from` to `to`; whether it did: not where it has moved, or a

@@ -3,13 +3,15 @@
 //! Guarantees: nothing is claimed, locked or changed by it.
 
 use postgres_protocol::escape::escape_literal;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Row};
 
 use super::lanes::{floor_sql, floor_timestamp_sql};
 use super::{Claim, Paused, UNKNOWN};
 use crate::daemons;
 use crate::lanes::Lanes;
 use crate::postgres::simple::{self, ask};
+use crate::seal::{self, Point, Stretch};
 use crate::shard::Shard;
 
 /// Where a shard stands; `None` where it has no checkpoint yet. Epoch and accepted letters are left out: they
@@ -35,6 +37,38 @@ pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>
         known_sequence: simple::number(row, 3).map_or(UNKNOWN, i64::unsigned_abs),
         accepted: 0,
     }))
+}
+
+/// Where the ledger of a shard stands; `None` where it has no checkpoint yet.
+pub(crate) async fn seal_point(client: &Client, shard: &Shard) -> Result<Option<Point>, Error> {
+    let sql = "SELECT last_sequence, seal_number, seal_hash, seal_after, seal_to, \
+          (extract(epoch FROM seal_first_at) * 1000000::numeric)::bigint, seal_messages, seal_letters, \
+          seal_superseded, seal_tables, seal_rows, seal_unstored, seal_digest \
+        FROM jetcopy.checkpoints WHERE shard = $1";
+    let found = client.query_typed_opt(sql, &[(&shard.name, Type::TEXT)]).await?;
+    found.as_ref().map(point).transpose()
+}
+
+fn point(row: &Row) -> Result<Point, Error> {
+    let number = |column| row.try_get(column).map(|value: i64| u64::try_from(value).unwrap_or(0));
+    let (rows, unstored): (Vec<i64>, Vec<i64>) = (row.try_get(10)?, row.try_get(11)?);
+    Ok(Point {
+        last_sequence: number(0)?,
+        number: number(1)?,
+        hash: row.try_get(2)?,
+        after: number(3)?,
+        open: Stretch {
+            number: number(1)? + 1,
+            from: number(3)? + 1,
+            to: number(4)?,
+            first_at_us: row.try_get(5)?,
+            messages: number(6)?,
+            letters: number(7)?,
+            superseded: number(8)?,
+            rows: seal::stored(row.try_get(9)?, &rows, &unstored),
+            digest: row.try_get(12)?,
+        },
+    })
 }
 
 /// The last sequence that is committed in the shard of this name.

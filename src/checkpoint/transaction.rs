@@ -16,6 +16,9 @@ use crate::shard::Shard;
 /// The column that says that the checkpoint was moved.
 const MOVED: &str = "jetcopy_moved";
 
+/// The column that says up to where an audit has proven the tables.
+const VERIFIED: &str = "jetcopy_verified";
+
 /// The first server with `transaction_timeout`, which bounds a transaction as a whole.
 const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 
@@ -33,6 +36,7 @@ pub(crate) struct Advance {
 pub(crate) struct Committed {
     lane: usize,
     last_sequence: u64,
+    verified: Option<u64>,
 }
 
 impl Committed {
@@ -46,6 +50,12 @@ impl Committed {
     #[must_use]
     pub(crate) fn lane(&self) -> usize {
         self.lane
+    }
+
+    /// Up to where an audit has proven the tables.
+    #[must_use]
+    pub(crate) fn verified(&self) -> Option<u64> {
+        self.verified
     }
 }
 
@@ -121,7 +131,8 @@ impl<'s> Open<'s> {
         if self.session.take_sync_wait_cancelled() {
             return Err(Error::SyncWaitCancelled);
         }
-        Ok(Committed { lane: self.lane, last_sequence: self.last_sequence })
+        let verified = self.answers.named(VERIFIED).and_then(|sequence| sequence.parse().ok());
+        Ok(Committed { lane: self.lane, last_sequence: self.last_sequence, verified })
     }
 
     /// Undoes everything.
@@ -137,7 +148,7 @@ fn advance_alone_sql(at: &Position<'_>, to: &Advance, along: &Along, moved: &str
         "UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, updated_at = now(){set}, \
            accepted_letters = accepted_letters - {accepted}, flood = NULL \
          WHERE shard = {} AND epoch = {} AND last_sequence = {} AND accepted_letters >= {accepted} \
-         RETURNING true AS {moved}; ",
+         RETURNING true AS {moved}, verified_sequence AS {VERIFIED}; ",
         to.last_sequence,
         timestamp(to.last_timestamp_ns),
         escape_literal(&at.shard.name),

@@ -95,6 +95,9 @@ families! {
     PUBLISH_TO_COMMIT_SECONDS = "jetcopy_publish_to_commit_seconds", "Time from storing a message in the \
                                                                       stream to committing its rows.";
     CHECKPOINT_SEQUENCE = "jetcopy_checkpoint_sequence", "Last stream sequence whose rows are committed.";
+    VERIFIED_THROUGH_SEQUENCE = "jetcopy_verified_through_sequence", "Last stream sequence up to which \
+                                                                      `jetcopy audit --record` has found \
+                                                                      what was committed in its place.";
     ACK_FAILURES = "jetcopy_ack_failures_total", "Acks that could not be sent; harmless, because the \
                                                   checkpoint counts and the next ack covers them.";
     STREAM_FIRST_SEQUENCE = "jetcopy_stream_first_sequence", "First sequence that the stream still holds.";

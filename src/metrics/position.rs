@@ -110,6 +110,14 @@ impl PipelineMetrics {
         }
     }
 
+    /// Up to where an audit has proven what was committed; `None` where none has.
+    pub fn verified_to(&self, sequence: Option<u64>) {
+        match sequence {
+            Some(sequence) => self.verified_through_sequence.set(gauge_value(sequence)),
+            None => self.verified_through_sequence.forget(),
+        }
+    }
+
     /// The stream's ends, as it says.
     pub fn stream_holds(&self, first: u64, last: u64) {
         let mut facts = self.position.lock();
@@ -160,7 +168,7 @@ impl PipelineMetrics {
 
     /// The gauges that are shown only where their value is known.
     #[must_use]
-    pub fn known(&self) -> [&Known; 14] {
+    pub fn known(&self) -> [&Known; 15] {
         [
             &self.pending_messages,
             &self.in_flight_messages,
@@ -169,6 +177,7 @@ impl PipelineMetrics {
             &self.stream_first_sequence,
             &self.stream_last_sequence,
             &self.checkpoint_sequence,
+            &self.verified_through_sequence,
             &self.behind_seconds,
             &self.headroom_sequences,
             &self.headroom_seconds,

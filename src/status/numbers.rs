@@ -49,6 +49,8 @@ pub struct Numbers {
     pub stream_first_sequence: Option<i64>,
     pub stream_last_sequence: Option<i64>,
     pub checkpoint_sequence: Option<i64>,
+    /// `None` where no audit was recorded.
+    pub verified_through_sequence: Option<i64>,
     pub behind_seconds: Option<f64>,
     pub headroom_sequences: Option<i64>,
     /// `None` where the stream will not drop anything that is not committed, as far as anybody knows.
@@ -99,6 +101,7 @@ impl Numbers {
             stream_first_sequence: metrics.stream_first_sequence.get(),
             stream_last_sequence: metrics.stream_last_sequence.get(),
             checkpoint_sequence: metrics.checkpoint_sequence.get(),
+            verified_through_sequence: metrics.verified_through_sequence.get(),
             behind_seconds: metrics.behind_seconds.seconds(),
             headroom_sequences: metrics.headroom_sequences.get(),
             headroom_seconds: finite(metrics.headroom_seconds.seconds()),

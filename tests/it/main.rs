@@ -36,6 +36,7 @@ mod isolation;
 mod kill_points;
 mod lanes;
 mod least_privilege;
+mod ledger;
 mod leftover;
 mod lifecycle;
 mod loss;

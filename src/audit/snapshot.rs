@@ -10,10 +10,11 @@ use tokio_postgres::{Client, Row, SimpleQueryRow};
 use super::Error;
 use crate::checkpoint::{self, Claim};
 use crate::config::{OnConflict, SEQUENCE, Table};
-use crate::dead_letter::of_shard::letters_sql;
+use crate::dead_letter::of_shard::known_sql;
 use crate::loss::{self, Recorded};
 use crate::milestones::{self, Milestone};
 use crate::postgres::simple::{self, Answers, ask};
+use crate::seal::{Chain, Point};
 use crate::shard::Shard;
 
 /// The source of a column that keeps an element's place in its array.
@@ -92,7 +93,7 @@ pub(super) struct Letters {
 }
 
 /// The snapshot.
-pub(super) struct Ledger<'a> {
+pub(super) struct Snapshot<'a> {
     client: &'a Client,
     shard: &'a Shard,
     pub(super) places: Vec<Filled>,
@@ -127,7 +128,7 @@ impl Filled {
     }
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> Snapshot<'a> {
     /// Begins the transaction of the snapshot. It holds the tables from before the snapshot on: TRUNCATE, by
     /// which TimescaleDB compresses, and DROP, by which rows age, do not heed snapshots.
     pub(super) async fn open(
@@ -135,9 +136,9 @@ impl<'a> Ledger<'a> {
         shard: &'a Shard,
         places: Vec<Filled>,
     ) -> Result<Self, Error> {
-        let ledger = Self { client, shard, places };
+        let snapshot = Self { client, shard, places };
         let action = "take a snapshot of the database";
-        let names: Vec<&str> = ledger.places.iter().map(|place| place.qualified.as_str()).collect();
+        let names: Vec<&str> = snapshot.places.iter().map(|place| place.qualified.as_str()).collect();
         let literals: Vec<String> = names.iter().map(|name| escape_literal(name)).collect();
         let sql = format!(
             "SELECT c.relkind IN ('r', 'p') FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY AS t \
@@ -145,7 +146,7 @@ impl<'a> Ledger<'a> {
              JOIN pg_class c ON c.oid = to_regclass(t.name)::oid ORDER BY t.place",
             literals.join(", ")
         );
-        let kinds = ledger.query(action, &sql).await?;
+        let kinds = snapshot.query(action, &sql).await?;
         let held: Vec<&str> = names
             .iter()
             .zip(kinds.rows())
@@ -157,8 +158,8 @@ impl<'a> Ledger<'a> {
         } else {
             format!("; LOCK TABLE {} IN ACCESS SHARE MODE", held.join(", "))
         };
-        ledger.execute(action, &format!("BEGIN ISOLATION LEVEL REPEATABLE READ{lock}")).await?;
-        Ok(ledger)
+        snapshot.execute(action, &format!("BEGIN ISOLATION LEVEL REPEATABLE READ{lock}")).await?;
+        Ok(snapshot)
     }
 
     /// From here on only temporary tables can be written to.
@@ -186,7 +187,7 @@ impl<'a> Ledger<'a> {
                THEN ARRAY[NULL::bigint] \
                ELSE coalesce(elements, ARRAY[element])::bigint[] END) \
              FROM {} WHERE sequence BETWEEN {first} AND {last}",
-            letters_sql(self.shard)
+            known_sql(self.shard)
         );
         let mut letters: BTreeMap<u64, Letters> = BTreeMap::new();
         for row in self.query("read the dead letters", &sql).await?.rows() {
@@ -215,6 +216,18 @@ impl<'a> Ledger<'a> {
     /// Losses that reach to `from` or beyond, in order.
     pub(super) async fn losses(&self, from: u64) -> Result<Vec<Recorded>, Error> {
         loss::recorded(self.client, self.shard, from).await.map_err(failed("read jetcopy.losses"))
+    }
+
+    /// The seals, and where the ledger stands.
+    pub(super) async fn seals(&self) -> Result<(Chain, Option<Point>), Error> {
+        const ACTION: &str = "read jetcopy.seals; is the schema migrated?";
+        let chain = Chain::read(self.client, &self.shard.name).await.map_err(failed(ACTION))?;
+        let point = checkpoint::seal_point(self.client, self.shard).await.map_err(failed(ACTION))?;
+        Ok((chain, point))
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        self.shard
     }
 
     pub(super) async fn milestones(&self) -> Result<Vec<Milestone>, Error> {
@@ -273,7 +286,7 @@ impl<'a> Ledger<'a> {
              SELECT sequence, elements, found, times FROM found \
              WHERE elements <> found OR elements <> times ORDER BY sequence",
             place.qualified,
-            letters_sql(self.shard),
+            known_sql(self.shard),
             escape_literal(&place.name),
         );
         let none: [(bool, tokio_postgres::types::Type); 0] = [];
@@ -292,7 +305,7 @@ impl<'a> Ledger<'a> {
             "SELECT sequence, (element IS NULL)::int, (element IS NOT NULL)::int, {} \
              FROM {} WHERE sequence >= {from}",
             one(0),
-            letters_sql(self.shard)
+            known_sql(self.shard)
         );
         let tables = (1..).zip(&kept).map(|(index, place)| {
             let column = place.column.as_deref().unwrap_or_default();
