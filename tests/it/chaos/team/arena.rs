@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::super::fault::Blow;
 use super::fault::{DAEMONS, Fault, SERVERS};
-use crate::support::{Daemon, EVENTS, Fault as Spoil, Load, Proxy, Way, World, event, eventually, oracle};
+use crate::support::{Daemon, Fault as Spoil, Load, Proxy, Way, World, event, eventually};
 
 /// Shards, each of a stream of its own.
 const SHARDS: usize = 8;
@@ -17,6 +17,29 @@ const SHARDS: usize = 8;
 /// Messages that are published to each stream every 20 ms: 1,600 a second in all, beside ten servers and
 /// daemons on two cores.
 const MESSAGES: u64 = 4;
+
+/// Writers of each shard.
+const WRITERS: usize = 2;
+
+/// Small batches, so that blocks are small and a second holds many transactions.
+const PIPELINE: &str = r#"
+[[pipeline]]
+name = "events"
+stream = "STREAM_{shard}"
+shards = SHARDS
+writers = WRITERS
+format = "msgpack"
+batch = { max_rows = 50, max_age = "5ms" }
+
+[[pipeline.table]]
+name = "events"
+[pipeline.table.columns]
+sequence = "$sequence"
+subject = "$subject"
+"#;
+
+const TABLE: &str =
+    "CREATE TABLE events (sequence bigint NOT NULL, subject text NOT NULL, id bigint NOT NULL, note text)";
 
 /// Short deadlines: faults are short, and an answer that does not come within seconds never does.
 const DEADLINES: &str = "step_timeout = \"3s\"\nconnect_timeout = \"1s\"";
@@ -59,24 +82,22 @@ impl Arena {
         world.postgres_settings = DEADLINES.into();
         let (way, between) = (Proxy::start(primary.port()).await, Proxy::start(primary.port()).await);
         let base = world.stream.clone();
-        let mut pipelines = String::new();
+        world.database.batch_execute(TABLE).await.unwrap();
         for shard in 0..SHARDS {
-            let table = format!(
-                "CREATE TABLE events_{shard} (sequence bigint NOT NULL, id bigint NOT NULL, note text)"
-            );
-            world.database.batch_execute(&table).await.unwrap();
-            world.stream = format!("{base}_{shard}");
-            let config = jetstream::stream::Config { num_replicas: SERVERS, ..world.stream_config() };
+            let config = jetstream::stream::Config {
+                name: format!("{base}_{shard}"),
+                subjects: vec![format!("{base}_{shard}.>")],
+                num_replicas: SERVERS,
+                ..Default::default()
+            };
             world.jetstream.create_stream(config).await.unwrap();
-            pipelines += &EVENTS
-                .replace("\"events\"", &format!("\"events_{shard}\""))
-                .replace("STREAM", &format!("STREAM_{shard}"));
         }
-        world.stream.clone_from(&base);
+        let pipeline =
+            PIPELINE.replace("SHARDS", &SHARDS.to_string()).replace("WRITERS", &WRITERS.to_string());
         world.database_url = pooler.url(&world.own_url);
-        let behind = world.config_file("pooled.toml", &pipelines);
+        let behind = world.config_file("pooled.toml", &pipeline);
         world.database_url = way.through(&world.own_url);
-        let direct = world.config_file("direct.toml", &pipelines);
+        let direct = world.config_file("direct.toml", &pipeline);
         let configs = [behind.clone(), behind, direct];
         let standby = primary.standby(between.port()).unwrap();
         Some(Self {
@@ -226,7 +247,7 @@ impl Arena {
         self.primary = std::mem::replace(&mut self.standby, next);
     }
 
-    /// Asks the oracle about each shard; how many messages came into the streams since it was asked last.
+    /// What the oracle asks, of each shard; how many messages came into the streams since it was asked last.
     pub(super) async fn judge(&mut self, load: Vec<Load>) -> u64 {
         let published: Vec<u64> = join_all(load.into_iter().map(Load::stop)).await;
         for daemon in &self.daemons {
@@ -237,18 +258,41 @@ impl Arena {
         let mut messages = 0;
         for (shard, published) in published.iter().enumerate() {
             self.world.stream = self.stream(shard);
-            let name = format!("events_{shard}");
-            let daemon = self.daemons[0].as_ref().unwrap();
-            oracle(&self.world, daemon, &name, &name, event(self.fresh)).await;
-            let sql = format!("SELECT count(DISTINCT id) FROM {name} WHERE id BETWEEN $1 AND $2");
+            self.each_once(shard).await;
+            self.world.publish("fresh", [event(self.fresh)]).await;
+            self.each_once(shard).await;
+            let sql = "SELECT count(DISTINCT id) FROM events WHERE subject = $1 AND id BETWEEN $2 AND $3";
             let (first, last) = (i64::try_from(before + 1).unwrap(), i64::try_from(*published).unwrap());
-            let found: i64 = self.world.database.query_one(&sql, &[&first, &last]).await.unwrap().get(0);
-            assert_eq!(found, last - first + 1, "ids of {name} from {first} to {last}");
+            let subject = format!("{}.load", self.world.stream);
+            let found = self.world.database.query_one(sql, &[&subject, &first, &last]).await.unwrap();
+            assert_eq!(found.get::<_, i64>(0), last - first + 1, "ids of {subject} from {first} to {last}");
             messages += published - before + 1;
         }
         for daemon in self.daemons.iter().flatten() {
             assert!(!daemon.log().contains("panicked"), "a daemon panicked");
         }
         messages
+    }
+
+    /// That each message of the world's stream is a row once and nothing else is, and that all are
+    /// acknowledged.
+    async fn each_once(&self, shard: usize) {
+        let name = format!("events-{shard}");
+        self.world.drained(&name, self.daemons[0].as_ref().unwrap()).await;
+        let last = self.world.last_sequence().await;
+        let sql = "SELECT count(*), count(DISTINCT sequence), min(sequence), max(sequence) FROM events
+            WHERE starts_with(subject, $1)";
+        let row = self.world.database.query_one(sql, &[&format!("{}.", self.world.stream)]).await.unwrap();
+        let found: [i64; 4] = [0, 1, 2, 3].map(|column| row.get(column));
+        let all = i64::try_from(last).unwrap();
+        assert_eq!(found, [all, all, 1, all], "rows, sequences, first and last of {name}");
+        let letters = "SELECT count(*) FROM jetcopy.dead_letters";
+        assert_eq!(self.world.count(letters).await, 0, "dead letters");
+        let stream = self.world.jetstream.get_stream(&self.world.stream).await.unwrap();
+        eventually(&format!("ack floor {last} of {name}"), || async {
+            let durable = stream.consumer_info(format!("jetcopy-{name}")).await;
+            durable.is_ok_and(|durable| durable.ack_floor.stream_sequence == last)
+        })
+        .await;
     }
 }
