@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{Info, PullConsumer};
@@ -37,6 +37,11 @@ pub(crate) use behind::oldest;
 pub(crate) use line::Line;
 pub(crate) use outlook::Outlook;
 pub(crate) use outlook::backlog;
+
+/// How long after the first and the second probe of a generation the next one comes. The first may be before
+/// anything is delivered, and like no other; the other two are far enough apart to be compared, and early
+/// enough to say what is wrong before two missing heartbeats end the generation.
+const FIRST: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_250)];
 
 /// Nothing is known of what waits.
 const UNKNOWN: i64 = i64::MIN;
@@ -300,8 +305,12 @@ pub(crate) async fn run(
     let mut before: Option<(Instant, Observation)> = None;
     let mut timer = tokio::time::interval(PROBE);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut first = FIRST.into_iter();
     loop {
         timer.tick().await;
+        if let Some(next) = first.next() {
+            timer.reset_after(next);
+        }
         let probe = async {
             // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
             let stream = clock::stream_info(&client, contents.stream(), &metrics.clock).await?;

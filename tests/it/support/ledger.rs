@@ -26,7 +26,10 @@ pub(crate) async fn ledger(world: &World, pipeline: &str, table: &str) {
         let number = |column: &str| stretch.get::<_, i64>(column);
         assert_eq!(number("messages"), number("found"), "messages of {text}");
         assert_eq!(number("letters"), number("lettered"), "dead letters of {text}");
-        assert_eq!(number("counted"), number("stored"), "rows of {text}");
+        // A table that was moved since is counted by the name that it had.
+        if let Some(counted) = stretch.get::<_, Option<i64>>("counted") {
+            assert_eq!(counted, number("stored"), "rows of {text}");
+        }
         if let Some(digest) = stretch.get::<_, Option<Vec<u8>>>("digest")
             && number("messages") <= FEW
         {
@@ -86,7 +89,7 @@ async fn stretches(world: &World, pipeline: &str, table: &str) -> Vec<Row> {
                 + (SELECT (count(*) - coalesce(sum(s.letters), 0))::bigint FROM jetcopy.settlements s
                     WHERE s.pipeline = $1
                     AND s.sequence BETWEEN a.from_sequence AND a.to_sequence) AS lettered,
-            (SELECT coalesce(sum(r - u), 0)::bigint
+            (SELECT sum(r - u)::bigint
                 FROM unnest(a.tables, a.rows, a.unstored) AS of_table (t, r, u)
                 WHERE to_regclass(t) = $2::text::regclass)
                 + (SELECT coalesce(sum(r), 0)::bigint FROM jetcopy.settlements s,
