@@ -11,10 +11,9 @@ use super::load::Shape;
 use super::place::{CLIENT_NAME, Names};
 use super::process::{self, Processes};
 use super::{Error, PATIENCE, POLL, Plan, Servers, io};
-use crate::checkpoint::{places_sql, read_place};
+use crate::checkpoint;
 use crate::nats::Connection;
 use crate::postgres::connect::{self, Session};
-use crate::postgres::simple;
 
 /// Daemons that share the pipelines.
 const DAEMONS: usize = 2;
@@ -86,10 +85,10 @@ async fn measure(
 async fn shared(session: &Session, plan: &Plan, daemons: &mut [Daemon]) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let places = simple::ask(&session.client, &places_sql()).await;
+        let places = checkpoint::places(&session.client).await;
         let places = places.map_err(Error::database("ask who has which shards"))?;
         let mut counts = BTreeMap::new();
-        for owner in places.rows().filter_map(read_place).filter_map(|place| place.owner) {
+        for owner in places.into_iter().filter_map(|place| place.owner) {
             *counts.entry(owner).or_insert(0) += 1;
         }
         let even = plan.pipelines / DAEMONS;

@@ -47,6 +47,7 @@ pub(super) fn lock_sql(name: &str) -> String {
 /// lanes that there are have nothing left to settle.
 #[must_use]
 pub(super) fn take_sql(name: &str, wanted: Layout) -> String {
+    let fence = fence_sql(name);
     let (lanes, block) = (wanted.lanes, i64::try_from(wanted.block).unwrap_or(i64::MAX));
     let make = if wanted.lanes > 1 {
         format!(
@@ -64,9 +65,7 @@ pub(super) fn take_sql(name: &str, wanted: Layout) -> String {
            AND old.shard = c.shard AND (old.lanes <> {lanes} OR old.block <> {block}) \
            AND c.last_sequence >= \
              (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard); \
-         {make}\
-         UPDATE jetcopy.lanes lane SET epoch = c.epoch FROM jetcopy.checkpoints c \
-         WHERE c.shard = {name} AND lane.shard = c.shard \
+         {make}{fence} \
          RETURNING lane.lane AS {LANE}, lane.block, lane.last_sequence, \
            (extract(epoch FROM lane.last_timestamp) * 1000000::numeric)::bigint; "
     )

@@ -36,14 +36,7 @@ pub struct Args {
 /// Runs the command; a line a loss goes to standard output. With neither `--yes` nor `--dry-run` it fails
 /// after it has shown what there is to accept.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
-    let chosen = match args.after {
-        Some(_) => args
-            .which
-            .one(config, "a sequence is one of a stream")
-            .map(|(pipeline, shard)| (pipeline, vec![shard])),
-        None => args.which.all(config),
-    };
-    let (pipeline, shards) = chosen.map_err(Failure::failed)?;
+    let (pipeline, shards) = args.which.counting(config, args.after).map_err(Failure::failed)?;
     let mut done = true;
     for shard in &shards {
         done &= of_shard(config, pipeline, shard, args).await.map_err(Failure::failed)?;

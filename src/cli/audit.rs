@@ -37,14 +37,7 @@ pub struct Args {
 
 /// Runs the command; the report goes to standard output. Differences make it fail.
 pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
-    let chosen = match args.since {
-        Some(_) => args
-            .which
-            .one(config, "a sequence is one of a stream")
-            .map(|(pipeline, shard)| (pipeline, vec![shard])),
-        None => args.which.all(config),
-    };
-    let (pipeline, shards) = chosen.map_err(Failure::failed)?;
+    let (pipeline, shards) = args.which.counting(config, args.since).map_err(Failure::failed)?;
     let scope = Scope { since: args.since, full: args.full };
     let mut differences = 0;
     for shard in &shards {

@@ -61,6 +61,19 @@ impl Which {
             _ => Err(NoShard::Several { pipeline: pipeline.name.clone(), what, known: known(pipeline) }),
         }
     }
+
+    /// The pipeline, and all shards that are meant; where a `sequence` is, which is one of a stream, the only
+    /// one.
+    pub fn counting<'c>(
+        &self,
+        config: &'c Config,
+        sequence: Option<u64>,
+    ) -> Result<(&'c Pipeline, Vec<Shard>), NoShard> {
+        if sequence.is_none() {
+            return self.all(config);
+        }
+        self.one(config, "a sequence is one of a stream").map(|(pipeline, shard)| (pipeline, vec![shard]))
+    }
 }
 
 /// The shards of a pipeline; where one is named, by its name or its number, that one.

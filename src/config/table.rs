@@ -47,6 +47,13 @@ pub struct Table {
     pub columns: BTreeMap<String, ColumnSource>,
 }
 
+impl Table {
+    /// Whether what it holds depends on the order in which messages are written.
+    pub(super) fn goes_by_order(&self) -> bool {
+        self.on_conflict == OnConflict::Update && self.newer_by.is_none()
+    }
+}
+
 /// `when = { … }`: all that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -238,9 +238,8 @@ fn writers(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problem
     if !(1..=MAX_WRITERS).contains(&pipeline.writers) {
         found.add(at("writers"), format!("must be from 1 to {MAX_WRITERS}"));
     }
-    let by_order = |table: &&Table| table.on_conflict == OnConflict::Update && table.newer_by.is_none();
     if pipeline.writers > 1
-        && let Some(table) = pipeline.tables.iter().find(by_order)
+        && let Some(table) = pipeline.tables.iter().find(|table| table.goes_by_order())
     {
         found.add(
             at("writers"),

@@ -1,7 +1,7 @@
 //! Several daemons share several shards: who is gone, who is not, and how the load is spread.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jetcopy::testbed::{PostgresOptions, TestPgBouncer, TestPostgres};
@@ -25,6 +25,16 @@ async fn share(world: &World, pipelines: &[&str]) -> PathBuf {
         text += &EVENTS.replace("\"events\"", &format!("\"{pipeline}\""));
     }
     world.config(&text)
+}
+
+/// The same configuration for a daemon that reaches the server at `url` by way of a proxy.
+async fn aside(world: &World, config: &Path, url: &str) -> (Proxy, PathBuf) {
+    let server = url.rsplit(':').next().unwrap().split('/').next().unwrap();
+    let proxy = Proxy::start(server.parse().unwrap()).await;
+    let text = std::fs::read_to_string(config).unwrap();
+    let away = world.directory.path().join("away.toml");
+    std::fs::write(&away, text.replace(url, &proxy.through(url))).unwrap();
+    (proxy, away)
 }
 
 /// A server of its own with a pooler before it, by which the daemons reach it; `None` where there is none.
@@ -289,10 +299,7 @@ async fn a_standby_has_one_connection_to_each_server_however_many_pipelines_it_w
     let config = share(&world, &names).await;
     let first = Daemon::start(&config);
     eventually("all shards to run", || async { counts(&world).await == [16] }).await;
-    let text = std::fs::read_to_string(&config).unwrap();
-    let proxy = Proxy::start(world.nats_url.rsplit(':').next().unwrap().parse().unwrap()).await;
-    let counted = world.directory.path().join("counted.toml");
-    std::fs::write(&counted, text.replace(&world.nats_url, &proxy.through(&world.nats_url))).unwrap();
+    let (proxy, counted) = aside(&world, &config, &world.nats_url).await;
     let second = Daemon::start(&counted);
     daemons(&world, 2).await;
     let standby = "SELECT daemon FROM jetcopy.daemons ORDER BY since DESC LIMIT 1";
@@ -325,10 +332,7 @@ async fn a_standby_has_one_connection_to_each_server_however_many_pipelines_it_w
 async fn a_daemon_that_is_cut_off_from_the_database_loses_its_shard_after_its_lease() {
     let world = World::plain().await;
     let direct = share(&world, &["events"]).await;
-    let proxy = Proxy::start(world.postgres_port()).await;
-    let text = std::fs::read_to_string(&direct).unwrap();
-    let away = world.directory.path().join("away.toml");
-    std::fs::write(&away, text.replace(&world.database_url, &proxy.through(&world.database_url))).unwrap();
+    let (proxy, away) = aside(&world, &direct, &world.database_url).await;
     let load = Load::start(&world);
     let first = Daemon::start(&away);
     world.commits(&first).await;
@@ -357,11 +361,7 @@ async fn a_daemon_that_is_cut_off_from_the_database_loses_its_shard_after_its_le
 async fn a_daemon_that_nats_does_not_answer_gives_its_shard_to_one_that_it_does_answer() {
     let world = World::plain().await;
     let direct = share(&world, &["events"]).await;
-    let text = std::fs::read_to_string(&direct).unwrap();
-    let port = world.nats_url.rsplit(':').next().unwrap().parse().unwrap();
-    let proxy = Proxy::start(port).await;
-    let away = world.directory.path().join("away.toml");
-    std::fs::write(&away, text.replace(&world.nats_url, &proxy.through(&world.nats_url))).unwrap();
+    let (proxy, away) = aside(&world, &direct, &world.nats_url).await;
     let load = Load::start(&world);
     let first = Daemon::start(&away);
     world.commits(&first).await;

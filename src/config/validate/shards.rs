@@ -3,8 +3,8 @@
 //! Guarantees: no two shards of a configuration have one name, or read one stream by one durable consumer.
 
 use super::{Problems, is_nats_name};
+use crate::config::Pipeline;
 use crate::config::shards::PLACEHOLDER;
-use crate::config::{OnConflict, Pipeline};
 use crate::shard::Shard;
 
 /// The most shards of a pipeline: each is a session at the database and a connection to NATS.
@@ -42,9 +42,7 @@ pub(super) fn check(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mu
     } else if pipeline.shards().iter().filter(|shard| shard.stream == *before).count() > 1 {
         found.add(at("before"), "is the stream of a shard, too");
     }
-    let keeps_order =
-        |table: &&crate::config::Table| table.on_conflict == OnConflict::Update && table.newer_by.is_none();
-    if let Some(table) = pipeline.tables.iter().find(keeps_order) {
+    if let Some(table) = pipeline.tables.iter().find(|table| table.goes_by_order()) {
         found.add(
             at("before"),
             format!(
