@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{Info, PullConsumer};
+use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
 use async_nats::jetstream::stream;
 use tokio::sync::{Notify, watch};
 
@@ -273,9 +274,12 @@ pub(crate) enum Error {
     /// An operator paused the durable in NATS.
     #[error(transparent)]
     Paused(#[from] subscribe::Error),
-    /// The durable or the stream cannot be read.
+    /// Somebody deleted the durable, and the probe was sooner than the server's word to the pull request.
+    #[error("the durable consumer was deleted")]
+    Deleted,
+    /// The durable cannot be read.
     #[error("cannot read the durable consumer")]
-    Consumer(#[source] async_nats::Error),
+    Consumer(#[source] ConsumerInfoError),
     /// The stream cannot be read.
     #[error("cannot read the stream")]
     Stream(#[from] clock::Error),
@@ -314,7 +318,10 @@ pub(crate) async fn run(
         let probe = async {
             // The stream first: of what it held then, a consumer with nothing to deliver has delivered all.
             let stream = clock::stream_info(&client, contents.stream(), &metrics.clock).await?;
-            let consumer = consumer.get_info().await.map_err(|error| Error::Consumer(error.into()))?;
+            let consumer = consumer.get_info().await.map_err(|error| match error.kind() {
+                ConsumerInfoErrorKind::NotFound => Error::Deleted,
+                _ => Error::Consumer(error),
+            })?;
             let rest = standing::rest(&consumer, &stream, &contents, &progress).await?;
             Ok::<_, Error>((consumer, stream, rest))
         };

@@ -157,6 +157,7 @@ pub(crate) fn recovery(failure: &Failure) -> Recovery {
             lag::Error::Retention(_) => Recovery::pause(Cause::Stream, LIMITS),
             lag::Error::NoPull => Recovery::again(Cause::NoPull),
             lag::Error::Paused(error) => of_subscription(error),
+            lag::Error::Deleted => Recovery::again(Cause::ConsumerDeleted),
             lag::Error::Changed => Recovery { cause: Cause::ConsumerChanged, action: Action::Recreate },
             lag::Error::Consumer(_) | lag::Error::Stream(_) | lag::Error::Timeout => {
                 Recovery::again(Cause::Jetstream)
