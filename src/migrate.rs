@@ -51,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(12, "ledger"),
     migration!(13, "shards"),
     migration!(14, "lanes"),
+    migration!(15, "lane_seals"),
 ];
 
 /// How the server knows the session: an operator who wonders what waits for the lock sees it in

@@ -1,7 +1,7 @@
 //! What commits carried, counted beside the position that they moved, and sealed from time to time.
 //!
 //! Guarantees: counts and digest are set in the transaction that moves the checkpoint, as all that was
-//! committed since the last seal. So what a checkpoint's row says is of the same moment as its position,
+//! committed since the last seal: of several writers, by each for its own lane. So what a checkpoint's row says is of the same moment as its position,
 //! whichever commits a failover has lost. What was tried and not committed leaves no trace: each attempt adds
 //! to a copy, which is kept once the commit is there.
 //!
@@ -35,7 +35,9 @@ const MESSAGES: u64 = 5_000_000;
 /// What has moved a checkpoint without a commit of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moved {
-    /// The stream lacks what comes before, or it is where a pipeline begins.
+    /// It is where a pipeline begins.
+    Begun,
+    /// The stream lacks what comes before.
     Lost,
     /// The stream is another one.
     Recreated,
@@ -43,15 +45,17 @@ pub(crate) enum Moved {
     Unknown,
 }
 
-/// SQL of a `SELECT` that seals what `shard` has committed; only for its owner, or who has just claimed it.
+/// SQL of a `SELECT` that seals what all writers of `shard` have committed; only for its owner while none
+/// writes, or who has just claimed it.
 #[must_use]
 pub(crate) fn close_sql(shard: &str, moved: Moved) -> String {
     let moved = match moved {
+        Moved::Begun => "begun",
         Moved::Lost => "lost",
         Moved::Recreated => "recreated",
         Moved::Unknown => "moved",
     };
-    format!("SELECT jetcopy.close_seal({}, 0, '{moved}') AS jetcopy_sealed", escape_literal(shard))
+    format!("SELECT jetcopy.close_seals({}, '{moved}') AS jetcopy_sealed", escape_literal(shard))
 }
 
 /// What was committed since the last seal.
@@ -91,10 +95,10 @@ impl Open {
         }
     }
 
-    /// A copy for the next commit to add to, with the statement that closes the seal before it where it is
-    /// time.
+    /// A copy for the next commit of the `lane` to add to, with the statement that closes the seal before it
+    /// where it is time.
     #[must_use]
-    pub(crate) fn next(&self, shard: &str) -> (Self, String) {
+    pub(crate) fn next(&self, shard: &str, lane: usize) -> (Self, String) {
         if self.messages < MESSAGES && self.since.is_none_or(|since| since.elapsed() < AGE) {
             return (self.clone(), String::new());
         }
@@ -109,7 +113,8 @@ impl Open {
             first_at_ns: None,
             digest: self.digest.as_ref().map(|_| Digest::default()),
         };
-        (next, close_sql(shard, Moved::Unknown) + "; ")
+        let shard = escape_literal(shard);
+        (next, format!("SELECT jetcopy.close_seal({shard}, {lane}) AS jetcopy_sealed; "))
     }
 
     /// Adds the messages of `part`, of which `letters` dead letters are stored and `excluded` has no rows.
@@ -142,7 +147,8 @@ impl Open {
         }
     }
 
-    /// What a commit up to `sequence` sets in the row of the checkpoint, after what it sets there anyway.
+    /// What a commit up to `sequence` sets in the row of the checkpoint or the lane, after what it sets there
+    /// anyway.
     #[must_use]
     pub(crate) fn set(&self, sequence: u64) -> String {
         let Self { messages, letters, superseded, tables, .. } = self;

@@ -203,8 +203,8 @@ impl Writer {
     /// Moves the checkpoint over a stretch in which nothing is the pipeline's.
     async fn advance(&mut self, moved: Moved) -> Result<Committed, Error> {
         let to = Advance { last_sequence: moved.to, last_timestamp_ns: moved.timestamp_ns };
-        let (sealing, before) = self.sealing();
-        let along = Along { before, set: sealing.set(moved.to), ..Along::default() };
+        let (sealing, close) = self.sealing();
+        let along = Along { close, set: sealing.set(moved.to), ..Along::default() };
         let open = self.open(&to, &along).await?;
         let committed = within(self.step_timeout, "during commit", open.commit()).await??;
         self.seal = sealing;

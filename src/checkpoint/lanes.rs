@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a shard has either no row here, and one writer, or a row for each of its lanes, all of one
 //! layout. Whoever moves the shard as a whole removes them: the next claim makes them anew, where the shard
-//! stands. A commit of one lane waits for none of another.
+//! stands. A commit of one lane waits for none of another. Who removes or changes rows seals what their lanes
+//! have committed: `jetcopy.set_lanes()` does both.
 
 use postgres_protocol::escape::escape_literal;
 
@@ -43,29 +44,25 @@ pub(super) fn lock_sql(name: &str) -> String {
     format!("SELECT FROM jetcopy.lanes WHERE shard = {name} ORDER BY lane FOR UPDATE; ")
 }
 
-/// SQL that takes the lanes of a shard along with a claim whose transaction is open: as `wanted`, once the
-/// lanes that there are have nothing left to settle.
+/// SQL that takes the lanes of a shard along with a claim whose transaction is open, and whose writers' seals
+/// are closed: as `wanted`, once the lanes that there are have nothing left to settle.
 #[must_use]
 pub(super) fn take_sql(name: &str, wanted: Layout) -> String {
     let fence = fence_sql(name);
     let (lanes, block) = (wanted.lanes, i64::try_from(wanted.block).unwrap_or(i64::MAX));
-    let make = if wanted.lanes > 1 {
+    let differ = if wanted.lanes > 1 {
         format!(
-            "INSERT INTO jetcopy.lanes (shard, lane, lanes, block, epoch, last_sequence, last_timestamp) \
-             SELECT c.shard, number, {lanes}, {block}, c.epoch, c.last_sequence, c.last_timestamp \
-             FROM jetcopy.checkpoints c, pg_catalog.generate_series(0, {lanes} - 1) number \
-             WHERE c.shard = {name} \
-               AND NOT EXISTS (SELECT FROM jetcopy.lanes other WHERE other.shard = c.shard); "
+            "NOT EXISTS (SELECT FROM jetcopy.lanes same WHERE same.shard = c.shard \
+               AND same.lanes = {lanes} AND same.block = {block})"
         )
     } else {
-        String::new()
+        "EXISTS (SELECT FROM jetcopy.lanes other WHERE other.shard = c.shard)".to_owned()
     };
     format!(
-        "DELETE FROM jetcopy.lanes old USING jetcopy.checkpoints c WHERE c.shard = {name} \
-           AND old.shard = c.shard AND (old.lanes <> {lanes} OR old.block <> {block}) \
-           AND c.last_sequence >= \
-             (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard); \
-         {make}{fence} \
+        "SELECT jetcopy.set_lanes(c.shard, {lanes}, {block}) FROM jetcopy.checkpoints c \
+         WHERE c.shard = {name} AND {differ} AND c.last_sequence >= coalesce(\
+           (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard), 0); \
+         {fence} \
          RETURNING lane.lane AS {LANE}, lane.block, lane.last_sequence, \
            (extract(epoch FROM lane.last_timestamp) * 1000000::numeric)::bigint; "
     )
@@ -80,10 +77,11 @@ pub(super) fn fence_sql(name: &str) -> String {
     )
 }
 
-/// SQL that removes the lanes of a shard, which then stands where its checkpoint says.
+/// SQL that removes the lanes of a shard, which stands where its checkpoint says, and seals what they have
+/// committed; only for who has fenced them.
 #[must_use]
 pub(super) fn remove_sql(name: &str) -> String {
-    format!("DELETE FROM jetcopy.lanes WHERE shard = {name}")
+    format!("SELECT jetcopy.set_lanes({name}, 1, 1)")
 }
 
 /// SQL that moves all lanes to `to` after a loss; not back, where what is above it is `kept`.
@@ -132,17 +130,18 @@ impl Claim {
 /// shard's own row.
 ///
 /// It also looks whether the other lanes still are where they are known to be: a failover may have cost one
-/// of them what is acknowledged together with this. The ledger does not count what several writers commit.
+/// of them what is acknowledged together with this.
 #[must_use]
 pub(super) fn advance_sql(at: &Position<'_>, to: &Advance, along: &Along, moved: &str) -> String {
-    let accepted = along.accepted;
+    let Along { accepted, set, close, .. } = along;
     let name = escape_literal(&at.shard.name);
     let known: Vec<String> = at.others.iter().map(u64::to_string).collect();
     let stored = match to.last_timestamp_ns {
         0 => "NULL".to_owned(),
         known => timestamp(known),
     };
-    // The shard's row is locked before the lane's, as by a claim, and only where it changes.
+    // The shard's row is locked before the lane's, as by a claim, and only where it changes: a seal of the lane
+    // is closed after that.
     let shard_sql = match accepted {
         0 if at.keeps_flood => String::new(),
         0 => format!(
@@ -158,13 +157,14 @@ pub(super) fn advance_sql(at: &Position<'_>, to: &Advance, along: &Along, moved:
         ),
     };
     format!(
-        "{shard_sql}UPDATE jetcopy.lanes SET last_sequence = {to}, last_timestamp = {stored}, \
-           updated_at = now() \
+        "{shard_sql}{close}UPDATE jetcopy.lanes SET last_sequence = {to}, last_timestamp = {stored}, \
+           updated_at = now(){set} \
          WHERE shard = {name} AND lane = {lane} AND epoch = {epoch} AND last_sequence = {from} \
            AND NOT EXISTS (SELECT FROM jetcopy.lanes other WHERE other.shard = {name} \
              AND (other.epoch <> {epoch} OR other.last_sequence < \
                ('{{{known}}}'::bigint[])[other.lane + 1])) \
-         RETURNING true AS {moved}; ",
+         RETURNING true AS {moved}, {} AS {VERIFIED}; ",
+        verified_sql(&name),
         epoch = at.epoch,
         lane = at.lane,
         from = at.from,
@@ -173,16 +173,25 @@ pub(super) fn advance_sql(at: &Position<'_>, to: &Advance, along: &Along, moved:
     )
 }
 
+/// SQL for up to where an audit has proven the tables, which the shard's row says.
+fn verified_sql(name: &str) -> String {
+    format!("(SELECT c.verified_sequence FROM jetcopy.checkpoints c WHERE c.shard = {name})")
+}
+
 /// The column that says that accepted letters were used up.
 pub(super) const USED: &str = "jetcopy_used";
+
+/// The column that says up to where an audit has proven the tables.
+pub(super) const VERIFIED: &str = "jetcopy_verified";
 
 /// SQL that finds the row of a lane where it is known to be.
 #[must_use]
 pub(super) fn confirm_sql(at: &Position<'_>) -> String {
+    let name = escape_literal(&at.shard.name);
     format!(
-        "SELECT shard FROM jetcopy.lanes WHERE shard = {} AND lane = {} AND epoch = {} \
-         AND last_sequence = {}",
-        escape_literal(&at.shard.name),
+        "SELECT shard, {} AS verified_sequence FROM jetcopy.lanes WHERE shard = {name} AND lane = {} \
+         AND epoch = {} AND last_sequence = {}",
+        verified_sql(&name),
         at.lane,
         at.epoch,
         at.from,
@@ -219,7 +228,8 @@ mod tests {
         let rows: Vec<_> =
             rows.map(|(lane, last)| format!("('s', {lane}, {count}, {block}, 3, {last})")).collect();
         let sql = format!(
-            "DELETE FROM jetcopy.lanes; \
+            "DELETE FROM jetcopy.lanes; DELETE FROM jetcopy.seals; \
+             UPDATE jetcopy.checkpoints SET seal_number = 0, seal_hash = NULL, seal_after = 0, seal_to = 0; \
              INSERT INTO jetcopy.lanes (shard, lane, lanes, block, epoch, last_sequence) VALUES {}",
             rows.join(", ")
         );

@@ -123,19 +123,21 @@ pub(crate) async fn move_back(client: &Client, shard: &Shard, from: u64, to: u64
            (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard))"
     );
     // The time of the message at the new checkpoint is not known to be that of what was committed then.
-    let statements = format!(
-        "SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; {lock}{} \
-         WITH moved AS (\
-           UPDATE jetcopy.checkpoints c SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
+    let move_it = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; \
+         SELECT FROM jetcopy.checkpoints WHERE shard = {name} FOR UPDATE; {lock}{} \
+         UPDATE jetcopy.checkpoints c SET known_sequence = CASE WHEN known_sequence IS NOT NULL \
              THEN {greatest} END, last_sequence = {to}, \
              last_timestamp = NULL, epoch = epoch + 1, \
              owner = NULL, owned_since = NULL, updated_at = now() \
-           WHERE shard = {name} AND {floor} = {from} AND NOT {} RETURNING shard), \
-         gone AS (DELETE FROM jetcopy.lanes lane USING moved WHERE lane.shard = moved.shard) \
-         SELECT shard FROM moved",
+           WHERE shard = {name} AND {floor} = {from} AND NOT {} RETURNING true AS jetcopy_moved",
+        LOCK_TIMEOUT.as_millis(),
         milestones::add_of(&committed),
         daemons::lives_sql("owner"),
         lock = lanes::lock_sql(&name),
     );
-    Ok(ask(client, &waiting(&statements)).await?.first().is_some())
+    let moved = ask(client, &move_it).await?.named("jetcopy_moved").is_some();
+    let end = if moved { format!("{}; COMMIT", lanes::remove_sql(&name)) } else { "ROLLBACK".to_owned() };
+    ask(client, &end).await?;
+    Ok(moved)
 }

@@ -43,7 +43,8 @@ pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>
 pub(crate) async fn seal_point(client: &Client, shard: &Shard) -> Result<Option<Point>, Error> {
     let sql = "SELECT last_sequence, seal_number, seal_hash, seal_after, seal_to, \
           (extract(epoch FROM seal_first_at) * 1000000::numeric)::bigint, seal_messages, seal_letters, \
-          seal_superseded, seal_tables, seal_rows, seal_unstored, seal_digest \
+          seal_superseded, seal_tables, seal_rows, seal_unstored, seal_digest, \
+          EXISTS (SELECT FROM jetcopy.lanes lane WHERE lane.shard = $1) \
         FROM jetcopy.checkpoints WHERE shard = $1";
     let found = client.query_typed_opt(sql, &[(&shard.name, Type::TEXT)]).await?;
     found.as_ref().map(point).transpose()
@@ -53,6 +54,7 @@ fn point(row: &Row) -> Result<Point, Error> {
     let number = |column| row.try_get(column).map(|value: i64| u64::try_from(value).unwrap_or(0));
     let (rows, unstored): (Vec<i64>, Vec<i64>) = (row.try_get(10)?, row.try_get(11)?);
     Ok(Point {
+        several: row.try_get(13)?,
         last_sequence: number(0)?,
         number: number(1)?,
         hash: row.try_get(2)?,

@@ -31,7 +31,8 @@ pub(crate) async fn relocate(
     let open = Open::begin(session, &at, &to, &Along::default()).await?;
     let kind = match claim.stream_created_ns {
         Some(known) if known != stream_created_ns => Moved::Recreated,
-        Some(_) | None => Moved::Lost,
+        Some(_) => Moved::Lost,
+        None => Moved::Begun,
     };
     let (several, keeps) = (claim.lanes.are_several(), forget_after.is_none());
     let move_lanes = || lanes::relocate_sql(&escape_literal(&shard.name), last_sequence, keeps);

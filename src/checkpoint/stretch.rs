@@ -15,16 +15,16 @@ use crate::shard::Shard;
 #[must_use]
 pub(crate) fn begin_stretch_sql(shard: &Shard, stream_created_ns: i64, last_sequence: u64) -> String {
     format!(
-        "{}; INSERT INTO jetcopy.checkpoints AS known \
+        "INSERT INTO jetcopy.checkpoints AS known \
            (shard, pipeline, stream, stream_created, last_sequence) \
          VALUES ({}, {}, {}, {}, {last_sequence}) \
          ON CONFLICT (shard) DO UPDATE SET stream_created = EXCLUDED.stream_created, \
-           last_sequence = EXCLUDED.last_sequence, last_timestamp = NULL, epoch = known.epoch + 1",
-        lanes::remove_sql(&escape_literal(&shard.name)),
+           last_sequence = EXCLUDED.last_sequence, last_timestamp = NULL, epoch = known.epoch + 1; {}",
         escape_literal(&shard.name),
         escape_literal(&shard.pipeline),
         escape_literal(&shard.stream),
         timestamp(stream_created_ns),
+        lanes::remove_sql(&escape_literal(&shard.name)),
     )
 }
 
@@ -34,7 +34,7 @@ pub(crate) async fn end_stretch(client: &Client, shard: &str, keep_at: Option<u6
     let sql = match keep_at {
         // The stretch can end in messages that are deleted, or not the pipeline's.
         Some(last) => format!(
-            "{}; UPDATE jetcopy.checkpoints SET last_sequence = {last} WHERE shard = {name}",
+            "UPDATE jetcopy.checkpoints SET last_sequence = {last} WHERE shard = {name}; {}",
             lanes::remove_sql(&name)
         ),
         None => format!("DELETE FROM jetcopy.checkpoints WHERE shard = {name}"),

@@ -5,7 +5,7 @@
 
 use postgres_protocol::escape::escape_literal;
 
-use super::lanes::{USED, advance_sql};
+use super::lanes::{USED, VERIFIED, advance_sql};
 use super::{Error, LOCK_TIMEOUT, Position, ask};
 use crate::kill_point;
 use crate::postgres::connect::Session;
@@ -15,9 +15,6 @@ use crate::shard::Shard;
 
 /// The column that says that the checkpoint was moved.
 const MOVED: &str = "jetcopy_moved";
-
-/// The column that says up to where an audit has proven the tables.
-const VERIFIED: &str = "jetcopy_verified";
 
 /// The first server with `transaction_timeout`, which bounds a transaction as a whole.
 const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
@@ -65,6 +62,8 @@ impl Committed {
 pub(crate) struct Along {
     /// Before the checkpoint is moved.
     pub before: String,
+    /// Closes the open seal of the position that is moved, right before it is.
+    pub close: String,
     /// After it: who locks the checkpoint's row and the tables does it in this order, and so cannot deadlock
     /// with another.
     pub after: String,
@@ -108,10 +107,15 @@ impl<'s> Open<'s> {
         Ok(Self { session, lane: at.lane, last_sequence: to.last_sequence, answers, last: String::new() })
     }
 
-    /// Lets the checkpoint's row be set once more, in the round trip of COMMIT.
-    pub(crate) fn set_at_commit(&mut self, shard: &Shard, set: &str) {
-        self.last =
-            format!("UPDATE jetcopy.checkpoints SET {set} WHERE shard = {}; ", escape_literal(&shard.name));
+    /// Lets the row that was moved be set once more, in the round trip of COMMIT: that of the lane, if there
+    /// are `several`.
+    pub(crate) fn set_at_commit(&mut self, shard: &Shard, several: bool, set: &str) {
+        let name = escape_literal(&shard.name);
+        self.last = if several {
+            format!("UPDATE jetcopy.lanes SET {set} WHERE shard = {name} AND lane = {}; ", self.lane)
+        } else {
+            format!("UPDATE jetcopy.checkpoints SET {set} WHERE shard = {name}; ")
+        };
     }
 
     /// What the statements `along` have answered, among others.
@@ -143,9 +147,9 @@ impl<'s> Open<'s> {
 
 /// SQL that moves the checkpoint of a shard with one writer, as a row that says `moved`.
 fn advance_alone_sql(at: &Position<'_>, to: &Advance, along: &Along, moved: &str) -> String {
-    let (accepted, set) = (along.accepted, &along.set);
+    let Along { accepted, set, close, .. } = along;
     format!(
-        "UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, updated_at = now(){set}, \
+        "{close}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, updated_at = now(){set}, \
            accepted_letters = accepted_letters - {accepted}, flood = NULL \
          WHERE shard = {} AND epoch = {} AND last_sequence = {} AND accepted_letters >= {accepted} \
          RETURNING true AS {moved}, verified_sequence AS {VERIFIED}; ",

@@ -20,7 +20,7 @@ const TEXT: &str = "pg_catalog.concat_ws(E'\\n', shard, lane, number, kind, stre
     coalesce((extract(epoch FROM last_stored_at) * 1000000::numeric)::bigint::text, '-'), \
     messages, letters, superseded, tables::text, rows::text, unstored::text, \
     coalesce(pg_catalog.encode(digest, 'hex'), '-'), epoch, \
-    (extract(epoch FROM sealed_at) * 1000000::numeric)::bigint)";
+    (extract(epoch FROM sealed_at) * 1000000::numeric)::bigint, lanes, block)";
 
 /// A stretch of the stream that was committed, and what the ledger says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,8 @@ struct Seal {
 /// What the checkpoint's row says of the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
+    /// Whether there are several writers.
+    pub(crate) several: bool,
     pub(crate) last_sequence: u64,
     /// The last seal, and its hash.
     pub(crate) number: u64,
@@ -245,7 +247,7 @@ mod tests {
     }
 
     fn point(chain: &Chain, last_sequence: u64, open: Stretch) -> Point {
-        Point { last_sequence, number: chain.number, hash: chain.hash.clone(), after: chain.at, open }
+        Point { several: false, last_sequence, number: chain.number, hash: chain.hash.clone(), after: chain.at, open }
     }
 
     #[test]

@@ -91,15 +91,15 @@ fn without_a_digest_none_is_kept() {
 #[test]
 fn a_seal_is_closed_after_its_time_or_its_messages() {
     let mut open = open();
-    assert_eq!(open.next("a").1, "");
+    assert_eq!(open.next("a", 0).1, "");
     open.add(&batch(&[(1, b"a")]), &(0..1), &Excluded::default(), 0);
-    let (next, close) = open.next("a");
+    let (next, close) = open.next("a", 0);
     assert_eq!((next.messages, &*close), (1, ""));
     open.messages = MESSAGES;
-    let (next, close) = open.next("it's");
-    assert_eq!(close, "SELECT jetcopy.close_seal('it''s', 0, 'moved') AS jetcopy_sealed; ");
+    let (next, close) = open.next("it's", 3);
+    assert_eq!(close, "SELECT jetcopy.close_seal('it''s', 3) AS jetcopy_sealed; ");
     assert_eq!((next.messages, next.since, &next.rows[..]), (0, None, &[0, 0][..]));
     open.messages = 1;
     open.since = Instant::now().checked_sub(AGE);
-    assert!(open.since.is_none() || !open.next("a").1.is_empty());
+    assert!(open.since.is_none() || !open.next("a", 0).1.is_empty());
 }

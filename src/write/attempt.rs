@@ -102,12 +102,10 @@ impl Writer {
         let to = Advance { last_sequence: last.sequence, last_timestamp_ns: last.timestamp_ns };
         self.at(metrics::Step::Begin(self.tables()));
         let (mut sealing, close) = self.sealing();
-        if !self.team.is_shared() {
-            sealing.add(batch, part, &poisoned.excluded, poisoned.letters.len());
-        }
+        sealing.add(batch, part, &poisoned.excluded, poisoned.letters.len());
         let superseded = batch.superseded(part);
         let mut along = self.along(batch, poisoned, superseded.map(|(.., messages)| messages));
-        along.before += &close;
+        along.close = close;
         along.set = sealing.set(last.sequence);
         // Two writers would number theirs alike.
         let milestone = self.lane == 0 && self.milestone.is_due();
@@ -141,8 +139,8 @@ impl Writer {
         if let Some(superseded) = superseded.filter(|_| self.records_superseded) {
             self.record_superseded(superseded).await?;
         }
-        if !self.team.is_shared() && copied.add_to(&mut sealing) {
-            open.set_at_commit(&self.shard, &sealing.set_unstored());
+        if copied.add_to(&mut sealing) {
+            open.set_at_commit(&self.shard, self.team.is_shared(), &sealing.set_unstored());
         }
         self.at(metrics::Step::Commit);
         let committed = within(self.step_timeout, "during commit", open.commit()).await;

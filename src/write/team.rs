@@ -83,13 +83,9 @@ impl Team {
 }
 
 impl Writer {
-    /// What the next commit adds to, and the statement before it. Of several writers, nobody seals.
+    /// What the next commit adds to, and the statement before it.
     pub(super) fn sealing(&self) -> (seal::Open, String) {
-        if self.team.is_shared() {
-            (self.seal.clone(), String::new())
-        } else {
-            self.seal.next(&self.shard.name)
-        }
+        self.seal.next(&self.shard.name, self.lane)
     }
 
     /// Where it stands, the other lanes being `known` to stand there.

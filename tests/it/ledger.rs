@@ -145,7 +145,7 @@ async fn a_seal_that_was_tampered_with_is_found_without_the_stream() {
             "UPDATE jetcopy.seals s SET letters = 1, hash = sha256(convert_to(jetcopy.seal_text(ROW(s.shard,
                 s.lane, s.number, s.kind, s.stream, s.stream_created, s.from_sequence, s.to_sequence,
                 s.first_stored_at, s.last_stored_at, s.messages, 1, s.superseded, s.tables, s.rows,
-                s.unstored, s.digest, s.epoch, s.sealed_at, s.hash)::jetcopy.seals,
+                s.unstored, s.digest, s.epoch, s.sealed_at, s.hash, NULL, NULL)::jetcopy.seals,
                 (SELECT hash FROM kept WHERE number = 1)), 'UTF8')) WHERE number = 2",
             "altered",
         ),
@@ -266,7 +266,7 @@ async fn a_year_of_seals_is_proven_within_ten_seconds() {
              number * {MESSAGES}, now() - interval '1 year' + number * interval '5 minutes',
              now() - interval '1 year' + (number + 1) * interval '5 minutes', {MESSAGES}, 0, 0,
              ARRAY['public.gone'], ARRAY[{MESSAGES}], ARRAY[0], sha256(number::text::bytea), 1, now(),
-             NULL)::jetcopy.seals $$"
+             NULL, NULL, NULL)::jetcopy.seals $$"
     );
     world.database.batch_execute(&seal).await.unwrap();
     world.database.batch_execute(&make).await.unwrap();
