@@ -77,10 +77,36 @@ CREATE FUNCTION jetcopy.close_seal(of_shard text, of_lane integer DEFAULT 0, mov
     AS $$
 DECLARE
     c jetcopy.checkpoints;
+    l jetcopy.lanes;
     seal jetcopy.seals;
 BEGIN
-    SELECT * INTO c FROM jetcopy.checkpoints WHERE shard = of_shard FOR UPDATE;
-    IF NOT FOUND THEN
+    PERFORM FROM jetcopy.lanes WHERE shard = of_shard AND lane = of_lane;
+    IF FOUND THEN
+        SELECT * INTO c FROM jetcopy.checkpoints WHERE shard = of_shard FOR KEY SHARE;
+        SELECT * INTO l FROM jetcopy.lanes WHERE shard = of_shard AND lane = of_lane FOR UPDATE;
+        c.last_sequence := l.last_sequence;
+        c.last_timestamp := l.last_timestamp;
+        c.seal_number := l.seal_number;
+        c.seal_hash := l.seal_hash;
+        c.seal_after := l.seal_after;
+        c.seal_to := l.seal_to;
+        c.seal_messages := l.seal_messages;
+        c.seal_letters := l.seal_letters;
+        c.seal_superseded := l.seal_superseded;
+        c.seal_tables := l.seal_tables;
+        c.seal_rows := l.seal_rows;
+        c.seal_unstored := l.seal_unstored;
+        c.seal_first_at := l.seal_first_at;
+        c.seal_digest := l.seal_digest;
+        IF c.seal_number = 0 THEN
+            SELECT coalesce(s.number, 0), s.hash, coalesce(s.to_sequence, 0), coalesce(s.to_sequence, 0)
+            INTO c.seal_number, c.seal_hash, c.seal_after, c.seal_to
+            FROM jetcopy.last_seal(of_shard, of_lane) s;
+        END IF;
+    ELSE
+        SELECT * INTO c FROM jetcopy.checkpoints WHERE shard = of_shard FOR UPDATE;
+    END IF;
+    IF c.shard IS NULL THEN
         RETURN NULL;
     END IF;
     IF c.seal_to <> c.seal_after OR c.seal_messages > 0 THEN
@@ -88,7 +114,7 @@ BEGIN
             c.seal_after + 1, c.seal_to, c.seal_first_at,
             CASE WHEN c.last_sequence = c.seal_to THEN c.last_timestamp END,
             c.seal_messages, c.seal_letters, c.seal_superseded, c.seal_tables, c.seal_rows, c.seal_unstored,
-            c.seal_digest, c.epoch, clock_timestamp(), NULL);
+            c.seal_digest, c.epoch, clock_timestamp(), NULL, l.lanes, l.block);
         seal.hash := sha256(convert_to(jetcopy.seal_text(seal, c.seal_hash), 'UTF8'));
         INSERT INTO jetcopy.seals VALUES (seal.*);
         c.seal_number := seal.number;
@@ -100,25 +126,56 @@ BEGIN
                 WHEN c.last_sequence < c.seal_to AND moved_as = 'moved' THEN 'rewound'
                 ELSE moved_as END,
             c.stream, c.stream_created, c.seal_to, c.last_sequence, NULL, NULL, 0, 0, 0, '{}', '{}', '{}',
-            NULL, c.epoch, clock_timestamp(), NULL);
+            NULL, c.epoch, clock_timestamp(), NULL, l.lanes, l.block);
         seal.hash := sha256(convert_to(jetcopy.seal_text(seal, c.seal_hash), 'UTF8'));
         INSERT INTO jetcopy.seals VALUES (seal.*);
         c.seal_number := seal.number;
         c.seal_hash := seal.hash;
     END IF;
-    UPDATE jetcopy.checkpoints SET seal_number = c.seal_number, seal_hash = c.seal_hash,
-            seal_after = last_sequence, seal_to = last_sequence, seal_messages = 0, seal_letters = 0,
-            seal_superseded = 0, seal_tables = '{}', seal_rows = '{}', seal_unstored = '{}',
-            seal_first_at = NULL, seal_digest = NULL,
-            verified_sequence = CASE WHEN verified_sequence > last_sequence THEN last_sequence
-                ELSE verified_sequence END
-        WHERE shard = of_shard
-            AND (seal_number <> c.seal_number OR verified_sequence > last_sequence);
+    IF l.shard IS NULL THEN
+        UPDATE jetcopy.checkpoints SET seal_number = c.seal_number, seal_hash = c.seal_hash,
+                seal_after = last_sequence, seal_to = last_sequence, seal_messages = 0, seal_letters = 0,
+                seal_superseded = 0, seal_tables = '{}', seal_rows = '{}', seal_unstored = '{}',
+                seal_first_at = NULL, seal_digest = NULL,
+                verified_sequence = CASE WHEN verified_sequence > last_sequence THEN last_sequence
+                    ELSE verified_sequence END
+            WHERE shard = of_shard
+                AND (seal_number <> c.seal_number OR verified_sequence > last_sequence);
+    ELSIF l.seal_number <> c.seal_number THEN
+        UPDATE jetcopy.lanes SET seal_number = c.seal_number, seal_hash = c.seal_hash,
+                seal_after = last_sequence, seal_to = last_sequence, seal_messages = 0, seal_letters = 0,
+                seal_superseded = 0, seal_tables = '{}', seal_rows = '{}', seal_unstored = '{}',
+                seal_first_at = NULL, seal_digest = NULL
+            WHERE shard = of_shard AND lane = of_lane;
+        UPDATE jetcopy.checkpoints SET verified_sequence = jetcopy.floor(of_shard)
+            WHERE shard = of_shard AND c.last_sequence < l.seal_to
+                AND verified_sequence > jetcopy.floor(of_shard);
+    END IF;
     RETURN c.seal_number;
 END
 $$;
 
-COMMENT ON FUNCTION jetcopy.close_seal(of_shard text, of_lane integer, moved_as text, always boolean) IS 'Seals what a shard has committed since its last seal; returns the number of its last seal';
+COMMENT ON FUNCTION jetcopy.close_seal(of_shard text, of_lane integer, moved_as text, always boolean) IS 'Seals what a shard, or one of its lanes, has committed since the last seal; returns the number of the last seal';
+
+CREATE FUNCTION jetcopy.close_seals(of_shard text, moved_as text DEFAULT 'moved'::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    of_lane integer;
+    several boolean := false;
+BEGIN
+    FOR of_lane IN SELECT lane FROM jetcopy.lanes WHERE shard = of_shard ORDER BY lane LOOP
+        PERFORM jetcopy.close_seal(of_shard, of_lane, moved_as);
+        several := true;
+    END LOOP;
+    IF NOT several THEN
+        PERFORM jetcopy.close_seal(of_shard, 0, moved_as);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.close_seals(of_shard text, moved_as text) IS 'Seals what all writers of a shard have committed since their last seals';
 
 CREATE FUNCTION jetcopy.count_files() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -724,6 +781,16 @@ END
 $$;
 
 COMMENT ON FUNCTION jetcopy.keep_created_at() IS 'Keeps created_at over documents that do not say it, as a trigger of INSERT and UPDATE';
+
+CREATE FUNCTION jetcopy.last_seal(of_shard text, of_lane integer, OUT number bigint, OUT hash bytea, OUT to_sequence bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT s.number, s.hash, s.to_sequence FROM jetcopy.seals s
+    WHERE s.shard = of_shard AND s.lane = of_lane ORDER BY s.number DESC LIMIT 1
+$$;
+
+COMMENT ON FUNCTION jetcopy.last_seal(of_shard text, of_lane integer, OUT number bigint, OUT hash bytea, OUT to_sequence bigint) IS 'The last seal of a chain that no row of jetcopy.lanes goes on from';
 
 CREATE FUNCTION jetcopy.latest_frames(camera text DEFAULT NULL::text, since timestamp with time zone DEFAULT (now() - '1 day'::interval)) RETURNS TABLE("time" timestamp with time zone, camera_id text, frame_id bigint, width integer, height integer, codec text, fps double precision, key_frame boolean, size_bytes bigint, processing_ms double precision, brightness double precision, motion double precision, attributes jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1618,18 +1685,20 @@ CREATE TABLE jetcopy.seals (
     digest bytea,
     epoch bigint NOT NULL,
     sealed_at timestamp with time zone NOT NULL,
-    hash bytea NOT NULL
+    hash bytea NOT NULL,
+    lanes integer,
+    block bigint
 );
 
-COMMENT ON TABLE jetcopy.seals IS 'What was committed of a stream, stretch by stretch, and each move of a checkpoint by other means; some 300 bytes each, at most one in five minutes or five million messages and one a claim';
+COMMENT ON TABLE jetcopy.seals IS 'What was committed of a stream, stretch by stretch, and each move of a checkpoint by other means; some 300 bytes each, for each writer at most one in five minutes or five million messages and one a claim';
 
 COMMENT ON COLUMN jetcopy.seals.shard IS 'The shard';
 
-COMMENT ON COLUMN jetcopy.seals.lane IS 'Which of its writers; 0 where there is one';
+COMMENT ON COLUMN jetcopy.seals.lane IS 'Whose chain: that of the only writer, or of the first of several, is 0, and each further writer has its own';
 
-COMMENT ON COLUMN jetcopy.seals.number IS 'Number of the seal, from 1 without a gap';
+COMMENT ON COLUMN jetcopy.seals.number IS 'Number of the seal in its chain, from 1 without a gap';
 
-COMMENT ON COLUMN jetcopy.seals.kind IS 'committed: a stretch of the stream. Else the checkpoint moved without commits: begun (where the ledger begins), lost, recreated, rewound, rebuilt, moved';
+COMMENT ON COLUMN jetcopy.seals.kind IS 'committed: a stretch of the stream. lanes: the writers are others from here on. Else the checkpoint moved without commits: begun (where the ledger begins), lost, recreated, rewound, rebuilt, moved';
 
 COMMENT ON COLUMN jetcopy.seals.stream IS 'The stream';
 
@@ -1655,13 +1724,17 @@ COMMENT ON COLUMN jetcopy.seals.rows IS 'How many rows went to each of them';
 
 COMMENT ON COLUMN jetcopy.seals.unstored IS 'How many of these the server took and did not store, because of on_conflict or a trigger';
 
-COMMENT ON COLUMN jetcopy.seals.digest IS 'BLAKE3 over each message: its sequence and the length of its payload, 8 bytes each, little end first, then the payload; NULL with ledger.digest = "none"';
+COMMENT ON COLUMN jetcopy.seals.digest IS 'BLAKE3 over each message: its sequence and the length of its payload, 8 bytes each, little end first, then the payload; NULL with ledger.digest = "none". In the first chain, of the kind lanes: SHA-256 over the hashes of this kind in the other chains, in their order';
 
 COMMENT ON COLUMN jetcopy.seals.epoch IS 'The claim under which it was sealed';
 
 COMMENT ON COLUMN jetcopy.seals.sealed_at IS 'When it was sealed';
 
-COMMENT ON COLUMN jetcopy.seals.hash IS 'SHA-256 over all of these and the hash of the seal before';
+COMMENT ON COLUMN jetcopy.seals.hash IS 'SHA-256 over all of these and the hash of the seal before in its chain';
+
+COMMENT ON COLUMN jetcopy.seals.lanes IS 'Of how many writers this is one, or is to be one from here on; NULL: the only one. The stretch is then that of the sequences s of the lane: those of which (s - 1) / block leaves the lane when divided by it';
+
+COMMENT ON COLUMN jetcopy.seals.block IS 'How many sequences in a row are of the same lane';
 
 CREATE FUNCTION jetcopy.seal_text(seal jetcopy.seals, hash_before bytea) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1674,7 +1747,7 @@ CREATE FUNCTION jetcopy.seal_text(seal jetcopy.seals, hash_before bytea) RETURNS
         coalesce((extract(epoch FROM seal.last_stored_at) * 1000000)::bigint::text, '-'),
         seal.messages, seal.letters, seal.superseded, seal.tables::text, seal.rows::text, seal.unstored::text,
         coalesce(encode(seal.digest, 'hex'), '-'), seal.epoch,
-        (extract(epoch FROM seal.sealed_at) * 1000000)::bigint,
+        (extract(epoch FROM seal.sealed_at) * 1000000)::bigint, seal.lanes, seal.block,
         coalesce(encode(hash_before, 'hex'), '-'))
 $$;
 
@@ -1842,6 +1915,68 @@ $$;
 
 COMMENT ON FUNCTION jetcopy.session_measurements(task text, since timestamp with time zone, until timestamp with time zone) IS 'All measurements of a session (task), receiver by receiver, oldest first';
 
+CREATE FUNCTION jetcopy.set_lanes(of_shard text, to_lanes integer, to_block bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    c jetcopy.checkpoints;
+    before jetcopy.lanes;
+    seal jetcopy.seals;
+    had integer;
+    hashes bytea := '';
+BEGIN
+    PERFORM FROM jetcopy.checkpoints WHERE shard = of_shard FOR UPDATE;
+    PERFORM FROM jetcopy.lanes WHERE shard = of_shard ORDER BY lane FOR UPDATE;
+    SELECT count(*) INTO had FROM jetcopy.lanes WHERE shard = of_shard;
+    IF had = 0 AND to_lanes = 1 THEN
+        RETURN;
+    END IF;
+    PERFORM jetcopy.close_seals(of_shard);
+    SELECT * INTO c FROM jetcopy.checkpoints WHERE shard = of_shard;
+    FOR of_lane IN REVERSE greatest(had, to_lanes) - 1 .. 0 LOOP
+        before := NULL;
+        IF of_lane < had THEN
+            SELECT * INTO before FROM jetcopy.lanes WHERE shard = of_shard AND lane = of_lane;
+        ELSIF of_lane = 0 THEN
+            before.seal_number := c.seal_number;
+            before.seal_hash := c.seal_hash;
+            before.seal_to := c.seal_to;
+        ELSE
+            SELECT number, hash, to_sequence INTO before.seal_number, before.seal_hash, before.seal_to
+            FROM jetcopy.last_seal(of_shard, of_lane);
+        END IF;
+        seal := ROW(of_shard, of_lane, coalesce(before.seal_number, 0) + 1, 'lanes', c.stream,
+            c.stream_created, coalesce(before.seal_to, 0), c.last_sequence, NULL, NULL, 0, 0, 0, '{}', '{}',
+            '{}', CASE WHEN of_lane = 0 THEN sha256(hashes) END, c.epoch, clock_timestamp(), NULL,
+            CASE WHEN to_lanes > 1 THEN to_lanes END, CASE WHEN to_lanes > 1 THEN to_block END);
+        seal.hash := sha256(convert_to(jetcopy.seal_text(seal, before.seal_hash), 'UTF8'));
+        INSERT INTO jetcopy.seals VALUES (seal.*);
+        hashes := seal.hash || hashes;
+        IF to_lanes = 1 AND of_lane = 0 THEN
+            UPDATE jetcopy.checkpoints SET seal_number = seal.number, seal_hash = seal.hash,
+                    seal_after = last_sequence, seal_to = last_sequence
+                WHERE shard = of_shard;
+        ELSIF of_lane < to_lanes THEN
+            INSERT INTO jetcopy.lanes (shard, lane, lanes, block, epoch, last_sequence, last_timestamp,
+                    seal_number, seal_hash, seal_after, seal_to)
+                VALUES (of_shard, of_lane, to_lanes, to_block, c.epoch, c.last_sequence, c.last_timestamp,
+                    seal.number, seal.hash, c.last_sequence, c.last_sequence)
+                ON CONFLICT (shard, lane) DO UPDATE SET lanes = excluded.lanes, block = excluded.block,
+                    epoch = excluded.epoch, last_sequence = excluded.last_sequence,
+                    last_timestamp = excluded.last_timestamp, updated_at = now(),
+                    seal_number = excluded.seal_number, seal_hash = excluded.seal_hash,
+                    seal_after = excluded.seal_after, seal_to = excluded.seal_to;
+        END IF;
+    END LOOP;
+    DELETE FROM jetcopy.lanes WHERE shard = of_shard AND (to_lanes = 1 OR lane >= to_lanes);
+    UPDATE jetcopy.checkpoints SET verified_sequence = last_sequence
+        WHERE shard = of_shard AND verified_sequence > last_sequence;
+END
+$$;
+
+COMMENT ON FUNCTION jetcopy.set_lanes(of_shard text, to_lanes integer, to_block bigint) IS 'Gives a shard another number of writers, or other blocks, and seals that; with one, none has a lane';
+
 CREATE FUNCTION jetcopy.shape(relation regclass) RETURNS bigint
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1992,6 +2127,7 @@ DECLARE
 BEGIN
     PERFORM FROM jetcopy.checkpoints c WHERE c.shard IN (take_registry.pipeline, rebuilt_by)
         ORDER BY c.shard FOR UPDATE;
+    PERFORM FROM jetcopy.lanes l WHERE l.shard = take_registry.pipeline ORDER BY l.lane FOR UPDATE;
     SELECT * INTO used FROM jetcopy.checkpoints c WHERE c.shard = take_registry.pipeline;
     SELECT * INTO rebuilt FROM jetcopy.checkpoints c WHERE c.shard = rebuilt_by;
     IF used.shard IS NULL OR rebuilt.shard IS NULL THEN
@@ -2032,11 +2168,12 @@ BEGIN
     DELETE FROM jetcopy.dead_letters d WHERE d.pipeline = take_registry.pipeline;
     UPDATE jetcopy.dead_letters d SET pipeline = take_registry.pipeline, shard = take_registry.pipeline
         WHERE d.pipeline = rebuilt_by;
-    PERFORM jetcopy.close_seal(take_registry.pipeline);
+    PERFORM jetcopy.close_seals(take_registry.pipeline);
     UPDATE jetcopy.checkpoints c
         SET last_sequence = rebuilt.last_sequence, last_timestamp = rebuilt.last_timestamp,
             epoch = c.epoch + 1, updated_at = now()
         WHERE c.shard = take_registry.pipeline;
+    PERFORM jetcopy.set_lanes(take_registry.pipeline, 1, 1);
     -- What the tables hold has another history now.
     PERFORM jetcopy.close_seal(take_registry.pipeline, 0, 'rebuilt', true);
     DELETE FROM jetcopy.checkpoints c WHERE c.shard = rebuilt_by;
@@ -2481,6 +2618,18 @@ CREATE TABLE jetcopy.lanes (
     last_sequence bigint NOT NULL,
     last_timestamp timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    seal_number bigint DEFAULT 0 NOT NULL,
+    seal_hash bytea,
+    seal_after bigint DEFAULT 0 NOT NULL,
+    seal_to bigint DEFAULT 0 NOT NULL,
+    seal_messages bigint DEFAULT 0 NOT NULL,
+    seal_letters bigint DEFAULT 0 NOT NULL,
+    seal_superseded bigint DEFAULT 0 NOT NULL,
+    seal_tables text[] DEFAULT '{}'::text[] NOT NULL,
+    seal_rows bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    seal_unstored bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    seal_first_at timestamp with time zone,
+    seal_digest bytea,
     CONSTRAINT lanes_block_check CHECK ((block > 0)),
     CONSTRAINT lanes_check CHECK ((lanes > lane)),
     CONSTRAINT lanes_lane_check CHECK ((lane >= 0)),
@@ -2505,6 +2654,30 @@ COMMENT ON COLUMN jetcopy.lanes.last_sequence IS 'All sequences of the lane up t
 COMMENT ON COLUMN jetcopy.lanes.last_timestamp IS 'When the stream stored the message of that sequence';
 
 COMMENT ON COLUMN jetcopy.lanes.updated_at IS 'When the row changed';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_number IS 'The lane''s last seal, 0 before the first';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_hash IS 'Its hash';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_after IS 'The sequence that it ends at';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_to IS 'The last sequence that commits of the lane have come to since';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_messages IS 'How many messages the lane has committed since the last seal';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_letters IS 'How many dead letters of them were stored';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_superseded IS 'How many messages between them the stream had removed before they were read';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_tables IS 'The tables that their rows went to';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_rows IS 'How many rows went to each of them';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_unstored IS 'How many of these the server took and did not store, because of on_conflict or a trigger';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_first_at IS 'When the stream stored the first of these messages';
+
+COMMENT ON COLUMN jetcopy.lanes.seal_digest IS 'BLAKE3 over sequence, length and payload of each of them; NULL with ledger.digest = "none"';
 
 CREATE TABLE jetcopy.losses (
     id bigint NOT NULL,

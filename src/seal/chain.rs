@@ -247,7 +247,14 @@ mod tests {
     }
 
     fn point(chain: &Chain, last_sequence: u64, open: Stretch) -> Point {
-        Point { several: false, last_sequence, number: chain.number, hash: chain.hash.clone(), after: chain.at, open }
+        Point {
+            several: false,
+            last_sequence,
+            number: chain.number,
+            hash: chain.hash.clone(),
+            after: chain.at,
+            open,
+        }
     }
 
     #[test]

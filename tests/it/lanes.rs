@@ -7,6 +7,8 @@ use serde_json::json;
 
 use crate::support::{Daemon, EVENTS, Load, TABLE, World, event, eventually, oracle};
 
+mod seals;
+
 /// [`EVENTS`] with so many writers, whose blocks are `max_rows` long.
 pub(crate) fn events(writers: usize, max_rows: usize) -> String {
     EVENTS

@@ -249,7 +249,8 @@ async fn a_server_that_does_not_know_how_to_reset_a_consumer_is_asked_to_create_
         for _ in 1..=3 {
             world.commits(&daemon).await;
             let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
-            let created = async || stream.consumer_info("jetcopy-events").await.map(|durable| durable.created);
+            let created =
+                async || stream.consumer_info("jetcopy-events").await.map(|durable| durable.created);
             let before = created().await.unwrap();
             stream.delete_consumer("jetcopy-events").await.unwrap();
             eventually("the durable to be made again", async || {
