@@ -58,6 +58,7 @@ async fn lanes_under_way_when_their_ledger_begins_go_on_and_are_counted_from_the
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_of_writers_seals_all_chains_and_the_first_says_where_the_others_end() {
     let world = world().await;
+    let changes = "SELECT count(*) FROM jetcopy.seals WHERE kind = 'lanes' AND lane = 0";
     let mut published = 0;
     for (writers, max_rows) in [(4, 10), (1, 10), (2, 10), (2, 20), (3, 10), (1, 10)] {
         let before =
@@ -66,10 +67,7 @@ async fn each_change_of_writers_seals_all_chains_and_the_first_says_where_the_ot
         world.publish("a", (published + 1..=published + 95).map(event)).await;
         published += 95;
         world.drained("events", &daemon).await;
-        eventually("the lanes to change", || async {
-            world.count("SELECT count(*) FROM jetcopy.seals WHERE kind = 'lanes' AND lane = 0").await > before
-        })
-        .await;
+        eventually("the lanes to change", || async { world.count(changes).await > before }).await;
         oracle(&world, &daemon, "events", "events", event(published + 1)).await;
         published += 1;
         daemon.kill();
