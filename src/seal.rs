@@ -1,9 +1,9 @@
 //! What commits carried, counted beside the position that they moved, and sealed from time to time.
 //!
 //! Guarantees: counts and digest are set in the transaction that moves the checkpoint, as all that was
-//! committed since the last seal: of several writers, by each for its own lane. So what a checkpoint's row says is of the same moment as its position,
-//! whichever commits a failover has lost. What was tried and not committed leaves no trace: each attempt adds
-//! to a copy, which is kept once the commit is there.
+//! committed since the last seal: of several writers, by each for its own lane. So what a row says is of the
+//! same moment as its position, whichever commits a failover has lost. What was tried and not committed
+//! leaves no trace: each attempt adds to a copy, which is kept once the commit is there.
 //!
 //! A seal is closed by `jetcopy.close_seal()` in the transaction of the commit after it, every [`AGE`] and
 //! every [`MESSAGES`], and at each claim. Seals are chained by hashes: whoever may write the table can still

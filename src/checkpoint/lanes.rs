@@ -140,8 +140,8 @@ pub(super) fn advance_sql(at: &Position<'_>, to: &Advance, along: &Along, moved:
         0 => "NULL".to_owned(),
         known => timestamp(known),
     };
-    // The shard's row is locked before the lane's, as by a claim, and only where it changes: a seal of the lane
-    // is closed after that.
+    // The shard's row is locked before the lane's, as by a claim, and only where it changes: a seal of the
+    // lane is closed after that.
     let shard_sql = match accepted {
         0 if at.keeps_flood => String::new(),
         0 => format!(

@@ -149,8 +149,8 @@ impl<'s> Open<'s> {
 fn advance_alone_sql(at: &Position<'_>, to: &Advance, along: &Along, moved: &str) -> String {
     let Along { accepted, set, close, .. } = along;
     format!(
-        "{close}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, updated_at = now(){set}, \
-           accepted_letters = accepted_letters - {accepted}, flood = NULL \
+        "{close}UPDATE jetcopy.checkpoints SET last_sequence = {}, last_timestamp = {}, \
+           updated_at = now(){set}, accepted_letters = accepted_letters - {accepted}, flood = NULL \
          WHERE shard = {} AND epoch = {} AND last_sequence = {} AND accepted_letters >= {accepted} \
          RETURNING true AS {moved}, verified_sequence AS {VERIFIED}; ",
         to.last_sequence,
