@@ -29,6 +29,7 @@ pub mod maintain;
 pub mod migrate;
 mod notify;
 pub mod pause;
+pub mod preview;
 pub mod publish;
 pub mod query;
 pub mod remove_durables;
@@ -48,6 +49,8 @@ Examples:
       create jetcopy's own schema and the store tables
   jetcopy check --config jetcopy.toml
       find problems before they occur
+  jetcopy preview frames --config jetcopy.toml
+      show the rows that the last messages would become, and what the mapping misses
   jetcopy run --config jetcopy.toml
       move messages until SIGTERM or Ctrl-C
   jetcopy audit --config jetcopy.toml frames
@@ -124,6 +127,13 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: check::Args,
+    },
+    /// Show the rows that messages would become, and what the mapping misses; writes nothing.
+    Preview {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: preview::Args,
     },
     /// Bring the database schema to the version that this program expects.
     Migrate {
@@ -393,6 +403,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { settings } => run::run(&settings).await,
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
+        Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
         Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
         Command::Status { settings, args } => status::run(&quiet(&settings)?, &args).await,
         Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,

@@ -28,6 +28,7 @@ mod wrong;
 use crate::batch::{Mark, Rows};
 use crate::config;
 use crate::encode::Encoder;
+use crate::encode::types::Type;
 use crate::message::Message;
 use crate::payload::{Malformed, Raw, Reader, Value, json, with_reader};
 use crate::poison::{Poison, PoisonKind};
@@ -130,6 +131,11 @@ impl Decoder {
     #[must_use]
     pub fn columns(&self, table: usize) -> &[String] {
         &self.plan.tables[table].names
+    }
+
+    /// The type of each of these columns, and where its value comes from, as configured.
+    pub fn sources(&self, table: usize) -> impl Iterator<Item = (&Type, &str)> {
+        self.plan.tables[table].columns.iter().map(|column| (&column.ty, column.source.as_str()))
     }
 
     /// Whether messages may lack the field, the header or the token of each of these columns.

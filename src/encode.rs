@@ -24,6 +24,7 @@ pub mod copy_frame;
 pub mod json;
 pub mod net;
 pub mod number;
+pub mod printed;
 pub mod round;
 pub mod time;
 pub mod types;

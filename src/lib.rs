@@ -87,6 +87,7 @@
 //! ## Commands
 //!
 //! - [`cli`]: the commands, one file each.
+//! - [`preview`]: what messages would become, without writing them.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
 //! - [`replay`]: a stretch of a stream again, into tables beside the ones it is in.
 //! - [`split`]: one stream into several, and the account's mapping.
@@ -142,6 +143,7 @@ mod payload;
 mod pipeline;
 mod poison;
 pub mod postgres;
+mod preview;
 pub mod publish;
 mod read;
 mod recovery;

@@ -30,6 +30,7 @@ pub use patience::Patience;
 pub use registry::Registry;
 use tell::Teller;
 pub use untaken::{EmptyColumn, EmptyTable, Untaken, UntakenField};
+pub(crate) use untaken::{Kept, nearest};
 
 /// How many different problems are remembered as logged; beyond that, they are logged again rather than
 /// remembered without end.

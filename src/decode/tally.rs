@@ -67,6 +67,16 @@ impl Decoder {
         }
         tally
     }
+
+    /// Tells what became of one message, the only one since the last time: which columns it filled, too.
+    pub fn tell_of_one(&mut self) -> Tally {
+        for table in &mut self.plan.tables {
+            table.told_unfilled = None;
+        }
+        let tally = self.tell();
+        self.buffers.unfilled = self.plan.may_lack();
+        tally
+    }
 }
 
 /// Those that messages may lack: the others have a value for every message.

@@ -38,6 +38,18 @@ pub fn tuple(out: &mut Vec<u8>, fields: i16) {
     out.extend_from_slice(&fields.to_be_bytes());
 }
 
+/// The fields of a tuple, in order; `None` is NULL. What is cut short ends them.
+pub fn fields(tuple: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    let mut rest = tuple.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+        let (field, after) = after.split_at_checked(length.unwrap_or(0))?;
+        rest = after;
+        Some(length.map(|_| field))
+    })
+}
+
 /// Appends NULL.
 pub fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(&NULL);
@@ -147,6 +159,18 @@ mod tests {
             ]
             .concat()
         );
+    }
+
+    #[test]
+    fn a_tuple_is_taken_apart_into_what_it_was_made_of() {
+        let mut out = Vec::new();
+        tuple(&mut out, 3);
+        int2(&mut out, 7);
+        null(&mut out);
+        text(&mut out, "").unwrap();
+        let found: Vec<_> = fields(&out).collect();
+        assert_eq!(found, [Some(&[0, 7][..]), None, Some(&[])]);
+        assert_eq!(fields(&out[..9]).count(), 1);
     }
 
     #[test]

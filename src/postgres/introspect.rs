@@ -142,7 +142,10 @@ pub enum IntrospectError {
     },
 }
 
-const HAS_SHAPE: &str = "SELECT to_regprocedure('jetcopy.shape(regclass)') IS NOT NULL";
+// Who may not look into the schema asks for nothing in it: `jetcopy preview` needs no right there.
+const HAS_SHAPE: &str = "SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace
+        WHERE nspname = 'jetcopy' AND has_schema_privilege(oid, 'USAGE'::text))
+    THEN to_regprocedure('jetcopy.shape(regclass)') IS NOT NULL ELSE false END";
 
 const SHAPE: &str = "SELECT jetcopy.shape(to_regclass($1))";
 
@@ -216,7 +219,9 @@ const PARTITION_KEY: &str = "SELECT a.attname::text
     WHERE p.partrelid = $1 AND p.partstrat = 'r'
         AND a.atttypid IN ('timestamptz'::regtype::oid, 'timestamp'::regtype::oid, 'date'::regtype::oid)";
 
-const HAS_ROLLUPS: &str = "SELECT to_regprocedure('jetcopy.rollups_of(regclass)') IS NOT NULL";
+const HAS_ROLLUPS: &str = "SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace
+        WHERE nspname = 'jetcopy' AND has_schema_privilege(oid, 'USAGE'::text))
+    THEN to_regprocedure('jetcopy.rollups_of(regclass)') IS NOT NULL ELSE false END";
 
 const ROLLUPS: &str = "SELECT name, (extract(epoch FROM width) * 1000000::numeric)::int8
     FROM jetcopy.rollups_of($1::oid::regclass)";

@@ -64,7 +64,7 @@ impl PipelineStatus {
 
 /// What is known of a pipeline.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     mapping: Vec<Table>,
     messages: u64,
     times: u64,
@@ -138,14 +138,14 @@ pub struct EmptyColumn {
 
 impl Kept {
     /// Starts over if `mapping` has changed.
-    pub(super) fn begin(&mut self, mapping: &[Table]) {
+    pub(crate) fn begin(&mut self, mapping: &[Table]) {
         if self.mapping != mapping {
             *self = Self { mapping: mapping.to_vec(), ..Self::default() };
         }
     }
 
     /// Adds what was told at `now`; whether these are the first fields that nobody takes.
-    pub(super) fn add(&mut self, tally: &Tally, now: Timestamp) -> bool {
+    pub(crate) fn add(&mut self, tally: &Tally, now: Timestamp) -> bool {
         let first = self.times == 0;
         self.messages += tally.messages;
         self.times += tally.others;
@@ -181,7 +181,7 @@ impl Kept {
     }
 
     /// What there is to show.
-    pub(super) fn show(&self) -> Untaken {
+    pub(crate) fn show(&self) -> Untaken {
         let mut untaken = Untaken { messages: self.messages, field_times: self.times, ..Untaken::default() };
         let mut sought = Vec::new();
         if self.messages > 0 {
@@ -235,17 +235,23 @@ fn show_table(
 
 /// What `field` may be meant for, of what is `sought`: paths, each with what seeks it.
 fn meant(field: &str, sought: &[(String, String)]) -> Option<String> {
+    let (path, who) = nearest(field, sought.iter(), |(path, _)| path)?;
+    Some(format!("`{path}`, {who}"))
+}
+
+/// The one of `known` whose path is called like `field`, if any is alike enough to be meant.
+pub(crate) fn nearest<T>(
+    field: &str,
+    known: impl Iterator<Item = T>,
+    path: impl Fn(&T) -> &str,
+) -> Option<T> {
     let (last, plain) = (last(field), plain(field));
     let likeness = |path: &str| {
         if plain == self::plain(path) { 1.0 } else { strsim::jaro_winkler(last, self::last(path)) }
     };
-    let nearest = sought
-        .iter()
-        .map(|(path, who)| (likeness(path), path, who))
-        .filter(|(likeness, ..)| *likeness >= ALIKE)
-        .max_by(|(one, ..), (other, ..)| one.total_cmp(other))?;
-    let (_, path, who) = nearest;
-    Some(format!("`{path}`, {who}"))
+    let known = known.map(|known| (likeness(path(&known)), known));
+    let alike = known.filter(|(likeness, _)| *likeness >= ALIKE);
+    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
 }
 
 /// The last step of a path.

@@ -52,6 +52,7 @@ mod pgbouncer;
 mod pipelines;
 mod poison;
 mod postgres;
+mod preview;
 mod query;
 mod reload;
 mod replay;
