@@ -11,7 +11,7 @@
 //! What the tables drop by age is left out: messages that were stored before the age began, and rows of such
 //! times ([`retention`]).
 //!
-//! The ledger is followed in any case ([`seals`]): whether its seals are one chain, and where messages are
+//! The ledger is followed in any case ([`seals`]): whether its seals are chains, and where messages are
 //! read, whether they are those that were committed. Without the stream ([`offline`]) its counts are compared
 //! with the tables.
 //!
@@ -25,9 +25,10 @@ use crate::checkpoint;
 use crate::config::{self, Config, OnConflict, OnUnmatched};
 use crate::decode::{Decoder, PlanError};
 use crate::identity;
+use crate::lanes::Lanes;
 use crate::loss::Recorded;
 use crate::nats;
-use crate::postgres::connect::{self, ConnectError};
+use crate::postgres::connect::{self, ConnectError, Session};
 use crate::postgres::introspect::{self, IntrospectError};
 use crate::shard::Shard;
 use crate::stored::Opened;
@@ -116,14 +117,7 @@ pub(crate) async fn offline(
     scope: Scope,
 ) -> Result<Report, Error> {
     let session = connect::connect_any(&config.postgres, CLIENT_NAME).await?;
-    let mut places: Vec<Filled> = Vec::new();
-    for (entry, table) in pipeline.tables.iter().enumerate() {
-        let found = introspect::introspect(&session.client, &table.name).await?;
-        let place = Filled::new(entry, table, found.qualified);
-        if !places.iter_mut().any(|known| known.merge(&place)) {
-            places.push(place);
-        }
-    }
+    let (places, _) = filled(&session, pipeline).await?;
     let mut snapshot = Snapshot::open(&session.client, shard, places).await?;
     snapshot.change_nothing().await?;
     let Some(claim) = snapshot.claim().await? else {
@@ -170,6 +164,21 @@ pub(crate) async fn audit(
         .await
         .map_err(|source| Error::Stream { stream: shard.stream.clone(), source })?;
     let stream = Opened { client: connection.client.clone(), stream };
+    let (places, tables) = filled(&session, pipeline).await?;
+    let decoder = Decoder::new(pipeline, &tables)?;
+    let snapshot = Snapshot::open(&session.client, shard, places).await?;
+    let audit = Audit { config, pipeline, shard, stream: &stream, snapshot: &snapshot };
+    let report = audit.run(scope, &tables, decoder).await;
+    // Closing the connection ends the snapshot.
+    session.close().await;
+    report
+}
+
+/// The tables that a pipeline fills, each once, and what each of its entries fills.
+async fn filled(
+    session: &Session,
+    pipeline: &config::Pipeline,
+) -> Result<(Vec<Filled>, Vec<introspect::Table>), Error> {
     let mut places: Vec<Filled> = Vec::new();
     let mut tables = Vec::with_capacity(pipeline.tables.len());
     for (entry, table) in pipeline.tables.iter().enumerate() {
@@ -180,13 +189,7 @@ pub(crate) async fn audit(
         }
         tables.push(found);
     }
-    let decoder = Decoder::new(pipeline, &tables)?;
-    let snapshot = Snapshot::open(&session.client, shard, places).await?;
-    let audit = Audit { config, pipeline, shard, stream: &stream, snapshot: &snapshot };
-    let report = audit.run(scope, &tables, decoder).await;
-    // Closing the connection ends the snapshot.
-    session.close().await;
-    report
+    Ok((places, tables))
 }
 
 struct Audit<'a> {
@@ -243,14 +246,14 @@ impl Audit<'_> {
         let by_sequence = self.snapshot.places.iter().any(|place| place.column.is_some());
         if by_sequence {
             self.leave_out_expired(&mut report).await?;
-            self.by_sequence(&mut report).await?;
+            self.by_sequence(&mut report, &seals.lanes).await?;
         }
         match comparisons {
             Ok(comparisons) if comparisons.is_empty() => {}
             Ok(comparisons) => {
                 let complete = by_sequence && self.complete();
                 let digests = Digests::new(&seals, begin);
-                let mut remake = Remake::new(self, decoder, comparisons, digests);
+                let mut remake = Remake::new(self, decoder, comparisons, digests, &seals.lanes);
                 remake.run(&mut report, begin, complete).await?;
             }
             Err(open) => report.not_proven.push(format!(
@@ -333,7 +336,7 @@ impl Audit<'_> {
         place.column.is_some() && (place.rule == Rule::Once || self.divided())
     }
 
-    async fn by_sequence(&self, report: &mut Report) -> Result<(), Error> {
+    async fn by_sequence(&self, report: &mut Report, lanes: &Lanes) -> Result<(), Error> {
         let kept = self.snapshot.places.iter().filter(|place| place.column.is_some());
         report.method = Method::Sequences { tables: kept.map(|place| place.name.clone()).collect() };
         let complete = self.complete();
@@ -348,7 +351,7 @@ impl Audit<'_> {
             next = finding.sequence + 1;
             report.counts.committed = finding.committed;
             report.counts.dead_letters = finding.dead_letters;
-            finding.differences(self.snapshot, report);
+            finding.differences(self.snapshot, report, lanes);
         }
         gaps.judge(report, next, report.checkpoint + 1).await?;
         for place in &self.snapshot.places {
@@ -443,10 +446,10 @@ impl Gaps<'_> {
 
 impl snapshot::Finding {
     /// Adds what is wrong about one sequence.
-    fn differences(&self, snapshot: &Snapshot<'_>, report: &mut Report) {
+    fn differences(&self, snapshot: &Snapshot<'_>, report: &mut Report, lanes: &Lanes) {
         let sequence = self.sequence;
         let kept = || snapshot.places.iter().filter(|place| place.column.is_some()).zip(&self.rows);
-        if sequence > report.checkpoint {
+        if !lanes.holds(sequence) {
             report.add(Difference::Unknown { sequence });
             return;
         }

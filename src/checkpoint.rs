@@ -38,7 +38,7 @@ pub(crate) use claim::{claim, confirm, release};
 pub(crate) use flood::{ends_flood, keep_flood};
 pub(crate) use operate::{Paused, Resumed};
 pub(crate) use operate::{accept, move_back, pause, record_verified, resume};
-pub(crate) use read::seal_point;
+pub(crate) use read::seal_points;
 pub(crate) use read::{Keeper, keepers, last_sequence, last_sequence_sql, live_owner, look, read, row_sql};
 pub(crate) use settle::{adopt, know, relocate};
 pub(crate) use stretch::{begin_stretch_sql, end_stretch};

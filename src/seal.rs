@@ -21,9 +21,11 @@ use crate::postgres::interval::timestamp;
 
 mod chain;
 mod digest;
+mod story;
 
-pub(crate) use chain::{Chain, Fault, Move, Point, Stretch, hex, is_past_sql, stored};
+pub(crate) use chain::{Chains, End, Fault, Point, Share, Stretch, hex, is_past_sql, share, stored};
 pub(crate) use digest::Digest;
+pub(crate) use story::{Move, Story};
 
 /// How long a seal stays open while messages come: few enough rows a year (105,000), and soon enough to be
 /// filed.

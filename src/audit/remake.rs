@@ -19,6 +19,7 @@ use super::snapshot::{self, Letters};
 use super::{Audit, Difference, Error, Method, Report};
 use crate::batch::{Rows, TableRows};
 use crate::decode::Decoder;
+use crate::lanes::Lanes;
 use crate::marker::Marker;
 use crate::stored::{self, Stored};
 use crate::unreadable::{self, Single};
@@ -39,6 +40,8 @@ pub(super) struct Remake<'a> {
     decoder: Decoder,
     comparisons: Vec<Comparison<'a>>,
     digests: Digests,
+    /// Where the writers stand: what they have not committed makes no row.
+    lanes: &'a Lanes,
     /// What was made and is not yet with the server.
     rows: Rows,
     /// Of the messages whose rows these are.
@@ -59,21 +62,24 @@ impl<'a> Remake<'a> {
         decoder: Decoder,
         comparisons: Vec<Comparison<'a>>,
         digests: Digests,
+        lanes: &'a Lanes,
     ) -> Self {
         let rows = Rows::new(audit.pipeline.tables.len());
         let made = vec![0; comparisons.len()];
         let (sequences, excluded, ambiguous) = Default::default();
-        Self { audit, decoder, comparisons, digests, rows, sequences, excluded, made, read: 0, ambiguous }
+        let read = 0;
+        Self { audit, decoder, comparisons, digests, lanes, rows, sequences, excluded, made, read, ambiguous }
     }
 
-    /// Makes the rows of the messages from `from` to the checkpoint, and compares them. `complete` says that
-    /// messages without a row were found already.
+    /// Makes the rows of the messages from `from` on that are committed, and compares them. `complete` says
+    /// that messages without a row were found already.
     pub(super) async fn run(&mut self, report: &mut Report, from: u64, complete: bool) -> Result<(), Error> {
         let counted = report.method != Method::Nothing;
         let before = report.counts.clone();
         let (mut next, mut at_once) = (from.max(1), 1);
-        while next <= report.checkpoint {
-            let last = report.checkpoint.min(next + at_once - 1);
+        let through = self.lanes.greatest();
+        while next <= through {
+            let last = through.min(next + at_once - 1);
             let (singles, then) = self.window(next, last).await?;
             next = then;
             let bytes: usize = singles.iter().map(|single| single.message.payload.len()).sum();
@@ -109,17 +115,21 @@ impl<'a> Remake<'a> {
         let questions = (first..=last).map(|sequence| opened.first::<Stored>(sequence, subjects));
         let mut answers = stream::iter(questions).buffered(usize::try_from(AT_ONCE).unwrap_or(1));
         let mut singles: Vec<Single> = Vec::new();
-        let mut beyond = u64::MAX;
+        let (mut beyond, mut none) = (u64::MAX, true);
         while let Some(found) = answers.next().await {
             let Some(found) = found.map_err(contents)? else { continue };
             if found.sequence > last {
                 beyond = beyond.min(found.sequence);
-            } else if singles.last().is_none_or(|known| known.message.sequence < found.sequence) {
+                continue;
+            }
+            none = false;
+            let is_next = singles.last().is_none_or(|known| known.message.sequence < found.sequence);
+            if is_next && self.lanes.holds(found.sequence) {
                 let name = &opened.cached_info().config.name;
                 singles.push(unreadable::judge(&opened.client, name, found).await.map_err(contents)?);
             }
         }
-        let then = if singles.is_empty() { beyond } else { last + 1 };
+        let then = if none { beyond } else { last + 1 };
         Ok((singles, then))
     }
 

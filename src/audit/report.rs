@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::seal::Move;
+use crate::seal::{End, Move, Share, hex};
 use crate::shard::Shard;
 
 /// Differences that are kept; the first ones tell the pattern.
@@ -44,8 +44,11 @@ pub(crate) struct Sealed {
     pub seals: u64,
     /// Where the last seal ends; what comes after is in the open one.
     pub ends_at: u64,
-    /// The hash of the last seal, which stands for all before.
+    /// The hash of the last seal, which stands for all before; none where there are several chains.
     pub hash: Option<String>,
+    /// Where the chain of each of several writers ends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<WriterEnd>,
     pub messages: u64,
     /// Dead letters that were stored.
     pub letters: u64,
@@ -76,12 +79,58 @@ pub(crate) struct SealMove {
     pub kind: String,
     pub from: u64,
     pub to: u64,
+    /// Whose, where it was not all of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 impl SealMove {
     pub(super) fn of(moved: &Move) -> Self {
-        let Move { kind, from, to } = moved.clone();
-        Self { kind, from, to }
+        let Move { kind, share, from, to } = moved.clone();
+        Self { kind, from, to, part: Part::of(share) }
+    }
+}
+
+/// Which sequences are meant, of several writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Part {
+    /// Which one, from 0.
+    pub writer: u64,
+    /// How many there are.
+    pub writers: u64,
+    /// How many sequences in a row are of the same.
+    pub block: u64,
+}
+
+impl Part {
+    pub(super) fn of(share: Share) -> Option<Self> {
+        share.of.map(|(writers, block)| Self { writer: share.lane, writers, block })
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " of writer {} of {}", self.writer, self.writers)
+    }
+}
+
+/// Where the seals of one of several writers end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct WriterEnd {
+    /// Which one, from 0.
+    pub writer: u64,
+    /// The number of its last seal.
+    pub seals: u64,
+    /// Where that ends.
+    pub ends_at: u64,
+    /// Its hash, which stands for all before of this writer.
+    pub hash: Option<String>,
+}
+
+impl WriterEnd {
+    pub(super) fn of(end: &End) -> Self {
+        let hash = end.hash.as_deref().map(hex);
+        Self { writer: end.lane, seals: end.number, ends_at: end.at, hash }
     }
 }
 
@@ -160,12 +209,33 @@ pub(crate) enum Difference {
     /// the server writes it.
     Differs { table: String, sequence: Option<u64>, key: String },
     /// A seal that is not as it was closed: `altered`, `missing` (the one before it), `apart` from that one,
-    /// or `last` where the checkpoint knows another last one.
-    Seal { number: u64, fault: String },
+    /// `last` where the checkpoint knows another last one; of several writers, `shared` where it is of other
+    /// ones than the seal before says, `left` where it leaves out what is its writer's, `ends` where the
+    /// seals of the others do not end as it says.
+    Seal {
+        number: u64,
+        /// In whose chain, where there are several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        writer: Option<u64>,
+        fault: String,
+    },
     /// A stretch of which a table, or the dead letters, hold another number than was committed.
-    Count { table: String, first_sequence: u64, last_sequence: u64, expected: u64, there: u64 },
+    Count {
+        table: String,
+        first_sequence: u64,
+        last_sequence: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        expected: u64,
+        there: u64,
+    },
     /// A stretch whose messages in the stream are not those that were committed.
-    Digest { first_sequence: u64, last_sequence: u64 },
+    Digest {
+        first_sequence: u64,
+        last_sequence: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+    },
     /// An element that is refused, and in no dead letter.
     Element { sequence: u64, table: String, element: u32 },
 }
@@ -291,6 +361,10 @@ impl fmt::Display for Sealed {
         if let Some(hash) = &self.hash {
             writeln!(f, "  hash of the last seal: {hash}")?;
         }
+        for WriterEnd { writer, seals, ends_at, hash } in &self.writers {
+            let hash = hash.as_deref().unwrap_or("-");
+            writeln!(f, "  writer {writer}: {seals} seals to sequence {ends_at}, hash of the last: {hash}")?;
+        }
         for (count, what) in [
             (self.discarded, "dead letters discarded"),
             (self.retried, "dead letters that became rows"),
@@ -303,8 +377,9 @@ impl fmt::Display for Sealed {
                 writeln!(f, "  {count} {what}")?;
             }
         }
-        for SealMove { kind, from, to } in &self.moves {
-            writeln!(f, "  the checkpoint moved from {from} to {to} without commits ({kind})")?;
+        for SealMove { kind, from, to, part } in &self.moves {
+            let part = part.map(|part| part.to_string()).unwrap_or_default();
+            writeln!(f, "  the checkpoint{part} moved from {from} to {to} without commits ({kind})")?;
         }
         Ok(())
     }
@@ -346,24 +421,32 @@ impl fmt::Display for Difference {
             Self::Rows { table, sequence: None, there, row, .. } => {
                 write!(f, "{table} has {there} rows that no message makes: {row}")
             }
-            Self::Seal { number, fault } => {
+            Self::Seal { number, writer, fault } => {
+                let writer = writer.map(|writer| format!(" of writer {writer}")).unwrap_or_default();
                 let what = match fault.as_str() {
                     "altered" => "was altered, or the one before it: its hash differs",
                     "missing" => "does not follow: the one before it is missing",
                     "apart" => "does not begin where the one before it ends",
+                    "shared" => "is of other writers than the one before it says",
+                    "left" => "leaves out sequences of its writer",
+                    "ends" => {
+                        "was altered, or seals of other writers before it: it does not have their hashes"
+                    }
                     _ => "is not the last one, or jetcopy.checkpoints was altered",
                 };
-                write!(f, "seal {number} {what}")
+                write!(f, "seal {number}{writer} {what}")
             }
-            Self::Count { table, first_sequence, last_sequence, expected, there } => write!(
+            Self::Count { table, first_sequence, last_sequence, part, expected, there } => write!(
                 f,
-                "{table} has {there} rows of sequences {first_sequence} to {last_sequence}, but {expected} \
-                 were committed"
+                "{table} has {there} rows of sequences {first_sequence} to {last_sequence}{}, but {expected} \
+                 were committed",
+                part.map(|part| part.to_string()).unwrap_or_default()
             ),
-            Self::Digest { first_sequence, last_sequence } => write!(
+            Self::Digest { first_sequence, last_sequence, part } => write!(
                 f,
-                "the messages {first_sequence} to {last_sequence} in the stream are not those that were \
-                 committed, or their seal was altered: the digest differs"
+                "the messages {first_sequence} to {last_sequence}{} in the stream are not those that were \
+                 committed, or their seal was altered: the digest differs",
+                part.map(|part| part.to_string()).unwrap_or_default()
             ),
             Self::Differs { table, sequence, key } => {
                 let sequence =

@@ -14,7 +14,7 @@ use crate::dead_letter::of_shard::known_sql;
 use crate::loss::{self, Recorded};
 use crate::milestones::{self, Milestone};
 use crate::postgres::simple::{self, Answers, ask};
-use crate::seal::{Chain, Point};
+use crate::seal::{Chains, Point};
 use crate::shard::Shard;
 
 /// The source of a column that keeps an element's place in its array.
@@ -219,11 +219,11 @@ impl<'a> Snapshot<'a> {
     }
 
     /// The seals, and where the ledger stands.
-    pub(super) async fn seals(&self) -> Result<(Chain, Option<Point>), Error> {
+    pub(super) async fn seals(&self) -> Result<(Chains, Vec<Point>), Error> {
         const ACTION: &str = "read jetcopy.seals; is the schema migrated?";
-        let chain = Chain::read(self.client, &self.shard.name).await.map_err(failed(ACTION))?;
-        let point = checkpoint::seal_point(self.client, self.shard).await.map_err(failed(ACTION))?;
-        Ok((chain, point))
+        let chains = Chains::read(self.client, &self.shard.name).await.map_err(failed(ACTION))?;
+        let points = checkpoint::seal_points(self.client, self.shard).await.map_err(failed(ACTION))?;
+        Ok((chains, points))
     }
 
     pub(super) fn shard(&self) -> &Shard {

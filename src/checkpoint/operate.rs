@@ -97,10 +97,11 @@ pub(crate) async fn record_verified(
     sequence: u64,
 ) -> Result<bool, Error> {
     let statements = format!(
-        "UPDATE jetcopy.checkpoints SET verified_sequence = greatest(verified_sequence, {sequence}) \
-         WHERE shard = {} AND last_sequence >= {sequence} AND coalesce(verified_sequence, 0) + 1 >= {from} \
+        "UPDATE jetcopy.checkpoints c SET verified_sequence = greatest(verified_sequence, {sequence}) \
+         WHERE shard = {} AND {} >= {sequence} AND coalesce(verified_sequence, 0) + 1 >= {from} \
          RETURNING shard",
-        escape_literal(&shard.name)
+        escape_literal(&shard.name),
+        lanes::floor_sql("c"),
     );
     Ok(ask(client, &waiting(&statements)).await?.first().is_some())
 }

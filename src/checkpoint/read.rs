@@ -39,28 +39,33 @@ pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>
     }))
 }
 
-/// Where the ledger of a shard stands; `None` where it has no checkpoint yet.
-pub(crate) async fn seal_point(client: &Client, shard: &Shard) -> Result<Option<Point>, Error> {
-    let sql = "SELECT last_sequence, seal_number, seal_hash, seal_after, seal_to, \
-          (extract(epoch FROM seal_first_at) * 1000000::numeric)::bigint, seal_messages, seal_letters, \
-          seal_superseded, seal_tables, seal_rows, seal_unstored, seal_digest, \
-          EXISTS (SELECT FROM jetcopy.lanes lane WHERE lane.shard = $1) \
-        FROM jetcopy.checkpoints WHERE shard = $1";
-    let found = client.query_typed_opt(sql, &[(&shard.name, Type::TEXT)]).await?;
-    found.as_ref().map(point).transpose()
+/// Where the ledger of a shard stands, of each lane or of the only writer; none where it has no checkpoint
+/// yet.
+pub(crate) async fn seal_points(client: &Client, shard: &Shard) -> Result<Vec<Point>, Error> {
+    let open = "seal_number, seal_hash, seal_after, seal_to, \
+        (extract(epoch FROM seal_first_at) * 1000000::numeric)::bigint, seal_messages, seal_letters, \
+        seal_superseded, seal_tables, seal_rows, seal_unstored, seal_digest";
+    let sql = format!(
+        "SELECT last_sequence, {open}, lane, lanes, block FROM jetcopy.lanes WHERE shard = $1 \
+         UNION ALL SELECT last_sequence, {open}, 0, NULL, NULL FROM jetcopy.checkpoints WHERE shard = $1 \
+           AND NOT EXISTS (SELECT FROM jetcopy.lanes lane WHERE lane.shard = $1) \
+         ORDER BY lane"
+    );
+    let found = client.query_typed(&sql, &[(&shard.name, Type::TEXT)]).await?;
+    found.iter().map(point).collect()
 }
 
 fn point(row: &Row) -> Result<Point, Error> {
     let number = |column| row.try_get(column).map(|value: i64| u64::try_from(value).unwrap_or(0));
     let (rows, unstored): (Vec<i64>, Vec<i64>) = (row.try_get(10)?, row.try_get(11)?);
     Ok(Point {
-        several: row.try_get(13)?,
         last_sequence: number(0)?,
         number: number(1)?,
         hash: row.try_get(2)?,
         after: number(3)?,
         open: Stretch {
             number: number(1)? + 1,
+            share: seal::share(row, 13)?,
             from: number(3)? + 1,
             to: number(4)?,
             first_at_us: row.try_get(5)?,

@@ -1,9 +1,10 @@
-//! The seals of a shard as they lie in the table, followed from the first to the open one.
+//! The seals of a shard as they lie in the table, followed from the first to the open one of each chain.
 //!
 //! Guarantees: each hash is made again from the fields that were read, without a function of the database; a
-//! seal that was altered, added or taken away is a [`Fault`], unless all after it were made anew. What was
-//! written again since, after a move back, is left out of [`Chain::stretches`].
+//! seal that was altered, added or taken away is a [`Fault`], unless all after it were made anew, in each
+//! chain that a change of the number of writers ties to its own. What of it stands, [`super::story`] says.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::pin::pin;
 
@@ -11,6 +12,8 @@ use futures_util::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
+
+use super::story::{Event, Story};
 
 /// What a hash is over but for the hash before, a line each, as `jetcopy.seal_text()` has it.
 const TEXT: &str = "pg_catalog.concat_ws(E'\\n', shard, lane, number, kind, stream, \
@@ -22,11 +25,22 @@ const TEXT: &str = "pg_catalog.concat_ws(E'\\n', shard, lane, number, kind, stre
     coalesce(pg_catalog.encode(digest, 'hex'), '-'), epoch, \
     (extract(epoch FROM sealed_at) * 1000000::numeric)::bigint, lanes, block)";
 
+/// Which sequences of a stretch are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Share {
+    /// Whose chain it is.
+    pub(crate) lane: u64,
+    /// How many lanes there are, and how many sequences in a row are of the same; `None` where there is one
+    /// writer, who has all.
+    pub(crate) of: Option<(u64, u64)>,
+}
+
 /// A stretch of the stream that was committed, and what the ledger says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Stretch {
     /// The number of its seal.
     pub(crate) number: u64,
+    pub(crate) share: Share,
     pub(crate) from: u64,
     pub(crate) to: u64,
     /// When the stream stored its first message, in microseconds since the Unix epoch.
@@ -39,28 +53,19 @@ pub(crate) struct Stretch {
     pub(crate) digest: Option<Vec<u8>>,
 }
 
-/// A move of the checkpoint without commits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Move {
-    pub(crate) kind: String,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-}
-
 /// A seal as it lies in the table.
 #[derive(Debug)]
 struct Seal {
     kind: String,
     stretch: Stretch,
+    epoch: i64,
     text: String,
     hash: Vec<u8>,
 }
 
-/// What the checkpoint's row says of the ledger.
+/// What the row of a lane, or of the checkpoint, says of the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
-    /// Whether there are several writers.
-    pub(crate) several: bool,
     pub(crate) last_sequence: u64,
     /// The last seal, and its hash.
     pub(crate) number: u64,
@@ -80,87 +85,183 @@ pub(crate) enum Fault {
     Missing,
     /// It does not begin where the one before ended.
     Apart,
+    /// It is of other writers than the one before said.
+    Shared,
+    /// It leaves out what is its lane's.
+    Left,
+    /// At a change of the number of writers, other chains do not end as it says.
+    Ends,
     /// The checkpoint goes on from another last seal.
     Last,
 }
 
-/// The seals that were followed so far.
-#[derive(Debug, Default)]
-pub(crate) struct Chain {
-    /// How many.
-    pub(crate) seals: u64,
-    /// After which sequence the ledger begins, or begins anew.
-    pub(crate) begins_after: u64,
+/// Where a chain ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) lane: u64,
+    pub(crate) number: u64,
+    pub(crate) at: u64,
     pub(crate) hash: Option<Vec<u8>>,
-    pub(crate) faults: Vec<(u64, Fault)>,
-    /// Stretches that were not written again since, in the order of the stream.
-    pub(crate) stretches: Vec<Stretch>,
-    pub(crate) moves: Vec<Move>,
-    number: u64,
-    at: u64,
+    /// Whose lane it is from there on: `None` where that is nobody's.
+    share: Option<Share>,
+    /// When: the claim, and how many times the writers have changed under it.
+    when: (i64, u64),
 }
 
-impl Chain {
+/// The seal of a change of the number of writers.
+#[derive(Debug)]
+struct Change {
+    lane: u64,
+    number: u64,
+    of: Option<(u64, u64)>,
+    to: u64,
+    hash: Vec<u8>,
+    digest: Option<Vec<u8>>,
+}
+
+/// The seals that were followed so far.
+#[derive(Debug, Default)]
+pub(crate) struct Chains {
+    /// How many.
+    pub(crate) seals: u64,
+    /// Of each chain, in the order of lanes.
+    pub(crate) ends: Vec<End>,
+    /// Lane and number of a seal, and what is wrong about it.
+    pub(crate) faults: Vec<(u64, u64, Fault)>,
+    events: Vec<Event>,
+    changes: BTreeMap<(i64, u64), Vec<Change>>,
+}
+
+impl Share {
+    /// Whether a sequence is among them.
+    #[must_use]
+    pub(crate) fn holds(self, sequence: u64) -> bool {
+        self.of.is_none_or(|(lanes, block)| {
+            sequence.saturating_sub(1) / block.max(1) % lanes.max(1) == self.lane
+        })
+    }
+
+    /// Whether one after `from`, up to `to`, is.
+    fn has_between(self, from: u64, to: u64) -> bool {
+        let Some((lanes, block)) = self.of else { return from < to };
+        let (lanes, block) = (lanes.max(1), block.max(1));
+        // The next one is the very next, or the first of the next block.
+        let place = from / block;
+        let skip = (self.lane + lanes - place % lanes) % lanes;
+        let next = if skip == 0 { from + 1 } else { (place + skip) * block + 1 };
+        next <= to
+    }
+
+    /// The writer who goes on with the chain, where there is one.
+    fn after(lane: u64, of: Option<(u64, u64)>) -> Option<Self> {
+        let is_used = of.map_or(lane == 0, |(lanes, _)| lane < lanes);
+        is_used.then_some(Self { lane, of })
+    }
+}
+
+impl Stretch {
+    /// Whether a sequence is of it.
+    #[must_use]
+    pub(crate) fn holds(&self, sequence: u64) -> bool {
+        (self.from..=self.to).contains(&sequence) && self.share.holds(sequence)
+    }
+}
+
+impl End {
+    fn new(lane: u64) -> Self {
+        // The first chain is that of one writer, until it says otherwise.
+        let share = (lane == 0).then_some(Share::default());
+        Self { lane, number: 0, at: 0, hash: None, share, when: (0, 0) }
+    }
+}
+
+impl Chains {
     /// Reads and follows the seals of a shard.
     pub(crate) async fn read(client: &Client, shard: &str) -> Result<Self, Error> {
         let sql = format!(
             "SELECT number, kind, from_sequence, to_sequence, \
                (extract(epoch FROM first_stored_at) * 1000000::numeric)::bigint, messages, letters, \
-               superseded, tables, rows, unstored, digest, {TEXT}, hash \
-             FROM jetcopy.seals WHERE shard = $1 AND lane = 0 ORDER BY number"
+               superseded, tables, rows, unstored, digest, {TEXT}, hash, lane, lanes, block, epoch \
+             FROM jetcopy.seals WHERE shard = $1 ORDER BY lane, number"
         );
         let mut rows = pin!(client.query_typed_raw(&sql, [(shard, Type::TEXT)]).await?);
-        let mut chain = Self::default();
+        let mut chains = Self::default();
         while let Some(row) = rows.try_next().await? {
-            chain.follow(seal(&row)?);
+            chains.follow(seal(&row)?);
         }
-        Ok(chain)
+        Ok(chains)
     }
 
     fn follow(&mut self, seal: Seal) {
-        let Seal { kind, stretch, text, hash } = seal;
-        let is_move = kind != "committed";
-        let (number, begins) = (stretch.number, self.at + u64::from(!is_move));
-        if number != self.number + 1 {
-            self.faults.push((number, Fault::Missing));
-        } else if stretch.from != begins {
-            self.faults.push((number, Fault::Apart));
-        } else if hash != hash_of(&text, self.hash.as_deref()) {
-            self.faults.push((number, Fault::Altered));
+        let Seal { kind, stretch, epoch, text, hash } = seal;
+        let Stretch { number, share, from, to, .. } = stretch;
+        if self.ends.last().is_none_or(|end| end.lane != share.lane) {
+            self.ends.push(End::new(share.lane));
         }
-        (self.number, self.at, self.hash) = (number, stretch.to, Some(hash));
-        self.seals += 1;
-        if is_move {
-            match kind.as_str() {
-                "begun" | "rebuilt" => {
-                    self.begins_after = stretch.to;
-                    self.stretches.clear();
-                }
-                _ => {}
-            }
-            while self.stretches.last().is_some_and(|last| last.to > stretch.to) {
-                self.stretches.pop();
-            }
-            self.moves.push(Move { kind, from: stretch.from, to: stretch.to });
+        let Some(end) = self.ends.last_mut() else { return };
+        let (is_move, changes) = (kind != "committed", kind == "lanes");
+        let left = || end.share.is_some_and(|share| share.has_between(end.at, to));
+        let fault = if number != end.number + 1 {
+            Some(Fault::Missing)
+        } else if from != end.at + u64::from(!is_move) {
+            Some(Fault::Apart)
+        } else if hash != hash_of(&text, end.hash.as_deref()) {
+            Some(Fault::Altered)
+        } else if !is_move && end.share != Some(share) {
+            Some(Fault::Shared)
+        } else if changes && left() {
+            Some(Fault::Left)
         } else {
-            self.stretches.push(stretch);
+            None
+        };
+        self.faults.extend(fault.map(|fault| (share.lane, number, fault)));
+        let before = end.when;
+        end.when = if epoch > before.0 { (epoch, 0) } else { before };
+        end.when.1 += u64::from(changes);
+        if is_move {
+            end.share = Share::after(share.lane, share.of);
         }
+        if changes {
+            let (lane, of, digest) = (share.lane, share.of, stretch.digest.clone());
+            let change = Change { lane, number, of, to, hash: hash.clone(), digest };
+            self.changes.entry(end.when).or_default().push(change);
+        }
+        (end.number, end.at, end.hash) = (number, to, Some(hash));
+        self.seals += 1;
+        self.events.push(Event { when: end.when, moved: is_move.then_some(kind), stretch });
     }
 
-    /// Follows the chain to the checkpoint.
-    pub(crate) fn end(&mut self, point: &Point) {
-        if (self.number, &self.hash, self.at) != (point.number, &point.hash, point.after) {
-            self.faults.push((point.number, Fault::Last));
+    /// Follows the chains to the rows that go on from them, and tells what came of it.
+    pub(crate) fn end(&mut self, points: &[Point]) -> Story {
+        for changes in std::mem::take(&mut self.changes).into_values() {
+            self.tie(&changes);
         }
-        let open = &point.open;
-        if point.last_sequence != open.to {
-            self.moves.push(Move { kind: "moved".to_owned(), from: open.to, to: point.last_sequence });
+        for end in &self.ends {
+            let goes_on = points.iter().any(|point| Some(point.open.share) == end.share);
+            if !goes_on && end.share.is_some() {
+                self.faults.push((end.lane, end.number, Fault::Last));
+            }
         }
-        if open.messages > 0 {
-            self.stretches.push(open.clone());
+        for point in points {
+            let lane = point.open.share.lane;
+            let end = self.ends.iter().find(|end| end.lane == lane);
+            let known = end.map_or((0, None, 0), |end| (end.number, end.hash.clone(), end.at));
+            let is_known = known == (point.number, point.hash.clone(), point.after);
+            if !is_known && !self.faults.contains(&(lane, known.0, Fault::Last)) {
+                self.faults.push((lane, point.number, Fault::Last));
+            }
         }
-        while self.stretches.last().is_some_and(|last| last.to > point.last_sequence) {
-            self.stretches.pop();
+        Story::tell(std::mem::take(&mut self.events), points)
+    }
+
+    /// Looks whether the seal of a change in the first chain stands for those in the others.
+    fn tie(&mut self, changes: &[Change]) {
+        let Some((first, others)) = changes.split_first() else { return };
+        let ends: Vec<u8> = others.iter().flat_map(|other| &other.hash).copied().collect();
+        let in_a_row = (0..).zip(changes).all(|(lane, change)| change.lane == lane);
+        let alike = others.iter().all(|other| (other.of, other.to) == (first.of, first.to));
+        if !in_a_row || !alike || first.digest != Some(Sha256::digest(ends).to_vec()) {
+            self.faults.push((first.lane, first.number, Fault::Ends));
         }
     }
 }
@@ -172,7 +273,9 @@ pub(crate) fn is_past_sql(shard: &str, sequence: &str, at: &str) -> String {
     format!(
         "EXISTS (SELECT FROM jetcopy.seals moved WHERE moved.shard = {shard} AND moved.sealed_at > {at} \
            AND (moved.kind = 'rebuilt' OR moved.kind <> 'committed' \
-             AND moved.to_sequence < moved.from_sequence AND moved.to_sequence < {sequence}))"
+             AND moved.to_sequence < moved.from_sequence AND moved.to_sequence < {sequence} \
+             AND (moved.lanes IS NULL OR moved.kind = 'lanes' \
+               OR ({sequence} - 1) / moved.block % moved.lanes::bigint = moved.lane::bigint)))"
     )
 }
 
@@ -206,6 +309,7 @@ fn seal(row: &Row) -> Result<Seal, Error> {
         kind: row.try_get(1)?,
         stretch: Stretch {
             number: number(0)?,
+            share: share(row, 14)?,
             from: number(2)?,
             to: number(3)?,
             first_at_us: row.try_get(4)?,
@@ -217,85 +321,18 @@ fn seal(row: &Row) -> Result<Seal, Error> {
         },
         text: row.try_get(12)?,
         hash: row.try_get(13)?,
+        epoch: row.try_get(17)?,
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stretch(number: u64, from: u64, to: u64) -> Stretch {
-        let (first_at_us, messages, letters, superseded) = (None, to - from + 1, 0, 0);
-        Stretch { number, from, to, first_at_us, messages, letters, superseded, rows: vec![], digest: None }
-    }
-
-    /// Seals of these kinds, which follow one another.
-    fn chain(seals: &[(&str, u64, u64)]) -> Chain {
-        let mut chain = Chain::default();
-        for (number, &(kind, from, to)) in (1..).zip(seals) {
-            let text = format!("{number} {kind} {from} {to}");
-            let hash = hash_of(&text, chain.hash.as_deref());
-            let stretch =
-                if kind == "committed" { stretch(number, from, to) } else { moved(number, from, to) };
-            chain.follow(Seal { kind: kind.to_owned(), stretch, text, hash });
-        }
-        chain
-    }
-
-    fn moved(number: u64, from: u64, to: u64) -> Stretch {
-        Stretch { from, to, messages: 0, ..stretch(number, 1, 1) }
-    }
-
-    fn point(chain: &Chain, last_sequence: u64, open: Stretch) -> Point {
-        Point {
-            several: false,
-            last_sequence,
-            number: chain.number,
-            hash: chain.hash.clone(),
-            after: chain.at,
-            open,
-        }
-    }
-
-    #[test]
-    fn what_was_written_again_after_a_rewind_counts_once() {
-        let mut chain = chain(&[
-            ("begun", 0, 10),
-            ("committed", 11, 20),
-            ("committed", 21, 40),
-            ("rewound", 40, 25),
-            ("committed", 26, 50),
-        ]);
-        let point = point(&chain, 60, stretch(6, 51, 60));
-        chain.end(&point);
-        assert_eq!(chain.faults, []);
-        let left: Vec<_> = chain.stretches.iter().map(|stretch| (stretch.from, stretch.to)).collect();
-        assert_eq!((chain.begins_after, left), (10, vec![(11, 20), (26, 50), (51, 60)]));
-    }
-
-    #[test]
-    fn a_rebuilt_table_begins_the_ledger_anew() {
-        let chain = chain(&[("committed", 1, 20), ("rebuilt", 20, 20), ("committed", 21, 30)]);
-        assert_eq!((chain.begins_after, chain.stretches.len(), chain.faults.len()), (20, 1, 0));
-    }
-
-    #[test]
-    fn a_checkpoint_that_goes_on_from_another_seal_is_a_fault() {
-        let mut chain = chain(&[("committed", 1, 20)]);
-        let mut point = point(&chain, 20, moved(2, 21, 20));
-        point.number = 2;
-        chain.end(&point);
-        assert_eq!(chain.faults, [(2, Fault::Last)]);
-    }
-
-    #[test]
-    fn a_seal_that_is_missing_or_begins_elsewhere_is_a_fault() {
-        assert_eq!(chain(&[("committed", 1, 20), ("committed", 22, 30)]).faults, [(2, Fault::Apart)]);
-        let mut chain = Chain::default();
-        let text = "2";
-        let hash = hash_of(text, None);
-        let (kind, text) = ("committed".to_owned(), text.to_owned());
-        chain.follow(Seal { kind, stretch: stretch(2, 1, 3), text, hash });
-        assert_eq!(chain.faults, [(2, Fault::Missing)]);
-    }
+/// Lane, lanes and block of a row, from `column` on.
+pub(crate) fn share(row: &Row, column: usize) -> Result<Share, Error> {
+    let lane: i32 = row.try_get(column)?;
+    let of: (Option<i32>, Option<i64>) = (row.try_get(column + 1)?, row.try_get(column + 2)?);
+    let number = |value: i64| u64::try_from(value).unwrap_or(0);
+    let of = of.0.zip(of.1).map(|(lanes, block)| (number(lanes.into()), number(block)));
+    Ok(Share { lane: number(lane.into()), of })
 }
+
+#[cfg(test)]
+mod tests;

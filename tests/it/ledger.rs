@@ -24,7 +24,7 @@ fn run(config: &Path, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-fn report(config: &Path, arguments: &[&str]) -> Value {
+pub(crate) fn report(config: &Path, arguments: &[&str]) -> Value {
     let (code, text, err) = run(config, &[&["--json"], arguments].concat());
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{err}"));
     assert_eq!(code, i32::from(report["differences"] != 0), "{text}");
@@ -32,7 +32,7 @@ fn report(config: &Path, arguments: &[&str]) -> Value {
 }
 
 /// What the differences are about, in order.
-fn found(report: &Value) -> Vec<&str> {
+pub(crate) fn found(report: &Value) -> Vec<&str> {
     let differences = report["first_differences"].as_array().unwrap();
     differences.iter().map(|difference| difference["found"].as_str().unwrap()).collect()
 }
