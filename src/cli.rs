@@ -16,6 +16,7 @@ use crate::logging;
 pub mod accept_loss;
 pub mod audit;
 pub mod bench;
+pub mod cases;
 pub mod check;
 mod columns;
 pub mod completions;
@@ -51,6 +52,8 @@ Examples:
       find problems before they occur
   jetcopy preview frames --config jetcopy.toml
       show the rows that the last messages would become, and what the mapping misses
+  jetcopy test --config jetcopy.toml
+      test the mapping by the cases in *.test.toml, without servers
   jetcopy run --config jetcopy.toml
       move messages until SIGTERM or Ctrl-C
   jetcopy audit --config jetcopy.toml frames
@@ -75,9 +78,9 @@ underscores separate levels: JETCOPY_POSTGRES__URL.
 
 Exit codes:
   0    success; run: shut down cleanly
-  1    failure: a server refused or was unreachable, check found an error, audit found a
-       difference, a dead letter could not be stored, a step of maintain failed, a replay or bench
-       was interrupted, or --yes was missing
+  1    failure: a server refused or was unreachable, check found an error, a case of test failed,
+       audit found a difference, a dead letter could not be stored, a step of maintain failed, a
+       replay or bench was interrupted, or --yes was missing
   2    invalid arguments or configuration; nothing was attempted
   3    run: stopped before everything read was committed; nothing is lost, the next run reads
        the rest again
@@ -134,6 +137,13 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: preview::Args,
+    },
+    /// Test the mapping by cases beside the configuration, without servers.
+    Test {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: cases::Args,
     },
     /// Bring the database schema to the version that this program expects.
     Migrate {
@@ -404,6 +414,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run { settings } => run::run(&settings).await,
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
+        Command::Test { settings, args } => cases::run(&quiet(&settings)?, settings.config.as_deref(), &args),
         Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
         Command::Status { settings, args } => status::run(&quiet(&settings)?, &args).await,
         Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,

@@ -1,11 +1,12 @@
 //! `jetcopy check`: finds problems before they occur.
 //!
-//! Guarantees: it looks at everything that it can reach, even after an error, and changes nothing. A finding
-//! names its place and, unless all is well, a remedy. It cannot see what changes later, nor what depends on
-//! actual messages and rows.
+//! Guarantees: it looks at everything that it can reach, even after an error, and changes nothing on any
+//! server. A finding names its place and, unless all is well, a remedy. It cannot see what changes later, nor
+//! what depends on actual messages and rows.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use super::Failure;
 use crate::config::Config;
@@ -19,6 +20,7 @@ mod jetstream;
 mod partitions;
 mod position;
 mod report;
+mod save;
 
 /// How the servers know the sessions of a check.
 const CLIENT_NAME: &str = "jetcopy check";
@@ -32,6 +34,9 @@ pub struct Args {
     /// Print the findings as a JSON array of {level, place, text, remedy}.
     #[arg(long)]
     pub json: bool,
+    /// Also write the tables of all pipelines to a file, for `jetcopy test`.
+    #[arg(long, value_name = "FILE")]
+    pub save_schema: Option<PathBuf>,
 }
 
 /// Runs the command; findings go to standard output. Errors among them make it fail.
@@ -53,6 +58,9 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         session.close().await;
     }
     api::look(config, &mut report).await;
+    if let Some(path) = &args.save_schema {
+        save::save(config, path, &mut report).await;
+    }
     let mut out = io::stdout().lock();
     let text =
         if args.json { terminal::json(&report.json()).into_owned() } else { report.text(out.is_terminal()) };

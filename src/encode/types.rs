@@ -61,6 +61,34 @@ pub enum Type {
 }
 
 impl Type {
+    /// Its name in `pg_catalog`; of an array, that of its elements.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::Int2 => "int2",
+            Self::Int4 => "int4",
+            Self::Int8 => "int8",
+            Self::Float4 => "float4",
+            Self::Float8 => "float8",
+            Self::Numeric => "numeric",
+            Self::Rounded { of, .. } => of.name(),
+            Self::Text => "text",
+            Self::Bytea => "bytea",
+            Self::Uuid => "uuid",
+            Self::Timestamptz => "timestamptz",
+            Self::Timestamp => "timestamp",
+            Self::Date => "date",
+            Self::Time => "time",
+            Self::Interval => "interval",
+            Self::Json => "json",
+            Self::Jsonb => "jsonb",
+            Self::Inet { cidr: false } => "inet",
+            Self::Inet { cidr: true } => "cidr",
+            Self::Array { element, .. } => element.name(),
+        }
+    }
+
     /// Whether it holds JSON, or arrays of it.
     #[must_use]
     pub fn is_json(&self) -> bool {

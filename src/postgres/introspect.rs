@@ -441,6 +441,7 @@ fn first_time_column(columns: &[Column]) -> Option<String> {
 mod changes;
 mod fit;
 mod nearest;
+pub mod saved;
 
 #[cfg(test)]
 mod tests;

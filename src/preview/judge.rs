@@ -160,33 +160,8 @@ fn cast(column: &Column<'_>) -> String {
         return String::new();
     }
     match column.ty {
-        Type::Array { element, .. } => format!("::pg_catalog.{}[]", name_of(element)),
-        ty => format!("::pg_catalog.{}", name_of(ty)),
-    }
-}
-
-fn name_of(ty: &Type) -> &'static str {
-    match ty {
-        Type::Bool => "bool",
-        Type::Int2 => "int2",
-        Type::Int4 => "int4",
-        Type::Int8 => "int8",
-        Type::Float4 => "float4",
-        Type::Float8 => "float8",
-        Type::Numeric => "numeric",
-        Type::Rounded { of, .. } => name_of(of),
-        Type::Text | Type::Array { .. } => "text",
-        Type::Bytea => "bytea",
-        Type::Uuid => "uuid",
-        Type::Timestamptz => "timestamptz",
-        Type::Timestamp => "timestamp",
-        Type::Date => "date",
-        Type::Time => "time",
-        Type::Interval => "interval",
-        Type::Json => "json",
-        Type::Jsonb => "jsonb",
-        Type::Inet { cidr: false } => "inet",
-        Type::Inet { cidr: true } => "cidr",
+        Type::Array { element, .. } => format!("::pg_catalog.{}[]", element.name()),
+        ty => format!("::pg_catalog.{}", ty.name()),
     }
 }
 

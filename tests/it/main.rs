@@ -13,6 +13,7 @@ mod backup;
 mod bench;
 mod bounds;
 mod browser;
+mod cases;
 mod chaos;
 mod citus;
 mod cli;
