@@ -42,6 +42,7 @@ pub mod signals;
 pub mod split;
 pub mod status;
 pub mod store;
+pub mod tap;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -137,6 +138,13 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         args: preview::Args,
+    },
+    /// Show new messages as they come, and the rows that they become; writes nothing.
+    Tap {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: tap::Args,
     },
     /// Test the mapping by cases beside the configuration, without servers.
     Test {
@@ -414,6 +422,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run { settings } => run::run(&settings).await,
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
+        Command::Tap { settings, args } => tap::run(&quiet(&settings)?, &args).await,
         Command::Test { settings, args } => cases::run(&quiet(&settings)?, settings.config.as_deref(), &args),
         Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
         Command::Status { settings, args } => status::run(&quiet(&settings)?, &args).await,

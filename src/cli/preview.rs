@@ -25,8 +25,8 @@ use crate::subject::covers;
 use crate::terminal;
 use crate::unreadable::Single;
 
-mod json;
-mod text;
+pub(super) mod json;
+pub(super) mod text;
 
 /// How the servers know the sessions of a preview.
 const CLIENT_NAME: &str = "jetcopy preview";
@@ -146,6 +146,31 @@ pub(super) async fn judged(
     }
 }
 
+/// A stream, and the connection that keeps it open.
+pub(super) struct Reading {
+    pub(super) connection: nats::Connection,
+    pub(super) opened: Opened,
+}
+
+/// Opens the stream of a shard.
+pub(super) async fn open(
+    config: &Config,
+    shard: &Shard,
+    client_name: &str,
+) -> Result<Reading, Box<dyn std::error::Error + Send + Sync>> {
+    let connection = nats::Connection::open(&config.nats, client_name).await?;
+    let stream = shard.stream.clone();
+    let opened = jetstream::new(connection.client.clone()).get_stream(&stream).await;
+    let stream = opened.map_err(|source| Error::Stream { stream, source })?;
+    let opened = Opened { client: connection.client.clone(), stream };
+    Ok(Reading { connection, opened })
+}
+
+/// Which subjects are asked for.
+pub(super) fn filters(pipeline: &Pipeline, only: Option<&str>) -> Vec<String> {
+    only.map_or_else(|| pipeline.subjects.clone(), |only| vec![only.to_owned()])
+}
+
 /// The messages of a stream that are asked for.
 async fn of_stream(
     config: &Config,
@@ -153,18 +178,14 @@ async fn of_stream(
     shard: &Shard,
     args: &Args,
 ) -> Result<Vec<Single>, Box<dyn std::error::Error + Send + Sync>> {
-    let connection = nats::Connection::open(&config.nats, CLIENT_NAME).await?;
-    let stream = shard.stream.clone();
-    let opened = jetstream::new(connection.client.clone()).get_stream(&stream).await;
-    let opened = opened.map_err(|source| Error::Stream { stream: stream.clone(), source })?;
-    let opened = Opened { client: connection.client.clone(), stream: opened };
-    let filters = args.subject.as_ref().map_or_else(|| pipeline.subjects.clone(), |only| vec![only.clone()]);
+    let Reading { connection: _connection, opened } = open(config, shard, CLIENT_NAME).await?;
+    let filters = filters(pipeline, args.subject.as_deref());
     let count = usize::try_from(args.count)?;
     let found = match args.from {
         Some(sequence) => read::from(&opened, &filters, sequence, count).await,
         None => read::last(&opened, &filters, count).await,
     };
-    let mut found = found.map_err(|source| Error::Read { stream, source })?;
+    let mut found = found.map_err(|source| Error::Read { stream: shard.stream.clone(), source })?;
     found.retain(|single| is_of(pipeline, &single.message.subject));
     Ok(found)
 }

@@ -286,3 +286,46 @@ async fn a_preview_needs_no_right_to_write_and_leaves_nothing_behind() {
     assert_eq!(world.count("SELECT count(*) FROM readings").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM jetcopy.checkpoints").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_shows_new_messages_as_they_come_and_leaves_nothing_behind() {
+    let (world, config) = world().await;
+    world.publish("north", messages()).await;
+    let tapped = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+        command.args(["tap", "readings"]).args(arguments).arg("--config").arg(&config);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let arguments = ["--count", "3", "--json", "--subject", &format!("{}.south", world.stream)];
+    let mut child = tapped(&arguments);
+    // Until it has begun to look, nothing is new to it.
+    while child.try_wait().unwrap().is_none() {
+        world.publish("north", [br#"{"time": 1}"#.to_vec()]).await;
+        world.publish("south", [br#"{"time": 2, "extra": 1}"#.to_vec()]).await;
+    }
+    let output = child.wait_with_output().unwrap();
+    let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(object).collect();
+    assert!(output.status.success() && lines.len() >= 4, "{lines:#?}");
+    let shown = lines.iter().filter(|line| line.get("sequence").is_some());
+    assert!(shown.clone().all(|line| line["rows"][0]["values"]["site"] == "south"), "{lines:#?}");
+    assert_eq!(shown.count(), 3);
+    let summary = &lines[lines.len() - 1]["summary"];
+    assert_eq!((&summary["messages"], &summary["untaken"][0]["field"]), (&3.into(), &"extra".into()));
+
+    // From the start, as fast as it may; it ends by itself.
+    let child = tapped(&["--from", "1", "--rate", "1000", "--count", "12"]);
+    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    for line in [
+        "  parts[1]  seq=1  at=1  name=y\\n\"z\"  size=NULL",
+        "  !! sequence 3: refused (table readings, column state): invalid input value for enum mood: \
+         \"glad\"",
+        "12 messages: 15 rows, 9 dead letters",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+    }
+    let output = tapped(&["--for", "300ms"]).wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "\n0 messages: 0 rows, 0 dead letters\n");
+    let info = world.jetstream.get_stream(&world.stream).await.unwrap().cached_info().state.clone();
+    assert_eq!(info.consumer_count, 0);
+    assert_eq!(world.count("SELECT count(*) FROM readings").await, 0);
+}

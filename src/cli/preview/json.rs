@@ -8,8 +8,9 @@ use serde::ser::{SerializeMap as _, Serializer};
 
 use super::Shown;
 use crate::encode::printed;
+use crate::marker::Marker;
 use crate::preview::report::Report;
-use crate::preview::{Column, Letter, Made, Row};
+use crate::preview::{Column, Letter, Made, Preview, Row};
 
 #[derive(Serialize)]
 struct Object<'a> {
@@ -48,9 +49,9 @@ struct Shape<'a> {
 }
 
 /// A row's values by column.
-pub(super) struct Values<'a> {
-    pub(super) columns: &'a [Column<'a>],
-    pub(super) row: &'a Row,
+struct Values<'a> {
+    columns: &'a [Column<'a>],
+    row: &'a Row,
 }
 
 impl Serialize for Values<'_> {
@@ -66,7 +67,7 @@ impl Serialize for Values<'_> {
 
 /// A dead letter with its message.
 #[derive(Serialize)]
-pub(super) struct OfMessage<'a> {
+struct OfMessage<'a> {
     sequence: u64,
     subject: &'a str,
     kind: &'a str,
@@ -80,7 +81,7 @@ pub(super) struct OfMessage<'a> {
 }
 
 impl<'a> OfMessage<'a> {
-    pub(super) fn new(made: &'a Made, letter: &'a Letter) -> Self {
+    fn new(made: &'a Made, letter: &'a Letter) -> Self {
         Self {
             sequence: made.sequence,
             subject: &made.subject,
@@ -111,6 +112,48 @@ pub(super) fn object(shown: &Shown<'_>, report: &Report) -> String {
         not_judged_by_the_server: shown.unjudged.as_deref(),
     };
     serde_json::to_string_pretty(&object).unwrap_or_default() + "\n"
+}
+
+/// A message and what it becomes, as a line of NDJSON.
+pub(in crate::cli) fn line(preview: &Preview<'_>, made: &Made) -> String {
+    let columns: Vec<_> = (0..preview.tables.len()).map(|table| preview.columns(table)).collect();
+    let row = |row| live_row(preview, &columns, row);
+    let line = Line {
+        sequence: made.sequence,
+        subject: &made.subject,
+        rows: made.rows.iter().map(row).collect(),
+        dead_letters: letters(made).collect(),
+        passed_over: made.passed_over.map(Marker::as_str),
+    };
+    serde_json::to_string(&line).unwrap_or_default() + "\n"
+}
+
+/// What the mapping misses, as a line of NDJSON.
+pub(in crate::cli) fn summary(report: &Report) -> String {
+    serde_json::to_string(&serde_json::json!({ "summary": report })).unwrap_or_default() + "\n"
+}
+
+fn live_row<'a>(preview: &'a Preview<'_>, columns: &'a [Vec<Column<'a>>], row: &'a Row) -> LiveRow<'a> {
+    let values = Values { columns: &columns[row.table], row };
+    LiveRow { table: &preview.pipeline.tables[row.table].name, element: row.element, values }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    sequence: u64,
+    subject: &'a str,
+    rows: Vec<LiveRow<'a>>,
+    dead_letters: Vec<OfMessage<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed_over: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct LiveRow<'a> {
+    table: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    element: Option<u32>,
+    values: Values<'a>,
 }
 
 fn letters(made: &Made) -> impl Iterator<Item = OfMessage<'_>> {

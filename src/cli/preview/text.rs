@@ -9,7 +9,7 @@ use super::Shown;
 use crate::cli::columns;
 use crate::encode::printed;
 use crate::preview::report::{Absent, Never, Report, Untaken};
-use crate::preview::{Column, Letter, Made, Row};
+use crate::preview::{Column, Letter, Made, Preview, Row};
 use crate::terminal::within;
 
 /// Characters of a value in a table; `--json` has all of it.
@@ -75,7 +75,7 @@ fn head(shown: &Shown<'_>, report: &Report) -> String {
     text + "\n"
 }
 
-pub(super) fn many(count: u64, what: &str) -> String {
+fn many(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -96,7 +96,7 @@ fn table(shown: &Shown<'_>, index: usize) -> String {
 }
 
 /// Rows as a table, or where that is too wide, a column a line.
-pub(super) fn rows(name: &str, about: &[Column<'_>], found: &[(&Made, &Row)]) -> String {
+fn rows(name: &str, about: &[Column<'_>], found: &[(&Made, &Row)]) -> String {
     let title = format!("\n{}: {}\n", within(name), many(found.len() as u64, "row"));
     let of_elements = found.iter().any(|(_, row)| row.element.is_some());
     let mut header = vec!["SEQ"];
@@ -204,8 +204,47 @@ fn line(group: &[(&Made, &Letter)], letter: &Letter) -> String {
     )
 }
 
+/// A message that came by, and what it becomes.
+pub(in crate::cli) fn live(preview: &Preview<'_>, made: &Made, bytes: usize, in_colour: bool) -> String {
+    let head = format!("{} {} {}", made.sequence, made.subject, many(bytes as u64, "byte"));
+    let mut text = format!("{}\n", within(&head));
+    for row in &made.rows {
+        let element = row.element.map_or_else(String::new, |at| format!("[{at}]"));
+        let columns = preview.columns(row.table);
+        let cells = columns.iter().zip(&row.fields);
+        let cells =
+            cells.map(|(column, field)| format!("{}={}", column.name, cell(column, field.as_deref(), CELL)));
+        let cells = cells.collect::<Vec<_>>().join("  ");
+        let name = &preview.pipeline.tables[row.table].name;
+        let _ = writeln!(text, "  {}", within(&format!("{name}{element}  {cells}")));
+    }
+    for letter in &made.letters {
+        let line = within(&line(&[(made, letter)], letter)).into_owned();
+        let _ = writeln!(text, "{}", coloured(&line, in_colour.then_some(RED)));
+        if let Some(cure) = &letter.cure {
+            let _ = writeln!(text, "     -> {}", within(cure));
+        }
+    }
+    if made.rows.is_empty() && made.letters.is_empty() {
+        text += if made.passed_over.is_some() { "  passed over: a marker\n" } else { "  no rows\n" };
+    }
+    text
+}
+
+/// What there is to say at the end.
+pub(in crate::cli) fn summary(report: &Report, in_colour: bool) -> String {
+    let counted = report.counted;
+    format!(
+        "\n{}: {}, {}\n{}",
+        many(counted.messages, "message"),
+        many(counted.rows, "row"),
+        many(counted.dead_letters, "dead letter"),
+        misses(report, in_colour)
+    )
+}
+
 /// What the mapping misses.
-pub(super) fn misses(report: &Report, in_colour: bool) -> String {
+fn misses(report: &Report, in_colour: bool) -> String {
     let mut text = String::new();
     let mut add = |wrong: bool, line: &str, hint: Option<&str>| {
         let (mark, colour) = if wrong { ("!!", RED) } else { (" !", YELLOW) };
