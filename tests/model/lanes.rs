@@ -1,10 +1,10 @@
-//! Which message is of which lane, and what that makes of checkpoints.
+//! Which message is of which lane, what that makes of checkpoints, and how the number of lanes changes.
 //!
-//! Guarantees: all of it is by definition, sequence by sequence.
+//! Guarantees: what a checkpoint means is by definition, sequence by sequence.
 
 use crate::protocol::Protocol;
-use crate::rules::Kind;
-use crate::state::{Lanes, Run};
+use crate::rules::{Kind, Mutation};
+use crate::state::{LANES, Lanes, PerLane, Run, State};
 
 impl Protocol {
     pub(crate) fn last(&self) -> u8 {
@@ -44,5 +44,30 @@ impl Protocol {
     /// What an ack may name: the last delivery that is not above the floor.
     pub(crate) fn acknowledges(&self, run: Run) -> u8 {
         run.read.min(self.floor(run.lanes))
+    }
+
+    /// The lanes that there are become as many as asked for.
+    pub(crate) fn resize(&self, daemon: usize, state: &mut State) -> Option<()> {
+        let (primary, writing) = (state.primary, state.is_writing());
+        let run = state.run(daemon)?;
+        let settled = self.floor(run.lanes) >= run.lanes.greatest() || self.breaks(Mutation::NoSettle);
+        if run.more == run.lanes.more || !settled || writing {
+            return None;
+        }
+        let epoch = self.claims(daemon, run.epoch, primary);
+        if epoch && (run.lanes == primary.lanes || self.breaks(Mutation::BlindResize)) {
+            let mut lanes = Lanes { more: run.more, checkpoints: PerLane::default() };
+            let all = self.floor(run.lanes).max(run.lanes.greatest());
+            lanes.checkpoints.iter_mut().take(usize::from(run.more) + 1).for_each(|lane| *lane = all);
+            if !self.breaks(Mutation::ResizeUnsealed) {
+                (0..LANES).for_each(|lane| state.primary.close(lane));
+            }
+            state.primary.lanes = lanes;
+            state.primary.open = PerLane::default();
+            state.highest = state.highest.max(self.floor(lanes));
+        }
+        // Either way, the next generation reads what there is.
+        state.stop(daemon);
+        Some(())
     }
 }

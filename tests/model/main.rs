@@ -1,5 +1,6 @@
 //! A model of the protocol, searched exhaustively: what `ARCHITECTURE.md` lists as invariants, in all
-//! interleavings of claims, commits, acks, lost deliveries, crashes and a failover that loses commits.
+//! interleavings of claims, commits, acks, lost deliveries, crashes and a failover that loses commits; and
+//! what the ledger counts of it.
 //!
 //! Guarantees: within the bounds below, every reachable state keeps every [`Property`]. Each rule that makes
 //! it so is broken on purpose in a test of its own, which expects the search to find the property that the
@@ -12,6 +13,7 @@
 //! the fault tests in `tests/it` show the same on real servers. A change of the protocol is made here first.
 
 mod lanes;
+mod ledger;
 mod membership;
 mod protocol;
 mod rules;
@@ -37,6 +39,8 @@ pub(crate) enum Property {
     /// below the checkpoint. After one that lost commits, an ack may be ahead of the checkpoint, never of
     /// what had been committed.
     AckedIsCommitted,
+    /// Each message that is stored is counted once, in a seal or an open one.
+    LedgerCounts,
     /// Nothing is committed under an epoch that another claim has taken.
     ClaimFences,
     /// No shard is taken from a daemon that lives, also after the database has stalled.
@@ -59,6 +63,7 @@ const FAILOVER: Bounds = Bounds {
     writers: 1,
     resizes: 0,
     block: 1,
+    ledger: false,
 };
 
 /// A delivery that is lost, late or doubled.
@@ -87,6 +92,22 @@ const RESIZE: Bounds = Bounds { failovers: 0, strays: 0, resizes: 1, ..LANES };
 
 /// The same over a failover.
 const RESIZE_FAILOVER: Bounds = Bounds { resizes: 1, ..LANES_FAILOVER };
+
+/// Commits that are counted and sealed, with a delivery that is lost.
+const LEDGER: Bounds = Bounds { ledger: true, stream: &[Good, Poison, Good], ..STRAY };
+
+/// The same over a failover.
+const LEDGER_FAILOVER: Bounds = Bounds { ledger: true, ..TWO };
+
+/// The same with two writers, which become one.
+const LEDGER_RESIZE: Bounds = Bounds { ledger: true, stream: TWO.stream, ..RESIZE };
+
+/// The same with two writers, of whom the second commits twice.
+const LEDGER_SECOND: Bounds =
+    Bounds { ledger: true, stream: &[Removed, Good, Removed, Poison], strays: 0, ..LANES };
+
+/// The same with two writers over a failover.
+const LEDGER_LANES: Bounds = Bounds { ledger: true, ..LANES_FAILOVER };
 
 /// Six messages, over a failover and with a delivery that is lost.
 const SIX: Bounds = Bounds {
@@ -161,6 +182,7 @@ fn every_property_holds_within_larger_bounds() {
     holds(Bounds { stream: &[Good, Poison, Good], ..RESIZE_FAILOVER });
     holds(Bounds { stream: SIX.stream, block: 2, window: 4, ..LANES });
     holds(SIX);
+    holds(Bounds { ledger: true, ..FAILOVER });
 }
 
 #[test]
@@ -288,6 +310,33 @@ fn lanes_need_the_epoch_also_for_their_rows() {
 #[test]
 fn lanes_need_to_know_whose_an_epoch_is_since_a_failover_may_have_lost_the_claim_of_another() {
     keeps(Mutation::NoOwner, Property::NeverTwice, RESIZE_FAILOVER);
+}
+
+#[test]
+fn the_ledger_counts_each_message_once_over_claims_failovers_and_answers_that_are_lost() {
+    holds(LEDGER);
+    holds(LEDGER_FAILOVER);
+}
+
+#[test]
+fn the_ledger_of_two_writers_counts_each_message_once() {
+    holds(LEDGER_SECOND);
+    holds(LEDGER_LANES);
+    holds(LEDGER_RESIZE);
+}
+
+#[test]
+fn each_rule_of_the_ledger_keeps_its_counts() {
+    for (rule, bounds) in [
+        (Mutation::ClaimUnsealed, LEDGER),
+        (Mutation::SealFirstLane, LEDGER_SECOND),
+        (Mutation::CountApart, LEDGER),
+        (Mutation::CountOn, LEDGER),
+        (Mutation::SealUnfenced, LEDGER),
+        (Mutation::ResizeUnsealed, LEDGER_RESIZE),
+    ] {
+        keeps(rule, Property::LedgerCounts, bounds);
+    }
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub(crate) enum Step {
     StrayArrives(usize),
     /// `Open::begin`: the compare-and-set, and the batch's rows and dead letters.
     Begin(usize, usize),
+    /// The same, and `jetcopy.close_seal()` before it.
+    BeginSealing(usize, usize),
+    /// `jetcopy.close_seal()` alone: of `Mutation::SealUnfenced`.
+    Seal(usize, usize),
     /// COMMIT is answered, and the ack goes out.
     Commit(usize, usize),
     /// The same, and the ack is lost at once.
@@ -102,6 +106,10 @@ impl Model for Protocol {
                 Step::StrayArrives(daemon),
                 Step::Begin(daemon, 0),
                 Step::Begin(daemon, 1),
+                Step::BeginSealing(daemon, 0),
+                Step::BeginSealing(daemon, 1),
+                Step::Seal(daemon, 0),
+                Step::Seal(daemon, 1),
                 Step::Commit(daemon, 0),
                 Step::Commit(daemon, 1),
                 Step::CommitUnheard(daemon, 0),
@@ -168,6 +176,9 @@ impl Model for Protocol {
         if state.unfenced {
             broken.push(Property::ClaimFences);
         }
+        if !self.ledger_counts(primary) {
+            broken.push(Property::LedgerCounts);
+        }
         broken
     }
 
@@ -178,14 +189,14 @@ impl Model for Protocol {
 
 impl Protocol {
     /// Whether the claim of a daemon is the one that `primary` holds, as a compare-and-set sees it.
-    fn claims(&self, daemon: usize, epoch: u8, primary: Database) -> bool {
+    pub(crate) fn claims(&self, daemon: usize, epoch: u8, primary: Database) -> bool {
         let same = epoch == primary.epoch;
         same && primary.owner == Some(daemon) && !self.breaks(Mutation::NoEpoch)
             || same && self.breaks(Mutation::NoOwner)
             || self.breaks(Mutation::NoEpoch)
     }
 
-    fn breaks(&self, rule: Mutation) -> bool {
+    pub(crate) fn breaks(&self, rule: Mutation) -> bool {
         self.mutation == rule
     }
 
@@ -212,7 +223,9 @@ impl Protocol {
                 Some(())
             }
             Step::StrayArrives(daemon) => self.receive(daemon, state.stray?, state),
-            Step::Begin(daemon, lane) => self.begin(daemon, lane, state),
+            Step::Begin(daemon, lane) => self.begin(daemon, lane, false, state),
+            Step::BeginSealing(daemon, lane) => self.begin(daemon, lane, true, state),
+            Step::Seal(daemon, lane) => self.seal(daemon, lane, state),
             Step::Commit(daemon, lane) => {
                 self.answer(daemon, lane, state)?;
                 if self.bounds.prompt { self.acked(daemon, state).or(Some(())) } else { Some(()) }
@@ -276,6 +289,7 @@ impl Protocol {
 
     fn claim(&self, daemon: usize, state: &mut State) -> Option<()> {
         state.claim(daemon)?;
+        self.seal_at_claim(&mut state.primary);
         if self.bounds.prompt { self.place(daemon, state) } else { Some(()) }
     }
 
@@ -295,7 +309,8 @@ impl Protocol {
         for (lane, batch) in batches.iter_mut().enumerate() {
             batch.to = batch.to.max(lanes.checkpoints[lane]).max(self.last_of(lanes, lane, read));
         }
-        let run = Run { epoch, lanes, more, read, batches, due: 1 };
+        let counted = PerLane::default();
+        let run = Run { epoch, lanes, more, read, batches, counted, due: 1 };
         state.daemons[daemon].generation = Generation::Running(run);
         if !self.breaks(Mutation::NoReset) {
             state.durable = Durable { cursor: read, delivered: 0, floor: read };
@@ -350,7 +365,7 @@ impl Protocol {
         Some(())
     }
 
-    fn begin(&self, daemon: usize, lane: usize, state: &mut State) -> Option<()> {
+    fn begin(&self, daemon: usize, lane: usize, seals: bool, state: &mut State) -> Option<()> {
         let primary = state.primary;
         if state.open[lane].is_some() {
             return None;
@@ -359,9 +374,11 @@ impl Protocol {
         let (batch, known, now) = (run.batches[lane], run.lanes.checkpoints, primary.lanes.checkpoints);
         // What is deleted or filtered away moves the checkpoint without rows.
         let moves = batch.to != known[lane] && !self.breaks(Mutation::NoAdvance);
-        if !moves && batch.messages == Counts::default() {
+        let nothing = !moves && batch.messages == Counts::default();
+        if nothing || seals && run.counted[lane] == 0 {
             return None;
         }
+        let counted = self.counted(batch, run.counted[lane], seals);
         let epoch = self.claims(daemon, run.epoch, primary);
         // A failover may have cost another lane what this commit is acknowledged together with.
         let others = (0..LANES).all(|lane| known[lane] <= now[lane]) || self.breaks(Mutation::OneLaneAlone);
@@ -371,7 +388,8 @@ impl Protocol {
             return Some(());
         }
         run.batches[lane].messages = Counts::default();
-        state.open[lane] = Some(Open { by: Some(daemon), epoch: run.epoch, owner: daemon, batch });
+        let (by, epoch) = (Some(daemon), run.epoch);
+        state.open[lane] = Some(Open { by, epoch, owner: daemon, batch, seals, counted });
         if self.breaks(Mutation::RowsApart) {
             self.store(batch.messages, &mut state.primary);
         }
@@ -389,6 +407,7 @@ impl Protocol {
         if !self.breaks(Mutation::RowsApart) {
             self.store(open.batch.messages, &mut state.primary);
         }
+        self.count(open, lane, &mut state.primary);
         state.primary.lanes.checkpoints[lane] = open.batch.to;
         state.highest = state.highest.max(self.floor(state.primary.lanes));
     }
@@ -397,9 +416,11 @@ impl Protocol {
     fn answer(&self, daemon: usize, lane: usize, state: &mut State) -> Option<()> {
         let open = state.open[lane].filter(|open| open.by == Some(daemon))?;
         self.commit(lane, state);
+        self.count_apart(open, lane, &mut state.primary);
         let run = state.run(daemon)?;
         let before = self.acknowledges(*run);
         run.lanes.checkpoints[lane] = open.batch.to;
+        run.counted[lane] = open.counted;
         let ack = self.acknowledges(*run);
         if self.breaks(Mutation::AckOwnLane) {
             state.daemons[daemon].ack = open.batch.to;
@@ -422,26 +443,6 @@ impl Protocol {
                 }
             }
         }
-        state.stop(daemon);
-        Some(())
-    }
-
-    fn resize(&self, daemon: usize, state: &mut State) -> Option<()> {
-        let (primary, writing) = (state.primary, state.is_writing());
-        let run = state.run(daemon)?;
-        let settled = self.floor(run.lanes) >= run.lanes.greatest() || self.breaks(Mutation::NoSettle);
-        if run.more == run.lanes.more || !settled || writing {
-            return None;
-        }
-        let epoch = self.claims(daemon, run.epoch, primary);
-        if epoch && (run.lanes == primary.lanes || self.breaks(Mutation::BlindResize)) {
-            let mut lanes = Lanes { more: run.more, checkpoints: PerLane::default() };
-            let all = self.floor(run.lanes).max(run.lanes.greatest());
-            lanes.checkpoints.iter_mut().take(usize::from(run.more) + 1).for_each(|lane| *lane = all);
-            state.primary.lanes = lanes;
-            state.highest = state.highest.max(self.floor(lanes));
-        }
-        // Either way, the next generation reads what there is.
         state.stop(daemon);
         Some(())
     }

@@ -35,6 +35,8 @@ pub(crate) struct Bounds {
     pub(crate) resizes: u8,
     /// How many sequences in a row are of the same lane.
     pub(crate) block: u8,
+    /// Whether commits are counted and sealed.
+    pub(crate) ledger: bool,
 }
 
 /// A rule of the protocol that is broken on purpose.
@@ -87,6 +89,18 @@ pub(crate) enum Mutation {
     NoSettle,
     /// Another number of writers begins by what the daemon knows, without a look at what the lanes have.
     BlindResize,
+    /// A claim leaves the open seal as it is, though it does not know what was counted.
+    ClaimUnsealed,
+    /// A claim seals what the first lane has committed, and not what the others have.
+    SealFirstLane,
+    /// What a commit carries is counted in another transaction, once it is answered.
+    CountApart,
+    /// A commit that closes a seal still says what that one counts.
+    CountOn,
+    /// A seal is closed without a compare-and-set.
+    SealUnfenced,
+    /// Another number of writers begins without a seal of what the lanes have committed.
+    ResizeUnsealed,
     /// A lease has run out by the clock alone, whether or not the database has answered anybody meanwhile.
     LeaseByClock,
     /// One renewal less is enough to take over.

@@ -40,6 +40,9 @@ pub(crate) struct Database {
     pub(crate) lanes: Lanes,
     pub(crate) rows: Counts,
     pub(crate) letters: Counts,
+    /// Messages that closed seals count, and that the open one of each lane does.
+    pub(crate) sealed: u8,
+    pub(crate) open: PerLane<u8>,
 }
 
 /// How messages are shared out among writers, and what each has committed of its own.
@@ -66,6 +69,9 @@ pub(crate) struct Open {
     pub(crate) epoch: u8,
     pub(crate) owner: usize,
     pub(crate) batch: Batch,
+    /// Whether it closes a seal first, and what it then says was committed since.
+    pub(crate) seals: bool,
+    pub(crate) counted: u8,
 }
 
 /// The durable consumer. `AckPolicy::All`: an ack counts for all that was delivered before.
@@ -108,6 +114,8 @@ pub(crate) struct Run {
     /// What it has read that is in no transaction; `to` is the lane's last sequence up to `read`, in any
     /// case.
     pub(crate) batches: PerLane<Batch>,
+    /// The messages that each lane has committed since its last seal.
+    pub(crate) counted: PerLane<u8>,
     /// The consumer sequence that is due next.
     pub(crate) due: u8,
 }
