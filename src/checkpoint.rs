@@ -85,6 +85,13 @@ impl Claim {
     pub(crate) fn settles_at(&self, wanted: Layout) -> Option<u64> {
         (self.lanes.layout() != wanted).then(|| self.lanes.greatest())
     }
+
+    /// How many sequences after the checkpoint, up to `to`, are not committed, where some are.
+    #[must_use]
+    pub(crate) fn lacking(&self, to: u64) -> Option<u64> {
+        let lacking = self.lanes.lacking(self.last_sequence + 1, to);
+        (lacking < to.saturating_sub(self.last_sequence)).then_some(lacking)
+    }
 }
 
 /// Where a writer stands, by which its next transaction is compared.

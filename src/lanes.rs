@@ -145,6 +145,20 @@ impl Lanes {
             })
     }
 
+    /// How many sequences from one to another are not committed.
+    #[must_use]
+    pub(crate) fn lacking(&self, from: u64, to: u64) -> u64 {
+        let between = |from: u64, to: u64| (to + 1).saturating_sub(from);
+        let greatest = self.greatest();
+        let blocks = self.block_of(from)..=self.block_of(to.min(greatest));
+        let of_block = |block: u64| {
+            let begin = block.saturating_mul(self.block).saturating_add(1).max(from);
+            let end = (block + 1).saturating_mul(self.block).min(to).min(greatest);
+            between(begin.max(self.checkpoints[self.of_block(block)] + 1), end)
+        };
+        blocks.map(of_block).sum::<u64>() + between(from.max(greatest + 1), to)
+    }
+
     /// A lane has committed all of its own up to `to`.
     pub(crate) fn commit(&mut self, lane: usize, to: u64) {
         self.checkpoints[lane] = to;
@@ -229,6 +243,8 @@ mod tests {
             let lanes = Lanes::new(block, checkpoints);
             let all = (from..=from + length).all(|sequence| !lacks(&lanes, sequence));
             prop_assert_eq!(lanes.hold_all(from, from + length), all);
+            let lacking = (from..=from + length).filter(|&sequence| lacks(&lanes, sequence)).count() as u64;
+            prop_assert_eq!(lanes.lacking(from, from + length), lacking);
         }
     }
 
@@ -237,6 +253,7 @@ mod tests {
         let lanes = Lanes::single(7);
         assert_eq!((lanes.floor(), lanes.greatest(), lanes.last_of(0, 9)), (7, 7, 9));
         assert!(lanes.holds(7) && !lanes.holds(8) && !lanes.are_several());
+        assert_eq!((lanes.lacking(8, 10), lanes.lacking(5, 8), lanes.lacking(3, 7)), (3, 1, 0));
     }
 
     #[test]

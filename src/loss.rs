@@ -87,6 +87,8 @@ pub struct Loss {
     pub resume_after: u64,
     /// Whether it may be that nothing of the pipeline's was among it.
     pub possible: bool,
+    /// How many sequences it is, where not all: of several writers, some had committed theirs.
+    pub messages: Option<u64>,
 }
 
 /// What happened to a stream.
@@ -122,7 +124,8 @@ impl fmt::Display for Loss {
         match self.cause {
             Cause::Dropped => write!(
                 f,
-                "the stream dropped sequences {} to {} before they were {}",
+                "the stream dropped {}sequences {} to {} before they were {}",
+                self.messages.map(|messages| format!("{messages} of the ")).unwrap_or_default(),
                 self.first_sequence,
                 self.last_sequence.unwrap_or(self.resume_after),
                 if self.possible {
@@ -169,6 +172,7 @@ pub(crate) fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
                 last_sequence: None,
                 resume_after: stream.start(),
                 possible: false,
+                messages: None,
             });
         }
         (true, Some(agreement)) => agreement.kept,
@@ -184,6 +188,7 @@ pub(crate) fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             last_sequence: Some(checkpoint),
             resume_after: kept,
             possible: false,
+            messages: None,
         });
     }
     if let Some(thins) = stream.thins
@@ -198,6 +203,7 @@ pub(crate) fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
                 last_sequence: Some(last),
                 resume_after: last,
                 possible: stream.narrow,
+                messages: None,
             }),
         };
     }
@@ -208,6 +214,7 @@ pub(crate) fn compare(claim: &Claim, stream: &StreamFacts) -> Verdict {
             last_sequence: Some(stream.first_sequence - 1),
             resume_after: stream.first_sequence - 1,
             possible: stream.narrow,
+            messages: claim.lacking(stream.first_sequence - 1),
         });
     }
     stream.agreement.map_or(Verdict::Intact, Verdict::Moved)
@@ -226,12 +233,8 @@ impl Loss {
 
     /// Sequences concerned, as far as that is known.
     fn length(&self) -> u64 {
-        self.last_sequence.map_or(0, |last| self.length_to(last))
-    }
-
-    /// Sequences from the first to `last`.
-    fn length_to(&self, last: u64) -> u64 {
-        (last + 1).saturating_sub(self.first_sequence)
+        let all = self.last_sequence.map_or(0, |last| (last + 1).saturating_sub(self.first_sequence));
+        self.messages.unwrap_or(all)
     }
 }
 

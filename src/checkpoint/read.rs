@@ -4,7 +4,7 @@
 
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error, Row, SimpleQueryRow};
 
 use super::lanes::{floor_sql, floor_timestamp_sql};
 use super::{Claim, Paused, UNKNOWN};
@@ -15,12 +15,14 @@ use crate::seal::{self, Point, Stretch};
 use crate::shard::Shard;
 
 /// Where a shard stands; `None` where it has no checkpoint yet. Epoch and accepted letters are left out: they
-/// are a claim's. Of its lanes, only how far one has come is told.
+/// are a claim's.
 pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>, Error> {
     let sql = format!(
         "SELECT {}, (extract(epoch FROM stream_created) * 1000000::numeric)::bigint, \
            (extract(epoch FROM {}) * 1000000::numeric)::bigint, known_sequence, \
-           (SELECT max(lane.last_sequence) FROM jetcopy.lanes lane WHERE lane.shard = c.shard) \
+           (SELECT pg_catalog.string_agg(lane.last_sequence::text, ','::text ORDER BY lane.lane) \
+             FROM jetcopy.lanes lane WHERE lane.shard = c.shard), \
+           (SELECT max(lane.block) FROM jetcopy.lanes lane WHERE lane.shard = c.shard) \
          FROM jetcopy.checkpoints c WHERE c.shard = {}",
         floor_sql("c"),
         floor_timestamp_sql("c"),
@@ -30,13 +32,24 @@ pub(crate) async fn read(client: &Client, shard: &Shard) -> Result<Option<Claim>
     Ok(found.first().map(|row| Claim {
         epoch: 0,
         last_sequence: simple::number(row, 0).unwrap_or(0),
-        lanes: Lanes::single(simple::number(row, 4).or(simple::number(row, 0)).unwrap_or(0)),
+        lanes: lanes_of(row),
         since_us: simple::number(row, 2),
         stream_created_ns: simple::number(row, 1).map(|us: i64| us.saturating_mul(1_000)),
         last_timestamp_us: simple::number(row, 2),
         known_sequence: simple::number(row, 3).map_or(UNKNOWN, i64::unsigned_abs),
         accepted: 0,
     }))
+}
+
+/// The lanes of such a row, the fifth and sixth columns, or the only one.
+fn lanes_of(row: &SimpleQueryRow) -> Lanes {
+    match (simple::text(row, 4), simple::number(row, 5)) {
+        (Some(lanes), Some(block)) => {
+            let sequences = lanes.split(',').map(|sequence| sequence.parse().unwrap_or(0));
+            Lanes::new(block, sequences.collect())
+        }
+        _ => Lanes::single(simple::number(row, 0).unwrap_or(0)),
+    }
 }
 
 /// Where the ledger of a shard stands, of each lane or of the only writer; none where it has no checkpoint

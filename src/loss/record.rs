@@ -40,7 +40,7 @@ pub(crate) async fn settle(
     let known = ask(&session.client, &record_sql(shard, loss, stream_created_ns)).await;
     let known = known.map_err(failed("record a loss of"))?;
     let known = known.first();
-    let counted = known.and_then(|row| simple::number(row, 0)).map_or(0, |last| loss.length_to(last));
+    let counted = known.and_then(|row| simple::number(row, 0)).unwrap_or(0);
     // Where superseded messages do not halt the pipeline, they are no loss that comes here.
     let passes = on_loss == OnLoss::Continue && loss.cause != Cause::Superseded;
     let after = match known {
@@ -62,26 +62,28 @@ fn record_sql(shard: &Shard, loss: &Loss, stream_created_ns: i64) -> String {
     let created = interval::timestamp(stream_created_ns);
     let (first, cause, event) = (loss.first_sequence, loss.cause.as_str(), Event::Loss.as_str());
     let length = loss.length();
+    let messages = loss.messages.map_or_else(|| "NULL::bigint".to_owned(), |messages| messages.to_string());
     let told = tally::add_rows(&format!(
         "SELECT {shard}, '{event}', '{cause}', times, messages, now() FROM news WHERE times + messages > 0"
     ));
     format!(
         "WITH known AS (\
-           SELECT id, last_sequence, accepted_at, resume_after FROM jetcopy.losses \
+           SELECT id, accepted_at, resume_after, \
+             coalesce(messages, last_sequence + 1 - first_sequence) AS messages FROM jetcopy.losses \
            WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' \
              AND stream_created = {created}), \
          grown AS (\
-           UPDATE jetcopy.losses SET last_sequence = {last} WHERE id IN (SELECT id FROM known)), \
+           UPDATE jetcopy.losses SET last_sequence = {last}, messages = {messages} WHERE id IN (SELECT id FROM known)), \
          added AS (\
            INSERT INTO jetcopy.losses \
-             (pipeline, shard, stream, stream_created, first_sequence, last_sequence, cause) \
-           SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, '{cause}' \
+             (pipeline, shard, stream, stream_created, first_sequence, last_sequence, messages, cause) \
+           SELECT {pipeline}, {shard}, {stream}, {created}, {first}, {last}, {messages}, '{cause}' \
            WHERE NOT EXISTS (SELECT FROM known)), \
          news AS (\
            SELECT 1 - count(*) AS times, \
-             greatest({length} - coalesce(max(last_sequence) + 1 - {first}, 0), 0) AS messages FROM known), \
+             greatest({length} - coalesce(max(messages), 0), 0) AS messages FROM known), \
          told AS ({told}) \
-         SELECT last_sequence, accepted_at IS NOT NULL, resume_after FROM known"
+         SELECT messages, accepted_at IS NOT NULL, resume_after FROM known"
     )
 }
 

@@ -70,6 +70,7 @@ fn a_checkpoint_lies_beyond_the_end_only_of_a_stream_that_it_does_not_count_in()
         last_sequence: None,
         resume_after: 0,
         possible: false,
+        messages: None,
     };
     handles.resumes(Some(Resumes::past(&loss)));
     handles.stream_holds(1, 50);

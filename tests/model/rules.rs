@@ -13,6 +13,7 @@ pub(crate) enum Kind {
 
 /// How large the model is.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each leaves something out of the search")]
 pub(crate) struct Bounds {
     pub(crate) stream: &'static [Kind],
     /// The durable's `max_ack_pending`.
