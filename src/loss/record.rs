@@ -73,7 +73,8 @@ fn record_sql(shard: &Shard, loss: &Loss, stream_created_ns: i64) -> String {
            WHERE shard = {shard} AND first_sequence = {first} AND cause = '{cause}' \
              AND stream_created = {created}), \
          grown AS (\
-           UPDATE jetcopy.losses SET last_sequence = {last}, messages = {messages} WHERE id IN (SELECT id FROM known)), \
+           UPDATE jetcopy.losses SET last_sequence = {last}, messages = {messages} \
+           WHERE id IN (SELECT id FROM known)), \
          added AS (\
            INSERT INTO jetcopy.losses \
              (pipeline, shard, stream, stream_created, first_sequence, last_sequence, messages, cause) \
