@@ -420,7 +420,9 @@ fn start(command: Command) -> Result<(), Failure> {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { settings } => run::run(&settings).await,
-        Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
+        Command::Check { settings, args } => {
+            check::run(&quiet(&settings)?, settings.config.as_deref(), &args).await
+        }
         Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
         Command::Tap { settings, args } => tap::run(&quiet(&settings)?, &args).await,
         Command::Test { settings, args } => cases::run(&quiet(&settings)?, settings.config.as_deref(), &args),

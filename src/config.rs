@@ -22,7 +22,7 @@ mod validate;
 
 pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
 pub use ledger::{Digest, Ledger};
-pub use load::{ConfigError, Overrides, Problem};
+pub use load::{ConfigError, Overrides, Problem, line_of_table};
 pub use redact::{read_secret, redact_url};
 pub use store::Store;
 pub use table::{

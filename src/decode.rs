@@ -103,12 +103,30 @@ pub struct PlanError {
     pub problem: String,
 }
 
-/// Every column for which the mapping of `pipeline` and its introspected `tables` (same order) do not go
-/// together.
+/// All for which the mapping of `pipeline` and its introspected `tables` (same order) do not go together:
+/// what a plan says of the first column that is wrong it then says of the next.
 #[must_use]
 pub fn misfits(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Vec<PlanError> {
     let each = pipeline.tables.iter().zip(tables);
-    each.flat_map(|(mapping, table)| plan::misfit::of_table(mapping, table)).collect()
+    let mut found: Vec<PlanError> =
+        each.flat_map(|(mapping, table)| plan::misfit::of_table(mapping, table)).collect();
+    let (mut pipeline, mut tables) = (pipeline.clone(), tables.to_vec());
+    for misfit in &found {
+        plan::misfit::leave_out(&mut pipeline, &mut tables, misfit);
+    }
+    while let Err(error) = Decoder::new(&pipeline, &tables) {
+        let is_whole = error.column == "*";
+        if is_whole && found.iter().any(|known| known.table == error.table) {
+            // It may be for what was left out.
+            break;
+        }
+        let goes_on = !is_whole && plan::misfit::leave_out(&mut pipeline, &mut tables, &error);
+        found.push(error);
+        if !goes_on {
+            break;
+        }
+    }
+    found
 }
 
 impl Decoder {

@@ -6,17 +6,19 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::config::Config;
 use crate::terminal;
+use mapping::Mappings;
 use report::Findings;
 
 mod api;
 mod database;
 mod horizon;
 mod jetstream;
+mod mapping;
 mod partitions;
 mod position;
 mod report;
@@ -37,16 +39,28 @@ pub struct Args {
     /// Also write the tables of all pipelines to a file, for `jetcopy test`.
     #[arg(long, value_name = "FILE")]
     pub save_schema: Option<PathBuf>,
+    /// List the columns of each table with their types and sources, and the way that rows take.
+    #[arg(long)]
+    pub columns: bool,
+    /// Ask no server: check the mapping by tables that --save-schema wrote to this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "save_schema")]
+    pub offline: Option<PathBuf>,
 }
 
 /// Runs the command; findings go to standard output. Errors among them make it fail.
-pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
+/// `file` is the configuration.
+pub async fn run(config: &Config, file: Option<&Path>, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     let mut report = Findings::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
     secrets(config, &mut report);
+    let mappings = Mappings { file: file.map(Path::to_owned), columns: args.columns };
+    if let Some(schema) = &args.offline {
+        mapping::offline(config, schema, &mappings, &mut report);
+        return tell(&report, args.json);
+    }
     let jetstream::Found { connection, horizons } = jetstream::look(config, &mut report).await;
-    let session = database::look(config, &horizons, &mut report).await;
+    let session = database::look(config, &horizons, &mappings, &mut report).await;
     if let (Some(session), Some(connection)) = (&session, &connection) {
         let found = config.pipelines.iter().filter(|pipeline| horizons.contains_key(&pipeline.name));
         for pipeline in found {
@@ -61,9 +75,14 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     if let Some(path) = &args.save_schema {
         save::save(config, path, &mut report).await;
     }
+    tell(&report, args.json)
+}
+
+/// Prints what was found; errors among it are a failure.
+fn tell(report: &Findings, as_json: bool) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let text =
-        if args.json { terminal::json(&report.json()).into_owned() } else { report.text(out.is_terminal()) };
+        if as_json { terminal::json(&report.json()).into_owned() } else { report.text(out.is_terminal()) };
     out.write_all(text.as_bytes()).map_err(Failure::failed)?;
     if report.errors() == 0 { Ok(()) } else { Err(Failure::Told) }
 }

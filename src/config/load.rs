@@ -203,6 +203,19 @@ impl File {
     }
 }
 
+/// File and line of the `entry`th table of a pipeline in the file at `path`, or of a column of it.
+#[must_use]
+pub fn line_of_table(path: &Path, pipeline: &str, entry: usize, column: Option<&str>) -> Option<String> {
+    let file = File::read(path).ok()?;
+    let pipelines = file.document.get("pipeline")?.as_array_of_tables()?;
+    let name = |table: &toml_edit::Table| table.get("name")?.as_str().map(str::to_owned);
+    let index = pipelines.iter().position(|table| name(table).as_deref() == Some(pipeline))?;
+    let mut keys = vec!["pipeline".to_owned(), index.to_string(), "table".to_owned(), entry.to_string()];
+    keys.extend(column.map(|_| "columns".to_owned()));
+    keys.extend(column.map(str::to_owned));
+    file.place(&keys)
+}
+
 /// An element of `[[…]]` tables.
 fn element(
     item: &toml_edit::Item,

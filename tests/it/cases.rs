@@ -167,3 +167,52 @@ async fn a_file_or_a_schema_that_cannot_be_used_says_what_would_help() {
     assert_eq!(missing.code, 2);
     assert!(missing.err.contains("`jetcopy check --save-schema"), "{missing:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_without_servers_names_every_slip_at_once_with_its_line() {
+    let (world, config) = place().await;
+    let schema = world.directory.path().join("jetcopy.schema.json");
+    let offline = ["check", "--offline", schema.to_str().unwrap()];
+    let good = world.run(&config, &[&offline[..], &["--columns"]].concat()).await.well();
+    for line in [
+        "      temp   real                      <- env.temperature",
+        "      kept   text                      <- kept, or its default",
+        "ok    pipeline readings, table parts: the mapping fits; it fills 3 of 3 columns",
+        "ok    pipeline readings, table parts: rows go straight into it by COPY",
+        "no errors, no warnings",
+    ] {
+        assert!(good.lines().any(|shown| shown == line), "{line}\n{good}");
+    }
+    let text = std::fs::read_to_string(&config).unwrap();
+    let slips = text
+        .replace("box = \"env.box\"", "boxx = \"env.box\"")
+        .replace("temp = \"env.temperature\"", "temp = { from = \"env.temperature\", unit = \"s\" }")
+        .replace("more = \"env.more\"", "more = { from = \"env.more\", round = 2 }")
+        .replace("id = \"^id\"", "id = { from = \"^id\", offset = \"Z\" }");
+    std::fs::write(&config, &slips).unwrap();
+    let line_of = |part: &str| 1 + slips.lines().position(|line| line.contains(part)).unwrap();
+    let answer = world.run(&config, &offline).await;
+    assert_eq!(answer.code, 1);
+    for (part, said) in [
+        ("boxx", "table readings, column boxx: the table has no such column; did you mean `box`?"),
+        ("temp = {", "table readings, column temp: `unit` is for columns of times"),
+        ("more = {", "table readings, column more: `round` is for columns of real"),
+        ("id = {", "table parts, column id: `offset` is for columns of type timestamptz"),
+    ] {
+        let line = format!("{}:{}: {said}", config.display(), line_of(part));
+        assert!(answer.out.contains(&line), "{line}\n{}", answer.out);
+    }
+    assert!(answer.out.contains("\n4 errors, no warnings\n"), "{}", answer.out);
+    std::fs::write(&config, text.replace("name = \"parts\"", "name = \"part\"")).unwrap();
+    let answer = world.run(&config, &offline).await;
+    assert!(answer.out.contains("      -> did you mean parts?"), "{}", answer.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_names_the_stream_that_is_called_alike() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLES).await.unwrap();
+    let config = world.config(&PIPELINE.replace("STREAM", "STREAMS"));
+    let answer = world.run(&config, &["check"]).await;
+    assert!(answer.out.contains("the stream does not exist\n      -> did you mean STREAM"), "{}", answer.out);
+}

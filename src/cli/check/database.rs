@@ -8,11 +8,11 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::CLIENT_NAME;
+use super::mapping::Mappings;
 use super::report::Findings;
 use super::{horizon, partitions};
 use crate::chain::chain;
 use crate::config::{Config, Pipeline};
-use crate::decode::{self, Decoder};
 use crate::exposure::{self, Exposure};
 use crate::migrate::{self, MigrateError, State};
 use crate::postgres::connect::{self, ConnectError, Session};
@@ -20,7 +20,7 @@ use crate::postgres::direct_compress;
 use crate::postgres::introspect::{self, IntrospectError, introspect_beside};
 use crate::postgres::privileges::{self, Missing, grant};
 
-mod update;
+pub(super) mod update;
 
 /// Oldest server that jetcopy is meant for: the store's queries need its `date_bin`, and what is older gets
 /// no fixes any more.
@@ -59,6 +59,7 @@ const DATABASE: &str = "database";
 pub(super) async fn look(
     config: &Config,
     horizons: &BTreeMap<String, Duration>,
+    mappings: &Mappings,
     report: &mut Findings,
 ) -> Option<Session> {
     let session = match connect::connect(&config.postgres, CLIENT_NAME).await {
@@ -89,7 +90,8 @@ pub(super) async fn look(
     for pipeline in &config.pipelines {
         // Of a stream that was not found nothing is replayed.
         let horizon = horizons.get(&pipeline.name).copied().unwrap_or_default();
-        look_at_pipeline(&session.client, config, pipeline, horizon, &facts, report).await;
+        let asked = (horizon, mappings);
+        look_at_pipeline(&session.client, config, pipeline, asked, &facts, report).await;
     }
     if migrated {
         return Some(session);
@@ -289,7 +291,7 @@ async fn look_at_pipeline(
     client: &Client,
     config: &Config,
     pipeline: &Pipeline,
-    horizon: Duration,
+    (horizon, mappings): (Duration, &Mappings),
     facts: &Facts,
     report: &mut Findings,
 ) {
@@ -314,17 +316,7 @@ async fn look_at_pipeline(
     if found.len() < pipeline.tables.len() {
         return;
     }
-    let misfits = decode::misfits(pipeline, &found);
-    for misfit in &misfits {
-        report.failure(format!("pipeline {}", pipeline.name), misfit);
-    }
-    if !misfits.is_empty() {
-        return;
-    }
-    let decoder = match Decoder::new(pipeline, &found) {
-        Ok(decoder) => decoder,
-        Err(error) => return report.failure(format!("pipeline {}", pipeline.name), &error),
-    };
+    let Some(decoder) = mappings.judge(pipeline, &found, report) else { return };
     for (index, (table, found)) in pipeline.tables.iter().zip(&found).enumerate() {
         let place = place(pipeline, &table.name);
         arbiters::judge(client, &place, table, found, report).await;

@@ -8,9 +8,11 @@ use async_nats::jetstream::stream::{
     Config as StreamConfig, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType,
 };
 use async_nats::jetstream::{self, ErrorCode, consumer};
+use futures_util::TryStreamExt as _;
 
 use super::CLIENT_NAME;
 use super::horizon;
+use super::mapping::nearest;
 use super::report::Findings;
 use crate::chain::chain;
 use crate::config::{Config, Pipeline};
@@ -114,17 +116,36 @@ pub(super) async fn look(config: &Config, report: &mut Findings) -> Found {
                 judge(&place, pipeline, stream.cached_info(), server.max_payload, report);
                 durable(&place, config, pipeline, &shard, &stream, report).await;
             }
-            Err(error) => no_stream(&place, config, &shard, &error, server.jetstream, report),
+            Err(error) => {
+                let has_jetstream = server.jetstream;
+                let meant = meant(&context, &shard, &error).await;
+                no_stream(&place, config, &shard, (&error, meant.as_deref()), has_jetstream, report);
+            }
         }
     }
     Found { connection: Some(connection), horizons }
+}
+
+/// The stream that was meant by a name that none has, as far as the user may list them.
+async fn meant(
+    context: &jetstream::Context,
+    shard: &Shard,
+    error: &jetstream::context::GetStreamError,
+) -> Option<String> {
+    let GetStreamErrorKind::JetStream(error) = error.kind() else { return None };
+    if error.error_code() != ErrorCode::STREAM_NOT_FOUND {
+        return None;
+    }
+    let names = context.stream_names().try_collect::<Vec<String>>();
+    let names = tokio::time::timeout(ANSWER_TIMEOUT, names).await.ok()?.ok()?;
+    nearest(&shard.stream, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
 fn no_stream(
     place: &str,
     config: &Config,
     shard: &Shard,
-    error: &jetstream::context::GetStreamError,
+    (error, meant): (&jetstream::context::GetStreamError, Option<&str>),
     has_jetstream: bool,
     report: &mut Findings,
 ) {
@@ -134,7 +155,12 @@ fn no_stream(
             report.error(
                 place,
                 "the stream does not exist",
-                format!("nats stream add {stream} --retention limits --subjects …, or correct the name"),
+                match meant {
+                    Some(meant) => format!("did you mean {meant}?"),
+                    None => format!(
+                        "nats stream add {stream} --retention limits --subjects …, or correct the name"
+                    ),
+                },
             );
         }
         GetStreamErrorKind::JetStream(_) => {

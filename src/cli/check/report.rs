@@ -47,6 +47,17 @@ pub(super) struct Finding {
     /// What would mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<String>,
+    /// Columns that it is about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) columns: Vec<Line>,
+}
+
+/// A column of a table, and where its value comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Line {
+    pub(super) column: String,
+    pub(super) r#type: String,
+    pub(super) source: String,
 }
 
 /// All findings, in the order in which they were made.
@@ -81,6 +92,12 @@ impl Findings {
         self.add(Level::Error, place, chain(error), None);
     }
 
+    /// As it should be, with a line a column.
+    pub(super) fn list(&mut self, place: impl Into<String>, text: impl Into<String>, columns: Vec<Line>) {
+        let (place, text) = (place.into(), text.into());
+        self.0.push(Finding { level: Level::Ok, place, text, remedy: None, columns });
+    }
+
     fn add(
         &mut self,
         level: Level,
@@ -88,7 +105,7 @@ impl Findings {
         text: impl Into<String>,
         remedy: Option<String>,
     ) {
-        self.0.push(Finding { level, place: place.into(), text: text.into(), remedy });
+        self.0.push(Finding { level, place: place.into(), text: text.into(), remedy, columns: Vec::new() });
     }
 
     fn count(&self, level: Level) -> usize {
@@ -108,11 +125,18 @@ impl Findings {
     /// A line a finding, its remedy below it, and a line that counts them.
     pub(super) fn text(&self, coloured: bool) -> String {
         let mut text = String::new();
-        for Finding { level, place, text: found, remedy } in &self.0 {
+        for Finding { level, place, text: found, remedy, columns } in &self.0 {
             let label = if coloured { level.coloured() } else { format!("{:<5}", level.label()) };
             text = text + &label + " " + &within(&format!("{place}: {found}")) + "\n";
             if let Some(remedy) = remedy {
                 text = text + "      -> " + &within(remedy) + "\n";
+            }
+            let width = |of: fn(&Line) -> &str| columns.iter().map(|line| of(line).chars().count()).max();
+            let (names, types) = (width(|line| &line.column), width(|line| &line.r#type));
+            for Line { column, r#type, source } in columns {
+                let (names, types) = (names.unwrap_or(0), types.unwrap_or(0));
+                let line = format!("{column:names$}  {type:types$}  {source}");
+                text = text + "      " + &within(&line) + "\n";
             }
         }
         let (errors, warnings) = (self.errors(), self.count(Level::Warn));

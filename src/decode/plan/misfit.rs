@@ -15,6 +15,24 @@ pub(in crate::decode) fn of_table(mapping: &config::Table, table: &introspect::T
     found
 }
 
+/// Takes a column out of mapping and table, so that the next one is judged; whether it was in either.
+pub(in crate::decode) fn leave_out(
+    pipeline: &mut config::Pipeline,
+    tables: &mut [introspect::Table],
+    misfit: &PlanError,
+) -> bool {
+    let mut was_there = false;
+    let entries = pipeline.tables.iter_mut().zip(tables);
+    for (mapping, table) in entries.filter(|(mapping, _)| mapping.name == misfit.table) {
+        let before = table.columns.len() + table.unsupported.len();
+        table.columns.retain(|column| column.name != misfit.column);
+        table.unsupported.retain(|column| column.name != misfit.column);
+        was_there |= table.columns.len() + table.unsupported.len() < before;
+        was_there |= mapping.columns.remove(&misfit.column).is_some();
+    }
+    was_there
+}
+
 /// Columns of the mapping that the table has not, or nobody may fill.
 fn unknown<'t>(
     mapping: &'t config::Table,

@@ -145,6 +145,11 @@ impl Saved {
         std::fs::write(path, text).map_err(|source| SavedError::Write { path: path.to_owned(), source })
     }
 
+    /// The names of its tables.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().map(String::as_str)
+    }
+
     /// The table that the configuration calls `name`.
     pub fn table(&self, name: &str) -> Result<Table, SavedError> {
         let Some(found) = self.tables.get(name) else {

@@ -1,6 +1,7 @@
 //! A place where the commands of a document run as they are printed: servers of its own, whose addresses
 //! stand in the environment.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -50,6 +51,8 @@ impl World {
         // The servers ask for none; the file must be there where a document names it.
         let password = directory.path().join("password");
         std::fs::write(&password, "none").unwrap();
+        // Else `jetcopy check` says so.
+        std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
         let programs = Path::new(env!("CARGO_BIN_EXE_jetcopy")).parent().unwrap();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
         let variables = vec![

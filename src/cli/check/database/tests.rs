@@ -53,7 +53,7 @@ fn as_role(url: &str, role: &str) -> String {
 
 async fn troubles(config: &Config) -> Vec<String> {
     let mut report = Findings::default();
-    look(config, &BTreeMap::new(), &mut report).await;
+    look(config, &BTreeMap::new(), &Mappings::default(), &mut report).await;
     report.text(false).lines().filter(|line| !line.starts_with("ok ")).map(str::to_owned).collect()
 }
 
@@ -85,7 +85,13 @@ fn a_server_older_than_the_queries_need_is_an_error_that_says_which_would_do() {
 async fn a_database_as_it_should_be_gives_no_trouble() {
     let world = World::migrated().await;
     let mut report = Findings::default();
-    look(&world.config("[[table]]\nname = \"frame_metadata\"\n"), &BTreeMap::new(), &mut report).await;
+    look(
+        &world.config("[[table]]\nname = \"frame_metadata\"\n"),
+        &BTreeMap::new(),
+        &Mappings::default(),
+        &mut report,
+    )
+    .await;
     let text = report.text(false);
     assert!(text.ends_with("no errors, no warnings\n"), "{text}");
     assert!(text.contains("ok    schema jetcopy: all migrations are applied\n"), "{text}");

@@ -6,7 +6,7 @@ use crate::decode::Decoder;
 use crate::postgres::introspect;
 
 /// Says what becomes of columns whose field a message lacks, and of keys that are NULL.
-pub(super) fn judge(
+pub(in crate::cli::check) fn judge(
     place: &str,
     table: &Table,
     found: &introspect::Table,
