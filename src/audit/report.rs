@@ -229,6 +229,8 @@ pub(crate) enum Difference {
         expected: u64,
         there: u64,
     },
+    /// A table that several shards fill, which holds fewer rows than all of them committed.
+    Together { table: String, expected: u64, there: u64 },
     /// A stretch whose messages in the stream are not those that were committed.
     Digest {
         first_sequence: u64,
@@ -442,6 +444,9 @@ impl fmt::Display for Difference {
                  were committed",
                 part.map(|part| part.to_string()).unwrap_or_default()
             ),
+            Self::Together { table, expected, there } => {
+                write!(f, "{table} has {there} rows, but all its shards together committed {expected}")
+            }
             Self::Digest { first_sequence, last_sequence, part } => write!(
                 f,
                 "the messages {first_sequence} to {last_sequence}{} in the stream are not those that were \

@@ -331,7 +331,8 @@ impl Digested {
     }
 }
 
-fn stored(stretch: &Stretch, place: &Filled) -> u64 {
+/// The rows of a stretch that a table has stored.
+pub(super) fn stored(stretch: &Stretch, place: &Filled) -> u64 {
     stretch.rows.iter().filter(|(table, _)| *table == place.qualified).map(|(_, rows)| rows).sum()
 }
 

@@ -361,7 +361,7 @@ pub(super) async fn next<T>(
     walk.try_next().await.map_err(walking)
 }
 
-fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
+pub(super) fn failed(action: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
     move |source| Error::Database { action, source }
 }
 

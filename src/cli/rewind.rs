@@ -79,9 +79,13 @@ pub(super) fn tell_doubled(tables: &[Doubled]) {
                      {delete}"
                 );
             }
+            (false, _, _) if table.sharded => say!(
+                "table {name}: rows would be duplicated unless they are deleted first; no statement can name \
+                 them by $sequence: all shards fill the table, and their sequences repeat"
+            ),
             (false, _, _) => say!(
                 "table {name}: rows would be duplicated unless they are deleted first; no column identifies \
-                 them (none has $sequence, or another pipeline or shard also fills the table)"
+                 them (none has $sequence, or another pipeline also fills the table)"
             ),
         }
     }

@@ -52,6 +52,8 @@ pub(crate) struct Doubled {
     pub delete: Option<String>,
     /// Whether `on_conflict` keeps them from being doubled.
     pub keyed: bool,
+    /// Whether other shards fill the table with rows of the same sequences.
+    pub sharded: bool,
 }
 
 /// Why nothing can be rewound.
@@ -183,10 +185,11 @@ pub(crate) async fn doubled(
         let qualified = introspect::introspect(&session.client, &table.name).await?.qualified;
         let keyed = table.on_conflict != OnConflict::Error;
         let mut others = config.pipelines.iter().filter(|other| other.name != pipeline.name);
-        let shared = pipeline.repeats_sequences()
-            || others.any(|other| other.tables.iter().any(|found| found.name == table.name));
-        let Some(column) = table.column_of(SEQUENCE).filter(|_| !shared).map(escape_identifier) else {
-            tables.push(Doubled { table: table.name.clone(), rows: None, delete: None, keyed });
+        let sharded = pipeline.repeats_sequences();
+        let is_others = others.any(|other| other.tables.iter().any(|found| found.name == table.name));
+        let alone = !sharded && !is_others;
+        let Some(column) = table.column_of(SEQUENCE).filter(|_| alone).map(escape_identifier) else {
+            tables.push(Doubled { table: table.name.clone(), rows: None, delete: None, keyed, sharded });
             continue;
         };
         let which = match last {
@@ -199,6 +202,7 @@ pub(crate) async fn doubled(
             rows: Some(found.number(0).unwrap_or(0)),
             delete: (!keyed).then(|| format!("DELETE {which};")),
             keyed,
+            sharded,
         });
     }
     Ok(tables)

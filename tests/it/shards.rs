@@ -10,9 +10,10 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Config as StreamConfig;
 use jetcopy::publish::{Outgoing, publish};
 use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::ledger::{found, report};
 use crate::support::{Daemon, EVENTS, TABLE, World, event, eventually};
 
 /// How many messages the load publishes in one go, and how often.
@@ -93,7 +94,7 @@ impl Spread {
 
 /// Where all shards stand, if that is at the ends of their streams.
 async fn at_the_ends(world: &World) -> Option<BTreeMap<String, i64>> {
-    let sql = "SELECT shard, stream, last_sequence FROM jetcopy.checkpoints";
+    let sql = "SELECT shard, stream, jetcopy.floor(shard) FROM jetcopy.checkpoints";
     let mut found = BTreeMap::new();
     for row in world.database.query(sql, &[]).await.unwrap() {
         let (shard, stream, at): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
@@ -208,7 +209,7 @@ async fn one_shard_is_paused_rewound_and_resumed_while_the_others_go_on() {
     let done = world.run(&config, &["rewind", "events", "--shard", "1", "--to", &to, "--yes"]).await.well();
     assert!(done.contains(&format!("the checkpoint of events-1 is now {to}")), "{done}");
     // Sequences are those of several streams: which rows are doubled cannot be told by them.
-    assert!(done.contains("another pipeline or shard also fills the table"), "{done}");
+    assert!(done.contains("all shards fill the table, and their sequences repeat"), "{done}");
     let live = world.run(&config, &["rewind", "events", "--shard", "0", "--to", "1"]).await;
     assert!(live.err.contains("run `jetcopy pause events --shard 0` first"), "{live:?}");
 
@@ -226,6 +227,48 @@ async fn one_shard_is_paused_rewound_and_resumed_while_the_others_go_on() {
     let replay = ["replay", "events", "--shard", "0", "--from", "1", "--to", "5"];
     let replayed = world.run(&config, &replay).await.well();
     assert!(replayed.contains("table events_replay: 5 rows; not compared"), "{replayed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledgers_of_shards_that_share_a_table_prove_its_rows_together_and_each_its_own_messages() {
+    let world = world(2).await;
+    let short = sharded(2, "writers = 2").replace("max_rows = 200", "max_rows = 20");
+    let config = world.config(&short);
+    let daemon = Daemon::start(&config);
+    for id in 1..=300 {
+        let payload = if id % 100 == 7 { vec![0xc1] } else { event(id) };
+        world.publish(&format!("{}.a", id % 2), [payload]).await;
+    }
+    eventually("both shards", || async {
+        at_the_ends(&world).await.is_some_and(|ends| ends.values().eq([&150, &150]))
+    })
+    .await;
+    let audit = |shard: &str, way: &str| report(&config, &["--shard", shard, way]);
+    let said = |report: &Value, text: &str| report["not_proven"].to_string().contains(text);
+    let first = audit("0", "--offline");
+    assert_eq!((&first["differences"], &first["ledger"]["letters"]), (&json!(0), &json!(0)), "{first:#}");
+    assert!(said(&first, "297 rows of all together were committed, and 297 are there"), "{first:#}");
+    let second = audit("1", "--offline");
+    assert_eq!((&second["differences"], &second["ledger"]["letters"]), (&json!(0), &json!(3)), "{second:#}");
+    assert!(said(&second, "its rows are counted in the audit of events-0"), "{second:#}");
+    for shard in ["0", "1"] {
+        let full = audit(shard, "--full");
+        let digests = (&full["ledger"]["digests"], &full["ledger"]["digested_messages"]);
+        assert_eq!((&full["differences"], digests), (&json!(0), (&json!(2), &json!(150))), "{full:#}");
+        assert!(said(&full, "also writes to it, and has the same sequences"), "{full:#}");
+    }
+
+    world.database.batch_execute("DELETE FROM events WHERE id = 11").await.unwrap();
+    let missed = json!({"found": "together", "table": "events", "expected": 297, "there": 296});
+    assert_eq!(audit("0", "--offline")["first_differences"], json!([missed]));
+    world.database.batch_execute("INSERT INTO events VALUES (6, 11), (6, 11)").await.unwrap();
+    assert!(said(&audit("0", "--offline"), "1 rows more than all its shards committed"));
+    world.database.batch_execute("DELETE FROM jetcopy.dead_letters WHERE sequence = 54").await.unwrap();
+    assert_eq!(found(&audit("1", "--offline")), ["count"], "the letters are each shard's own");
+    drop(daemon);
+    let spoil = "UPDATE jetcopy.lanes SET seal_digest = sha256('') WHERE shard = 'events-0' AND lane = 1";
+    world.database.batch_execute(spoil).await.unwrap();
+    assert_eq!(found(&audit("0", "--full")), ["digest"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
