@@ -46,8 +46,8 @@ impl Other {
         match self {
             Self::Pipeline(other) => format!("table {table}: pipeline {other} also writes to it"),
             Self::Shard(other) => format!(
-                "table {table}: shard {other} also writes to it, and has the same sequences, so whose a row is \
-                 cannot be told; --offline counts the rows of all shards together, --full compares the \
+                "table {table}: shard {other} also writes to it, and has the same sequences, so whose a row \
+                 is cannot be told; --offline counts the rows of all shards together, --full compares the \
                  messages with the ledger"
             ),
         }
