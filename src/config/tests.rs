@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 
 mod reference;
+mod reference_schema;
 mod shards;
 mod store;
 mod table;

@@ -19,7 +19,7 @@ use crate::catalog::{After, ROLLUPS, TABLES, written};
 use crate::config::*;
 
 /// Set by `make docs`: write what is compared here instead.
-const WRITE: &str = "JETCOPY_WRITE_DOCS";
+pub(super) const WRITE: &str = "JETCOPY_WRITE_DOCS";
 
 /// How the document begins.
 const HEAD: &str = "\
@@ -35,28 +35,31 @@ Pipelines can only be set in a file. The flags are `--nats-url`, `--postgres-url
 `--log-format`. An unknown key is an error that names the nearest one. `jetcopy check` checks all settings
 against the servers.
 
+Editors know the settings by [settings.schema.json](settings.schema.json), a JSON Schema: with taplo or
+\"Even Better TOML\", begin the file with `#:schema ./settings.schema.json`.
+
 A *duration* is written as `\"20ms\"`, `\"5s\"`, `\"2m\"` or `\"7d\"`, a *size* as `\"64KiB\"` or `\"4MiB\"`,
 an *age* as a duration or `\"never\"`.
 ";
 
 /// A section of the reference: what stands before its header, and its settings in order.
 #[derive(Debug, Default)]
-struct Section {
-    name: String,
+pub(super) struct Section {
+    pub(super) name: String,
     intro: String,
-    settings: Vec<Setting>,
+    pub(super) settings: Vec<Setting>,
 }
 
 #[derive(Debug)]
-struct Setting {
-    key: String,
+pub(super) struct Setting {
+    pub(super) key: String,
     /// `None` where it is unset by default.
-    value: Option<String>,
-    effect: String,
+    pub(super) value: Option<String>,
+    pub(super) effect: String,
 }
 
 /// The reference by sections. One that comes again is an example.
-fn sections() -> Vec<Section> {
+pub(super) fn sections() -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     let (mut comment, mut example) = (String::new(), false);
     for line in document("config/jetcopy.toml").lines() {
@@ -88,7 +91,7 @@ fn sections() -> Vec<Section> {
 }
 
 /// The settings of a type.
-fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
+pub(super) fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
     match Figment::new().merge(("no such key", 1)).extract::<T>().err().unwrap().kind {
         Kind::UnknownField(_, fields) => fields,
         other => panic!("{other}"),
@@ -102,7 +105,7 @@ fn refusal<T: DeserializeOwned>(least: &str, key: &str, value: &str) -> Option<K
 }
 
 /// Of what type a setting is, as the code has it.
-fn kind<T: DeserializeOwned>(least: &str, key: &str) -> String {
+pub(super) fn kind<T: DeserializeOwned>(least: &str, key: &str) -> String {
     let expected = match refusal::<T>(least, key, "\"no such value\"") {
         Some(Kind::UnknownVariant(_, known)) => {
             return known.iter().map(|value| format!("`\"{value}\"`")).collect::<Vec<_>>().join(", ");
@@ -130,7 +133,7 @@ fn kind<T: DeserializeOwned>(least: &str, key: &str) -> String {
 }
 
 /// Whether a type cannot do without a setting.
-fn is_required<T: DeserializeOwned>(key: &str) -> bool {
+pub(super) fn is_required<T: DeserializeOwned>(key: &str) -> bool {
     let others =
         ["name", "stream"].into_iter().filter(|&other| other != key && fields::<T>().contains(&other));
     let settings = others.fold(Figment::new(), |settings, other| settings.merge((other, "a")));
@@ -228,7 +231,7 @@ fn store(sections: &BTreeMap<&str, &Section>) -> String {
 }
 
 /// The settings of a pipeline that are several in one.
-fn parts_of_pipeline() -> [(&'static str, &'static [&'static str]); 3] {
+pub(super) fn parts_of_pipeline() -> [(&'static str, &'static [&'static str]); 3] {
     [("batch", fields::<BatchLimits>()), ("poison", fields::<PoisonLimits>()), ("ledger", fields::<Ledger>())]
 }
 
