@@ -293,21 +293,29 @@ mod tests {
     #[tokio::test]
     async fn whoever_removes_lanes_seals_what_they_have_committed_and_the_first_chain_goes_on() {
         let (_server, client) = database().await;
-        set(&client, &Lanes::new(10, vec![10, 20])).await;
-        let moved = "UPDATE jetcopy.lanes SET seal_to = last_sequence, seal_messages = lane + 5; \
+        let moved = "SELECT jetcopy.set_lanes('s', 2, 10); \
+                     UPDATE jetcopy.lanes SET last_sequence = 10 + 10 * lane, seal_to = 10 + 10 * lane, \
+                       seal_messages = lane + 5; \
                      UPDATE jetcopy.checkpoints SET last_sequence = 4, verified_sequence = 6";
         client.batch_execute(moved).await.unwrap();
         ask(&client, &remove_sql("'s'")).await.unwrap();
-        let seals = "SELECT string_agg(concat_ws(' ', lane, number, kind, from_sequence, to_sequence, messages, \
-                     lanes), ', ' ORDER BY lane, number) FROM jetcopy.seals";
+        let seals = "SELECT string_agg(concat_ws(' ', lane, number, kind, from_sequence, to_sequence, \
+                     messages, lanes), ', ' ORDER BY lane, number) FROM jetcopy.seals";
         let seals: String = client.query_one(seals, &[]).await.unwrap().get(0);
-        let expected =
-            ["0 1 committed 1 10 5 2", "0 2 lanes 10 4 0", "1 1 committed 1 20 6 2", "1 2 lanes 20 4 0"];
+        let expected = [
+            "0 1 begun 0 7 0",
+            "0 2 lanes 7 7 0 2",
+            "0 3 committed 8 10 5 2",
+            "0 4 lanes 10 4 0",
+            "1 1 lanes 0 7 0 2",
+            "1 2 committed 8 20 6 2",
+            "1 3 lanes 20 4 0",
+        ];
         assert_eq!(seals, expected.join(", "));
         let point = "SELECT concat_ws(' ', seal_number, seal_after, seal_to, verified_sequence, \
                      (SELECT count(*) FROM jetcopy.lanes)) FROM jetcopy.checkpoints";
         let point: String = client.query_one(point, &[]).await.unwrap().get(0);
-        assert_eq!(point, "2 4 4 4 0");
+        assert_eq!(point, "4 4 4 4 0");
     }
 
     #[tokio::test]
