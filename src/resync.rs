@@ -221,16 +221,16 @@ impl Source<'_> {
         if let Err(error) = &claim
             && let Some(checkpoint) = error.checkpoint()
         {
-            metrics.committed_to(checkpoint);
+            metrics.stands_at(checkpoint);
         }
-        let claim = claim?;
+        let (claim, follows) = claim?;
         // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
         // The position outlives a generation; nothing is known before the first.
-        let known = metrics.position.committed().unwrap_or(0);
+        let known = metrics.position.known(follows);
         if begin.approach.moves_to(session.history()) || claim.since_us.is_some() {
             tell_replay(settings, &session, shard, claim.last_sequence, known, metrics).await?;
         }
-        metrics.committed_to(claim.last_sequence);
+        metrics.claimed(claim.epoch, claim.last_sequence);
         let recorded = async {
             let tallies = tally::read(&session.client, &shard.name).await;
             tallies.map_err(|source| checkpoint::Error::Database { action: "read the tallies of", source })

@@ -26,15 +26,15 @@ const UNLIKELY: u32 = 1_000_000_000;
 /// What was committed before is sealed as it stands: whoever claims the shard knows nothing of it. The rows
 /// are read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then seen. A
 /// checkpoint that does not exist yet is created at sequence 0 without a stream. The lanes are as `wanted`,
-/// unless others have something left to settle.
+/// unless others have something left to settle. Returns the claim, and the epoch of the one before it.
 pub(crate) async fn claim(
     session: &Session,
     shard: &Shard,
     daemon: &str,
     wanted: Layout,
-) -> Result<Claim, Error> {
+) -> Result<(Claim, i64), Error> {
     let name = escape_literal(&shard.name);
-    let Before { owner, lanes: there } = look(session, shard, daemon).await?;
+    let Before { owner, epoch: follows, lanes: there } = look(session, shard, daemon).await?;
     // Only who has moved a row and not committed is in the way. A pooler names a session after whose
     // transaction it is, and leaves the name there afterwards.
     let sessions = (0..there.max(wanted.lanes).max(1))
@@ -99,13 +99,15 @@ pub(crate) async fn claim(
         known_sequence: number(4, "known_sequence")?.map_or(UNKNOWN, i64::unsigned_abs),
         accepted: number(5, "accepted_letters")?.map_or(0, i64::unsigned_abs),
     };
-    Ok(claim.with(found))
+    Ok((claim.with(found), follows))
 }
 
 /// What a claim finds.
 struct Before {
     /// Who had the shard, empty where nobody did.
     owner: String,
+    /// The epoch of the claim before.
+    epoch: i64,
     /// How many lanes it has rows of.
     lanes: usize,
 }
@@ -117,7 +119,7 @@ async fn look(session: &Session, shard: &Shard, daemon: &str) -> Result<Before, 
     let look = format!(
         "SELECT coalesce(owner, ''), {}, \
            to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), coalesce(paused_by, ''), \
-           {}, (SELECT count(*) FROM jetcopy.lanes lane WHERE lane.shard = c.shard) \
+           {}, (SELECT count(*) FROM jetcopy.lanes lane WHERE lane.shard = c.shard), epoch \
          FROM jetcopy.checkpoints c WHERE c.shard = {name}",
         daemons::is_listed_sql("owner"),
         floor_sql("c"),
@@ -145,7 +147,8 @@ async fn look(session: &Session, shard: &Shard, daemon: &str) -> Result<Before, 
     if found.text(1) == Some("t") && before != daemon {
         return Err(Error::Held { owner: before, checkpoint });
     }
-    Ok(Before { owner: before, lanes: found.number(5).unwrap_or(0) })
+    let (lanes, epoch) = (found.number(5).unwrap_or(0), found.number(6).unwrap_or(0));
+    Ok(Before { owner: before, epoch, lanes })
 }
 
 /// Looks whether an idle shard is still ours; [`Error::LostEpoch`] when it is not, or its writer is no longer

@@ -17,6 +17,7 @@ pub struct Position(Arc<Mutex<Facts>>);
 struct Facts {
     /// Everything up to this sequence is committed.
     committed: Option<u64>,
+    claim: Option<Claim>,
     /// Transactions that the server has committed.
     commits: u64,
     /// Messages that are not committed, wherever they are.
@@ -32,6 +33,16 @@ impl Position {
     #[must_use]
     pub fn committed(&self) -> Option<u64> {
         self.lock().committed
+    }
+
+    /// What is known to have been committed once, for whoever claims the shard and follows the claim of epoch
+    /// `follows`; 0 where nothing is known. A database that went back may lack this process's last claim
+    /// along with what it committed; what another daemon then did is no reason to forget it.
+    #[must_use]
+    pub(crate) fn known(&self, follows: i64) -> u64 {
+        let facts = self.lock();
+        let lacked = facts.claim.filter(|claim| follows < claim.epoch).map(|claim| claim.committed);
+        lacked.max(facts.committed).unwrap_or(0)
     }
 
     /// Transactions that the server has committed since the process began.
@@ -66,6 +77,14 @@ impl Position {
     }
 }
 
+/// The last claim of this process.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    epoch: i64,
+    /// Everything up to this sequence was committed by then.
+    committed: u64,
+}
+
 impl Facts {
     /// Whether the checkpoint counts in another history of the stream than it has now: one that was made
     /// anew, or rolled back.
@@ -98,9 +117,23 @@ impl PipelineMetrics {
         if letters { &self.commits.poison } else { &self.commits.committed }.inc();
     }
 
-    /// Everything up to `sequence` is committed. The stream is asked for its end every two seconds: what is
-    /// committed was there.
+    /// This process has claimed the shard, whose rows are committed up to `sequence`.
+    pub(crate) fn claimed(&self, epoch: i64, sequence: u64) {
+        self.position.lock().claim = Some(Claim { epoch, committed: sequence });
+        self.stands_at(sequence);
+    }
+
+    /// Everything up to `sequence` is committed under the claim of this process.
     pub fn committed_to(&self, sequence: u64) {
+        if let Some(claim) = &mut self.position.lock().claim {
+            claim.committed = sequence;
+        }
+        self.stands_at(sequence);
+    }
+
+    /// Everything up to `sequence` is committed, by whomever. The stream is asked for its end every two
+    /// seconds: what is committed was there.
+    pub(crate) fn stands_at(&self, sequence: u64) {
         let mut facts = self.position.lock();
         facts.committed = Some(sequence);
         self.checkpoint_sequence.set(gauge_value(sequence));

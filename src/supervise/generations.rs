@@ -188,7 +188,7 @@ impl<'p> Course<'p> {
             }
         };
         metrics.meets_database(true);
-        metrics.committed_to(checkpoint);
+        metrics.stands_at(checkpoint);
         Some(refusal)
     }
 

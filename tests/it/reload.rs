@@ -105,10 +105,11 @@ async fn a_changed_batch_restarts_the_pipeline_and_each_message_is_there_once() 
     for times in 1..=5 {
         world.config(&EVENTS.replace("200", &format!("{}", 200 + times)));
         reload(&daemon, times).await;
+        // A commit may be the last one of the pipeline that stops, and two changes may be one restart.
+        daemon.says_times("pipeline has stopped", times).await;
         world.commits(&daemon).await;
     }
     world.judge(&daemon, load).await;
-    daemon.says_times("pipeline has stopped", 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,11 @@
 //! The server stops, and its sessions are ended.
 
+use std::cell::Cell;
 use std::time::Instant;
 
-use jetcopy::testbed::Stop;
+use jetcopy::testbed::{Stop, TestPostgres};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{database_resyncs, own_server, settled};
 use crate::support::{Daemon, EVENTS, Load, World, eventually};
@@ -47,33 +50,84 @@ async fn commits_that_a_crash_takes_back_are_read_again() {
     // Neither the table nor what is known of the pipeline at all is to be taken back.
     world.database.batch_execute("CHECKPOINT").await.unwrap();
     for _ in 0..3 {
-        // The first ones wake the process that writes the log, which then sleeps through the next.
-        for _ in 0..10 {
-            world.commits(&daemon).await;
-        }
+        let log_writer = freeze_log_writer(&world).await;
+        world.commits(&daemon).await;
         // Lest it reads again before the checkpoint is looked at.
         daemon.kill();
         let committed = world.checkpoint("events").await;
-        postgres.stop(Stop::Kill);
-        postgres.start_again().unwrap();
+        crash(&mut postgres, log_writer);
         world.reconnect().await;
         let kept = world.checkpoint("events").await;
         assert!(kept < committed, "the crash left all of {committed}");
         daemon = Daemon::start(&world.config(EVENTS));
-    }
-    // The next daemon knows how much was taken back, and so does one that is still there.
-    for _ in 0..10 {
         world.commits(&daemon).await;
     }
-    let replayed = daemon.metric("jetcopy_replayed_messages_total", "");
-    assert!(replayed > 0);
-    postgres.stop(Stop::Kill);
-    postgres.start_again().unwrap();
+    // The next daemon knows how much was taken back, and so does one that is still there.
+    let replayed = || daemon.metric("jetcopy_replayed_messages_total", "");
+    let before = replayed();
+    assert!(before > 0);
+    let log_writer = freeze_log_writer(&world).await;
+    world.commits(&daemon).await;
+    crash(&mut postgres, log_writer);
     world.reconnect().await;
     world.commits(&daemon).await;
-    assert!(daemon.metric("jetcopy_replayed_messages_total", "") > replayed);
+    assert!(replayed() > before);
     daemon.says("the database lacks transactions that it had committed").await;
     world.judge(&daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_claim_a_crash_takes_back_knows_what_it_had_committed() {
+    let (mut postgres, mut world) =
+        own_server(&[("synchronous_commit", "off"), ("wal_writer_delay", "10s")]).await;
+    let first = Daemon::start(&world.config(EVENTS));
+    let load = Load::start(&world);
+    world.commits(&first).await;
+    world.database.batch_execute("CHECKPOINT").await.unwrap();
+    let log_writer = freeze_log_writer(&world).await;
+    first.kill();
+    let kept = world.checkpoint("events").await;
+    let second = Daemon::start(&world.config(EVENTS));
+    for _ in 0..3 {
+        world.commits(&second).await;
+    }
+    let committed = world.checkpoint("events").await;
+    crash(&mut postgres, log_writer);
+    world.reconnect().await;
+    // The row names the daemon that is dead, and the other one waits until that one's lease is over.
+    world.commits(&second).await;
+    second.says("the database lacks transactions that it had committed").await;
+    let replayed = u64::try_from(second.metric("jetcopy_replayed_messages_total", "")).unwrap();
+    assert!(replayed >= committed - kept, "{replayed} of {committed} - {kept}");
+    world.judge(&second, load).await;
+}
+
+/// Stops the process that writes the log of asynchronous commits: a crash takes back those that follow. It is
+/// stopped where it waits, since with a lock in its hands it would stop the other processes too.
+async fn freeze_log_writer(world: &World) -> Pid {
+    let frozen = Cell::new(None);
+    eventually("the log writer to be stopped where it waits", || async {
+        let writer = "SELECT pid, wait_event IS NOT DISTINCT FROM 'WalWriterMain' FROM pg_stat_activity
+                      WHERE backend_type = 'walwriter'";
+        let pid = Pid::from_raw(world.database.query_one(writer, &[]).await.unwrap().get(0));
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let waits: bool = world.database.query_one(writer, &[]).await.unwrap().get(1);
+        if waits {
+            frozen.set(Some(pid));
+        } else {
+            kill(pid, Signal::SIGCONT).unwrap();
+        }
+        waits
+    })
+    .await;
+    frozen.get().unwrap()
+}
+
+/// Kills the server, with the frozen process that would not notice, and starts it again.
+fn crash(postgres: &mut TestPostgres, log_writer: Pid) {
+    postgres.stop(Stop::Kill);
+    kill(log_writer, Signal::SIGKILL).unwrap();
+    postgres.start_again().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
