@@ -14,6 +14,7 @@ pub mod conninfo;
 mod ledger;
 mod load;
 pub(crate) mod path;
+mod poison;
 mod redact;
 mod shards;
 mod store;
@@ -23,6 +24,7 @@ mod validate;
 pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
 pub use ledger::{Digest, Ledger};
 pub use load::{ConfigError, Overrides, Problem, line_of_table};
+pub use poison::PoisonLimits;
 pub use redact::{read_secret, redact_url};
 pub use store::Store;
 pub use table::{
@@ -30,7 +32,7 @@ pub use table::{
     Unlogged, Unpivot, When,
 };
 
-pub use crate::payload::Format;
+pub use crate::payload::{Compression, Format};
 
 /// The source of a column that keeps the message's sequence.
 pub const SEQUENCE: &str = "$sequence";
@@ -186,6 +188,12 @@ pub struct Pipeline {
     /// How payloads are written.
     #[serde(default)]
     pub format: Format,
+    /// How payloads are compressed.
+    #[serde(default)]
+    pub compression: Compression,
+    /// Upper bound of what a compressed payload expands to.
+    #[serde(default = "Compression::default_bound")]
+    pub max_decompressed_bytes: ByteSize,
     /// When a batch is closed.
     #[serde(default)]
     pub batch: BatchLimits,
@@ -274,18 +282,6 @@ pub enum NonFinite {
     Null,
     /// The message is a dead letter.
     Refuse,
-}
-
-/// `poison = { … }`: beyond these a pipeline pauses instead of filling the dead-letter table.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PoisonLimits {
-    /// Messages that become dead letters in one batch.
-    pub max_per_batch: usize,
-    /// Messages that become dead letters in any minute.
-    pub max_per_minute: usize,
-    /// Bytes of their payloads in any minute.
-    pub max_bytes_per_minute: ByteSize,
 }
 
 /// `on_unmatched`: what becomes of a message for which no table's `when` holds.
@@ -481,13 +477,6 @@ impl Default for BatchLimits {
     /// for 10,000 rows), and twice the rows halve that.
     fn default() -> Self {
         Self { max_rows: 20_000, max_bytes: ByteSize::mib(4), max_age: None }
-    }
-}
-
-impl Default for PoisonLimits {
-    fn default() -> Self {
-        // A full batch of the largest messages that a NATS server takes by default, 1 MB each.
-        Self { max_per_batch: 100, max_per_minute: 1_000, max_bytes_per_minute: ByteSize::mib(100) }
     }
 }
 

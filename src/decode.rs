@@ -11,6 +11,7 @@
 //! copies keep repeated keys as they are. A field that is null is as good as absent: it takes the column's
 //! default, else NULL. A message that no table takes by its subject and its headers is not read at all.
 
+mod compressed;
 mod cost;
 mod header;
 mod plan;
@@ -34,11 +35,12 @@ use crate::payload::{Malformed, Raw, Reader, Value, json, with_reader};
 use crate::poison::{Poison, PoisonKind};
 use crate::postgres::introspect;
 
+use compressed::Compressed;
 use cost::{Cost, Over};
 use header::{header, header_values};
 use plan::Plan;
 use row::{RefusedElements, RowWriter};
-pub use show::as_json;
+pub use show::{as_json, expanded_as_json};
 use takers::Tables;
 pub use tally::{ColumnTally, TableTally, Tally};
 
@@ -61,6 +63,7 @@ impl From<Poison> for Undecoded {
 #[derive(Debug)]
 pub struct Decoder {
     format: config::Format,
+    compressed: Compressed,
     plan: Plan,
     buffers: Buffers,
     mark: Mark,
@@ -138,6 +141,7 @@ impl Decoder {
         let buffers = Buffers { encoder, message, element, key, unfilled: plan.may_lack() };
         Ok(Self {
             format: pipeline.format,
+            compressed: Compressed::new(pipeline),
             plan,
             buffers,
             mark: Mark::default(),
@@ -186,20 +190,39 @@ impl Decoder {
             return Ok(());
         }
         rows.mark(&mut self.mark);
-        let raw = if message.payload.is_empty() && self.plan.goes_by_headers() {
+        let decoded = match self.compressed.codec(message) {
+            None => self.decode_payload(message, &message.payload, index, rows, room),
+            Some(codec) => self.decode_compressed(codec, message, index, rows, room),
+        };
+        decoded.map_err(|mut undecoded| {
+            rows.rollback(&self.mark);
+            self.explain(message, &mut undecoded);
+            undecoded
+        })
+    }
+
+    /// Appends the rows of `message`, whose payload is `payload` once it is expanded.
+    fn decode_payload(
+        &mut self,
+        message: &Message,
+        payload: &[u8],
+        index: u32,
+        rows: &mut Rows,
+        room: usize,
+    ) -> Result<(), Undecoded> {
+        let raw = if payload.is_empty() && self.plan.goes_by_headers() {
             Ok(NO_FIELDS)
         } else {
             let declared = || message.headers.as_ref().and_then(|headers| header(headers, "Content-Type"));
-            self.format.raw(&message.payload, declared)
+            self.format.raw(payload, declared)
         };
-        let decoded = match raw {
-            Ok(raw) => with_reader!(raw, |reader| self.decode_as(message, reader, index, rows, room)),
+        match raw {
+            Ok(raw) => {
+                let origin = (message, payload);
+                with_reader!(raw, |reader| self.decode_as(origin, reader, index, rows, room))
+            }
             Err(unread) => Err(malformed(unread.format, unread.fault).into()),
-        };
-        if decoded.is_err() {
-            rows.rollback(&self.mark);
         }
-        decoded
     }
 
     /// Whether some table takes `message` by a condition on its headers: then nobody may pass over it for
@@ -211,7 +234,7 @@ impl Decoder {
 
     fn decode_as<'a, R: Reader<'a>>(
         &mut self,
-        message: &'a Message,
+        (message, payload): (&'a Message, &'a [u8]),
         mut reader: R,
         index: u32,
         rows: &mut Rows,
@@ -240,11 +263,12 @@ impl Decoder {
                     return Err(unfit.into());
                 }
                 let refused = RefusedElements { list: &mut rows.refused, room: MOST_ELEMENTS };
-                let cost = Cost::begin(message.payload.len(), self.most, room);
-                let large = message.payload.len() > LARGE;
+                let cost = Cost::begin(payload.len(), self.most, room);
+                let large = payload.len() > LARGE;
                 buffers.encoder.bound(usize::MAX);
+                let slots = &slots;
                 let mut writer =
-                    RowWriter { buffers, message, raw, slots: &slots, index, refused, matched, cost, large };
+                    RowWriter { buffers, message, payload, raw, slots, index, refused, matched, cost, large };
                 for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
                     if table.takes {
                         writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
@@ -257,7 +281,7 @@ impl Decoder {
         });
         self.plan.settle(taken_by, &slots);
         self.buffers.message = reuse(slots);
-        if message.payload.len() > LARGE {
+        if payload.len() > LARGE {
             self.buffers.encoder.shrink();
             self.buffers.key = String::new();
         }

@@ -7,8 +7,13 @@
 
 use serde::Deserialize;
 
+pub(crate) mod compress;
+pub(crate) mod compression;
+pub(crate) mod expand;
 pub(crate) mod json;
 pub(crate) mod msgpack;
+
+pub use compression::Compression;
 
 /// Makes whatever is there once for each format of a list: of each, its setting and its module, which has
 /// `Raw`, `Reader`, `MEDIA_TYPE`, `begins`, `raw` and `spelled`.

@@ -9,7 +9,7 @@
 
 use crate::batch::Rows;
 use crate::config::{self, BadElement};
-use crate::decode::{Decoder, PlanError, Tally, as_json};
+use crate::decode::{Decoder, PlanError, Tally};
 use crate::encode::copy_frame;
 use crate::marker::Marker;
 use crate::poison::Poison;
@@ -106,7 +106,7 @@ impl<'c> Preview<'c> {
     /// What a message would become, as far as that shows without the server.
     pub(crate) fn make(&mut self, single: &Single) -> Made {
         let message = &single.message;
-        let payload = as_json(&message.payload).and_then(|text| serde_json::from_str(&text).ok());
+        let payload = self.decoder.show(message).and_then(|text| serde_json::from_str(&text).ok());
         let mut made = Made {
             sequence: message.sequence,
             subject: message.subject.to_string(),

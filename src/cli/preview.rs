@@ -15,6 +15,7 @@ use crate::chain::chain;
 use crate::config::{Config, Pipeline};
 use crate::message::Message;
 use crate::nats;
+use crate::payload::compress::compress;
 use crate::postgres::connect::{self, Session};
 use crate::postgres::introspect;
 use crate::preview::report::Counts;
@@ -91,7 +92,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         let bytes = read_file(file).map_err(Failure::failed)?;
         let origin =
             if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
-        let singles = split(&bytes, &subject, usize::try_from(args.count).unwrap_or(usize::MAX));
+        let mut singles = split(&bytes, &subject, usize::try_from(args.count).unwrap_or(usize::MAX));
+        as_published(pipeline, &mut singles);
         (singles, format!("{origin}, as {subject}"))
     } else {
         let singles = of_stream(config, pipeline, &shard, args).await.map_err(Failure::failed)?;
@@ -245,6 +247,16 @@ fn split(bytes: &[u8], subject: &str, most: usize) -> Vec<Single> {
         unreadable: None,
     };
     (1..).zip(&payloads).map(single).collect()
+}
+
+/// Compresses what lies in the file as text, where the pipeline's publishers compress all.
+fn as_published(pipeline: &Pipeline, singles: &mut [Single]) {
+    let Some(codec) = pipeline.compression.codec() else { return };
+    for payload in singles.iter_mut().map(|single| &mut single.message.payload) {
+        if str::from_utf8(payload).is_ok_and(|text| text.starts_with(['{', '['])) {
+            *payload = compress(codec, payload).map_or_else(|_| payload.clone(), bytes::Bytes::from);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
 use crate::nats::{self, Connection};
+use crate::payload::Compression;
+use crate::payload::compress::compress;
+use crate::payload::compression::Codec;
 use crate::publish::{self, Outgoing, Published, paced};
 use crate::terminal::say;
 use record::{BadRecord, Record, Records};
@@ -47,6 +50,9 @@ pub struct Args {
     /// Format of the messages.
     #[arg(long, value_enum, default_value_t = Payload::Msgpack)]
     format: Payload,
+    /// Compress each message by this, and say so in its Content-Encoding [default: not at all].
+    #[arg(long, value_enum)]
+    compress: Option<Compress>,
     /// Messages per second [default: as fast as the stream acknowledges].
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
@@ -82,6 +88,28 @@ enum Payload {
     Msgpack,
     /// JSON objects.
     Json,
+}
+
+/// How messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compress {
+    Gzip,
+    Zstd,
+    /// One block.
+    Snappy,
+    /// With zlib's header.
+    Deflate,
+}
+
+impl Compress {
+    fn codec(self) -> Codec {
+        match self {
+            Self::Gzip => Codec::Gzip,
+            Self::Zstd => Codec::Zstd,
+            Self::Snappy => Codec::Snappy,
+            Self::Deflate => Codec::Deflate,
+        }
+    }
 }
 
 /// What was published.
@@ -300,11 +328,19 @@ fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) ->
         Payload::Json => (record.json(), "application/json"),
         Payload::Msgpack => (record.msgpack(), "application/msgpack"),
     };
-    let payload = payload.map_err(|reason| record.bad(reason))?;
+    let mut payload = payload.map_err(|reason| record.bad(reason))?;
+    let codec = args.compress.map(Compress::codec);
+    if let Some(codec) = codec {
+        payload = compress(codec, &payload).map_err(|error| record.bad(error.to_string()))?;
+    }
     let mut headers = HeaderMap::new();
-    // One that was given takes its place, however it is spelled.
-    if !args.headers.iter().any(|(name, _)| name.to_string().eq_ignore_ascii_case(CONTENT_TYPE)) {
-        headers.insert(CONTENT_TYPE, content_type);
+    let said = [(CONTENT_TYPE, Some(content_type)), (Compression::HEADER, codec.map(Codec::name))];
+    for (name, value) in said {
+        // One that was given takes its place, however it is spelled.
+        let given = args.headers.iter().any(|(given, _)| given.to_string().eq_ignore_ascii_case(name));
+        if let Some(value) = value.filter(|_| !given) {
+            headers.insert(name, value);
+        }
     }
     headers
         .insert(NATS_MESSAGE_ID, id.parse::<HeaderValue>().map_err(|error| record.bad(error.to_string()))?);

@@ -314,6 +314,12 @@ fn limits_are_more_than_nothing_and_fit_their_types() {
         "max_buffered_bytes = \"47MiB\"",
         "file:5: pipeline[0].max_buffered_bytes: must be 12 times batch.max_bytes: at least 48.0 MiB",
     );
+    for size in ["0", "1025MiB"] {
+        refuses(
+            &format!("max_decompressed_bytes = \"{size}\""),
+            "file:5: pipeline[0].max_decompressed_bytes: must be from 1 B to 1 GiB",
+        );
+    }
     let text = format!("postgres.step_timeout = \"0s\"\n{LEAST}");
     assert_eq!(said(load(&text)), ["file:1: postgres.step_timeout: must be more than 0"]);
 }

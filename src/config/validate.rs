@@ -26,6 +26,9 @@ const MOST_BITS: u8 = 52;
 /// message.
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 
+/// Most that one payload may expand to: sixteen times the largest message of a server.
+const MAX_DECOMPRESSED_BYTES: u64 = 1 << 30;
+
 /// How many times `batch.max_bytes` the buffer must hold. Half of it is for pull requests on the way; in the
 /// other half, one batch fills, one waits and one is written, each with its rows and with the messages that
 /// they came from.
@@ -195,6 +198,9 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     }
     shards::check(pipeline, at, found);
     batch(pipeline, at, found);
+    if !(1..=MAX_DECOMPRESSED_BYTES).contains(&pipeline.max_decompressed_bytes.as_u64()) {
+        found.add(at("max_decompressed_bytes"), "must be from 1 B to 1 GiB");
+    }
     writers(pipeline, at, found);
     if pipeline.tables.is_empty() {
         found.add(at("table"), "a pipeline needs at least one [[pipeline.table]]");

@@ -16,7 +16,7 @@ use super::kept::Kept;
 use super::{DeadLetter, Headers};
 use crate::batch::headers;
 use crate::config::path::{self, Source};
-use crate::config::{ColumnSource, Format, Pipeline};
+use crate::config::{ColumnSource, Compression, Format, Pipeline};
 use crate::poison::{Poison, PoisonKind};
 use crate::unreadable::{self, RAW_HEADERS, Unreadable, VERSION};
 
@@ -117,6 +117,9 @@ impl Original {
         };
         if pipeline.format == Format::Auto && lacks("Content-Type") {
             return Some(header("format = \"auto\"".into(), "Content-Type"));
+        }
+        if pipeline.compression == Compression::Auto && lacks(Compression::HEADER) {
+            return Some(header("compression = \"auto\"".into(), Compression::HEADER));
         }
         for table in &pipeline.tables {
             if let Some(when) = &table.when {

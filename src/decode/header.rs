@@ -14,15 +14,18 @@ pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
 
 /// The values of a header.
 pub(super) fn header_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
-    let names = headers.iter().map(|(known, _)| AsRef::<str>::as_ref(known));
-    let meant = spelling(names, name).into_iter();
-    meant.flat_map(|meant| headers.get_all(meant)).map(HeaderValue::as_str)
+    // Not by a look-up, which would allocate a name.
+    let entries = headers.iter().map(|(known, values)| (AsRef::<str>::as_ref(known), values));
+    let meant = spelling(entries, name);
+    meant.into_iter().flat_map(|(_, values)| values).map(HeaderValue::as_str)
 }
 
-/// The one of `names` that `name` means.
-fn spelling<'n>(names: impl Iterator<Item = &'n str>, name: &str) -> Option<&'n str> {
+/// The one of `entries` whose name `name` means.
+fn spelling<'n, V>(entries: impl Iterator<Item = (&'n str, V)>, name: &str) -> Option<(&'n str, V)> {
     // What is equal comes before what is not.
-    names.filter(|known| known.eq_ignore_ascii_case(name)).min_by_key(|known| (*known != name, *known))
+    entries
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+        .min_by_key(|(known, _)| (*known != name, *known))
 }
 
 #[cfg(test)]
@@ -38,8 +41,10 @@ mod tests {
             (["aB", "ab", "b"], "AB", Some("aB")),
             (["aB", "ab", "b"], "c", None),
         ] {
-            assert_eq!(spelling(names.into_iter(), asked), meant, "{asked} of {names:?}");
-            assert_eq!(spelling(names.into_iter().rev(), asked), meant, "{asked} of {names:?}, reversed");
+            let meant = meant.map(|name| (name, ()));
+            let entries = names.map(|name| (name, ()));
+            assert_eq!(spelling(entries.into_iter(), asked), meant, "{asked} of {names:?}");
+            assert_eq!(spelling(entries.into_iter().rev(), asked), meant, "{asked} of {names:?}, reversed");
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::poison::{Poison, PoisonKind};
 pub(super) struct RowWriter<'d, 'a> {
     pub(super) buffers: &'d mut Buffers,
     pub(super) message: &'a Message,
+    /// Its payload, expanded.
+    pub(super) payload: &'a [u8],
     /// The message as a whole.
     pub(super) raw: Raw<'a>,
     pub(super) slots: &'d [Option<Value<'a>>],
@@ -249,7 +251,7 @@ impl<'a> RowWriter<'_, 'a> {
     /// again.
     #[inline]
     fn repeats(&mut self, table: &Table, element: &[Option<Value<'a>>]) {
-        let small = self.message.payload.len() <= SMALL && self.message.headers.is_none();
+        let small = self.payload.len() <= SMALL && self.message.headers.is_none();
         self.cost.repeats(if small { 0 } else { self.repeated(table, element) });
     }
 
@@ -263,8 +265,8 @@ impl<'a> RowWriter<'_, 'a> {
             ValueSource::Header(_) => {
                 message.headers.as_ref().map_or(0, HeaderMap::len) * size_of::<HeaderName>()
             }
-            ValueSource::Payload => message.payload.len(),
-            ValueSource::Rest if table.unpivot.is_some() => message.payload.len(),
+            ValueSource::Payload => self.payload.len(),
+            ValueSource::Rest if table.unpivot.is_some() => self.payload.len(),
             ValueSource::Rest
             | ValueSource::ElementIndex
             | ValueSource::Sequence
@@ -410,7 +412,7 @@ impl<'a> RowWriter<'_, 'a> {
             ValueSource::Header(name) => {
                 message.headers.as_ref().and_then(|headers| header(headers, name)).map(Value::Str)
             }
-            ValueSource::Payload if *ty == Type::Bytea => Some(Value::Bytes(&message.payload)),
+            ValueSource::Payload if *ty == Type::Bytea => Some(Value::Bytes(self.payload)),
             ValueSource::Payload => Some(Value::Map(self.raw)),
         }
     }

@@ -4,6 +4,8 @@ use crate::config::NonFinite;
 use crate::encode::Encoder;
 use crate::encode::json::Nul;
 
+use crate::payload::compression::{Codec, Compression};
+use crate::payload::expand::Expander;
 use crate::payload::{Format, Malformed, Reader, Value, with_reader};
 
 /// The payload as JSON text, where it is an array or a map in one of the formats. What JSON has no word for
@@ -20,6 +22,16 @@ pub fn as_json(payload: &[u8]) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// The same of a payload that may be compressed: by what its `Content-Encoding` names, else as it begins.
+#[must_use]
+pub fn expanded_as_json(payload: &[u8], encoding: Option<&str>) -> Option<String> {
+    as_json(payload).or_else(|| {
+        let codec = encoding.and_then(Codec::named).or_else(|| Codec::begun(payload))?;
+        let most = usize::try_from(Compression::default_bound().as_u64()).unwrap_or(usize::MAX);
+        Expander::new(most).expand(codec, payload).ok().and_then(as_json)
+    })
+}
+
 /// The only value; its reading bounds how deep it nests.
 fn whole<'a, R: Reader<'a>>(mut reader: R) -> Result<Value<'a>, Malformed> {
     let value = reader.value(0)?;
@@ -33,6 +45,7 @@ fn has_parts(value: Value<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payload::compress::compress;
 
     #[test]
     fn messagepack_and_json_are_shown_as_json_and_other_bytes_are_not() {
@@ -47,6 +60,18 @@ mod tests {
             [&b""[..], b"\x01", b"plain text", b"{\"cut\":", &packed[..packed.len() - 1], b"\xff\xfe"]
         {
             assert_eq!(as_json(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_is_shown_expanded_by_its_header_or_as_it_begins() {
+        let json = "{\"id\":7}";
+        for codec in Codec::ALL {
+            let payload = compress(codec, json.as_bytes()).unwrap();
+            assert_eq!(expanded_as_json(&payload, Some(codec.name())).as_deref(), Some(json));
+            let has_start = matches!(codec, Codec::Gzip | Codec::Zstd);
+            assert_eq!(expanded_as_json(&payload, None).is_some(), has_start, "{codec:?}");
+            assert_eq!(expanded_as_json(&payload[..payload.len() - 1], Some(codec.name())), None);
         }
     }
 

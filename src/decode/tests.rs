@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bounds;
+mod compressed;
 mod lenient;
 mod plans;
 mod shapes;

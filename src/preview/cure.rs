@@ -40,6 +40,9 @@ pub(super) fn of(preview: &Preview<'_>, poison: &Poison, payload: Option<&Value>
         (PoisonKind::Type | PoisonKind::Range, Some((_, _, _, type_name))) => {
             Some(format!("map a field that fits {type_name}, or change the column's type"))
         }
+        (PoisonKind::Malformed, _) if poison.message.starts_with("not a payload in") => {
+            Some("correct the publisher, or the pipeline's compression".to_owned())
+        }
         (PoisonKind::Malformed, _) => Some(match preview.pipeline.format {
             Format::Auto => "correct the publisher; the pipeline accepts JSON and MessagePack".to_owned(),
             format => format!(

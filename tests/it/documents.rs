@@ -110,7 +110,7 @@ fn every_command_of_the_documents_is_run_or_listed_with_a_reason() {
 }
 
 /// Documents whose commands are run, each by a test below.
-const WALKED: [&str; 10] = [
+const WALKED: [&str; 11] = [
     "README.md",
     "docs/backup.md",
     "docs/commands.md",
@@ -118,6 +118,7 @@ const WALKED: [&str; 10] = [
     "docs/getting-started.md",
     "docs/migrating.md",
     "docs/operations.md",
+    "docs/payloads.md",
     "docs/preview.md",
     "docs/store-operations.md",
     "docs/store.md",
@@ -237,6 +238,12 @@ async fn the_commands_of_the_store_pages_do_what_they_say() {
 async fn the_commands_of_the_preview_page_print_what_it_shows() {
     let (mut world, _nats, _postgres) = world().await;
     walk("docs/preview.md", &mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_payloads_page_print_what_it_shows() {
+    let (mut world, _nats, _postgres) = world().await;
+    walk("docs/payloads.md", &mut world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,7 @@ mod chaos;
 mod citus;
 mod cli;
 mod clock;
+mod compressed;
 mod conflict;
 mod crash;
 mod dead_letters;

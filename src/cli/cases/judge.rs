@@ -15,10 +15,12 @@ use serde_json::Value as Json;
 use super::case::{Case, DeadLetter, File};
 use super::report::{Difference, Result as CaseResult, Results};
 use crate::cli::UnknownPipeline;
-use crate::config::{Config, Format, NonFinite, Pipeline};
+use crate::config::{Compression, Config, Format, NonFinite, Pipeline};
 use crate::encode::types::Type;
 use crate::encode::{Encoder, printed, time::Times};
 use crate::message::Message;
+use crate::payload::compress::compress;
+use crate::payload::compression::Codec;
 use crate::payload::{Reader as _, json};
 use crate::postgres::introspect::saved::Saved;
 use crate::preview::{Column, Letter, Made, Preview};
@@ -82,12 +84,18 @@ fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message
             Ok(value.to_string().into_bytes())
         }
     };
+    let codec = codec_of(pipeline, case);
+    let compressed = |payload: Vec<u8>| match codec {
+        Some(codec) => compress(codec, &payload).map_err(|error| error.to_string()),
+        None => Ok(payload),
+    };
     let payload = match (&case.message, &case.json, &case.base64, &case.file) {
-        (Some(value), None, None, None) => encode(&as_json(value)),
+        (Some(value), None, None, None) => encode(&as_json(value)).and_then(compressed),
         (None, Some(text), None, None) if packs => serde_json::from_str(text)
             .map_err(|error| format!("json: {error}"))
-            .and_then(|value| encode(&value)),
-        (None, Some(text), None, None) => Ok(text.clone().into_bytes()),
+            .and_then(|value| encode(&value))
+            .and_then(compressed),
+        (None, Some(text), None, None) => compressed(text.clone().into_bytes()),
         (None, None, Some(text), None) => STANDARD.decode(text).map_err(|error| format!("base64: {error}")),
         (None, None, None, Some(file)) => {
             let path = directory.join(file);
@@ -117,6 +125,18 @@ fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message
         payload: payload.into(),
         headers: (!case.headers.is_empty()).then_some(headers),
     })
+}
+
+/// How a publisher compresses the message of a case.
+fn codec_of(pipeline: &Pipeline, case: &Case) -> Option<Codec> {
+    let is_encoding = |name: &str| name.eq_ignore_ascii_case(Compression::HEADER);
+    match pipeline.compression {
+        Compression::Auto => {
+            let mut headers = case.headers.iter();
+            headers.find(|(name, _)| is_encoding(name)).and_then(|(_, encoding)| Codec::named(encoding))
+        }
+        setting => setting.codec(),
+    }
 }
 
 fn as_json(value: &Value) -> Json {

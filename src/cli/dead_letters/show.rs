@@ -1,5 +1,6 @@
 //! How a letter looks: in a list, alone, exported.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -8,8 +9,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::config::Compression;
 use crate::dead_letter::kept::Kept;
-use crate::decode::as_json;
+use crate::decode::expanded_as_json;
 use crate::terminal::within;
 
 /// Longest reason in a list, in characters: the rest of a terminal's line.
@@ -106,14 +108,22 @@ pub(super) fn text(letter: &Kept) -> String {
         line("elements", &elements.join(", "));
     }
     match &letter.payload {
-        Some(bytes) => out + &payload(bytes),
+        Some(bytes) => out + &payload(bytes, as_json(letter, bytes)),
         None => out + "payload    removed by age ([store.dead_letters] retention)\n",
     }
 }
 
-fn payload(payload: &[u8]) -> String {
+/// The payload as JSON text, expanded where it is compressed.
+fn as_json(letter: &Kept, payload: &[u8]) -> Option<String> {
+    let headers: BTreeMap<String, Vec<String>> =
+        letter.headers.as_deref().and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
+    let encoding = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(Compression::HEADER));
+    expanded_as_json(payload, encoding.and_then(|(_, values)| values.first()).map(String::as_str))
+}
+
+fn payload(payload: &[u8], json: Option<String>) -> String {
     let mut out = format!("payload    {} bytes", payload.len());
-    let parsed = as_json(payload).and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    let parsed = json.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     if let Some(pretty) = parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()) {
         return out + ", decoded:\n" + &pretty + "\n";
     }
@@ -172,7 +182,7 @@ impl<'a> Exported<'a> {
         // One line each: what a publisher wrote over several is put into one.
         let one_line = |text: String| RawValue::from_string(text.replace(['\n', '\r'], " ")).ok();
         let bytes = letter.payload.as_deref();
-        let decoded = bytes.filter(|_| decode).and_then(as_json).and_then(one_line);
+        let decoded = bytes.filter(|_| decode).and_then(|bytes| as_json(letter, bytes)).and_then(one_line);
         Self {
             id: letter.id,
             failed_at: &letter.failed_at,

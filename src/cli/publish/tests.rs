@@ -7,6 +7,7 @@ use clap::Parser;
 use tempfile::NamedTempFile;
 
 use super::*;
+use crate::payload::expand::Expander;
 use crate::testbed::TestNats;
 
 async fn stream_of(nats: &TestNats, name: &str) -> jetstream::stream::Stream {
@@ -79,4 +80,21 @@ async fn skip_bad_publishes_the_rest_and_counts_what_it_skipped() {
     let payload = stream.get_raw_message(2).await.unwrap().payload;
     let value: serde_json::Value = rmp_serde::from_slice(&payload).unwrap();
     assert_eq!(value, serde_json::json!({"n": 4}));
+}
+
+#[tokio::test]
+async fn a_compressed_message_says_how_and_expands_to_the_record() {
+    let nats = TestNats::shared().unwrap();
+    let stream = stream_of(&nats, "SMALL").await;
+    let record = format!("{{\"n\":\"{}\"}}", "a".repeat(1_000));
+    for (sequence, codec) in (1..).zip(Codec::ALL) {
+        let flags = ["--format", "json", "--compress", codec.name()];
+        publish(&nats, "SMALL.a", &record, &flags).await.unwrap();
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        let encoding = message.headers.get(Compression::HEADER).map(HeaderValue::as_str);
+        assert_eq!(encoding, Some(codec.name()));
+        assert!(message.payload.len() < 100, "{codec:?}: {} bytes", message.payload.len());
+        let expanded = Expander::new(2_000).expand(codec, &message.payload).map(<[u8]>::to_vec);
+        assert_eq!(expanded.as_deref(), Ok(record.as_bytes()));
+    }
 }
