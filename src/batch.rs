@@ -222,16 +222,27 @@ impl Batch {
         self.messages.iter().map(|message| self.payload(message).len()).sum()
     }
 
-    /// The limit by count or size that the batch has reached, if any. A message without rows counts as a row,
-    /// so that a stream of them closes batches too.
+    /// The limit by count or size that the batch has reached, if any.
     #[must_use]
     pub fn reached(&self, limits: &config::BatchLimits) -> Option<Closed> {
-        if self.row_count().max(self.messages.len()) >= limits.max_rows {
+        if self.counted_rows() >= limits.max_rows {
             return Some(Closed::Rows);
         }
+        (self.counted_bytes() as u64 >= limits.max_bytes.as_u64()).then_some(Closed::Bytes)
+    }
+
+    /// What counts against `batch.max_rows`: rows, or messages where those are more, so that a stream of messages
+    /// without rows closes batches too.
+    #[must_use]
+    pub fn counted_rows(&self) -> usize {
+        self.row_count().max(self.messages.len())
+    }
+
+    /// What counts against `batch.max_bytes`: encoded rows, or their messages where those are more.
+    #[must_use]
+    pub fn counted_bytes(&self) -> usize {
         let encoded: usize = self.rows.tables.iter().map(|table| table.data.len()).sum();
-        let bytes = encoded.max(self.originals.bytes());
-        (bytes as u64 >= limits.max_bytes.as_u64()).then_some(Closed::Bytes)
+        encoded.max(self.originals.bytes())
     }
 
     /// Subject of a message of this batch.

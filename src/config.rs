@@ -206,9 +206,8 @@ pub struct Pipeline {
     /// How many sessions write, each every so many batches of the stream.
     #[serde(default = "Pipeline::default_writers")]
     pub writers: usize,
-    /// Upper bound of message and row bytes held in memory.
-    #[serde(default = "Pipeline::default_max_buffered_bytes")]
-    pub max_buffered_bytes: ByteSize,
+    /// Upper bound of message and row bytes held in memory; see [`Pipeline::buffered_bytes`] for the default.
+    pub max_buffered_bytes: Option<ByteSize>,
     /// What NaN and infinities become.
     #[serde(default)]
     pub non_finite: NonFinite,
@@ -395,9 +394,15 @@ impl Pipeline {
         1
     }
 
-    fn default_max_buffered_bytes() -> ByteSize {
-        // Two pulls of a quarter each, and three batches of 4 MiB with their messages; see ARCHITECTURE.md.
-        ByteSize::mib(64)
+    /// Upper bound of message and row bytes held in memory. By default it holds pull requests and the batches
+    /// that a writer has and waits for, each with its messages, twice; see ARCHITECTURE.md.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> ByteSize {
+        let default = || {
+            let of_each = self.batch.max_bytes.as_u64().saturating_mul(8);
+            ByteSize(of_each.saturating_mul(1 + self.writers as u64)).max(ByteSize::mib(64))
+        };
+        self.max_buffered_bytes.unwrap_or_else(default)
     }
 }
 

@@ -145,7 +145,7 @@ impl Decoder {
             plan,
             buffers,
             mark: Mark::default(),
-            most: usize::try_from(pipeline.max_buffered_bytes.as_u64() / SHARE).unwrap_or(usize::MAX),
+            most: usize::try_from(pipeline.buffered_bytes().as_u64() / SHARE).unwrap_or(usize::MAX),
         })
     }
 

@@ -33,7 +33,7 @@ use crate::metrics::{Metrics, Motion, PipelineMetrics};
 use crate::nats::{Connection, Denial, Lost, Trouble};
 use crate::postgres::introspect::{self, Changes};
 use crate::postgres::servers::Servers;
-use crate::read::{self, Reader, Route};
+use crate::read::{self, Fit, Reader, Route};
 use crate::resync::{self, Ready, resync};
 use crate::shard::Shard;
 use crate::status::{PipelineStatus, Registry, State};
@@ -56,7 +56,7 @@ const TROUBLE: Duration = Duration::from_millis(500);
 
 /// Bytes that the batches of a pipeline may take together: what pull requests leave of `max_buffered_bytes`.
 fn batch_bytes(pipeline: &config::Pipeline) -> usize {
-    usize::try_from(pipeline.max_buffered_bytes.as_u64() / 2).unwrap_or(usize::MAX)
+    usize::try_from(pipeline.buffered_bytes().as_u64() / 2).unwrap_or(usize::MAX)
 }
 
 /// What stays the same over the generations of a pipeline.
@@ -297,16 +297,18 @@ impl Pipeline {
         let writers = Writers::new(sessions, &claim, targets, &shape(&tables), held_by, seen_by);
         let Ways { batches, emptied: emptied_in, acks, acks_in } = self.write(writers, &stop, &mut stages);
         let limits =
-            subscribe::limits(self.pipeline.max_buffered_bytes.as_u64(), client.server_info().max_payload);
+            subscribe::limits(self.pipeline.buffered_bytes().as_u64(), client.server_info().max_payload);
         let read = singles.last().map_or(claim.last_sequence, |single| single.message.sequence);
         let questions = self.approach.questions(&self.settings.nats, &self.shard, &self.session);
         let (questions, asked) = questions.await?;
         let contents = Contents::new(&questions, &self.pipeline, &self.shard);
+        let batch = subscribe::batch_limits(self.pipeline.batch, &consumer);
         let reader = Reader {
             singles,
             subscription: Subscription::start(&nats, &consumer, read, self.approach.window(), limits).await?,
             decoder,
-            limits: subscribe::batch_limits(self.pipeline.batch, &consumer),
+            limits: batch,
+            fit: Fit::new(batch, lanes.layout().block),
             tables: tables.len(),
             held,
             route: Route::new(lanes.clone(), acks),

@@ -31,9 +31,11 @@ use crate::status::PipelineStatus;
 use crate::subscribe::{self, Delivery, Subscription};
 use crate::unreadable::{Single, Unreadable};
 
+pub(crate) use fit::Fit;
 pub(crate) use route::Route;
 
 mod end;
+mod fit;
 mod route;
 mod singles;
 
@@ -49,6 +51,8 @@ pub(crate) struct Reader {
     pub decoder: Decoder,
     /// When a batch is closed.
     pub limits: config::BatchLimits,
+    /// How that follows the blocks of several writers.
+    pub fit: Fit,
     /// Tables that a message fills.
     pub tables: usize,
     /// What batches on their way take.
@@ -301,6 +305,9 @@ impl Reader {
     ) {
         let next = emptied.try_recv().unwrap_or_else(|_| Batch::new(self.tables));
         self.count(batch, closed);
+        if let Some(limits) = self.route.is_shared().then(|| self.fit.after(batch)).flatten() {
+            self.limits = limits;
+        }
         self.gaps.sent(batch);
         self.route.sent(batch);
         self.held.sent(batch.bytes());

@@ -337,7 +337,7 @@ impl Source<'_> {
                 pipeline = self.shard.pipeline,
                 stream = self.shard.stream,
                 %largest,
-                max_buffered_bytes = %self.pipeline.max_buffered_bytes,
+                max_buffered_bytes = %self.pipeline.buffered_bytes(),
                 remedy = subscribe::BUFFER_MORE,
                 "the stream accepts messages that can take more memory than max_buffered_bytes and 64 MiB"
             );
@@ -418,7 +418,7 @@ async fn singles(
         return Ok(Vec::new());
     }
     // As much as a batch that fills beside one that is written.
-    let bytes = usize::try_from(pipeline.max_buffered_bytes.as_u64() / 4).unwrap_or(usize::MAX);
+    let bytes = usize::try_from(pipeline.buffered_bytes().as_u64() / 4).unwrap_or(usize::MAX);
     let anyway = look == Look::Anyway;
     let stretch = unreadable::stretch(&nats.client, pipeline, shard, claim.last_sequence, bytes, anyway);
     let found = tokio::select! {

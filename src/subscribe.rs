@@ -310,7 +310,7 @@ pub(crate) fn largest(stream: &stream::Config, max_payload: usize) -> ByteSize {
 /// Whether `max_buffered_bytes` bounds the daemon's memory also for messages of `largest` bytes.
 #[must_use]
 pub(crate) fn bounds(pipeline: &config::Pipeline, largest: ByteSize) -> bool {
-    largest.as_u64().saturating_mul(LARGEST_BUFFERED) <= pipeline.max_buffered_bytes.as_u64()
+    largest.as_u64().saturating_mul(LARGEST_BUFFERED) <= pipeline.buffered_bytes().as_u64()
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ fn batch(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut Problems)
     let max_bytes = batch.max_bytes.as_u64();
     if max_bytes == 0 || max_bytes > MAX_BATCH_BYTES {
         found.add(at("batch.max_bytes"), "must be from 1 B to 1 GiB");
-    } else if pipeline.max_buffered_bytes.as_u64() < MIN_BUFFERED_BATCHES * max_bytes {
+    } else if pipeline.buffered_bytes().as_u64() < MIN_BUFFERED_BATCHES * max_bytes {
         let least = bytesize::ByteSize(MIN_BUFFERED_BATCHES * max_bytes);
         found.add(
             at("max_buffered_bytes"),

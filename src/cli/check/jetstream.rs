@@ -288,7 +288,7 @@ fn message_size(
             place,
             format!(
                 "messages may be up to {largest}, which can take more memory than max_buffered_bytes ({})",
-                pipeline.max_buffered_bytes
+                pipeline.buffered_bytes()
             ),
             subscribe::BUFFER_MORE,
         );

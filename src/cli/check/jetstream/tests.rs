@@ -150,7 +150,7 @@ async fn subjects_that_are_not_the_streams_are_errors() {
 async fn messages_larger_than_a_batch_and_than_the_buffer_are_warnings() {
     let mut world = World::with(frames()).await;
     world.config.pipelines[0].batch.max_bytes = bytesize::ByteSize::kib(64);
-    world.config.pipelines[0].max_buffered_bytes = bytesize::ByteSize::kib(256);
+    world.config.pipelines[0].max_buffered_bytes = Some(bytesize::ByteSize::kib(256));
     let troubles = world.troubles().await;
     assert!(
         troubles[0].contains("messages may be up to 1.0 MiB, and batch.max_bytes is 64.0 KiB"),
