@@ -394,13 +394,13 @@ impl Pipeline {
         1
     }
 
-    /// Upper bound of message and row bytes held in memory. By default it holds pull requests and the batches
-    /// that a writer has and waits for, each with its messages, twice; see ARCHITECTURE.md.
+    /// Upper bound of message and row bytes held in memory. The default is for each writer what one has and
+    /// what waits for it, each with its messages, and as much again for pull requests; see ARCHITECTURE.md.
     #[must_use]
     pub fn buffered_bytes(&self) -> ByteSize {
         let default = || {
-            let of_each = self.batch.max_bytes.as_u64().saturating_mul(8);
-            ByteSize(of_each.saturating_mul(1 + self.writers as u64)).max(ByteSize::mib(64))
+            let of_each = self.batch.max_bytes.as_u64().saturating_mul(16);
+            ByteSize(of_each.saturating_mul(self.writers as u64)).max(ByteSize::mib(64))
         };
         self.max_buffered_bytes.unwrap_or_else(default)
     }
