@@ -231,8 +231,8 @@ impl Batch {
         (self.counted_bytes() as u64 >= limits.max_bytes.as_u64()).then_some(Closed::Bytes)
     }
 
-    /// What counts against `batch.max_rows`: rows, or messages where those are more, so that a stream of messages
-    /// without rows closes batches too.
+    /// What counts against `batch.max_rows`: rows, or messages where those are more, so that a stream of
+    /// messages without rows closes batches too.
     #[must_use]
     pub fn counted_rows(&self) -> usize {
         self.row_count().max(self.messages.len())

@@ -286,8 +286,7 @@ impl Pipeline {
     ) -> Result<JoinSet<Result<Ended, Failure>>, Failure> {
         let Ready { session, nats, singles, consumer, claim, decoder, tables } = ready;
         let (client, asked_by) = (nats.client.clone(), nats.client.clone());
-        let lanes = claim.lanes.clone();
-        let settles_at = claim.settles_at(self.pipeline.layout());
+        let (lanes, settles_at) = (claim.lanes.clone(), claim.settles_at(self.pipeline.layout()));
         self.tell_settling(&claim);
         let held = Arc::new(Held::new(batch_bytes(&self.pipeline), self.metrics.buffered.begin()));
         let sessions = self.sessions(session, lanes.count()).await?;
