@@ -5,11 +5,12 @@
 //! refused by itself. Whatever the bytes are, decoding neither panics nor recurses without bound, and once
 //! its buffers have grown it allocates nothing.
 //!
-//! A message is one map, in one of the formats ([`crate::payload`]). It is read once from front to back
-//! ([`walk`]), which leaves the wanted values in slots; then each table's row is encoded from the slots,
-//! column by column ([`row`]). A key that a column takes may stand only once in its map; `$rest` and whole
-//! copies keep repeated keys as they are. A field that is null is as good as absent: it takes the column's
-//! default, else NULL. A message that no table takes by its subject and its headers is not read at all.
+//! A message is one map, or with `for_each = "$"` an array, in one of the formats ([`crate::payload`]). It is
+//! read once from front to back ([`walk`]), which leaves the wanted values in slots; then each table's row is
+//! encoded from the slots, column by column ([`row`]). A key that a column takes may stand only once in its
+//! map; `$rest` and whole copies keep repeated keys as they are. A field that is null is as good as absent:
+//! it takes the column's default, else NULL. A message that no table takes by its subject and its headers is
+//! not read at all.
 
 mod compressed;
 mod cost;
@@ -249,35 +250,42 @@ impl Decoder {
             .and_then(|()| reader.end())
             .map_err(|fault| malformed(R::NAME, fault));
         let mut taken_by = None;
-        let decoded = read.map_err(Undecoded::from).and_then(|()| match slots[walk::ROOT] {
-            Some(Value::Map(raw)) => {
-                let matched = self.plan.matched(&slots, &mut buffers.key);
-                if matched == Tables::NONE {
-                    unmatched(self.plan.unmatched)?;
-                    taken_by = Some(matched);
-                    return Ok(());
+        let decoded = read.map_err(Undecoded::from).and_then(|()| {
+            let (raw, is_array) = match slots[walk::ROOT] {
+                Some(Value::Map(raw)) => (raw, false),
+                Some(Value::Array(raw)) if self.plan.splits_root => (raw, true),
+                _ => {
+                    return Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0)).into());
                 }
-                if self.plan.message.has_misfits()
-                    && let Some(unfit) = self.plan.unfit(matched, &slots)
-                {
-                    return Err(unfit.into());
-                }
-                let refused = RefusedElements { list: &mut rows.refused, room: MOST_ELEMENTS };
-                let cost = Cost::begin(payload.len(), self.most, room);
-                let large = payload.len() > LARGE;
-                buffers.encoder.bound(usize::MAX);
-                let slots = &slots;
-                let mut writer =
-                    RowWriter { buffers, message, payload, raw, slots, index, refused, matched, cost, large };
-                for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
-                    if table.takes {
-                        writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
-                    }
-                }
+            };
+            let matched = self.plan.matched(&slots, &mut buffers.key);
+            if matched == Tables::NONE {
+                unmatched(self.plan.unmatched)?;
                 taken_by = Some(matched);
-                Ok(())
+                return Ok(());
             }
-            _ => Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0)).into()),
+            if self.plan.message.has_misfits()
+                && let Some(unfit) = self.plan.unfit(matched, &slots)
+            {
+                return Err(unfit.into());
+            }
+            if is_array && let Some(unfit) = self.plan.no_array() {
+                return Err(unfit.into());
+            }
+            let refused = RefusedElements { list: &mut rows.refused, room: MOST_ELEMENTS };
+            let cost = Cost::begin(payload.len(), self.most, room);
+            let large = payload.len() > LARGE;
+            buffers.encoder.bound(usize::MAX);
+            let slots = &slots;
+            let mut writer =
+                RowWriter { buffers, message, payload, raw, slots, index, refused, matched, cost, large };
+            for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
+                if table.takes {
+                    writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
+                }
+            }
+            taken_by = Some(matched);
+            Ok(())
         });
         self.plan.settle(taken_by, &slots);
         self.buffers.message = reuse(slots);

@@ -78,6 +78,14 @@ pub(crate) fn source(text: &str) -> Result<Source, String> {
     }
 }
 
+/// What `for_each` calls the message itself, where that is an array.
+pub(crate) const ROOT: &str = "$";
+
+/// Reads the path of an array to make rows of; none of its steps are those of [`ROOT`].
+pub(crate) fn array_of(text: &str) -> Result<Vec<Step>, String> {
+    if text == ROOT { Ok(Vec::new()) } else { path_of(text) }
+}
+
 /// Reads a path: keys between dots, indexes in brackets, odd keys in double quotes.
 pub(crate) fn path_of(text: &str) -> Result<Vec<Step>, String> {
     if text.starts_with(['$', '^']) {
@@ -135,6 +143,13 @@ mod tests {
         );
         assert_eq!(path_of("[3]"), Ok(vec![Step::Index(3)]));
         assert_eq!(path_of("größe"), Ok(vec![key("größe")]));
+    }
+
+    #[test]
+    fn an_array_may_be_the_message_itself() {
+        assert_eq!(array_of("$"), Ok(vec![]));
+        assert_eq!(array_of("a.b"), Ok(vec![key("a"), key("b")]));
+        assert!(array_of("$rest").is_err() && path_of("$").is_err());
     }
 
     #[test]

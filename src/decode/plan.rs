@@ -18,7 +18,7 @@ use crate::postgres::introspect::{self, ServerDefault};
 use super::PlanError;
 use super::rest::{Taken, leave_out};
 use super::takers::{Partial, Tables};
-use super::walk::Wanted;
+use super::walk::{ROOT, Wanted};
 use super::when::When;
 
 mod column;
@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) conditional: bool,
     /// Whether some table makes rows of elements.
     splits: bool,
+    /// Whether some table makes rows of the message itself, as an array.
+    pub(super) splits_root: bool,
     /// All tables.
     all: Tables,
     /// Fields of the message that only some tables take.
@@ -208,7 +210,7 @@ impl Plan {
         for (index, table) in pipeline.tables.iter().enumerate() {
             let target = Target { table: &table.name, column: "*" };
             if let Some(for_each) = &table.for_each {
-                let path = path::path_of(for_each)
+                let path = path::array_of(for_each)
                     .map_err(|problem| target.error(format!("for_each: {problem}")))?;
                 leave_out(&mut split, &path, Tables::of(index));
             }
@@ -232,7 +234,8 @@ impl Plan {
         }
         let unmatched = pipeline.on_unmatched;
         let splits = tables.iter().any(|table| table.each.is_some());
-        Ok(Self { message, tables, unmatched, conditional, splits, all, partial, messages: 0 })
+        let splits_root = tables.iter().any(Table::splits_root);
+        Ok(Self { message, tables, unmatched, conditional, splits, splits_root, all, partial, messages: 0 })
     }
 }
 
@@ -279,6 +282,11 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
 }
 
 impl Table {
+    /// Whether it makes rows of the message itself, as an array.
+    pub(super) fn splits_root(&self) -> bool {
+        self.each.as_ref().is_some_and(|each| each.slot == ROOT)
+    }
+
     /// Whether it takes what no column takes.
     fn takes_rest(&self) -> bool {
         matches!(self.unpivot, Some(Unpivot::Rest)) || self.has_rest()
@@ -311,7 +319,11 @@ impl Table {
         let each = match &mapping.for_each {
             None => None,
             Some(path) => Some(ForEach {
-                slot: message.split(&path_of("for_each", path)?, bit),
+                slot: {
+                    let steps = path::array_of(path);
+                    message
+                        .split(&steps.map_err(|problem| target.error(format!("for_each: {problem}")))?, bit)
+                },
                 element: Wanted::new(&format!("{path}[].")),
                 path: path.clone(),
                 bad: mapping.bad_element,

@@ -413,7 +413,7 @@ impl<'a> RowWriter<'_, 'a> {
                 message.headers.as_ref().and_then(|headers| header(headers, name)).map(Value::Str)
             }
             ValueSource::Payload if *ty == Type::Bytea => Some(Value::Bytes(self.payload)),
-            ValueSource::Payload => Some(Value::Map(self.raw)),
+            ValueSource::Payload => self.slots[ROOT],
         }
     }
 

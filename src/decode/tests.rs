@@ -1,5 +1,6 @@
 //! Messages in, rows out, without a server.
 
+mod arrays;
 mod bad_input;
 mod bounds;
 mod compressed;

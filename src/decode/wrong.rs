@@ -73,6 +73,15 @@ pub(super) fn missing(table: &Table, column: usize, value: Option<Value<'_>>) ->
     }
 }
 
+/// A message that is an array, for a table that takes fields of it.
+#[cold]
+pub(super) fn array(table: &Table) -> Poison {
+    let message = "the message is an array, but the table takes its fields: set for_each = \"$\", or a \
+                   `when` by subject or header";
+    let table = Some(table.name.clone());
+    Poison { kind: PoisonKind::Type, message: message.to_owned(), table, column: None }
+}
+
 #[cold]
 pub(super) fn for_each(table: &Table, each: &ForEach, found: Value<'_>) -> Poison {
     let what = Fault::ty(&"for_each needs an array of maps");

@@ -330,3 +330,46 @@ async fn a_large_message_with_many_elements_without_their_foreign_key_is_refused
         CREATE TABLE parts (sequence bigint, element integer, size integer REFERENCES sizes)";
     a_large_message_is_refused_as_a_whole(key, 8_000, "violates foreign key constraint").await;
 }
+
+#[tokio::test]
+async fn a_message_that_is_an_array_is_rows_and_its_bad_elements_are_dead_letters_alone() {
+    let world = World::new().await;
+    let tables = "CREATE TABLE parts (sequence bigint, element integer, size integer CHECK (size < 50));
+        CREATE VIEW messages AS SELECT DISTINCT sequence FROM parts";
+    world.database.batch_execute(tables).await.unwrap();
+    let pipeline = r#"
+[[pipeline]]
+name = "events"
+stream = "STREAM"
+
+[[pipeline.table]]
+name = "parts"
+for_each = "$"
+bad_element = "element"
+[pipeline.table.columns]
+sequence = "$sequence"
+element = "$element"
+"#;
+    let array = |sizes: Value| {
+        let sizes = sizes.as_array().unwrap().iter();
+        Value::from(sizes.map(|size| json!({"size": size})).collect::<Vec<_>>())
+    };
+    let packed = rmp_serde::to_vec_named(&array(json!([4, 5]))).unwrap();
+    world.publish("a", [array(json!([1, 99, "wide", 2])).to_string().into_bytes(), packed]).await;
+    world.publish("a", [json!({"size": 1}).to_string(), "[".to_owned()]).await;
+    let config = world.config(pipeline);
+    let daemon = Daemon::start(&config);
+    oracle(&world, &daemon, "events", "messages", array(json!([7])).to_string().into()).await;
+    assert_eq!(parts(&world).await, [(1, 0), (1, 3), (2, 0), (2, 1), (5, 0)]);
+    let expected = [(1, Some(1), "refused"), (1, Some(2), "type"), (3, None, "type"), (4, None, "malformed")];
+    let found = dead_letters(&world).await;
+    let found: Vec<_> =
+        found.iter().map(|(sequence, element, kind)| (*sequence, *element, kind.as_str())).collect();
+    assert_eq!(found, expected);
+    assert_eq!(audited(&world, pipeline), json!([]));
+
+    world.database.batch_execute("ALTER TABLE parts DROP CONSTRAINT parts_size_check").await.unwrap();
+    let said = retried(&config);
+    assert!(said.contains("1 stored in 1 rows, 3 still dead letters"), "{said}");
+    assert_eq!(audited(&world, pipeline), json!([]));
+}

@@ -126,3 +126,20 @@ fn a_path_into_an_array_that_rows_are_made_of_is_refused() {
         load(&format!("{LEAST}for_each = \"frames\"{first}{second}{lines}")).unwrap();
     }
 }
+
+#[test]
+fn a_message_that_is_an_array_has_no_fields_of_its_own() {
+    let array = format!("{LEAST}for_each = \"$\"\n");
+    load(&array).unwrap();
+    for lines in [
+        "columns.a = \"^b\"\n",
+        "when = { field = \"b\" }\n",
+        "[[pipeline.table]]\nname = \"u\"\ncolumns.a = \"b\"\n",
+    ] {
+        let said = said(load(&format!("{array}{lines}")));
+        assert!(said[0].contains("`b` is a field of the message") || said[0].contains("`^b` is"), "{said:?}");
+    }
+    let apart = "when.subject = \"many\"\n[[pipeline.table]]\nname = \"u\"\nwhen.subject = \"one\"\n\
+                 columns.a = \"b\"\n";
+    load(&format!("{array}{apart}")).unwrap();
+}

@@ -4,7 +4,7 @@
 //! nowhere: that depends on the messages.
 
 use super::Problems;
-use crate::config::path::{Source, Step, path_of, source};
+use crate::config::path::{ROOT, Source, Step, array_of, path_of, source};
 use crate::config::{ColumnSource, Table};
 
 /// Looks at every path of a table by itself.
@@ -13,7 +13,7 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
     if let Some(for_each) = &table.for_each {
         if for_each.trim().is_empty() {
             found.add(at("for_each"), "must name the array to make rows from, or be removed");
-        } else {
+        } else if for_each != ROOT {
             a_path(for_each, at("for_each"), false, found);
         }
     }
@@ -46,7 +46,7 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
 /// Looks for paths that go into an array as if it were a map, since `for_each` makes rows of that array.
 pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, found: &mut Problems) {
     for array in tables {
-        let Some(Ok(for_each)) = array.for_each.as_deref().map(path_of) else { continue };
+        let Some(Ok(for_each)) = array.for_each.as_deref().map(array_of) else { continue };
         for (index, table) in tables.iter().enumerate() {
             // Messages of another kind may hold something else there.
             if array.when.is_some() && array.when != table.when {
@@ -56,12 +56,20 @@ pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, foun
                 let into_it = steps.get(..for_each.len()) == Some(for_each.as_slice());
                 if into_it && matches!(steps.get(for_each.len()), Some(Step::Key(_))) {
                     let whole = array.for_each.as_deref().unwrap_or_default();
-                    let text = format!(
-                        "`{path}` treats `{whole}` as a map, but table {} makes rows from it as an array. An \
-                         array inside an array cannot become rows: store it whole in a jsonb column, under \
-                         for_each = \"{whole}\"",
-                        array.name,
-                    );
+                    let text = if whole == ROOT {
+                        format!(
+                            "`{path}` is a field of the message, but table {} makes rows from the message as \
+                             an array: give the two different `when`s, by subject or header",
+                            array.name
+                        )
+                    } else {
+                        format!(
+                            "`{path}` treats `{whole}` as a map, but table {} makes rows from it as an \
+                             array. An array inside an array cannot become rows: store it whole in a jsonb \
+                             column, under for_each = \"{whole}\"",
+                            array.name,
+                        )
+                    };
                     found.add(at(&format!("table[{index}].{key}")), text);
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::decode::takers::Tables;
 use crate::decode::when::When;
-use crate::decode::wrong::misfit;
+use crate::decode::wrong::{array, misfit};
 use crate::message::Message;
 use crate::payload::Value;
 use crate::poison::Poison;
@@ -51,6 +51,13 @@ impl Plan {
         let needs = self.message.needs(slot);
         let table = self.tables.iter().find(|table| table.takes && table.bit.meets(needs))?;
         Some(misfit(table, "", path, slots[slot]))
+    }
+
+    /// Why a message that is an array is refused: a table takes it that makes no rows of it.
+    #[cold]
+    pub(in crate::decode) fn no_array(&self) -> Option<Poison> {
+        let table = self.tables.iter().find(|table| table.takes && !table.splits_root())?;
+        Some(array(table))
     }
 
     /// Counts what nobody took of the message that was read into `slots` and that the tables of `matched`
