@@ -28,6 +28,7 @@ mod position;
 mod recorded;
 mod stage;
 mod tables;
+mod writing;
 
 pub use api::ApiMetrics;
 pub use buffered::Buffered;
@@ -38,7 +39,10 @@ pub use motion::{HELD_UP, HeldUp, Motion, Step, Writing};
 pub use position::{Position, Resumes};
 pub use recorded::Newest;
 pub use stage::{Stage, StageClock, StageSeconds, Timing};
+pub use writing::WriteSeconds;
+
 pub use tables::{Table, Tables};
+use writing::WriteClock;
 
 /// Buckets of `jetcopy_batch_rows`: powers of four, with the default `max_rows` as a bound of its own.
 const ROWS_BUCKETS: &[f64] =
@@ -313,6 +317,8 @@ impl PipelineMetrics {
         let told = Told::default();
         let stages = labelled.float_counters(names::STAGE_SECONDS, names::STAGE);
         let stages = StageClock::new(|stage| stages.with_label_values(&[stage]));
+        let writes = labelled.float_counters(names::WRITE_SECONDS, names::STEP);
+        let writes = WriteClock::new(|step| writes.with_label_values(&[step]));
         let handles = Self {
             messages: labelled.counter(names::MESSAGES),
             tables: Tables::new(&labelled, tables),
@@ -323,7 +329,7 @@ impl PipelineMetrics {
             batch_rows: labelled.histogram(names::BATCH_ROWS, ROWS_BUCKETS),
             commit_seconds: labelled.histogram(names::COMMIT_SECONDS, COMMIT_BUCKETS),
             publish_to_commit_seconds: labelled.histogram(names::PUBLISH_TO_COMMIT_SECONDS, LATENCY_BUCKETS),
-            motion: Motion::new(stages.clone()),
+            motion: Motion::new(stages.clone(), writes),
             stages,
             held_up: HeldUpSeconds::new(&labelled),
             pending_messages: labelled.known(names::PENDING_MESSAGES),

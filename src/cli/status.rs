@@ -164,6 +164,13 @@ fn trouble(pipeline: &Value) -> String {
     if let (Some(seconds), Some(what)) = (held["seconds"].as_f64(), held["what"].as_str()) {
         lines.push(format!("nothing has committed for {:.0} s: {what}", seconds.floor()));
     }
+    let recent = &pipeline["recent"];
+    if let (Some(true), Some(waits)) = (recent["more_writers_help"].as_bool(), recent["waits"].as_f64()) {
+        let waits = 100.0 * waits;
+        lines.push(format!(
+            "more `writers` would help: {waits:.0} % of their time goes into the way to the database and commits"
+        ));
+    }
     if let Some(remedy) = pipeline["remedy"].as_str() {
         lines.push(format!("remedy: {remedy}"));
     }

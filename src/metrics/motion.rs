@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::stage::{Stage, StageClock};
+use super::writing::{WriteClock, WriteSeconds};
 
 /// A pipeline with work that moves less often is held up.
 pub const HELD_UP: Duration = Duration::from_secs(3);
@@ -102,6 +103,7 @@ impl fmt::Display for HeldUp {
 #[derive(Debug, Clone)]
 pub struct Motion {
     stages: StageClock,
+    writes: WriteClock,
     facts: Arc<Mutex<Facts>>,
     lane: usize,
 }
@@ -145,8 +147,8 @@ struct Batch {
 pub struct Writing(Motion);
 
 impl Motion {
-    pub(super) fn new(stages: StageClock) -> Self {
-        Self { stages, facts: Arc::default(), lane: 0 }
+    pub(super) fn new(stages: StageClock, writes: WriteClock) -> Self {
+        Self { stages, writes, facts: Arc::default(), lane: 0 }
     }
 
     /// A generation begins: nothing of the one before is under way any more.
@@ -194,12 +196,27 @@ impl Motion {
             batch.attempts += u32::from(matches!(step, Step::Begin(_)));
         }
         writer.said = None;
-        writer.step = Some((step, Instant::now()));
+        let before = writer.step.replace((step, Instant::now()));
+        drop(facts);
+        self.ended(before);
     }
 
     /// The writer is at nothing.
     pub fn rests(&self) {
-        self.lock().writer(self.lane).step = None;
+        let before = self.lock().writer(self.lane).step.take();
+        self.ended(before);
+    }
+
+    fn ended(&self, step: Option<(Step, Instant)>) {
+        if let Some((step, since)) = step {
+            self.writes.took(&step, since.elapsed());
+        }
+    }
+
+    /// What writers have spent the time of their transactions on.
+    #[must_use]
+    pub fn write_seconds(&self) -> WriteSeconds {
+        self.writes.seconds()
     }
 
     /// How long what the writer is at on the database has lasted.
@@ -373,9 +390,11 @@ impl Drop for Writing {
     fn drop(&mut self) {
         let mut facts = self.0.lock();
         let writer = facts.writer(self.0.lane);
-        (writer.batch, writer.step, writer.said) = (None, None, None);
+        (writer.batch, writer.said) = (None, None);
+        let step = writer.step.take();
         let longest = facts.longest();
         drop(facts);
+        self.0.ended(step);
         self.0.stages.writes(longest);
     }
 }
@@ -387,7 +406,8 @@ mod tests {
     use super::*;
 
     fn motion() -> Motion {
-        Motion::new(StageClock::new(|stage| Counter::new(stage, stage).unwrap()))
+        let counter = |name: &'static str| Counter::new(name, name).unwrap();
+        Motion::new(StageClock::new(counter), WriteClock::new(counter))
     }
 
     /// Lets the time of a fact have passed.

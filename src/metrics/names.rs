@@ -23,6 +23,8 @@ pub const KIND: &str = "kind";
 pub const STATE: &str = "state";
 /// What the reading stage spends its time on.
 pub const STAGE: &str = "stage";
+/// A step of a transaction.
+pub const STEP: &str = "step";
 /// Kind of an event that is counted in the database.
 pub const EVENT: &str = "event";
 /// Values of [`KIND`] for dead letters.
@@ -60,6 +62,10 @@ families! {
                                                     messages from NATS, decoding, or waiting for the \
                                                     database to accept a batch. The largest limits a \
                                                     pipeline that is behind.";
+    WRITE_SECONDS = "jetcopy_write_seconds_total", "How writers spend the time of their transactions, over \
+                                                    all of them: on BEGIN with the move of the checkpoint, \
+                                                    on COPY and on COMMIT. Where the first and the last are \
+                                                    much of it, several writers help.";
     HELD_UP_SECONDS = "jetcopy_held_up_seconds", "How long nothing has committed although work is waiting, \
                                                   by the stage that it waits for; 0 while the pipeline \
                                                   moves. From 3 s on, /readyz reports it as not ready.";

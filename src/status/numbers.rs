@@ -8,7 +8,7 @@ use prometheus::IntCounter;
 use serde::Serialize;
 
 use super::State;
-use crate::metrics::{PipelineMetrics, StageSeconds, gauge_value};
+use crate::metrics::{PipelineMetrics, StageSeconds, WriteSeconds, gauge_value};
 
 /// The numbers of a pipeline, read from its metrics; named as in [`crate::metrics::names`]. What is not known
 /// is `None`.
@@ -58,6 +58,7 @@ pub struct Numbers {
     /// `None` where the lag does not shrink, or is not known.
     pub catch_up_seconds: Option<f64>,
     pub stage_seconds: StageSeconds,
+    pub write_seconds: WriteSeconds,
     pub buffered_bytes: i64,
     pub database_up: Option<bool>,
     pub nats_up: Option<bool>,
@@ -107,6 +108,7 @@ impl Numbers {
             headroom_seconds: finite(metrics.headroom_seconds.seconds()),
             catch_up_seconds: finite(metrics.catch_up_seconds.seconds()),
             stage_seconds: metrics.stages.seconds(),
+            write_seconds: metrics.motion.write_seconds(),
             buffered_bytes: metrics.buffered.get(),
             database_up: metrics.database_up.get().map(|up| up == 1),
             nats_up: metrics.nats_up.get().map(|up| up == 1),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::metrics::{Stage, StageSeconds};
+use crate::metrics::{Stage, StageSeconds, WriteSeconds};
 use crate::status::{Snapshot, State};
 
 /// Readings that are kept to take rates from: with one every five seconds, rates are those of the last 10 to
@@ -16,6 +16,9 @@ pub(super) const READINGS: usize = 3;
 
 /// A pipeline that is less than this behind keeps up, and nothing limits it.
 const KEEPING_UP: f64 = 1.0;
+
+/// With as much waiting, a second writer gains about as much.
+const MUCH_WAITING: f64 = 0.3;
 
 /// The counters of a pipeline at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,7 @@ pub(super) struct Reading {
     commit_seconds: f64,
     batch_rows: f64,
     stages: StageSeconds,
+    writes: WriteSeconds,
 }
 
 impl Reading {
@@ -42,6 +46,7 @@ impl Reading {
             commit_seconds: numbers.commit_seconds,
             batch_rows: numbers.batch_rows,
             stages: numbers.stage_seconds,
+            writes: numbers.write_seconds,
         }
     }
 }
@@ -69,6 +74,11 @@ pub(crate) struct Recent {
     /// The stage that is waited for at this moment, or that most of that time went into; `None` where the
     /// pipeline keeps up or does not run.
     pub limited_by: Option<Stage>,
+    /// The part of the writers' time that went into ways to the database and commits rather than rows; `None`
+    /// where nothing was written.
+    pub waits: Option<f64>,
+    /// Whether the database limits it, and much of that is waiting: several writers wait at once.
+    pub more_writers_help: bool,
 }
 
 impl Recent {
@@ -80,7 +90,10 @@ impl Recent {
         let commits = now.commits.saturating_sub(before.commits);
         let mean = |now: f64, before: f64| (commits > 0).then(|| (now - before).max(0.0) / float(commits));
         let stages = shares(&before.stages, &now.stages);
+        let waits = now.writes.since(&before.writes).waits();
         let behind = snapshot.numbers.behind_seconds.is_some_and(|behind| behind >= KEEPING_UP);
+        let running = || behind && snapshot.state == State::Running;
+        let limited_by = snapshot.limit.or_else(|| largest(&stages).filter(|_| running()));
         Self {
             seconds,
             messages_per_second: rate(now.messages, before.messages),
@@ -90,9 +103,10 @@ impl Recent {
             commit_seconds: mean(now.commit_seconds, before.commit_seconds),
             batch_rows: mean(now.batch_rows, before.batch_rows),
             stages,
-            limited_by: snapshot
-                .limit
-                .or_else(|| largest(&stages).filter(|_| behind && snapshot.state == State::Running)),
+            limited_by,
+            waits,
+            more_writers_help: limited_by == Some(Stage::Database)
+                && waits.is_some_and(|waits| waits >= MUCH_WAITING),
         }
     }
 }

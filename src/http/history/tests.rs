@@ -1,7 +1,8 @@
 //! Samples agree with the counters that they were taken of, and are bounded.
 
 use super::*;
-use crate::metrics::{Metrics, PipelineMetrics};
+use crate::http::history::recent::READINGS;
+use crate::metrics::{Metrics, PipelineMetrics, Step};
 use crate::shard::Shard;
 
 struct Daemon {
@@ -100,6 +101,31 @@ fn a_pipeline_that_comes_later_has_fewer_samples_and_one_that_is_gone_has_none()
     daemon.sample();
     let since = daemon.history.since(0);
     assert_eq!(since.pipelines.iter().map(|series| series.pipeline.as_str()).collect::<Vec<_>>(), ["events"]);
+}
+
+#[test]
+fn more_writers_help_where_the_database_limits_and_waiting_is_most_of_it() {
+    let mut daemon = Daemon::new();
+    let frames = daemon.add("frames");
+    frames.behind_seconds.set_seconds(3.0);
+    let during = |daemon: &mut Daemon, step: fn(String) -> Step| {
+        daemon.sample();
+        let timing = frames.stages.start();
+        timing.enter(Stage::Database);
+        let writing = frames.motion.write();
+        frames.motion.step(step("events".into()));
+        std::thread::sleep(Duration::from_millis(5));
+        frames.motion.step(Step::Ack);
+        drop((writing, timing));
+        daemon.history.recent(&daemon.registry.snapshots().remove(0))
+    };
+    let copies = during(&mut daemon, Step::Copy);
+    assert_eq!((copies.waits, copies.more_writers_help), (Some(0.0), false));
+    (0..READINGS).for_each(|_| daemon.sample());
+    let begins = during(&mut daemon, Step::Begin);
+    assert_eq!((begins.waits, begins.more_writers_help), (Some(1.0), true));
+    frames.behind_seconds.set_seconds(0.0);
+    assert!(!daemon.history.recent(&daemon.registry.snapshots().remove(0)).more_writers_help);
 }
 
 #[test]

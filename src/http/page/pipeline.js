@@ -214,7 +214,9 @@ class Pipeline {
       tiles.headroom.show(headroom > 0 ? span(headroom) : "now", "at the rate of the last half minute", soon);
     }
     const stage = recent.limited_by;
-    if (stage) tiles.limit.show(STAGES[stage], `${percent(recent.stages[stage])} of the time`, "warn");
+    const share = stage && `${percent(recent.stages[stage])} of the time`;
+    const hint = recent.more_writers_help ? "; more writers would help" : "";
+    if (stage) tiles.limit.show(STAGES[stage], share + hint, "warn");
     else tiles.limit.show(runs && known ? "nothing" : "—", runs ? (known ? "keeps up" : "unknown") : "not running");
     const commits = `${rate(recent.commits_per_second)} commits/s`;
     tiles.commit.show(recent.commit_seconds === null ? "—" : milliseconds(recent.commit_seconds), `mean, ${commits}`);

@@ -60,6 +60,7 @@ fn reference() -> String {
         (names::OUTCOME, names::COMMITS),
         (names::OUTCOME, names::API_REQUESTS),
         (names::STAGE, names::STAGE_SECONDS),
+        (names::STEP, names::WRITE_SECONDS),
     ] {
         let values: BTreeSet<&str> = text
             .lines()
