@@ -35,11 +35,11 @@ pub use buffered::Buffered;
 pub use known::Known;
 use labelled::{Collectors, Labelled, Told};
 pub use maintain::MaintainMetrics;
-pub use motion::{HELD_UP, HeldUp, Motion, Step, Writing};
+pub use motion::{HELD_UP, HeldUp, Motion, Writing};
 pub use position::{Position, Resumes};
 pub use recorded::Newest;
 pub use stage::{Stage, StageClock, StageSeconds, Timing};
-pub use writing::WriteSeconds;
+pub use writing::{Step, WriteSeconds};
 
 pub use tables::{Table, Tables};
 use writing::WriteClock;

@@ -166,9 +166,9 @@ fn trouble(pipeline: &Value) -> String {
     }
     let recent = &pipeline["recent"];
     if let (Some(true), Some(waits)) = (recent["more_writers_help"].as_bool(), recent["waits"].as_f64()) {
-        let waits = 100.0 * waits;
+        let share = 100.0 * waits;
         lines.push(format!(
-            "more `writers` would help: {waits:.0} % of their time goes into the way to the database and commits"
+            "more `writers` would help: {share:.0} % of their time is the way to the database, and commits"
         ));
     }
     if let Some(remedy) = pipeline["remedy"].as_str() {

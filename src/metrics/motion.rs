@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::stage::{Stage, StageClock};
-use super::writing::{WriteClock, WriteSeconds};
+use super::writing::{Step, WriteClock, WriteSeconds};
 
 /// A pipeline with work that moves less often is held up.
 pub const HELD_UP: Duration = Duration::from_secs(3);
@@ -25,61 +25,6 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A wait that lasts longer limits a pipeline; shorter ones are what always is under way.
 pub(super) const LIMITS: Duration = Duration::from_secs(1);
-
-/// What the writer is at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Extends the lease of an idle shard.
-    Confirm,
-    /// Opens the transaction, moves the checkpoint and locks these tables.
-    Begin(String),
-    /// Copies rows to that table.
-    Copy(String),
-    /// Adds partitions to that table.
-    Partitions(String),
-    /// Looks for the row that was refused.
-    Search,
-    /// Stores dead letters.
-    DeadLetters,
-    /// Commits.
-    Commit,
-    /// Waits before it tries again what another transaction was in the way of.
-    Again,
-    /// Hands a committed batch on to be acknowledged.
-    Ack,
-}
-
-impl Step {
-    fn stage(&self) -> Stage {
-        match self {
-            Self::Confirm
-            | Self::Begin(_)
-            | Self::Copy(_)
-            | Self::Partitions(_)
-            | Self::Search
-            | Self::DeadLetters
-            | Self::Commit
-            | Self::Again => Stage::Database,
-            Self::Ack => Stage::Nats,
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Confirm => f.write_str("looking at the checkpoint"),
-            Self::Begin(tables) => write!(f, "moving the checkpoint and locking {tables}"),
-            Self::Copy(table) => write!(f, "COPY to table {table}"),
-            Self::Partitions(table) => write!(f, "new partitions of table {table}"),
-            Self::Search => f.write_str("finding a row that was refused"),
-            Self::DeadLetters => f.write_str("storing dead letters"),
-            Self::Commit => f.write_str("COMMIT"),
-            Self::Again => f.write_str("the pause before another attempt"),
-            Self::Ack => f.write_str("acks that cannot be sent"),
-        }
-    }
-}
 
 /// What holds a pipeline up.
 #[derive(Debug, Clone, PartialEq, Serialize)]

