@@ -157,6 +157,10 @@ fn in_the_whole(case: &Case<'_>, status: &Value) -> Vec<String> {
         ("what waits adds up", within(waiting, (low, high))),
         ("dead letters by kind add up", within(sum("dead_letters_by_kind"), letters)),
         ("resyncs by cause add up", (sum("resyncs_by_cause") - count("resyncs")).abs() < 0.5),
+        (
+            "transactions take time where there were some",
+            (sum("write_seconds") > 0.0) == (count("commits") > 0.0),
+        ),
         ("a time since when it is down", status["down_since"].is_null() == runs),
         ("what holds it up", status["held_up"].is_null() != case.blocked),
         ("a reason", !status["reason"].is_null() || runs),

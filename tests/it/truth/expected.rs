@@ -93,7 +93,7 @@ impl Case<'_> {
                 exactly(0.0)
             }
             "jetcopy_unfilled_columns" if label("table") == "never" => exactly(4.0),
-            "jetcopy_stage_seconds_total" => Is::Between(0.0, self.up()),
+            "jetcopy_stage_seconds_total" | "jetcopy_write_seconds_total" => Is::Between(0.0, self.up()),
             "jetcopy_held_up_seconds" => {
                 let stage = if self.blocked { "database" } else { "" };
                 if label("stage") == stage { Is::Between(3.0, self.up()) } else { exactly(0.0) }
@@ -248,6 +248,7 @@ impl Case<'_> {
             | "passed_over_by_kind"
             | "resyncs_by_cause"
             | "stage_seconds"
+            | "write_seconds"
             | "recent" => Is::Any,
             // Never infinite: what nobody foresees is no number there.
             "headroom_seconds" => Is::Unknown,
