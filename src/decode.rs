@@ -38,7 +38,8 @@ use crate::postgres::introspect;
 
 use compressed::Compressed;
 use cost::{Cost, Over};
-use header::{header, header_values};
+use header::header_values;
+pub(crate) use header::{header, spelling};
 use plan::Plan;
 use row::{RefusedElements, RowWriter};
 pub use show::{as_json, expanded_as_json};

@@ -16,6 +16,7 @@ use crate::config::{Config, Pipeline};
 use crate::message::Message;
 use crate::nats;
 use crate::payload::compress::compress;
+use crate::payload::compression::Codec;
 use crate::postgres::connect::{self, Session};
 use crate::postgres::introspect;
 use crate::preview::report::Counts;
@@ -69,6 +70,8 @@ enum Error {
     Read { stream: String, source: crate::stored::Error },
     #[error("cannot read {file}")]
     File { file: String, source: io::Error },
+    #[error("cannot compress a message of the file by {}", .codec.name())]
+    Compress { codec: Codec, source: io::Error },
 }
 
 /// What was looked at, in words.
@@ -93,7 +96,7 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         let origin =
             if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
         let mut singles = split(&bytes, &subject, usize::try_from(args.count).unwrap_or(usize::MAX));
-        as_published(pipeline, &mut singles);
+        as_published(pipeline, &mut singles).map_err(Failure::failed)?;
         (singles, format!("{origin}, as {subject}"))
     } else {
         let singles = of_stream(config, pipeline, &shard, args).await.map_err(Failure::failed)?;
@@ -250,13 +253,15 @@ fn split(bytes: &[u8], subject: &str, most: usize) -> Vec<Single> {
 }
 
 /// Compresses what lies in the file as text, where the pipeline's publishers compress all.
-fn as_published(pipeline: &Pipeline, singles: &mut [Single]) {
-    let Some(codec) = pipeline.compression.codec() else { return };
+fn as_published(pipeline: &Pipeline, singles: &mut [Single]) -> Result<(), Error> {
+    let Some(codec) = pipeline.compression.codec(|| None) else { return Ok(()) };
     for payload in singles.iter_mut().map(|single| &mut single.message.payload) {
         if str::from_utf8(payload).is_ok_and(|text| text.starts_with(['{', '['])) {
-            *payload = compress(codec, payload).map_or_else(|_| payload.clone(), bytes::Bytes::from);
+            let compressed = compress(codec, payload);
+            *payload = compressed.map_err(|source| Error::Compress { codec, source })?.into();
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

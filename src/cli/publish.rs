@@ -52,7 +52,7 @@ pub struct Args {
     format: Payload,
     /// Compress each message by this, and say so in its Content-Encoding [default: not at all].
     #[arg(long, value_enum)]
-    compress: Option<Compress>,
+    compress: Option<Codec>,
     /// Messages per second [default: as fast as the stream acknowledges].
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
@@ -88,28 +88,6 @@ enum Payload {
     Msgpack,
     /// JSON objects.
     Json,
-}
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Compress {
-    Gzip,
-    Zstd,
-    /// One block.
-    Snappy,
-    /// With zlib's header.
-    Deflate,
-}
-
-impl Compress {
-    fn codec(self) -> Codec {
-        match self {
-            Self::Gzip => Codec::Gzip,
-            Self::Zstd => Codec::Zstd,
-            Self::Snappy => Codec::Snappy,
-            Self::Deflate => Codec::Deflate,
-        }
-    }
 }
 
 /// What was published.
@@ -329,12 +307,11 @@ fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) ->
         Payload::Msgpack => (record.msgpack(), "application/msgpack"),
     };
     let mut payload = payload.map_err(|reason| record.bad(reason))?;
-    let codec = args.compress.map(Compress::codec);
-    if let Some(codec) = codec {
+    if let Some(codec) = args.compress {
         payload = compress(codec, &payload).map_err(|error| record.bad(error.to_string()))?;
     }
     let mut headers = HeaderMap::new();
-    let said = [(CONTENT_TYPE, Some(content_type)), (Compression::HEADER, codec.map(Codec::name))];
+    let said = [(CONTENT_TYPE, Some(content_type)), (Compression::HEADER, args.compress.map(Codec::name))];
     for (name, value) in said {
         // One that was given takes its place, however it is spelled.
         let given = args.headers.iter().any(|(given, _)| given.to_string().eq_ignore_ascii_case(name));

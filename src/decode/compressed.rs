@@ -34,10 +34,7 @@ impl Compressed {
         if message.payload.is_empty() {
             return None;
         }
-        match (self.setting, &message.headers) {
-            (Compression::Auto, Some(headers)) => header(headers, Compression::HEADER).and_then(Codec::named),
-            (setting, _) => setting.codec(),
-        }
+        self.setting.codec(|| encoding(message))
     }
 
     /// The expander, until it is put back.
@@ -79,6 +76,12 @@ impl Compressed {
     }
 }
 
+/// What the header of `message` says of its compression.
+#[inline]
+fn encoding(message: &Message) -> Option<&str> {
+    message.headers.as_ref().and_then(|headers| header(headers, Compression::HEADER))
+}
+
 impl Decoder {
     /// Appends the rows of a message whose payload is compressed.
     #[inline(never)]
@@ -118,7 +121,7 @@ impl Decoder {
             return;
         }
         let name = Compression::HEADER;
-        let said = message.headers.as_ref().and_then(|headers| header(headers, name));
+        let said = encoding(message);
         let begun = Codec::begun(&message.payload).map(Codec::name);
         let hint = match (said, begun) {
             (Some(said), _) => {

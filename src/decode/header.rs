@@ -8,7 +8,7 @@
 use async_nats::{HeaderMap, HeaderValue};
 
 /// The first value of a header.
-pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     header_values(headers, name).next()
 }
 
@@ -21,7 +21,10 @@ pub(super) fn header_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iter
 }
 
 /// The one of `entries` whose name `name` means.
-fn spelling<'n, V>(entries: impl Iterator<Item = (&'n str, V)>, name: &str) -> Option<(&'n str, V)> {
+pub(crate) fn spelling<'n, V>(
+    entries: impl Iterator<Item = (&'n str, V)>,
+    name: &str,
+) -> Option<(&'n str, V)> {
     // What is equal comes before what is not.
     entries
         .filter(|(known, _)| known.eq_ignore_ascii_case(name))

@@ -26,7 +26,7 @@ pub fn as_json(payload: &[u8]) -> Option<String> {
 #[must_use]
 pub fn expanded_as_json(payload: &[u8], encoding: Option<&str>) -> Option<String> {
     as_json(payload).or_else(|| {
-        let codec = encoding.and_then(Codec::named).or_else(|| Codec::begun(payload))?;
+        let codec = Compression::Auto.codec(|| encoding).or_else(|| Codec::begun(payload))?;
         let most = usize::try_from(Compression::default_bound().as_u64()).unwrap_or(usize::MAX);
         Expander::new(most).expand(codec, payload).ok().and_then(as_json)
     })

@@ -26,10 +26,13 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The one by which all payloads are compressed, or `None` where there is none or it depends.
-    pub(crate) fn codec(self) -> Option<Codec> {
+    /// How a payload is compressed whose message has this `encoding` by its header; nothing is not compressed
+    /// at all.
+    #[inline]
+    pub(crate) fn codec<'h>(self, encoding: impl FnOnce() -> Option<&'h str>) -> Option<Codec> {
         match self {
-            Self::Auto | Self::None => None,
+            Self::Auto => encoding().and_then(Codec::named),
+            Self::None => None,
             Self::Gzip => Some(Codec::Gzip),
             Self::Zstd => Some(Codec::Zstd),
             Self::Snappy => Some(Codec::Snappy),
@@ -47,11 +50,13 @@ impl Compression {
 }
 
 /// One way to compress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Codec {
     Gzip,
     Zstd,
+    /// One block, where it is jetcopy that compresses
     Snappy,
+    /// With zlib's header, where it is jetcopy that compresses
     Deflate,
 }
 

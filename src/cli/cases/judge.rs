@@ -16,11 +16,11 @@ use super::case::{Case, DeadLetter, File};
 use super::report::{Difference, Result as CaseResult, Results};
 use crate::cli::UnknownPipeline;
 use crate::config::{Compression, Config, Format, NonFinite, Pipeline};
+use crate::decode::header;
 use crate::encode::types::Type;
 use crate::encode::{Encoder, printed, time::Times};
 use crate::message::Message;
 use crate::payload::compress::compress;
-use crate::payload::compression::Codec;
 use crate::payload::{Reader as _, json};
 use crate::postgres::introspect::saved::Saved;
 use crate::preview::{Column, Letter, Made, Preview};
@@ -84,7 +84,8 @@ fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message
             Ok(value.to_string().into_bytes())
         }
     };
-    let codec = codec_of(pipeline, case);
+    let headers = headers(case)?;
+    let codec = pipeline.compression.codec(|| header(&headers, Compression::HEADER));
     let compressed = |payload: Vec<u8>| match codec {
         Some(codec) => compress(codec, &payload).map_err(|error| error.to_string()),
         None => Ok(payload),
@@ -111,13 +112,6 @@ fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message
             i64::try_from(time.as_nanosecond()).map_err(|error| format!("timestamp: {error}"))?
         }
     };
-    let mut headers = HeaderMap::new();
-    for (name, value) in &case.headers {
-        let name: HeaderName = name.parse().map_err(|_| format!("headers: `{name}` is no header's name"))?;
-        let value: HeaderValue =
-            value.parse().map_err(|_| format!("headers: the value of {name} is none"))?;
-        headers.append(name, value);
-    }
     Ok(Message {
         sequence: case.sequence,
         timestamp_ns,
@@ -127,16 +121,15 @@ fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message
     })
 }
 
-/// How a publisher compresses the message of a case.
-fn codec_of(pipeline: &Pipeline, case: &Case) -> Option<Codec> {
-    let is_encoding = |name: &str| name.eq_ignore_ascii_case(Compression::HEADER);
-    match pipeline.compression {
-        Compression::Auto => {
-            let mut headers = case.headers.iter();
-            headers.find(|(name, _)| is_encoding(name)).and_then(|(_, encoding)| Codec::named(encoding))
-        }
-        setting => setting.codec(),
+fn headers(case: &Case) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &case.headers {
+        let name: HeaderName = name.parse().map_err(|_| format!("headers: `{name}` is no header's name"))?;
+        let value: HeaderValue =
+            value.parse().map_err(|_| format!("headers: the value of {name} is none"))?;
+        headers.append(name, value);
     }
+    Ok(headers)
 }
 
 fn as_json(value: &Value) -> Json {

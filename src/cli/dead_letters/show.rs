@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::config::Compression;
 use crate::dead_letter::kept::Kept;
-use crate::decode::expanded_as_json;
+use crate::decode::{expanded_as_json, spelling};
 use crate::terminal::within;
 
 /// Longest reason in a list, in characters: the rest of a terminal's line.
@@ -117,7 +117,8 @@ pub(super) fn text(letter: &Kept) -> String {
 fn as_json(letter: &Kept, payload: &[u8]) -> Option<String> {
     let headers: BTreeMap<String, Vec<String>> =
         letter.headers.as_deref().and_then(|headers| serde_json::from_str(headers).ok()).unwrap_or_default();
-    let encoding = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(Compression::HEADER));
+    let each = headers.iter().map(|(name, values)| (name.as_str(), values));
+    let encoding = spelling(each, Compression::HEADER);
     expanded_as_json(payload, encoding.and_then(|(_, values)| values.first()).map(String::as_str))
 }
 
