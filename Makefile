@@ -55,7 +55,7 @@ docs: ## Writes docs/metrics.md, docs/settings.md and docs/schema.sql from the c
 	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --lib -- config::tests::reference
 	JETCOPY_WRITE_DOCS=1 cargo test --features kill-points --test it -- --exact monitoring::documents::the_reference_of_metrics_is_what_the_code_says schema::the_schema_to_be_read_is_what_the_migrations_make
 
-fuzz: ## Fuzzes the decoder of both formats under arbitrary mappings, DURATION each (90s, 5m)
+fuzz: ## Fuzzes the decoder of each format under arbitrary mappings, DURATION each (90s, 5m)
 	@scripts/fuzz.sh $(or $(DURATION),1m)
 
 fuzz-wire: setup ## Sends random bytes over the wire into the real daemon and asks the oracle (SEED=1 DURATION=30m ROUND=7)

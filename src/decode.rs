@@ -5,7 +5,8 @@
 //! refused by itself. Whatever the bytes are, decoding neither panics nor recurses without bound, and once
 //! its buffers have grown it allocates nothing.
 //!
-//! A message is one map, or with `for_each = "$"` an array, in one of the formats ([`crate::payload`]). It is
+//! A message is one map, or with `for_each = "$"` an array, in one of the formats ([`crate::payload`]); with
+//! `format = "raw"`, it is one value. It is
 //! read once from front to back ([`walk`]), which leaves the wanted values in slots; then each table's row is
 //! encoded from the slots, column by column ([`row`]). A key that a column takes may stand only once in its
 //! map; `$rest` and whole copies keep repeated keys as they are. A field that is null is as good as absent:
@@ -212,7 +213,8 @@ impl Decoder {
         rows: &mut Rows,
         room: usize,
     ) -> Result<(), Undecoded> {
-        let raw = if payload.is_empty() && self.plan.goes_by_headers() {
+        let needs_fields = self.format != config::Format::Raw;
+        let raw = if payload.is_empty() && needs_fields && self.plan.goes_by_headers() {
             Ok(NO_FIELDS)
         } else {
             let declared = || message.headers.as_ref().and_then(|headers| header(headers, "Content-Type"));
@@ -255,6 +257,7 @@ impl Decoder {
             let (raw, is_array) = match slots[walk::ROOT] {
                 Some(Value::Map(raw)) => (raw, false),
                 Some(Value::Array(raw)) if self.plan.splits_root => (raw, true),
+                Some(_) if R::FORMAT == config::Format::Raw => (reader.raw(0), false),
                 _ => {
                     return Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0)).into());
                 }

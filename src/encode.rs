@@ -354,9 +354,10 @@ impl Encoder {
             // In text, null is a value of JSON's.
             Some(Value::Null) => self.json_text(out, Value::Null, binary),
             Some(meant) => self.json_of(out, meant, binary),
-            None if parse == Some(Parse::Json) => {
-                Err(Fault::ty(&"`parse = \"json\"` takes text that is JSON as a whole"))
-            }
+            None if parse == Some(Parse::Json) => Err(Fault::ty(
+                &"by `parse = \"json\"`, and in format = \"raw\" from `$payload`, it takes text that is JSON \
+                  as a whole",
+            )),
             None => self.json_of(out, value, binary),
         };
         self.unescaped = unescaped;

@@ -7,6 +7,7 @@
 
 use serde::Deserialize;
 
+pub(crate) mod bare;
 pub(crate) mod compress;
 pub(crate) mod compression;
 pub(crate) mod expand;
@@ -52,7 +53,7 @@ macro_rules! formats {
             #[inline]
             fn of<'h>(payload: &[u8], declared: impl FnOnce() -> Option<&'h str>) -> Self {
                 if let Some(declared) = declared() {
-                    $(if declared.contains($module::MEDIA_TYPE) {
+                    $(if $module::MEDIA_TYPE.is_some_and(|of| declared.contains(of)) {
                         return Self::$format;
                     })+
                 }
@@ -72,8 +73,7 @@ macro_rules! formats {
             ) -> Result<Raw<'a>, Unread> {
                 let format = if self == Self::Auto { Self::of(payload, declared) } else { self };
                 match format {
-                    $(Self::$format if payload.is_empty() => Err(Unread::empty($module::Reader::NAME)),
-                    Self::$format => match $module::raw(payload) {
+                    $(Self::$format => match $module::raw(payload) {
                         Ok(raw) => Ok(Raw::$format(raw)),
                         Err(fault) => Err(Unread { format: $module::Reader::NAME, fault }),
                     },)+
@@ -113,13 +113,15 @@ macro_rules! formats {
     };
 }
 
-// In the order in which a payload that says nothing of its format is tried. MessagePack is last: any byte
-// begins something in it.
+// In the order in which a payload that says nothing of its format is tried. Any byte begins something in
+// MessagePack, and bare values are never tried.
 formats! { $
     /// JSON.
     Json = json,
     /// MessagePack.
     Msgpack = msgpack,
+    /// Bare values.
+    Raw = bare,
 }
 #[expect(
     clippy::single_component_path_imports,
@@ -136,11 +138,6 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    #[cold]
-    fn empty(format: &'static str) -> Self {
-        Self { format, fault: Malformed::new(&"the payload is empty", 0) }
-    }
-
     #[cold]
     fn unknown() -> Self {
         Self { format: "any format", fault: Malformed::new(&"it begins like none", 0) }
@@ -261,6 +258,8 @@ pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Wording of a breach of [`MAX_DEPTH`].
 pub(crate) const TOO_DEEP: Wording = &"nested deeper than 128 levels";
+/// Wording of a payload without bytes, in a format in which that says nothing.
+pub(crate) const EMPTY: Wording = &"the payload is empty";
 /// Wording of bytes after a message.
 pub(crate) const TRAILING: Wording = &"trailing bytes after the message";
 

@@ -1,5 +1,5 @@
-//! What jetcopy encodes, PostgreSQL reads back as the same value: every type and arrays of it, from both
-//! formats.
+//! What jetcopy encodes, PostgreSQL reads back as the same value: every type and arrays of it, from JSON and
+//! MessagePack, and whatever arbitrary mappings make of any format.
 //!
 //! The server is the oracle. Each row carries, beside the encoded value, the same value as text in
 //! PostgreSQL's own input syntax, and the server compares the two.

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::Failure;
 use super::shards::Which;
 use crate::chain::chain;
-use crate::config::{Config, Pipeline};
+use crate::config::{Config, Format, Pipeline};
 use crate::message::Message;
 use crate::nats;
 use crate::payload::compress::compress;
@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Option<String>,
     /// Read messages from a file instead of the stream, `-` being standard input: JSON, one value a message,
-    /// or a single message in MessagePack.
+    /// or a single message in MessagePack. With format = "raw", each line is a message.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Print one JSON object.
@@ -95,7 +95,8 @@ pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
         let bytes = read_file(file).map_err(Failure::failed)?;
         let origin =
             if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
-        let mut singles = split(&bytes, &subject, usize::try_from(args.count).unwrap_or(usize::MAX));
+        let most = usize::try_from(args.count).unwrap_or(usize::MAX);
+        let mut singles = split(&bytes, pipeline.format, &subject, most);
         as_published(pipeline, &mut singles).map_err(Failure::failed)?;
         (singles, format!("{origin}, as {subject}"))
     } else {
@@ -220,12 +221,17 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// The messages of a file. Text is JSON, one value after the other; what is none is a message up to the end
-/// of its line. Other bytes are one message.
-fn split(bytes: &[u8], subject: &str, most: usize) -> Vec<Single> {
+/// of its line. Of bare values, each line that is not empty is one. Other bytes are one message.
+fn split(bytes: &[u8], format: Format, subject: &str, most: usize) -> Vec<Single> {
     let mut payloads: Vec<&[u8]> = Vec::new();
-    match str::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with(['{', '['])) {
+    let is_bare = format == Format::Raw;
+    let starts = |text: &&str| is_bare || text.trim_start().starts_with(['{', '[']);
+    match str::from_utf8(bytes).ok().filter(starts) {
         None if bytes.is_empty() => {}
         None => payloads.push(bytes),
+        Some(text) if is_bare => {
+            payloads.extend(text.lines().filter(|line| !line.is_empty()).take(most).map(str::as_bytes));
+        }
         Some(text) => {
             let mut rest = text.trim_start();
             while !rest.is_empty() && payloads.len() < most {
@@ -255,8 +261,9 @@ fn split(bytes: &[u8], subject: &str, most: usize) -> Vec<Single> {
 /// Compresses what lies in the file as text, where the pipeline's publishers compress all.
 fn as_published(pipeline: &Pipeline, singles: &mut [Single]) -> Result<(), Error> {
     let Some(codec) = pipeline.compression.codec(|| None) else { return Ok(()) };
+    let is_bare = pipeline.format == Format::Raw;
     for payload in singles.iter_mut().map(|single| &mut single.message.payload) {
-        if str::from_utf8(payload).is_ok_and(|text| text.starts_with(['{', '['])) {
+        if str::from_utf8(payload).is_ok_and(|text| is_bare || text.starts_with(['{', '['])) {
             let compressed = compress(codec, payload);
             *payload = compressed.map_err(|source| Error::Compress { codec, source })?.into();
         }
@@ -268,10 +275,20 @@ fn as_published(pipeline: &Pipeline, singles: &mut [Single]) -> Result<(), Error
 mod tests {
     use super::*;
 
-    fn payloads(text: &[u8]) -> Vec<String> {
-        let singles = split(text, "a", 10);
+    fn payloads_of(format: Format, text: &[u8]) -> Vec<String> {
+        let singles = split(text, format, "a", 10);
         let text = |single: &Single| String::from_utf8_lossy(&single.message.payload).into_owned();
         singles.iter().map(text).collect()
+    }
+
+    fn payloads(text: &[u8]) -> Vec<String> {
+        payloads_of(Format::Auto, text)
+    }
+
+    #[test]
+    fn of_bare_values_each_line_is_a_message_and_what_is_no_text_is_one() {
+        assert_eq!(payloads_of(Format::Raw, b"21.5\r\nON\n\n{\"a\": \n"), ["21.5", "ON", "{\"a\": "]);
+        assert_eq!(payloads_of(Format::Raw, b"\xff\n1"), ["\u{fffd}\n1"]);
     }
 
     #[test]
@@ -280,6 +297,6 @@ mod tests {
         assert_eq!(payloads(b"{\"a\":NaN}\n{\"a\": \n\n[1]"), ["{\"a\":NaN}", "{\"a\":", "[1]"]);
         assert_eq!(payloads(b"\x81\xa1a\x01"), ["\u{fffd}\u{fffd}a\u{1}"]);
         assert!(payloads(b"").is_empty());
-        assert_eq!(split(b"{}{}{}", "a", 2).len(), 2);
+        assert_eq!(split(b"{}{}{}", Format::Auto, "a", 2).len(), 2);
     }
 }

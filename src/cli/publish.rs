@@ -50,6 +50,9 @@ pub struct Args {
     /// Format of the messages.
     #[arg(long, value_enum, default_value_t = Payload::Msgpack)]
     format: Payload,
+    /// With --format raw, the field that is the message.
+    #[arg(long, value_name = "FIELD", default_value = "value")]
+    value_field: String,
     /// Compress each message by this, and say so in its Content-Encoding [default: not at all].
     #[arg(long, value_enum)]
     compress: Option<Codec>,
@@ -88,6 +91,8 @@ enum Payload {
     Msgpack,
     /// JSON objects.
     Json,
+    /// Bare values: the text, the number or the boolean of one field.
+    Raw,
 }
 
 /// What was published.
@@ -305,6 +310,7 @@ fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) ->
     let (payload, content_type) = match args.format {
         Payload::Json => (record.json(), "application/json"),
         Payload::Msgpack => (record.msgpack(), "application/msgpack"),
+        Payload::Raw => (record.text(&args.value_field).map(String::into_bytes), "text/plain"),
     };
     let mut payload = payload.map_err(|reason| record.bad(reason))?;
     if let Some(codec) = args.compress {

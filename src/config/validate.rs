@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use super::{
-    Absent, BadElement, ColumnSource, Config, ConfigError, ConnInfo, DetailedSource, HeaderIs, Http, Nats,
-    OnConflict, OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When,
+    Absent, BadElement, ColumnSource, Config, ConfigError, ConnInfo, DetailedSource, Format, HeaderIs, Http,
+    Nats, OnConflict, OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When,
 };
 
 mod paths;
@@ -208,6 +208,11 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     for (index, table) in pipeline.tables.iter().enumerate() {
         check_table(table, &|key| at(&format!("table[{index}].{key}")), found);
     }
+    if pipeline.format == Format::Raw {
+        for (index, table) in pipeline.tables.iter().enumerate() {
+            check_bare(table, &|key| at(&format!("table[{index}].{key}")), found);
+        }
+    }
     paths::contradictions(&pipeline.tables, at, found);
     if pipeline.on_unmatched == OnUnmatched::Skip
         && let Some(table) = pipeline.tables.iter().find(|table| table.when.is_none())
@@ -334,6 +339,22 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
             ColumnSource::Detailed(source) => check_rounding(source, &key, found),
             ColumnSource::From(_) => {}
         }
+    }
+}
+
+/// A bare value has no fields to go into.
+fn check_bare(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {
+    let by_field = table.when.as_ref().is_some_and(|when| when.field.is_some());
+    let given = [
+        ("for_each", table.for_each.is_some()),
+        ("unpivot", table.unpivot.is_some()),
+        ("when.field", by_field),
+    ];
+    for (key, _) in given.iter().filter(|(_, given)| *given) {
+        found.add(
+            at(key),
+            "with format = \"raw\" a message is one value without fields: remove this, or use another format",
+        );
     }
 }
 

@@ -9,7 +9,7 @@
 //! "inserted_at"`) makes it take its field.
 
 use crate::config::path::{self, Step};
-use crate::config::{self, Absent, BadElement, ColumnSource, OnConflict, OnUnmatched};
+use crate::config::{self, Absent, BadElement, ColumnSource, Format, OnConflict, OnUnmatched};
 use crate::encode::Encoder;
 use crate::encode::time::Times;
 use crate::encode::types::Type;
@@ -154,6 +154,8 @@ struct Making<'m> {
     taken: Vec<Taken>,
     /// The table.
     bit: Tables,
+    /// Whether a message is one value.
+    bare: bool,
 }
 
 impl ValueSource {
@@ -221,7 +223,9 @@ impl Plan {
             .zip(tables)
             .enumerate()
             .map(|(index, (mapping, table))| {
-                let table = Table::new(mapping, table, &mut message, &split, encoder, Tables::of(index))?;
+                let bare = pipeline.format == Format::Raw;
+                let bit = Tables::of(index);
+                let table = Table::new(mapping, table, &mut message, &split, encoder, bit, bare)?;
                 Ok(Table { index, ..table })
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -304,6 +308,7 @@ impl Table {
         split: &[Taken],
         encoder: &mut Encoder,
         bit: Tables,
+        bare: bool,
     ) -> Result<Self, PlanError> {
         misfit::of_table(mapping, table).into_iter().next().map_or(Ok(()), Err)?;
         let target = Target { table: &mapping.name, column: "*" };
@@ -333,7 +338,7 @@ impl Table {
         };
         // Under `for_each`, `$rest` is of the element, which no table splits further.
         let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
-        let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit };
+        let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit, bare };
         let (names, columns) = columns(mapping, table, &mut making, encoder)?;
         let unpivot = unpivot(mapping, &mut making, &path_of)?;
         let Making { each, mut taken, .. } = making;

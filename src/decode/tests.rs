@@ -6,6 +6,7 @@ mod bounds;
 mod compressed;
 mod lenient;
 mod plans;
+mod raw;
 mod shapes;
 mod sources;
 #[expect(clippy::unnecessary_wraps, reason = "fields are compared with what may be NULL")]

@@ -6,13 +6,13 @@
 //! beyond their form: whether `\ud800` is text is asked when a column takes it ([`unescape`]), since the
 //! `json` type takes it.
 
-use super::{Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
+use super::{EMPTY, Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
 pub(crate) use escapes::{LoneSurrogate, unescape, unescape_one, unescape_within};
 
 mod escapes;
 
 /// What a `Content-Type` of JSON has in it.
-pub(super) const MEDIA_TYPE: &str = "json";
+pub(super) const MEDIA_TYPE: Option<&str> = Some("json");
 
 /// What some writers put before a text in UTF-8: a byte order mark.
 const MARK: &str = "\u{feff}";
@@ -58,6 +58,7 @@ fn is_utf16(payload: &[u8]) -> bool {
 #[inline]
 pub(super) fn raw(payload: &[u8]) -> Result<Raw<'_>, Malformed> {
     match str::from_utf8(payload) {
+        Ok("") => Err(Malformed::new(EMPTY, 0)),
         Ok(text) => Ok(Raw::new(text.strip_prefix(MARK).unwrap_or(text))),
         Err(_) if is_utf16(payload) => Err(Malformed::new(&"it is in UTF-16, and JSON is in UTF-8", 0)),
         Err(error) => Err(Malformed::new(&"not UTF-8", error.valid_up_to())),

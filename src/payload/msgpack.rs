@@ -6,13 +6,13 @@
 
 use rmp::Marker;
 
-use super::{Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
+use super::{EMPTY, Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
 
 /// The extension type of a timestamp, from the specification.
 const TIMESTAMP: i8 = -1;
 
 /// What a `Content-Type` of MessagePack has in it.
-pub(super) const MEDIA_TYPE: &str = "msgpack";
+pub(super) const MEDIA_TYPE: Option<&str> = Some("msgpack");
 
 /// MessagePack: a payload, or from marker to last byte.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,10 +30,9 @@ pub(super) fn begins(_: &[u8]) -> bool {
 }
 
 /// The bytes of a payload.
-#[expect(clippy::unnecessary_wraps, reason = "another format may refuse some")]
 #[inline]
 pub(super) fn raw(payload: &[u8]) -> Result<Raw<'_>, Malformed> {
-    Ok(Raw(payload))
+    if payload.is_empty() { Err(Malformed::new(EMPTY, 0)) } else { Ok(Raw(payload)) }
 }
 
 /// `key` as the shortest marker writes it.

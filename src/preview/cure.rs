@@ -37,7 +37,12 @@ pub(super) fn of(preview: &Preview<'_>, poison: &Poison, payload: Option<&Value>
                  allow NULL: ALTER TABLE {table} ALTER COLUMN \"{column}\" DROP NOT NULL"
             ))
         }
-        (PoisonKind::Type | PoisonKind::Range, Some((_, _, _, type_name))) => {
+        (PoisonKind::Type | PoisonKind::Range, Some((.., type_name)))
+            if preview.pipeline.format == Format::Raw =>
+        {
+            Some(format!("correct the publisher, or the column's type, which is {type_name}"))
+        }
+        (PoisonKind::Type | PoisonKind::Range, Some((.., type_name))) => {
             Some(format!("map a field that fits {type_name}, or change the column's type"))
         }
         (PoisonKind::Malformed, _) if poison.message.starts_with("not a payload in") => {

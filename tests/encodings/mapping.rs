@@ -129,7 +129,8 @@ impl Mapping {
         let non_finite = choices.pick(&["keep", "null", "refuse"]);
         let mut toml =
             format!("name = 'p'\nstream = 'S'\nformat = '{format}'\nnon_finite = '{non_finite}'\n");
-        let tables = (0..=choices.below(2)).map(|index| table(choices, index, &mut toml)).collect();
+        let is_bare = format == "raw";
+        let tables = (0..=choices.below(2)).map(|index| table(choices, index, is_bare, &mut toml)).collect();
         Self { toml, tables }
     }
 
@@ -140,17 +141,18 @@ impl Mapping {
     }
 }
 
-fn table(choices: &mut Choices<'_>, index: usize, toml: &mut String) -> Vec<Column> {
+fn table(choices: &mut Choices<'_>, index: usize, is_bare: bool, toml: &mut String) -> Vec<Column> {
     write!(toml, "[[table]]\nname = 't{index}'\n").expect("a string takes all");
-    if choices.one_in(4) {
+    // A bare value has no fields.
+    if !is_bare && choices.one_in(4) {
         writeln!(toml, "when = {}", choices.pick(WHENS)).expect("a string takes all");
     }
-    if choices.one_in(3) {
+    if !is_bare && choices.one_in(3) {
         let array = choices.pick(&["a", "b.c", "d", "c[0]"]);
         let bad = choices.pick(&["message", "element"]);
         write!(toml, "for_each = '{array}'\nbad_element = '{bad}'\n").expect("a string takes all");
     }
-    let unpivots = choices.one_in(4);
+    let unpivots = !is_bare && choices.one_in(4);
     if unpivots {
         writeln!(toml, "unpivot = {}", choices.pick(UNPIVOTS)).expect("a string takes all");
     }
@@ -165,14 +167,29 @@ fn table(choices: &mut Choices<'_>, index: usize, toml: &mut String) -> Vec<Colu
             let source = match place {
                 0 if unpivots => Some("'$value'".to_owned()),
                 1 if unpivots => Some("'$name'".to_owned()),
+                _ if is_bare => Some(bare_source(choices, &scalar.1)),
                 _ => source(choices, name, scalar.1.is_time()),
             };
             if let Some(source) = source {
                 writeln!(toml, "{name} = {source}").expect("a string takes all");
             }
-            Column { name, scalar, array: choices.one_in(4), not_null: choices.one_in(4) }
+            Column { name, scalar, array: !is_bare && choices.one_in(4), not_null: choices.one_in(4) }
         })
         .collect()
+}
+
+/// What stands in the mapping for a column of bare values.
+fn bare_source(choices: &mut Choices<'_>, ty: &Type) -> String {
+    let takes_all = matches!(ty, Type::Json | Type::Jsonb | Type::Text | Type::Bytea);
+    let from = if *ty == Type::Bytea || (takes_all && choices.one_in(2)) { "$payload" } else { "$value" };
+    if ty.is_time() {
+        return format!("{{ from = '{from}', unit = '{}' }}", choices.pick(&["s", "ms", "us", "ns"]));
+    }
+    match choices.below(4) {
+        0 => format!("'{}'", choices.pick(&["$subject[1]", "$sequence", "$header.H"])),
+        1 => format!("{{ from = '{from}', default = {} }}", choices.pick(LITERALS)),
+        _ => format!("'{from}'"),
+    }
 }
 
 /// What stands in the mapping for a column; nothing for the field of its own name. Numbers become times only

@@ -35,7 +35,7 @@ async fn whatever_a_mapping_lets_through_is_taken_by_the_server() {
     let (mut mappings, mut rows) = (0, 0);
     let start = Instant::now();
     while start.elapsed() < TIME {
-        let format = if mappings % 2 == 0 { "json" } else { "msgpack" };
+        let format = ["json", "msgpack", "raw"][mappings % 3];
         let mapping = Mapping::new(&mut Choices(&random(64)), format);
         client.batch_execute(&mapping.sql()).await.unwrap();
         let mut tables = Vec::new();
@@ -48,7 +48,9 @@ async fn whatever_a_mapping_lets_through_is_taken_by_the_server() {
             .map(|_| {
                 let bytes = random(200);
                 let mut choices = Choices(&bytes);
-                Tree::message(&mut choices).encoded(format, &mut choices)
+                let tree =
+                    if format == "raw" { Tree::value(&mut choices) } else { Tree::message(&mut choices) };
+                tree.encoded(format, &mut choices)
             })
             .collect();
         rows += all_taken(&client, &mapping, &mut decoder, &messages).await;

@@ -152,6 +152,11 @@ impl Tree {
         Self::Map(NAMES.iter().map(|name| ((*name).to_owned(), Self::new(choices, DEPTH))).collect())
     }
 
+    /// A value by itself.
+    pub(crate) fn value(choices: &mut Choices<'_>) -> Self {
+        Self::new(choices, 1)
+    }
+
     fn new(choices: &mut Choices<'_>, depth: usize) -> Self {
         let leaves = 10;
         match choices.below(if depth == 0 { leaves } else { leaves + 4 }) {
@@ -182,9 +187,10 @@ impl Tree {
         let mut payload = Vec::new();
         match format {
             "json" => self.json(&mut payload),
+            "raw" => self.bare(&mut payload),
             _ => self.msgpack(&mut payload).expect("a vector takes all"),
         }
-        if choices.one_in(8) {
+        if !payload.is_empty() && choices.one_in(8) {
             let at = (choices.below(256) * 256 + choices.below(256)) % payload.len();
             if choices.one_in(2) {
                 payload[at] = choices.byte();
@@ -193,6 +199,15 @@ impl Tree {
             }
         }
         payload
+    }
+
+    /// Texts and bytes as they are, and all else as JSON.
+    fn bare(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Binary(bytes) | Self::Extension(_, bytes) => out.extend_from_slice(bytes),
+            other => other.json(out),
+        }
     }
 
     fn json(&self, out: &mut Vec<u8>) {

@@ -56,6 +56,7 @@ mod poison;
 mod postgres;
 mod preview;
 mod query;
+mod raw;
 mod reload;
 mod replay;
 mod rewind;

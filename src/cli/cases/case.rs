@@ -37,7 +37,7 @@ pub(super) struct Case {
     pub(super) sequence: u64,
     /// When the stream stored it, in RFC 3339.
     pub(super) timestamp: Option<String>,
-    /// The message as a table.
+    /// The message as a table; of a bare value, that value.
     pub(super) message: Option<Value>,
     /// The same as JSON, which need not be valid.
     pub(super) json: Option<String>,

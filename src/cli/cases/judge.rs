@@ -76,13 +76,12 @@ fn pipeline_of<'c>(config: &'c Config, case: &Case) -> Result<&'c Pipeline, Fail
 
 /// The message of a case, or why it has none.
 fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message, String> {
-    let packs = case.format.unwrap_or(pipeline.format) == Format::Msgpack;
-    let encode = |value: &Json| {
-        if packs {
-            rmp_serde::to_vec_named(value).map_err(|error| error.to_string())
-        } else {
-            Ok(value.to_string().into_bytes())
-        }
+    let format = case.format.unwrap_or(pipeline.format);
+    let packs = format == Format::Msgpack;
+    let encode = |value: &Json| match value {
+        value if packs => rmp_serde::to_vec_named(value).map_err(|error| error.to_string()),
+        Json::String(text) if format == Format::Raw => Ok(text.clone().into_bytes()),
+        value => Ok(value.to_string().into_bytes()),
     };
     let headers = headers(case)?;
     let codec = pipeline.compression.codec(|| header(&headers, Compression::HEADER));

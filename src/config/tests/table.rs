@@ -143,3 +143,17 @@ fn a_message_that_is_an_array_has_no_fields_of_its_own() {
                  columns.a = \"b\"\n";
     load(&format!("{array}{apart}")).unwrap();
 }
+
+#[test]
+fn what_goes_into_a_message_is_refused_where_a_message_is_one_value() {
+    let file = LEAST.replace("[[pipeline.table]]", "format = \"raw\"\n[[pipeline.table]]");
+    for (line, key) in [
+        ("for_each = \"a\"", "for_each"),
+        ("unpivot = { rest = true }", "unpivot"),
+        ("when = { field = \"a\" }", "when.field"),
+    ] {
+        let problems = said(load(&format!("{file}{line}")));
+        let at = format!("file:8: pipeline[0].table[0].{key}: with format = \"raw\" a message is one value");
+        assert!(problems.len() == 1 && problems[0].starts_with(&at), "{problems:?}");
+    }
+}

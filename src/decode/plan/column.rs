@@ -3,8 +3,9 @@
 use jiff::tz::Offset;
 
 use crate::config::path::{self, Source, Step};
-use crate::config::{ColumnSource, DetailedSource};
+use crate::config::{ColumnSource, DetailedSource, Parse};
 use crate::decode::PlanError;
+use crate::decode::walk::ROOT;
 use crate::encode::round::Rounding;
 use crate::encode::time::Times;
 use crate::encode::types::Type;
@@ -29,7 +30,7 @@ impl Column {
             Some(ColumnSource::From(from)) => (Some(from.as_str()), None),
             Some(ColumnSource::Detailed(detail)) => (detail.from.as_deref(), Some(detail)),
         };
-        let times = times(detail, column).map_err(|problem| target.error(problem))?;
+        let mut times = times(detail, column).map_err(|problem| target.error(problem))?;
         let ty = rounded(detail, column).map_err(|problem| target.error(problem))?;
         let mut literal = |value: &figment::value::Value, what: &str| {
             encode(value, column, times, encoder)
@@ -55,6 +56,12 @@ impl Column {
             let parsed = from.map_or(Ok(Source::Field(own)), path::source);
             let parsed = parsed.map_err(|problem| target.error(problem))?;
             check(&parsed, column, times, encoder).map_err(|problem| target.error(problem))?;
+            if making.bare {
+                check_bare(&parsed, column).map_err(|problem| target.error(problem))?;
+                if parsed == Source::Payload && column.ty.is_json() {
+                    times.parse = times.parse.or(Some(Parse::Json));
+                }
+            }
             let found = making.source(parsed).map_err(|problem| target.error(problem))?;
             (found, from.unwrap_or(&column.name).to_owned())
         };
@@ -89,12 +96,13 @@ impl Making<'_> {
             Source::Header(name) => ValueSource::Header(name),
             Source::Payload => ValueSource::Payload,
             Source::Rest => ValueSource::Rest,
+            Source::Value if self.bare => ValueSource::Message(ROOT),
             Source::Name if self.unpivots => ValueSource::Name,
             Source::Value if self.unpivots => ValueSource::Value,
             Source::Name | Source::Value => {
                 return Err(
                     "`$name` and `$value` belong to an unpivoted field, but this table has no `unpivot`: \
-                     add it",
+                     add it (`$value` is the payload with format = \"raw\")",
                 );
             }
         })
@@ -172,6 +180,22 @@ fn check(
         .field(&mut Vec::new(), &column.ty, times, sample)
         .map(|_| ())
         .map_err(|fault| format!("the source does not fit the column: {}", fault.what))
+}
+
+/// Whether a source goes with the column where a message is one value.
+fn check_bare(source: &Source, column: &introspect::Column) -> Result<(), &'static str> {
+    match source {
+        Source::Field(_) | Source::Outer(_) | Source::Rest => Err(
+            "with format = \"raw\" a message has no fields, so this column would always be empty: map it to \
+             \"$value\" or \"$payload\", to what is around the message (such as \"$subject[1]\" or \
+             \"$timestamp\"), or to { skip = true }",
+        ),
+        Source::Value if matches!(column.ty, Type::Bytea | Type::Array { .. }) => Err(
+            "$value is a number, a boolean or text, which this column does not take: use $payload for bytes \
+             as they are, or another column",
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Encodes a value of the configuration, by way of JSON, so that it means what it would mean in a message.

@@ -1,0 +1,7 @@
+//! Bare values with arbitrary mappings.
+
+#![no_main]
+
+mod decode;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decode::judge("raw", input));
