@@ -1,8 +1,9 @@
 //! One ack for everything up to a committed checkpoint.
 //!
 //! Guarantees: only what is [`Committed`] is acknowledged; with several writers, only what all of them have
-//! committed: the last delivery up to the floor of their lanes. It does not promise that an ack arrives: the
-//! checkpoint holds without it, and the next ack covers what this one did not.
+//! committed: the last delivery up to the floor of their lanes. It does not promise that each ack arrives:
+//! the checkpoint holds without it, and the next ack covers what this one did not. Where no next one follows
+//! soon, the server is asked to confirm the last.
 
 use std::time::Duration;
 
@@ -15,8 +16,20 @@ use crate::kill_point;
 use crate::lanes::{Floor, Lanes};
 use crate::metrics::PipelineMetrics;
 
+/// What an ack says.
+const ACK: &str = "+ACK";
+
 /// An ack only enters the client's queue; when that takes longer, the connection is stuck.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long after an ack no other may follow before it is sent again, to be confirmed.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long a confirmation may take.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often an ack is sent again: a server before 2.10 does not confirm one that came already.
+const TRIES: u32 = 10;
 
 /// A committed batch and where its ack goes.
 #[derive(Debug)]
@@ -36,7 +49,21 @@ pub(crate) async fn run(
     metrics: PipelineMetrics,
 ) {
     let mut floor = Floor::new(lanes);
-    while let Some(ack) = acks.recv().await {
+    let mut unconfirmed = None;
+    loop {
+        let ack = match &mut unconfirmed {
+            None => acks.recv().await,
+            Some(sent) => match timeout(QUIET, acks.recv()).await {
+                Ok(ack) => ack,
+                Err(_) => {
+                    if confirm(&client, sent).await {
+                        unconfirmed = None;
+                    }
+                    continue;
+                }
+            },
+        };
+        let Some(ack) = ack else { return };
         note(&mut floor, ack);
         while let Ok(newer) = acks.try_recv() {
             note(&mut floor, newer);
@@ -44,7 +71,7 @@ pub(crate) async fn run(
         let Some((last_sequence, reply)) = floor.reached() else { continue };
         kill_point::reach(kill_point::BEFORE_ACK);
         let sent = timeout(ACK_TIMEOUT, async {
-            client.publish(reply, "+ACK".into()).await?;
+            client.publish(reply.clone(), ACK.into()).await?;
             Ok::<_, async_nats::Error>(client.flush().await?)
         });
         match sent.await {
@@ -58,7 +85,24 @@ pub(crate) async fn run(
                 tracing::debug!(last_sequence, "timed out sending the ack; the checkpoint is not affected");
             }
         }
+        unconfirmed = Some(Sent { last_sequence, reply, tries: 0 });
     }
+}
+
+/// An ack of which it is not known whether it arrived.
+struct Sent {
+    last_sequence: u64,
+    reply: Subject,
+    tries: u32,
+}
+
+/// Sends an ack again; whether the server has it now, or is not asked any more.
+async fn confirm(client: &async_nats::Client, sent: &mut Sent) -> bool {
+    sent.tries += 1;
+    let confirmed = timeout(CONFIRMED_WITHIN, client.request(sent.reply.clone(), ACK.into())).await;
+    let confirmed = matches!(confirmed, Ok(Ok(_)));
+    tracing::trace!(last_sequence = sent.last_sequence, confirmed, "asked for the ack to be confirmed");
+    confirmed || sent.tries >= TRIES
 }
 
 fn note(floor: &mut Floor<Subject>, ack: Ack) {

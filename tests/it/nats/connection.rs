@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{quiet, resyncs, shared};
-use crate::support::{Daemon, EVENTS, Fault, Load, Proxy, Way, World, event, eventually, oracle};
+use crate::support::{Daemon, EVENTS, Fault, Load, Lose, Proxy, Way, World, event, eventually, oracle};
 
 /// How long deliveries vanish: dozens of batches.
 const SWALLOWED: Duration = Duration::from_secs(1);
@@ -128,4 +128,25 @@ async fn delivered(world: &World, sequence: u64) {
         stream.consumer_info("jetcopy-events").await.unwrap().delivered.stream_sequence >= sequence
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_that_is_lost_with_no_other_to_follow_is_sent_again() {
+    let (world, proxy) = proxied().await;
+    let daemon = Daemon::start(&world.config(EVENTS));
+    world.publish("a", (1..=100).map(event)).await;
+    world.drained("events", &daemon).await;
+    let stream = world.jetstream.get_stream(&world.stream).await.unwrap();
+    let acked = async |to| {
+        let durable = stream.consumer_info("jetcopy-events").await.unwrap();
+        durable.ack_floor.stream_sequence == to
+    };
+    eventually("all to be acknowledged", async || acked(100).await).await;
+
+    proxy.trap(b"+ACK\r\n", Lose::Message);
+    world.publish("a", [event(101)]).await;
+    proxy.sprung().await;
+    assert!(!acked(101).await, "the ack was not lost");
+    eventually("the last to be acknowledged", async || acked(101).await).await;
+    daemon.needed_no_resync();
 }

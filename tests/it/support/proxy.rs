@@ -4,6 +4,7 @@
 //! is.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub(crate) enum Lose {
     Request,
     /// The server gets it; its reply and all that follows is lost.
     Reply,
+    /// A message to NATS that ends with those bytes, and nothing else.
+    Message,
 }
 
 /// A running proxy; it ends with its value, and its connections with it.
@@ -168,8 +171,8 @@ impl Proxy {
     pub(crate) async fn sprung(&self) {
         eventually("the trap to spring", || async {
             let faults = self.control.faults.lock().unwrap();
-            let replied = faults.to_server == Fault::Swallow || self.swallowed() > 0;
-            faults.trap.is_none() && replied
+            let waits = faults.to_client == Fault::Swallow && faults.to_server == Fault::Pass;
+            faults.trap.is_none() && (!waits || self.swallowed() > 0)
         })
         .await;
     }
@@ -237,6 +240,12 @@ async fn pump(from: &OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, control: &
             Err(_) => return true,
             Ok(read) => read,
         };
+        let lost = if way == Way::ToServer { control.spring(&chunk[..read]) } else { 0..0 };
+        chunk.copy_within(lost.end..read, lost.start);
+        let read = read - lost.len();
+        if read == 0 {
+            continue;
+        }
         let dropped = control.fault(way) == Fault::Drop;
         let (passes, cut) =
             if broken { control.swallow(way, read) } else { control.judge(way, &chunk[..read]).await };
@@ -259,9 +268,6 @@ impl Control {
     /// How many bytes of a chunk pass, now that its delay is over, and whether the connection ends after
     /// them.
     async fn judge(&self, way: Way, chunk: &[u8]) -> (usize, bool) {
-        if way == Way::ToServer {
-            self.spring(chunk);
-        }
         match self.fault(way) {
             Fault::Pass => (chunk.len(), false),
             Fault::Swallow | Fault::Drop => self.swallow(way, chunk.len()),
@@ -301,16 +307,31 @@ impl Control {
         }
     }
 
-    fn spring(&self, chunk: &[u8]) {
+    /// Springs the trap where a chunk holds what is waited for; what of the chunk is lost then.
+    fn spring(&self, chunk: &[u8]) -> Range<usize> {
         let mut faults = self.faults.lock().unwrap();
-        let Some((bytes, lose)) = &faults.trap else { return };
-        if !chunk.windows(bytes.len()).any(|window| window == bytes) {
-            return;
+        let Some((bytes, lose)) = &faults.trap else { return 0..0 };
+        let Some(at) = find(chunk, bytes) else { return 0..0 };
+        let message = rfind(&chunk[..at], b"PUB ").unwrap_or(at)..at + bytes.len();
+        let lose = *lose;
+        faults.trap = None;
+        if lose == Lose::Message {
+            return message;
         }
-        if *lose == Lose::Request {
+        if lose == Lose::Request {
             faults.to_server = Fault::Swallow;
         }
         faults.to_client = Fault::Swallow;
-        faults.trap = None;
+        0..0
     }
+}
+
+/// Where `bytes` begin first in `chunk`.
+fn find(chunk: &[u8], bytes: &[u8]) -> Option<usize> {
+    chunk.windows(bytes.len()).position(|window| window == bytes)
+}
+
+/// Where `bytes` begin last in `chunk`.
+fn rfind(chunk: &[u8], bytes: &[u8]) -> Option<usize> {
+    chunk.windows(bytes.len()).rposition(|window| window == bytes)
 }
