@@ -53,15 +53,15 @@ pub(crate) async fn run(
     loop {
         let ack = match &mut unconfirmed {
             None => acks.recv().await,
-            Some(sent) => match timeout(QUIET, acks.recv()).await {
-                Ok(ack) => ack,
-                Err(_) => {
+            Some(sent) => {
+                let Ok(ack) = timeout(QUIET, acks.recv()).await else {
                     if confirm(&client, sent).await {
                         unconfirmed = None;
                     }
                     continue;
-                }
-            },
+                };
+                ack
+            }
         };
         let Some(ack) = ack else { return };
         note(&mut floor, ack);

@@ -47,6 +47,10 @@ pub(crate) use transaction::{Advance, Along, Committed, Open, begin_sql, rollbac
 /// How often the owner of an idle shard looks whether it still stands where it left it.
 pub(crate) const CONFIRM: Duration = Duration::from_secs(3);
 
+/// How often it looks over its own session although its daemon has just seen the same over another: an idle
+/// connection that something in between forgot is found, and 64 pipelines cost a server little.
+pub(crate) const OWN_CONFIRM: Duration = Duration::from_secs(30);
+
 /// How long to wait for a lock before the transaction is given up and tried again: longer than any sane DDL
 /// or VACUUM step, short enough that a stuck lock shows up as a retry and not as silence.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -159,8 +159,9 @@ pub(crate) fn look_sql() -> String {
         "SELECT daemon AS jetcopy_daemon, host, process, version, extract(epoch FROM now() - since)::float8, \
            beat, lease_until < clock_timestamp(), \
            extract(epoch FROM clock_timestamp() - lease_until)::float8, \
-           direct AND NOT EXISTS (SELECT FROM pg_stat_activity AS session \
-             WHERE pg_catalog.right(session.application_name, {NAME}) = daemon), \
+           direct AND daemon <> ALL (ARRAY(SELECT pg_catalog.right(session.application_name, {NAME}) \
+             FROM pg_catalog.pg_stat_get_activity(NULL) AS session \
+             WHERE session.application_name IS NOT NULL)), \
            pg_catalog.array_to_json(shards), pg_catalog.array_to_json(unable), messages_per_second, \
            to_char(drained_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), drained_by \
          FROM jetcopy.daemons ORDER BY since, daemon; "

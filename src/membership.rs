@@ -61,6 +61,10 @@ const NATS: Duration = Duration::from_secs(10);
 /// connection died in silence is back in time.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// How old what was seen of a shard may be for a writer that wants to know whether it is still its own: some
+/// looks.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// How long the row may take to be removed at the end: the others would find out by themselves.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -80,8 +84,9 @@ pub(crate) struct Shared {
 struct View {
     /// Whether it was tried to find out; what to do about each shard, where that succeeded.
     turns: Option<BTreeMap<String, Turn>>,
-    /// Where each shard stands.
+    /// Where each shard stands, and when the database was asked for it.
     places: Vec<Place>,
+    asked: Option<Instant>,
 }
 
 /// A daemon's part in the membership; clones share it.
@@ -155,6 +160,14 @@ impl Membership {
     #[must_use]
     pub(crate) fn checkpoint(&self, shard: &str) -> Option<u64> {
         self.view.borrow().places.iter().find(|place| place.shard == shard).map(|place| place.checkpoint)
+    }
+
+    /// A shard as the database had it less than [`FRESH`] ago, where it was asked.
+    #[must_use]
+    pub(crate) fn place(&self, shard: &str) -> Option<Place> {
+        let view = self.view.borrow();
+        view.asked.filter(|asked| asked.elapsed() < FRESH)?;
+        view.places.iter().find(|place| place.shard == shard).cloned()
     }
 
     /// Where all shards stand, also those that this daemon is not configured for, as the database had it a
@@ -309,10 +322,11 @@ impl Beats {
         self.publish(BTreeMap::new(), None);
     }
 
-    fn publish(&self, turns: BTreeMap<String, Turn>, places: Option<&[Place]>) {
+    /// Shows what to do about each shard, and the places that the database was asked for at that time.
+    fn publish(&self, turns: BTreeMap<String, Turn>, seen: Option<(Vec<Place>, Instant)>) {
         self.view.send_if_modified(|view| {
-            if let Some(places) = places {
-                view.places = places.to_vec();
+            if let Some((places, asked)) = seen {
+                (view.places, view.asked) = (places, Some(asked));
             }
             let differs = view.turns.as_ref() != Some(&turns);
             view.turns = Some(turns);
@@ -379,7 +393,7 @@ impl Beats {
             }
             self.registry.set_daemons(fellow::of(&daemons, &places).0);
             let turns = turns(&self.beat.daemon, &shared.shards, &daemons, &places, &mut self.moving);
-            self.publish(turns, Some(&places));
+            self.publish(turns, Some((places, asked)));
             return Ok(());
         }
     }

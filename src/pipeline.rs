@@ -29,6 +29,7 @@ use crate::batch::{Gap, Held};
 use crate::config::{self, Config};
 use crate::gaps::{Contents, Gaps};
 use crate::lag::{self, Lag, Progress};
+use crate::membership::Membership;
 use crate::metrics::{Metrics, Motion, PipelineMetrics};
 use crate::nats::{Connection, Denial, Lost, Trouble};
 use crate::postgres::introspect::{self, Changes};
@@ -77,6 +78,8 @@ pub(crate) struct Pipeline {
     pub memories: Mutex<Vec<Arc<Mutex<write::Memory>>>>,
     /// What the daemon knows of its database's servers.
     pub servers: Arc<Servers>,
+    /// What it knows of all shards.
+    pub membership: Membership,
     /// What its generations hand on to each other.
     pub approach: Approach,
     /// How far behind it is.
@@ -145,7 +148,7 @@ impl Pipeline {
         pipeline: config::Pipeline,
         shard: Shard,
         instance: &str,
-        servers: Arc<Servers>,
+        (servers, membership): (Arc<Servers>, Membership),
         (metrics, registry): (&Metrics, &Registry),
     ) -> Self {
         let tables: Vec<&str> = pipeline.tables.iter().map(|table| table.name.as_str()).collect();
@@ -157,6 +160,7 @@ impl Pipeline {
             poison: Arc::new(Mutex::new(Window::new(pipeline.poison))),
             memories: Mutex::default(),
             servers,
+            membership,
             approach: Approach::default(),
             lag: Arc::new(Lag::new(&handles)),
             status: registry.add(&shard, handles.clone()),

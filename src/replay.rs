@@ -28,6 +28,7 @@ use crate::nats;
 use crate::pipeline::Pipeline;
 use crate::postgres::connect::Session;
 use crate::postgres::introspect::{self, IntrospectError};
+use crate::postgres::servers::Servers;
 use crate::shard::Shard;
 use crate::status::{PipelineStatus, Registry, State};
 use crate::stored::Opened;
@@ -298,8 +299,17 @@ pub(crate) async fn run(
     let shadowed = shadowed(pipeline, plan);
     let shard = replayed(plan);
     let (settings, instance) = (Arc::new(config.clone()), supervise::instance());
-    let replay =
-        Pipeline::new(settings, shadowed, shard.clone(), &instance, Arc::default(), (&metrics, &registry));
+    let servers: Arc<Servers> = Arc::default();
+    let stretch = Shared {
+        postgres: config.postgres.clone(),
+        servers: Arc::clone(&servers),
+        shards: vec![shard.name.clone()],
+    };
+    // Nobody changes it.
+    let (_unchanged, stretch) = watch::channel(stretch);
+    let (member, membership) = Member::join(&instance, stretch, registry.clone());
+    let knows = (servers, membership);
+    let replay = Pipeline::new(settings, shadowed, shard.clone(), &instance, knows, (&metrics, &registry));
     let generations = Pipeline { until: plan.to, ..replay };
     let (handles, status) = (generations.metrics.clone(), Arc::clone(&generations.status));
     let (halt, halted) = watch::channel(false);
@@ -323,16 +333,8 @@ pub(crate) async fn run(
             }
         }
     };
-    let stretch = Shared {
-        postgres: config.postgres.clone(),
-        servers: Arc::clone(&generations.servers),
-        shards: vec![shard.name.clone()],
-    };
-    // Nobody changes it.
-    let (_unchanged, stretch) = watch::channel(stretch);
-    let (member, membership) = Member::join(&generations.daemon, stretch, registry.clone());
     let line = Arc::new(Line::new(&config.nats, &generations.daemon));
-    let mut running = Box::pin(supervise::drained(generations, membership, line, halted));
+    let mut running = Box::pin(supervise::drained(generations, line, halted));
     let mut over = false;
     let ended: Result<(), Error> = tokio::select! {
         ended = end => ended,

@@ -172,13 +172,14 @@ impl Supervisor {
         let Reads { pipeline, shard } = reads.clone();
         let (name, settings) = (shard.name.clone(), Arc::clone(&self.settings));
         let patience = Patience::of(&settings, &pipeline);
-        let (servers, seen) = (Arc::clone(&self.servers), (&self.metrics, &self.registry));
-        let pipeline = Pipeline::new(settings, pipeline, shard, &self.instance, servers, seen);
+        let knows = (Arc::clone(&self.servers), self.membership.clone());
+        let seen = (&self.metrics, &self.registry);
+        let pipeline = Pipeline::new(settings, pipeline, shard, &self.instance, knows, seen);
         pipeline.status.set_patience(patience);
         let (stop, stopped) = watch::channel(false);
         self.slots.insert(name.clone(), Slot { reads, stop, next: None });
-        let (membership, line) = (self.membership.clone(), Arc::clone(&self.line));
-        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, membership, line, stopped)).await) });
+        let line = Arc::clone(&self.line);
+        self.tasks.spawn(async move { (name, Box::pin(drained(pipeline, line, stopped)).await) });
     }
 
     /// Takes new settings over: stops what is gone, restarts what differs, starts what is new.
@@ -261,12 +262,7 @@ impl Supervisor {
 
 /// Runs a pipeline to its end, for [`DRAIN`] at most after a stop, and looks on from outside while no
 /// generation runs.
-pub(crate) async fn drained(
-    pipeline: Pipeline,
-    membership: Membership,
-    line: Arc<Line>,
-    stop: watch::Receiver<bool>,
-) -> Ended {
+pub(crate) async fn drained(pipeline: Pipeline, line: Arc<Line>, stop: watch::Receiver<bool>) -> Ended {
     let (status, mut stopped) = (Arc::clone(&pipeline.status), stop.clone());
     let outlook = Outlook {
         line,
@@ -283,7 +279,7 @@ pub(crate) async fn drained(
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        ended = generations(pipeline, membership, stop) => ended,
+        ended = generations(pipeline, stop) => ended,
         never = look_on => match never {},
         () = late => {
             tracing::warn!(pipeline = status.name(), seconds = DRAIN.as_secs(), "not drained in time");

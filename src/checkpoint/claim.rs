@@ -207,15 +207,20 @@ pub(crate) struct Place {
     pub(crate) owned_for: f64,
     /// Who paused it.
     pub(crate) paused: Option<Paused>,
+    /// Of the claim.
+    pub(crate) epoch: i64,
     /// The last sequence that is committed.
     pub(crate) checkpoint: u64,
+    /// Up to where an audit has proven the tables.
+    pub(crate) verified: Option<u64>,
 }
 
 /// SQL for the places of all shards, the rows that [`read_place`] reads.
 pub(crate) fn places_sql() -> String {
     format!(
         "SELECT shard AS jetcopy_shard, owner, extract(epoch FROM now() - owned_since)::float8, paused_by, \
-           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), {}, pipeline, stream \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), {}, pipeline, stream, epoch, \
+           verified_sequence \
          FROM jetcopy.checkpoints c ORDER BY shard",
         floor_sql("c")
     )
@@ -234,7 +239,9 @@ pub(crate) fn read_place(row: &SimpleQueryRow) -> Option<Place> {
         owner: text(1),
         owned_for: simple::number(row, 2).unwrap_or(0.0),
         paused: text(4).map(|since| Paused { by: text(3).unwrap_or_default(), since }),
+        epoch: simple::number(row, 8).unwrap_or(0),
         checkpoint: simple::number(row, 5).unwrap_or(0),
+        verified: simple::number(row, 9),
     })
 }
 

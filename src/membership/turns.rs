@@ -192,7 +192,9 @@ mod tests {
             owner: owner.map(str::to_owned),
             owned_for,
             paused: None,
+            epoch: 1,
             checkpoint: 0,
+            verified: None,
         }
     }
 

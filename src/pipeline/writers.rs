@@ -142,6 +142,7 @@ impl Pipeline {
                 checkpoint: claim.lanes.checkpoints()[lane],
                 team: Arc::clone(&team),
                 accepted: claim.accepted,
+                membership: self.membership.clone(),
                 seal: seal::Open::new(self.pipeline.ledger, targets.iter().map(|target| &*target.qualified)),
                 targets,
                 partitions: self.settings.store.partitions,

@@ -12,7 +12,7 @@ use crate::approach::Approach;
 use crate::chain::chain;
 use crate::checkpoint;
 use crate::control;
-use crate::membership::{Membership, Turn};
+use crate::membership::Turn;
 use crate::metrics::PipelineMetrics;
 use crate::nats::Lost;
 use crate::pipeline::{Failure, Pipeline};
@@ -42,18 +42,14 @@ const PRODUCTIVE: Duration = Duration::from_secs(1);
 const HEALTHY: Duration = Duration::from_secs(15);
 
 /// Runs one generation after the other until a stop.
-pub(super) async fn generations(
-    pipeline: Pipeline,
-    membership: Membership,
-    mut stop: watch::Receiver<bool>,
-) -> Ended {
+pub(super) async fn generations(pipeline: Pipeline, mut stop: watch::Receiver<bool>) -> Ended {
     let status = &pipeline.status;
     pipeline.metrics.resyncs(Cause::Start.label()).inc();
-    let mut course = Course::new(&pipeline, &membership);
+    let mut course = Course::new(&pipeline);
     let mut ended = Ended::Drained;
     let first = tokio::select! {
         _ = stop.wait_for(|&stop| stop) => false,
-        () = membership.known() => true,
+        () = pipeline.membership.known() => true,
     };
     let mut goes_on = first;
     while goes_on {
@@ -120,7 +116,6 @@ enum Pause {
 /// What one generation leaves to the next.
 struct Course<'p> {
     pipeline: &'p Pipeline,
-    membership: &'p Membership,
     backoff: Backoff,
     unanswered: Backoff,
     placement: Placement,
@@ -134,10 +129,9 @@ struct Course<'p> {
 }
 
 impl<'p> Course<'p> {
-    fn new(pipeline: &'p Pipeline, membership: &'p Membership) -> Self {
+    fn new(pipeline: &'p Pipeline) -> Self {
         Self {
             pipeline,
-            membership,
             backoff: Backoff::new(),
             unanswered: Backoff::unanswered(),
             placement: Placement::Reset,
@@ -175,11 +169,11 @@ impl<'p> Course<'p> {
     /// Why it is not this daemon's turn, as the claim would say it.
     fn refusal(&self) -> Option<checkpoint::Error> {
         let Pipeline { metrics, shard, .. } = self.pipeline;
-        let checkpoint = self.membership.checkpoint(&shard.name).unwrap_or(0);
-        let refusal = match self.membership.turn(&shard.name) {
+        let checkpoint = self.pipeline.membership.checkpoint(&shard.name).unwrap_or(0);
+        let refusal = match self.pipeline.membership.turn(&shard.name) {
             Turn::Run => return None,
             Turn::LetGo => {
-                self.membership.release(&shard.name);
+                self.pipeline.membership.release(&shard.name);
                 checkpoint::Error::Held { owner: self.pipeline.daemon.clone(), checkpoint }
             }
             Turn::Wait { owner } => checkpoint::Error::Held { owner, checkpoint },
@@ -200,7 +194,7 @@ impl<'p> Course<'p> {
         tokio::select! {
             ended = &mut generation => return ended.map(|()| End::OfItself),
             _ = stop.wait_for(|&stop| stop) => {}
-            () = self.membership.lets_go(self.shard()) => {
+            () = self.pipeline.membership.lets_go(self.shard()) => {
                 tracing::info!(
                     pipeline = self.pipeline.status.name(),
                     shard = self.shard(),
@@ -270,11 +264,11 @@ impl<'p> Course<'p> {
             }
             Action::Wait => {
                 status.set_state(State::Waiting { reason });
-                Pause::Turn(self.membership.turn(self.shard()))
+                Pause::Turn(self.pipeline.membership.turn(self.shard()))
             }
             Action::Hold { remedy } => {
                 status.set_state(State::Paused { reason, remedy });
-                match self.membership.turn(self.shard()) {
+                match self.pipeline.membership.turn(self.shard()) {
                     // Not by `jetcopy pause`, or not known yet.
                     Turn::Run => Pause::For(ASK_TO_GO_ON),
                     turn => Pause::Turn(turn),
@@ -301,15 +295,15 @@ impl<'p> Course<'p> {
             match pause {
                 Pause::For(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = self.membership.lets_go(self.shard()) => {}
+                    () = self.pipeline.membership.lets_go(self.shard()) => {}
                 },
                 Pause::Turn(turn) => tokio::select! {
                     () = tokio::time::sleep(ASK_AGAIN) => {}
-                    () = self.membership.turns_from(self.shard(), &turn) => {}
+                    () = self.pipeline.membership.turns_from(self.shard(), &turn) => {}
                 },
                 Pause::Flood => tokio::select! {
                     () = mended(self.pipeline) => {}
-                    () = self.membership.lets_go(self.shard()) => {}
+                    () = self.pipeline.membership.lets_go(self.shard()) => {}
                 },
             }
         };

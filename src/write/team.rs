@@ -6,9 +6,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Writer;
-use crate::checkpoint::Position;
+use super::{Error, Writer};
+use crate::checkpoint::{self, Place, Position};
 use crate::lanes::{Floor, Lanes};
+use crate::metrics;
+use crate::postgres::simple::within;
 use crate::seal;
 
 /// The writers of a generation.
@@ -41,6 +43,11 @@ impl Team {
     /// What each lane is known to have committed; empty where there is one.
     pub(super) fn known(&self) -> Vec<u64> {
         if self.several { self.lock().lanes().checkpoints().to_vec() } else { Vec::new() }
+    }
+
+    /// Where the shard stands.
+    pub(super) fn floor(&self) -> u64 {
+        self.lock().lanes().floor()
     }
 
     /// A lane has committed all of its own up to `to`, whose message the stream stored at `stored_ns`, where
@@ -98,5 +105,21 @@ impl Writer {
             others: known,
             keeps_flood: self.team.floods(),
         }
+    }
+
+    /// The shard, where the daemon has just seen that it stands where its writers left it.
+    pub(super) fn seen(&self) -> Option<Place> {
+        let place = self.membership.place(&self.shard.name)?;
+        (place.epoch == self.epoch && place.checkpoint == self.team.floor()).then_some(place)
+    }
+
+    /// Looks over the writer's own session whether its lane stands where it left it; up to where an audit has
+    /// proven the tables.
+    pub(super) async fn confirm(&mut self) -> Result<Option<u64>, Error> {
+        self.at(metrics::Step::Confirm);
+        let known = self.team.known();
+        let at = self.position(&known);
+        let confirm = checkpoint::confirm(&self.session, &at);
+        Ok(within(self.step_timeout, "looking at the checkpoint", confirm).await??)
     }
 }
