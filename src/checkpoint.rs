@@ -33,8 +33,8 @@ mod settle;
 mod stretch;
 mod transaction;
 
+pub(crate) use claim::{Claimed, claim, confirm, release};
 pub(crate) use claim::{Place, places, places_sql, read_place, release_sql};
-pub(crate) use claim::{claim, confirm, release};
 pub(crate) use flood::{ends_flood, keep_flood};
 pub(crate) use operate::{Paused, Resumed};
 pub(crate) use operate::{accept, move_back, pause, record_verified, resume};

@@ -22,7 +22,7 @@ pub(crate) struct Layout {
 /// Where each lane of a shard stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lanes {
-    block: u64,
+    layout: Layout,
     checkpoints: Vec<u64>,
 }
 
@@ -30,10 +30,58 @@ impl Layout {
     /// One writer, whose checkpoint is the shard's.
     pub(crate) const SINGLE: Self = Self { lanes: 1, block: u64::MAX };
 
+    /// At least one lane, of blocks of at least one sequence.
+    #[must_use]
+    pub(crate) fn new(lanes: usize, block: u64) -> Self {
+        Self { lanes: lanes.max(1), block: block.max(1) }
+    }
+
     /// All lanes with everything up to `checkpoint` committed.
     #[must_use]
     pub(crate) fn at(self, checkpoint: u64) -> Lanes {
-        Lanes { block: self.block.max(1), checkpoints: vec![checkpoint; self.lanes.max(1)] }
+        Lanes { layout: self, checkpoints: vec![checkpoint; self.lanes] }
+    }
+
+    /// The block of a sequence.
+    #[must_use]
+    pub(crate) fn block_of(self, sequence: u64) -> u64 {
+        sequence.saturating_sub(1) / self.block
+    }
+
+    /// The lane of a sequence.
+    #[inline]
+    #[must_use]
+    pub(crate) fn lane_of(self, sequence: u64) -> usize {
+        self.of_block(self.block_of(sequence))
+    }
+
+    fn of_block(self, block: u64) -> usize {
+        // Less than the number of lanes.
+        usize::try_from(block % self.lanes as u64).unwrap_or(0)
+    }
+
+    /// The sequence right before the first of a lane after `last`.
+    #[must_use]
+    pub(crate) fn complete_to(self, lane: usize, last: u64) -> u64 {
+        // The block of the sequence after the last.
+        let block = last / self.block;
+        let ahead = ((lane + self.lanes - self.of_block(block)) % self.lanes) as u64;
+        if ahead == 0 { last } else { (block + ahead).saturating_mul(self.block) }
+    }
+
+    /// The last sequence of a lane up to `to`, 0 where there is none.
+    #[must_use]
+    pub(crate) fn last_of(self, lane: usize, to: u64) -> u64 {
+        if to == 0 {
+            return 0;
+        }
+        let block = self.block_of(to);
+        let back = ((self.of_block(block) + self.lanes - lane) % self.lanes) as u64;
+        match block.checked_sub(back) {
+            Some(_) if back == 0 => to,
+            Some(block) => (block + 1) * self.block,
+            None => 0,
+        }
     }
 }
 
@@ -47,12 +95,12 @@ impl Lanes {
     /// Lanes that stand there.
     #[must_use]
     pub(crate) fn new(block: u64, checkpoints: Vec<u64>) -> Self {
-        Self { block: block.max(1), checkpoints }
+        Self { layout: Layout::new(checkpoints.len(), block), checkpoints }
     }
 
     #[must_use]
     pub(crate) fn layout(&self) -> Layout {
-        Layout { lanes: self.checkpoints.len(), block: self.block }
+        self.layout
     }
 
     /// How many there are.
@@ -73,52 +121,11 @@ impl Lanes {
         &self.checkpoints
     }
 
-    /// The block of a sequence.
-    #[must_use]
-    pub(crate) fn block_of(&self, sequence: u64) -> u64 {
-        sequence.saturating_sub(1) / self.block
-    }
-
-    /// The lane of a sequence.
-    #[inline]
-    #[must_use]
-    pub(crate) fn lane_of(&self, sequence: u64) -> usize {
-        self.of_block(self.block_of(sequence))
-    }
-
-    fn of_block(&self, block: u64) -> usize {
-        // Less than the number of lanes.
-        usize::try_from(block % self.checkpoints.len() as u64).unwrap_or(0)
-    }
-
-    /// The last sequence of a lane up to `to`, 0 where there is none.
-    #[must_use]
-    pub(crate) fn last_of(&self, lane: usize, to: u64) -> u64 {
-        if to == 0 {
-            return 0;
-        }
-        let (block, lanes) = (self.block_of(to), self.checkpoints.len());
-        let back = ((self.of_block(block) + lanes - lane) % lanes) as u64;
-        match block.checked_sub(back) {
-            Some(_) if back == 0 => to,
-            Some(block) => (block + 1) * self.block,
-            None => 0,
-        }
-    }
-
-    /// The sequence right before the next one that a lane lacks.
-    fn complete_to(&self, lane: usize) -> u64 {
-        let (last, lanes) = (self.checkpoints[lane], self.checkpoints.len());
-        // The block of the sequence after the last.
-        let block = last / self.block;
-        let ahead = ((lane + lanes - self.of_block(block)) % lanes) as u64;
-        if ahead == 0 { last } else { (block + ahead) * self.block }
-    }
-
     /// Up to where every lane has committed all of its own.
     #[must_use]
     pub(crate) fn floor(&self) -> u64 {
-        (0..self.checkpoints.len()).map(|lane| self.complete_to(lane)).min().unwrap_or(0)
+        let complete = |(lane, &last)| self.layout.complete_to(lane, last);
+        self.checkpoints.iter().enumerate().map(complete).min().unwrap_or(0)
     }
 
     /// The last sequence that any lane has committed.
@@ -131,7 +138,7 @@ impl Lanes {
     #[inline]
     #[must_use]
     pub(crate) fn holds(&self, sequence: u64) -> bool {
-        sequence <= self.checkpoints[self.lane_of(sequence)]
+        sequence <= self.checkpoints[self.layout.lane_of(sequence)]
     }
 
     /// Whether all sequences from one to another are committed.
@@ -139,9 +146,9 @@ impl Lanes {
     pub(crate) fn hold_all(&self, from: u64, to: u64) -> bool {
         // Beyond the greatest checkpoint there is nothing, and below it are few blocks.
         to <= self.greatest()
-            && (self.block_of(from)..=self.block_of(to)).all(|block| {
-                let end = (block + 1).saturating_mul(self.block).min(to);
-                end <= self.checkpoints[self.of_block(block)]
+            && (self.layout.block_of(from)..=self.layout.block_of(to)).all(|block| {
+                let end = (block + 1).saturating_mul(self.layout.block).min(to);
+                end <= self.checkpoints[self.layout.of_block(block)]
             })
     }
 
@@ -150,11 +157,11 @@ impl Lanes {
     pub(crate) fn lacking(&self, from: u64, to: u64) -> u64 {
         let between = |from: u64, to: u64| (to + 1).saturating_sub(from);
         let greatest = self.greatest();
-        let blocks = self.block_of(from)..=self.block_of(to.min(greatest));
+        let blocks = self.layout.block_of(from)..=self.layout.block_of(to.min(greatest));
         let of_block = |block: u64| {
-            let begin = block.saturating_mul(self.block).saturating_add(1).max(from);
-            let end = (block + 1).saturating_mul(self.block).min(to).min(greatest);
-            between(begin.max(self.checkpoints[self.of_block(block)] + 1), end)
+            let begin = block.saturating_mul(self.layout.block).saturating_add(1).max(from);
+            let end = (block + 1).saturating_mul(self.layout.block).min(to).min(greatest);
+            between(begin.max(self.checkpoints[self.layout.of_block(block)] + 1), end)
         };
         blocks.map(of_block).sum::<u64>() + between(from.max(greatest + 1), to)
     }
@@ -210,7 +217,7 @@ mod tests {
 
     /// By definition, sequence by sequence, as in the model.
     fn lacks(lanes: &Lanes, sequence: u64) -> bool {
-        let lane = (sequence - 1) / lanes.block % lanes.checkpoints.len() as u64;
+        let lane = (sequence - 1) / lanes.layout.block % lanes.checkpoints.len() as u64;
         sequence > lanes.checkpoints[usize::try_from(lane).unwrap()]
     }
 
@@ -228,10 +235,10 @@ mod tests {
         fn the_last_of_a_lane_is_its_greatest_sequence_up_to_there(
             block in 1_u64..6, count in 1_usize..5, to in 0_u64..60
         ) {
-            let lanes = Layout { lanes: count, block }.at(0);
+            let layout = Layout::new(count, block);
             for lane in 0..count {
-                let last = (1..=to).rev().find(|&sequence| lanes.lane_of(sequence) == lane).unwrap_or(0);
-                prop_assert_eq!(lanes.last_of(lane, to), last);
+                let last = (1..=to).rev().find(|&sequence| layout.lane_of(sequence) == lane).unwrap_or(0);
+                prop_assert_eq!(layout.last_of(lane, to), last);
             }
         }
 
@@ -251,7 +258,7 @@ mod tests {
     #[test]
     fn one_writer_stands_where_its_checkpoint_is() {
         let lanes = Lanes::single(7);
-        assert_eq!((lanes.floor(), lanes.greatest(), lanes.last_of(0, 9)), (7, 7, 9));
+        assert_eq!((lanes.floor(), lanes.greatest(), lanes.layout().last_of(0, 9)), (7, 7, 9));
         assert!(lanes.holds(7) && !lanes.holds(8) && !lanes.are_several());
         assert_eq!((lanes.lacking(8, 10), lanes.lacking(5, 8), lanes.lacking(3, 7)), (3, 1, 0));
     }

@@ -15,7 +15,7 @@ use async_nats::jetstream::context::{
 use async_nats::jetstream::stream::Stream;
 
 use crate::approach::{Begin, Look};
-use crate::checkpoint::{self, Claim, LOCK_TIMEOUT};
+use crate::checkpoint::{self, Claim, Claimed, LOCK_TIMEOUT};
 use crate::clock;
 use crate::config;
 use crate::decode::{Decoder, PlanError};
@@ -223,7 +223,7 @@ impl Source<'_> {
         {
             metrics.stands_at(checkpoint);
         }
-        let (claim, follows) = claim?;
+        let Claimed { claim, follows } = claim?;
         // A rewind is meant: it leaves no time of the message that it goes back to. A commit does.
         // The position outlives a generation; nothing is known before the first.
         let known = metrics.position.known(follows);

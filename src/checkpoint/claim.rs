@@ -19,6 +19,13 @@ use crate::shard::Shard;
 /// another epoch than the one that takes its place. In the life of a shard, there is room for billions.
 const UNLIKELY: u32 = 1_000_000_000;
 
+/// What a claim yields.
+pub(crate) struct Claimed {
+    pub(crate) claim: Claim,
+    /// The epoch of the claim before.
+    pub(crate) follows: i64,
+}
+
 /// Claims the shard for `daemon`, with all its lanes: ends the transactions that an earlier session of its
 /// own, or one of the daemon before, has left open on the shard, and takes an epoch that no claim had, nor
 /// one that a failover has lost.
@@ -26,13 +33,13 @@ const UNLIKELY: u32 = 1_000_000_000;
 /// What was committed before is sealed as it stands: whoever claims the shard knows nothing of it. The rows
 /// are read `FOR UPDATE`, so a commit of a former owner that is still in doubt is waited for and then seen. A
 /// checkpoint that does not exist yet is created at sequence 0 without a stream. The lanes are as `wanted`,
-/// unless others have something left to settle. Returns the claim, and the epoch of the one before it.
+/// unless others have something left to settle.
 pub(crate) async fn claim(
     session: &Session,
     shard: &Shard,
     daemon: &str,
     wanted: Layout,
-) -> Result<(Claim, i64), Error> {
+) -> Result<Claimed, Error> {
     let name = escape_literal(&shard.name);
     let Before { owner, epoch: follows, lanes: there } = look(session, shard, daemon).await?;
     // Only who has moved a row and not committed is in the way. A pooler names a session after whose
@@ -99,7 +106,7 @@ pub(crate) async fn claim(
         known_sequence: number(4, "known_sequence")?.map_or(UNKNOWN, i64::unsigned_abs),
         accepted: number(5, "accepted_letters")?.map_or(0, i64::unsigned_abs),
     };
-    Ok((claim.with(found), follows))
+    Ok(Claimed { claim: claim.with(found), follows })
 }
 
 /// What a claim finds.

@@ -49,7 +49,7 @@ impl Pipeline {
     pub(crate) fn layout(&self) -> Layout {
         match self.writers {
             0 | 1 => Layout::SINGLE,
-            lanes => Layout { lanes, block: self.batch.max_rows as u64 },
+            lanes => Layout::new(lanes, self.batch.max_rows as u64),
         }
     }
 }

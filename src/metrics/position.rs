@@ -119,22 +119,27 @@ impl PipelineMetrics {
 
     /// This process has claimed the shard, whose rows are committed up to `sequence`.
     pub(crate) fn claimed(&self, epoch: i64, sequence: u64) {
-        self.position.lock().claim = Some(Claim { epoch, committed: sequence });
-        self.stands_at(sequence);
+        let mut facts = self.position.lock();
+        facts.claim = Some(Claim { epoch, committed: sequence });
+        self.stand(&mut facts, sequence);
     }
 
     /// Everything up to `sequence` is committed under the claim of this process.
     pub fn committed_to(&self, sequence: u64) {
-        if let Some(claim) = &mut self.position.lock().claim {
+        let mut facts = self.position.lock();
+        if let Some(claim) = &mut facts.claim {
             claim.committed = sequence;
         }
-        self.stands_at(sequence);
+        self.stand(&mut facts, sequence);
     }
 
     /// Everything up to `sequence` is committed, by whomever. The stream is asked for its end every two
     /// seconds: what is committed was there.
     pub(crate) fn stands_at(&self, sequence: u64) {
-        let mut facts = self.position.lock();
+        self.stand(&mut self.position.lock(), sequence);
+    }
+
+    fn stand(&self, facts: &mut Facts, sequence: u64) {
         facts.committed = Some(sequence);
         self.checkpoint_sequence.set(gauge_value(sequence));
         if !facts.counts_elsewhere() && facts.last.is_some_and(|last| last < sequence) {

@@ -37,7 +37,7 @@ impl Route {
     /// The lane of a batch; any, where it is empty.
     #[must_use]
     pub(super) fn lane(&self, batch: &Batch) -> usize {
-        batch.messages.first().map_or(0, |first| self.stored.lane_of(first.sequence))
+        batch.messages.first().map_or(0, |first| self.stored.layout().lane_of(first.sequence))
     }
 
     /// Whether there are several writers.
@@ -63,7 +63,7 @@ impl Route {
     #[inline]
     #[must_use]
     pub(super) fn crosses(&self, batch: &Batch, sequence: u64) -> bool {
-        let block = |sequence| self.stored.block_of(sequence);
+        let block = |sequence| self.stored.layout().block_of(sequence);
         batch.messages.first().is_some_and(|first| block(first.sequence) != block(sequence))
     }
 
@@ -91,7 +91,7 @@ impl Route {
     /// The lanes that lack nothing up to where they do not stand, and the move that each needs.
     pub(super) fn moves(&self) -> impl Iterator<Item = (usize, Moved)> {
         self.sent.iter().enumerate().filter_map(|(lane, &after)| {
-            let to = self.stored.last_of(lane, self.through);
+            let to = self.stored.layout().last_of(lane, self.through);
             let timestamp_ns = if to == self.through { self.stored_ns } else { 0 };
             (to > after).then_some((lane, Moved { after, to, timestamp_ns }))
         })

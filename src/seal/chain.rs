@@ -14,6 +14,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use super::story::{Event, Story};
+use crate::lanes::Layout;
 
 /// What a hash is over but for the hash before, a line each, as `jetcopy.seal_text()` has it.
 const TEXT: &str = "pg_catalog.concat_ws(E'\\n', shard, lane, number, kind, stream, \
@@ -133,23 +134,26 @@ pub(crate) struct Chains {
 }
 
 impl Share {
+    fn layout(self) -> Layout {
+        self.of.map_or(Layout::SINGLE, |(lanes, block)| {
+            Layout::new(usize::try_from(lanes).unwrap_or(usize::MAX), block)
+        })
+    }
+
+    fn lane(self) -> usize {
+        usize::try_from(self.lane).unwrap_or(usize::MAX)
+    }
+
     /// Whether a sequence is among them.
     #[must_use]
     pub(crate) fn holds(self, sequence: u64) -> bool {
-        self.of.is_none_or(|(lanes, block)| {
-            sequence.saturating_sub(1) / block.max(1) % lanes.max(1) == self.lane
-        })
+        self.of.is_none() || self.layout().lane_of(sequence) == self.lane()
     }
 
     /// Whether one after `from`, up to `to`, is.
     fn has_between(self, from: u64, to: u64) -> bool {
-        let Some((lanes, block)) = self.of else { return from < to };
-        let (lanes, block) = (lanes.max(1), block.max(1));
-        // The next one is the very next, or the first of the next block.
-        let place = from / block;
-        let skip = (self.lane + lanes - place % lanes) % lanes;
-        let next = if skip == 0 { from + 1 } else { (place + skip) * block + 1 };
-        next <= to
+        let layout = self.layout();
+        layout.complete_to(self.lane() % layout.lanes, from) < to
     }
 
     /// The writer who goes on with the chain, where there is one.
