@@ -20,6 +20,7 @@ mod shards;
 mod store;
 mod table;
 mod validate;
+mod values;
 
 pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
 pub use ledger::{Digest, Ledger};
@@ -28,9 +29,10 @@ pub use poison::PoisonLimits;
 pub use redact::{read_secret, redact_url};
 pub use store::Store;
 pub use table::{
-    Absent, BadElement, ColumnSource, DetailedSource, Foreign, HeaderIs, OnConflict, Parse, Table, TimeUnit,
-    Unlogged, Unpivot, When,
+    Absent, BadElement, ColumnSource, Foreign, HeaderIs, OnConflict, Parse, Table, TimeUnit, Unlogged,
+    Unpivot, When,
 };
+pub use values::{DetailedSource, Empty, Offset, Sources};
 
 pub use crate::payload::{Compression, Format};
 
@@ -367,11 +369,7 @@ impl Table {
     /// The column that takes exactly `source` (`$sequence`), where one does.
     #[must_use]
     pub fn column_of(&self, source: &str) -> Option<&str> {
-        let takes = |found: &ColumnSource| match found {
-            ColumnSource::From(path) => path == source,
-            ColumnSource::Detailed(found) => found.from.as_deref() == Some(source),
-        };
-        self.columns.iter().find(|(_, found)| takes(found)).map(|(name, _)| name.as_str())
+        self.columns.iter().find(|(_, found)| found.is(source)).map(|(name, _)| name.as_str())
     }
 }
 

@@ -8,13 +8,14 @@
 //! A message is one map, or with `for_each = "$"` an array, in one of the formats ([`crate::payload`]); with
 //! `format = "raw"`, it is one value. It is
 //! read once from front to back ([`walk`]), which leaves the wanted values in slots; then each table's row is
-//! encoded from the slots, column by column ([`row`]). A key that a column takes may stand only once in its
-//! map; `$rest` and whole copies keep repeated keys as they are. A field that is null is as good as absent:
-//! it takes the column's default, else NULL. A message that no table takes by its subject and its headers is
-//! not read at all.
+//! encoded from the slots, column by column ([`row`]), by way of functions where a column has some
+//! ([`functions`]). A key that a column takes may stand only once in its map; `$rest` and whole copies keep
+//! repeated keys as they are. A field that is null is as good as absent: it takes the column's default, else
+//! NULL. A message that no table takes by its subject and its headers is not read at all.
 
 mod compressed;
 mod cost;
+mod functions;
 mod header;
 mod plan;
 mod presence;
@@ -39,6 +40,7 @@ use crate::postgres::introspect;
 
 use compressed::Compressed;
 use cost::{Cost, Over};
+use functions::Scratch;
 use header::header_values;
 pub(crate) use header::{header, spelling};
 use plan::Plan;
@@ -93,6 +95,8 @@ struct Buffers {
     message: Vec<Option<Value<'static>>>,
     element: Vec<Option<Value<'static>>>,
     key: String,
+    /// Texts that functions make.
+    scratch: Scratch,
     /// For each table, the columns that messages may lack and that none has filled yet.
     unfilled: Vec<Vec<usize>>,
 }
@@ -141,7 +145,8 @@ impl Decoder {
         let mut encoder = Encoder::new(pipeline.non_finite);
         let plan = Plan::new(pipeline, tables, &mut encoder)?;
         let (message, element, key) = (Vec::new(), Vec::new(), String::new());
-        let buffers = Buffers { encoder, message, element, key, unfilled: plan.may_lack() };
+        let (scratch, unfilled) = (Scratch::default(), plan.may_lack());
+        let buffers = Buffers { encoder, message, element, key, scratch, unfilled };
         Ok(Self {
             format: pipeline.format,
             compressed: Compressed::new(pipeline),
@@ -296,6 +301,7 @@ impl Decoder {
         if payload.len() > LARGE {
             self.buffers.encoder.shrink();
             self.buffers.key = String::new();
+            self.buffers.scratch = Scratch::default();
         }
         decoded
     }

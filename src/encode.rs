@@ -7,7 +7,8 @@
 //!
 //! What becomes what, where it is not plain:
 //!
-//! - `bool` also takes 0, 1 and the texts `true`, `True` and `TRUE`, `false` and so on; integers take whole
+//! - `bool` also takes 0, 1 and the texts `true`, `True` and `TRUE`, `on`, `On` and `ON`, and their
+//!   counterparts; integers take whole
 //!   floats and numbers in text; floats and `numeric` take numbers in text, with or without white space
 //!   around them. A decimal is never cut to fit an integer.
 //! - Times take RFC 3339 text, MessagePack timestamps, `infinity` in any case, and numbers with a `unit`,
@@ -22,6 +23,7 @@
 pub mod array;
 pub mod copy_frame;
 pub mod json;
+pub(crate) mod linear;
 pub mod net;
 pub mod number;
 pub mod printed;

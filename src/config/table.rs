@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::values::DetailedSource;
+
 /// `[[pipeline.table]]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,33 +158,23 @@ pub enum ColumnSource {
     Detailed(DetailedSource),
 }
 
-/// `{ from = …, unit = …, offset = …, parse = …, round = …, default = … }`, `{ constant = … }` or
-/// `{ skip = true }`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DetailedSource {
-    /// A path or `$source`; by default the column's own name.
-    pub from: Option<String>,
-    /// Unit of a numeric time.
-    pub unit: Option<TimeUnit>,
-    /// Offset of a time in text that carries none, such as `+02:00`.
-    pub offset: Option<String>,
-    /// Which text is JSON that is taken as what it says; where it is not said, arrays and objects in text
-    /// are.
-    pub parse: Option<Parse>,
-    /// Decimal digits after the point that a number keeps.
-    pub round: Option<u8>,
-    /// Binary digits after the point that a number keeps.
-    pub round_bits: Option<u8>,
-    /// Value for an absent or null field.
-    pub default: Option<figment::value::Value>,
-    /// The same value in every row.
-    pub constant: Option<figment::value::Value>,
-    /// The column is left alone: the server fills it in new rows, and no message changes it.
-    pub skip: bool,
-}
-
 impl ColumnSource {
+    /// The sources that are named, in order; none is the field of the column's own name.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        let (one, more) = match self {
+            Self::From(path) => (Some(path.as_str()), None),
+            Self::Detailed(detailed) => (None, detailed.from.as_ref()),
+        };
+        one.into_iter().chain(more.into_iter().flat_map(|sources| &sources.0).map(String::as_str))
+    }
+
+    /// Whether the column takes exactly what lies at `source`.
+    #[must_use]
+    pub fn is(&self, source: &str) -> bool {
+        let changes = matches!(self, Self::Detailed(detailed) if detailed.has_functions());
+        !changes && self.named().eq([source])
+    }
+
     /// Whether the column is left alone.
     #[must_use]
     pub fn is_skipped(&self) -> bool {
@@ -224,8 +216,8 @@ impl<'de> Deserialize<'de> for ColumnSource {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(
-                    "a path such as \"a.b[0]\", or { from, unit, offset, parse, round, default }, { constant \
-                     } or { skip }",
+                    "a path such as \"a.b[0]\", or { from, default } with functions such as unit or trim, \
+                     { constant } or { skip }",
                 )
             }
 

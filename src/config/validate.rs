@@ -13,14 +13,11 @@ use super::{
 
 mod paths;
 mod shards;
+mod values;
 
 /// Longest name of a pipeline: it is part of `application_name`, of which PostgreSQL keeps 63 bytes, beside a
 /// prefix and a shard.
 const MAX_NAME: usize = 40;
-
-/// Digits after the point that say something of a float near 1.
-const MOST_DECIMALS: u8 = 15;
-const MOST_BITS: u8 = 52;
 
 /// Largest batch: offsets into a table's rows are 32 bits wide, and a batch may pass its limit by one
 /// message.
@@ -333,10 +330,10 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
                 if *source
                     != (DetailedSource { constant: source.constant.clone(), ..DetailedSource::default() })
                 {
-                    found.add(key, "a constant cannot have from, unit, offset, parse, round or default");
+                    found.add(key, "a constant cannot have other settings");
                 }
             }
-            ColumnSource::Detailed(source) => check_rounding(source, &key, found),
+            ColumnSource::Detailed(source) => values::check(source, &key, found),
             ColumnSource::From(_) => {}
         }
     }
@@ -355,19 +352,6 @@ fn check_bare(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) 
             at(key),
             "with format = \"raw\" a message is one value without fields: remove this, or use another format",
         );
-    }
-}
-
-fn check_rounding(source: &DetailedSource, key: &str, found: &mut Problems) {
-    if source.round.is_some() && source.round_bits.is_some() {
-        found.add(key, "a number is rounded once: use `round` or `round_bits`");
-    }
-    for (name, digits, most) in
-        [("round", source.round, MOST_DECIMALS), ("round_bits", source.round_bits, MOST_BITS)]
-    {
-        if digits.is_some_and(|digits| digits > most) {
-            found.add(format!("{key}.{name}"), format!("must be at most {most}: a float has no more digits"));
-        }
     }
 }
 

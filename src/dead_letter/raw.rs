@@ -16,7 +16,7 @@ use super::kept::Kept;
 use super::{DeadLetter, Headers};
 use crate::batch::headers;
 use crate::config::path::{self, Source};
-use crate::config::{ColumnSource, Compression, Format, Pipeline};
+use crate::config::{Compression, Format, Pipeline};
 use crate::poison::{Poison, PoisonKind};
 use crate::unreadable::{self, RAW_HEADERS, Unreadable, VERSION};
 
@@ -132,21 +132,21 @@ impl Original {
                     return Some(header(place(), name));
                 }
             }
-            for (column, source) in &table.columns {
-                let text = match source {
-                    ColumnSource::From(text) => Some(text),
-                    ColumnSource::Detailed(detailed) => detailed.from.as_ref(),
-                };
+            let named = table
+                .columns
+                .iter()
+                .flat_map(|(column, source)| source.named().map(move |text| (column, text)));
+            for (column, text) in named {
                 let place = || format!("column {column} of table {}", table.name);
-                match text.map(|text| path::source(text)) {
-                    Some(Ok(Source::Subject)) if self.lacks_subject => return Some(subject(place())),
-                    Some(Ok(Source::SubjectToken(at)))
+                match path::source(text) {
+                    Ok(Source::Subject) if self.lacks_subject => return Some(subject(place())),
+                    Ok(Source::SubjectToken(at))
                         if self.lacks_subject
                             && self.subject.split('.').nth(at).is_some_and(|it| it.contains(REPLACEMENT)) =>
                     {
                         return Some(subject(place()));
                     }
-                    Some(Ok(Source::Header(name))) if lacks(&name) => return Some(header(place(), &name)),
+                    Ok(Source::Header(name)) if lacks(&name) => return Some(header(place(), &name)),
                     _ => {}
                 }
             }

@@ -16,12 +16,14 @@ use crate::encode::types::Type;
 use crate::postgres::introspect::{self, ServerDefault};
 
 use super::PlanError;
+use super::functions::Made;
 use super::rest::{Taken, leave_out};
 use super::takers::{Partial, Tables};
 use super::walk::{ROOT, Wanted};
 use super::when::When;
 
 mod column;
+mod functions;
 mod matching;
 pub(super) mod misfit;
 
@@ -143,6 +145,8 @@ pub(super) enum ValueSource {
     Value,
     /// The field itself, length included.
     Constant(Box<[u8]>),
+    /// Made by functions.
+    Made(Box<Made>),
 }
 
 /// What the columns of a table are made from, as far as it is known.
@@ -172,7 +176,13 @@ impl ValueSource {
             | Self::Name
             | Self::Value
             | Self::Constant(_) => false,
+            Self::Made(made) => made.from.iter().all(Self::may_lack),
         }
+    }
+
+    /// What it is made of, or itself.
+    pub(super) fn each(&self) -> &[Self] {
+        if let Self::Made(made) = self { &made.from } else { std::slice::from_ref(self) }
     }
 }
 
@@ -253,7 +263,7 @@ fn share(message: &mut Wanted, tables: &mut [Table]) {
         if table.each.is_none() && table.takes_rest() {
             message.take_rest(table.bit, &table.taken, table.has_rest());
         }
-        if table.columns.iter().any(|column| matches!(column.from, ValueSource::Payload)) {
+        if table.has_source(|from| matches!(from, ValueSource::Payload)) {
             message.cover(table.bit);
         }
     }
@@ -298,7 +308,12 @@ impl Table {
 
     /// Whether a column does.
     fn has_rest(&self) -> bool {
-        self.columns.iter().any(|column| matches!(column.from, ValueSource::Rest))
+        self.has_source(|from| matches!(from, ValueSource::Rest))
+    }
+
+    /// Whether a column takes a source that is one of those.
+    fn has_source(&self, is_one: impl Fn(&ValueSource) -> bool) -> bool {
+        self.columns.iter().flat_map(|column| column.from.each()).any(is_one)
     }
 
     fn new(
@@ -420,7 +435,8 @@ fn refuse_incomplete(
     columns: &[Column],
 ) -> Result<(), PlanError> {
     let target = Target { table: &mapping.name, column: "*" };
-    if mapping.unpivot.is_some() && !columns.iter().any(|column| matches!(column.from, ValueSource::Value)) {
+    let mut sources = columns.iter().flat_map(|column| column.from.each());
+    if mapping.unpivot.is_some() && !sources.any(|from| matches!(from, ValueSource::Value)) {
         return Err(target.error(
             "unpivot makes one row per field, but no column takes its `$value`: map \
                                 one",

@@ -22,6 +22,7 @@ impl<'a> RowWriter<'_, 'a> {
             let present = match &column.from {
                 ValueSource::Message(slot) => self.slots[*slot].is_some(),
                 ValueSource::Element(slot) => origin.element[*slot].is_some(),
+                ValueSource::Made(made) => self.first(made, origin, &Type::Text).is_some(),
                 from if from.may_lack() => self.about_message(from, &Type::Text).is_some(),
                 _ => true,
             };
@@ -38,6 +39,7 @@ impl<'a> RowWriter<'_, 'a> {
             let value = match &table.columns[*place].from {
                 ValueSource::Message(slot) => self.slots[*slot],
                 ValueSource::Element(slot) => origin.element[*slot],
+                ValueSource::Made(made) => self.first(made, origin, &Type::Text),
                 from => self.about_message(from, &Type::Text),
             };
             matches!(value, None | Some(Value::Null))

@@ -54,15 +54,20 @@ pub(super) struct Origin<'s, 'a> {
     /// The element, or the message where the table has no `for_each`.
     raw: Raw<'a>,
     /// The element's place in its array.
-    place: u32,
+    pub(super) place: u32,
     /// Name and value of the unpivoted field.
     entry: Option<(Value<'s>, Value<'a>)>,
 }
 
-impl<'s> Origin<'s, '_> {
+impl<'s, 'a> Origin<'s, 'a> {
     /// Name of the unpivoted field.
-    fn name(&self) -> Option<Value<'s>> {
+    pub(super) fn name(&self) -> Option<Value<'s>> {
         self.entry.map(|(name, _)| name)
+    }
+
+    /// Its value.
+    pub(super) fn value(&self) -> Option<Value<'a>> {
+        self.entry.map(|(_, value)| value)
     }
 }
 
@@ -257,7 +262,7 @@ impl<'a> RowWriter<'_, 'a> {
 
     fn repeated(&self, table: &Table, element: &[Option<Value<'a>>]) -> usize {
         let message = self.message;
-        let of_column = |column: &Column| match &column.from {
+        let of_source = |from: &ValueSource| match from {
             ValueSource::Message(slot) => bytes_of(self.slots[*slot]),
             ValueSource::Element(slot) => element.get(*slot).map_or(0, |value| bytes_of(*value)),
             ValueSource::Subject | ValueSource::SubjectToken(_) => message.subject.len(),
@@ -272,10 +277,11 @@ impl<'a> RowWriter<'_, 'a> {
             | ValueSource::Sequence
             | ValueSource::Timestamp
             | ValueSource::Name
-            | ValueSource::Value => 0,
+            | ValueSource::Value
+            | ValueSource::Made(_) => 0,
             ValueSource::Constant(field) => field.len(),
         };
-        table.columns.iter().map(of_column).sum()
+        table.columns.iter().flat_map(|column| column.from.each()).map(of_source).sum()
     }
 
     /// What lies in a slot.
@@ -318,9 +324,16 @@ impl<'a> RowWriter<'_, 'a> {
                     })?;
                     continue;
                 }
+                ValueSource::Made(made) => {
+                    self.made(out, table, position, made, origin, start as usize)?;
+                    if table.time == Some(position) {
+                        time = time_of(&out[field..]);
+                    }
+                    continue;
+                }
                 ValueSource::ElementIndex => Some(Value::Int(origin.place.into())),
                 ValueSource::Name => origin.name(),
-                ValueSource::Value => origin.entry.map(|(_, value)| value),
+                ValueSource::Value => origin.value(),
                 other => self.about_message(other, &column.ty),
             };
             let written = match value {
@@ -363,7 +376,7 @@ impl<'a> RowWriter<'_, 'a> {
 
     /// Why a row is none that has `written` bytes already.
     #[cold]
-    fn fault(
+    pub(super) fn fault(
         &mut self,
         table: &Table,
         column: usize,
@@ -396,7 +409,8 @@ impl<'a> RowWriter<'_, 'a> {
             | ValueSource::Rest
             | ValueSource::Name
             | ValueSource::Value
-            | ValueSource::Constant(_) => None,
+            | ValueSource::Constant(_)
+            | ValueSource::Made(_) => None,
             ValueSource::Subject => Some(Value::Str(&message.subject)),
             ValueSource::SubjectToken(token) => message.subject.split('.').nth(*token).map(Value::Str),
             ValueSource::Sequence => {

@@ -24,6 +24,16 @@ pub(super) enum Special {
     MinusInfinity,
 }
 
+impl Special {
+    pub(super) fn float(self) -> f64 {
+        match self {
+            Self::NaN => f64::NAN,
+            Self::Infinity => f64::INFINITY,
+            Self::MinusInfinity => f64::NEG_INFINITY,
+        }
+    }
+}
+
 /// Larger exponents are out of every type's range, and the server reads none of 1,073,741,823 or more, even
 /// of a zero; the limit keeps sums of them in range.
 const MAX_EXPONENT: i64 = 1_000_000_000;
@@ -50,8 +60,10 @@ pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
         Value::Int(1) => Ok(true),
         // `True` is Python's.
         Value::Str(text) if matches!(text.trim_ascii(), "false" | "False" | "FALSE" | "0") => Ok(false),
+        Value::Str(text) if text.trim_ascii().eq_ignore_ascii_case("off") => Ok(false),
+        Value::Str(text) if text.trim_ascii().eq_ignore_ascii_case("on") => Ok(true),
         Value::Str(text) if matches!(text.trim_ascii(), "true" | "True" | "TRUE" | "1") => Ok(true),
-        _ => Err(Fault::ty(&"a boolean column needs true, false, 0 or 1")),
+        _ => Err(Fault::ty(&"a boolean column needs true, false, 1, 0, on or off")),
     }
 }
 
@@ -266,6 +278,13 @@ impl<'a> Decimal<'a> {
         let (value, round, exact) = self.cut(power)?;
         let value = value.checked_add(round.into())?;
         Some((if self.negative { -value } else { value }, exact))
+    }
+
+    /// All its digits as a whole number, and the power of ten that this is multiplied by; `None` where it is
+    /// beyond 128 bits.
+    pub(super) fn whole(&self) -> Option<(i128, i64)> {
+        let power = self.exponent - length(self.fraction);
+        Some((self.scaled(-power)?.0, power))
     }
 
     /// The number times 10 to the `power`, rounded down; `None` where it is beyond 128 bits.

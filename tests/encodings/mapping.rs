@@ -109,6 +109,17 @@ const LITERALS: &[&str] = &[
     "'00000000-0000-0000-0000-000000000001'",
 ];
 
+/// What is done to a value.
+const FUNCTIONS: &[&str] = &[
+    "empty = 'null'",
+    "trim = true, lower = true",
+    "substring = [1, 3], upper = true",
+    "truncate = 2",
+    "scale = 0.1, offset = -3.5",
+    "scale = 1e20, round = 2",
+    "trim = true, empty = 'null', offset = 1",
+];
+
 /// A pipeline in TOML and the tables it fills.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -196,13 +207,15 @@ fn bare_source(choices: &mut Choices<'_>, ty: &Type) -> String {
 /// by a unit.
 fn source(choices: &mut Choices<'_>, name: &'static str, is_time: bool) -> Option<String> {
     let from = if choices.one_in(2) { name } else { choices.pick(SOURCES) };
-    match choices.below(8) {
+    match choices.below(10) {
         0..6 if is_time => {
             Some(format!("{{ from = '{from}', unit = '{}' }}", choices.pick(&["s", "ms", "us", "ns"])))
         }
         0..2 => None,
         2..6 => Some(format!("'{from}'")),
         6 => Some(format!("{{ from = '{from}', default = {} }}", choices.pick(LITERALS))),
+        7 => Some(format!("{{ from = ['{from}', 'c'], {} }}", choices.pick(FUNCTIONS))),
+        8 => Some(format!("{{ from = '{from}', map = {{ 1 = {0}, a = {0} }} }}", choices.pick(LITERALS))),
         _ => Some(format!("{{ constant = {} }}", choices.pick(LITERALS))),
     }
 }

@@ -197,7 +197,7 @@ async fn a_check_without_servers_names_every_slip_at_once_with_its_line() {
         ("boxx", "table readings, column boxx: the table has no such column; did you mean `box`?"),
         ("temp = {", "table readings, column temp: `unit` is for columns of times"),
         ("more = {", "table readings, column more: `round` is for columns of real"),
-        ("id = {", "table parts, column id: `offset` is for columns of type timestamptz"),
+        ("id = {", "table parts, column id: an `offset` in text is for columns of type timestamptz"),
     ] {
         let line = format!("{}:{}: {said}", config.display(), line_of(part));
         assert!(answer.out.contains(&line), "{line}\n{}", answer.out);

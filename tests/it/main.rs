@@ -31,6 +31,7 @@ mod elements;
 mod expiry;
 mod failover;
 mod flood;
+mod functions;
 mod giants;
 mod held_up;
 mod isolation;

@@ -85,7 +85,7 @@ fn bad() -> Vec<(Sent, &'static str, &'static str)> {
         (("number.a", &[], b"ON".to_vec()), "numbers.value", "`$value` is the text \"ON\""),
         (("number.a", &[], Vec::new()), "numbers.value", "`$value` is the text \"\""),
         (("number.a", &[], b"\xff".to_vec()), "numbers.value", "text that is not UTF-8"),
-        (("switch", &[], b"maybe".to_vec()), "switches.is_on", "true, false, 0 or 1"),
+        (("switch", &[], b"maybe".to_vec()), "switches.is_on", "true, false, 1, 0, on or off"),
         (("other", &[("Kind", "state")], b"ON".to_vec()), "documents.document", "JSON as a whole"),
         (("other", &[("Kind", "state")], b"\"\\u0000\"".to_vec()), "documents.document", "NUL"),
     ]

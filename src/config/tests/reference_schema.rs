@@ -75,6 +75,15 @@ fn source() -> Value {
         let value = match field {
             "default" | "constant" => json!({}),
             "round" | "round_bits" => json!({"type": "integer", "minimum": 0, "maximum": 255}),
+            "from" => json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+            "substring" => {
+                let number = json!({"type": "integer", "minimum": 0});
+                json!({"type": "array", "items": number, "minItems": 2, "maxItems": 2})
+            }
+            "truncate" => json!({"type": "integer", "minimum": 1}),
+            "map" => json!({"type": "object"}),
+            "scale" => json!({"type": "number"}),
+            "offset" => json!({"type": ["string", "number"]}),
             field => of_kind(&kind::<DetailedSource>("", field)),
         };
         (field.to_owned(), value)

@@ -51,8 +51,7 @@ fn contradictory_sources_are_refused() {
     let column = |source: &str| said(load(&format!("{LEAST}columns.a = {source}")));
     assert_eq!(
         column("{ constant = 1, from = \"b\" }"),
-        ["file:7: pipeline[0].table[0].columns.a: a constant cannot have from, unit, offset, parse, round \
-             or default"]
+        ["file:7: pipeline[0].table[0].columns.a: a constant cannot have other settings"]
     );
     assert_eq!(
         column("{ round = 2, round_bits = 7 }"),
@@ -156,4 +155,38 @@ fn what_goes_into_a_message_is_refused_where_a_message_is_one_value() {
         let at = format!("file:8: pipeline[0].table[0].{key}: with format = \"raw\" a message is one value");
         assert!(problems.len() == 1 && problems[0].starts_with(&at), "{problems:?}");
     }
+}
+
+#[test]
+fn functions_that_contradict_each_other_are_refused() {
+    for (functions, key, text) in [
+        ("lower = true, upper = true", "", "a text is in one case: use `lower` or `upper`"),
+        ("truncate = 0", "", "a text of no characters says nothing: keep one at least"),
+        ("substring = [1, 0]", "", "a text of no characters says nothing: keep one at least"),
+        ("scale = 0", ".scale", "must be a number other than 0"),
+        ("offset = inf", ".offset", "must be a number"),
+        ("from = []", ".from", "names no source: name one, or remove it"),
+        ("from = [\"b\", \"c\", \"b\"]", ".from", "names `b` twice"),
+        ("map = {}", ".map", "has no entry, so it refuses all values: add some, or remove it"),
+        (
+            "map = { a = 1 }, scale = 2",
+            "",
+            "`map` says what the column holds, so `scale` has no effect: remove one",
+        ),
+    ] {
+        let expected = format!("file:7: pipeline[0].table[0].columns.a{key}: {text}");
+        assert_eq!(wrong(&format!("columns.a = {{ {functions} }}")), [expected], "{functions}");
+    }
+    for (functions, text) in [
+        ("offset = true", "expected a number, or for times an offset such as \"+02:00\""),
+        ("from = 1", "expected a path such as \"a.b[0]\", or an array of them"),
+        ("empty = \"nul\"", "did you mean `null`?"),
+    ] {
+        let said = wrong(&format!("columns.a = {{ {functions} }}"));
+        assert!(said.len() == 1 && said[0].contains(text), "{functions}: {said:?}");
+    }
+    assert_eq!(
+        wrong("columns.a = { from = [\"b\", \"\"] }"),
+        ["file:7: pipeline[0].table[0].columns.a: the path is empty"]
+    );
 }

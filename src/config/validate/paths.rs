@@ -4,8 +4,8 @@
 //! nowhere: that depends on the messages.
 
 use super::Problems;
+use crate::config::Table;
 use crate::config::path::{ROOT, Source, Step, array_of, path_of, source};
-use crate::config::{ColumnSource, Table};
 
 /// Looks at every path of a table by itself.
 pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {
@@ -30,15 +30,18 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
     }
     for (column, from) in &table.columns {
         let key = at(&format!("columns.{column}"));
-        match from_of(from) {
-            Some(path) if path.trim().is_empty() => found.add(key, "the path is empty"),
-            Some(path) => match source(path) {
+        for path in from.named() {
+            let key = key.clone();
+            if path.trim().is_empty() {
+                found.add(key, "the path is empty");
+                continue;
+            }
+            match source(path) {
                 Ok(Source::Field(steps)) => from_the_top(path, &steps, key, in_element, found),
                 Ok(Source::Outer(steps)) => from_the_top(path, &steps, key, false, found),
                 Ok(_) => {}
                 Err(problem) => found.add(key, problem),
-            },
-            None => {}
+            }
         }
     }
 }
@@ -88,7 +91,7 @@ fn of_message(table: &Table) -> Vec<(String, &str, Vec<Step>)> {
         paths.extend(unpivot.fields.iter().map(|path| ("unpivot.fields".to_owned(), path.as_str())));
     }
     for (column, from) in &table.columns {
-        let outer = from_of(from).and_then(|path| match path.strip_prefix('^') {
+        let outer = from.named().filter_map(|path| match path.strip_prefix('^') {
             None if table.for_each.is_none() => Some(path),
             outer => outer,
         });
@@ -96,13 +99,6 @@ fn of_message(table: &Table) -> Vec<(String, &str, Vec<Step>)> {
     }
     let steps = |(key, path): (String, _)| path_of(path).ok().map(|steps| (key, path, steps));
     paths.into_iter().filter_map(steps).collect()
-}
-
-fn from_of(source: &ColumnSource) -> Option<&str> {
-    match source {
-        ColumnSource::From(path) => Some(path),
-        ColumnSource::Detailed(detail) => detail.from.as_deref(),
-    }
 }
 
 fn a_path(path: &str, key: String, in_element: bool, found: &mut Problems) {

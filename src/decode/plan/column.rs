@@ -3,8 +3,9 @@
 use jiff::tz::Offset;
 
 use crate::config::path::{self, Source, Step};
-use crate::config::{ColumnSource, DetailedSource, Parse};
+use crate::config::{ColumnSource, DetailedSource, Offset as Given, Parse};
 use crate::decode::PlanError;
+use crate::decode::functions::Made;
 use crate::decode::walk::ROOT;
 use crate::encode::round::Rounding;
 use crate::encode::time::Times;
@@ -15,6 +16,7 @@ use crate::payload::{Reader as _, Value};
 use crate::poison::PoisonKind;
 use crate::postgres::introspect::{self, ServerDefault};
 
+use super::functions::functions;
 use super::{Column, Making, Target, ValueSource};
 
 impl Column {
@@ -25,11 +27,11 @@ impl Column {
         making: &mut Making<'_>,
         encoder: &mut Encoder,
     ) -> Result<Self, PlanError> {
-        let (from, detail) = match mapped {
-            None => (None, None),
-            Some(ColumnSource::From(from)) => (Some(from.as_str()), None),
-            Some(ColumnSource::Detailed(detail)) => (detail.from.as_deref(), Some(detail)),
+        let detail = match mapped {
+            Some(ColumnSource::Detailed(detail)) => Some(detail),
+            None | Some(ColumnSource::From(_)) => None,
         };
+        let named: Vec<&str> = mapped.into_iter().flat_map(ColumnSource::named).collect();
         let mut times = times(detail, column).map_err(|problem| target.error(problem))?;
         let ty = rounded(detail, column).map_err(|problem| target.error(problem))?;
         let mut literal = |value: &figment::value::Value, what: &str| {
@@ -38,7 +40,7 @@ impl Column {
         };
         let constant = detail.and_then(|detail| detail.constant.as_ref());
         let default = detail.and_then(|detail| detail.default.as_ref());
-        if constant.is_some() && (from.is_some() || default.is_some()) {
+        if constant.is_some() && (!named.is_empty() || default.is_some()) {
             return Err(target.error(
                 "a `constant` cannot be combined with `from` or `default`: remove them, or the \
                              constant",
@@ -52,18 +54,28 @@ impl Column {
         let (from, source) = if let Some(constant) = constant {
             (ValueSource::Constant(literal(constant, "constant")?), "constant".to_owned())
         } else {
-            let own = vec![Step::Key(column.name.clone())];
-            let parsed = from.map_or(Ok(Source::Field(own)), path::source);
-            let parsed = parsed.map_err(|problem| target.error(problem))?;
-            check(&parsed, column, times, encoder).map_err(|problem| target.error(problem))?;
-            if making.bare {
-                check_bare(&parsed, column).map_err(|problem| target.error(problem))?;
-                if parsed == Source::Payload && column.ty.is_json() {
-                    times.parse = times.parse.or(Some(Parse::Json));
+            let functions = functions(detail, &column.ty, &mut |value| encode(value, column, times, encoder))
+                .map_err(|problem| target.error(problem))?;
+            let sources = sources(&named, column).map_err(|problem| target.error(problem))?;
+            if making.bare && column.ty.is_json() && sources.contains(&Source::Payload) {
+                times.parse = times.parse.or(Some(Parse::Json));
+            }
+            let is_plain = functions.is_none() && sources.len() == 1;
+            let mut found = Vec::new();
+            for source in sources {
+                check(&source, column, (is_plain, making.bare), times, encoder)
+                    .map_err(|problem| target.error(problem))?;
+                found.push(making.source(source).map_err(|problem| target.error(problem))?);
+            }
+            let name = if named.is_empty() { column.name.clone() } else { named.join(" or ") };
+            match found.pop() {
+                Some(only) if is_plain => (only, name),
+                last => {
+                    found.extend(last);
+                    let functions = functions.unwrap_or_default();
+                    (ValueSource::Made(Box::new(Made { from: found, functions })), name)
                 }
             }
-            let found = making.source(parsed).map_err(|problem| target.error(problem))?;
-            (found, from.unwrap_or(&column.name).to_owned())
         };
         Ok(Self { from, ty, times, not_null: column.not_null, default, source })
     }
@@ -109,18 +121,30 @@ impl Making<'_> {
     }
 }
 
+/// What is named, or else the field of the column's own name.
+fn sources(named: &[&str], column: &introspect::Column) -> Result<Vec<Source>, String> {
+    if named.is_empty() {
+        return Ok(vec![Source::Field(vec![Step::Key(column.name.clone())])]);
+    }
+    named.iter().map(|text| path::source(text)).collect()
+}
+
 /// How a column of times, or of JSON, reads its values.
 fn times(detail: Option<&DetailedSource>, column: &introspect::Column) -> Result<Times, String> {
     let unit = detail.and_then(|detail| detail.unit);
     if unit.is_some() && !column.ty.is_time() {
         return Err("`unit` is for columns of times; this is not one: remove it".into());
     }
-    let offset = match detail.and_then(|detail| detail.offset.as_deref()) {
-        Some(_) if column.ty != Type::Timestamptz => {
-            return Err("`offset` is for columns of type timestamptz; this is not one: remove it".into());
+    let offset = match detail.and_then(|detail| detail.offset.as_ref()) {
+        Some(Given::Time(_)) if column.ty != Type::Timestamptz => {
+            return Err(
+                "an `offset` in text is for columns of type timestamptz; this is not one: remove it, \
+                        or write a number to be added to numbers"
+                    .into(),
+            );
         }
-        Some(text) => Some(offset(text)?),
-        None => None,
+        Some(Given::Time(text)) => Some(offset(text)?),
+        Some(Given::Number(_)) | None => None,
     };
     let parse = detail.and_then(|detail| detail.parse);
     if parse.is_some() && !column.ty.is_json() {
@@ -151,10 +175,17 @@ fn rounded(detail: Option<&DetailedSource>, column: &introspect::Column) -> Resu
 fn check(
     source: &Source,
     column: &introspect::Column,
+    (is_plain, is_bare): (bool, bool),
     times: Times,
     encoder: &mut Encoder,
 ) -> Result<(), String> {
+    if is_bare {
+        check_bare(source, column)?;
+    }
     let sample = match source {
+        Source::Rest if !is_plain => {
+            return Err("$rest is an object of what is left: it stands alone and takes no functions".into());
+        }
         Source::Payload if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text | Type::Bytea) => {
             return Err(
                 "$payload needs a column of jsonb, json, text or bytea: change the column or its source"
@@ -164,6 +195,8 @@ fn check(
         Source::Rest if !matches!(column.ty, Type::Json | Type::Jsonb | Type::Text) => {
             return Err("$rest needs a column of jsonb, json or text: change the column or its source".into());
         }
+        // What functions make of it is another value.
+        _ if !is_plain => return Ok(()),
         Source::Element | Source::Sequence => Value::Int(1),
         Source::Timestamp => Value::Timestamp { seconds: 0, nanos: 0 },
         Source::Field(_)
