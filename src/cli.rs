@@ -3,15 +3,16 @@
 //! Guarantees: an error is printed once, on standard error, with its causes; the exit code tells an invalid
 //! configuration from a failure.
 
-use std::error::Error;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 
-use crate::config::{Config, ConfigError, Log, Overrides, Pipeline};
+use crate::config::{Config, Log};
 use crate::logging;
+use failure::tell;
+pub use failure::{Failure, UnknownPipeline};
+use settings::QUIET;
+pub use settings::Settings;
 
 pub mod accept_loss;
 pub mod audit;
@@ -24,6 +25,7 @@ pub mod daemons;
 pub mod dead_letters;
 pub mod demo;
 pub mod drain;
+mod failure;
 pub mod healthcheck;
 mod heap;
 pub mod maintain;
@@ -37,16 +39,20 @@ pub mod remove_durables;
 pub mod replay;
 pub mod rewind;
 pub mod run;
+mod settings;
 pub mod shards;
 pub mod signals;
 pub mod split;
 pub mod status;
 pub mod store;
+pub mod stream;
 pub mod tap;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
 Examples:
+  jetcopy stream add FRAMES --subjects 'frames.>'
+      create a stream
   jetcopy migrate --config jetcopy.toml
       create jetcopy's own schema and the store tables
   jetcopy check --config jetcopy.toml
@@ -87,10 +93,6 @@ Exit codes:
        the rest again
   130  killed by a second Ctrl-C (143: SIGTERM); nothing is lost, the next run resumes from the
        checkpoint";
-
-/// `log.level` of a command that answers and exits: the answer goes to standard output, the log is for
-/// problems.
-const QUIET: &str = "warn";
 
 /// Exit code of a failure.
 const FAILED: u8 = 1;
@@ -216,6 +218,13 @@ enum Command {
         #[command(flatten)]
         args: drain::Args,
     },
+    /// Make a stream that jetcopy can read.
+    Stream {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: stream::Args,
+    },
     /// Split a stream into several, for a pipeline with shards: create them, and show the account's mapping.
     Split {
         #[command(flatten)]
@@ -292,100 +301,6 @@ enum Command {
     Man(completions::ManArgs),
 }
 
-/// Heading of the global options in each command's help: they come last.
-const GLOBAL: &str = "Global options";
-
-/// The global options; part of each command that needs a configuration.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Settings {
-    /// Configuration file (TOML).
-    #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "FILE", env = "JETCOPY_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// NATS servers, comma-separated [overrides nats.url].
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
-    pub nats_url: Option<String>,
-    /// Database URL, without the password: all users of a machine can see flags [overrides postgres.url].
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
-    pub postgres_url: Option<String>,
-    /// Log filter, such as `debug` or `info,jetcopy::postgres=trace` [overrides log.level].
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILTER")]
-    pub log_level: Option<String>,
-    /// Log format: `text` or `json` [overrides log.format].
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-}
-
-impl Settings {
-    /// Loads the configuration that these flags and the environment give.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        let flags = Overrides::default()
-            .with("--nats-url", "nats.url", self.nats_url.clone())
-            .with("--postgres-url", "postgres.url", self.postgres_url.clone())
-            .with("--log-level", "log.level", self.log_level.clone())
-            .with("--log-format", "log.format", self.log_format.clone());
-        Config::load(self.config.as_deref(), &flags)
-    }
-
-    /// The same for a command that answers and exits: it logs only problems, unless a flag asks for more.
-    pub fn load_quietly(&self) -> Result<Config, ConfigError> {
-        let mut config = self.load()?;
-        if self.log_level.is_none() {
-            QUIET.clone_into(&mut config.log.level);
-        }
-        Ok(config)
-    }
-}
-
-/// The configuration has no such pipeline.
-#[derive(Debug, thiserror::Error)]
-#[error("the configuration has no pipeline {name}; it has: {known}")]
-pub struct UnknownPipeline {
-    name: String,
-    known: String,
-}
-
-impl UnknownPipeline {
-    /// The pipeline of that name.
-    pub fn find<'c>(config: &'c Config, name: &str) -> Result<&'c Pipeline, Self> {
-        config.pipelines.iter().find(|pipeline| pipeline.name == name).ok_or_else(|| {
-            let known: Vec<&str> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-            Self { name: name.to_owned(), known: known.join(", ") }
-        })
-    }
-}
-
-/// Why a command failed: one variant per exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The arguments are invalid in a way that only the command can tell.
-    #[error(transparent)]
-    Arguments(Box<dyn Error + Send + Sync>),
-    /// Something failed.
-    #[error(transparent)]
-    Failed(Box<dyn Error + Send + Sync>),
-    /// The daemon stopped before everything that it had read was committed, and has logged why.
-    #[error("stopped before everything that was read was committed")]
-    Undrained,
-    /// Something failed, and the command has printed what.
-    #[error("failed")]
-    Told,
-}
-
-impl Failure {
-    /// Wrong arguments.
-    pub fn arguments(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Arguments(error.into())
-    }
-
-    /// A failure with its cause.
-    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
 /// Runs the program with the process's own arguments.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -420,12 +335,10 @@ fn start(command: Command) -> Result<(), Failure> {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { settings } => run::run(&settings).await,
-        Command::Check { settings, args } => {
-            check::run(&quiet(&settings)?, settings.config.as_deref(), &args).await
-        }
+        Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
         Command::Tap { settings, args } => tap::run(&quiet(&settings)?, &args).await,
-        Command::Test { settings, args } => cases::run(&quiet(&settings)?, settings.config.as_deref(), &args),
+        Command::Test { settings, args } => cases::run(&quiet(&settings)?, &args),
         Command::Migrate { settings, args } => migrate::run(&quiet(&settings)?, &args).await,
         Command::Status { settings, args } => status::run(&quiet(&settings)?, &args).await,
         Command::DeadLetters { settings, args } => dead_letters::run(&quiet(&settings)?, &args).await,
@@ -439,6 +352,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Daemons { settings, args } => daemons::run(&quiet(&settings)?, &args).await,
         Command::Drain { settings, args } => drain::run(&quiet(&settings)?, &args).await,
+        Command::Stream { settings, args } => stream::run(&quiet(&settings)?, &args).await,
         Command::Split { settings, args } => split::run(&quiet(&settings)?, &args).await,
         Command::Replay { settings, args } => replay::run(&quiet(&settings)?, &args).await,
         Command::Rewind { settings, args } => rewind::run(&quiet(&settings)?, &args).await,
@@ -470,23 +384,6 @@ fn quiet(settings: &Settings) -> Result<Config, Failure> {
     let config = settings.load_quietly()?;
     logging::init(&config.log).map_err(Failure::failed)?;
     Ok(config)
-}
-
-/// Prints what went wrong, each cause on its own line unless the line before contains it.
-fn tell(error: &(dyn Error + 'static)) {
-    // Where standard error is gone, the exit code still tells.
-    let mut out = io::stderr();
-    let mut said = error.to_string();
-    let _ = writeln!(out, "error: {said}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !said.ends_with(&text) {
-            let _ = writeln!(out, "  because: {text}");
-        }
-        said = text;
-        cause = error.source();
-    }
 }
 
 #[cfg(test)]

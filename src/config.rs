@@ -3,7 +3,6 @@
 //! Guarantees: a [`Config`] that was loaded is complete and consistent in itself. It says nothing about the
 //! servers it names; `jetcopy check` does.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,8 +10,11 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 pub mod conninfo;
+mod context;
 mod ledger;
 mod load;
+mod origin;
+mod others;
 pub(crate) mod path;
 mod poison;
 mod redact;
@@ -25,6 +27,7 @@ mod values;
 pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
 pub use ledger::{Digest, Ledger};
 pub use load::{ConfigError, Overrides, Problem, line_of_table};
+pub use origin::{Origin, find_file};
 pub use poison::PoisonLimits;
 pub use redact::{read_secret, redact_url};
 pub use store::Store;
@@ -61,6 +64,9 @@ pub struct Config {
     /// The pipelines.
     #[serde(default, rename = "pipeline")]
     pub pipelines: Vec<Pipeline>,
+    /// Where these settings came from.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 /// `[nats]`
@@ -69,6 +75,8 @@ pub struct Config {
 pub struct Nats {
     /// Server addresses, comma-separated.
     pub url: String,
+    /// The context of the `nats` command line that fills what is not set here.
+    pub context: Option<String>,
     /// A `.creds` file (JWT and seed).
     pub credentials_file: Option<PathBuf>,
     /// A file that holds an nkey seed.
@@ -296,66 +304,6 @@ pub enum OnUnmatched {
     Skip,
 }
 
-/// Manual, so that a password in the URL is not shown.
-impl fmt::Debug for Nats {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            url,
-            credentials_file,
-            nkey_file,
-            token_file,
-            user,
-            password_file,
-            inbox_prefix,
-            handshake_first,
-            tls,
-        } = self;
-        formatter
-            .debug_struct("Nats")
-            .field("url", &redact_url(url))
-            .field("credentials_file", credentials_file)
-            .field("nkey_file", nkey_file)
-            .field("token_file", token_file)
-            .field("user", user)
-            .field("password_file", password_file)
-            .field("inbox_prefix", inbox_prefix)
-            .field("handshake_first", handshake_first)
-            .field("tls", tls)
-            .finish()
-    }
-}
-
-/// Manual, so that a password in the URL is not shown.
-impl fmt::Debug for Api {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, password_file, max_rows, max_bytes, timeout, concurrency } = self;
-        formatter
-            .debug_struct("Api")
-            .field("url", &redact_url(url))
-            .field("password_file", password_file)
-            .field("max_rows", max_rows)
-            .field("max_bytes", max_bytes)
-            .field("timeout", timeout)
-            .field("concurrency", concurrency)
-            .finish()
-    }
-}
-
-/// Manual, so that a password in the URL is not shown.
-impl fmt::Debug for Postgres {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, password_file, connect_timeout, step_timeout, tls } = self;
-        formatter
-            .debug_struct("Postgres")
-            .field("url", &redact_url(url))
-            .field("password_file", password_file)
-            .field("connect_timeout", connect_timeout)
-            .field("step_timeout", step_timeout)
-            .field("tls", tls)
-            .finish()
-    }
-}
-
 impl Table {
     /// Whether the last message of a key decides what is stored of it: one before it need not have been read.
     #[must_use]
@@ -408,6 +356,7 @@ impl Default for Nats {
     fn default() -> Self {
         Self {
             url: "nats://127.0.0.1:4222".into(),
+            context: None,
             credentials_file: None,
             nkey_file: None,
             token_file: None,

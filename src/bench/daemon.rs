@@ -121,6 +121,8 @@ impl Drop for Daemon {
 pub fn settings(nats: &Nats, postgres: &Postgres) -> String {
     let Nats {
         url,
+        // What it says is in the others.
+        context: _,
         credentials_file,
         nkey_file,
         token_file,
@@ -196,6 +198,7 @@ mod tests {
         };
         let nats = Nats {
             url: "nats://a:1,nats://b:2".into(),
+            context: None,
             credentials_file: Some("/a \"quoted\" file".into()),
             nkey_file: Some("/nkey".into()),
             token_file: Some("/token".into()),

@@ -54,10 +54,11 @@ enum Error {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Runs the command; a case that fails makes it fail. `place` is where the configuration is.
-pub fn run(config: &Config, place: Option<&Path>, args: &Args) -> Result<(), Failure> {
+/// Runs the command; a case that fails makes it fail.
+pub fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
-    let files = if args.files.is_empty() { beside(place)? } else { args.files.clone() };
+    let files =
+        if args.files.is_empty() { beside(config.origin.file.as_deref())? } else { args.files.clone() };
     let mut results = Vec::new();
     for path in &files {
         let file = case::read(path).map_err(Failure::arguments)?;

@@ -6,10 +6,10 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Failure;
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::terminal;
 use mapping::Mappings;
 use report::Findings;
@@ -48,17 +48,17 @@ pub struct Args {
 }
 
 /// Runs the command; findings go to standard output. Errors among them make it fail.
-/// `file` is the configuration.
-pub async fn run(config: &Config, file: Option<&Path>, args: &Args) -> Result<(), Failure> {
+pub async fn run(config: &Config, args: &Args) -> Result<(), Failure> {
     config.require_pipelines()?;
     let mut report = Findings::default();
     report.ok("config", format!("valid; pipelines: {}", names(config)));
     secrets(config, &mut report);
-    let mappings = Mappings { file: file.map(Path::to_owned), columns: args.columns };
+    let mappings = Mappings { file: config.origin.file.clone(), columns: args.columns };
     if let Some(schema) = &args.offline {
         mapping::offline(config, schema, &mappings, &mut report);
         return tell(&report, args.json);
     }
+    report.ok("config", origin(config));
     let jetstream::Found { connection, horizons } = jetstream::look(config, &mut report).await;
     let session = database::look(config, &horizons, &mappings, &mut report).await;
     if let (Some(session), Some(connection)) = (&session, &connection) {
@@ -89,6 +89,13 @@ fn tell(report: &Findings, as_json: bool) -> Result<(), Failure> {
 
 fn names(config: &Config) -> String {
     config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Where the file, and the addresses of the servers, came from.
+fn origin(config: &Config) -> String {
+    let Origin { file, nats, postgres } = &config.origin;
+    let file = file.as_ref().map_or("no file".to_owned(), |path| path.display().to_string());
+    format!("{file}; where NATS is, {nats} says, and where PostgreSQL is, {postgres}")
 }
 
 /// Files with secrets that everybody on the machine may read. That they can be read at all, connecting shows.

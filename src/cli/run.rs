@@ -25,6 +25,8 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub async fn run(settings: &Settings) -> Result<(), Failure> {
+    // A file that appears later is not the one to be read again.
+    let settings = &Settings { config: settings.file(), ..settings.clone() };
     let config = settings.load()?;
     config.require_pipelines()?;
     let log = logging::init_daemon(&config.log).map_err(Failure::failed)?;

@@ -221,6 +221,11 @@ impl ConnInfo {
         build(&Settings::of_text(text)?, &nowhere).map(drop)
     }
 
+    /// The variables that say what `text` does not; none where it cannot be read.
+    pub(super) fn completed_by(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
+        Settings::of_text(text).map(|settings| settings.completed_by(variable)).unwrap_or_default()
+    }
+
     fn resolve_within(text: &str, around: &Surroundings<'_>) -> Result<Self, ConnInfoError> {
         let mut settings = Settings::of_text(text)?;
         let service = settings.get("service").map(str::to_owned).or_else(|| (around.variable)("PGSERVICE"));

@@ -2,8 +2,7 @@
 //! Guarantees: every problem names its place (file and line, variable or flag) and, for an unknown key, the
 //! nearest key that exists. No problem's text contains a value that may be a secret.
 //!
-//! If no layer sets `postgres.url`, it comes from `DATABASE_URL`, or else from `PGHOST`, `PGSERVICE` and
-//! similar variables.
+//! What no layer sets may come from variables and files of other programs ([`super::others`]).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,6 +14,8 @@ use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::origin::Origin;
+use super::others::{DATABASE_URL, Others};
 use super::Config;
 
 /// What settings in the environment begin with.
@@ -22,22 +23,6 @@ const PREFIX: &str = "JETCOPY_";
 
 /// What nests one key in another in the environment; a single underscore is part of many keys.
 const NEST: &str = "__";
-
-/// Where the database is.
-const DATABASE: &str = "postgres.url";
-
-/// The variable that many programs take the database's address from.
-const DATABASE_URL: &str = "DATABASE_URL";
-
-/// libpq's variables that say which database is meant, with the key of each in a connection string, and what
-/// jetcopy has where it is not there.
-const PLACE: [(&str, &str, &str); 5] = [
-    ("PGHOST", "host", "127.0.0.1"),
-    ("PGHOSTADDR", "hostaddr", ""),
-    ("PGPORT", "port", "5432"),
-    ("PGUSER", "user", "jetcopy"),
-    ("PGDATABASE", "dbname", "metadata"),
-];
 
 /// How alike a known key must be to be suggested (Jaro-Winkler, 0 to 1); below it, suggestions mislead.
 const ALIKE: f64 = 0.75;
@@ -130,32 +115,39 @@ impl Config {
         if let Some(file) = &file {
             figment = figment.merge(Toml::string(&file.text));
         }
-        let others = database_of_others(&environment);
-        for layer in from_environment(environment.into_iter())? {
+        for layer in from_environment(&environment)? {
             figment = figment.merge(layer);
         }
         for (flag, key, value) in &overrides.0 {
             figment = figment.merge(Layer::new(*flag, key, Value::from(value.clone())));
         }
-        if let Some(layer) = others
-            && figment.find_metadata(DATABASE).is_none()
-        {
+        let others = Others(&environment);
+        if let Some(layer) = others.database(&figment) {
             figment = figment.merge(layer);
         }
-        let config: Self = figment.extract().map_err(|error| {
+        let (layers, unfit) = others.nats(&figment);
+        for layer in layers {
+            figment = figment.merge(layer);
+        }
+        let mut config: Self = figment.extract().map_err(|error| {
             ConfigError::Invalid(error.into_iter().map(|error| describe(&error, file.as_ref())).collect())
         })?;
+        let place = |key: &str| match figment.find_metadata(key).and_then(outside) {
+            Some(name) => Some(name.to_owned()),
+            None => file.as_ref().and_then(|file| file.place(&keys(key))),
+        };
         let mut problems = config.problems();
-        if problems.is_empty() {
-            return Ok(config);
-        }
         for problem in &mut problems {
-            problem.place = match figment.find_metadata(&problem.key).and_then(outside) {
-                Some(name) => Some(name.to_owned()),
-                None => file.as_ref().and_then(|file| file.place(&keys(&problem.key))),
-            };
+            problem.place = place(&problem.key);
         }
-        Err(ConfigError::Invalid(problems))
+        problems
+            .extend(unfit.map(|problem| Problem { place: problem.place.or(place(&problem.key)), ..problem }));
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid(problems));
+        }
+        let from = |key: &str| place(key).filter(|_| figment.find_metadata(key).is_some());
+        config.origin = Origin::new(path, &from, &others, &config);
+        Ok(config)
     }
 }
 
@@ -231,13 +223,13 @@ fn line(text: &str, at: usize) -> usize {
 }
 
 /// One setting from outside the file, with the name of where it came from.
-struct Layer {
+pub(super) struct Layer {
     name: String,
     dict: Dict,
 }
 
 impl Layer {
-    fn new(name: impl Into<String>, key: &str, value: Value) -> Self {
+    pub(super) fn new(name: impl Into<String>, key: &str, value: Value) -> Self {
         let dict = match figment::util::nest(key, value) {
             Value::Dict(_, dict) => dict,
             _ => Dict::new(),
@@ -260,9 +252,7 @@ impl Provider for Layer {
 ///
 /// `JETCOPY_CONFIG` and the like, without a double underscore, are not settings; one that would be a setting
 /// with a double underscore is an error, since it is most likely meant as one.
-fn from_environment(
-    environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Vec<Layer>, ConfigError> {
+fn from_environment(environment: &[(OsString, OsString)]) -> Result<Vec<Layer>, ConfigError> {
     let mut layers = Vec::new();
     let mut problems = Vec::new();
     for (name, value) in environment {
@@ -292,30 +282,6 @@ fn from_environment(
     if problems.is_empty() { Ok(layers) } else { Err(ConfigError::Invalid(problems)) }
 }
 
-/// The database by the variables that other programs use.
-fn database_of_others(environment: &[(OsString, OsString)]) -> Option<Layer> {
-    let variable = |name: &str| {
-        let (_, value) = environment.iter().find(|(known, _)| known == name)?;
-        value.to_str().filter(|value| !value.is_empty())
-    };
-    let layer = |name, url: String| Some(Layer::new(name, DATABASE, Value::from(url)));
-    let quoted = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
-    if let Some(url) = variable(DATABASE_URL) {
-        return layer(DATABASE_URL, url.to_owned());
-    }
-    // What a service leaves open comes from the other variables when it is connected to.
-    if let Some(service) = variable("PGSERVICE") {
-        return layer("PGSERVICE", format!("service={}", quoted(service)));
-    }
-    let (first, ..) = PLACE.iter().find(|(name, ..)| variable(name).is_some())?;
-    let pairs = PLACE.iter().filter_map(|(name, key, usual)| {
-        let usual = if *name == "PGHOST" && variable("PGHOSTADDR").is_some() { "" } else { usual };
-        let value = variable(name).unwrap_or(usual);
-        (!value.is_empty()).then(|| format!("{key}={}", quoted(value)))
-    });
-    layer(first, pairs.collect::<Vec<_>>().join(" "))
-}
-
 /// Whether `key` is a setting: whatever its type, it is not an unknown field.
 fn is_key(key: &str) -> bool {
     let figment = Figment::new().merge(Layer::new("", key, Value::from("")));
@@ -327,9 +293,8 @@ fn is_key(key: &str) -> bool {
 
 /// The variable or flag that a value came from.
 fn outside(metadata: &Metadata) -> Option<&str> {
-    let from_outside = |name: &&str| {
-        name.starts_with(PREFIX) || name.starts_with("--") || name.starts_with("PG") || *name == DATABASE_URL
-    };
+    let from_outside =
+        |name: &&str| ["--", PREFIX, "PG", "NATS", DATABASE_URL].iter().any(|begin| name.starts_with(begin));
     Some(metadata.name.as_ref()).filter(from_outside)
 }
 

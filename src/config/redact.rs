@@ -2,8 +2,11 @@
 //! Guarantees: no password, token or other secret of a connection address survives [`redact_url`]. If an
 //! address is malformed, it hides too much rather than too little.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
+
+use super::{Api, Nats, Postgres};
 
 /// What stands in a secret's place.
 const HIDDEN: &str = "***";
@@ -116,6 +119,68 @@ pub fn read_secret(path: &Path) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
     }
     Ok(secret.to_owned())
+}
+
+/// Manual, so that a password in the URL is not shown.
+impl fmt::Debug for Nats {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            url,
+            context,
+            credentials_file,
+            nkey_file,
+            token_file,
+            user,
+            password_file,
+            inbox_prefix,
+            handshake_first,
+            tls,
+        } = self;
+        formatter
+            .debug_struct("Nats")
+            .field("url", &redact_url(url))
+            .field("context", context)
+            .field("credentials_file", credentials_file)
+            .field("nkey_file", nkey_file)
+            .field("token_file", token_file)
+            .field("user", user)
+            .field("password_file", password_file)
+            .field("inbox_prefix", inbox_prefix)
+            .field("handshake_first", handshake_first)
+            .field("tls", tls)
+            .finish()
+    }
+}
+
+/// Manual, so that a password in the URL is not shown.
+impl fmt::Debug for Api {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, password_file, max_rows, max_bytes, timeout, concurrency } = self;
+        formatter
+            .debug_struct("Api")
+            .field("url", &redact_url(url))
+            .field("password_file", password_file)
+            .field("max_rows", max_rows)
+            .field("max_bytes", max_bytes)
+            .field("timeout", timeout)
+            .field("concurrency", concurrency)
+            .finish()
+    }
+}
+
+/// Manual, so that a password in the URL is not shown.
+impl fmt::Debug for Postgres {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, password_file, connect_timeout, step_timeout, tls } = self;
+        formatter
+            .debug_struct("Postgres")
+            .field("url", &redact_url(url))
+            .field("password_file", password_file)
+            .field("connect_timeout", connect_timeout)
+            .field("step_timeout", step_timeout)
+            .field("tls", tls)
+            .finish()
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 
+mod others;
 mod reference;
 mod reference_schema;
 mod shards;
@@ -109,35 +110,6 @@ fn each_layer_wins_over_the_one_before_it() {
     assert_eq!(config.postgres.url, Postgres::default().url);
     let config = load_all(&text, &environment, &Overrides::default()).unwrap();
     assert_eq!(config.nats.url, "nats://environment:1");
-}
-
-#[test]
-fn the_database_of_other_programs_is_taken_where_nothing_else_is_set() {
-    let url = |environment: &[(&str, &str)]| {
-        load_all(LEAST, environment, &Overrides::default()).unwrap().postgres.url
-    };
-    let (place, general) = (("PGHOST", "it's"), ("DATABASE_URL", "postgres://me@general/db"));
-    assert_eq!(url(&[place, general]), "postgres://me@general/db");
-    assert_eq!(url(&[place, ("PGUSER", "me")]), r"host='it\'s' port='5432' user='me' dbname='metadata'");
-    assert_eq!(
-        url(&[("PGHOSTADDR", "10.0.0.1")]),
-        "hostaddr='10.0.0.1' port='5432' user='jetcopy' dbname='metadata'"
-    );
-    assert_eq!(url(&[("PGSERVICE", "prod"), place]), "service='prod'");
-    // A password alone names no database, and an empty variable says nothing.
-    assert_eq!(url(&[("PGPASSWORD", "x"), ("DATABASE_URL", "")]), Postgres::default().url);
-    assert_eq!(url(&[general, ("JETCOPY_POSTGRES__URL", "postgres://me@own/db")]), "postgres://me@own/db");
-    let file = format!("postgres.url = \"postgres://me@file/db\"\n{LEAST}");
-    assert_eq!(
-        load_all(&file, &[general], &Overrides::default()).unwrap().postgres.url,
-        "postgres://me@file/db"
-    );
-    let wrong = load_all(LEAST, &[("DATABASE_URL", "postgres://me:hush@a/db?frob=1")], &Overrides::default());
-    let said = said(wrong).remove(0);
-    assert!(
-        said.starts_with("DATABASE_URL: postgres.url: contains an option") && !said.contains("hush"),
-        "{said}"
-    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
+use super::origin::PLACES;
 use super::{
     Absent, BadElement, ColumnSource, Config, ConfigError, ConnInfo, DetailedSource, Format, HeaderIs, Http,
     Nats, OnConflict, OnUnmatched, Pipeline, Postgres, Problem, Table, Tls, Unpivot, When,
@@ -66,9 +67,16 @@ impl Config {
         if !self.pipelines.is_empty() {
             return Ok(());
         }
-        let text =
-            "there is no [[pipeline]]; pass a file with --config, see config/jetcopy.toml for an example";
-        Err(ConfigError::Invalid(vec![Problem { place: None, key: String::new(), text: text.into() }]))
+        let place = self.origin.file.as_ref().map(|path| path.display().to_string());
+        let text = match place {
+            Some(_) => "there is no [[pipeline]]; see config/jetcopy.toml for an example".to_owned(),
+            None => format!(
+                "there is no configuration: neither --config nor JETCOPY_CONFIG names a file, and there is \
+                 no {}; name or write one (docs/getting-started.md)",
+                PLACES.join(" and no ")
+            ),
+        };
+        Err(ConfigError::Invalid(vec![Problem { place, key: String::new(), text }]))
     }
 }
 

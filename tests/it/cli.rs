@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use jetcopy::testbed::TestPostgres;
+use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres};
 use serde_json::Value;
 
 use crate::support::{Daemon, World};
@@ -245,4 +245,34 @@ async fn store_tells_up_to_where_each_roll_up_is_filled_with_timescaledb_too() {
         );
         assert_eq!(world.count(&right).await, 1, "{filled}");
     }
+}
+
+#[tokio::test]
+async fn a_configuration_in_this_directory_is_found_and_check_says_where_the_servers_were_named() {
+    let secured = "authorization { user: me, password: \"hu/sh\" }";
+    let nats = TestNats::start(&NatsOptions { config: secured.to_owned() }).unwrap();
+    let postgres = TestPostgres::shared_plain().unwrap();
+    let url = postgres.create_database().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let contexts = directory.path().join("nats/context");
+    std::fs::create_dir_all(&contexts).unwrap();
+    let context = serde_json::json!({"url": nats.url(), "user": "me", "password": "hu/sh"});
+    std::fs::write(contexts.join("here.json"), context.to_string()).unwrap();
+    let run = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jetcopy"));
+        command.args(arguments).current_dir(directory.path()).env_clear();
+        command.env("XDG_CONFIG_HOME", directory.path()).env("DATABASE_URL", &url);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    };
+    let without = run(&["check"]).await;
+    assert_eq!(without.status.code(), Some(2));
+    let said = text(&without.stderr);
+    assert!(said.contains("there is no ./jetcopy.toml and no /etc/jetcopy/jetcopy.toml"), "{said}");
+    let config = format!("[nats]\ncontext = \"here\"\n{PIPELINE}");
+    std::fs::write(directory.path().join("jetcopy.toml"), config).unwrap();
+    let said = text(&run(&["check"]).await.stdout);
+    let expected = "ok    config: jetcopy.toml; where NATS is, NATS context here says, and where PostgreSQL \
+                    is, DATABASE_URL\n";
+    assert!(said.contains(expected), "{said}");
+    assert!(said.contains("ok    nats: NATS server") && !said.contains("hu/sh"), "{said}");
 }

@@ -146,7 +146,9 @@ async fn walk(path: &str, world: &mut World) {
             }
             Kind::Command(command) if is_listed(&command) => {}
             Kind::Command(command) if command.starts_with("nats ") => world.nats(&command).await,
-            Kind::Command(command) if command.starts_with("jetcopy run ") => world.start(&command).await,
+            Kind::Command(command) if command == "jetcopy run" || command.starts_with("jetcopy run ") => {
+                world.start(&command).await;
+            }
             Kind::Command(command) => {
                 let watches = command.contains(WATCH);
                 let ended = if watches {

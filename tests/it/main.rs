@@ -68,6 +68,7 @@ mod shards;
 mod split;
 mod status;
 mod stop;
+mod stream;
 mod support;
 mod systemd;
 mod terminal;

@@ -139,6 +139,13 @@ impl Settings {
         Ok(())
     }
 
+    /// The variables that say what these do not.
+    pub(super) fn completed_by(&self, variable: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
+        let open = |name: &str| !self.0.iter().any(|(known, _)| *known == name);
+        let says = |by: &str| !by.is_empty() && variable(by).is_some_and(|value| !value.is_empty());
+        PARAMETERS.iter().filter(|(name, by, ..)| open(name) && says(by)).map(|(_, by, ..)| *by).collect()
+    }
+
     /// What is not empty: libpq takes an empty value for none.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         debug_assert!(PARAMETERS.iter().any(|(known, ..)| *known == name), "{name}");

@@ -28,12 +28,14 @@ const HEAD: &str = "\
 Every setting with its type, default and effect. `make docs` writes this page from `config/jetcopy.toml`,
 which has the same as a file to copy from; a test compares both with the code.
 
-Each of these layers overrides the one before it: the defaults, the file (`--config` or `JETCOPY_CONFIG`), the
-environment, flags. In the environment, a setting is `JETCOPY_`, its section and its key, with two underscores
-between them: `postgres.url` is `JETCOPY_POSTGRES__URL`, `nats.tls.ca_file` is `JETCOPY_NATS__TLS__CA_FILE`.
-Pipelines can only be set in a file. The flags are `--nats-url`, `--postgres-url`, `--log-level` and
-`--log-format`. An unknown key is an error that names the nearest one. `jetcopy check` checks all settings
-against the servers.
+The file is the one that `--config` or `JETCOPY_CONFIG` names, else `./jetcopy.toml`, else
+`/etc/jetcopy/jetcopy.toml`. Each of these layers overrides the one before it: the defaults, what other
+programs say of the servers (`nats.context`, `postgres.url`), the file, the environment, flags. In the
+environment, a setting is `JETCOPY_`, its section and its key, with two underscores between them:
+`postgres.url` is `JETCOPY_POSTGRES__URL`, `nats.tls.ca_file` is `JETCOPY_NATS__TLS__CA_FILE`. Pipelines can
+only be set in a file. The flags are `--nats-url`, `--postgres-url`, `--log-level` and `--log-format`. An
+unknown key is an error that names the nearest one. `jetcopy check` checks all settings against the servers,
+and says where the addresses came from.
 
 Editors know the settings by [settings.schema.json](settings.schema.json), a JSON Schema: with taplo or
 \"Even Better TOML\", begin the file with `#:schema ./settings.schema.json`.
@@ -337,6 +339,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(named, Lives::defaults());
     let bounds = std::mem::take(&mut config.store.partitions);
     assert_eq!((bounds.back, bounds.ahead), (Some(1_000), Some(7)), "as `jetcopy migrate` writes it");
+    config.origin = Origin::default();
     assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
     let mut least = load(LEAST).unwrap().pipelines.remove(0);
     least.tables.clone_from(&pipeline.tables);
@@ -358,6 +361,7 @@ fn what_is_unset_in_the_reference_may_be_set_as_it_shows() {
                     .split_once(" = ")
                     .is_some_and(|(key, _)| key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_')))
                     && ![
+                        "context",
                         "credentials_file",
                         "nkey_file",
                         "when",
