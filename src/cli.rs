@@ -28,6 +28,7 @@ pub mod drain;
 mod failure;
 pub mod healthcheck;
 mod heap;
+pub mod init;
 pub mod maintain;
 pub mod migrate;
 mod notify;
@@ -53,6 +54,8 @@ const AFTER_HELP: &str = "\
 Examples:
   jetcopy stream add FRAMES --subjects 'frames.>'
       create a stream
+  jetcopy init --stream FRAMES
+      propose tables and a configuration for a stream, from its messages
   jetcopy migrate --config jetcopy.toml
       create jetcopy's own schema and the store tables
   jetcopy check --config jetcopy.toml
@@ -126,6 +129,13 @@ enum Command {
     Run {
         #[command(flatten)]
         settings: Settings,
+    },
+    /// Propose tables and a configuration for a stream, from its messages, and make them.
+    Init {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: init::Args,
     },
     /// Find problems with this configuration and these servers before they occur.
     Check {
@@ -335,6 +345,7 @@ fn start(command: Command) -> Result<(), Failure> {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { settings } => run::run(&settings).await,
+        Command::Init { settings, args } => Box::pin(init::run(&settings, &args)).await,
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
         Command::Tap { settings, args } => tap::run(&quiet(&settings)?, &args).await,

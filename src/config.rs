@@ -27,6 +27,7 @@ mod values;
 pub use conninfo::{ConnInfo, HostInfo, Root, SessionAttrs, SslMode, TlsParameters, TlsVersion};
 pub use ledger::{Digest, Ledger};
 pub use load::{ConfigError, Overrides, Problem, line_of_table};
+pub(crate) use origin::DEFAULT;
 pub use origin::{Origin, find_file};
 pub use poison::PoisonLimits;
 pub use redact::{read_secret, redact_url};

@@ -88,6 +88,7 @@
 //!
 //! - [`cli`]: the commands, one file each.
 //! - [`preview`]: what messages would become, without writing them.
+//! - [`init`]: tables and a mapping for a stream, proposed from its messages.
 //! - [`control`]: what operators do to a checkpoint: pause, resume, rewind.
 //! - [`replay`]: a stretch of a stream again, into tables beside the ones it is in.
 //! - [`split`]: one stream into several, and the account's mapping.
@@ -122,6 +123,7 @@ mod exposure;
 mod gaps;
 pub mod http;
 mod identity;
+mod init;
 pub mod kill_point;
 mod lag;
 mod lanes;

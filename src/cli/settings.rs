@@ -3,7 +3,7 @@
 //! Guarantees: a file that is named is the one that is read; without one, the first that is found. A command
 //! that answers and exits logs only problems.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, ConfigError, Overrides};
 
@@ -37,12 +37,16 @@ pub struct Settings {
 impl Settings {
     /// Loads the configuration that these flags and the environment give.
     pub fn load(&self) -> Result<Config, ConfigError> {
+        self.load_from(self.file().as_deref())
+    }
+
+    fn load_from(&self, file: Option<&Path>) -> Result<Config, ConfigError> {
         let flags = Overrides::default()
             .with("--nats-url", "nats.url", self.nats_url.clone())
             .with("--postgres-url", "postgres.url", self.postgres_url.clone())
             .with("--log-level", "log.level", self.log_level.clone())
             .with("--log-format", "log.format", self.log_format.clone());
-        Config::load(self.file().as_deref(), &flags)
+        Config::load(file, &flags)
     }
 
     /// The configuration file: the one that is named, or else the one that is found.
@@ -53,10 +57,18 @@ impl Settings {
 
     /// The same for a command that answers and exits: it logs only problems, unless a flag asks for more.
     pub fn load_quietly(&self) -> Result<Config, ConfigError> {
-        let mut config = self.load()?;
+        self.load().map(|config| self.quietly(config))
+    }
+
+    /// The same where no file is looked for: only the one that is named counts.
+    pub(super) fn load_named_quietly(&self) -> Result<Config, ConfigError> {
+        self.load_from(self.config.as_deref()).map(|config| self.quietly(config))
+    }
+
+    fn quietly(&self, mut config: Config) -> Config {
         if self.log_level.is_none() {
             QUIET.clone_into(&mut config.log.level);
         }
-        Ok(config)
+        config
     }
 }

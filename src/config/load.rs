@@ -16,7 +16,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::origin::Origin;
 use super::others::{DATABASE_URL, Others};
-use super::Config;
+use super::{Config, Pipeline};
 
 /// What settings in the environment begin with.
 const PREFIX: &str = "JETCOPY_";
@@ -148,6 +148,21 @@ impl Config {
         let from = |key: &str| place(key).filter(|_| figment.find_metadata(key).is_some());
         config.origin = Origin::new(path, &from, &others, &config);
         Ok(config)
+    }
+}
+
+impl Pipeline {
+    /// The last pipeline of a text.
+    pub(crate) fn from_text(text: &str) -> Result<Self, ConfigError> {
+        let mut config: Config = Figment::from(Toml::string(text)).extract().map_err(|error| {
+            ConfigError::Invalid(error.into_iter().map(|error| describe(&error, None)).collect())
+        })?;
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid(problems));
+        }
+        config.require_pipelines()?;
+        Ok(config.pipelines.swap_remove(config.pipelines.len() - 1))
     }
 }
 

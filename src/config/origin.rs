@@ -1,6 +1,7 @@
 //! Where settings came from: the file, and what says where the servers are.
 //! Guarantees: it names places only, never a value.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::others::Others;
@@ -10,7 +11,7 @@ use super::{Config, ConnInfo};
 pub(super) const PLACES: [&str; 2] = ["./jetcopy.toml", "/etc/jetcopy/jetcopy.toml"];
 
 /// What stands for the place of a default.
-const DEFAULT: &str = "the default";
+pub(crate) const DEFAULT: &str = "the default";
 
 /// Where settings came from.
 #[derive(Debug, Clone, Default)]
@@ -48,14 +49,14 @@ impl Origin {
         if let Some(context) = &config.nats.context
             && !nats.starts_with("NATS context")
         {
-            nats += &format!(" and NATS context {context}");
+            let _ = write!(nats, " and NATS context {context}");
         }
         let mut postgres = place("postgres.url");
         let mut more =
             ConnInfo::completed_by(&config.postgres.url, &|name| others.variable(name).map(str::to_owned));
         more.retain(|name| *name != "PGPASSWORD" || config.postgres.password_file.is_none());
         if !more.is_empty() {
-            postgres += &format!(" and {}", more.join(", "));
+            let _ = write!(postgres, " and {}", more.join(", "));
         }
         Self { file: file.map(Path::to_owned), nats, postgres }
     }

@@ -34,6 +34,7 @@ mod flood;
 mod functions;
 mod giants;
 mod held_up;
+mod init;
 mod isolation;
 #[cfg(feature = "kill-points")]
 mod kill_points;
