@@ -120,7 +120,8 @@ async fn a_database_that_refuses_connections_is_waited_for_quietly() {
     let recovery = world.commits(&daemon).await;
     println!("connections refused: first commit after {recovery:?}");
     let log = daemon.log();
-    assert!(log.lines().count() <= lines + 4, "the log floods:\n{log}");
+    // What was lost, a refusal in up to three words, and that it runs again.
+    assert!(log.lines().count() <= lines + 5, "the log floods:\n{log}");
     world.judge(&daemon, load).await;
 }
 
