@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::checkpoint::Committed;
 use crate::kill_point;
@@ -28,7 +28,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long a confirmation may take.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often an ack is sent again: a server before 2.10 does not confirm one that came already.
+/// How often an ack is sent again. Nothing depends on it: the next commit's ack covers it, and a consumer
+/// that is gone confirms nothing.
 const TRIES: u32 = 10;
 
 /// A committed batch and where its ack goes.
@@ -53,15 +54,17 @@ pub(crate) async fn run(
     loop {
         let ack = match &mut unconfirmed {
             None => acks.recv().await,
-            Some(sent) => {
-                let Ok(ack) = timeout(QUIET, acks.recv()).await else {
-                    if confirm(&client, sent).await {
+            // The writers wait for room in the channel: the next ack ends the wait for a confirmation.
+            Some(sent) => tokio::select! {
+                biased;
+                ack = acks.recv() => ack,
+                settled = confirm(&client, sent) => {
+                    if settled {
                         unconfirmed = None;
                     }
                     continue;
-                };
-                ack
-            }
+                }
+            },
         };
         let Some(ack) = ack else { return };
         note(&mut floor, ack);
@@ -96,8 +99,9 @@ struct Sent {
     tries: u32,
 }
 
-/// Sends an ack again; whether the server has it now, or is not asked any more.
+/// Sends an ack again after [`QUIET`]; whether the server has it now, or is not asked any more.
 async fn confirm(client: &async_nats::Client, sent: &mut Sent) -> bool {
+    sleep(QUIET).await;
     sent.tries += 1;
     let confirmed = timeout(CONFIRMED_WITHIN, client.request(sent.reply.clone(), ACK.into())).await;
     let confirmed = matches!(confirmed, Ok(Ok(_)));
