@@ -225,9 +225,9 @@ pub(crate) struct Place {
 /// SQL for the places of all shards, the rows that [`read_place`] reads.
 pub(crate) fn places_sql() -> String {
     format!(
-        "SELECT shard AS jetcopy_shard, owner, extract(epoch FROM now() - owned_since)::float8, paused_by, \
-           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), {}, pipeline, stream, epoch, \
-           verified_sequence \
+        "SELECT shard AS jetcopy_shard, pipeline, stream, owner, epoch, {} AS floor, verified_sequence, \
+           extract(epoch FROM now() - owned_since)::float8 AS owned_for, paused_by, \
+           to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS paused_since \
          FROM jetcopy.checkpoints c ORDER BY shard",
         floor_sql("c")
     )
@@ -235,20 +235,17 @@ pub(crate) fn places_sql() -> String {
 
 /// A place, where the row is one of [`places_sql`].
 pub(crate) fn read_place(row: &SimpleQueryRow) -> Option<Place> {
-    if row.columns().first()?.name() != "jetcopy_shard" {
-        return None;
-    }
     let text = |column| simple::text(row, column).map(str::to_owned);
     Some(Place {
-        shard: text(0)?,
-        pipeline: text(6).unwrap_or_default(),
-        stream: text(7).unwrap_or_default(),
-        owner: text(1),
-        owned_for: simple::number(row, 2).unwrap_or(0.0),
-        paused: text(4).map(|since| Paused { by: text(3).unwrap_or_default(), since }),
-        epoch: simple::number(row, 8).unwrap_or(0),
-        checkpoint: simple::number(row, 5).unwrap_or(0),
-        verified: simple::number(row, 9),
+        shard: text("jetcopy_shard")?,
+        pipeline: text("pipeline").unwrap_or_default(),
+        stream: text("stream").unwrap_or_default(),
+        owner: text("owner"),
+        owned_for: simple::number(row, "owned_for").unwrap_or(0.0),
+        paused: text("paused_since").map(|since| Paused { by: text("paused_by").unwrap_or_default(), since }),
+        epoch: simple::number(row, "epoch").unwrap_or(0),
+        checkpoint: simple::number(row, "floor").unwrap_or(0),
+        verified: simple::number(row, "verified_sequence"),
     })
 }
 

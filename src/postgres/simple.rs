@@ -5,9 +5,11 @@
 //!
 //! Not guaranteed: that a step which ran out of time did not happen. Its connection is of no more use.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio_postgres::row::RowIndex;
 use tokio_postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
 /// What the statements of a simple query answered.
@@ -85,13 +87,13 @@ impl Answers {
 
 /// A column as text.
 #[must_use]
-pub fn text(row: &SimpleQueryRow, column: usize) -> Option<&str> {
+pub fn text(row: &SimpleQueryRow, column: impl RowIndex + Display) -> Option<&str> {
     row.try_get(column).ok().flatten()
 }
 
 /// A column as a number; `None` where it is none.
 #[must_use]
-pub fn number<T: FromStr>(row: &SimpleQueryRow, column: usize) -> Option<T> {
+pub fn number<T: FromStr>(row: &SimpleQueryRow, column: impl RowIndex + Display) -> Option<T> {
     text(row, column)?.parse().ok()
 }
 
