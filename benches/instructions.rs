@@ -2,8 +2,9 @@
 //!
 //! Guarantees: the counts are of decode, encode and batch alone, and do not depend on what else the machine
 //! does; more than [`TOLERANCE`] above the figures recorded in `benches/instructions.json` is a failure. It
-//! says nothing about time: an instruction that waits for memory counts as one. `make instructions`; after a
-//! change that is meant, `make instructions ARGS=--record`.
+//! says nothing about time: an instruction that waits for memory counts as one. Dependencies are as in the
+//! tests, since a release takes twice as long to build: its own counts are lower. `make instructions`; after
+//! a change that is meant, `make instructions ARGS=--record`.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where and stops")]
 
 #[path = "decode/frames.rs"]

@@ -143,7 +143,9 @@ pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || apt_install libssl-dev pkg
 if [ "${1:-}" = lint ]; then
     if ! .tools/bin/cargo-deny --version 2>/dev/null | grep -q "$deny_version"; then
         say "building cargo-deny $deny_version into .tools/bin; this takes some minutes, once"
-        cargo install --quiet --locked --root .tools --version "$deny_version" cargo-deny
+        # It runs for seconds: optimising it takes longer than it ever saves.
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root .tools \
+            --version "$deny_version" cargo-deny
     fi
     # For scripts/check_deployment.py.
     python3 -c 'import yaml' 2>/dev/null || apt_install python3-yaml

@@ -44,7 +44,7 @@ run() {
             END { system(summary); release() }'
 }
 
-cargo test --doc
+cargo test --features kill-points --doc
 if ! offers_timescaledb; then
     # Tests that need it are skipped; if it is required, that fails.
     run no --lib --bins --tests
