@@ -26,6 +26,8 @@ pub(crate) struct LeftBehind {
     pub(crate) checkpoint: u64,
     /// Messages after it, at most: the pipeline may read some of the subjects only.
     pub(crate) messages: u64,
+    /// What mends it.
+    pub(crate) remedy: String,
 }
 
 /// Why it is not known.
@@ -48,15 +50,13 @@ impl LeftBehind {
              reads: shard {shard} is no longer configured"
         )
     }
+}
 
-    /// What mends it.
-    pub(crate) fn remedy(&self) -> String {
-        let Self { pipeline, shard, stream, .. } = self;
-        if shard == pipeline {
-            format!("add `before = \"{stream}\"` to the pipeline until the stream is empty")
-        } else {
-            "raise `shards` again until the stream is empty, and let nothing publish to it".to_owned()
-        }
+fn remedy(place: &Place) -> String {
+    if place.shard == place.pipeline {
+        format!("add `before = \"{}\"` to the pipeline until the stream is empty", place.stream)
+    } else {
+        "raise `shards` again until the stream is empty, and let nothing publish to it".to_owned()
     }
 }
 
@@ -99,6 +99,7 @@ pub(crate) async fn find(
                 stream: place.stream.clone(),
                 checkpoint: place.checkpoint,
                 messages: state.messages.min(state.last_sequence.saturating_sub(place.checkpoint)),
+                remedy: remedy(place),
             });
         }
     }

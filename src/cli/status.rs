@@ -113,9 +113,10 @@ fn table(seen: &Value) -> String {
         let _ = writeln!(
             out,
             "left behind: up to {} messages in stream {stream} after sequence {}, which nobody reads: shard \
-             {shard} is not configured",
+             {shard} is not configured; {}",
             text(&left["messages"]),
             text(&left["checkpoint"]),
+            text(&left["remedy"]),
         );
     }
     for left in seen["leftover_durables"].as_array().into_iter().flatten() {

@@ -79,8 +79,7 @@ async fn look(
 
 fn tell(found: &[LeftBehind], told: &mut BTreeSet<String>) {
     for left in found.iter().filter(|left| !told.contains(&left.shard)) {
-        let LeftBehind { pipeline, shard, stream, checkpoint, messages } = left;
-        let remedy = left.remedy();
+        let LeftBehind { pipeline, shard, stream, checkpoint, messages, remedy } = left;
         tracing::error!(
             pipeline,
             shard,

@@ -14,7 +14,7 @@ use jetcopy::testbed::Stop;
 use serde_json::{Value, json};
 
 use crate::postgres::own_server;
-use crate::support::{Daemon, EVENTS, Load, TABLE, World};
+use crate::support::{Daemon, EVENTS, Load, TABLE, World, event};
 use chromium::Chromium;
 
 mod chromium;
@@ -246,6 +246,39 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     browser.until("its figures", &format!("{} === '39,000'", figure("Checkpoint"))).await;
     is_quiet(&browser, &address);
     serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: make browser"]
+async fn messages_that_nobody_reads_come_before_all_pipelines_with_what_mends_it() {
+    let world = World::new().await;
+    world.database.batch_execute(TABLE).await.unwrap();
+    let config = world.config(EVENTS);
+    world.publish("a", (0..3).map(event)).await;
+    world.run(&config, &["migrate"]).await.well();
+    let removed = format!(
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
+         VALUES ('events-1', 'events', '{}', 1, 1)",
+        world.stream
+    );
+    world.database.batch_execute(&removed).await.unwrap();
+    let daemon = Daemon::start(&config);
+    daemon.says("pipeline is running").await;
+    let address = daemon.address();
+    let mut browser = page_of(&address).await;
+    let told = "document.getElementById('left-behind').innerText";
+    browser.until("what is left", &format!("{told}.includes('up to 2 messages after sequence 1')")).await;
+    for text in [&world.stream, "shard events-1", "To fix it: raise shards again"] {
+        browser.until(text, &format!("{told}.includes('{text}')")).await;
+    }
+    looks_right(&mut browser, "left-behind").await;
+
+    world.database.batch_execute("DELETE FROM jetcopy.checkpoints WHERE shard = 'events-1'").await.unwrap();
+    // With other settings, it looks at once.
+    world.config(&EVENTS.replace("batch = {", "poison = { max_per_batch = 3 }\nbatch = {"));
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    browser.until("nothing to be left", &format!("{told} === ''")).await;
+    is_quiet(&browser, &address);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,7 +71,7 @@ pub(super) async fn left_behind(
         Ok(found) => {
             for left in found {
                 let place = format!("shard {}, stream {}", left.shard, left.stream);
-                report.error(place, left.text(), left.remedy());
+                report.error(place, left.text(), left.remedy);
             }
         }
         Err(error) => report.failure(PLACE, &error),

@@ -84,6 +84,21 @@ function showOverview(all) {
   if (document.title !== title) document.title = title;
 }
 
+/** Streams with messages of shards that are no longer configured. */
+function showLeftBehind(all) {
+  const callouts = all.map(({ stream, messages, checkpoint, shard, remedy }) => {
+    const what = `Stream ${stream} still holds up to ${count(messages)} messages`;
+    const why = `after sequence ${count(checkpoint)} that nobody reads: shard ${shard} is no longer configured.`;
+    const fix = el("p", { className: "remedy" });
+    tell(fix, `To fix it: ${remedy}`);
+    return el("div", { className: "callout" }, el("p", {}, `${what} ${why}`), fix);
+  });
+  const list = place("left-behind");
+  // What is read aloud when it changes is not touched when it does not.
+  const text = callouts.map(({ textContent }) => textContent).join("");
+  if (list.textContent !== text) list.replaceChildren(...callouts);
+}
+
 /** Where several daemons share the database: who has what. */
 function showDaemons(all) {
   place("daemons").hidden = all.length < 2;
@@ -176,6 +191,7 @@ async function update() {
     showDaemon(status);
     showOverview(status.pipelines);
     showDaemons(status.daemons);
+    showLeftBehind(status.left_behind);
     showPipelines(status.pipelines, new Date(status.now));
     remember(await ask(`/status/history?after=${next}`));
     heardAt = new Date();

@@ -179,6 +179,20 @@ async fn servers_away(watch: &mut Watch) {
     watch.clear(expected).await;
 }
 
+/// A shard has a checkpoint and messages, and the configuration no longer names it.
+async fn removed_shard(watch: &mut Watch) {
+    let expected = watch.before(["JetcopyMessagesLeftBehind"]).await;
+    let stream = watch.stack.world.stream.clone();
+    let gone = format!(
+        "INSERT INTO jetcopy.checkpoints (shard, pipeline, stream, last_sequence, epoch) \
+         VALUES ('events/1', 'events', '{stream}', 0, 1)"
+    );
+    watch.sql(&gone).await;
+    watch.fire(&expected).await;
+    watch.sql("DELETE FROM jetcopy.checkpoints WHERE shard = 'events/1'").await;
+    watch.clear(expected).await;
+}
+
 async fn poison(watch: &mut Watch) {
     let expected = watch.before(["JetcopyDeadLettersRising"]).await;
     watch.stack.world.publish("bad", ["not MessagePack"]).await;
@@ -413,6 +427,7 @@ async fn every_alert_fires_when_its_fault_is_made_and_clears_afterwards() {
     missing_table(&mut watch).await;
     purged_stream(&mut watch, &config).await;
     servers_away(&mut watch).await;
+    removed_shard(&mut watch).await;
     poison(&mut watch).await;
     ended_sessions(&mut watch).await;
     slow_trigger(&mut watch).await;
