@@ -1,7 +1,7 @@
 //! What is done to a column's value before it is encoded, where the mapping asks for it.
 //!
 //! Guarantees: functions run in one order, whatever the order of the settings: the first source that is
-//! there, `trim`, `substring`, `truncate`, `lower` or `upper`, `empty`, then `map`, or `scale` and `offset`.
+//! there, `trim`, `substring`, `lower` or `upper`, `truncate`, `empty`, then `map`, or `scale` and `offset`.
 //! What a function does not take is a fault that names it. Columns without functions do not pass by here.
 
 use crate::encode::json::LONE_SURROGATE;
@@ -9,7 +9,7 @@ use crate::encode::linear::Linear;
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame};
 use crate::payload::{Value, json};
-use crate::poison::Poison;
+use crate::poison::{Poison, PoisonKind};
 
 use super::plan::{Table, ValueSource};
 use super::row::{Origin, RowWriter};
@@ -79,7 +79,10 @@ impl<'a> RowWriter<'_, 'a> {
             None | Some(Value::Null) => Ok(Written::Null),
             Some(value) => match made.functions.apply(value, out, &mut scratch) {
                 Ok(Done::Field) => Ok(Written::Value),
-                Ok(Done::Value(value)) => self.buffers.encoder.field(out, &column.ty, column.times, value),
+                Ok(Done::Value(value)) => {
+                    let written = self.buffers.encoder.field(out, &column.ty, column.times, value);
+                    written.map_err(|fault| made.functions.blamed(fault))
+                }
                 Err(fault) => Err(fault),
             },
         };
@@ -166,36 +169,58 @@ impl Functions {
         }
     }
 
+    /// A fault of what functions made of a number, of which the message shows another.
+    fn blamed(&self, fault: Fault) -> Fault {
+        match fault.kind {
+            _ if self.linear.is_none() => fault,
+            PoisonKind::Type => Fault::ty(
+                &"what `scale` and `offset` make of it does not fit; an integer column needs whole numbers",
+            ),
+            PoisonKind::Range => {
+                Fault::range(&"what `scale` and `offset` make of it is too large or too small for the column")
+            }
+            _ => fault,
+        }
+    }
+
     /// What is kept of a text, in `made` where it has other letters.
     fn text<'v>(&self, given: &'v str, made: &'v mut String) -> &'v str {
         let mut text = if self.trim { given.trim() } else { given };
         if let Some((first, count)) = self.substring {
             text = up_to(from(text, first), count);
         }
-        if let Some(count) = self.truncate {
-            text = up_to(text, count);
+        if let Some(case) = self.case {
+            made.clear();
+            match case {
+                Case::Lower => made.extend(text.chars().flat_map(char::to_lowercase)),
+                Case::Upper => made.extend(text.chars().flat_map(char::to_uppercase)),
+            }
+            text = made;
         }
-        made.clear();
-        match self.case {
-            None => return text,
-            Some(Case::Lower) => made.extend(text.chars().flat_map(char::to_lowercase)),
-            Some(Case::Upper) => made.extend(text.chars().flat_map(char::to_uppercase)),
-        }
-        made
+        self.truncate.map_or(text, |count| up_to(text, count))
     }
 
-    /// The field that `map` has for a value.
+    /// The field that `map` has for a value; a whole number is the same however it is written.
     fn mapped(&self, value: Value<'_>) -> Option<&[u8]> {
+        let entry = |key: &str| self.map.iter().find(|(known, _)| known == key).map(|(_, field)| &**field);
         let mut digits = itoa::Buffer::new();
-        let key = match value {
-            Value::Str(text) | Value::Decimal(text) => text,
-            Value::Bool(true) => "true",
-            Value::Bool(false) => "false",
-            Value::Int(number) => digits.format(number),
-            Value::Uint(number) => digits.format(number),
-            _ => return None,
+        let mut whole = |number: f64| {
+            // Beyond 53 bits, what was meant is not known.
+            #[expect(clippy::cast_possible_truncation, reason = "far within the bounds of an i64")]
+            let exact = (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
+            exact.and_then(|number| entry(digits.format(number)))
         };
-        self.map.iter().find(|(known, _)| known == key).map(|(_, field)| &**field)
+        match value {
+            Value::Str(text) => entry(text),
+            Value::Decimal(text) => entry(text).or_else(|| whole(text.parse().ok()?)),
+            Value::Bool(true) => entry("true"),
+            Value::Bool(false) => entry("false"),
+            Value::Int(number) => entry(digits.format(number)),
+            Value::Uint(number) => entry(digits.format(number)),
+            Value::Float(number) => whole(number),
+            Value::Float32(number) => whole(number.into()),
+            _ => None,
+        }
     }
 }
 

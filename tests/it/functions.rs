@@ -34,7 +34,7 @@ absent = "keep"
 [pipeline.table.columns]
 sequence = "$sequence"
 plug = { from = ["id", "name.short"], trim = true, lower = true }
-name = { from = ["name.long", "name.short"], upper = true }
+name = { from = ["name.long", "name.short"], upper = true, truncate = 6 }
 "#;
 
 fn good() -> Vec<Value> {
@@ -42,7 +42,7 @@ fn good() -> Vec<Value> {
         json!({"id": " Plug-7\n", "state": " open", "power": 1234, "celsius": 21.56, "seconds": "1.5",
             "note": "", "serial": "X042Y", "name": {"long": "straße"}}),
         json!({"name": {"short": "PLUG-8"}, "state": "Closed", "note": "behind the cupboard"}),
-        json!({"id": "plug-8", "state": 1, "power": 12_345_678_901_234_567_890_u64}),
+        json!({"id": "plug-8", "state": 1.0, "power": 12_345_678_901_234_567_890_u64}),
     ]
 }
 
@@ -55,7 +55,16 @@ fn bad() -> Vec<(Value, &'static str, &'static str)> {
             "watts",
             "`scale` and a numeric `offset` take a number",
         ),
-        (json!({"id": "a", "state": 1, "seconds": 0.0015}), "millis", "whole numbers"),
+        (
+            json!({"id": "a", "state": 1, "seconds": 0.0015}),
+            "millis",
+            "what `scale` and `offset` make of it does not fit; an integer column needs whole numbers",
+        ),
+        (
+            json!({"id": "a", "state": 1, "seconds": 9_000_000_000_000_000_000_u64}),
+            "millis",
+            "what `scale` and `offset` make of it is too large or too small for the column",
+        ),
         (json!({"id": "a", "state": 1, "serial": 42}), "code", "`substring` takes text; `serial` is 42"),
         (json!({"id": "a", "state": 1, "note": {}}), "note", "`truncate` takes text; `note` is a map"),
         (json!({"state": 1}), "plug", "`id or name.short` is absent"),
@@ -91,7 +100,7 @@ async fn values_are_what_functions_make_of_them_or_dead_letters_that_name_the_fu
         assert_eq!(world.count(&sql).await, 1, "{row}");
     }
     // The third message has neither of the names, so the second's stays.
-    let sql = "SELECT count(*) FROM latest WHERE (plug, name, sequence) IN (('plug-7', 'STRASSE', 1),
+    let sql = "SELECT count(*) FROM latest WHERE (plug, name, sequence) IN (('plug-7', 'STRASS', 1),
         ('plug-8', 'PLUG-8', 3))";
     assert_eq!(world.count(sql).await, 2);
     let report = world.run(&config, &["audit", "plugs", "--json"]).await.well();

@@ -75,6 +75,11 @@ fn a_map_has_a_field_for_each_value_that_it_knows() {
         assert_eq!(made(&states, &Type::Bool, json), Some(vec![expected]), "{json}");
     }
     assert_eq!(made("map = { true = 1, false = 0 }", &Type::Int8, "true"), int8(1));
+    for written in ["1", "1.0", "1e0", "10e-1"] {
+        assert_eq!(made("map = { 1 = 7 }", &Type::Int8, written), int8(7), "{written}");
+    }
+    assert_eq!(made("map = { 0 = 7 }", &Type::Int8, "-0.0"), int8(7));
+    assert_eq!(made("upper = true, truncate = 3", &Type::Text, "\"aßb\""), text("ASS"));
     assert_eq!(made("map = { a = 'α' }", &Type::Text, "\"a\""), text("α"));
     assert_eq!(made("map = { a = { b = [1] } }", &Type::Jsonb, "\"a\""), jsonb("{\"b\":[1]}"));
     assert_eq!(made("map = { a = 1 }, default = 7", &Type::Int8, "null"), int8(7));
@@ -106,7 +111,7 @@ fn what_a_function_does_not_take_is_poison_that_names_column_and_function() {
         ("truncate = 1", Type::Text, "[1]", PoisonKind::Type, "`truncate` takes text; `v` is an array"),
         ("map = { a = 1 }", Type::Int8, "\"b\"", PoisonKind::Type, "`map` has no entry for it"),
         ("map = { a = 1 }", Type::Int8, "{}", PoisonKind::Type, "`map` has no entry for it"),
-        ("map = { 1 = 1 }", Type::Int8, "1.0", PoisonKind::Type, "`map` has no entry for it"),
+        ("map = { 1 = 1 }", Type::Int8, "1.5", PoisonKind::Type, "`map` has no entry for it"),
         ("scale = 2", Type::Int8, "\"ON\"", PoisonKind::Type, "`scale` and a numeric `offset` take a number"),
         ("scale = 2", Type::Int8, "true", PoisonKind::Type, "`scale` and a numeric `offset` take a number"),
         ("scale = 0.5", Type::Int8, "3", PoisonKind::Type, "whole numbers"),
