@@ -204,7 +204,10 @@ async fn list(config: &Config, filter: &Filter) -> Result<(), Error> {
         rows.push(show::row(&letter));
     }
     if rows.is_empty() {
-        say!("no dead letters");
+        match kept::ids(&session.client, &Filter::default()).await?.len() {
+            0 => say!("no dead letters"),
+            all => say!("no dead letter is like that; without these filters there are {all}"),
+        }
     } else {
         say!("{}", columns::render(show::HEADER, show::RIGHT, &rows).trim_end());
     }
@@ -221,10 +224,19 @@ async fn show_one(config: &Config, id: i64) -> Result<(), Error> {
     Ok(())
 }
 
+/// The letters that a filter means. Of those that are named one by one, some must be there.
+async fn meant(session: &Session, filter: &Filter) -> Result<Vec<i64>, Error> {
+    let ids = kept::ids(&session.client, filter).await?;
+    match filter.ids.as_deref() {
+        Some([first, ..]) if ids.is_empty() => Err(Error::Unknown(*first)),
+        _ => Ok(ids),
+    }
+}
+
 /// Whether every letter was stored.
 async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
     let session = open(config).await?;
-    let ids = kept::ids(&session.client, filter).await?;
+    let ids = meant(&session, filter).await?;
     let mut retrier = Retrier::new(config, session);
     let (mut stored, mut rows, mut elements, mut left, mut gone) = (0, 0, 0, 0, 0);
     let bar = ProgressBar::new(ids.len() as u64).with_style(
@@ -265,10 +277,10 @@ async fn retry(config: &Config, filter: &Filter) -> Result<bool, Error> {
 /// Whether they were discarded.
 async fn discard(config: &Config, filter: &Filter, yes: bool) -> Result<bool, Error> {
     let session = open(config).await?;
+    let count = meant(&session, filter).await?.len();
     if yes {
         say!("{} dead letters discarded", kept::discard(&session.client, filter).await?);
     } else {
-        let count = kept::ids(&session.client, filter).await?.len();
         say!("{count} dead letters would be discarded; nothing was changed; use --yes to do it");
     }
     session.close().await;
