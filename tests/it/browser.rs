@@ -235,6 +235,9 @@ async fn among_sixty_four_pipelines_those_in_trouble_come_first_and_any_can_be_f
     browser.until("all of them", &format!("{shown}.length === 64")).await;
     let first = browser.evaluate(&format!("{shown}.slice(0, 3)")).await;
     assert_eq!(first, json!(["cameras-17", "cameras-41", "cameras-00"]));
+    let why = "[...document.querySelectorAll('.why')].filter(one => one.checkVisibility())\
+               .map(one => one.textContent)";
+    assert_eq!(browser.evaluate(why).await, json!([lost, away]), "a closed row says why");
     looks_right(&mut browser, "many").await;
 
     let find = "const input = document.getElementById('filter-name'); input.value = 'CAMERAS3';\

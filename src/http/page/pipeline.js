@@ -57,6 +57,7 @@ class Pipeline {
     this.rowRate = el("span", { className: "row-figure" });
     this.rowBehind = el("span", { className: "row-figure" });
     this.spark = new Spark();
+    this.why = el("span", { className: "why" });
     const summary = el(
       "summary",
       {},
@@ -65,6 +66,7 @@ class Pipeline {
       this.rowRate,
       this.rowBehind,
       this.spark.element,
+      this.why,
     );
 
     this.reason = el("p", { className: "reason" });
@@ -174,6 +176,7 @@ class Pipeline {
     const since = span((now - new Date(down ?? status.since)) / 1_000);
     const still = held ? `Nothing has committed for ${span(held.seconds)}: ${held.what}` : "";
     tell(this.reason, reason ? `Not running for ${since}: ${reason}` : still);
+    tell(this.why, this.inShort(reason || held?.what, status.dead_letters_in_table));
     this.remedy.hidden = !status.remedy;
     tell(this.remedy, status.remedy ? `To fix it: ${status.remedy}` : "");
     say(this.promise, PROMISES[retries ? "backing_off" : held ? "held_up" : state] ?? "");
@@ -185,6 +188,14 @@ class Pipeline {
     this.untaken.update(status.untaken);
     this.trouble.hidden = !runs || error === null;
     say(this.trouble, error ? `Last error, at ${moment(new Date(error.at))}: ${error.message}` : "");
+  }
+
+  /** What a closed row says below its figures. */
+  inShort(reason, letters) {
+    const many = letters > 0 ? `${count(letters)} dead letter${letters === 1 ? "" : "s"}` : null;
+    const parts = [reason, many].filter(Boolean);
+    this.why.hidden = parts.length === 0;
+    return parts.join("; ");
   }
 
   figures(status, runs, since) {
