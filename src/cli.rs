@@ -48,6 +48,7 @@ pub mod status;
 pub mod store;
 pub mod stream;
 pub mod tap;
+pub mod up;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -56,6 +57,8 @@ Examples:
       create a stream
   jetcopy init --stream FRAMES
       propose tables and a configuration for a stream, from its messages
+  jetcopy up --stream FRAMES
+      the same, then migrate, check and run
   jetcopy migrate --config jetcopy.toml
       create jetcopy's own schema and the store tables
   jetcopy check --config jetcopy.toml
@@ -132,6 +135,15 @@ enum Command {
     },
     /// Propose tables and a configuration for a stream, from its messages, and make them.
     Init {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        args: init::Args,
+    },
+    /// Do what `init`, `migrate`, `check` and `run` do, one after the other.
+    ///
+    /// Without a configuration, it proposes one as `jetcopy init` does. What fails stops it.
+    Up {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
@@ -346,6 +358,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { settings } => run::run(&settings).await,
         Command::Init { settings, args } => Box::pin(init::run(&settings, &args)).await,
+        Command::Up { settings, args } => match Box::pin(up::run(&settings, &args)).await? {},
         Command::Check { settings, args } => check::run(&quiet(&settings)?, &args).await,
         Command::Preview { settings, args } => preview::run(&quiet(&settings)?, &args).await,
         Command::Tap { settings, args } => tap::run(&quiet(&settings)?, &args).await,

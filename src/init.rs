@@ -67,6 +67,14 @@ pub(crate) enum Error {
     Config(#[from] ConfigError),
 }
 
+/// The schema that tables have to be named with: where the search path of the session would put them into
+/// jetcopy's own, once that is there, they go to the next, or to `public`.
+const PLACE: &str = "SELECT CASE WHEN 'jetcopy' = ANY (pg_catalog.current_schemas(false)) \
+     OR current_user = 'jetcopy' AND pg_catalog.current_setting('search_path') LIKE '%$user%' \
+   THEN coalesce((SELECT pg_catalog.quote_ident(name) \
+     FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS path (name, place) \
+     WHERE name <> 'jetcopy' ORDER BY place LIMIT 1), 'public') END";
+
 /// What the server says of names and extensions.
 pub(crate) async fn server(client: &Client, tables: &[Table], hypertables: bool) -> Result<Server, Error> {
     let mut names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
@@ -81,7 +89,8 @@ pub(crate) async fn server(client: &Client, tables: &[Table], hypertables: bool)
     let found = client.query_typed_opt(sql, &[]).await.map_err(Error::Ask)?;
     let timescaledb = found.filter(|_| hypertables);
     let timescaledb = timescaledb.map(|row| (row.get(0), row.get::<_, Option<bool>>(1).unwrap_or(false)));
-    Ok(Server { quoted, timescaledb })
+    let row = client.query_typed_one(PLACE, &[]).await.map_err(Error::Ask)?;
+    Ok(Server { quoted, schema: row.get(0), timescaledb })
 }
 
 impl Proposal {

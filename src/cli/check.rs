@@ -31,7 +31,7 @@ const CLIENT_NAME: &str = "jetcopy check";
 const READABLE_FOR_ALL: u32 = 0o004;
 
 /// Arguments of `jetcopy check`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// Print the findings as a JSON array of {level, place, text, remedy}.
     #[arg(long)]

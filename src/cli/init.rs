@@ -61,7 +61,7 @@ pub struct Args {
     yes: bool,
     /// Overwrite files that are there.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 /// Why there is no proposal, or it is not carried out.
@@ -92,12 +92,27 @@ enum Error {
          source in [pipeline.table.columns], or let the column be NULL"
     )]
     Left { table: String, columns: String },
+    #[error("none of the messages would become a row: nothing was written; write the mapping by hand")]
+    Unfit,
     #[error("a proposed table is there already: --table TABLE maps onto it, and --name NAME proposes others")]
     There(#[source] init::Error),
 }
 
-/// Runs the command.
+/// Runs the command, and says what comes next.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), Failure> {
+    let target = make(settings, args).await?;
+    let named = if settings.config.is_some() || find_file().as_deref() != Some(target.as_path()) {
+        format!(" --config {}", target.display())
+    } else {
+        String::new()
+    };
+    let test = if files(&target)[2].exists() { format!(" `jetcopy test{named}`,") } else { String::new() };
+    say!("next: `jetcopy check{named}`,{test} `jetcopy run{named}`");
+    Ok(())
+}
+
+/// Makes tables and files; returns the configuration's.
+pub(super) async fn make(settings: &Settings, args: &Args) -> Result<PathBuf, Failure> {
     let target = settings.config.clone().unwrap_or_else(|| FILE.into());
     if let Some(found) = files(&target).into_iter().find(|path| path.exists() && !args.force) {
         return Err(Failure::arguments(Error::Exists(found)));
@@ -120,6 +135,9 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), Failure> {
         tried.pipeline
     );
     show(&proposal, &sample, &tried, (&target, &text));
+    if tried.report.counted.rows == 0 {
+        return Err(Failure::failed(Error::Unfit));
+    }
     if !args.yes && !ask::yes(&question(&proposal, &target)).map_err(Failure::failed)? {
         say!("nothing was written; use --yes to do it");
         return Err(Failure::Told);
@@ -127,13 +145,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), Failure> {
     apply(&config, &session, &tried).await?;
     write_files(&target, &text, &tried).map_err(Failure::failed)?;
     session.close().await;
-    let named = if settings.config.is_some() || find_file().as_deref() != Some(target.as_path()) {
-        format!(" --config {}", target.display())
-    } else {
-        String::new()
-    };
-    say!("next: `jetcopy check{named}`, `jetcopy test{named}`, `jetcopy run{named}`");
-    Ok(())
+    Ok(target)
 }
 
 /// The files that are written: the configuration, the statements, a case, and the tables for it.
@@ -233,7 +245,7 @@ async fn proposal(args: &Args, info: &Info, sample: &Sample, session: &Session) 
         None => propose::tables(sample, subjects, &name).map_err(Failure::failed)?,
         Some(table) => {
             let found = introspect::introspect(&session.client, table).await.map_err(Failure::failed)?;
-            let (mapped, left) = onto::mapping(sample, subjects, &found, table).map_err(Failure::failed)?;
+            let (mapped, left) = onto::mapping(sample, &found, table).map_err(Failure::failed)?;
             if !left.is_empty() {
                 let (table, columns) = (table.clone(), left.join(", "));
                 return Err(Failure::failed(Error::Left { table, columns }));
@@ -246,6 +258,7 @@ async fn proposal(args: &Args, info: &Info, sample: &Sample, session: &Session) 
     if !is_new {
         // It is named as the server reads it already.
         server.quoted.clear();
+        server.schema = None;
     }
     Ok(Proposal { name, stream, tables, is_new, server })
 }

@@ -3,6 +3,7 @@
 //! Guarantees: a file that is named is the one that is read; without one, the first that is found. A command
 //! that answers and exits logs only problems.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, ConfigError, Overrides};
@@ -38,6 +39,19 @@ impl Settings {
     /// Loads the configuration that these flags and the environment give.
     pub fn load(&self) -> Result<Config, ConfigError> {
         self.load_from(self.file().as_deref())
+    }
+
+    /// The flags that give the same once more.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let text = |value: &Option<String>| value.clone().map(OsString::from);
+        let flags = [
+            ("--config", self.config.clone().map(OsString::from)),
+            ("--nats-url", text(&self.nats_url)),
+            ("--postgres-url", text(&self.postgres_url)),
+            ("--log-level", text(&self.log_level)),
+            ("--log-format", text(&self.log_format)),
+        ];
+        flags.into_iter().filter_map(|(flag, value)| Some([flag.into(), value?])).flatten().collect()
     }
 
     fn load_from(&self, file: Option<&Path>) -> Result<Config, ConfigError> {

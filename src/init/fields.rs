@@ -12,6 +12,62 @@ const MOST_TEXTS: usize = 100;
 /// Fields of an object that is taken for a structure; one with more is a map, whose keys are data.
 pub(super) const MOST_FIELDS: usize = 64;
 
+/// Up to here, `double precision` holds every whole number (IEEE 754: 53 bits).
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Units of times in numbers, and how many of each are a second.
+const UNITS: [(&str, f64); 4] = [("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)];
+
+/// Seconds from now within which a number is taken for a time: ten years.
+const NEAR: f64 = 10.0 * 366.0 * 86_400.0;
+
+/// What names of times end with.
+const POINTS: [&str; 20] = [
+    "time",
+    "timestamp",
+    "ts",
+    "datetime",
+    "date",
+    "at",
+    "when",
+    "epoch",
+    "created",
+    "updated",
+    "modified",
+    "changed",
+    "seen",
+    "update",
+    "expires",
+    "expiry",
+    "since",
+    "until",
+    "start",
+    "end",
+];
+
+/// Words in names of times that something took.
+const SPANS: [&str; 19] = [
+    "cpu",
+    "io",
+    "up",
+    "run",
+    "uptime",
+    "runtime",
+    "downtime",
+    "lifetime",
+    "response",
+    "wait",
+    "elapsed",
+    "processing",
+    "load",
+    "idle",
+    "busy",
+    "duration",
+    "latency",
+    "total",
+    "spent",
+];
+
 /// How deep objects are looked into.
 const DEEPEST: usize = 4;
 
@@ -20,9 +76,13 @@ const DEEPEST: usize = 4;
 pub(crate) struct Seen {
     /// How often it was there and not null.
     pub(super) present: u64,
+    nulls: u64,
     pub(super) booleans: u64,
     pub(super) integers: u64,
     pub(super) floats: u64,
+    /// Whole numbers that `double precision` does not tell apart, and of these, those that are no `bigint`.
+    pub(super) long: u64,
+    pub(super) beyond: u64,
     pub(super) texts: u64,
     /// Texts that are times in RFC 3339.
     pub(super) times: u64,
@@ -49,13 +109,16 @@ impl Seen {
     fn add_at(&mut self, value: &Value, depth: usize) {
         self.present += u64::from(!value.is_null());
         match value {
-            Value::Null => {}
+            Value::Null => self.nulls += 1,
             Value::Bool(_) => self.booleans += 1,
             Value::Number(number) => {
                 let whole = number.is_i64();
                 self.integers += u64::from(whole);
                 self.floats += u64::from(!whole);
                 let value = number.as_f64().unwrap_or(0.0);
+                let long = value.abs() >= EXACT && (whole || number.is_u64() || value.fract() == 0.0);
+                self.long += u64::from(long);
+                self.beyond += u64::from(long && !whole);
                 let (least, most) = self.range.unwrap_or((value, value));
                 self.range = Some((least.min(value), most.max(value)));
             }
@@ -113,19 +176,33 @@ impl Seen {
     /// Whether it is an array of such objects, each time.
     pub(super) fn is_list_of_structures(&self) -> bool {
         self.is_all(self.arrays)
-            && self
-                .elements
-                .as_ref()
-                .is_some_and(|elements| elements.is_all(elements.objects) && !elements.is_map)
+            && self.elements.as_ref().is_some_and(|elements| {
+                elements.is_all(elements.objects) && elements.nulls == 0 && !elements.is_map
+            })
+    }
+
+    /// Whether whole numbers would become others as `double precision`, and `bigint` does not take all.
+    pub(super) fn needs_numeric(&self) -> bool {
+        self.beyond > 0 || (self.floats > 0 && self.long > 0)
+    }
+
+    /// The unit of numbers that are times of an event, by the field's name and their size.
+    pub(super) fn unit_of(&self, name: &str) -> Option<&'static str> {
+        let (said, is_time) = said_of_time(name);
+        let unit = self.unit().filter(|unit| said.is_none_or(|said| said == *unit))?;
+        let (least, most) = self.range?;
+        let now = jiff::Timestamp::now().as_duration().as_secs_f64();
+        let scale = UNITS.iter().find(|(known, _)| *known == unit)?.1;
+        let near = |value: f64| (value / scale - now).abs() < NEAR;
+        (is_time && near(least) && near(most)).then_some(unit)
     }
 
     /// The unit of whole numbers that are times, by their size: between the years 2000 and 2100.
     pub(super) fn unit(&self) -> Option<&'static str> {
         let (least, most) = self.range?;
-        let units = [("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)];
         let fits = |scale: f64| least >= 946_684_800.0 * scale && most < 4_102_444_800.0 * scale;
         let whole = self.is_all(self.integers) || self.is_all(self.integers + self.floats);
-        units.into_iter().find(|(_, scale)| whole && fits(*scale)).map(|(unit, _)| unit)
+        UNITS.into_iter().find(|(_, scale)| whole && fits(*scale)).map(|(unit, _)| unit)
     }
 }
 
@@ -134,13 +211,23 @@ fn is_time(text: &str) -> bool {
     text.len() >= 20 && text.as_bytes()[4] == b'-' && text.parse::<jiff::Timestamp>().is_ok()
 }
 
-/// Whether a field's name says that it is a time.
-pub(super) fn names_a_time(name: &str) -> bool {
+/// The unit that a field's name ends with, and whether the name says that it is a time: a point of it, not
+/// how long something took.
+fn said_of_time(name: &str) -> (Option<&'static str>, bool) {
     let name = super::names::snake(name);
-    let last = name.rsplit('_').next().unwrap_or_default();
-    ["time", "timestamp", "ts", "datetime", "date", "at", "when", "ms", "us", "ns"].contains(&last)
-        || name.ends_with("timestamp")
-        || name.ends_with("time")
+    let words: Vec<&str> = name.split('_').collect();
+    let unit = match words.last() {
+        Some(&("s" | "sec" | "secs" | "seconds")) => Some("s"),
+        Some(&("ms" | "millis" | "milliseconds")) => Some("ms"),
+        Some(&("us" | "micros" | "microseconds")) => Some("us"),
+        Some(&("ns" | "nanos" | "nanoseconds")) => Some("ns"),
+        _ => None,
+    };
+    let words = if unit.is_some() { &words[..words.len() - 1] } else { &words[..] };
+    let Some(last) = words.last() else { return (unit, unit.is_some()) };
+    let is_span = words.iter().any(|word| SPANS.contains(word));
+    let is_time = POINTS.contains(last) || last.ends_with("timestamp") || last.ends_with("time");
+    (unit, is_time && !is_span)
 }
 
 #[cfg(test)]
@@ -174,6 +261,41 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_times_where_the_name_and_the_size_say_so() {
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap();
+        for (name, value, unit) in [
+            ("ts", now, Some("s")),
+            ("ts_s", now, Some("s")),
+            ("measuredAt", now * 1_000, Some("ms")),
+            ("lastUpdated", now * 1_000, Some("ms")),
+            ("expiry", now + 86_400, Some("s")),
+            ("time_ns", now * 1_000_000_000, Some("ns")),
+            ("ns", now * 1_000_000_000, Some("ns")),
+            ("io_time", now, None),
+            ("uptime_ms", now * 1_000, None),
+            ("response_time_ns", 1_500_000_000, None),
+            ("time_ms", now, None),
+            ("time", 1_234_567_890 - 365 * 86_400, None),
+            ("count", now, None),
+        ] {
+            assert_eq!(seen(&[json!(value)]).unit_of(name), unit, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_that_would_not_be_told_apart_need_numeric() {
+        for (values, numeric) in [
+            (vec![json!(i64::MAX), json!(1)], false),
+            (vec![json!(u64::MAX)], true),
+            (vec![json!(9_007_199_254_740_993_u64), json!(0.5)], true),
+            (vec![json!(1e20)], true),
+            (vec![json!(1), json!(0.5)], false),
+        ] {
+            assert_eq!(seen(&values).needs_numeric(), numeric, "{values:?}");
+        }
+    }
+
+    #[test]
     fn objects_are_structures_unless_they_have_too_many_or_no_fields() {
         assert!(seen(&[json!({"a": 1}), json!(null), json!({"b": 2})]).is_structure());
         assert!(!seen(&[json!({"a": 1}), json!(7)]).is_structure());
@@ -183,6 +305,7 @@ mod tests {
         assert!(seen(&[json!([{"a": 1}]), json!([])]).is_list_of_structures());
         assert!(!seen(&[json!([{"a": 1}, 7])]).is_list_of_structures());
         assert!(!seen(&[json!([])]).is_list_of_structures());
+        assert!(!seen(&[json!([{"a": 1}, null])]).is_list_of_structures());
     }
 
     #[test]

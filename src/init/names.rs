@@ -43,9 +43,18 @@ pub(super) fn below(path: &str, key: &str) -> Option<String> {
     Some(if path.is_empty() { step } else { format!("{path}.{step}") })
 }
 
+/// Names that a table's columns cannot have: the server's own are called so.
+const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
 /// The names that were given in one table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Given(BTreeSet<String>);
+
+impl Default for Given {
+    fn default() -> Self {
+        Self(SYSTEM.map(str::to_owned).into())
+    }
+}
 
 impl Given {
     /// A name like `wanted` that was not given yet.
@@ -92,6 +101,7 @@ mod tests {
         let mut given = Given::default();
         assert_eq!(given.take("aB"), "a_b");
         assert_eq!(given.take("a_b"), "a_b_2");
+        assert_eq!(given.take("ctid"), "ctid_2");
         assert_eq!(given.take(&"x".repeat(99)).len(), LONGEST);
     }
 

@@ -3,8 +3,7 @@
 //! Guarantees: a column that the server fills by itself is left to it, unless a field is called like it. A
 //! column takes a field of its own name, also if that is written otherwise (`cameraId`) or lies deeper
 //! (`env.temperature` as `env_temperature` or, where there is one only, `temperature`). Columns that refuse
-//! NULL and find no field take what the stream says, where that fits; those for which nothing is left are
-//! told.
+//! NULL and find no field take the stream's sequence or time, where that fits; others are told.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +30,6 @@ struct Leaf<'s> {
 /// The mapping, and columns for which nothing was found.
 pub(crate) fn mapping(
     sample: &Sample,
-    subjects: &[String],
     table: &introspect::Table,
     name: &str,
 ) -> Result<(Table, Vec<String>), Unfit> {
@@ -53,7 +51,6 @@ pub(crate) fn mapping(
         });
     }
     let mut left = Vec::new();
-    let mut tokens = propose::tokens(sample, subjects).into_iter().map(|(_, source)| source);
     let mut rest = false;
     for column in &table.columns {
         if mapped.columns.iter().any(|known| known.name == column.name) {
@@ -68,7 +65,6 @@ pub(crate) fn mapping(
             }
             Type::Int8 if snake(&column.name).contains("seq") => Some("$sequence".to_owned()),
             Type::Timestamptz if required => Some("$timestamp".to_owned()),
-            Type::Text if required => tokens.next(),
             _ => None,
         };
         match source {

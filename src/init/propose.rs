@@ -2,15 +2,15 @@
 //!
 //! Guarantees: every field goes somewhere: what has no column of its own is in the last one, as `jsonb`. A
 //! column refuses NULL only if a stream that was looked at as a whole, and is not short, always had a value;
-//! the time that rows are sorted by is one that every message had.
+//! the time that rows are sorted by refuses it too, and is one that each of many messages had.
 
 use std::collections::BTreeSet;
 
-use super::fields::{Seen, names_a_time};
+use super::fields::Seen;
 use super::names::{Given, below};
 use super::sample::Sample;
 
-/// Messages, or elements, that must have a field before a column refuses NULL.
+/// Messages, or elements, that must have a field before a column refuses NULL, or rows are sorted by it.
 const ENOUGH: u64 = 100;
 
 /// Names of the time that a message is about, the likeliest first.
@@ -57,10 +57,10 @@ pub(crate) enum Unfit {
     )]
     Unreadable { messages: usize },
     #[error(
-        "some messages are objects and others are lists or plain values: write the mapping by hand, with \
-         `when` (docs/settings.md)"
+        "some messages are objects and others are lists or plain values, such as sequence {sequence} on \
+         {subject}: write the mapping by hand, with `when` (docs/settings.md)"
     )]
-    Mixed,
+    Mixed { sequence: u64, subject: String },
 }
 
 /// What all messages were like: the message itself, or the elements of one that is a list.
@@ -69,7 +69,7 @@ pub(super) fn root(sample: &Sample) -> Result<(Seen, Option<String>), Unfit> {
         return Err(Unfit::Unreadable { messages: sample.singles.len() });
     }
     let mut seen = Seen::default();
-    for value in &sample.values {
+    for (_, value) in &sample.values {
         seen.add(value);
     }
     if seen.is_all(seen.objects) {
@@ -78,8 +78,16 @@ pub(super) fn root(sample: &Sample) -> Result<(Seen, Option<String>), Unfit> {
     let is_list = seen.is_list_of_structures();
     match seen.elements {
         Some(elements) if is_list => Ok((*elements, Some("$".to_owned()))),
-        Some(_) | None => Err(Unfit::Mixed),
+        Some(_) | None => Err(mixed(sample)),
     }
+}
+
+fn mixed(sample: &Sample) -> Unfit {
+    let other = sample.values.iter().find(|(_, value)| !value.is_object());
+    let message = other.and_then(|(place, _)| Some(&sample.singles.get(*place)?.message));
+    let (sequence, subject) =
+        message.map_or((0, String::new()), |message| (message.sequence, message.subject.to_string()));
+    Unfit::Mixed { sequence, subject }
 }
 
 /// The tables for messages of a stream that takes `subjects`; the first is called `name`.
@@ -109,7 +117,7 @@ pub(crate) fn tables(sample: &Sample, subjects: &[String], name: &str) -> Result
 
 /// Sources of what subjects tell: tokens that differ or may differ, or the subject as a whole where they are
 /// not of one form.
-pub(super) fn tokens(sample: &Sample, subjects: &[String]) -> Vec<(String, String)> {
+fn tokens(sample: &Sample, subjects: &[String]) -> Vec<(String, String)> {
     let seen: BTreeSet<&str> = sample.singles.iter().map(|single| &*single.message.subject).collect();
     let lengths: BTreeSet<usize> = seen.iter().map(|subject| subject.split('.').count()).collect();
     let [length] = lengths.into_iter().collect::<Vec<_>>()[..] else {
@@ -162,11 +170,11 @@ impl<'s> Builder<'s> {
     }
 
     fn column(&mut self, field: &Seen, key: &str, path: &str, label: &str) {
-        let unit = field.unit().filter(|_| names_a_time(key));
+        let unit = field.unit_of(key);
         let ty = if unit.is_some() { "timestamptz" } else { ty(field) };
         let name = self.given.take(label);
         let always = field.present == self.total;
-        if ty == "timestamptz" && always {
+        if ty == "timestamptz" && always && self.total >= ENOUGH {
             self.times.push(name.clone());
         }
         let kinds = field.different.len() as u64;
@@ -239,6 +247,7 @@ fn ty(field: &Seen) -> &'static str {
     let scalar = |seen: &Seen| match () {
         () if seen.is_all(seen.booleans) => Some("boolean"),
         () if seen.is_all(seen.integers) => Some("bigint"),
+        () if seen.is_all(seen.integers + seen.floats) && seen.needs_numeric() => Some("numeric"),
         () if seen.is_all(seen.integers + seen.floats) => Some("double precision"),
         () if seen.is_all(seen.times) => Some("timestamptz"),
         () if seen.is_all(seen.texts) => Some("text"),
@@ -248,6 +257,7 @@ fn ty(field: &Seen) -> &'static str {
         Some("boolean") => "boolean[]",
         Some("bigint") => "bigint[]",
         Some("double precision") => "double precision[]",
+        Some("numeric") => "numeric[]",
         Some("text" | "timestamptz") => "text[]",
         Some(_) | None => "jsonb",
     };

@@ -19,8 +19,8 @@ const AT_A_TIME: usize = 16;
 pub(crate) struct Sample {
     /// In stream order.
     pub(crate) singles: Vec<Single>,
-    /// Their payloads, of those that can be read.
-    pub(crate) values: Vec<Value>,
+    /// The payloads of those that can be read, with the place of each in `singles`.
+    pub(crate) values: Vec<(usize, Value)>,
     /// The compression that neither headers nor payloads tell.
     pub(crate) compression: Option<&'static str>,
     /// Whether these are all messages that the stream holds.
@@ -58,7 +58,8 @@ pub(crate) async fn read(opened: &Opened, count: usize) -> Result<Sample, Error>
     debug_assert!(last >= before || is_all);
     singles.extend(newest);
     let compression = compression(&singles);
-    let values = singles.iter().filter_map(|single| value(single, compression)).collect();
+    let values = singles.iter().enumerate();
+    let values = values.filter_map(|(place, single)| Some((place, value(single, compression)?))).collect();
     Ok(Sample { singles, values, compression: compression.map(Codec::name), is_all })
 }
 
@@ -75,10 +76,14 @@ fn compression(singles: &[Single]) -> Option<Codec> {
 fn value(single: &Single, codec: Option<Codec>) -> Option<Value> {
     let message = &single.message;
     let encoding = message.headers.as_ref().and_then(|headers| headers.get(Compression::HEADER));
-    let text =
-        expanded_as_json(&message.payload, encoding.map(async_nats::HeaderValue::as_str)).or_else(|| {
-            let most = usize::try_from(Compression::default_bound().as_u64()).unwrap_or(usize::MAX);
-            Expander::new(most).expand(codec?, &message.payload).ok().and_then(as_json)
-        })?;
+    // What no header tells is for the configuration to say.
+    let told = match encoding {
+        Some(encoding) => expanded_as_json(&message.payload, Some(encoding.as_str())),
+        None => as_json(&message.payload),
+    };
+    let text = told.or_else(|| {
+        let most = usize::try_from(Compression::default_bound().as_u64()).unwrap_or(usize::MAX);
+        Expander::new(most).expand(codec?, &message.payload).ok().and_then(as_json)
+    })?;
     serde_json::from_str(&text).ok()
 }

@@ -23,6 +23,9 @@ const COMPRESS_AFTER: &str = "7 days";
 pub(crate) struct Server {
     /// Names that need quotes, with them.
     pub(crate) quoted: BTreeMap<String, String>,
+    /// The schema, with quotes where it needs them, that tables are to be named with: the search path would
+    /// find jetcopy's own first.
+    pub(crate) schema: Option<String>,
     /// The schema of TimescaleDB, where it is installed, and whether it compresses.
     pub(crate) timescaledb: Option<(String, bool)>,
 }
@@ -32,13 +35,19 @@ impl Server {
     pub(crate) fn name<'n>(&'n self, name: &'n str) -> &'n str {
         self.quoted.get(name).map_or(name, String::as_str)
     }
+
+    /// A table's name as SQL and the configuration have it.
+    pub(crate) fn table(&self, name: &str) -> String {
+        let name = self.name(name);
+        self.schema.as_ref().map_or_else(|| name.to_owned(), |schema| format!("{schema}.{name}"))
+    }
 }
 
 /// The statements that make the tables.
 pub(crate) fn sql(tables: &[Table], server: &Server) -> String {
     let mut sql = String::new();
     for table in tables {
-        let name = server.name(&table.name);
+        let name = server.table(&table.name);
         let columns: Vec<String> = table
             .columns
             .iter()
@@ -79,7 +88,7 @@ pub(crate) fn pipeline(
         let _ = writeln!(text, "compression = {}", toml_text(compression));
     }
     for table in tables {
-        let _ = writeln!(text, "\n[[pipeline.table]]\nname = {}", toml_text(server.name(&table.name)));
+        let _ = writeln!(text, "\n[[pipeline.table]]\nname = {}", toml_text(&server.table(&table.name)));
         if let Some(path) = &table.for_each {
             let _ = writeln!(text, "for_each = {}", toml_text(path));
         }

@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use async_nats::jetstream::{self, stream};
 use jetcopy::testbed::{NatsOptions, TestNats, TestPostgres, connect};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -181,6 +182,138 @@ async fn a_stream_becomes_tables_and_a_configuration_that_carries_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_would_lose_something_is_not_proposed() {
+    let start = Start::new().await;
+    let id = |number: u64| {
+        let (id, took, parts) =
+            (format!("1000000000000000000{number}"), 1_234_567_890, r#"[{"k": 1}, null]"#);
+        format!(r#"{{"id": {id}, "ctid": 1, "io_time": {took}, "d": {parts}, "t": "2026-07-01T12:00:00Z"}}"#)
+    };
+    for number in 1..=3 {
+        start.publish("sensors.north", id(number)).await;
+    }
+    start.well(&["init", "--yes"]).await;
+    start.publish("sensors.north", "{}").await;
+    start.carried().await;
+    let rows = "SELECT string_agg(concat_ws(' ', id, ctid_2, io_time, d), ', ' ORDER BY sequence) \
+                FROM sensors WHERE sequence < 4";
+    let expected =
+        (1..=3).map(|number| format!("1000000000000000000{number} 1 1234567890 [{{\"k\": 1}}, null]"));
+    assert_eq!(start.one::<String>(rows).await, expected.collect::<Vec<_>>().join(", "));
+    assert_eq!(
+        start.one::<i64>("SELECT count(*) FROM sensors WHERE t IS NULL").await,
+        1,
+        "of a short stream"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_whose_compression_nothing_tells_get_the_setting_that_reads_them() {
+    let start = Start::new().await;
+    for number in 1..=3 {
+        let packed = zstd::bulk::compress(reading(number).to_string().as_bytes(), 3).unwrap();
+        start.publish("sensors.north", packed).await;
+    }
+    start.well(&["init", "--yes"]).await;
+    assert!(
+        std::fs::read_to_string(start.directory.path().join("jetcopy.toml")).unwrap().contains("\"zstd\"")
+    );
+    start.carried().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_where_no_message_would_become_a_row_or_a_column_finds_no_field() {
+    let start = Start::new().await;
+    start
+        .database
+        .batch_execute("CREATE TABLE orders (id bigint NOT NULL, customer text NOT NULL)")
+        .await
+        .unwrap();
+    start.publish("sensors.north", "{\"id\": 1}").await;
+    let refused = start.run(&["init", "--yes", "--table", "orders"]).await;
+    assert!(text(&refused).contains("no field is called like customer"), "{}", text(&refused));
+
+    start.database.batch_execute("CREATE TABLE small (id smallint CHECK (id > 9))").await.unwrap();
+    start.jetstream.get_stream("SENSORS").await.unwrap().purge().await.unwrap();
+    start.publish("sensors.north", "{\"id\": 70000}").await;
+    let refused = start.run(&["init", "--yes", "--table", "small"]).await;
+    let said = text(&refused);
+    assert!(
+        refused.status.code() == Some(1) && said.contains("none of the messages would become a row"),
+        "{said}"
+    );
+    assert!(!start.is_there("jetcopy.toml"));
+
+    start.publish("sensors.south", "[1, 2]").await;
+    let refused = text(&start.run(&["init", "--yes"]).await);
+    assert!(refused.contains("such as sequence 3 on sensors.south"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_that_is_called_like_the_schema_gets_its_tables_elsewhere() {
+    let start = Start::new().await;
+    start.publish("sensors.north", "{\"lost\": 1}").await;
+    let database: String = start.one("SELECT current_database()").await;
+    let role = "DO $$ BEGIN IF to_regrole('jetcopy') IS NULL THEN CREATE ROLE jetcopy LOGIN; END IF; END $$";
+    start.database.batch_execute(role).await.unwrap();
+    let owner = format!("ALTER DATABASE {database} OWNER TO jetcopy; GRANT ALL ON SCHEMA public TO jetcopy");
+    start.database.batch_execute(&owner).await.unwrap();
+    let as_role = start.url.replacen("postgres@", "jetcopy@", 1);
+    start.well(&["init", "--yes", "--name", "losses", "--postgres-url", &as_role]).await;
+    let tables: String = start
+        .one("SELECT schemaname FROM pg_tables WHERE tablename = 'losses' AND schemaname <> 'jetcopy'")
+        .await;
+    assert_eq!(tables, "public");
+    let config = std::fs::read_to_string(start.directory.path().join("jetcopy.toml")).unwrap();
+    assert!(config.contains("name = \"public.losses\""), "{config}");
+    start.well(&["check"]).await;
+    assert!(start.well(&["test"]).await.contains("1 passed"));
+
+    // Where somebody has made one there, it is told.
+    let moved = "ALTER TABLE public.losses RENAME TO mine; ALTER TABLE public.mine SET SCHEMA jetcopy";
+    start.database.batch_execute(moved).await.unwrap();
+    let config = config.replace("public.losses", "mine");
+    std::fs::write(start.directory.path().join("jetcopy.toml"), config).unwrap();
+    let said = text(&start.run(&["check"]).await);
+    assert!(said.contains("run `ALTER TABLE jetcopy.mine SET SCHEMA public`"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_command_makes_what_is_missing_and_becomes_the_daemon() {
+    let start = Start::new().await;
+    for number in 1..=3 {
+        start.publish("sensors.north", reading(number).to_string()).await;
+    }
+    let directory = start.directory.path();
+    let nats = start.nats.url();
+    let listen = ("JETCOPY_HTTP__LISTEN", "127.0.0.1:0");
+    let variables = [("NATS_URL", nats.as_str()), ("DATABASE_URL", start.url.as_str()), listen];
+    let stored = |rows: i64| format!("SELECT count(*) = {rows} FROM sensors");
+    let daemon = Daemon::of(&["up", "--yes"], directory, &variables);
+    daemon.says("pipeline is running").await;
+    eventually("the rows", async || start.one::<bool>(&stored(3)).await).await;
+    let log = daemon.log();
+    for said in ["wrote jetcopy.sql", "nothing to migrate", "no errors, no warnings", "running until Ctrl-C"]
+    {
+        assert!(log.contains(said), "{said} is not in:\n{log}");
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.ended().await.0.success());
+
+    // What is there is used; what is wrong with it stops the command before anything runs.
+    start.publish("sensors.north", reading(4).to_string()).await;
+    let daemon = Daemon::of(&["up", "--yes"], directory, &variables);
+    eventually("the next row", async || start.one::<bool>(&stored(4)).await).await;
+    assert_eq!(daemon.log().matches("wrote jetcopy.sql").count(), 1, "{}", daemon.log());
+    daemon.kill();
+    start.database.batch_execute("ALTER TABLE sensors RENAME TO away").await.unwrap();
+    let refused = start.run(&["up", "--yes"]).await;
+    let said = text(&refused);
+    assert!(refused.status.code() == Some(1) && said.contains("sensors"), "{said}");
+    assert!(!said.contains("running until"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_there_is_mapped_onto_by_the_names_of_its_columns() {
     let start = Start::new().await;
     for number in 1..=3 {
@@ -188,9 +321,9 @@ async fn a_table_that_is_there_is_mapped_onto_by_the_names_of_its_columns() {
     }
     let table = "CREATE TYPE state AS ENUM ('open', 'closed');
         CREATE TABLE \"Readings\" (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-            ts timestamptz NOT NULL,
-            site text NOT NULL, measured_at timestamptz, temperature real, state state NOT NULL,
-            stream_seq bigint, made timestamptz DEFAULT now(), extra jsonb, wanted text NOT NULL, area box)";
+            ts timestamptz NOT NULL, site text, measured_at timestamptz, temperature real,
+            state state NOT NULL, stream_seq bigint, made timestamptz DEFAULT now(), extra jsonb,
+            wanted text NOT NULL, area box)";
     start.database.batch_execute(table).await.unwrap();
     let init = ["init", "--yes", "--table", "\"Readings\""];
     let left = start.run(&init).await;
@@ -204,9 +337,9 @@ async fn a_table_that_is_there_is_mapped_onto_by_the_names_of_its_columns() {
         "{said}"
     );
     start.carried().await;
-    let row = "SELECT concat_ws(' ', id, ts AT TIME ZONE 'UTC', site, temperature, state, stream_seq, \
+    let row = "SELECT concat_ws(' ', id, ts AT TIME ZONE 'UTC', temperature, state, stream_seq, \
                made IS NOT NULL, extra->>'value') FROM \"Readings\" WHERE stream_seq = 2";
-    assert_eq!(start.one::<String>(row).await, "2 2026-05-28 20:26:40.000002 north 21.5 open 2 t 7.5");
+    assert_eq!(start.one::<String>(row).await, "2 2026-05-28 20:26:40.000002 21.5 open 2 t 7.5");
 }
 
 #[tokio::test(flavor = "multi_thread")]

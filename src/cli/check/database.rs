@@ -331,6 +331,13 @@ async fn look_at_pipeline(
                 "replace each with a trigger, or drop it",
             );
         }
+        if found.qualified.starts_with("jetcopy.") {
+            report.warn(
+                &place,
+                "it is in jetcopy's own schema: who drops that drops the table with its rows",
+                format!("run `ALTER TABLE {} SET SCHEMA public`", found.qualified),
+            );
+        }
         match privileges::missing(client, table, found, decoder.columns(index)).await {
             Ok(missing) => missing.into_iter().for_each(|Missing { problem, remedy }| {
                 report.error(&place, problem, remedy);

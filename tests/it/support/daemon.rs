@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -34,12 +34,23 @@ impl Daemon {
 
     /// The same with its log in the file of that name.
     pub(crate) fn start_logging_to(log: PathBuf, config: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::spawn(log, |command| {
+            command.arg("run").arg("--config").arg(config).envs(variables.iter().copied());
+        })
+    }
+
+    /// Starts a command that becomes a daemon; its log is `daemon.log` in the directory where it runs.
+    pub(crate) fn of(arguments: &[&str], directory: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::spawn(directory.join("daemon.log"), |command| {
+            command.args(arguments).current_dir(directory).env_clear().envs(variables.iter().copied());
+        })
+    }
+
+    fn spawn(log: PathBuf, prepare: impl FnOnce(&mut Command)) -> Self {
         let output = File::options().create(true).append(true).open(&log).unwrap();
-        let program = Path::new(env!("CARGO_BIN_EXE_jetcopy"));
-        let child = spawn_tied(program, None, Signal::SIGKILL, |command| {
-            command.arg("run").arg("--config").arg(config).stdin(Stdio::null());
-            command.envs(variables.iter().copied());
-            command.stdout(output.try_clone().unwrap()).stderr(output);
+        let child = spawn_tied(Path::new(env!("CARGO_BIN_EXE_jetcopy")), None, Signal::SIGKILL, |command| {
+            prepare(command);
+            command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         });
         Self { child: Mutex::new(child.unwrap()), log }
     }
