@@ -20,15 +20,17 @@ struct Start(#[source] io::Error);
 /// Runs the command; it only returns where it fails.
 pub async fn run(settings: &Settings, args: &init::Args) -> Result<Infallible, Failure> {
     let found = settings.file().filter(|path| path.exists() && !args.force);
-    let (file, config) = if let Some(file) = found {
-        let settings = Settings { config: Some(file.clone()), ..settings.clone() };
-        (file, quiet(&settings)?)
+    let named = |file| Settings { config: Some(file), ..settings.clone() };
+    let (settings, config) = if let Some(file) = found {
+        let settings = named(file);
+        let config = quiet(&settings)?;
+        (settings, config)
     } else {
-        let file = init::make(settings, args).await?;
-        let settings = Settings { config: Some(file.clone()), ..settings.clone() };
-        (file, settings.load_quietly()?)
+        // It has set up the log.
+        let settings = named(init::make(settings, args).await?);
+        let config = settings.load_quietly()?;
+        (settings, config)
     };
-    let settings = Settings { config: Some(file), ..settings.clone() };
     migrate::run(&config, &migrate::Args { status: false, yes: false }).await?;
     check::run(&config, &check::Args::default()).await?;
     say!("running until Ctrl-C; from now on, `jetcopy run` does it");

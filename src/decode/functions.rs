@@ -7,7 +7,7 @@
 use crate::encode::json::LONE_SURROGATE;
 use crate::encode::linear::Linear;
 use crate::encode::types::Type;
-use crate::encode::{Fault, Written, copy_frame};
+use crate::encode::{Fault, Written, copy_frame, number};
 use crate::payload::{Value, json};
 use crate::poison::{Poison, PoisonKind};
 
@@ -204,21 +204,15 @@ impl Functions {
     fn mapped(&self, value: Value<'_>) -> Option<&[u8]> {
         let entry = |key: &str| self.map.iter().find(|(known, _)| known == key).map(|(_, field)| &**field);
         let mut digits = itoa::Buffer::new();
-        let mut whole = |number: f64| {
-            // Beyond 53 bits, what was meant is not known.
-            #[expect(clippy::cast_possible_truncation, reason = "far within the bounds of an i64")]
-            let exact = (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
-            exact.and_then(|number| entry(digits.format(number)))
-        };
         match value {
             Value::Str(text) => entry(text),
-            Value::Decimal(text) => entry(text).or_else(|| whole(text.parse().ok()?)),
             Value::Bool(true) => entry("true"),
             Value::Bool(false) => entry("false"),
-            Value::Int(number) => entry(digits.format(number)),
             Value::Uint(number) => entry(digits.format(number)),
-            Value::Float(number) => whole(number),
-            Value::Float32(number) => whole(number.into()),
+            Value::Decimal(text) if entry(text).is_some() => entry(text),
+            Value::Int(_) | Value::Float(_) | Value::Float32(_) | Value::Decimal(_) => {
+                entry(digits.format(number::integer(value).ok()?))
+            }
             _ => None,
         }
     }

@@ -69,7 +69,7 @@ pub(super) fn boolean(value: Value<'_>) -> Result<bool, Fault> {
 
 /// Reads an integer.
 #[inline]
-pub(super) fn integer(value: Value<'_>) -> Result<i64, Fault> {
+pub(crate) fn integer(value: Value<'_>) -> Result<i64, Fault> {
     if let Value::Int(value) = value { Ok(value) } else { integral(value) }
 }
 

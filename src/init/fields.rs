@@ -116,7 +116,8 @@ impl Seen {
                 self.integers += u64::from(whole);
                 self.floats += u64::from(!whole);
                 let value = number.as_f64().unwrap_or(0.0);
-                let long = value.abs() >= EXACT && (whole || number.is_u64() || value.fract() == 0.0);
+                // So large a float has no fraction.
+                let long = value.abs() >= EXACT;
                 self.long += u64::from(long);
                 self.beyond += u64::from(long && !whole);
                 let (least, most) = self.range.unwrap_or((value, value));
@@ -189,20 +190,23 @@ impl Seen {
     /// The unit of numbers that are times of an event, by the field's name and their size.
     pub(super) fn unit_of(&self, name: &str) -> Option<&'static str> {
         let (said, is_time) = said_of_time(name);
-        let unit = self.unit().filter(|unit| said.is_none_or(|said| said == *unit))?;
+        let (unit, scale) = self.unit_by_size().filter(|(unit, _)| said.is_none_or(|said| said == *unit))?;
         let (least, most) = self.range?;
         let now = jiff::Timestamp::now().as_duration().as_secs_f64();
-        let scale = UNITS.iter().find(|(known, _)| *known == unit)?.1;
         let near = |value: f64| (value / scale - now).abs() < NEAR;
         (is_time && near(least) && near(most)).then_some(unit)
     }
 
     /// The unit of whole numbers that are times, by their size: between the years 2000 and 2100.
     pub(super) fn unit(&self) -> Option<&'static str> {
+        self.unit_by_size().map(|(unit, _)| unit)
+    }
+
+    fn unit_by_size(&self) -> Option<(&'static str, f64)> {
         let (least, most) = self.range?;
         let fits = |scale: f64| least >= 946_684_800.0 * scale && most < 4_102_444_800.0 * scale;
         let whole = self.is_all(self.integers) || self.is_all(self.integers + self.floats);
-        UNITS.into_iter().find(|(_, scale)| whole && fits(*scale)).map(|(unit, _)| unit)
+        UNITS.into_iter().find(|(_, scale)| whole && fits(*scale))
     }
 }
 
