@@ -360,7 +360,9 @@ fn of_subscription(error: &subscribe::Error) -> Recovery {
                 subscribe::least_server()
             ),
         ),
-        subscribe::Error::Consumer { .. } => Recovery::reconnect(Cause::Jetstream),
+        subscribe::Error::Leaderless { .. } | subscribe::Error::Consumer { .. } => {
+            Recovery::reconnect(Cause::Jetstream)
+        }
     }
 }
 

@@ -116,6 +116,9 @@ pub(crate) enum Error {
         /// What differs, by the names of the consumer's settings.
         fields: Vec<&'static str>,
     },
+    /// The servers of the durable say that none of them leads it.
+    #[error("durable consumer {durable} has no leader")]
+    Leaderless { durable: String },
     /// The durable could not be read, made, moved or removed.
     #[error("cannot {action} durable consumer {durable}")]
     Consumer {

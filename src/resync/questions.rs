@@ -100,12 +100,14 @@ impl Approach {
         let limit = if replaceable { LEADERLESS } else { LEADER_TIMEOUT };
         let found = tokio::select! {
             found = timeout(limit, subscribe::find(&stream, shard)) => match found {
-                Ok(found) => found.map(Durable::from).map_err(Error::from),
-                Err(_) if replaceable => {
+                // Without a leader it does not answer, or its servers say so: those that have known each
+                // other for more than 10 s do.
+                Err(_) | Ok(Err(subscribe::Error::Leaderless { .. })) if replaceable => {
                     *self.replaced() = Some(Instant::now());
                     Ok(Durable::Silent)
                 }
                 Err(_) => Err(Error::Leaderless { durable: shard.durable.clone() }),
+                Ok(found) => found.map(Durable::from).map_err(Error::from),
             },
             denial = denied => Err(Error::Denied(denial)),
         };

@@ -376,7 +376,9 @@ async fn abandon(stream: &Stream, shard: &Shard) {
     tracing::info!(durable, "the durable consumer has no leader; replacing it");
     // Whether it is gone is seen below, and by whoever makes the next one.
     drop(timeout(LOOK, stream.delete_consumer(durable)).await);
+    let mut looks = tokio::time::interval(LOOK);
     for _ in 0..LOOKS {
+        looks.tick().await;
         if let Ok(Ok(_)) = timeout(LOOK, find(stream, shard)).await {
             return;
         }
@@ -430,6 +432,11 @@ pub(crate) async fn find<I>(stream: &Stream<I>, shard: &Shard) -> Result<Option<
     match stream.consumer_info(&shard.durable).await {
         Ok(info) => Ok(Some(info)),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), ConsumerInfoErrorKind::JetStream(refusal)
+            if refusal.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE) =>
+        {
+            Err(Error::Leaderless { durable: shard.durable.clone() })
+        }
         Err(error) => {
             Err(Error::Consumer { action: "read", durable: shard.durable.clone(), source: error.into() })
         }
