@@ -37,7 +37,10 @@ mod fellow;
 mod turns;
 
 /// How often the others are looked at: a takeover takes so much longer than is needed at most.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(375);
+
+/// How soon it is looked again at a daemon of which the server has no session any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How soon after the moment at which a lease may have run out it is looked.
 const RIGHT_AFTER: Duration = Duration::from_millis(10);
@@ -432,6 +435,9 @@ impl Beats {
                 *seen = Seen { beat: daemon.beat, ..Seen::default() };
             }
             seen.ended = if daemon.ended { seen.ended + 1 } else { 0 };
+            if daemon.ended {
+                self.pause = self.pause.min(LOOK_AGAIN);
+            }
             // After a restart of the server, each of the living comes back at its own time.
             let settled =
                 line.beats >= RENEWALS || self.sessions == 1 && daemon.silent > 2.0 * BEAT.as_secs_f64();
