@@ -17,7 +17,7 @@ export PATH="$PWD/.tools/bin:$PATH"
 # The fuzzer's instrumentation needs a nightly compiler, unless the stable one gets this. jetcopy has no
 # unsafe code for a sanitizer to check, and without one fuzzing is several times as fast.
 export RUSTC_BOOTSTRAP=1
-for target in json msgpack raw; do
+for target in json msgpack raw ndjson cbor influx; do
     cargo fuzz run --sanitizer none "$target" -- -max_total_time="$seconds" -print_final_stats=1 \
         "${limits[@]}"
 done

@@ -6,8 +6,8 @@
 //! its buffers have grown it allocates nothing.
 //!
 //! A message is one map, or with `for_each = "$"` an array, in one of the formats ([`crate::payload`]); with
-//! `format = "raw"`, it is one value. It is
-//! read once from front to back ([`walk`]), which leaves the wanted values in slots; then each table's row is
+//! `format = "raw"`, it is one value. Line protocol is packed as MessagePack first ([`lines`]). It is read
+//! once from front to back ([`walk`]), which leaves the wanted values in slots; then each table's row is
 //! encoded from the slots, column by column ([`row`]), by way of functions where a column has some
 //! ([`functions`]). A key that a column takes may stand only once in its map; `$rest` and whole copies keep
 //! repeated keys as they are. A field that is null is as good as absent: it takes the column's default, else
@@ -15,8 +15,10 @@
 
 mod compressed;
 mod cost;
+mod explain;
 mod functions;
 mod header;
+mod lines;
 mod plan;
 mod presence;
 mod rest;
@@ -43,6 +45,7 @@ use cost::{Cost, Over};
 use functions::Scratch;
 use header::header_values;
 pub(crate) use header::{header, spelling};
+use lines::Lines;
 use plan::Plan;
 use row::{RefusedElements, RowWriter};
 pub use show::{as_json, expanded_as_json};
@@ -69,6 +72,7 @@ impl From<Poison> for Undecoded {
 pub struct Decoder {
     format: config::Format,
     compressed: Compressed,
+    lines: Lines,
     plan: Plan,
     buffers: Buffers,
     mark: Mark,
@@ -95,6 +99,8 @@ struct Buffers {
     message: Vec<Option<Value<'static>>>,
     element: Vec<Option<Value<'static>>>,
     key: String,
+    /// Whether some table took each element of the message.
+    taken: Vec<bool>,
     /// Texts that functions make.
     scratch: Scratch,
     /// For each table, the columns that messages may lack and that none has filled yet.
@@ -144,12 +150,20 @@ impl Decoder {
     pub fn new(pipeline: &config::Pipeline, tables: &[introspect::Table]) -> Result<Self, PlanError> {
         let mut encoder = Encoder::new(pipeline.non_finite);
         let plan = Plan::new(pipeline, tables, &mut encoder)?;
-        let (message, element, key) = (Vec::new(), Vec::new(), String::new());
-        let (scratch, unfilled) = (Scratch::default(), plan.may_lack());
-        let buffers = Buffers { encoder, message, element, key, scratch, unfilled };
+        let unfilled = plan.may_lack();
+        let buffers = Buffers {
+            encoder,
+            message: Vec::new(),
+            element: Vec::new(),
+            key: String::new(),
+            taken: Vec::new(),
+            scratch: Scratch::default(),
+            unfilled,
+        };
         Ok(Self {
             format: pipeline.format,
             compressed: Compressed::new(pipeline),
+            lines: Lines::new(pipeline),
             plan,
             buffers,
             mark: Mark::default(),
@@ -218,6 +232,9 @@ impl Decoder {
         rows: &mut Rows,
         room: usize,
     ) -> Result<(), Undecoded> {
+        if self.format == config::Format::Influx {
+            return self.decode_lines(message, payload, index, rows, room);
+        }
         let needs_fields = self.format != config::Format::Raw;
         let raw = if payload.is_empty() && needs_fields && self.plan.goes_by_headers() {
             Ok(NO_FIELDS)
@@ -286,12 +303,28 @@ impl Decoder {
             let large = payload.len() > LARGE;
             buffers.encoder.bound(usize::MAX);
             let slots = &slots;
-            let mut writer =
-                RowWriter { buffers, message, payload, raw, slots, index, refused, matched, cost, large };
+            let by_element = self.plan.by_element && is_array;
+            buffers.taken.clear();
+            let mut writer = RowWriter {
+                buffers,
+                message,
+                payload,
+                raw,
+                slots,
+                index,
+                refused,
+                matched,
+                cost,
+                large,
+                by_element,
+            };
             for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
                 if table.takes {
                     writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
                 }
+            }
+            if by_element && self.plan.unmatched != config::OnUnmatched::Skip {
+                writer.refuse_untaken(&self.plan.tables)?;
             }
             taken_by = Some(matched);
             Ok(())
@@ -334,12 +367,7 @@ fn unmatched(then: config::OnUnmatched) -> Result<(), Poison> {
     if then == config::OnUnmatched::Skip {
         return Ok(());
     }
-    Err(Poison {
-        kind: PoisonKind::Unmatched,
-        message: "`when` holds for no table: correct one, add one, or set on_unmatched = \"skip\"".into(),
-        table: None,
-        column: None,
-    })
+    Err(wrong::unmatched(None))
 }
 
 #[cold]

@@ -8,11 +8,14 @@
 use serde::Deserialize;
 
 pub(crate) mod bare;
+pub(crate) mod cbor;
 pub(crate) mod compress;
 pub(crate) mod compression;
 pub(crate) mod expand;
+pub(crate) mod influx;
 pub(crate) mod json;
 pub(crate) mod msgpack;
+pub(crate) mod ndjson;
 
 pub use compression::Compression;
 
@@ -28,6 +31,8 @@ macro_rules! formats {
             #[default]
             Auto,
             $($(#[$doc])* $format,)+
+            /// InfluxDB's line protocol, which is packed as MessagePack first ([`influx`]).
+            Influx,
         }
 
         /// Bytes in one of the formats: a payload, or an array or a map as it lies in one, whose form a
@@ -77,7 +82,7 @@ macro_rules! formats {
                         Ok(raw) => Ok(Raw::$format(raw)),
                         Err(fault) => Err(Unread { format: $module::Reader::NAME, fault }),
                     },)+
-                    Self::Auto => Err(Unread::unknown()),
+                    Self::Auto | Self::Influx => Err(Unread::unknown()),
                 }
             }
         }
@@ -113,11 +118,15 @@ macro_rules! formats {
     };
 }
 
-// In the order in which a payload that says nothing of its format is tried. Any byte begins something in
-// MessagePack, and bare values are never tried.
+// In the order in which a `Content-Type` is looked at, and a payload that says nothing of its format is
+// tried. Any byte begins something in MessagePack; NDJSON and bare values are never tried.
 formats! { $
+    /// JSON texts one after the other.
+    Ndjson = ndjson,
     /// JSON.
     Json = json,
+    /// CBOR.
+    Cbor = cbor,
     /// MessagePack.
     Msgpack = msgpack,
     /// Bare values.

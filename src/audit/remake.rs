@@ -165,7 +165,8 @@ impl<'a> Remake<'a> {
         }
         self.sequences.push(sequence);
         for found in self.rows.refused.iter().skip(refused) {
-            let (Some(element), Some(table)) = (found.element, found.poison.table.clone()) else { continue };
+            let Some(element) = found.element else { continue };
+            let table = found.poison.table.clone().unwrap_or_default();
             if !letters.elements.contains_key(&(table.clone(), element)) {
                 report.add(Difference::Element { sequence, table, element });
             }

@@ -34,7 +34,7 @@ pub(super) struct Filled {
     pub(super) rule: Rule,
     /// The column that keeps the sequence, quoted.
     pub(super) column: Option<String>,
-    /// The column that keeps an element's place, quoted, where each element has one row at most.
+    /// The column that keeps an element's place, quoted, where each element has one row, or is a dead letter.
     pub(super) element: Option<String>,
     /// The column that keeps when the stream stored the message, quoted.
     pub(super) time: Option<String>,
@@ -105,7 +105,7 @@ impl Filled {
         let keeps = |source| table.column_of(source).map(escape_identifier);
         let column = keeps(SEQUENCE);
         let once = column.is_some() && table.on_conflict == OnConflict::Error && table.unpivot.is_none();
-        let element = if once { keeps(ELEMENT) } else { None };
+        let element = if once && !table.takes_some_elements() { keeps(ELEMENT) } else { None };
         let rule = match table.on_conflict {
             _ if table.for_each.is_some() || table.unpivot.is_some() => Rule::Any,
             OnConflict::Error if table.when.is_none() => Rule::Once,

@@ -44,7 +44,7 @@ enum Action {
             value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
     },
-    /// Show one letter and its payload: JSON and MessagePack as JSON, anything else in hexadecimal.
+    /// Show one letter and its payload: JSON, MessagePack and CBOR as JSON, anything else in hexadecimal.
     Show {
         /// The letter's id, as `list` shows it.
         #[arg(value_name = "ID")]
@@ -88,7 +88,7 @@ enum Action {
         /// Maximum number of letters.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
         limit: Option<i64>,
-        /// Write JSON and MessagePack payloads as JSON in `payload`; the others stay in `payload_base64`.
+        /// Write payloads in JSON, MessagePack or CBOR as JSON in `payload`; others in `payload_base64`.
         #[arg(long)]
         decode: bool,
     },

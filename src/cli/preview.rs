@@ -221,13 +221,15 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// The messages of a file. Text is JSON, one value after the other; what is none is a message up to the end
-/// of its line. Of bare values, each line that is not empty is one. Other bytes are one message.
+/// of its line. Of bare values, each line that is not empty is one. NDJSON, line protocol and other bytes are
+/// one message.
 fn split(bytes: &[u8], format: Format, subject: &str, most: usize) -> Vec<Single> {
     let mut payloads: Vec<&[u8]> = Vec::new();
-    let is_bare = format == Format::Raw;
+    let (is_bare, is_one) = (format == Format::Raw, matches!(format, Format::Ndjson | Format::Influx));
     let starts = |text: &&str| is_bare || text.trim_start().starts_with(['{', '[']);
     match str::from_utf8(bytes).ok().filter(starts) {
-        None if bytes.is_empty() => {}
+        _ if bytes.is_empty() => {}
+        _ if is_one => payloads.push(bytes),
         None => payloads.push(bytes),
         Some(text) if is_bare => {
             payloads.extend(text.lines().filter(|line| !line.is_empty()).take(most).map(str::as_bytes));
@@ -261,9 +263,9 @@ fn split(bytes: &[u8], format: Format, subject: &str, most: usize) -> Vec<Single
 /// Compresses what lies in the file as text, where the pipeline's publishers compress all.
 fn as_published(pipeline: &Pipeline, singles: &mut [Single]) -> Result<(), Error> {
     let Some(codec) = pipeline.compression.codec(|| None) else { return Ok(()) };
-    let is_bare = pipeline.format == Format::Raw;
+    let is_text = matches!(pipeline.format, Format::Raw | Format::Influx);
     for payload in singles.iter_mut().map(|single| &mut single.message.payload) {
-        if str::from_utf8(payload).is_ok_and(|text| is_bare || text.starts_with(['{', '['])) {
+        if str::from_utf8(payload).is_ok_and(|text| is_text || text.starts_with(['{', '['])) {
             let compressed = compress(codec, payload);
             *payload = compressed.map_err(|source| Error::Compress { codec, source })?.into();
         }

@@ -91,6 +91,8 @@ enum Payload {
     Msgpack,
     /// JSON objects.
     Json,
+    /// CBOR maps.
+    Cbor,
     /// Bare values: the text, the number or the boolean of one field.
     Raw,
 }
@@ -310,6 +312,7 @@ fn outgoing(args: &Args, template: &Template, ids: &mut Ids, record: &Record) ->
     let (payload, content_type) = match args.format {
         Payload::Json => (record.json(), "application/json"),
         Payload::Msgpack => (record.msgpack(), "application/msgpack"),
+        Payload::Cbor => (record.cbor(), "application/cbor"),
         Payload::Raw => (record.text(&args.value_field).map(String::into_bytes), "text/plain"),
     };
     let mut payload = payload.map_err(|reason| record.bad(reason))?;

@@ -325,6 +325,13 @@ fn describe(error: &figment::Error, file: Option<&File>) -> Problem {
         }
         Kind::UnknownVariant(found, known) => unknown("value", found, known),
         Kind::MissingField(name) => format!("`{name}` is missing"),
+        Kind::InvalidType(Actual::Map, _)
+            if matches!(path.last().map(String::as_str), Some("pipeline" | "table")) =>
+        {
+            let names: Vec<&str> =
+                path.iter().map(String::as_str).filter(|key| key.parse::<usize>().is_err()).collect();
+            format!("there may be several: write [[{}]], with two brackets", names.join("."))
+        }
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("expected {expected}, found {}", kind_of(found))
         }

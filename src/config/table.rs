@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::path::ROOT;
 use super::values::DetailedSource;
 
 /// `[[pipeline.table]]`
@@ -53,6 +54,16 @@ impl Table {
     /// Whether what it holds depends on the order in which messages are written.
     pub(super) fn goes_by_order(&self) -> bool {
         self.on_conflict == OnConflict::Update && self.newer_by.is_none()
+    }
+
+    /// Whether it makes a row of each element of a message that is an array.
+    pub(crate) fn splits_root(&self) -> bool {
+        self.for_each.as_deref() == Some(ROOT)
+    }
+
+    /// Whether it takes only some of those elements.
+    pub(crate) fn takes_some_elements(&self) -> bool {
+        self.splits_root() && self.when.as_ref().is_some_and(|when| when.field.is_some())
     }
 }
 

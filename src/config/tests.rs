@@ -182,6 +182,10 @@ fn a_value_that_is_not_of_its_type_is_named_with_its_place() {
         "file:5: pipeline[0].format: unknown value `msgpak`; did you mean `msgpack`?",
     );
     refuses("subjects = 1", "file:5: pipeline[0].subjects: expected a sequence, found signed int `1`");
+    assert_eq!(
+        said(load(&LEAST.replace("[[pipeline.table]]", "[pipeline.table]"))),
+        ["file:5: pipeline[0].table: there may be several: write [[pipeline.table]], with two brackets"]
+    );
     let flags = Overrides::default().with("--listen", "http.listen", Some("here".into()));
     assert_eq!(said(load_all(LEAST, &[], &flags)), ["--listen: http.listen: invalid socket address syntax"]);
 }

@@ -213,9 +213,14 @@ fn check_pipeline(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mut 
     for (index, table) in pipeline.tables.iter().enumerate() {
         check_table(table, &|key| at(&format!("table[{index}].{key}")), found);
     }
-    if pipeline.format == Format::Raw {
-        for (index, table) in pipeline.tables.iter().enumerate() {
-            check_bare(table, &|key| at(&format!("table[{index}].{key}")), found);
+    for (index, table) in pipeline.tables.iter().enumerate() {
+        let at = |key: &str| at(&format!("table[{index}].{key}"));
+        match pipeline.format {
+            Format::Raw => check_bare(table, &at, found),
+            Format::Ndjson | Format::Influx if !table.splits_root() => {
+                found.add(at("for_each"), LINES);
+            }
+            _ => {}
         }
     }
     paths::contradictions(&pipeline.tables, at, found);
@@ -346,6 +351,9 @@ fn check_table(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems)
         }
     }
 }
+
+/// What NDJSON and line protocol ask of each table.
+const LINES: &str = "in this format a message is a list, of which each line is a row: set this to \"$\"";
 
 /// A bare value has no fields to go into.
 fn check_bare(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {

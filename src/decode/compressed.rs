@@ -49,6 +49,23 @@ impl Compressed {
         self.expander = Some(expander);
     }
 
+    /// That a payload which cannot be read may be compressed in a way that nobody said.
+    #[cold]
+    pub(super) fn hint(&self, message: &Message) -> Option<String> {
+        if self.setting != Compression::Auto || self.codec(message).is_some() {
+            return None;
+        }
+        let name = Compression::HEADER;
+        if let Some(said) = encoding(message) {
+            let known = Codec::ALL.map(Codec::name).join(", ");
+            return Some(format!("; its {name} is {said:?}, which is none of {known}"));
+        }
+        let begun = Codec::begun(&message.payload).map(Codec::name)?;
+        Some(format!(
+            "; it begins like {begun}: let publishers say so in {name}, or set compression = \"{begun}\""
+        ))
+    }
+
     /// Why there is nothing to read.
     fn poison(&self, codec: Codec, unexpanded: Unexpanded) -> Poison {
         let name = codec.name();
@@ -110,38 +127,16 @@ impl Decoder {
         decoded
     }
 
-    /// Adds to why a message cannot be read that it may be compressed in a way that nobody said.
-    #[cold]
-    pub(super) fn explain(&self, message: &Message, undecoded: &mut Undecoded) {
-        let Undecoded::Poison(poison) = undecoded else { return };
-        if poison.kind != PoisonKind::Malformed
-            || self.compressed.setting != Compression::Auto
-            || self.compressed.codec(message).is_some()
-        {
-            return;
-        }
-        let name = Compression::HEADER;
-        let said = encoding(message);
-        let begun = Codec::begun(&message.payload).map(Codec::name);
-        let hint = match (said, begun) {
-            (Some(said), _) => {
-                let known = Codec::ALL.map(Codec::name).join(", ");
-                format!("; its {name} is {said:?}, which is none of {known}")
-            }
-            (None, Some(begun)) => format!(
-                "; it begins like {begun}: let publishers say so in {name}, or set compression = \"{begun}\""
-            ),
-            (None, None) => return,
-        };
-        poison.message += &hint;
-    }
-
     /// The payload as JSON text ([`as_json`]), after it was expanded.
     pub fn show(&mut self, message: &Message) -> Option<String> {
-        let Some(codec) = self.compressed.codec(message) else { return as_json(&message.payload) };
+        let Some(codec) = self.compressed.codec(message) else { return self.shown(&message.payload) };
         let mut expander = self.compressed.take();
-        let shown = expander.expand(codec, &message.payload).ok().and_then(as_json);
+        let shown = expander.expand(codec, &message.payload).ok().and_then(|payload| self.shown(payload));
         self.compressed.put_back(expander);
         shown
+    }
+
+    fn shown(&mut self, payload: &[u8]) -> Option<String> {
+        if self.format == config::Format::Influx { self.show_lines(payload) } else { as_json(payload) }
     }
 }

@@ -26,6 +26,7 @@ mod column;
 mod functions;
 mod matching;
 pub(super) mod misfit;
+mod share;
 
 /// How the messages of a pipeline become rows.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct Plan {
     splits: bool,
     /// Whether some table makes rows of the message itself, as an array.
     pub(super) splits_root: bool,
+    /// Whether some table takes only some of those elements.
+    pub(super) by_element: bool,
     /// All tables.
     all: Tables,
     /// Fields of the message that only some tables take.
@@ -239,7 +242,7 @@ impl Plan {
                 Ok(Table { index, ..table })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        share(&mut message, &mut tables);
+        share::share(&mut message, &mut tables);
         let conditional = pipeline.tables.iter().any(|table| table.when.is_some());
         let partial = if conditional { message.partial(tables.len()) } else { Vec::new() };
         let mut all = Tables::NONE;
@@ -249,50 +252,20 @@ impl Plan {
         let unmatched = pipeline.on_unmatched;
         let splits = tables.iter().any(|table| table.each.is_some());
         let splits_root = tables.iter().any(Table::splits_root);
-        Ok(Self { message, tables, unmatched, conditional, splits, splits_root, all, partial, messages: 0 })
-    }
-}
-
-/// Lets everybody know what the others take.
-fn share(message: &mut Wanted, tables: &mut [Table]) {
-    let mut always = Tables::NONE;
-    for table in &*tables {
-        if table.when.is_none() {
-            always |= table.bit;
-        }
-        if table.each.is_none() && table.takes_rest() {
-            message.take_rest(table.bit, &table.taken, table.has_rest());
-        }
-        if table.has_source(|from| matches!(from, ValueSource::Payload)) {
-            message.cover(table.bit);
-        }
-    }
-    let arrays: Vec<_> = tables
-        .iter()
-        .filter_map(|table| {
-            let each = table.each.as_ref()?;
-            let rest = table.takes_rest().then(|| (table.taken.clone(), table.has_rest()));
-            Some((each.slot, each.element.clone(), table.bit, rest))
+        let by_element = tables.iter().filter_map(|table| table.when.as_ref()).any(When::is_of_element);
+        Ok(Self {
+            message,
+            tables,
+            unmatched,
+            conditional,
+            splits,
+            splits_root,
+            by_element,
+            all,
+            partial,
+            messages: 0,
         })
-        .collect();
-    for table in tables {
-        let Some(each) = &mut table.each else { continue };
-        for (slot, element, bit, rest) in arrays.iter().filter(|(slot, ..)| *slot == each.slot) {
-            if let Some((taken, deep)) = rest {
-                each.element.take_rest(*bit, taken, *deep);
-            }
-            if *bit != table.bit {
-                each.element.join(element);
-            }
-            each.element.cover(message.covered(*slot));
-        }
-        let before = arrays.iter().take_while(|(.., bit, _)| *bit != table.bit);
-        before.filter(|(slot, ..)| *slot == each.slot).for_each(|(.., bit, _)| each.earlier |= *bit);
-        let mut walked = always;
-        walked |= table.bit;
-        each.element.seal(walked);
     }
-    message.seal(always);
 }
 
 impl Table {
@@ -330,13 +303,7 @@ impl Table {
         let path_of = |what: &str, path: &str| {
             path::path_of(path).map_err(|problem| target.error(format!("{what}: {problem}")))
         };
-        let when = match &mapping.when {
-            None => None,
-            Some(when) => {
-                Some(When::new(when, message).map_err(|problem| target.error(format!("when: {problem}")))?)
-            }
-        };
-        let each = match &mapping.for_each {
+        let mut each = match &mapping.for_each {
             None => None,
             Some(path) => Some(ForEach {
                 slot: {
@@ -351,6 +318,12 @@ impl Table {
                 found: 0,
             }),
         };
+        let when = match (&mapping.when, &mut each) {
+            (None, _) => None,
+            (Some(when), Some(each)) if each.slot == ROOT => Some(When::new(when, &mut each.element, true)),
+            (Some(when), _) => Some(When::new(when, message, false)),
+        };
+        let when = when.transpose().map_err(|problem| target.error(format!("when: {problem}")))?;
         // Under `for_each`, `$rest` is of the element, which no table splits further.
         let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
         let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit, bare };
@@ -412,7 +385,7 @@ fn unpivot(
         }
         Some(config::Unpivot { rest: true, .. }) => {
             // What tells a message of this kind from others is no value of it.
-            if making.each.is_none() {
+            if making.each.as_ref().is_none_or(|each| each.slot == ROOT) {
                 let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
                 let field = field.map(|field| path_of("when", field)).transpose()?;
                 leave_out(&mut making.taken, &field.unwrap_or_default(), Tables::ALL);

@@ -12,7 +12,7 @@ use super::plan::{Column, ForEach, Table, Unpivot, ValueSource};
 use super::rest::{Taken, is_taken, rest_of};
 use super::takers::Tables;
 use super::walk::{ROOT, Slots};
-use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large};
+use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large, unmatched};
 use super::{Buffers, MOST_ELEMENTS, header, reuse};
 use crate::message::Message;
 use crate::payload::{Key, Next, Raw, Reader, Value, with_reader};
@@ -37,6 +37,8 @@ pub(super) struct RowWriter<'d, 'a> {
     pub(super) cost: Cost,
     /// Whether one row may be too much by itself.
     pub(super) large: bool,
+    /// Whether it is noted which elements of the message are taken.
+    pub(super) by_element: bool,
 }
 
 /// The elements of one message that were refused.
@@ -144,6 +146,9 @@ impl<'a> RowWriter<'_, 'a> {
     ) -> Result<(), Poison> {
         let malformed = |fault| poison(table, None, Fault::from(fault), None);
         each.element.walk(reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
+        if self.by_element && each.slot == ROOT && !self.takes(table, slots, place) {
+            return Ok(());
+        }
         if each.element.has_misfits()
             && let Some((slot, path)) = each.element.misfit(self.matched)
         {
@@ -156,6 +161,32 @@ impl<'a> RowWriter<'_, 'a> {
             Some(other) => Err(for_each(table, each, other)),
             None => Ok(()),
         }
+    }
+
+    /// Whether `table` takes an element of the message, which is noted.
+    fn takes(&mut self, table: &Table, slots: &Slots<'a>, place: u32) -> bool {
+        let Buffers { key, taken, .. } = &mut *self.buffers;
+        let takes = table.when.as_ref().is_none_or(|when| when.takes_element(slots, key));
+        let place = place as usize;
+        if taken.len() <= place {
+            taken.resize(place + 1, false);
+        }
+        taken[place] |= takes;
+        takes
+    }
+
+    /// Refuses the elements of the message that no table took.
+    pub(super) fn refuse_untaken(&mut self, tables: &[Table]) -> Result<(), Poison> {
+        let mut each = tables.iter().filter(|table| table.takes).filter_map(|table| table.each.as_ref());
+        let alone = each.all(|each| each.bad == BadElement::Element);
+        let taken = std::mem::take(&mut self.buffers.taken);
+        let mut untaken = (0..).zip(&taken).filter(|(_, taken)| !**taken).map(|(place, _)| place);
+        let refused = untaken.try_for_each(|place| {
+            let poison = unmatched(Some(place));
+            if alone { self.refuse(poison, place) } else { Err(poison) }
+        });
+        self.buffers.taken = taken;
+        refused
     }
 
     /// Notes that an element is refused; the message as a whole, where too many are.

@@ -12,7 +12,8 @@ use crate::payload::{Format, Malformed, Reader, Value, with_reader};
 /// (bytes, NaN) becomes a string.
 #[must_use]
 pub fn as_json(payload: &[u8]) -> Option<String> {
-    let value = Format::ALL.iter().find_map(|format| {
+    // As it begins, before whatever it could be beside that.
+    let value = [Format::Auto].iter().chain(Format::ALL).find_map(|format| {
         let raw = format.raw(payload, || None).ok()?;
         // Any byte is a number in MessagePack, so only what has parts counts.
         with_reader!(raw, |reader| whole(reader)).ok().filter(|value| has_parts(*value))

@@ -4,6 +4,7 @@ mod arrays;
 mod bad_input;
 mod bounds;
 mod compressed;
+mod formats;
 mod functions;
 mod lenient;
 mod plans;

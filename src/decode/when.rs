@@ -21,6 +21,8 @@ pub(super) struct When {
     subject: Option<String>,
     headers: Vec<(String, HeaderIs)>,
     field: Option<Field>,
+    /// Whether the field is one of each element, rather than of the message.
+    of_element: bool,
 }
 
 #[derive(Debug)]
@@ -39,16 +41,17 @@ enum Literal {
 }
 
 impl When {
-    pub(super) fn new(when: &config::When, message: &mut Wanted) -> Result<Self, String> {
+    /// Its field lies in what `wanted` is of: each element, or the message.
+    pub(super) fn new(when: &config::When, wanted: &mut Wanted, of_element: bool) -> Result<Self, String> {
         let field = match &when.field {
             None => None,
             Some(path) => Some(Field {
-                slot: message.read(&path::path_of(path)?),
+                slot: wanted.read(&path::path_of(path)?),
                 values: when.equals.as_ref().map(literals).transpose()?,
             }),
         };
         let headers = when.headers.iter().map(|(name, is)| (name.clone(), is.clone())).collect();
-        Ok(Self { subject: when.subject.clone(), headers, field })
+        Ok(Self { subject: when.subject.clone(), headers, field, of_element })
     }
 
     /// Whether it may hold, by all but the payload.
@@ -64,6 +67,20 @@ impl When {
 
     /// Whether it holds for a message for which it may hold.
     pub(super) fn holds(&self, slots: &[Option<Value<'_>>], scratch: &mut String) -> bool {
+        self.of_element || self.field_holds(slots, scratch)
+    }
+
+    /// Whether it holds for an element of a message for which it holds.
+    pub(super) fn takes_element(&self, slots: &[Option<Value<'_>>], scratch: &mut String) -> bool {
+        !self.of_element || self.field_holds(slots, scratch)
+    }
+
+    /// Whether it goes by a field of each element.
+    pub(super) fn is_of_element(&self) -> bool {
+        self.of_element && self.field.is_some()
+    }
+
+    fn field_holds(&self, slots: &[Option<Value<'_>>], scratch: &mut String) -> bool {
         self.field.as_ref().is_none_or(|field| field.holds(slots[field.slot], scratch))
     }
 }

@@ -82,6 +82,20 @@ pub(super) fn array(table: &Table) -> Poison {
     Poison { kind: PoisonKind::Type, message: message.to_owned(), table, column: None }
 }
 
+/// Why a message, or the element at a place in it, is refused that no table takes.
+#[cold]
+pub(super) fn unmatched(place: Option<u32>) -> Poison {
+    let element = place.map(|place| format!("element {place}: ")).unwrap_or_default();
+    Poison {
+        kind: PoisonKind::Unmatched,
+        message: format!(
+            "{element}`when` holds for no table: correct one, add one, or set on_unmatched = \"skip\""
+        ),
+        table: None,
+        column: None,
+    }
+}
+
 #[cold]
 pub(super) fn for_each(table: &Table, each: &ForEach, found: Value<'_>) -> Poison {
     let what = Fault::ty(&"for_each needs an array of maps");

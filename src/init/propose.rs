@@ -52,8 +52,8 @@ impl Column {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unfit {
     #[error(
-        "of {messages} messages none is a JSON or MessagePack object, or a list of them: write the mapping \
-         by hand (docs/payloads.md)"
+        "of {messages} messages none is an object in JSON, MessagePack or CBOR, or a list of them: write the \
+         mapping by hand (docs/payloads.md)"
     )]
     Unreadable { messages: usize },
     #[error(

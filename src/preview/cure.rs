@@ -49,7 +49,11 @@ pub(super) fn of(preview: &Preview<'_>, poison: &Poison, payload: Option<&Value>
             Some("correct the publisher, or the pipeline's compression".to_owned())
         }
         (PoisonKind::Malformed, _) => Some(match preview.pipeline.format {
-            Format::Auto => "correct the publisher; the pipeline accepts JSON and MessagePack".to_owned(),
+            Format::Auto => {
+                "correct the publisher, or set the pipeline's format; by default it accepts JSON and \
+                 MessagePack, and CBOR where Content-Type says so"
+                    .to_owned()
+            }
             format => format!(
                 "correct the publisher, or the pipeline's format, which is \"{}\"",
                 format!("{format:?}").to_lowercase()

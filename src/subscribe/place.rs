@@ -432,7 +432,8 @@ pub(crate) async fn find<I>(stream: &Stream<I>, shard: &Shard) -> Result<Option<
     match stream.consumer_info(&shard.durable).await {
         Ok(info) => Ok(Some(info)),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-        Err(error) if matches!(error.kind(), ConsumerInfoErrorKind::JetStream(refusal)
+        Err(error)
+            if matches!(error.kind(), ConsumerInfoErrorKind::JetStream(refusal)
             if refusal.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE) =>
         {
             Err(Error::Leaderless { durable: shard.durable.clone() })

@@ -140,8 +140,7 @@ impl Mapping {
         let non_finite = choices.pick(&["keep", "null", "refuse"]);
         let mut toml =
             format!("name = 'p'\nstream = 'S'\nformat = '{format}'\nnon_finite = '{non_finite}'\n");
-        let is_bare = format == "raw";
-        let tables = (0..=choices.below(2)).map(|index| table(choices, index, is_bare, &mut toml)).collect();
+        let tables = (0..=choices.below(2)).map(|index| table(choices, index, format, &mut toml)).collect();
         Self { toml, tables }
     }
 
@@ -152,14 +151,15 @@ impl Mapping {
     }
 }
 
-fn table(choices: &mut Choices<'_>, index: usize, is_bare: bool, toml: &mut String) -> Vec<Column> {
+fn table(choices: &mut Choices<'_>, index: usize, format: &str, toml: &mut String) -> Vec<Column> {
+    let (is_bare, is_list) = (format == "raw", matches!(format, "ndjson" | "influx"));
     write!(toml, "[[table]]\nname = 't{index}'\n").expect("a string takes all");
     // A bare value has no fields.
     if !is_bare && choices.one_in(4) {
         writeln!(toml, "when = {}", choices.pick(WHENS)).expect("a string takes all");
     }
-    if !is_bare && choices.one_in(3) {
-        let array = choices.pick(&["a", "b.c", "d", "c[0]"]);
+    if is_list || !is_bare && choices.one_in(3) {
+        let array = if is_list { "$" } else { choices.pick(&["a", "b.c", "d", "c[0]"]) };
         let bad = choices.pick(&["message", "element"]);
         write!(toml, "for_each = '{array}'\nbad_element = '{bad}'\n").expect("a string takes all");
     }

@@ -22,6 +22,9 @@ const TIME: Duration = Duration::from_secs(10);
 /// Messages of each mapping.
 const MESSAGES: usize = 500;
 
+/// Formats that a message can be written in.
+const FORMATS: [&str; 5] = ["json", "msgpack", "cbor", "ndjson", "raw"];
+
 #[tokio::test]
 async fn whatever_a_mapping_lets_through_is_taken_by_the_server() {
     let server = TestPostgres::shared().unwrap();
@@ -35,7 +38,7 @@ async fn whatever_a_mapping_lets_through_is_taken_by_the_server() {
     let (mut mappings, mut rows) = (0, 0);
     let start = Instant::now();
     while start.elapsed() < TIME {
-        let format = ["json", "msgpack", "raw"][mappings % 3];
+        let format = FORMATS[mappings % FORMATS.len()];
         let mapping = Mapping::new(&mut Choices(&random(64)), format);
         client.batch_execute(&mapping.sql()).await.unwrap();
         let mut tables = Vec::new();

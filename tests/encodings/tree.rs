@@ -187,6 +187,13 @@ impl Tree {
         let mut payload = Vec::new();
         match format {
             "json" => self.json(&mut payload),
+            "ndjson" => {
+                for _ in 0..choices.below(3) {
+                    self.json(&mut payload);
+                    payload.push(choices.pick(b"\n  \t"));
+                }
+            }
+            "cbor" => ciborium::into_writer(&self.cbor(), &mut payload).expect("a vector takes all"),
             "raw" => self.bare(&mut payload),
             _ => self.msgpack(&mut payload).expect("a vector takes all"),
         }
@@ -238,6 +245,27 @@ impl Tree {
             }
         };
         out.extend_from_slice(scalar.to_string().as_bytes());
+    }
+
+    fn cbor(&self) -> ciborium::Value {
+        use ciborium::Value;
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Int(value) => (*value).into(),
+            Self::UInt(value) => (*value).into(),
+            Self::Float(value) => (*value).into(),
+            Self::Decimal(text) => (*text).into(),
+            Self::Text(text) => text.as_str().into(),
+            Self::Binary(bytes) => Value::Bytes(bytes.clone()),
+            // A time since the epoch, or a large number.
+            Self::Extension(-1, bytes) => Value::Tag(1, Box::new((bytes.len() as u64).into())),
+            Self::Extension(_, bytes) => Value::Tag(2, Box::new(Value::Bytes(bytes.clone()))),
+            Self::Array(elements) => Value::Array(elements.iter().map(Self::cbor).collect()),
+            Self::Map(entries) => {
+                Value::Map(entries.iter().map(|(key, value)| (key.as_str().into(), value.cbor())).collect())
+            }
+        }
     }
 
     fn msgpack(&self, out: &mut Vec<u8>) -> Result<(), rmp::encode::ValueWriteError> {

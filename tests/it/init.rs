@@ -392,7 +392,10 @@ async fn what_cannot_be_proposed_is_told_with_what_to_do() {
     assert!(code == Some(1) && text.contains("stream SENSORS holds no message to look at"), "{text}");
     start.publish("sensors.north", "plain text").await;
     let (code, text) = said(start.run(&["init", "--yes"]).await);
-    assert!(code == Some(1) && text.contains("of 1 messages none is a JSON or MessagePack object"), "{text}");
+    assert!(
+        code == Some(1) && text.contains("of 1 messages none is an object in JSON, MessagePack or CBOR"),
+        "{text}"
+    );
     start.publish("sensors.north", "{\"a\": 1}").await;
     start.publish("sensors.north", "[{\"a\": 1}]").await;
     let (code, text) = said(start.run(&["init", "--yes"]).await);

@@ -43,6 +43,7 @@ mod least_privilege;
 mod ledger;
 mod leftover;
 mod lifecycle;
+mod lines;
 mod loss;
 mod mapping;
 mod membership;

@@ -77,11 +77,19 @@ fn pipeline_of<'c>(config: &'c Config, case: &Case) -> Result<&'c Pipeline, Fail
 /// The message of a case, or why it has none.
 fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message, String> {
     let format = case.format.unwrap_or(pipeline.format);
-    let packs = format == Format::Msgpack;
-    let encode = |value: &Json| match value {
-        value if packs => rmp_serde::to_vec_named(value).map_err(|error| error.to_string()),
-        Json::String(text) if format == Format::Raw => Ok(text.clone().into_bytes()),
-        value => Ok(value.to_string().into_bytes()),
+    let packs = matches!(format, Format::Msgpack | Format::Cbor);
+    let encode = |value: &Json| match (format, value) {
+        (Format::Msgpack, value) => rmp_serde::to_vec_named(value).map_err(|error| error.to_string()),
+        (Format::Cbor, value) => {
+            let mut bytes = Vec::new();
+            ciborium::into_writer(value, &mut bytes).map_err(|error| error.to_string())?;
+            Ok(bytes)
+        }
+        (Format::Ndjson, Json::Array(texts)) => {
+            Ok(texts.iter().map(|text| format!("{text}\n")).collect::<String>().into_bytes())
+        }
+        (Format::Raw | Format::Influx, Json::String(text)) => Ok(text.clone().into_bytes()),
+        (_, value) => Ok(value.to_string().into_bytes()),
     };
     let headers = headers(case)?;
     let codec = pipeline.compression.codec(|| header(&headers, Compression::HEADER));

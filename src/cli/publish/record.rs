@@ -68,6 +68,13 @@ impl Record {
     pub(super) fn msgpack(&self) -> Result<Vec<u8>, String> {
         rmp_serde::to_vec_named(&self.fields).map_err(|error| error.to_string())
     }
+
+    /// As CBOR.
+    pub(super) fn cbor(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&self.fields, &mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
 }
 
 /// The records of an input: outside, whether it could be read; inside, whether the record is good.

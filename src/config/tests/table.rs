@@ -130,17 +130,22 @@ fn a_path_into_an_array_that_rows_are_made_of_is_refused() {
 fn a_message_that_is_an_array_has_no_fields_of_its_own() {
     let array = format!("{LEAST}for_each = \"$\"\n");
     load(&array).unwrap();
-    for lines in [
-        "columns.a = \"^b\"\n",
-        "when = { field = \"b\" }\n",
-        "[[pipeline.table]]\nname = \"u\"\ncolumns.a = \"b\"\n",
-    ] {
+    for lines in ["columns.a = \"^b\"\n", "[[pipeline.table]]\nname = \"u\"\ncolumns.a = \"b\"\n"] {
         let said = said(load(&format!("{array}{lines}")));
         assert!(said[0].contains("`b` is a field of the message") || said[0].contains("`^b` is"), "{said:?}");
     }
     let apart = "when.subject = \"many\"\n[[pipeline.table]]\nname = \"u\"\nwhen.subject = \"one\"\n\
                  columns.a = \"b\"\n";
     load(&format!("{array}{apart}")).unwrap();
+    // Of each element, which may be an array.
+    load(&format!("{array}when = {{ field = \"[0].b\" }}\n")).unwrap();
+    for format in ["ndjson", "influx"] {
+        let file =
+            |table: &str| LEAST.replace("[[pipeline.table]]", &format!("format = \"{format}\"\n{table}"));
+        load(&file("[[pipeline.table]]\nfor_each = \"$\"")).unwrap();
+        let said = said(load(&file("[[pipeline.table]]")));
+        assert!(said[0].contains("for_each: in this format a message is a list"), "{said:?}");
+    }
 }
 
 #[test]

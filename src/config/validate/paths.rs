@@ -18,7 +18,7 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
         }
     }
     if let Some(field) = table.when.as_ref().and_then(|when| when.field.as_ref()) {
-        a_path(field, at("when.field"), false, found);
+        a_path(field, at("when.field"), table.splits_root(), found);
     }
     if let Some(unpivot) = &table.unpivot {
         if let Some(map) = &unpivot.map {
@@ -82,7 +82,9 @@ pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, foun
 
 /// The paths of a table that begin at the message: key, text and steps.
 fn of_message(table: &Table) -> Vec<(String, &str, Vec<Step>)> {
-    let when = table.when.as_ref().and_then(|when| when.field.as_deref());
+    // Of a message that is an array, it is a field of each element.
+    let when = table.when.as_ref().filter(|_| !table.splits_root());
+    let when = when.and_then(|when| when.field.as_deref());
     let mut paths: Vec<(String, &str)> = Vec::new();
     paths.extend(table.for_each.as_deref().map(|path| ("for_each".to_owned(), path)));
     paths.extend(when.map(|path| ("when.field".to_owned(), path)));

@@ -81,14 +81,16 @@ pub(super) fn decode(
         }
         add_element(&mut refused, DeadLetter { element: Some(place), elements: Vec::new(), ..letter });
     }
-    // A table may be filled in several ways, told apart by `when`.
+    // A table may be filled in several ways, told apart by `when`. An element that no table took may become
+    // rows of any.
+    let of_any = kept.table.is_none();
     let mut ways = 0;
     for (table, rows) in pipeline.tables.iter().zip(&mut rows.tables) {
-        let meant = table.for_each.is_some() && Some(&table.name) == kept.table.as_ref();
+        let meant = table.for_each.is_some() && (of_any || Some(&table.name) == kept.table.as_ref());
         *rows = if meant { only(rows, &wanted) } else { TableRows::default() };
         ways += usize::from(!rows.rows.is_empty());
     }
-    if ways > 1 || ways == 0 && refused.is_empty() {
+    if ways > 1 && !of_any || ways == 0 && refused.is_empty() {
         let message = if ways == 0 {
             format!("the message no longer makes a row of element {element} in this table")
         } else {

@@ -1,0 +1,7 @@
+//! Line protocol with arbitrary mappings.
+
+#![no_main]
+
+mod decode;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decode::judge("influx", input));

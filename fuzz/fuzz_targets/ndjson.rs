@@ -1,0 +1,7 @@
+//! NDJSON with arbitrary mappings.
+
+#![no_main]
+
+mod decode;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decode::judge("ndjson", input));
