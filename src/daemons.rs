@@ -154,18 +154,33 @@ impl Beat {
 }
 
 /// SQL for all daemons, the rows that [`read`] reads.
-pub(crate) fn look_sql() -> String {
+pub(crate) fn look_sql(looks: &str) -> String {
+    let looks = escape_literal(looks);
     format!(
         "SELECT daemon AS jetcopy_daemon, host, process, version, extract(epoch FROM now() - since)::float8, \
            beat, lease_until < clock_timestamp(), \
            extract(epoch FROM clock_timestamp() - lease_until)::float8, \
-           direct AND daemon <> ALL (ARRAY(SELECT pg_catalog.right(session.application_name, {NAME}) \
+           CASE WHEN direct AND daemon <> {looks} \
+             AND pg_catalog.pg_try_advisory_xact_lock_shared({}) \
+           THEN daemon <> ALL (ARRAY(SELECT pg_catalog.right(session.application_name, {NAME}) \
              FROM pg_catalog.pg_stat_get_activity(NULL) AS session \
-             WHERE session.application_name IS NOT NULL)), \
+             WHERE session.application_name IS NOT NULL)) ELSE false END, \
            pg_catalog.array_to_json(shards), pg_catalog.array_to_json(unable), messages_per_second, \
            to_char(drained_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), drained_by \
-         FROM jetcopy.daemons ORDER BY since, daemon; "
+         FROM jetcopy.daemons ORDER BY since, daemon; ",
+        lock_of("daemon")
     )
+}
+
+/// SQL that holds a lock as long as the session of `daemon` lasts: while it is held, nobody need look at the
+/// list of sessions, which costs the server more than all else of a look.
+pub(crate) fn hold_sql(daemon: &str) -> String {
+    format!("SELECT pg_catalog.pg_advisory_lock({})", lock_of(&escape_literal(daemon)))
+}
+
+/// The key of a daemon's lock; `daemon` is SQL.
+fn lock_of(daemon: &str) -> String {
+    format!("pg_catalog.hashtextextended('jetcopy daemon ' || {daemon}, 0)")
 }
 
 /// A daemon, where the row is one of [`look_sql`].

@@ -351,6 +351,10 @@ impl Beats {
         };
         let session = connected?;
         self.beat.direct = timeout(ANSWER, session.is_direct()).await.unwrap_or(false);
+        if self.beat.direct {
+            // Without it, the others look at the list of sessions.
+            drop(timeout(ANSWER, session.client.batch_execute(&daemons::hold_sql(&self.beat.daemon))).await);
+        }
         self.sessions += 1;
         Ok(Line { session, postgres: shared.postgres.clone(), beat: None, beats: 0 })
     }
@@ -372,7 +376,7 @@ impl Beats {
             for shard in &idle {
                 sql += &checkpoint::release_sql(shard, &self.beat.daemon);
             }
-            sql += &daemons::look_sql();
+            sql += &daemons::look_sql(&self.beat.daemon);
             sql += &checkpoint::places_sql();
             let asked = Instant::now();
             let answers = ask(&line.session.client, &sql).await?;

@@ -10,7 +10,7 @@ use crate::postgres::simple::ask;
 
 /// All daemons, and the shards that none of them has.
 pub(crate) async fn fellows(client: &Client) -> Result<(Vec<Fellow>, Vec<String>), Error> {
-    let sql = daemons::look_sql() + &checkpoint::places_sql();
+    let sql = daemons::look_sql("") + &checkpoint::places_sql();
     let answers = ask(client, &sql).await?;
     let daemons: Vec<Daemon> = answers.rows().filter_map(daemons::read).collect();
     let places: Vec<Place> = answers.rows().filter_map(checkpoint::read_place).collect();
