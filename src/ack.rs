@@ -22,15 +22,12 @@ const ACK: &str = "+ACK";
 /// An ack only enters the client's queue; when that takes longer, the connection is stuck.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long after an ack no other may follow before it is sent again, to be confirmed.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long after an ack no other may follow before it is sent again, to be confirmed; each time it is not,
+/// it is sent again after twice as long, up to the second.
+const QUIET: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
 
 /// How long a confirmation may take.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
-
-/// How often an ack is sent again. Nothing depends on it: the next commit's ack covers it, and a consumer
-/// that is gone confirms nothing.
-const TRIES: u32 = 10;
 
 /// A committed batch and where its ack goes.
 #[derive(Debug)]
@@ -58,8 +55,8 @@ pub(crate) async fn run(
             Some(sent) => tokio::select! {
                 biased;
                 ack = acks.recv() => ack,
-                settled = confirm(&client, sent) => {
-                    if settled {
+                confirmed = confirm(&client, sent) => {
+                    if confirmed {
                         unconfirmed = None;
                     }
                     continue;
@@ -88,7 +85,7 @@ pub(crate) async fn run(
                 tracing::debug!(last_sequence, "timed out sending the ack; the checkpoint is not affected");
             }
         }
-        unconfirmed = Some(Sent { last_sequence, reply, tries: 0 });
+        unconfirmed = Some(Sent { last_sequence, reply, after: QUIET[0] });
     }
 }
 
@@ -96,17 +93,19 @@ pub(crate) async fn run(
 struct Sent {
     last_sequence: u64,
     reply: Subject,
-    tries: u32,
+    /// When it is sent again.
+    after: Duration,
 }
 
-/// Sends an ack again after [`QUIET`]; whether the server has it now, or is not asked any more.
+/// Sends an ack again; whether the server has it now. A durable without a leader confirms nothing, and of one
+/// that is gone the subscription knows.
 async fn confirm(client: &async_nats::Client, sent: &mut Sent) -> bool {
-    sleep(QUIET).await;
-    sent.tries += 1;
+    sleep(sent.after).await;
+    sent.after = (2 * sent.after).min(QUIET[1]);
     let confirmed = timeout(CONFIRMED_WITHIN, client.request(sent.reply.clone(), ACK.into())).await;
     let confirmed = matches!(confirmed, Ok(Ok(_)));
     tracing::trace!(last_sequence = sent.last_sequence, confirmed, "asked for the ack to be confirmed");
-    confirmed || sent.tries >= TRIES
+    confirmed
 }
 
 fn note(floor: &mut Floor<Subject>, ack: Ack) {

@@ -1,6 +1,7 @@
 //! The daemons, the servers between which they stand, and what must be true after a round.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::future::join_all;
@@ -43,6 +44,9 @@ const TABLE: &str =
 
 /// Short deadlines: faults are short, and an answer that does not come within seconds never does.
 const DEADLINES: &str = "step_timeout = \"3s\"\nconnect_timeout = \"1s\"";
+
+/// How long an ack is waited for before it is shown what there is instead.
+const SHOWN_AFTER: Duration = Duration::from_secs(50);
 
 pub(super) struct Arena {
     // In the order in which they end: the daemons first.
@@ -289,10 +293,20 @@ impl Arena {
         let letters = "SELECT count(*) FROM jetcopy.dead_letters";
         assert_eq!(self.world.count(letters).await, 0, "dead letters");
         let stream = self.world.jetstream.get_stream(&self.world.stream).await.unwrap();
-        eventually(&format!("ack floor {last} of {name}"), || async {
+        let what = format!("ack floor {last} of {name}");
+        let acknowledged = eventually(&what, || async {
             let durable = stream.consumer_info(format!("jetcopy-{name}")).await;
             durable.is_ok_and(|durable| durable.ack_floor.stream_sequence == last)
-        })
-        .await;
+        });
+        tokio::select! {
+            () = acknowledged => {}
+            () = tokio::time::sleep(SHOWN_AFTER) => {
+                println!("{:?}", stream.consumer_info(format!("jetcopy-{name}")).await);
+                for daemon in self.daemons.iter().flatten() {
+                    println!("{:#}", daemon.status());
+                }
+                panic!("waited {SHOWN_AFTER:?} in vain for {what}");
+            }
+        }
     }
 }
