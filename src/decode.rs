@@ -15,6 +15,7 @@
 
 mod compressed;
 mod cost;
+mod elements;
 mod explain;
 mod functions;
 mod header;
@@ -97,7 +98,8 @@ const LARGE: usize = 64 * 1024;
 struct Buffers {
     encoder: Encoder,
     message: Vec<Option<Value<'static>>>,
-    element: Vec<Option<Value<'static>>>,
+    /// For each level of elements, what is wanted of one.
+    elements: Vec<Vec<Option<Value<'static>>>>,
     key: String,
     /// Whether some table took each element of the message.
     taken: Vec<bool>,
@@ -154,7 +156,7 @@ impl Decoder {
         let buffers = Buffers {
             encoder,
             message: Vec::new(),
-            element: Vec::new(),
+            elements: Vec::new(),
             key: String::new(),
             taken: Vec::new(),
             scratch: Scratch::default(),
@@ -303,7 +305,6 @@ impl Decoder {
             let large = payload.len() > LARGE;
             buffers.encoder.bound(usize::MAX);
             let slots = &slots;
-            let by_element = self.plan.by_element && is_array;
             buffers.taken.clear();
             let mut writer = RowWriter {
                 buffers,
@@ -316,14 +317,15 @@ impl Decoder {
                 matched,
                 cost,
                 large,
-                by_element,
+                by_element: self.plan.by_element && is_array,
+                place: 0,
             };
             for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {
                 if table.takes {
                     writer.table(table, rows).map_err(|poison| undecoded(poison, &writer.cost))?;
                 }
             }
-            if by_element && self.plan.unmatched != config::OnUnmatched::Skip {
+            if writer.by_element && self.plan.unmatched != config::OnUnmatched::Skip {
                 writer.refuse_untaken(&self.plan.tables)?;
             }
             taken_by = Some(matched);

@@ -7,8 +7,9 @@
 pub(crate) enum Source {
     /// A field of the message, or of the element under `for_each`.
     Field(Vec<Step>),
-    /// `^…`: a field of the message around the element.
-    Outer(Vec<Step>),
+    /// `^…`: a field of what is so many levels around the element: of the message, or of the element that the
+    /// array lies in.
+    Outer(usize, Vec<Step>),
     /// `$subject`
     Subject,
     /// `$subject[n]`: the `n`th token, from 0.
@@ -46,8 +47,9 @@ const SOURCES: &str =
 
 /// Reads a source.
 pub(crate) fn source(text: &str) -> Result<Source, String> {
-    if let Some(path) = text.strip_prefix('^') {
-        return Ok(Source::Outer(path_of(path)?));
+    if text.starts_with('^') {
+        let path = text.trim_start_matches('^');
+        return Ok(Source::Outer(text.len() - path.len(), path_of(path)?));
     }
     let Some(name) = text.strip_prefix('$') else {
         return Ok(Source::Field(path_of(text)?));
@@ -81,47 +83,86 @@ pub(crate) fn source(text: &str) -> Result<Source, String> {
 /// What `for_each` calls the message itself, where that is an array.
 pub(crate) const ROOT: &str = "$";
 
-/// Reads the path of an array to make rows of; none of its steps are those of [`ROOT`].
-pub(crate) fn array_of(text: &str) -> Result<Vec<Step>, String> {
-    if text == ROOT { Ok(Vec::new()) } else { path_of(text) }
+/// What stands for each element of an array, in the path of an array that lies in them.
+const EACH: &str = "[*]";
+
+/// Whether `for_each` goes into the message itself as an array.
+pub(crate) fn is_of_root(for_each: &str) -> bool {
+    for_each.strip_prefix(ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with(EACH))
+}
+
+/// Reads the path of an array to make rows of: its steps in the message, and those of each array within the
+/// elements of the one before. None lead to [`ROOT`].
+pub(crate) fn arrays_of(text: &str) -> Result<Vec<Vec<Step>>, String> {
+    let all = text.strip_suffix(EACH).unwrap_or(text);
+    let (first, mut rest) = match all.strip_prefix(ROOT) {
+        Some(rest) if is_of_root(all) => (Vec::new(), rest),
+        _ => steps_of(text, all)?,
+    };
+    let mut arrays = vec![first];
+    while let Some(inside) = rest.strip_prefix(EACH) {
+        // An element may be the array itself.
+        let (steps, after) = if inside.is_empty() || inside.starts_with(EACH) {
+            (Vec::new(), inside)
+        } else {
+            let path = inside.strip_prefix('.').ok_or_else(|| wrong(text, "a dot is missing"))?;
+            steps_of(text, path)?
+        };
+        arrays.push(steps);
+        rest = after;
+    }
+    Ok(arrays)
 }
 
 /// Reads a path: keys between dots, indexes in brackets, odd keys in double quotes.
 pub(crate) fn path_of(text: &str) -> Result<Vec<Step>, String> {
-    if text.starts_with(['$', '^']) {
+    match steps_of(text, text)? {
+        (steps, "") => Ok(steps),
+        _ => Err(wrong(text, "[*] is every element, which only `for_each` goes through")),
+    }
+}
+
+fn wrong(text: &str, why: &str) -> String {
+    format!("`{text}` is not a path: {why} (as in a.b[0].c, or \"odd.key\".c)")
+}
+
+/// Reads steps up to the end of `rest`, or to the first [`EACH`]; what then is left. `text` is all of it.
+fn steps_of<'t>(text: &str, mut rest: &'t str) -> Result<(Vec<Step>, &'t str), String> {
+    if rest.starts_with(['$', '^']) {
         return Err(format!(
             "`{text}` is not a field of the message: name one, such as `detections` (write a field whose \
              name starts like this in double quotes: \"{text}\")"
         ));
     }
     let mut steps = Vec::new();
-    let mut rest = text;
-    let wrong = |why: &str| format!("`{text}` is not a path: {why} (as in a.b[0].c, or \"odd.key\".c)");
     loop {
         if let Some(index) = rest.strip_prefix('[') {
-            let (digits, after) = index.split_once(']').ok_or_else(|| wrong("a bracket is not closed"))?;
-            steps.push(Step::Index(digits.parse().map_err(|_| wrong("an index must be a number from 0"))?));
+            let (digits, after) =
+                index.split_once(']').ok_or_else(|| wrong(text, "a bracket is not closed"))?;
+            let index = digits.parse().map_err(|_| wrong(text, "an index must be a number from 0"))?;
+            steps.push(Step::Index(index));
             rest = after;
         } else if let Some(quoted) = rest.strip_prefix('"') {
-            let (key, after) = quoted.split_once('"').ok_or_else(|| wrong("a double quote is not closed"))?;
+            let (key, after) =
+                quoted.split_once('"').ok_or_else(|| wrong(text, "a double quote is not closed"))?;
             steps.push(Step::Key(key.to_owned()));
             rest = after;
         } else {
             let end = rest.find(['.', '[', ']', '"']).unwrap_or(rest.len());
             let (key, after) = rest.split_at(end);
             if key.is_empty() {
-                return Err(wrong("a name is missing"));
+                return Err(wrong(text, "a name is missing"));
             }
             steps.push(Step::Key(key.to_owned()));
             rest = after;
         }
-        if rest.is_empty() {
-            return Ok(steps);
+        if rest.is_empty() || rest.starts_with(EACH) {
+            return Ok((steps, rest));
         }
         match rest.strip_prefix('.') {
             Some(after) => rest = after,
             None if rest.starts_with('[') => {}
-            None => return Err(wrong("a dot is missing")),
+            None => return Err(wrong(text, "a dot is missing")),
         }
     }
 }
@@ -147,9 +188,31 @@ mod tests {
 
     #[test]
     fn an_array_may_be_the_message_itself() {
-        assert_eq!(array_of("$"), Ok(vec![]));
-        assert_eq!(array_of("a.b"), Ok(vec![key("a"), key("b")]));
-        assert!(array_of("$rest").is_err() && path_of("$").is_err());
+        assert_eq!(arrays_of("$"), Ok(vec![vec![]]));
+        assert_eq!(arrays_of("a.b"), Ok(vec![vec![key("a"), key("b")]]));
+        assert!(arrays_of("$rest").is_err() && path_of("$").is_err());
+    }
+
+    #[test]
+    fn an_array_may_lie_in_the_elements_of_another() {
+        for (text, arrays) in [
+            ("frames[*].detections", vec![vec![key("frames")], vec![key("detections")]]),
+            ("frames[*].detections[*]", vec![vec![key("frames")], vec![key("detections")]]),
+            (
+                "a.b[0][*].\"c.d\"[*].e",
+                vec![vec![key("a"), key("b"), Step::Index(0)], vec![key("c.d")], vec![key("e")]],
+            ),
+            ("$[*].points", vec![vec![], vec![key("points")]]),
+            ("$[*]", vec![vec![]]),
+            ("rows[*][*]", vec![vec![key("rows")], vec![]]),
+            ("rows[*][*].a", vec![vec![key("rows")], vec![], vec![key("a")]]),
+        ] {
+            assert_eq!(arrays_of(text), Ok(arrays), "{text}");
+        }
+        for text in ["a[*]b", "a[*].", "[*].a", "a[*].$rest", "a.[*]", "$.a", "a[*]..b", "", "[*]"] {
+            assert!(arrays_of(text).is_err(), "{text}");
+        }
+        assert!(path_of("a[*].b").unwrap_err().contains("only `for_each`"));
     }
 
     #[test]
@@ -173,7 +236,8 @@ mod tests {
         assert_eq!(source("$rest"), Ok(Source::Rest));
         assert_eq!(source("$name"), Ok(Source::Name));
         assert_eq!(source("$value"), Ok(Source::Value));
-        assert_eq!(source("^time"), Ok(Source::Outer(vec![key("time")])));
+        assert_eq!(source("^time"), Ok(Source::Outer(1, vec![key("time")])));
+        assert_eq!(source("^^a.b"), Ok(Source::Outer(2, vec![key("a"), key("b")])));
         assert_eq!(source("\"$rest\""), Ok(Source::Field(vec![key("$rest")])));
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::path::ROOT;
+use super::path::is_of_root;
 use super::values::DetailedSource;
 
 /// `[[pipeline.table]]`
@@ -58,7 +58,7 @@ impl Table {
 
     /// Whether it makes a row of each element of a message that is an array.
     pub(crate) fn splits_root(&self) -> bool {
-        self.for_each.as_deref() == Some(ROOT)
+        self.for_each.as_deref().is_some_and(is_of_root)
     }
 
     /// Whether it takes only some of those elements.

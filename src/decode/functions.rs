@@ -114,6 +114,7 @@ impl<'a> RowWriter<'_, 'a> {
             let value = match from {
                 ValueSource::Message(slot) => self.slots[*slot],
                 ValueSource::Element(slot) => origin.element[*slot],
+                ValueSource::Around(up, slot) => origin.around(*up, *slot),
                 ValueSource::ElementIndex => Some(Value::Int(origin.place.into())),
                 ValueSource::Name => origin.name(),
                 ValueSource::Value => origin.value(),

@@ -21,9 +21,11 @@ use super::rest::{Taken, leave_out};
 use super::takers::{Partial, Tables};
 use super::walk::{ROOT, Wanted};
 use super::when::When;
+use making::Making;
 
 mod column;
 mod functions;
+mod making;
 mod matching;
 pub(super) mod misfit;
 mod share;
@@ -86,11 +88,15 @@ pub(super) struct Table {
     pub(super) taken: Vec<Taken>,
 }
 
-/// `for_each`
+/// `for_each`, or one array of several that lie within each other.
 #[derive(Debug)]
 pub(super) struct ForEach {
-    /// The array's slot in the message.
+    /// The array's slot in the message, or in the elements of the array around it.
     pub(super) slot: usize,
+    /// The array in each element that rows are made of, rather than of the element.
+    pub(super) inner: Option<Box<ForEach>>,
+    /// Its steps, after those of the arrays around it.
+    pub(super) steps: Vec<Vec<Step>>,
     /// What is wanted of an element.
     pub(super) element: Wanted,
     /// As configured, for error messages.
@@ -99,8 +105,26 @@ pub(super) struct ForEach {
     pub(super) bad: BadElement,
     /// Tables before it that make rows of the same array, and note what nobody takes of it.
     pub(super) earlier: Tables,
-    /// Messages that had the array, since that was last told.
+    /// How often the array was there, since that was last told.
     pub(super) found: u64,
+}
+
+impl ForEach {
+    /// The innermost array.
+    pub(super) fn innermost(&mut self) -> &mut Self {
+        match self.inner {
+            Some(ref mut inner) => inner.innermost(),
+            None => self,
+        }
+    }
+
+    /// Does `each` with it and every array in it, from the outside.
+    pub(super) fn all(&mut self, each: &mut impl FnMut(&mut Self)) {
+        each(self);
+        if let Some(inner) = &mut self.inner {
+            inner.all(each);
+        }
+    }
 }
 
 /// `unpivot`
@@ -134,6 +158,8 @@ pub(super) enum ValueSource {
     Message(usize),
     /// A slot of the element.
     Element(usize),
+    /// A slot of the element that lies so many levels around it.
+    Around(usize, usize),
     Subject,
     SubjectToken(usize),
     /// The element's place in its array.
@@ -152,24 +178,15 @@ pub(super) enum ValueSource {
     Made(Box<Made>),
 }
 
-/// What the columns of a table are made from, as far as it is known.
-struct Making<'m> {
-    message: &'m mut Wanted,
-    each: Option<ForEach>,
-    unpivots: bool,
-    /// Keys that columns take.
-    taken: Vec<Taken>,
-    /// The table.
-    bit: Tables,
-    /// Whether a message is one value.
-    bare: bool,
-}
-
 impl ValueSource {
     /// Whether a message may have nothing there.
     pub(super) fn may_lack(&self) -> bool {
         match self {
-            Self::Message(_) | Self::Element(_) | Self::SubjectToken(_) | Self::Header(_) => true,
+            Self::Message(_)
+            | Self::Element(_)
+            | Self::Around(..)
+            | Self::SubjectToken(_)
+            | Self::Header(_) => true,
             Self::Subject
             | Self::ElementIndex
             | Self::Sequence
@@ -221,14 +238,13 @@ impl Plan {
             }
         }
         let mut message = Wanted::new("");
-        let mut split = Vec::new();
-        for (index, table) in pipeline.tables.iter().enumerate() {
+        let mut arrays = Vec::new();
+        for table in &pipeline.tables {
             let target = Target { table: &table.name, column: "*" };
-            if let Some(for_each) = &table.for_each {
-                let path = path::array_of(for_each)
-                    .map_err(|problem| target.error(format!("for_each: {problem}")))?;
-                leave_out(&mut split, &path, Tables::of(index));
-            }
+            let of_table = table.for_each.as_deref().map(path::arrays_of).transpose();
+            arrays.push(
+                of_table.map_err(|problem| target.error(format!("for_each: {problem}")))?.unwrap_or_default(),
+            );
         }
         let mut tables = pipeline
             .tables
@@ -237,9 +253,8 @@ impl Plan {
             .enumerate()
             .map(|(index, (mapping, table))| {
                 let bare = pipeline.format == Format::Raw;
-                let bit = Tables::of(index);
-                let table = Table::new(mapping, table, &mut message, &split, encoder, bit, bare)?;
-                Ok(Table { index, ..table })
+                let mut making = Making::new(mapping, &mut message, &arrays, index, bare);
+                Table::new(mapping, table, &mut making, encoder)
             })
             .collect::<Result<Vec<_>, _>>()?;
         share::share(&mut message, &mut tables);
@@ -292,56 +307,29 @@ impl Table {
     fn new(
         mapping: &config::Table,
         table: &introspect::Table,
-        message: &mut Wanted,
-        split: &[Taken],
+        making: &mut Making<'_>,
         encoder: &mut Encoder,
-        bit: Tables,
-        bare: bool,
     ) -> Result<Self, PlanError> {
         misfit::of_table(mapping, table).into_iter().next().map_or(Ok(()), Err)?;
         let target = Target { table: &mapping.name, column: "*" };
         let path_of = |what: &str, path: &str| {
             path::path_of(path).map_err(|problem| target.error(format!("{what}: {problem}")))
         };
-        let mut each = match &mapping.for_each {
-            None => None,
-            Some(path) => Some(ForEach {
-                slot: {
-                    let steps = path::array_of(path);
-                    message
-                        .split(&steps.map_err(|problem| target.error(format!("for_each: {problem}")))?, bit)
-                },
-                element: Wanted::new(&format!("{path}[].")),
-                path: path.clone(),
-                bad: mapping.bad_element,
-                earlier: Tables::NONE,
-                found: 0,
-            }),
-        };
-        let when = match (&mapping.when, &mut each) {
-            (None, _) => None,
-            (Some(when), Some(each)) if each.slot == ROOT => Some(When::new(when, &mut each.element, true)),
-            (Some(when), _) => Some(When::new(when, message, false)),
-        };
+        let of_element = mapping.splits_root();
+        let when = mapping.when.as_ref().map(|when| When::new(when, making.when(of_element), of_element));
         let when = when.transpose().map_err(|problem| target.error(format!("when: {problem}")))?;
-        // Under `for_each`, `$rest` is of the element, which no table splits further.
-        let taken = if each.is_none() { split.to_vec() } else { Vec::new() };
-        let mut making = Making { message, each, unpivots: mapping.unpivot.is_some(), taken, bit, bare };
-        let (names, columns) = columns(mapping, table, &mut making, encoder)?;
-        let unpivot = unpivot(mapping, &mut making, &path_of)?;
-        let Making { each, mut taken, .. } = making;
+        let (names, columns) = columns(mapping, table, making, encoder)?;
+        let unpivot = unpivot(mapping, making, &path_of)?;
         refuse_incomplete(mapping, table, &names, &columns)?;
-        if !columns.iter().any(|column| matches!(column.from, ValueSource::Rest))
-            && !matches!(unpivot, Some(Unpivot::Rest))
-        {
-            taken.clear();
-        }
+        let takes_rest = columns.iter().any(|column| matches!(column.from, ValueSource::Rest))
+            || matches!(unpivot, Some(Unpivot::Rest));
+        let taken = if takes_rest { std::mem::take(&mut making.taken) } else { Vec::new() };
         let says_present = mapping.absent == Some(Absent::Keep);
         Ok(Self {
             says_present,
             name: mapping.name.clone(),
-            index: 0,
-            bit,
+            index: making.index,
+            bit: making.bit,
             taken_messages: 0,
             told_unfilled: None,
             width: i16::try_from(columns.len() + usize::from(says_present))
@@ -351,21 +339,10 @@ impl Table {
             columns,
             when,
             takes: true,
-            each,
+            each: making.arrays(),
             unpivot,
             taken,
         })
-    }
-}
-
-impl Making<'_> {
-    /// Where the field at `path` lies, in the element or in the message; it is taken.
-    fn slot(&mut self, path: &[Step]) -> ValueSource {
-        leave_out(&mut self.taken, path, Tables::ALL);
-        match &mut self.each {
-            Some(each) => ValueSource::Element(each.element.whole(path, self.bit)),
-            None => ValueSource::Message(self.message.whole(path, self.bit)),
-        }
     }
 }
 
@@ -385,7 +362,7 @@ fn unpivot(
         }
         Some(config::Unpivot { rest: true, .. }) => {
             // What tells a message of this kind from others is no value of it.
-            if making.each.as_ref().is_none_or(|each| each.slot == ROOT) {
+            if mapping.for_each.is_none() || mapping.splits_root() {
                 let field = mapping.when.as_ref().and_then(|when| when.field.as_ref());
                 let field = field.map(|field| path_of("when", field)).transpose()?;
                 leave_out(&mut making.taken, &field.unwrap_or_default(), Tables::ALL);

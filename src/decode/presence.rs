@@ -22,6 +22,7 @@ impl<'a> RowWriter<'_, 'a> {
             let present = match &column.from {
                 ValueSource::Message(slot) => self.slots[*slot].is_some(),
                 ValueSource::Element(slot) => origin.element[*slot].is_some(),
+                ValueSource::Around(up, slot) => origin.around(*up, *slot).is_some(),
                 ValueSource::Made(made) => self.first(made, origin, &Type::Text).is_some(),
                 from if from.may_lack() => self.about_message(from, &Type::Text).is_some(),
                 _ => true,
@@ -39,6 +40,7 @@ impl<'a> RowWriter<'_, 'a> {
             let value = match &table.columns[*place].from {
                 ValueSource::Message(slot) => self.slots[*slot],
                 ValueSource::Element(slot) => origin.element[*slot],
+                ValueSource::Around(up, slot) => origin.around(*up, *slot),
                 ValueSource::Made(made) => self.first(made, origin, &Type::Text),
                 from => self.about_message(from, &Type::Text),
             };

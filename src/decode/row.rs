@@ -2,18 +2,17 @@
 
 use async_nats::{HeaderMap, HeaderName};
 
-use crate::batch::{self, Refused, Row, TableRows};
-use crate::config::BadElement;
+use crate::batch::{self, Row, TableRows};
 use crate::encode::types::Type;
 use crate::encode::{Fault, Written, copy_frame, json as json_text};
 
 use super::cost::{Cost, SMALL};
-use super::plan::{Column, ForEach, Table, Unpivot, ValueSource};
+use super::plan::{Column, Table, Unpivot, ValueSource};
 use super::rest::{Taken, is_taken, rest_of};
 use super::takers::Tables;
-use super::walk::{ROOT, Slots};
-use super::wrong::{for_each, misfit, missing, named, no_map, poison, too_large, unmatched};
-use super::{Buffers, MOST_ELEMENTS, header, reuse};
+use super::walk::ROOT;
+use super::wrong::{missing, named, no_map, poison, too_large};
+use super::{Buffers, header};
 use crate::message::Message;
 use crate::payload::{Key, Next, Raw, Reader, Value, with_reader};
 use crate::poison::{Poison, PoisonKind};
@@ -39,6 +38,15 @@ pub(super) struct RowWriter<'d, 'a> {
     pub(super) large: bool,
     /// Whether it is noted which elements of the message are taken.
     pub(super) by_element: bool,
+    /// Elements of the table that were come to so far, each of which may be a row.
+    pub(super) place: u32,
+}
+
+/// What was wanted of an element that an array lies in.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'s, 'a> {
+    pub(super) slots: &'s [Option<Value<'a>>],
+    pub(super) around: Option<&'s Around<'s, 'a>>,
 }
 
 /// The elements of one message that were refused.
@@ -54,17 +62,28 @@ pub(super) struct Origin<'s, 'a> {
     /// What was wanted of the element.
     pub(super) element: &'s [Option<Value<'a>>],
     /// The element, or the message where the table has no `for_each`.
-    raw: Raw<'a>,
-    /// The element's place in its array.
+    pub(super) raw: Raw<'a>,
+    /// What it lies in, beside the message.
+    pub(super) around: Option<&'s Around<'s, 'a>>,
+    /// The element's place among all of the table's.
     pub(super) place: u32,
     /// Name and value of the unpivoted field.
-    entry: Option<(Value<'s>, Value<'a>)>,
+    pub(super) entry: Option<(Value<'s>, Value<'a>)>,
 }
 
 impl<'s, 'a> Origin<'s, 'a> {
     /// Name of the unpivoted field.
     pub(super) fn name(&self) -> Option<Value<'s>> {
         self.entry.map(|(name, _)| name)
+    }
+
+    /// What lies in a slot of the element that is `up` levels around it.
+    pub(super) fn around(&self, up: usize, slot: usize) -> Option<Value<'a>> {
+        let mut found = self.around;
+        for _ in 1..up {
+            found = found.and_then(|around| around.around);
+        }
+        found.and_then(|around| around.slots[slot])
     }
 
     /// Its value.
@@ -78,135 +97,20 @@ impl<'a> RowWriter<'_, 'a> {
     #[inline]
     pub(super) fn table(&mut self, table: &mut Table, rows: &mut TableRows) -> Result<(), Poison> {
         let Some(mut each) = table.each.take() else {
-            let origin = Origin { element: &[], raw: self.raw, place: 0, entry: None };
+            let origin = Origin { element: &[], around: None, raw: self.raw, place: 0, entry: None };
             self.cost.repeats(0);
             return self.unpivoted(table, rows, origin);
         };
-        self.repeats(table, &[]);
-        let mut slots = reuse(std::mem::take(&mut self.buffers.element));
-        let done = match self.slots[each.slot] {
-            None | Some(Value::Null) => Ok(()),
-            Some(Value::Array(raw)) => {
-                each.found += 1;
-                with_reader!(raw, |reader| self.elements(table, rows, &mut each, &mut slots, reader))
-            }
-            Some(other) => Err(for_each(table, &each, other)),
-        };
-        self.buffers.element = reuse(slots);
+        self.place = 0;
+        let array = self.slots[each.slot];
+        let done = self.array(table, rows, &mut each, array, None);
         table.each = Some(each);
         done
     }
 
-    fn elements<R: Reader<'a>>(
-        &mut self,
-        table: &Table,
-        rows: &mut TableRows,
-        each: &mut ForEach,
-        slots: &mut Slots<'a>,
-        mut reader: R,
-    ) -> Result<(), Poison> {
-        let malformed = |fault| poison(table, None, Fault::from(fault), None);
-        let bytes = bytes_of(self.slots[each.slot]);
-        let first = self.cost.rows();
-        let Ok(Next::Array(mut array)) = reader.open(&mut Value::Null) else { return Ok(()) };
-        let mut place = 0;
-        while reader.element(&mut array).map_err(malformed)? {
-            let before =
-                (each.bad == BadElement::Element).then(|| (reader.clone(), rows.end(), self.cost.rows()));
-            if let Err(poison) = self.element(table, rows, each, slots, &mut reader, place) {
-                if poison.kind == PoisonKind::TooLarge {
-                    self.cost.estimate(first, reader.position(), bytes);
-                    return Err(poison);
-                }
-                let Some((start, end, cost)) = before else { return Err(poison) };
-                let written = rows.data.len() - end.0;
-                rows.truncate(end);
-                if !self.cost.refused(cost, written) {
-                    return Err(too_large(table));
-                }
-                self.refuse(poison, place)?;
-                // It may not have been read to its end.
-                reader = start;
-                reader.value(1).map_err(malformed)?;
-            }
-            place += 1;
-        }
-        Ok(())
-    }
-
-    /// Appends the row of the next element, at `place` in its array.
-    fn element<R: Reader<'a>>(
-        &mut self,
-        table: &Table,
-        rows: &mut TableRows,
-        each: &mut ForEach,
-        slots: &mut Slots<'a>,
-        reader: &mut R,
-        place: u32,
-    ) -> Result<(), Poison> {
-        let malformed = |fault| poison(table, None, Fault::from(fault), None);
-        each.element.walk(reader, slots, &mut self.buffers.key, 1).map_err(malformed)?;
-        if self.by_element && each.slot == ROOT && !self.takes(table, slots, place) {
-            return Ok(());
-        }
-        if each.element.has_misfits()
-            && let Some((slot, path)) = each.element.misfit(self.matched)
-        {
-            return Err(misfit(table, &format!("{}[]", each.path), path, slots[slot]));
-        }
-        match slots[ROOT] {
-            Some(Value::Map(raw) | Value::Array(raw)) => {
-                self.unpivoted(table, rows, Origin { element: slots, raw, place, entry: None })
-            }
-            Some(other) => Err(for_each(table, each, other)),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether `table` takes an element of the message, which is noted.
-    fn takes(&mut self, table: &Table, slots: &Slots<'a>, place: u32) -> bool {
-        let Buffers { key, taken, .. } = &mut *self.buffers;
-        let takes = table.when.as_ref().is_none_or(|when| when.takes_element(slots, key));
-        let place = place as usize;
-        if taken.len() <= place {
-            taken.resize(place + 1, false);
-        }
-        taken[place] |= takes;
-        takes
-    }
-
-    /// Refuses the elements of the message that no table took.
-    pub(super) fn refuse_untaken(&mut self, tables: &[Table]) -> Result<(), Poison> {
-        let mut each = tables.iter().filter(|table| table.takes).filter_map(|table| table.each.as_ref());
-        let alone = each.all(|each| each.bad == BadElement::Element);
-        let taken = std::mem::take(&mut self.buffers.taken);
-        let mut untaken = (0..).zip(&taken).filter(|(_, taken)| !**taken).map(|(place, _)| place);
-        let refused = untaken.try_for_each(|place| {
-            let poison = unmatched(Some(place));
-            if alone { self.refuse(poison, place) } else { Err(poison) }
-        });
-        self.buffers.taken = taken;
-        refused
-    }
-
-    /// Notes that an element is refused; the message as a whole, where too many are.
-    #[cold]
-    fn refuse(&mut self, mut poison: Poison, place: u32) -> Result<(), Poison> {
-        let Some(room) = self.refused.room.checked_sub(1) else {
-            poison.message = format!(
-                "more than {MOST_ELEMENTS} of its elements cannot be stored; element {place}: {}",
-                poison.message
-            );
-            return Err(poison);
-        };
-        self.refused.room = room;
-        self.refused.list.push(Refused { message: self.index, element: Some(place), poison });
-        Ok(())
-    }
-
     /// Appends the row of an element or a message, or a row for each of its fields that are unpivoted.
     #[inline]
-    fn unpivoted(
+    pub(super) fn unpivoted(
         &mut self,
         table: &Table,
         rows: &mut TableRows,
@@ -225,7 +129,7 @@ impl<'a> RowWriter<'_, 'a> {
         unpivot: &Unpivot,
         origin: Origin<'_, 'a>,
     ) -> Result<(), Poison> {
-        self.repeats(table, origin.element);
+        self.repeats(table, origin.element, origin.around);
         let (map, taken) = match unpivot {
             Unpivot::Fields(fields) => {
                 for (name, from) in fields {
@@ -286,16 +190,28 @@ impl<'a> RowWriter<'_, 'a> {
     /// Counts what each row of `table` reads of the message, or of the `element` whose fields are unpivoted,
     /// again.
     #[inline]
-    fn repeats(&mut self, table: &Table, element: &[Option<Value<'a>>]) {
+    pub(super) fn repeats(
+        &mut self,
+        table: &Table,
+        element: &[Option<Value<'a>>],
+        around: Option<&Around<'_, 'a>>,
+    ) {
         let small = self.payload.len() <= SMALL && self.message.headers.is_none();
-        self.cost.repeats(if small { 0 } else { self.repeated(table, element) });
+        self.cost.repeats(if small { 0 } else { self.repeated(table, element, around) });
     }
 
-    fn repeated(&self, table: &Table, element: &[Option<Value<'a>>]) -> usize {
+    fn repeated(
+        &self,
+        table: &Table,
+        element: &[Option<Value<'a>>],
+        around: Option<&Around<'_, 'a>>,
+    ) -> usize {
         let message = self.message;
+        let origin = Origin { element, around, raw: self.raw, place: 0, entry: None };
         let of_source = |from: &ValueSource| match from {
             ValueSource::Message(slot) => bytes_of(self.slots[*slot]),
             ValueSource::Element(slot) => element.get(*slot).map_or(0, |value| bytes_of(*value)),
+            ValueSource::Around(up, slot) => bytes_of(origin.around(*up, *slot)),
             ValueSource::Subject | ValueSource::SubjectToken(_) => message.subject.len(),
             // Each is looked at.
             ValueSource::Header(_) => {
@@ -319,6 +235,7 @@ impl<'a> RowWriter<'_, 'a> {
     fn slot(&self, from: &ValueSource, origin: &Origin<'_, 'a>) -> Option<Value<'a>> {
         match from {
             ValueSource::Element(slot) => origin.element[*slot],
+            ValueSource::Around(up, slot) => origin.around(*up, *slot),
             ValueSource::Message(slot) => self.slots[*slot],
             other => self.about_message(other, &Type::Text),
         }
@@ -362,6 +279,7 @@ impl<'a> RowWriter<'_, 'a> {
                     }
                     continue;
                 }
+                ValueSource::Around(up, slot) => origin.around(*up, *slot),
                 ValueSource::ElementIndex => Some(Value::Int(origin.place.into())),
                 ValueSource::Name => origin.name(),
                 ValueSource::Value => origin.value(),
@@ -436,6 +354,7 @@ impl<'a> RowWriter<'_, 'a> {
         match from {
             ValueSource::Message(_)
             | ValueSource::Element(_)
+            | ValueSource::Around(..)
             | ValueSource::ElementIndex
             | ValueSource::Rest
             | ValueSource::Name

@@ -212,6 +212,7 @@ impl Takers {
     #[cold]
     pub(super) fn need(&self, node: usize, matched: Tables) -> bool {
         let found = &self.nodes[node];
-        node == ROOT || (found.some.meets(matched) && !found.whole.meets(matched))
+        let is_root = node == ROOT && !found.splits.meets(matched);
+        is_root || (found.some.meets(matched) && !found.whole.meets(matched))
     }
 }

@@ -49,7 +49,7 @@ impl Decoder {
             told(&partial.path, std::mem::take(&mut partial.times));
         }
         for each in plan.tables.iter_mut().filter_map(|table| table.each.as_mut()) {
-            tally.others += each.element.untaken.tell(&mut told);
+            each.all(&mut |each| tally.others += each.element.untaken.tell(&mut told));
         }
         tally.tables.resize_with(plan.tables.len(), TableTally::default);
         let messages = std::mem::take(&mut plan.messages);
@@ -58,7 +58,8 @@ impl Decoder {
             let taken = std::mem::take(&mut table.taken_messages);
             tally.taken = if plan.conditional { taken } else { messages };
             tally.found = match &mut table.each {
-                Some(each) => std::mem::take(&mut each.found),
+                // An array in the elements of another may be there several times.
+                Some(each) => std::mem::take(&mut each.innermost().found).min(tally.taken),
                 None => tally.taken,
             };
             let unfilled = &self.buffers.unfilled[table.index];

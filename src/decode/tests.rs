@@ -7,6 +7,7 @@ mod compressed;
 mod formats;
 mod functions;
 mod lenient;
+mod nested;
 mod plans;
 mod raw;
 mod shapes;

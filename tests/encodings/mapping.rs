@@ -159,7 +159,11 @@ fn table(choices: &mut Choices<'_>, index: usize, format: &str, toml: &mut Strin
         writeln!(toml, "when = {}", choices.pick(WHENS)).expect("a string takes all");
     }
     if is_list || !is_bare && choices.one_in(3) {
-        let array = if is_list { "$" } else { choices.pick(&["a", "b.c", "d", "c[0]"]) };
+        let array = if is_list {
+            choices.pick(&["$", "$[*].a", "$[*][*]"])
+        } else {
+            choices.pick(&["a", "b.c", "d", "c[0]", "a[*].b", "d[*]", "b.c[*][*]"])
+        };
         let bad = choices.pick(&["message", "element"]);
         write!(toml, "for_each = '{array}'\nbad_element = '{bad}'\n").expect("a string takes all");
     }

@@ -373,3 +373,59 @@ element = "$element"
     assert!(said.contains("1 stored in 1 rows, 3 still dead letters"), "{said}");
     assert_eq!(audited(&world, pipeline), json!([]));
 }
+
+#[tokio::test]
+async fn arrays_within_arrays_are_rows_and_their_bad_elements_are_dead_letters_alone() {
+    let world = World::new().await;
+    let tables =
+        "CREATE TABLE parts (sequence bigint, element integer, batch text, size integer CHECK (size < 50));
+        CREATE VIEW messages AS SELECT DISTINCT sequence FROM parts";
+    world.database.batch_execute(tables).await.unwrap();
+    let pipeline = r#"
+[[pipeline]]
+name = "events"
+stream = "STREAM"
+
+[[pipeline.table]]
+name = "parts"
+for_each = "batches[*].parts"
+bad_element = "element"
+[pipeline.table.columns]
+sequence = "$sequence"
+element = "$element"
+batch = "^name"
+"#;
+    let batch = |name: &str, sizes: Value| {
+        let sizes = sizes.as_array().unwrap().iter();
+        json!({"name": name, "parts": sizes.map(|size| json!({"size": size})).collect::<Vec<_>>()})
+    };
+    let message =
+        json!({"batches": [batch("a", json!([1, 99])), {"name": "none"}, batch("b", json!(["wide", 2]))]});
+    let packed = rmp_serde::to_vec_named(&json!({"batches": [batch("c", json!([4]))]})).unwrap();
+    world.publish("a", [message.to_string().into_bytes(), packed]).await;
+    world.publish("a", [json!({"batches": [3]}).to_string()]).await;
+    let config = world.config(pipeline);
+    let daemon = Daemon::start(&config);
+    let fresh = json!({"batches": [batch("d", json!([7]))]}).to_string();
+    oracle(&world, &daemon, "events", "messages", fresh.into()).await;
+    assert_eq!(parts(&world).await, [(1, 0), (1, 3), (2, 0), (4, 0)]);
+    assert_eq!(
+        world.count("SELECT count(*) FROM parts WHERE sequence = 1 AND batch = 'b' AND size = 2").await,
+        1
+    );
+    let expected = [(1, Some(1), "refused"), (1, Some(2), "type"), (3, None, "type")];
+    let found = dead_letters(&world).await;
+    let found: Vec<_> =
+        found.iter().map(|(sequence, element, kind)| (*sequence, *element, kind.as_str())).collect();
+    assert_eq!(found, expected);
+    assert_eq!(audited(&world, pipeline), json!([]));
+
+    world.database.batch_execute("ALTER TABLE parts DROP CONSTRAINT parts_size_check").await.unwrap();
+    let said = retried(&config);
+    assert!(said.contains("1 stored in 1 rows, 2 still dead letters"), "{said}");
+    assert_eq!(
+        world.count("SELECT count(*) FROM parts WHERE element = 1 AND batch = 'a' AND size = 99").await,
+        1
+    );
+    assert_eq!(audited(&world, pipeline), json!([]));
+}

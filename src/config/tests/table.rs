@@ -114,7 +114,7 @@ fn a_path_into_an_array_that_rows_are_made_of_is_refused() {
         let said = wrong(&format!("for_each = \"frames\"{second}{lines}"));
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].starts_with("file:10: pipeline[0].table[1]."), "{said:?}");
-        assert!(said[0].contains("treats `frames` as a map"), "{said:?}");
+        assert!(said[0].contains("makes rows from it, with for_each = \"frames\""), "{said:?}");
     }
     // An index leads into it, and messages of another kind may hold a map there.
     for (first, lines) in [

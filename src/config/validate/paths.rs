@@ -5,16 +5,18 @@
 
 use super::Problems;
 use crate::config::Table;
-use crate::config::path::{ROOT, Source, Step, array_of, path_of, source};
+use crate::config::path::{Source, Step, arrays_of, is_of_root, path_of, source};
 
 /// Looks at every path of a table by itself.
 pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Problems) {
     let in_element = table.for_each.is_some();
     if let Some(for_each) = &table.for_each {
-        if for_each.trim().is_empty() {
-            found.add(at("for_each"), "must name the array to make rows from, or be removed");
-        } else if for_each != ROOT {
-            a_path(for_each, at("for_each"), false, found);
+        match arrays_of(for_each) {
+            _ if for_each.trim().is_empty() => {
+                found.add(at("for_each"), "must name the array to make rows from, or be removed");
+            }
+            Ok(arrays) => from_the_top(for_each, &arrays[0], at("for_each"), false, found),
+            Err(problem) => found.add(at("for_each"), problem),
         }
     }
     if let Some(field) = table.when.as_ref().and_then(|when| when.field.as_ref()) {
@@ -38,7 +40,9 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
             }
             match source(path) {
                 Ok(Source::Field(steps)) => from_the_top(path, &steps, key, in_element, found),
-                Ok(Source::Outer(steps)) => from_the_top(path, &steps, key, false, found),
+                Ok(Source::Outer(up, steps)) => {
+                    from_the_top(path, &steps, key, up < levels(table), found);
+                }
                 Ok(_) => {}
                 Err(problem) => found.add(key, problem),
             }
@@ -49,17 +53,18 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
 /// Looks for paths that go into an array as if it were a map, since `for_each` makes rows of that array.
 pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, found: &mut Problems) {
     for array in tables {
-        let Some(Ok(for_each)) = array.for_each.as_deref().map(array_of) else { continue };
+        let Some(Ok(arrays)) = array.for_each.as_deref().map(arrays_of) else { continue };
+        let for_each = &arrays[0];
         for (index, table) in tables.iter().enumerate() {
             // Messages of another kind may hold something else there.
             if array.when.is_some() && array.when != table.when {
                 continue;
             }
             for (key, path, steps) in of_message(table) {
-                let into_it = steps.get(..for_each.len()) == Some(for_each.as_slice());
+                let into_it = steps.starts_with(for_each);
                 if into_it && matches!(steps.get(for_each.len()), Some(Step::Key(_))) {
                     let whole = array.for_each.as_deref().unwrap_or_default();
-                    let text = if whole == ROOT {
+                    let text = if is_of_root(whole) {
                         format!(
                             "`{path}` is a field of the message, but table {} makes rows from the message as \
                              an array: give the two different `when`s, by subject or header",
@@ -67,9 +72,9 @@ pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, foun
                         )
                     } else {
                         format!(
-                            "`{path}` treats `{whole}` as a map, but table {} makes rows from it as an \
-                             array. An array inside an array cannot become rows: store it whole in a jsonb \
-                             column, under for_each = \"{whole}\"",
+                            "`{path}` treats an array as a map: table {} makes rows from it, with for_each \
+                             = \"{whole}\". To make rows of an array in each of its elements, write [*] \
+                             between the two, as in frames[*].detections",
                             array.name,
                         )
                     };
@@ -80,22 +85,30 @@ pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, foun
     }
 }
 
+/// How many arrays lie within each other.
+fn levels(table: &Table) -> usize {
+    table.for_each.as_deref().and_then(|for_each| arrays_of(for_each).ok()).map_or(0, |arrays| arrays.len())
+}
+
 /// The paths of a table that begin at the message: key, text and steps.
 fn of_message(table: &Table) -> Vec<(String, &str, Vec<Step>)> {
     // Of a message that is an array, it is a field of each element.
     let when = table.when.as_ref().filter(|_| !table.splits_root());
     let when = when.and_then(|when| when.field.as_deref());
     let mut paths: Vec<(String, &str)> = Vec::new();
-    paths.extend(table.for_each.as_deref().map(|path| ("for_each".to_owned(), path)));
+    let levels = levels(table);
+    if levels == 1 {
+        paths.extend(table.for_each.as_deref().map(|path| ("for_each".to_owned(), path)));
+    }
     paths.extend(when.map(|path| ("when.field".to_owned(), path)));
     if let (Some(unpivot), None) = (&table.unpivot, &table.for_each) {
         paths.extend(unpivot.map.as_deref().map(|path| ("unpivot.map".to_owned(), path)));
         paths.extend(unpivot.fields.iter().map(|path| ("unpivot.fields".to_owned(), path.as_str())));
     }
     for (column, from) in &table.columns {
-        let outer = from.named().filter_map(|path| match path.strip_prefix('^') {
-            None if table.for_each.is_none() => Some(path),
-            outer => outer,
+        let outer = from.named().filter_map(|text| {
+            let path = text.trim_start_matches('^');
+            (text.len() - path.len() == levels).then_some(path)
         });
         paths.extend(outer.map(|path| (format!("columns.{column}"), path)));
     }

@@ -86,16 +86,11 @@ impl Making<'_> {
     fn source(&mut self, source: Source) -> Result<ValueSource, &'static str> {
         Ok(match source {
             Source::Field(path) => self.slot(&path),
-            Source::Outer(path) if self.each.is_some() => {
-                ValueSource::Message(self.message.whole(&path, self.bit))
-            }
-            Source::Outer(_) => {
-                return Err(
-                    "`^` refers to the message around an element, but this table has no `for_each`: \
-                     remove it",
-                );
-            }
-            Source::Element if self.each.is_some() => ValueSource::ElementIndex,
+            Source::Outer(up, path) => self.around(up, &path).ok_or(
+                "each `^` leads from an element to what is around it, up to the message, and this table's \
+                 `for_each` does not go through that many arrays: remove one",
+            )?,
+            Source::Element if self.levels() > 0 => ValueSource::ElementIndex,
             Source::Element => {
                 return Err(
                     "`$element` is the index of an element, but this table has no `for_each`: remove it",
@@ -200,7 +195,7 @@ fn check(
         Source::Element | Source::Sequence => Value::Int(1),
         Source::Timestamp => Value::Timestamp { seconds: 0, nanos: 0 },
         Source::Field(_)
-        | Source::Outer(_)
+        | Source::Outer(..)
         | Source::Subject
         | Source::SubjectToken(_)
         | Source::Header(_)
@@ -218,7 +213,7 @@ fn check(
 /// Whether a source goes with the column where a message is one value.
 fn check_bare(source: &Source, column: &introspect::Column) -> Result<(), &'static str> {
     match source {
-        Source::Field(_) | Source::Outer(_) | Source::Rest => Err(
+        Source::Field(_) | Source::Outer(..) | Source::Rest => Err(
             "with format = \"raw\" a message has no fields, so this column would always be empty: map it to \
              \"$value\" or \"$payload\", to what is around the message (such as \"$subject[1]\" or \
              \"$timestamp\"), or to { skip = true }",

@@ -79,7 +79,9 @@ impl Plan {
     #[inline(never)]
     fn settle_elements(&mut self, matched: Option<Tables>) {
         for each in self.tables.iter_mut().filter_map(|table| table.each.as_mut()) {
-            each.element.untaken.settle(matched.filter(|matched| !each.earlier.meets(*matched)));
+            each.all(&mut |each| {
+                each.element.untaken.settle(matched.filter(|matched| !each.earlier.meets(*matched)));
+            });
         }
     }
 

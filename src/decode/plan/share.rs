@@ -19,30 +19,42 @@ pub(super) fn share(message: &mut Wanted, tables: &mut [Table]) {
             message.cover(table.bit);
         }
     }
-    let arrays: Vec<_> = tables
-        .iter()
-        .filter_map(|table| {
-            let each = table.each.as_ref()?;
-            let rest = table.takes_rest().then(|| (table.taken.clone(), table.has_rest()));
-            Some((each.slot, each.element.clone(), table.bit, rest))
-        })
-        .collect();
-    for table in tables {
-        let Some(each) = &mut table.each else { continue };
-        for (slot, element, bit, rest) in arrays.iter().filter(|(slot, ..)| *slot == each.slot) {
-            if let Some((taken, deep)) = rest {
-                each.element.take_rest(*bit, taken, *deep);
-            }
-            if *bit != table.bit {
-                each.element.join(element);
-            }
-            each.element.cover(message.covered(*slot));
+    let mut arrays = Vec::new();
+    for table in &mut *tables {
+        let rest = table.takes_rest().then(|| (table.taken.clone(), table.has_rest()));
+        let bit = table.bit;
+        if let Some(each) = &mut table.each {
+            each.all(&mut |each| {
+                let rest = rest.clone().filter(|_| each.inner.is_none());
+                arrays.push((each.steps.clone(), each.element.clone(), bit, rest));
+            });
         }
-        let before = arrays.iter().take_while(|(.., bit, _)| *bit != table.bit);
-        before.filter(|(slot, ..)| *slot == each.slot).for_each(|(.., bit, _)| each.earlier |= *bit);
-        let mut walked = always;
-        walked |= table.bit;
-        each.element.seal(walked);
+    }
+    for table in tables {
+        let bit = table.bit;
+        let Some(each) = &mut table.each else { continue };
+        let mut covered = message.covered(each.slot);
+        each.all(&mut |each| {
+            for (_, element, other, rest) in arrays.iter().filter(|(steps, ..)| *steps == each.steps) {
+                if let Some((taken, deep)) = rest {
+                    each.element.take_rest(*other, taken, *deep);
+                }
+                if *other != bit {
+                    each.element.join(element);
+                }
+            }
+            each.element.cover(covered);
+            let before = arrays.iter().take_while(|(.., other, _)| *other != bit);
+            before
+                .filter(|(steps, ..)| *steps == each.steps)
+                .for_each(|(.., other, _)| each.earlier |= *other);
+            let mut walked = always;
+            walked |= bit;
+            each.element.seal(walked);
+            if let Some(inner) = &each.inner {
+                covered = each.element.covered(inner.slot);
+            }
+        });
     }
     message.seal(always);
 }
