@@ -37,6 +37,8 @@ pub(crate) struct Approach {
     history: Mutex<Option<History>>,
     /// When a durable without a leader was replaced.
     replaced: Mutex<Option<Instant>>,
+    /// After which sequence the pipeline began, where `start = "new"` decided it.
+    begun: Mutex<Option<u64>>,
     /// Whether the last questions about the stream went without an answer.
     pub(crate) unanswered: AtomicBool,
     /// Where questions about the stream are asked.
@@ -128,6 +130,11 @@ impl Approach {
     /// When a durable without a leader was replaced.
     pub(crate) fn replaced(&self) -> MutexGuard<'_, Option<Instant>> {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After which sequence the pipeline began, where `start = "new"` decided it.
+    pub(crate) fn begun(&self) -> MutexGuard<'_, Option<u64>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the durable was placed; whether it was for the first time.

@@ -226,6 +226,7 @@ impl Audit<'_> {
         let mut report = Report::new(self.shard, claim.last_sequence);
         report.from = scope.since.unwrap_or(1);
         let seals = Seals::follow(self.snapshot, &mut report).await?;
+        report.from = report.from.max(seals.begun_after + 1);
         let milestones = self.snapshot.milestones().await?;
         let same = identity::is_same(self.stream, &claim, &milestones).await;
         if !same.map_err(|error| Error::Contents(error.into()))? {

@@ -19,6 +19,7 @@ pub(crate) mod path;
 mod poison;
 mod redact;
 mod shards;
+mod start;
 mod store;
 mod table;
 mod validate;
@@ -31,6 +32,7 @@ pub(crate) use origin::DEFAULT;
 pub use origin::{Origin, find_file};
 pub use poison::PoisonLimits;
 pub use redact::{read_secret, redact_url};
+pub use start::Start;
 pub use store::Store;
 pub use table::{
     Absent, BadElement, ColumnSource, Foreign, HeaderIs, OnConflict, Parse, Table, TimeUnit, Unlogged,
@@ -205,6 +207,9 @@ pub struct Pipeline {
     /// Upper bound of what a compressed payload expands to.
     #[serde(default = "Compression::default_bound")]
     pub max_decompressed_bytes: ByteSize,
+    /// Where it begins while it has no checkpoint.
+    #[serde(default)]
+    pub start: Start,
     /// When a batch is closed.
     #[serde(default)]
     pub batch: BatchLimits,

@@ -40,6 +40,9 @@ const SYSTEM: &str = "jetcopy.system";
 /// The key that names the newest timeline of that cluster on which the pipeline was placed: a daemon that
 /// starts over knows by it that a primary is one from before a failover.
 pub(crate) const TIMELINE: &str = "jetcopy.timeline";
+/// The key that names the sequence after which a pipeline with `start = "new"` began: if a failover takes its
+/// checkpoint away, it begins there again.
+pub(crate) const BEGUN: &str = "jetcopy.begun";
 
 /// A durable whose pipeline this configuration does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -122,6 +125,11 @@ impl Mark {
         Some(History { system: metadata.get(SYSTEM)?.clone(), timeline })
     }
 
+    /// After which sequence the pipeline of a durable began, where it tells.
+    pub(crate) fn begun(durable: &Info) -> Option<u64> {
+        durable.config.metadata.get(BEGUN)?.parse().ok()
+    }
+
     /// Whose `durable` is.
     pub(crate) fn owner(&self, durable: &Info) -> Owner {
         let metadata = &durable.config.metadata;
@@ -139,10 +147,11 @@ impl Mark {
         Owner::Elsewhere { pipeline: pipeline.clone(), database }
     }
 
-    /// As it is written into a durable's metadata.
+    /// As it is written into the metadata of a durable whose pipeline began after the sequence `begun`.
     #[must_use]
-    pub(crate) fn metadata(&self) -> HashMap<String, String> {
-        self.0.clone()
+    pub(crate) fn metadata(&self, begun: Option<u64>) -> HashMap<String, String> {
+        let begun = begun.map(|sequence| (BEGUN.to_owned(), sequence.to_string()));
+        self.0.clone().into_iter().chain(begun).collect()
     }
 }
 

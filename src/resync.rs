@@ -14,16 +14,18 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::stream::Stream;
 
-use crate::approach::{Begin, Look};
+use crate::approach::{Approach, Begin, Look};
 use crate::checkpoint::{self, Claim, Claimed, LOCK_TIMEOUT};
 use crate::clock;
-use crate::config;
+use crate::config::{self, Start};
 use crate::decode::{Decoder, PlanError};
 use crate::exposure;
+use crate::identity;
 use crate::leftover::Mark;
-use crate::loss::{self, Agreement, Cause, Loss, Verdict};
+use crate::loss::{self, Agreement, Cause, Loss, StreamFacts, Verdict};
 use crate::metrics::{PipelineMetrics, Resumes};
 use crate::milestones;
+use crate::moment::Point;
 use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, ConnectError, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
@@ -32,7 +34,7 @@ use crate::postgres::privileges;
 use crate::postgres::servers::Servers;
 use crate::postgres::simple::{Timeout, within};
 use crate::shard::Shard;
-use crate::stored;
+use crate::stored::{self, Opened};
 use crate::subscribe::{self, Placement};
 use crate::tally::{self, Event};
 use crate::unreadable::{self, Single};
@@ -299,9 +301,14 @@ impl Source<'_> {
             let first = claim.stream_created_ns.is_none();
             let age = Duration::from_nanos(age);
             subscribe::refuse_others(&stream, shard, durable, &mark, age, first).await?;
+            if pipeline.start == Start::New
+                && let Some(begun) = Mark::begun(durable)
+            {
+                begin.approach.begun().get_or_insert(begun);
+            }
         }
         let claimed = claim.last_sequence;
-        let claim = self.settle(reached, &stream, claim).await?;
+        let claim = self.settle(reached, &stream, claim, begin.approach).await?;
         // Where it was moved just now, it is not the one that was claimed.
         metrics.resumes(None);
         metrics.committed_to(claim.last_sequence);
@@ -312,7 +319,7 @@ impl Source<'_> {
         approach.connected(&nats.client, &shard.pipeline, at_fault).await;
         let read = singles.last().map_or(claim.last_sequence, |single| single.message.sequence);
         let config = subscribe::consumer_config(pipeline, shard, DeliverPolicy::All);
-        let config = pull::Config { metadata: mark.metadata(), ..config };
+        let config = pull::Config { metadata: mark.metadata(*approach.begun()), ..config };
         let placed = subscribe::place(&nats.client, &stream, shard, config, read, placement, &approach.known);
         let consumer = placed.await?;
         let first = approach.placed_first();
@@ -345,7 +352,13 @@ impl Source<'_> {
     }
 
     /// Compares stream and checkpoint, which is moved where it is new or past a loss that somebody accepted.
-    async fn settle(&self, reached: Reached<'_>, stream: &Stream, claim: Claim) -> Result<Claim, Error> {
+    async fn settle(
+        &self,
+        reached: Reached<'_>,
+        stream: &Stream,
+        claim: Claim,
+        approach: &Approach,
+    ) -> Result<Claim, Error> {
         let Self { settings, pipeline, shard, metrics, .. } = *self;
         let Reached { session, nats } = reached;
         let step_timeout = settings.postgres.step_timeout;
@@ -381,7 +394,7 @@ impl Source<'_> {
                 Ok(within(step_timeout, "moving the checkpoint", adopt).await??)
             }
             Verdict::Fresh => {
-                let (start, known) = (facts.start(), facts.last_sequence);
+                let (start, known) = (self.start(nats, stream, &facts, approach).await?, facts.last_sequence);
                 let start =
                     checkpoint::relocate(session, shard, &claim, start, facts.created_ns, known, Some(0));
                 Ok(within(step_timeout, "moving the checkpoint", start).await??)
@@ -403,6 +416,38 @@ impl Source<'_> {
                 Ok(within(step_timeout, "moving the checkpoint", past).await??)
             }
         }
+    }
+
+    /// After which sequence a pipeline begins that has no checkpoint.
+    async fn start(
+        &self,
+        nats: &nats::Connection,
+        stream: &Stream,
+        facts: &StreamFacts,
+        approach: &Approach,
+    ) -> Result<u64, Error> {
+        let (first, last) = (facts.start(), facts.last_sequence);
+        let start = match self.pipeline.start {
+            Start::All => first,
+            Start::New => *approach.begun().get_or_insert(last),
+            Start::At(Point::Sequence(sequence)) => sequence - 1,
+            Start::At(Point::Time(time)) => {
+                let opened = Opened { client: nats.client.clone(), stream: stream.clone() };
+                let before_us = time.as_microsecond().saturating_sub(1);
+                identity::kept_sequence(&opened, before_us).await.map_err(Error::Compare)?
+            }
+        };
+        let start = start.clamp(first, last.max(first));
+        if start > first {
+            let (pipeline, shard, from) = (&self.shard.pipeline, &self.shard.name, self.pipeline.start);
+            tracing::info!(
+                pipeline,
+                shard,
+                after = start,
+                "the pipeline has no checkpoint; beginning at {from}"
+            );
+        }
+        Ok(start)
     }
 }
 

@@ -26,6 +26,8 @@ const SHOWN: usize = 20;
 /// The ledger of a shard.
 pub(super) struct Seals {
     begins_after: u64,
+    /// After which sequence the pipeline began, where it was not before the first message.
+    pub(super) begun_after: u64,
     /// Stretches that were not written again since, each lane's in the order of the stream.
     pub(super) stretches: Vec<Stretch>,
     /// Where the writers stand.
@@ -75,9 +77,11 @@ impl Seals {
                 story.begins_after.min(report.checkpoint)
             ));
         }
+        let begun = story.moves.first().filter(|first| first.kind == "begun" && first.from == 0);
+        let begun_after = begun.map_or(0, |begun| begun.to);
         let moved_back = story.moves.iter().any(|moved| moved.to < moved.from);
         let Story { begins_after, stretches, .. } = story;
-        Ok(Self { begins_after, stretches, lanes, moved_back })
+        Ok(Self { begins_after, begun_after, stretches, lanes, moved_back })
     }
 
     /// Compares the counts from `report.from` on with what dead letters and tables hold.

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use super::Error;
 use crate::config;
-use crate::leftover::{Mark, Owner, TIMELINE};
+use crate::leftover::{BEGUN, Mark, Owner, TIMELINE};
 use crate::shard::Shard;
 
 /// Batches that may be delivered and not yet acknowledged: one being filled, one queued, one being written,
@@ -314,10 +314,10 @@ pub(crate) async fn place(
     create(stream, Config { deliver_policy, ..wanted }, known).await
 }
 
-/// The metadata of a durable name what is wanted, but for the timeline, which each failover changes; the
-/// server adds keys of its own.
+/// The metadata of a durable name what is wanted, but for the timeline, which each failover changes, and for
+/// where the pipeline began; the server adds keys of its own.
 fn is_marked(found: &consumer::Info, wanted: &Config) -> bool {
-    let mut own = wanted.metadata.iter().filter(|(key, _)| *key != TIMELINE);
+    let mut own = wanted.metadata.iter().filter(|(key, _)| ![TIMELINE, BEGUN].contains(&key.as_str()));
     own.all(|(key, value)| found.config.metadata.get(key) == Some(value))
 }
 

@@ -68,6 +68,7 @@ mod search_path;
 mod server_settings;
 mod shards;
 mod split;
+mod start;
 mod status;
 mod stop;
 mod stream;

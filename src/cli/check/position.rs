@@ -134,7 +134,7 @@ async fn compared(
     let at = claim.last_sequence;
     match verdict {
         Verdict::Lost(loss) => return Ok(Some((facts, loss))),
-        Verdict::Fresh => report.ok(place, "none yet: it starts at the first message that the stream holds"),
+        Verdict::Fresh => report.ok(place, format!("none yet: it starts at {}", pipeline.start)),
         Verdict::Intact => report.ok(place, format!("{at}, and the stream holds everything after it")),
         Verdict::Moved(agreement) => report.ok(
             place,

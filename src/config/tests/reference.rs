@@ -129,6 +129,9 @@ pub(super) fn kind<T: DeserializeOwned>(least: &str, key: &str) -> String {
         "a duration" => "duration",
         "parsable string" => "size",
         "socket address" => "address and port",
+        start if start.starts_with("\"all\", \"new\", a sequence") => {
+            "`\"all\"`, `\"new\"`, sequence or time"
+        }
         other => panic!("{key} expects {other}: name its type here"),
     }
     .to_owned()

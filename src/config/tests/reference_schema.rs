@@ -20,7 +20,7 @@ fn of_kind(kind: &str) -> Value {
     let list: Vec<&str> = kind.split(", ").map(|part| part.trim_matches(['`', '"'])).collect();
     match kind {
         "text" | "file" | "address and port" | "duration" | "age" => json!({"type": "string"}),
-        "size" => json!({"type": ["string", "integer"]}),
+        "size" | "`\"all\"`, `\"new\"`, sequence or time" => json!({"type": ["string", "integer"]}),
         "list of texts" => json!({"type": "array", "items": {"type": "string"}}),
         "`true`, `false`" => json!({"type": "boolean"}),
         "whole number" => json!({"type": "integer", "minimum": 0}),

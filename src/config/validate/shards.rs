@@ -3,8 +3,9 @@
 //! Guarantees: no two shards of a configuration have one name, or read one stream by one durable consumer.
 
 use super::{Problems, is_nats_name};
-use crate::config::Pipeline;
 use crate::config::shards::PLACEHOLDER;
+use crate::config::{Pipeline, Start};
+use crate::moment::Point;
 use crate::shard::Shard;
 
 /// The most shards of a pipeline: each is a session at the database and a connection to NATS.
@@ -27,6 +28,9 @@ pub(super) fn check(pipeline: &Pipeline, at: &dyn Fn(&str) -> String, found: &mu
         ),
         (Some(_), 2..) => found.add(at("stream"), format!("must have {PLACEHOLDER} once")),
         (None | Some(_), _) => {}
+    }
+    if pipeline.repeats_sequences() && matches!(pipeline.start, Start::At(Point::Sequence(_))) {
+        found.add(at("start"), "a sequence is one of each of several streams: use a time instead");
     }
     let Some(before) = &pipeline.before else { return };
     if !is_nats_name(before) {
