@@ -283,7 +283,7 @@ impl Decoder {
                 Some(Value::Array(raw)) if self.plan.splits_root => (raw, true),
                 Some(_) if R::FORMAT == config::Format::Raw => (reader.raw(0), false),
                 _ => {
-                    return Err(malformed(R::NAME, Malformed::new(&"a message is a map of fields", 0)).into());
+                    return Err(malformed(R::NAME, Malformed::new(&NO_MAP, 0)).into());
                 }
             };
             let matched = self.plan.matched(&slots, &mut buffers.key);
@@ -341,6 +341,9 @@ impl Decoder {
         decoded
     }
 }
+
+/// Wording of a message that is something else, for tables that take fields of it.
+const NO_MAP: &str = "a message is a map of fields";
 
 /// A message without a payload, where one is not needed.
 const NO_FIELDS: Raw<'static> = Raw::Json(json::Raw::new("{}"));

@@ -17,15 +17,13 @@ use async_nats::jetstream::stream::Stream;
 use crate::approach::{Approach, Begin, Look};
 use crate::checkpoint::{self, Claim, Claimed, LOCK_TIMEOUT};
 use crate::clock;
-use crate::config::{self, Start};
+use crate::config;
 use crate::decode::{Decoder, PlanError};
 use crate::exposure;
-use crate::identity;
 use crate::leftover::Mark;
-use crate::loss::{self, Agreement, Cause, Loss, StreamFacts, Verdict};
+use crate::loss::{self, Agreement, Cause, Loss, Verdict};
 use crate::metrics::{PipelineMetrics, Resumes};
 use crate::milestones;
-use crate::moment::Point;
 use crate::nats::{self, Denial};
 use crate::postgres::connect::{self, ConnectError, Session};
 use crate::postgres::direct_compress::{self, DirectCompressError};
@@ -34,13 +32,14 @@ use crate::postgres::privileges;
 use crate::postgres::servers::Servers;
 use crate::postgres::simple::{Timeout, within};
 use crate::shard::Shard;
-use crate::stored::{self, Opened};
+use crate::stored;
 use crate::subscribe::{self, Placement};
 use crate::tally::{self, Event};
 use crate::unreadable::{self, Single};
 
 mod judge;
 mod questions;
+mod start;
 
 pub(crate) use judge::judge;
 use questions::Durable;
@@ -301,11 +300,7 @@ impl Source<'_> {
             let first = claim.stream_created_ns.is_none();
             let age = Duration::from_nanos(age);
             subscribe::refuse_others(&stream, shard, durable, &mark, age, first).await?;
-            if pipeline.start == Start::New
-                && let Some(begun) = Mark::begun(durable)
-            {
-                begin.approach.begun().get_or_insert(begun);
-            }
+            self.note_begun(durable, begin.approach);
         }
         let claimed = claim.last_sequence;
         let claim = self.settle(reached, &stream, claim, begin.approach).await?;
@@ -416,38 +411,6 @@ impl Source<'_> {
                 Ok(within(step_timeout, "moving the checkpoint", past).await??)
             }
         }
-    }
-
-    /// After which sequence a pipeline begins that has no checkpoint.
-    async fn start(
-        &self,
-        nats: &nats::Connection,
-        stream: &Stream,
-        facts: &StreamFacts,
-        approach: &Approach,
-    ) -> Result<u64, Error> {
-        let (first, last) = (facts.start(), facts.last_sequence);
-        let start = match self.pipeline.start {
-            Start::All => first,
-            Start::New => *approach.begun().get_or_insert(last),
-            Start::At(Point::Sequence(sequence)) => sequence - 1,
-            Start::At(Point::Time(time)) => {
-                let opened = Opened { client: nats.client.clone(), stream: stream.clone() };
-                let before_us = time.as_microsecond().saturating_sub(1);
-                identity::kept_sequence(&opened, before_us).await.map_err(Error::Compare)?
-            }
-        };
-        let start = start.clamp(first, last.max(first));
-        if start > first {
-            let (pipeline, shard, from) = (&self.shard.pipeline, &self.shard.name, self.pipeline.start);
-            tracing::info!(
-                pipeline,
-                shard,
-                after = start,
-                "the pipeline has no checkpoint; beginning at {from}"
-            );
-        }
-        Ok(start)
     }
 }
 

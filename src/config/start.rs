@@ -28,7 +28,8 @@ impl<'de> Deserialize<'de> for Start {
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(
-                    "\"all\", \"new\", a sequence from 1, or a time in quotes such as \"2026-07-01T12:00:00Z\"",
+                    "\"all\", \"new\", a sequence from 1, or a time in quotes such as \
+                     \"2026-07-01T12:00:00Z\"",
                 )
             }
 

@@ -1,6 +1,6 @@
 //! What a message that cannot be read may be, beyond what anybody said of it.
 
-use super::{Decoder, Undecoded};
+use super::{Decoder, NO_MAP, Undecoded};
 use crate::config::Format;
 use crate::message::Message;
 use crate::payload::TRAILING;
@@ -30,6 +30,10 @@ impl Decoder {
                 "; if a message is several JSON texts, set format = \"ndjson\", and for_each = \"$\" for the \
                  table",
             ),
+            Format::Ndjson | Format::Influx | Format::Raw => None,
+            _ if text.starts_with('[') && reason.contains(NO_MAP) => {
+                Some("; if messages are arrays of maps, set for_each = \"$\" for the table")
+            }
             Format::Auto if !has_parts && !text.is_empty() && !text.contains(char::is_control) => {
                 Some("; if messages are single values, such as 21.5 or ON, set format = \"raw\"")
             }

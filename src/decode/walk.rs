@@ -226,7 +226,8 @@ impl<'a> Walk<'_, 'a> {
                 return Err(Malformed::new(TOO_DEEP, start));
             }
             Next::Map(mut map) => {
-                if at != ROOT && self.nodes[at].fields.is_empty() {
+                let Node { fields, elements, .. } = &self.nodes[at];
+                if fields.is_empty() && (at != ROOT || !elements.is_empty()) {
                     self.misfits.push(at);
                 }
                 let mut expected = 0;

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: no input makes it panic, recurse or allocate; what it passes over is checked for form (heads,
 //! lengths, depth) but not for UTF-8. Lengths may be indefinite, of arrays and maps; text and bytes in pieces
-//! are not read. Of tags, 1 (seconds since the epoch) makes a [`Value::Timestamp`], and 2 or 3 a whole number
-//! where 64 bits hold it; of any other, the value is that of what it tags. `undefined` is null.
+//! are not read, and neither are whole numbers beyond 64 bits. Of tags, 1 (seconds since the epoch) makes a
+//! [`Value::Timestamp`], and 2 or 3 a whole number; of any other, the value is that of what it tags.
+//! `undefined` is null.
 
 use super::{EMPTY, Entered, Format, Key, MAX_DEPTH, Malformed, Next, Spelled, Value, Wording, begins_with};
 
@@ -23,6 +24,9 @@ const INDEFINITE: u32 = u32::MAX;
 const EPOCH: u64 = 1;
 const POSITIVE: u64 = 2;
 const NEGATIVE: u64 = 3;
+
+/// Wording of a number that no value holds.
+const BEYOND: Wording = &"a whole number beyond 64 bits, which is not read";
 
 /// CBOR: a payload, or from head to last byte.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,7 +129,8 @@ impl<'a> Reader<'a> {
             25 => self.fixed().map(|bytes| u64::from(u16::from_be_bytes(bytes))),
             26 => self.fixed().map(|bytes| u64::from(u32::from_be_bytes(bytes))),
             27 => self.fixed().map(u64::from_be_bytes),
-            31 => Err(self.malformed(&"text or bytes in pieces, which are not read, or a misplaced break")),
+            31 => Err(self
+                .malformed(&"text or bytes in pieces, which are not read, or a head that CBOR does not use")),
             _ => Err(self.malformed(&"a head that CBOR does not use")),
         }
     }
@@ -157,7 +162,7 @@ impl<'a> Reader<'a> {
                 }
                 1 => {
                     let Ok(number) = i64::try_from(self.argument(info)?) else {
-                        return Err(self.malformed(&"a whole number below what 64 bits hold"));
+                        return Err(self.malformed(BEYOND));
                     };
                     *value = Value::Int(-1 - number);
                 }
@@ -190,8 +195,9 @@ impl<'a> Reader<'a> {
             20 => Value::Bool(false),
             21 => Value::Bool(true),
             22 | 23 => Value::Null,
-            25 => Value::Float32(half(self.fixed().map(u16::from_be_bytes)?)),
-            26 => Value::Float32(self.fixed().map(f32::from_be_bytes)?),
+            // A writer shortens what loses nothing by it, so the digits that count are those of 64 bits.
+            25 => Value::Float(half(self.fixed().map(u16::from_be_bytes)?).into()),
+            26 => Value::Float(self.fixed().map(f32::from_be_bytes)?.into()),
             27 => Value::Float(self.fixed().map(f64::from_be_bytes)?),
             31 => return Err(self.malformed(&"a misplaced break")),
             _ => return Err(self.malformed(&"a simple value that CBOR does not define")),
@@ -207,16 +213,15 @@ impl<'a> Reader<'a> {
                 *value = Value::Timestamp { seconds, nanos: 0 };
                 return Ok(());
             }
-            (EPOCH, Value::Float32(seconds)) => seconds.into(),
             (EPOCH, Value::Float(seconds)) => seconds,
             (POSITIVE | NEGATIVE, Value::Bytes(bytes)) => {
-                if let Some(number) = whole(bytes) {
-                    let below = i64::try_from(number).map(|number| Value::Int(-1 - number));
-                    *value = match tag {
-                        POSITIVE => i64::try_from(number).map_or(Value::Uint(number), Value::Int),
-                        _ => below.unwrap_or(*value),
-                    };
-                }
+                let number = whole(bytes).ok_or_else(|| self.malformed(BEYOND))?;
+                *value = match (tag, i64::try_from(number)) {
+                    (POSITIVE, Ok(number)) => Value::Int(number),
+                    (POSITIVE, Err(_)) => Value::Uint(number),
+                    (_, Ok(number)) => Value::Int(-1 - number),
+                    (_, Err(_)) => return Err(self.malformed(BEYOND)),
+                };
                 return Ok(());
             }
             _ => return Ok(()),

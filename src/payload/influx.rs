@@ -30,6 +30,9 @@ const KEY: &[u8] = b",= ";
 /// What is escaped in a quoted text.
 const QUOTED: &[u8] = b"\"\\";
 
+/// Wording of a payload of comments and blank lines.
+const NO_LINES: Wording = &"there is no line but comments";
+
 /// Markers of MessagePack whose length is told afterwards, in four bytes.
 const ARRAY: u8 = 0xdd;
 const MAP: u8 = 0xdf;
@@ -39,7 +42,8 @@ const FEW: u8 = 0x80;
 /// Appends `payload` to `out`, which then has at most `most` bytes more, or one line more than that.
 pub(crate) fn pack(payload: &[u8], most: usize, out: &mut Vec<u8>) -> Result<(), Unpacked> {
     let text = str::from_utf8(payload).map_err(|error| Malformed::new(&"not UTF-8", error.valid_up_to()))?;
-    let (start, mut lines) = (out.len(), Lines { text, at: 0 });
+    let mark = text.len() - text.strip_prefix(super::json::MARK).unwrap_or(text).len();
+    let (start, mut lines) = (out.len(), Lines { text, at: mark });
     let all = Counted::begin(out, ARRAY);
     let mut count = 0;
     while lines.next() {
@@ -50,7 +54,7 @@ pub(crate) fn pack(payload: &[u8], most: usize, out: &mut Vec<u8>) -> Result<(),
         }
     }
     if count == 0 {
-        return Err(Malformed::new(EMPTY, 0).into());
+        return Err(Malformed::new(if payload.is_empty() { EMPTY } else { NO_LINES }, 0).into());
     }
     all.end(out, count);
     Ok(())
@@ -184,14 +188,22 @@ impl<'a> Lines<'a> {
             self.at += 1;
             let (start, escaped) = (self.at, self.pass(|byte| byte == b'"', QUOTED));
             if self.peek().is_none() {
-                return Err(self.fault(&"cut short"));
+                return Err(Malformed::new(&"a quote that is not closed", start - 1));
             }
             unescaped(out, &self.text[start..self.at], QUOTED, escaped);
             self.at += 1;
             return Ok(());
         }
         let (start, word) = (self.at, self.word());
-        scalar(out, word).ok_or(Malformed::new(&"a value that is no number, boolean or quoted text", start))
+        let digits = word.trim_start_matches('-').trim_end_matches(['i', 'u']);
+        let is_whole = digits.len() < word.len()
+            && !digits.is_empty()
+            && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let what: Wording = match is_whole {
+            true => &"a whole number out of range",
+            false => &"a value that is no number, boolean or quoted text",
+        };
+        scalar(out, word).ok_or(Malformed::new(what, start))
     }
 
     /// The characters up to the next separator.
@@ -327,7 +339,7 @@ mod tests {
     fn what_is_no_line_says_why_and_where() {
         for (text, what, at) in [
             ("", "the payload is empty", 0),
-            ("# only a comment", "the payload is empty", 0),
+            ("# only a comment", "there is no line but comments", 0),
             (",a=b v=1", "a line that begins with a comma has no measurement", 0),
             ("m", "a line without fields", 1),
             ("m ", "a line without fields", 2),
@@ -339,9 +351,10 @@ mod tests {
             ("m v=", "a value that is no number, boolean or quoted text", 4),
             ("m v=nan", "a value that is no number, boolean or quoted text", 4),
             ("m v=1e999", "a value that is no number, boolean or quoted text", 4),
-            ("m v=99999999999999999999i", "a value that is no number, boolean or quoted text", 4),
-            ("m v=-1u", "a value that is no number, boolean or quoted text", 4),
-            ("m v=\"open", "cut short", 9),
+            ("m v=99999999999999999999i", "a whole number out of range", 4),
+            ("m v=-1u", "a whole number out of range", 4),
+            ("m v=i", "a value that is no number, boolean or quoted text", 4),
+            ("m v=\"open", "a quote that is not closed", 4),
             ("m v=1 x", "something after the fields that is no timestamp", 6),
             ("m v=1 99999999999999999999", "a timestamp that is none", 6),
             ("m v=1,", "a key that is missing", 6),

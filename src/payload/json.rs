@@ -15,7 +15,7 @@ mod escapes;
 pub(super) const MEDIA_TYPE: Option<&str> = Some("json");
 
 /// What some writers put before a text in UTF-8: a byte order mark.
-const MARK: &str = "\u{feff}";
+pub(super) const MARK: &str = "\u{feff}";
 
 /// JSON text: a payload, or from bracket to bracket.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -15,6 +15,12 @@ pub(super) fn check(table: &Table, at: &dyn Fn(&str) -> String, found: &mut Prob
             _ if for_each.trim().is_empty() => {
                 found.add(at("for_each"), "must name the array to make rows from, or be removed");
             }
+            Ok(_) if for_each.split(['.', '[']).any(|part| part == "*") => found.add(
+                at("for_each"),
+                format!(
+                    "`{for_each}`: `*` is no step: [*] goes through an array, as in frames[*].detections"
+                ),
+            ),
             Ok(arrays) => from_the_top(for_each, &arrays[0], at("for_each"), false, found),
             Err(problem) => found.add(at("for_each"), problem),
         }
@@ -64,7 +70,12 @@ pub(super) fn contradictions(tables: &[Table], at: &dyn Fn(&str) -> String, foun
                 let into_it = steps.starts_with(for_each);
                 if into_it && matches!(steps.get(for_each.len()), Some(Step::Key(_))) {
                     let whole = array.for_each.as_deref().unwrap_or_default();
-                    let text = if is_of_root(whole) {
+                    let text = if is_of_root(whole) && std::ptr::eq(array, table) {
+                        format!(
+                            "`{path}` would be a field of the message, which for_each = \"{whole}\" takes \
+                             for an array: remove a ^"
+                        )
+                    } else if is_of_root(whole) {
                         format!(
                             "`{path}` is a field of the message, but table {} makes rows from the message as \
                              an array: give the two different `when`s, by subject or header",

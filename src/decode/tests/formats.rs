@@ -98,9 +98,10 @@ fn cbor_values_are_those_of_the_specifications_examples() {
         ("f90000", "0.0"),
         ("f93e00", "1.5"),
         ("f97bff", "65504.0"),
-        ("f90001", "5.9604645e-8"),
+        ("f90001", "5.960464477539063e-8"),
         ("f9c400", "-4.0"),
         ("fa47c35000", "100000.0"),
+        ("fa4e932c06", "1234567936.0"),
         ("fb3ff199999999999a", "1.1"),
         ("f4", "false"),
         ("f5", "true"),
@@ -137,7 +138,9 @@ fn cbor_that_is_broken_says_why() {
         ("", "cut short"),
         ("18", "cut short"),
         ("1c", "a head that CBOR does not use"),
-        ("3bffffffffffffffff", "a whole number below what 64 bits hold"),
+        ("3bffffffffffffffff", "a whole number beyond 64 bits"),
+        ("c249010000000000000000", "a whole number beyond 64 bits"),
+        ("c348ffffffffffffffff", "a whole number beyond 64 bits"),
         ("5f42010243030405ff", "text or bytes in pieces"),
         ("7f657374726561646d696e67ff", "text or bytes in pieces"),
         ("62", "cut short"),
@@ -235,6 +238,12 @@ fn a_line_of_another_measurement_need_not_have_what_a_table_wants_of_its_own() {
     assert_eq!(rows_of(&mut lines("", ""), &message(payload)).unwrap()[1].len(), 2);
     let missing = poison(&mut lines("", ""), b"cpu idle=1");
     assert_eq!((missing.kind, missing.column.as_deref()), (PoisonKind::Missing, Some("host")));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_measurement() {
+    let rows = rows_of(&mut lines("", ""), &message("\u{feff}cpu,host=a idle=1\n".as_bytes())).unwrap();
+    assert_eq!((rows[0].len(), rows[1].len()), (1, 0));
 }
 
 #[test]

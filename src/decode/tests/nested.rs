@@ -81,6 +81,11 @@ fn an_innermost_element_that_cannot_be_stored_is_refused_alone_and_what_it_lies_
         assert_eq!(rows.tables[0].rows.iter().map(|row| row.element).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(rows.refused.iter().map(|refused| refused.element).collect::<Vec<_>>(), [Some(1)]);
     }
+    let toml = "[[table]]\nname = 't'\nfor_each = 'rows[*][*]'\n[table.columns]\nx = '[0]'";
+    for payload in both(r#"{"rows": [[{"x": 1}]]}"#) {
+        let poison = poison(&mut try_decoder(toml, &[bigints(&["x"])]).unwrap(), &payload);
+        assert!(poison.message.contains("reads inside `rows[*][]`, which is a map"), "{poison:?}");
+    }
     for (json, reason) in [
         (r#"{"frames": [1]}"#, "in `frames` there is 1"),
         (r#"{"frames": [{"detections": {}}]}"#, "in `frames[*].detections` there is a map"),
