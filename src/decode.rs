@@ -47,7 +47,7 @@ use functions::Scratch;
 use header::header_values;
 pub(crate) use header::{header, spelling};
 use lines::Lines;
-use plan::Plan;
+use plan::{Plan, Root};
 use row::{RefusedElements, RowWriter};
 pub use show::{as_json, expanded_as_json};
 use takers::Tables;
@@ -280,7 +280,7 @@ impl Decoder {
         let decoded = read.map_err(Undecoded::from).and_then(|()| {
             let (raw, is_array) = match slots[walk::ROOT] {
                 Some(Value::Map(raw)) => (raw, false),
-                Some(Value::Array(raw)) if self.plan.splits_root => (raw, true),
+                Some(Value::Array(raw)) if self.plan.root != Root::Refused => (raw, true),
                 Some(_) if R::FORMAT == config::Format::Raw => (reader.raw(0), false),
                 _ => {
                     return Err(malformed(R::NAME, Malformed::new(&NO_MAP, 0)).into());
@@ -317,7 +317,7 @@ impl Decoder {
                 matched,
                 cost,
                 large,
-                by_element: self.plan.by_element && is_array,
+                by_element: self.plan.root == Root::Chosen && is_array,
                 place: 0,
             };
             for (table, rows) in self.plan.tables.iter_mut().zip(&mut rows.tables) {

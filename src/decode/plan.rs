@@ -42,16 +42,25 @@ pub(super) struct Plan {
     pub(super) conditional: bool,
     /// Whether some table makes rows of elements.
     splits: bool,
-    /// Whether some table makes rows of the message itself, as an array.
-    pub(super) splits_root: bool,
-    /// Whether some table takes only some of those elements.
-    pub(super) by_element: bool,
+    /// What a message that is an array becomes.
+    pub(super) root: Root,
     /// All tables.
     all: Tables,
     /// Fields of the message that only some tables take.
     pub(super) partial: Vec<Partial>,
     /// Messages that were decoded or passed over, since that was last told.
     pub(super) messages: u64,
+}
+
+/// What a message that is an array becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Root {
+    /// No table makes rows of its elements.
+    Refused,
+    /// Rows, one an element.
+    Split,
+    /// The same, and some table takes only some elements.
+    Chosen,
 }
 
 /// How one table's rows are made.
@@ -266,20 +275,13 @@ impl Plan {
         }
         let unmatched = pipeline.on_unmatched;
         let splits = tables.iter().any(|table| table.each.is_some());
-        let splits_root = tables.iter().any(Table::splits_root);
         let by_element = tables.iter().filter_map(|table| table.when.as_ref()).any(When::is_of_element);
-        Ok(Self {
-            message,
-            tables,
-            unmatched,
-            conditional,
-            splits,
-            splits_root,
-            by_element,
-            all,
-            partial,
-            messages: 0,
-        })
+        let root = match tables.iter().any(Table::splits_root) {
+            true if by_element => Root::Chosen,
+            true => Root::Split,
+            false => Root::Refused,
+        };
+        Ok(Self { message, tables, unmatched, conditional, splits, root, all, partial, messages: 0 })
     }
 }
 

@@ -174,13 +174,13 @@ impl<'a> Lines<'a> {
 
     /// Passes over what comes before a byte that `ends` it and is not escaped; whether there are escapes.
     fn pass(&mut self, ends: impl Fn(u8) -> bool, escapes: &[u8]) -> bool {
-        let (bytes, mut escaped) = (self.text.as_bytes(), false);
+        let (bytes, mut found) = (self.text.as_bytes(), false);
         while let Some(byte) = self.peek().filter(|byte| *byte == b'\\' || !ends(*byte)) {
             let pair = byte == b'\\' && bytes.get(self.at + 1).is_some_and(|next| escapes.contains(next));
-            escaped |= pair;
+            found |= pair;
             self.at += 1 + usize::from(pair);
         }
-        escaped
+        found
     }
 
     fn value(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
@@ -199,9 +199,10 @@ impl<'a> Lines<'a> {
         let is_whole = digits.len() < word.len()
             && !digits.is_empty()
             && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let what: Wording = match is_whole {
-            true => &"a whole number out of range",
-            false => &"a value that is no number, boolean or quoted text",
+        let what: Wording = if is_whole {
+            &"a whole number out of range"
+        } else {
+            &"a value that is no number, boolean or quoted text"
         };
         scalar(out, word).ok_or(Malformed::new(what, start))
     }
@@ -254,8 +255,8 @@ fn scalar(out: &mut Vec<u8>, word: &str) -> Option<()> {
 }
 
 /// Appends `text` without the backslashes before what is escaped by one.
-fn unescaped(out: &mut Vec<u8>, text: &str, escapes: &[u8], escaped: bool) {
-    if !escaped {
+fn unescaped(out: &mut Vec<u8>, text: &str, escapes: &[u8], has_some: bool) {
+    if !has_some {
         return string(out, text);
     }
     let mut plain = String::with_capacity(text.len());

@@ -156,7 +156,7 @@ async fn each_text_of_ndjson_is_a_row_and_a_broken_one_takes_its_message_along()
     world.database.batch_execute(table).await.unwrap();
     world.publish("a", ["{\"id\":1}\n{\"id\":2}\n", "{\"id\":3}{\"id\":4}", "{\"id\":5}\n{\"id\":"]).await;
     let daemon = Daemon::start(&world.config(EVENTS));
-    oracle(&world, &daemon, "events", "messages", b"{\"id\":6}".to_vec().into()).await;
+    oracle(&world, &daemon, "events", "messages", b"{\"id\":6}".to_vec()).await;
     assert_eq!(rows(&world, "events").await, [(1, 0), (1, 1), (2, 0), (2, 1), (4, 0)]);
     assert_eq!(dead_letters(&world).await, [(3, None, "malformed".to_owned())]);
     assert_eq!(differences(&world, "events", EVENTS), json!([]));

@@ -86,7 +86,8 @@ fn message(pipeline: &Pipeline, case: &Case, directory: &Path) -> Result<Message
             Ok(bytes)
         }
         (Format::Ndjson, Json::Array(texts)) => {
-            Ok(texts.iter().map(|text| format!("{text}\n")).collect::<String>().into_bytes())
+            let lines: Vec<String> = texts.iter().map(Json::to_string).collect();
+            Ok(lines.join("\n").into_bytes())
         }
         (Format::Raw | Format::Influx, Json::String(text)) => Ok(text.clone().into_bytes()),
         (_, value) => Ok(value.to_string().into_bytes()),
