@@ -173,9 +173,10 @@ pub(crate) fn look_sql(looks: &str) -> String {
 }
 
 /// SQL that holds a lock as long as the session of `daemon` lasts: while it is held, nobody need look at the
-/// list of sessions, which costs the server more than all else of a look.
+/// list of sessions, which costs the server more than all else of a look. It does not wait for a session that
+/// the daemon has lost and the server still has: the lease would run out meanwhile.
 pub(crate) fn hold_sql(daemon: &str) -> String {
-    format!("SELECT pg_catalog.pg_advisory_lock({})", lock_of(&escape_literal(daemon)))
+    format!("SELECT pg_catalog.pg_try_advisory_lock({})", lock_of(&escape_literal(daemon)))
 }
 
 /// The key of a daemon's lock; `daemon` is SQL.

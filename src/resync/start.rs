@@ -45,13 +45,12 @@ impl Source<'_> {
                 identity::kept_sequence(&opened, before_us).await.map_err(Error::Compare)?
             }
         };
+        let (pipeline, shard, from) = (&self.shard.pipeline, &self.shard.name, self.pipeline.start);
         if start > last {
-            let (pipeline, shard, from) = (&self.shard.pipeline, &self.shard.name, self.pipeline.start);
             tracing::warn!(pipeline, shard, "the stream ends before {from}; beginning with its next message");
         }
         let start = start.clamp(first, last.max(first));
         if start > first && start < last {
-            let (pipeline, shard, from) = (&self.shard.pipeline, &self.shard.name, self.pipeline.start);
             tracing::info!(
                 pipeline,
                 shard,
